@@ -1,0 +1,204 @@
+//! The account of a session: one record in memory that the kernel and user space share.
+
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+/// What a session may do. The control plane writes it, the guard and the worker read it.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionState {
+    /// The slot has no session.
+    Vacant = 0,
+    /// Traffic passes.
+    Open = 1,
+    /// The credit is used up: only the gateway's own services are reachable.
+    Paused = 2,
+    /// Nothing passes.
+    Closed = 3,
+}
+
+impl SessionState {
+    /// The state that a raw value of the account stands for; unknown values close the session.
+    #[must_use]
+    pub const fn from_raw(raw: u32) -> Self {
+        match raw {
+            0 => Self::Vacant,
+            1 => Self::Open,
+            2 => Self::Paused,
+            _ => Self::Closed,
+        }
+    }
+}
+
+/// What the kernel's guard saw of a session. Nothing here is authenticated: anyone can send a
+/// datagram with somebody's receiver index. Written by XDP on any core, with atomic adds.
+#[repr(C, align(64))]
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// Data messages with this session's receiver index.
+    pub datagrams: AtomicU64,
+    /// Their UDP payload, in bytes.
+    pub bytes: AtomicU64,
+    /// Handshake responses and cookie replies with this session's receiver index.
+    pub handshakes: AtomicU64,
+    /// Of all of these, the ones that the guard dropped.
+    pub dropped_datagrams: AtomicU64,
+    /// The UDP payload of the dropped ones, in bytes.
+    pub dropped_bytes: AtomicU64,
+    reserved: [u64; 3],
+}
+
+/// What is billed: authenticated data messages, as UDP payload (inner packet, padding and 32
+/// bytes of WireGuard), the unit that `wg show transfer` has. Written by the owning worker only.
+#[repr(C, align(64))]
+#[derive(Debug, Default)]
+pub struct Metered {
+    /// Bytes from the consumer.
+    pub bytes_up: AtomicU64,
+    /// Data messages from the consumer.
+    pub packets_up: AtomicU64,
+    /// Bytes to the consumer, counted once the kernel has taken them.
+    pub bytes_down: AtomicU64,
+    /// Data messages to the consumer.
+    pub packets_down: AtomicU64,
+    /// Authenticated handshake messages from the consumer, in bytes. Not billed.
+    pub handshake_bytes_up: AtomicU64,
+    /// Handshake messages to the consumer, in bytes. Not billed.
+    pub handshake_bytes_down: AtomicU64,
+    /// When the last handshake was completed, in seconds since 1970; 0 for never.
+    pub last_handshake: AtomicU64,
+    reserved: u64,
+}
+
+/// Where the consumer was last heard, so that a restarted node can greet it. Memory only: it is
+/// never written to a disk, a log or a metric. Written by the owning worker only.
+#[repr(C, align(64))]
+#[derive(Debug, Default)]
+pub struct Whereabouts {
+    /// The IPv6 or IPv4-mapped address in two big-endian halves.
+    pub address: [AtomicU64; 2],
+    /// The UDP port; 0 for unknown.
+    pub port: AtomicU32,
+    /// The interface scope of a link-local address.
+    pub scope: AtomicU32,
+    reserved: [u64; 5],
+}
+
+/// What the control plane says of the slot.
+#[repr(C, align(64))]
+#[derive(Debug, Default)]
+pub struct Control {
+    /// The identifier of the session that the record belongs to; 0 for none. Counters of a record
+    /// that names another session are never taken for this one's.
+    pub session: AtomicU64,
+    /// A [`SessionState`].
+    pub state: AtomicU32,
+    reserved: [u32; 13],
+}
+
+/// One slot's record. Four cache lines, one per writer, so that writers never share a line.
+#[repr(C, align(64))]
+#[derive(Debug, Default)]
+pub struct Account {
+    /// The guard's.
+    pub seen: Seen,
+    /// The worker's.
+    pub metered: Metered,
+    /// The worker's.
+    pub whereabouts: Whereabouts,
+    /// The control plane's.
+    pub control: Control,
+}
+
+const _: () = assert!(size_of::<Account>() == 256 && align_of::<Account>() == 64);
+
+/// A consistent-enough copy of the counters, for reports: each counter is exact, and never newer
+/// than the next read of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// See [`Metered::bytes_up`].
+    pub bytes_up: u64,
+    /// See [`Metered::packets_up`].
+    pub packets_up: u64,
+    /// See [`Metered::bytes_down`].
+    pub bytes_down: u64,
+    /// See [`Metered::packets_down`].
+    pub packets_down: u64,
+    /// See [`Metered::handshake_bytes_up`].
+    pub handshake_bytes_up: u64,
+    /// See [`Metered::handshake_bytes_down`].
+    pub handshake_bytes_down: u64,
+    /// See [`Metered::last_handshake`].
+    pub last_handshake: u64,
+    /// See [`Seen::datagrams`].
+    pub seen_datagrams: u64,
+    /// See [`Seen::bytes`].
+    pub seen_bytes: u64,
+    /// See [`Seen::dropped_datagrams`].
+    pub dropped_datagrams: u64,
+    /// See [`Seen::dropped_bytes`].
+    pub dropped_bytes: u64,
+}
+
+impl Account {
+    /// A copy of the counters.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        let (seen, metered) = (&self.seen, &self.metered);
+        Counters {
+            bytes_up: metered.bytes_up.load(Relaxed),
+            packets_up: metered.packets_up.load(Relaxed),
+            bytes_down: metered.bytes_down.load(Relaxed),
+            packets_down: metered.packets_down.load(Relaxed),
+            handshake_bytes_up: metered.handshake_bytes_up.load(Relaxed),
+            handshake_bytes_down: metered.handshake_bytes_down.load(Relaxed),
+            last_handshake: metered.last_handshake.load(Relaxed),
+            seen_datagrams: seen.datagrams.load(Relaxed),
+            seen_bytes: seen.bytes.load(Relaxed),
+            dropped_datagrams: seen.dropped_datagrams.load(Relaxed),
+            dropped_bytes: seen.dropped_bytes.load(Relaxed),
+        }
+    }
+
+    /// Gives the record to session `id`, with counters that go on from `base`. The caller makes
+    /// sure that no worker serves the slot meanwhile.
+    pub fn assign(&self, id: u64, base: &Counters) {
+        self.control.state.store(SessionState::Vacant as u32, Relaxed);
+        let (seen, metered) = (&self.seen, &self.metered);
+        metered.bytes_up.store(base.bytes_up, Relaxed);
+        metered.packets_up.store(base.packets_up, Relaxed);
+        metered.bytes_down.store(base.bytes_down, Relaxed);
+        metered.packets_down.store(base.packets_down, Relaxed);
+        metered.handshake_bytes_up.store(base.handshake_bytes_up, Relaxed);
+        metered.handshake_bytes_down.store(base.handshake_bytes_down, Relaxed);
+        metered.last_handshake.store(base.last_handshake, Relaxed);
+        seen.datagrams.store(base.seen_datagrams, Relaxed);
+        seen.bytes.store(base.seen_bytes, Relaxed);
+        seen.handshakes.store(0, Relaxed);
+        seen.dropped_datagrams.store(base.dropped_datagrams, Relaxed);
+        seen.dropped_bytes.store(base.dropped_bytes, Relaxed);
+        self.whereabouts.port.store(0, Relaxed);
+        self.control.session.store(id, Relaxed);
+    }
+
+    /// Takes the record back from its session: everything is zero afterwards.
+    pub fn vacate(&self) {
+        self.assign(0, &Counters::default());
+    }
+
+    /// What the session may do.
+    #[must_use]
+    pub fn state(&self) -> SessionState {
+        SessionState::from_raw(self.control.state.load(Relaxed))
+    }
+
+    /// Says what the session may do.
+    pub fn set_state(&self, state: SessionState) {
+        self.control.state.store(state as u32, Relaxed);
+    }
+}
+
+/// Adds to a counter that has one writer: a plain load and store, without the lock prefix.
+#[inline(always)]
+pub fn add_single_writer(counter: &AtomicU64, value: u64) {
+    counter.store(counter.load(Relaxed).wrapping_add(value), Relaxed);
+}

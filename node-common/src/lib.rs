@@ -1,0 +1,16 @@
+//! What weir's eBPF programs and its user space share: the account of a session, the reasons
+//! for which packets are dropped, the arithmetic of slots, and the parsers of what arrives.
+//!
+//! Nothing here does I/O and nothing here is `unsafe`: the kernel's verifier and a fuzzer run
+//! the same code.
+#![no_std]
+#![forbid(unsafe_code)]
+
+pub mod account;
+pub mod reason;
+pub mod slot;
+pub mod wire;
+
+pub use account::Account;
+pub use reason::DropReason;
+pub use slot::{PeerIndex, Slot, SlotPermutation};

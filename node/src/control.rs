@@ -1,0 +1,139 @@
+//! What the control plane and the packet path say to each other.
+
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
+
+use serde::{Deserialize, Serialize};
+use weir_common::Slot;
+
+/// A consumer's public key (X25519).
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PublicKey(pub [u8; 32]);
+
+impl std::fmt::Debug for PublicKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        use base64::Engine as _;
+        f.write_str(&base64::engine::general_purpose::STANDARD.encode(self.0))
+    }
+}
+
+/// What the packet path must know of a session.
+#[derive(Clone, Debug)]
+pub struct PeerSpec {
+    /// Its place. Its account already names the session and carries its counters.
+    pub slot: Slot,
+    /// The consumer's static key.
+    pub public_key: PublicKey,
+    /// The only inner IPv4 source that the session may have.
+    pub address_v4: Ipv4Addr,
+    /// The only inner IPv6 source that the session may have.
+    pub address_v6: Ipv6Addr,
+}
+
+/// The packet path, as the control plane sees it. Calls return at once; they take effect at the
+/// owning worker's next turn, in order.
+pub trait PeerControl: Send + Sync {
+    /// Serves a session from now on.
+    fn add(&self, peer: PeerSpec);
+    /// Serves it no more. Returns once the owning worker has let go of the slot, so that the
+    /// account can be given to another.
+    fn remove(&self, slot: Slot);
+}
+
+/// Packets and the super-packets that they crossed a boundary in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Boundary {
+    /// System-call-sized units: GRO buffers, TUN frames, GSO runs.
+    pub super_packets: u64,
+    /// WireGuard datagrams or IP packets within them.
+    pub packets: u64,
+}
+
+/// The four places where the number of packets per super-packet decides the speed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Boundaries {
+    /// Datagrams from consumers, as received from the UDP sockets.
+    pub udp_receive: Boundary,
+    /// Packets towards the internet, as written to the TUN device.
+    pub tun_write: Boundary,
+    /// Packets from the internet, as read from the TUN device.
+    pub tun_read: Boundary,
+    /// Datagrams to consumers, as sent on the UDP sockets.
+    pub udp_send: Boundary,
+}
+
+/// One drop counter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drops {
+    /// [`weir_common::reason::Stage::as_str`].
+    pub stage: String,
+    /// [`weir_common::DropReason::as_str`].
+    pub reason: String,
+    /// Packets dropped since the start.
+    pub packets: u64,
+}
+
+/// What the guard passed and counted, by message type.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuardCount {
+    /// `initiation`, `response`, `cookie_reply`, `data`, or `other` for everything not to our port.
+    pub message: String,
+    /// Frames.
+    pub datagrams: u64,
+    /// Their UDP payload in bytes (frame bytes for `other`).
+    pub bytes: u64,
+}
+
+/// The node as its operator sees it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// weir's version.
+    pub version: String,
+    /// Seconds since the node began to serve.
+    pub uptime_seconds: f64,
+    /// The interface towards the internet and the consumers.
+    pub uplink: String,
+    /// Its MTU.
+    pub uplink_mtu: u32,
+    /// `native`, `generic` or `off`.
+    pub xdp_mode: String,
+    /// `uring` or `syscall`.
+    pub io: String,
+    /// Offloads found or missing, in words: what an operator would want to know.
+    pub offloads: Vec<String>,
+    /// The cores on which the workers run, one worker each.
+    pub worker_cores: Vec<usize>,
+    /// The node's public key in base64.
+    pub public_key: String,
+    /// `host:port` as consumers are told.
+    pub endpoint: String,
+    /// The TUN device.
+    pub interface: String,
+    /// The MTU inside the tunnel.
+    pub mtu: u32,
+    /// Sessions that exist.
+    pub sessions: usize,
+    /// How many there can be.
+    pub max_sessions: u32,
+    /// The aggregation factors.
+    pub boundaries: Boundaries,
+    /// Every reason, also those with zero packets.
+    pub drops: Vec<Drops>,
+    /// The guard's counts by message type; empty without XDP.
+    pub guard: Vec<GuardCount>,
+    /// Fraction of the time since the start that each worker was busy, 0 to 1.
+    pub worker_busy_ratio: Vec<f64>,
+    /// Handshakes that consumers completed.
+    pub handshakes: u64,
+}
+
+/// Whoever can describe the node.
+pub trait NodeView: Send + Sync {
+    /// The node now.
+    fn status(&self) -> Status;
+}
+
+/// A shared [`NodeView`].
+pub type SharedView = Arc<dyn NodeView>;

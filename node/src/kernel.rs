@@ -1,0 +1,3 @@
+//! The kernel's side: eBPF programs, and the accounts that they share with user space.
+
+pub mod accounts;

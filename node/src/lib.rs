@@ -1,0 +1,23 @@
+//! weir: a high-capacity exit node for decentralised VPNs.
+//!
+//! A tour, in the order in which a packet and then its bytes meet the modules:
+//!
+//! - [`kernel`]: the eBPF programs (XDP guard, socket and queue steering) and the accounts that
+//!   they share with us.
+//! - [`dataplane`]: the workers. `dataplane::pipeline` is pure; the rest is I/O around it.
+//! - [`host`]: what the node changes on the machine (TUN, addresses, nftables) and how it takes
+//!   every change back.
+//! - [`session`]: who may use the node, and what they have used; kept in SQLite.
+//! - [`api`] and [`metrics`]: how the operator, the payment layer and Prometheus see it.
+//! - [`config`], [`cli`], [`node`]: the edges. [`node`] puts everything together.
+
+pub mod api;
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod dataplane;
+pub mod host;
+pub mod kernel;
+pub mod metrics;
+pub mod node;
+pub mod session;

@@ -1,0 +1,1 @@
+//! The whole node: started, served, stopped.
