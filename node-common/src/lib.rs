@@ -7,10 +7,12 @@
 #![forbid(unsafe_code)]
 
 pub mod account;
+pub mod address;
 pub mod reason;
 pub mod slot;
 pub mod wire;
 
 pub use account::Account;
+pub use address::AddressPlan;
 pub use reason::DropReason;
 pub use slot::{PeerIndex, Slot, SlotPermutation};
