@@ -52,8 +52,8 @@ impl Drop for SocketFile {
     }
 }
 
-/// Binds the socket with mode 0660, for `group` if one is given. What a dead node left is
-/// replaced; a living node's socket is not. Needs a tokio runtime.
+/// Binds the socket: for its owner alone (mode 0600), or for `group` too (mode 0660). What a dead
+/// node left is replaced; a living node's socket is not. Needs a tokio runtime.
 ///
 /// # Errors
 ///
@@ -83,7 +83,8 @@ pub fn bind(path: &Path, group: Option<&str>) -> Result<(UnixListener, SocketFil
 
 fn place(draft: &Path, path: &Path, group: Option<u32>) -> io::Result<u64> {
     chown(draft, None, group)?;
-    fs::set_permissions(draft, fs::Permissions::from_mode(0o660))?;
+    let mode = if group.is_some() { 0o660 } else { 0o600 };
+    fs::set_permissions(draft, fs::Permissions::from_mode(mode))?;
     let inode = fs::symlink_metadata(draft)?.ino();
     fs::rename(draft, path)?;
     Ok(inode)
@@ -133,9 +134,12 @@ mod tests {
     async fn the_socket_is_for_owner_and_group_and_goes_with_the_node() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("run/weir.sock");
+        let mode = || fs::metadata(&path).expect("there").permissions().mode() & 0o7777;
         let (_listener, file) = bind(&path, Some("root")).expect("bound");
-        let mode = fs::metadata(&path).expect("there").permissions().mode() & 0o7777;
-        assert_eq!(mode, 0o660);
+        assert_eq!(mode(), 0o660);
+        drop(file);
+        let (_listener, file) = bind(&path, None).expect("bound");
+        assert_eq!(mode(), 0o600);
         drop(file);
         assert!(!path.exists());
         let left = fs::read_dir(folder.path().join("run")).expect("readable").count();

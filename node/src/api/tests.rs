@@ -27,7 +27,7 @@ fn serve_node(max: u32) -> Served {
         endpoint: "192.0.2.1:51820".to_owned(),
         dns: vec![[9, 9, 9, 9].into()],
         mtu: 1420,
-        keepalive: None,
+        keepalive: 0,
     };
     let series = Series { per_session: true, max_sessions: 100 };
     let api = Api::new(rig.sessions.clone(), Arc::new(StillNode), offer, series);
@@ -229,7 +229,7 @@ async fn the_tcp_port_has_metrics_and_no_sessions() {
         endpoint: String::new(),
         dns: Vec::new(),
         mtu: 1420,
-        keepalive: None,
+        keepalive: 0,
     };
     let api = Api::new(rig.sessions.clone(), Arc::new(StillNode), offer, Series::default());
     let (listener, file) = socket::bind(&folder.path().join("weir.sock"), None).expect("bound");

@@ -20,9 +20,9 @@ pub struct Offer {
     /// The resolvers that consumers are to use; may be empty.
     pub dns: Vec<IpAddr>,
     /// The MTU inside the tunnel.
-    pub mtu: u16,
-    /// Seconds between keepalives that consumers are to send, if any.
-    pub keepalive: Option<u16>,
+    pub mtu: u32,
+    /// Seconds between keepalives that consumers are to send; 0 for none.
+    pub keepalive: u16,
 }
 
 /// The configuration of one session, in memory that is wiped. Without the private key there is a
@@ -53,8 +53,8 @@ pub fn config(
     lines.push(format!("PublicKey = {}", keys::print_public(&offer.node_key)));
     lines.push("AllowedIPs = 0.0.0.0/0, ::/0".to_owned());
     lines.push(format!("Endpoint = {}", offer.endpoint));
-    if let Some(seconds) = offer.keepalive.filter(|seconds| *seconds > 0) {
-        lines.push(format!("PersistentKeepalive = {seconds}"));
+    if offer.keepalive > 0 {
+        lines.push(format!("PersistentKeepalive = {}", offer.keepalive));
     }
     // The capacity is enough from the start: a growing string would leave copies of the key.
     let len = lines.iter().map(|line| line.len() + 1).sum();
@@ -103,7 +103,7 @@ mod tests {
             endpoint: "[2001:db8::1]:51820".to_owned(),
             dns: vec![IpAddr::from([9, 9, 9, 9]), "2620:fe::fe".parse().expect("an address")],
             mtu: 1420,
-            keepalive: Some(25),
+            keepalive: 25,
         }
     }
 
@@ -129,7 +129,7 @@ PersistentKeepalive = 25
 
     #[test]
     fn without_the_private_half_there_is_a_comment_in_its_place() {
-        let offer = Offer { dns: Vec::new(), keepalive: None, ..offer() };
+        let offer = Offer { dns: Vec::new(), keepalive: 0, ..offer() };
         let expected = "\
 # weir session 123456789abcdef0
 [Interface]
