@@ -1,1 +1,28 @@
-//! tests
+//! weir against real clients, in network namespaces.
+//!
+//! A [`Lab`] is three namespaces: a consumer, the internet, and the node. The node has one uplink,
+//! as most deployments have: consumers reach it, and their traffic leaves, through the same
+//! interface. A [`Node`] is `weir run` in there, a [`Client`] is wireguard-go with the
+//! configuration that the node printed, and [`traffic`] is what they carry.
+//!
+//! Everything needs root and says so when it is missing. Nothing is left behind: a lab removes
+//! itself when dropped, also on a panic, and the next lab removes what a killed run left.
+
+pub mod client;
+pub mod command;
+pub mod iperf;
+pub mod lab;
+pub mod namespace;
+pub mod node;
+pub mod process;
+pub mod standin;
+pub mod traffic;
+pub mod turn;
+pub mod wait;
+pub mod wgquick;
+
+pub use client::Client;
+pub use lab::Lab;
+pub use namespace::Namespace;
+pub use node::{Node, Settings};
+pub use wait::until;

@@ -1,0 +1,223 @@
+//! wireguard-go as a consumer.
+
+use std::{
+    fs,
+    net::IpAddr,
+    path::Path,
+    process::{Child, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::{
+    Namespace, command,
+    lab::{HOST_V4, HOST_V6, METADATA_V4},
+    process, until,
+    wgquick::WgQuick,
+};
+
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
+/// A WireGuard interface served by wireguard-go; gone when dropped.
+#[derive(Debug)]
+pub struct Client<'a> {
+    namespace: &'a Namespace,
+    interface: String,
+    addresses: Vec<IpAddr>,
+    wireguard: Child,
+}
+
+/// What `wg show transfer` says: the UDP payload of everything that was authenticated or sent,
+/// handshakes included, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Transfer {
+    /// From the node.
+    pub received: u64,
+    /// To the node.
+    pub sent: u64,
+}
+
+impl<'a> Client<'a> {
+    /// Starts an interface with a configuration as the node prints it. All test servers are
+    /// routed through it; the node's endpoint stays outside.
+    ///
+    /// # Errors
+    /// If wireguard-go does not start or one of the commands fails.
+    pub fn connect(namespace: &'a Namespace, config: &str) -> Result<Self> {
+        Self::connect_with(namespace, &WgQuick::parse(config)?)
+    }
+
+    /// As [`Self::connect`], but with a configuration that the test has changed.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub fn connect_with(namespace: &'a Namespace, config: &WgQuick) -> Result<Self> {
+        let client = Self::start(namespace, config)?;
+        for subnet in ["45.80.3.0/24", "10.66.0.0/16", "2a0c:b641:3::/64", "fd66::/16"] {
+            client.route(subnet)?;
+        }
+        for host in [IpAddr::from(HOST_V4), HOST_V6.into(), METADATA_V4.into()] {
+            client.route(&host.to_string())?;
+        }
+        client.route("fd00:ec2::254")?;
+        Ok(client)
+    }
+
+    /// As [`Self::connect_with`], but without routes: a second client in the same namespace, whose
+    /// traffic is bound to its interface or address.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub fn start(namespace: &'a Namespace, config: &WgQuick) -> Result<Self> {
+        // wireguard-go's control sockets share one directory, whatever the namespace.
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let interface = format!("wl{}c{number}", std::process::id());
+        let addresses = config.addresses.iter().map(|text| bare(text)).collect::<Result<_>>()?;
+        let wireguard = wireguard_go(namespace, &interface)?;
+        let client = Self { namespace, interface, addresses, wireguard };
+        client.configure(&config.wg)?;
+        for address in &config.addresses {
+            let nodad = if address.contains(':') { "nodad" } else { "" };
+            let interface = &client.interface;
+            namespace.ip(&format!("addr add {address} dev {interface} {nodad}"))?;
+        }
+        let mtu = config.mtu.unwrap_or(1420);
+        namespace.ip(&format!("link set {} mtu {mtu} up", client.interface))?;
+        Ok(client)
+    }
+
+    /// Gives `wg setconf` another configuration.
+    ///
+    /// # Errors
+    /// If `wg` fails.
+    pub fn configure(&self, wg: &str) -> Result<()> {
+        let file = tempfile::NamedTempFile::new()?;
+        fs::write(file.path(), wg)?;
+        let mut command = self.namespace.command("wg");
+        command::run(command.args(["setconf", &self.interface]).arg(file.path()))?;
+        Ok(())
+    }
+
+    /// Runs `wg set` with a line of words for this interface.
+    ///
+    /// # Errors
+    /// If `wg` fails.
+    pub fn set(&self, words: &str) -> Result<()> {
+        self.namespace.run(&format!("wg set {} {words}", self.interface))?;
+        Ok(())
+    }
+
+    /// Sends what is for `destination` through the tunnel.
+    ///
+    /// # Errors
+    /// If `ip` fails.
+    pub fn route(&self, destination: &str) -> Result<()> {
+        let source = self.addresses.iter().find(|own| own.is_ipv6() == destination.contains(':'));
+        let source = source.map_or(String::new(), |source| format!("src {source}"));
+        self.namespace
+            .ip(&format!("route replace {destination} dev {} {source}", self.interface))?;
+        Ok(())
+    }
+
+    /// Pings through the tunnel until an answer comes.
+    ///
+    /// # Errors
+    /// If none has come after 30 s.
+    pub fn wait_connected(&self, destination: IpAddr) -> Result<()> {
+        until("an answer through the tunnel", Duration::from_secs(30), || {
+            self.ping(destination, 1).map(|_| ())
+        })
+    }
+
+    /// Sends `count` pings through the tunnel; an error if any stays without an answer.
+    ///
+    /// # Errors
+    /// If `ping` fails.
+    pub fn ping(&self, destination: IpAddr, count: u32) -> Result<String> {
+        self.namespace
+            .run(&format!("ping -n -q -I {} -c {count} -i 0.02 -W 2 {destination}", self.interface))
+    }
+
+    /// Its inner address of the same family as `like`.
+    ///
+    /// # Errors
+    /// If the configuration had none.
+    pub fn address(&self, like: IpAddr) -> Result<IpAddr> {
+        let found = self.addresses.iter().find(|own| own.is_ipv6() == like.is_ipv6());
+        found.copied().context("the configuration has no address of this family")
+    }
+
+    /// The interface's name.
+    #[must_use]
+    pub fn interface(&self) -> &str {
+        &self.interface
+    }
+
+    /// Where it runs.
+    #[must_use]
+    pub fn namespace(&self) -> &'a Namespace {
+        self.namespace
+    }
+
+    /// What it counted.
+    ///
+    /// # Errors
+    /// If `wg` fails.
+    pub fn transfer(&self) -> Result<Transfer> {
+        let text = self.namespace.run(&format!("wg show {} transfer", self.interface))?;
+        let mut numbers = text.split_whitespace().skip(1);
+        let mut next = || -> Result<u64> { Ok(numbers.next().context("no transfer")?.parse()?) };
+        Ok(Transfer { received: next()?, sent: next()? })
+    }
+
+    /// When it last completed a handshake, in seconds since 1970; 0 is never.
+    ///
+    /// # Errors
+    /// If `wg` fails.
+    pub fn last_handshake(&self) -> Result<u64> {
+        let text = self.namespace.run(&format!("wg show {} latest-handshakes", self.interface))?;
+        Ok(text.split_whitespace().nth(1).context("no handshake time")?.parse()?)
+    }
+}
+
+impl Drop for Client<'_> {
+    fn drop(&mut self) {
+        self.wireguard.kill().ok();
+        self.wireguard.wait().ok();
+        fs::remove_file(socket(&self.interface)).ok();
+    }
+}
+
+/// Starts wireguard-go for an interface and waits until it can be configured.
+///
+/// # Errors
+/// If it does not start.
+pub fn wireguard_go(namespace: &Namespace, interface: &str) -> Result<Child> {
+    ensure!(interface.len() <= 15, "{interface} is too long for an interface");
+    let mut command = namespace.command("wireguard-go");
+    command.args(["-f", interface]).stdin(Stdio::null()).stdout(Stdio::null());
+    command.stderr(Stdio::null()).env("LOG_LEVEL", "silent");
+    command.env("WG_I_PREFER_BUGGY_USERSPACE_TO_POLISHED_KMOD", "1");
+    let mut child = command.spawn().context("cannot start wireguard-go")?;
+    let ready = until("wireguard-go answers", Duration::from_secs(10), || {
+        ensure!(Path::new(&socket(interface)).exists(), "no {}", socket(interface));
+        namespace.run(&format!("wg show {interface}"))
+    });
+    if let Err(error) = ready {
+        process::signal(&child, rustix::process::Signal::KILL).ok();
+        child.wait().ok();
+        return Err(error);
+    }
+    Ok(child)
+}
+
+fn socket(interface: &str) -> String {
+    format!("/var/run/wireguard/{interface}.sock")
+}
+
+fn bare(address: &str) -> Result<IpAddr> {
+    let text = address.split('/').next().unwrap_or_default();
+    text.parse().with_context(|| format!("no address: {address}"))
+}

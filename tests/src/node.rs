@@ -1,0 +1,386 @@
+//! `weir run` in a lab's node namespace.
+
+mod settings;
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Child, ExitStatus},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use rustix::{
+    mount::{UnmountFlags, unmount},
+    process::Signal,
+};
+use serde::Deserialize;
+use serde_json::Value;
+use tempfile::TempDir;
+use weir::control::Status;
+
+pub use self::settings::Settings;
+use crate::{Namespace, command, process, until};
+
+const READY: Duration = Duration::from_secs(30);
+const STOPPED: Duration = Duration::from_secs(30);
+
+/// A node with a configuration, a state and a socket of its own.
+#[derive(Debug)]
+pub struct Node<'a> {
+    namespace: &'a Namespace,
+    directory: TempDir,
+    settings: Settings,
+    child: Option<Child>,
+}
+
+/// What `weir session show --json` says.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Session {
+    /// How the API names it.
+    pub id: String,
+    /// How its operator named it.
+    pub name: Option<String>,
+    /// Its place.
+    pub slot: u32,
+    /// The consumer's key in base64.
+    pub public_key: String,
+    /// Its inner IPv4 address.
+    pub address_v4: String,
+    /// Its inner IPv6 address.
+    pub address_v6: String,
+    /// `open`, `paused` or `closed`.
+    pub state: String,
+    /// Billed from the consumer, in bytes.
+    pub bytes_up: u64,
+    /// Billed from the consumer, in datagrams.
+    pub packets_up: u64,
+    /// Billed to the consumer, in bytes.
+    pub bytes_down: u64,
+    /// Billed to the consumer, in datagrams.
+    pub packets_down: u64,
+    /// Handshake messages from the consumer, in bytes; not billed.
+    pub handshake_bytes_up: u64,
+    /// Handshake messages to the consumer, in bytes; not billed.
+    pub handshake_bytes_down: u64,
+    /// The kernel's own count, not authenticated.
+    pub kernel: KernelCount,
+}
+
+/// What the guard counted for a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub struct KernelCount {
+    /// Datagrams with one of its receiver indexes.
+    pub datagrams: u64,
+    /// Their UDP payload in bytes.
+    pub bytes: u64,
+    /// Those of them that were dropped.
+    pub dropped_datagrams: u64,
+    /// Their UDP payload in bytes.
+    pub dropped_bytes: u64,
+}
+
+/// What `weir session add --json` says.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Added {
+    /// The new session.
+    pub session: Session,
+    /// The consumer's configuration for wg-quick.
+    pub config: String,
+}
+
+impl<'a> Node<'a> {
+    /// Starts a node and waits until it serves.
+    ///
+    /// # Errors
+    /// If it ends or does not serve; the error has what it wrote.
+    pub fn start(namespace: &'a Namespace, settings: Settings) -> Result<Self> {
+        let mut node = Self::prepare(namespace, settings)?;
+        node.restart()?;
+        Ok(node)
+    }
+
+    /// Writes the configuration, but starts nothing.
+    ///
+    /// # Errors
+    /// If the files cannot be written.
+    pub fn prepare(namespace: &'a Namespace, settings: Settings) -> Result<Self> {
+        let directory = tempfile::Builder::new().prefix("weir-test-").tempdir()?;
+        let node = Self { namespace, directory, settings, child: None };
+        node.write_config()?;
+        Ok(node)
+    }
+
+    /// Replaces the settings; the next start takes them.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn configure(&mut self, settings: Settings) -> Result<()> {
+        self.settings = settings;
+        self.write_config()
+    }
+
+    /// Starts it again, with the same files, and waits until it serves.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn restart(&mut self) -> Result<()> {
+        anyhow::ensure!(self.child.is_none(), "the node runs already");
+        let log = File::options().create(true).append(true).open(self.log_path())?;
+        let mut command = self.namespace.command(&binary()?.to_string_lossy());
+        command.args(["run", "--config"]).arg(self.config_path());
+        command.env("RUST_BACKTRACE", "1");
+        command.stdin(std::process::Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let child = self.child.insert(command.spawn().context("cannot start weir")?);
+        let pid = child.id();
+        until("weir answers", READY, || {
+            if let Some(status) = self.exited()? {
+                return Ok(Err(anyhow!("weir ended at its start: {status}\n{}", self.log())));
+            }
+            self.weir(&["status", "--json"]).map(|_| Ok(()))
+        })
+        .with_context(|| format!("weir {pid} wrote:\n{}", self.log()))?
+    }
+
+    /// Ends it as an operator does, and waits for the end.
+    ///
+    /// # Errors
+    /// If it does not end, or not with success.
+    pub fn stop(&mut self) -> Result<()> {
+        let status = self.end(Signal::TERM)?;
+        anyhow::ensure!(status.success(), "weir ended with {status}\n{}", self.log());
+        Ok(())
+    }
+
+    /// Kills it, so that it can clean nothing up.
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub fn kill(&mut self) -> Result<()> {
+        self.end(Signal::KILL)?;
+        Ok(())
+    }
+
+    /// Whether it still runs.
+    ///
+    /// # Errors
+    /// If that cannot be told.
+    pub fn is_running(&mut self) -> Result<bool> {
+        Ok(self.child.is_some() && self.exited()?.is_none())
+    }
+
+    /// Its process id.
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub fn pid(&self) -> Result<u32> {
+        Ok(self.child.as_ref().context("weir does not run")?.id())
+    }
+
+    /// Runs a `weir` command against it.
+    ///
+    /// # Errors
+    /// If the command fails.
+    pub fn weir(&self, arguments: &[&str]) -> Result<String> {
+        let mut command = self.namespace.command(&binary()?.to_string_lossy());
+        command::run(command.arg("--socket").arg(self.socket_path()).args(arguments))
+    }
+
+    /// Adds a session, for which the node makes the key pair.
+    ///
+    /// # Errors
+    /// If the command fails or says something else than JSON of this shape.
+    pub fn session_add(&self, name: &str) -> Result<Added> {
+        parse(&self.weir(&["session", "add", "--name", name, "--json"])?)
+    }
+
+    /// A session with its counters.
+    ///
+    /// # Errors
+    /// As [`Self::session_add`].
+    pub fn session_show(&self, id: &str) -> Result<Session> {
+        parse(&self.weir(&["session", "show", id, "--json"])?)
+    }
+
+    /// All sessions.
+    ///
+    /// # Errors
+    /// As [`Self::session_add`].
+    pub fn session_list(&self) -> Result<Vec<Session>> {
+        let mut list: Value = parse(&self.weir(&["session", "list", "--json"])?)?;
+        let inner = list.get_mut("sessions").map(Value::take);
+        Ok(serde_json::from_value(inner.unwrap_or(list))?)
+    }
+
+    /// The node as its operator sees it.
+    ///
+    /// # Errors
+    /// As [`Self::session_add`].
+    pub fn status(&self) -> Result<Status> {
+        parse(&self.weir(&["status", "--json"])?)
+    }
+
+    /// How many packets were dropped at a stage for a reason.
+    ///
+    /// # Errors
+    /// If the status cannot be had or knows no such reason.
+    pub fn drops(&self, stage: &str, reason: &str) -> Result<u64> {
+        let drops = self.status()?.drops;
+        let found = drops.iter().find(|drop| drop.stage == stage && drop.reason == reason);
+        Ok(found.with_context(|| format!("no reason {stage}/{reason}"))?.packets)
+    }
+
+    /// The page that Prometheus gets.
+    ///
+    /// # Errors
+    /// If it cannot be had.
+    pub fn metrics(&self) -> Result<String> {
+        use std::io::{Read as _, Write as _};
+        let mut stream = self
+            .namespace
+            .enter(|| Ok(std::net::TcpStream::connect(("127.0.0.1", 9587))?))
+            .context("cannot reach the metrics")?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        stream
+            .write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+        let mut page = String::new();
+        stream.read_to_string(&mut page)?;
+        anyhow::ensure!(page.starts_with("HTTP/1.1 200"), "{page}");
+        Ok(page)
+    }
+
+    /// The rules of weir's nftables table, as nft prints them, without the counters' values.
+    ///
+    /// # Errors
+    /// If there is no such table.
+    pub fn nft_table(&self) -> Result<String> {
+        self.namespace.run("nft --stateless list table inet weir")
+    }
+
+    /// Packets that weir's nftables table refused, the sum of its named counters.
+    ///
+    /// # Errors
+    /// If nft fails.
+    pub fn nft_refused(&self) -> Result<u64> {
+        let text = self.namespace.run("nft -j list counters table inet weir")?;
+        let listing: Value = parse(&text)?;
+        let items = listing["nftables"].as_array().context("no list")?;
+        Ok(items.iter().filter_map(|item| item["counter"]["packets"].as_u64()).sum())
+    }
+
+    /// Everything that it wrote so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    /// Where its configuration is.
+    #[must_use]
+    pub fn config_path(&self) -> PathBuf {
+        self.path("weir.toml")
+    }
+
+    /// Where its API answers.
+    #[must_use]
+    pub fn socket_path(&self) -> PathBuf {
+        self.path("run/weir.sock")
+    }
+
+    /// Where it keeps what need not survive a reboot.
+    #[must_use]
+    pub fn runtime_dir(&self) -> PathBuf {
+        self.path("run")
+    }
+
+    /// File systems that are mounted in its directories.
+    ///
+    /// # Errors
+    /// If the mounts cannot be read.
+    pub fn mounts(&self) -> Result<Vec<PathBuf>> {
+        let mounts = fs::read_to_string("/proc/self/mounts")?;
+        let paths = mounts.lines().filter_map(|line| line.split(' ').nth(1)).map(PathBuf::from);
+        Ok(paths.filter(|path| path.starts_with(self.directory.path())).collect())
+    }
+
+    fn end(&mut self, signal: Signal) -> Result<ExitStatus> {
+        let mut child = self.child.take().context("weir does not run")?;
+        process::signal(&child, signal)?;
+        let ended = process::wait(&mut child, STOPPED);
+        if ended.is_err() {
+            child.kill().ok();
+            child.wait().ok();
+        }
+        ended.with_context(|| format!("weir wrote:\n{}", self.log()))
+    }
+
+    fn exited(&mut self) -> Result<Option<ExitStatus>> {
+        let Some(child) = &mut self.child else { bail!("weir does not run") };
+        let status = child.try_wait()?;
+        if status.is_some() {
+            self.child = None;
+        }
+        Ok(status)
+    }
+
+    fn write_config(&self) -> Result<()> {
+        let text = self.settings.render(self.directory.path());
+        fs::write(self.config_path(), text).context("cannot write the configuration")
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.path("weir.log")
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+}
+
+impl Drop for Node<'_> {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // On a panic its words may be the only hint.
+            process::signal(&child, Signal::TERM).ok();
+            if process::wait(&mut child, Duration::from_secs(5)).is_err() {
+                child.kill().ok();
+                child.wait().ok();
+            }
+        }
+        for path in self.mounts().unwrap_or_default() {
+            unmount(&path, UnmountFlags::DETACH).ok();
+        }
+        if std::thread::panicking() {
+            self.show_log();
+        }
+    }
+}
+
+impl Node<'_> {
+    #[expect(clippy::print_stderr, reason = "the test runner shows it with the failed test")]
+    fn show_log(&self) {
+        eprintln!("weir wrote:\n{}", self.log());
+    }
+}
+
+/// The program under test: `WEIR_BIN`, else the newest of the workspace's target directory.
+///
+/// # Errors
+/// If it was not built.
+pub fn binary() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("WEIR_BIN") {
+        return Ok(path.into());
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("no workspace")?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
+    let age = |path: &PathBuf| fs::metadata(path).and_then(|meta| meta.modified()).ok();
+    let built = ["release/weir", "debug/weir"].map(|path| target.join(path));
+    built
+        .into_iter()
+        .filter(|path| path.exists())
+        .max_by_key(age)
+        .context("weir is not built. Fix: cargo build --release -p weir")
+}
+
+fn parse<T: serde::de::DeserializeOwned>(text: &str) -> Result<T> {
+    serde_json::from_str(text).with_context(|| format!("unexpected JSON: {text}"))
+}

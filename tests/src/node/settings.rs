@@ -1,0 +1,54 @@
+//! The configuration of a node under test.
+
+use std::{collections::BTreeMap, fmt::Write as _, path::Path};
+
+use crate::lab::UPLINK;
+
+/// Keys that differ from what every test's node has.
+#[derive(Clone, Debug, Default)]
+pub struct Settings(BTreeMap<(String, String), String>);
+
+impl Settings {
+    /// The same, with the TOML value `value` for `key` in `section`.
+    #[must_use]
+    pub fn with(mut self, section: &str, key: &str, value: &str) -> Self {
+        self.0.insert((section.to_owned(), key.to_owned()), value.to_owned());
+        self
+    }
+
+    /// The file's text for a node whose files are all in `directory`.
+    pub(super) fn render(&self, directory: &Path) -> String {
+        let at = |name: &str| format!("{:?}", directory.join(name));
+        let mut all = Self::default()
+            .with("node", "uplink", &format!("{UPLINK:?}"))
+            .with("node", "private_key_file", &at("state/private.key"))
+            .with("node", "state_dir", &at("state"))
+            .with("node", "runtime_dir", &at("run"))
+            .with("api", "socket", &at("run/weir.sock"))
+            .0;
+        all.extend(self.0.clone());
+        let mut text = String::new();
+        let mut open = None;
+        for ((section, key), value) in &all {
+            if open != Some(section) {
+                let _infallible = writeln!(text, "[{section}]");
+                open = Some(section);
+            }
+            let _infallible = writeln!(text, "{key} = {value}");
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_setting_replaces_the_default_of_the_tests() {
+        let settings = Settings::default().with("node", "uplink", "\"x\"").with("a", "b", "1");
+        let text = settings.render(Path::new("/d"));
+        assert!(text.starts_with("[a]\nb = 1\n[api]\nsocket = \"/d/run/weir.sock\"\n[node]\n"));
+        assert!(text.ends_with("uplink = \"x\"\n"), "{text}");
+    }
+}

@@ -1,0 +1,82 @@
+//! Processes that are ours: their end, their memory, their time on the processor.
+
+use std::{
+    fs,
+    process::{Child, ExitStatus},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::wait::until;
+
+/// Sends a signal to a child that has not been waited for.
+///
+/// # Errors
+/// If the child is gone.
+pub fn signal(child: &Child, signal: Signal) -> Result<()> {
+    kill_process(Pid::from_child(child), signal).context("cannot signal a child")?;
+    Ok(())
+}
+
+/// Waits for the child's end.
+///
+/// # Errors
+/// If it has not ended within `limit`.
+pub fn wait(child: &mut Child, limit: Duration) -> Result<ExitStatus> {
+    until("the end of a process", limit, || match child.try_wait()? {
+        Some(status) => Ok(status),
+        None => bail!("process {} still runs", child.id()),
+    })
+}
+
+/// Kills a process that is not our child and waits until it is gone. One that is gone already is
+/// no error.
+pub fn kill(pid: i32) {
+    if let Some(pid) = Pid::from_raw(pid)
+        && kill_process(pid, Signal::KILL).is_ok()
+    {
+        let gone = || match kill_process(pid, Signal::KILL) {
+            Ok(()) if !is_zombie(pid) => bail!("process {pid:?} still runs"),
+            _ => Ok(()),
+        };
+        until("the end of a killed process", Duration::from_secs(5), gone).ok();
+    }
+}
+
+/// Resident memory in bytes.
+///
+/// # Errors
+/// If the process is gone.
+pub fn resident_bytes(pid: u32) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()).context("no VmRSS")?;
+    Ok(kib.parse::<u64>()? * 1024)
+}
+
+/// Time on the processor since the start, user and system, in ticks of 10 ms.
+///
+/// # Errors
+/// If the process is gone.
+pub fn cpu_ticks(pid: u32) -> Result<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let (_, after_name) = stat.rsplit_once(')').context("no name in stat")?;
+    let mut times = after_name.split_whitespace().skip(11).take(2);
+    let mut next = || -> Result<u64> { Ok(times.next().context("stat is short")?.parse()?) };
+    Ok(next()? + next()?)
+}
+
+/// How many threads the process has.
+///
+/// # Errors
+/// If the process is gone.
+pub fn threads(pid: u32) -> Result<usize> {
+    Ok(fs::read_dir(format!("/proc/{pid}/task"))?.count())
+}
+
+fn is_zombie(pid: Pid) -> bool {
+    fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()))
+        .is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z')))
+}

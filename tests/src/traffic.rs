@@ -1,0 +1,6 @@
+//! What consumers do: transfers whose content is checked at the other end.
+
+pub mod content;
+pub mod junk;
+pub mod tcp;
+pub mod udp;

@@ -1,0 +1,46 @@
+//! The harness itself, with wireguard-go in the node's place.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use weir_tests::{
+    Client, Lab, command,
+    lab::SERVERS,
+    standin::StandIn,
+    traffic::{
+        tcp::{self, Way},
+        udp,
+    },
+};
+
+#[test]
+fn traffic_passes_through_the_stand_in() -> Result<()> {
+    let lab = Lab::new()?;
+    let exit = StandIn::start(&lab.node)?;
+    let client = Client::connect(&lab.consumer, &exit.config)?;
+    let server = tcp::Server::start(&lab.internet)?;
+    for address in SERVERS {
+        client.wait_connected(address)?;
+        for way in [Way::Up, Way::Down] {
+            tcp::parallel(&lab.consumer, server.at(address), way, 2, 2_000_000)?;
+        }
+        let echo = udp::Echo::start(&lab.internet, address)?;
+        udp::parallel(&lab.consumer, echo.at(address), 4, &[0, 1, 1000, 1372], 3)?;
+    }
+    let transfer = client.transfer()?;
+    assert!(transfer.sent > 8_000_000 && transfer.received > 8_000_000, "{transfer:?}");
+    Ok(())
+}
+
+#[test]
+fn a_dropped_lab_leaves_nothing() -> Result<()> {
+    let names = {
+        let lab = Lab::new()?;
+        let _exit = StandIn::start(&lab.node)?;
+        [&lab.consumer, &lab.internet, &lab.node].map(|namespace| namespace.name().to_owned())
+    };
+    std::thread::sleep(Duration::from_millis(100));
+    let left = command::run(&mut command::words("ip netns list"))?;
+    assert!(names.iter().all(|name| !left.contains(name)), "{left}");
+    Ok(())
+}
