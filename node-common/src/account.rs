@@ -1,6 +1,11 @@
 //! The account of a session: one record in memory that the kernel and user space share.
 
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+#[cfg(target_has_atomic = "32")]
+use core::sync::atomic::AtomicU32;
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+#[cfg(not(target_has_atomic = "32"))]
+use narrow::AtomicU32;
 
 /// What a session may do. The control plane writes it, the guard and the worker read it.
 #[repr(u32)]
@@ -201,4 +206,30 @@ impl Account {
 #[inline(always)]
 pub fn add_single_writer(counter: &AtomicU64, value: u64) {
     counter.store(counter.load(Relaxed).wrapping_add(value), Relaxed);
+}
+
+/// The eBPF target has no 32-bit atomics. Its plain loads and stores of an aligned word are whole,
+/// which is all that an account needs.
+#[cfg(not(target_has_atomic = "32"))]
+mod narrow {
+    use core::{cell::Cell, sync::atomic::Ordering};
+
+    /// Stands in for the atomic of the same layout.
+    #[repr(transparent)]
+    #[derive(Debug, Default)]
+    pub struct AtomicU32(Cell<u32>);
+
+    impl AtomicU32 {
+        /// The value.
+        #[inline(always)]
+        pub fn load(&self, _: Ordering) -> u32 {
+            self.0.get()
+        }
+
+        /// Changes the value.
+        #[inline(always)]
+        pub fn store(&self, value: u32, _: Ordering) {
+            self.0.set(value);
+        }
+    }
 }

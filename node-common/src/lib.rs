@@ -7,10 +7,16 @@
 #![forbid(unsafe_code)]
 
 pub mod account;
+pub mod address;
+pub mod guard;
+pub mod packet;
 pub mod reason;
 pub mod slot;
+pub mod steering;
 pub mod wire;
 
 pub use account::Account;
+pub use address::AddressPlan;
+pub use guard::GuardConfig;
 pub use reason::DropReason;
 pub use slot::{PeerIndex, Slot, SlotPermutation};

@@ -1,1 +1,132 @@
-//! (being written)
+//! How the operator and the payment layer reach the node: JSON over HTTP/1.1 on a Unix socket.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `POST /v1/sessions` `{"name"?, "public_key"?}` | 201 `{"session", "config"}` |
+//! | `GET /v1/sessions` | 200 `{"sessions": [..]}` |
+//! | `GET /v1/sessions/{which}` | 200 `{"session"}` |
+//! | `DELETE /v1/sessions/{which}` | 200 `{"session"}`, with its final counters |
+//! | `GET /v1/status` | 200 [`crate::control::Status`] |
+//! | `GET /health` | 200 `{"status": "ok"}` |
+//! | `GET /metrics` | 200 OpenMetrics |
+//!
+//! `{which}` is an identifier, four or more of its first digits, a name, or a public key
+//! (percent-encoded). Every error is `{"error": {"code", "message"}}`; see [`error`].
+
+use std::{future::Future, io, sync::Arc};
+
+use axum::{
+    Router, extract::State, http::header::CONTENT_TYPE, response::IntoResponse, routing::get,
+    serve::Listener,
+};
+use prometheus_client::registry::Registry;
+
+use crate::{
+    control::SharedView,
+    metrics,
+    session::{Sessions, wg_quick::Offer},
+};
+
+pub mod error;
+mod sessions;
+pub mod socket;
+pub mod view;
+
+use error::ApiError;
+
+/// What the requests are answered from. Cheap to clone.
+#[derive(Clone)]
+pub struct Api {
+    sessions: Arc<Sessions>,
+    view: SharedView,
+    offer: Arc<Offer>,
+    registry: Arc<Registry>,
+}
+
+impl std::fmt::Debug for Api {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Api").field("offer", &self.offer).finish_non_exhaustive()
+    }
+}
+
+impl Api {
+    /// An API over these sessions, that tells consumers this offer.
+    #[must_use]
+    pub fn new(
+        sessions: Arc<Sessions>,
+        view: SharedView,
+        offer: Offer,
+        series: metrics::Series,
+    ) -> Self {
+        let registry = metrics::registry(sessions.clone(), view.clone(), series);
+        Self { sessions, view, offer: Arc::new(offer), registry: Arc::new(registry) }
+    }
+
+    /// Everything, for the Unix socket.
+    pub fn router(&self) -> Router {
+        let control = Router::new()
+            .route("/v1/sessions", get(sessions::list).post(sessions::add))
+            .route("/v1/sessions/{which}", get(sessions::show).delete(sessions::remove))
+            .route("/v1/status", get(status));
+        finish(control.merge(open_routes()), self)
+    }
+
+    /// What changes nothing and names no consumer, for a TCP port: `/metrics` and `/health`.
+    pub fn metrics_router(&self) -> Router {
+        finish(open_routes(), self)
+    }
+}
+
+fn open_routes() -> Router<Api> {
+    Router::new().route("/health", get(health)).route("/metrics", get(scrape))
+}
+
+fn finish(router: Router<Api>, api: &Api) -> Router {
+    router
+        .fallback(async || ApiError::no_such_route())
+        .method_not_allowed_fallback(async || ApiError::method_not_allowed())
+        .with_state(api.clone())
+}
+
+/// Answers requests until `stop` is done, and lets those under way finish.
+///
+/// # Errors
+///
+/// When the listener fails for good.
+pub async fn serve<L>(
+    listener: L,
+    router: Router,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()>
+where
+    L: Listener,
+    L::Addr: std::fmt::Debug,
+{
+    axum::serve(listener, router).with_graceful_shutdown(stop).await
+}
+
+async fn health() -> impl IntoResponse {
+    axum::Json(serde_json::json!({ "status": "ok" }))
+}
+
+async fn status(State(api): State<Api>) -> Result<impl IntoResponse, ApiError> {
+    let status = off_thread(move || api.view.status()).await?;
+    Ok(axum::Json(status))
+}
+
+async fn scrape(State(api): State<Api>) -> Result<impl IntoResponse, ApiError> {
+    let text = off_thread(move || metrics::encode(&api.registry)).await?;
+    let text = text.map_err(|_| ApiError::internal("the metrics could not be written"))?;
+    Ok(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text))
+}
+
+/// Does what may wait for a disk or a worker away from the threads that serve connections.
+async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ApiError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|_| ApiError::internal("the request was not finished"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,224 @@
-//! (being written)
+//! The command line.
+
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+
+mod client;
+mod logging;
+mod out;
+mod qr;
+mod session;
+mod status;
+mod units;
+
+use client::Client;
+use out::Out;
+
+/// What the command line needs of the rest of the node.
+#[derive(Debug)]
+pub struct Edges {
+    /// Runs the node with the configuration file, or the defaults, until it is stopped.
+    pub run: fn(Option<&Path>) -> anyhow::Result<()>,
+    /// The commented default configuration.
+    pub default_config: fn() -> String,
+    /// The mistakes in the text of a configuration, each with its line and its fix.
+    pub check_config: fn(&str) -> Vec<String>,
+    /// The API's socket according to the configuration file, or the defaults.
+    pub socket: fn(Option<&Path>) -> anyhow::Result<PathBuf>,
+}
+
+/// weir: a high-capacity exit node for decentralised VPNs.
+#[derive(Debug, Parser)]
+#[command(name = "weir", version, arg_required_else_help = true, after_help = EXAMPLES)]
+struct Args {
+    /// The node's configuration file; without it every setting has its default
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The node's API socket; else WEIR_SOCKET from the environment, else the configuration's
+    #[arg(long, global = true, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// Print JSON, for programs
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  weir run                                 start the node with default settings
+  weir config default > weir.toml          every setting, explained
+  weir session add --name alice > wg0.conf a consumer's configuration for wg-quick
+  weir session list                        who has used how much
+  weir status                              the node on one screen
+
+Exit status: 0 done, 1 it failed, 2 the command line is wrong.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the node until SIGTERM or SIGINT
+    #[command(after_help = "Examples:\n  weir run\n  weir run --config /etc/weir/weir.toml\n\n\
+        WEIR_LOG sets what is logged to standard error, for example WEIR_LOG=debug.")]
+    Run,
+    /// Add, list, show and remove consumers' sessions
+    #[command(subcommand)]
+    Session(SessionCommand),
+    /// Show the running node on one screen
+    #[command(after_help = "Examples:\n  weir status\n  weir status --json | jq .boundaries")]
+    Status,
+    /// Print or check a configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum SessionCommand {
+    /// Add a session and print its configuration for wg-quick
+    #[command(after_help = "Examples:\n  weir session add\n  \
+        weir session add --name alice > alice.conf\n  \
+        weir session add --public-key \"$(wg pubkey < private.key)\"\n\n\
+        Without --public-key the node makes the key pair; its private half is in what is\n\
+        printed, and kept nowhere. On a terminal the QR code for WireGuard apps follows.")]
+    Add {
+        /// What to call the session; unique
+        #[arg(long)]
+        name: Option<String>,
+        /// The consumer's public key in base64, as `wg pubkey` prints it
+        #[arg(long, value_name = "KEY")]
+        public_key: Option<String>,
+    },
+    /// List all sessions
+    #[command(after_help = "Examples:\n  weir session list\n  weir session list --json")]
+    List,
+    /// Show one session with its exact counters
+    #[command(after_help = WHICH_EXAMPLES)]
+    Show {
+        /// Identifier, four or more of its first digits, name, or public key
+        #[arg(value_name = "SESSION")]
+        which: String,
+    },
+    /// End a session; its final counters stay in the ledger
+    #[command(after_help = WHICH_EXAMPLES)]
+    Remove {
+        /// Identifier, four or more of its first digits, name, or public key
+        #[arg(value_name = "SESSION")]
+        which: String,
+    },
+}
+
+const WHICH_EXAMPLES: &str = "Examples (show or remove):\n  weir session show alice\n  \
+    weir session show 5f0c\n  weir session remove 5f0c1d2e3a4b5c6d";
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Print the default configuration, every setting explained
+    #[command(after_help = "Example:\n  weir config default > /etc/weir/weir.toml")]
+    Default,
+    /// Name every mistake in a configuration file, with its line and its fix
+    #[command(after_help = "Example:\n  weir config check /etc/weir/weir.toml")]
+    Check {
+        /// The file to check
+        file: PathBuf,
+    },
+}
+
+/// The whole command: reads the arguments, does what they say, and tells the exit status.
+#[must_use]
+pub fn main(edges: &Edges) -> ExitCode {
+    let (mut out, mut err) = (Out::stdout(), Out::stderr());
+    run(edges, std::env::args_os(), std::env::var_os("WEIR_SOCKET"), &mut out, &mut err)
+}
+
+fn run(
+    edges: &Edges,
+    args: impl IntoIterator<Item = OsString>,
+    socket_variable: Option<OsString>,
+    out: &mut Out,
+    err: &mut Out,
+) -> ExitCode {
+    let args = match Args::try_parse_from(args) {
+        Ok(args) => args,
+        Err(error) => {
+            let to = if error.use_stderr() { err } else { out };
+            let text = error.render();
+            let text = if to.is_terminal() { text.ansi().to_string() } else { text.to_string() };
+            return match to.text(&text) {
+                Ok(()) => ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2)),
+                Err(_) => ExitCode::FAILURE,
+            };
+        }
+    };
+    let done = execute(edges, args, socket_variable, out, err).and_then(|()| {
+        out.flush().context("cannot write the output")?;
+        Ok(())
+    });
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read our output has seen enough, as `head` does.
+        Err(error) if out::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            // With standard error gone as well there is nobody left to tell.
+            drop(err.text(&format!("weir: {error:#}\n")));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(
+    edges: &Edges,
+    args: Args,
+    socket_variable: Option<OsString>,
+    out: &mut Out,
+    err: &mut Out,
+) -> anyhow::Result<()> {
+    let config = args.config.as_deref();
+    let client = || {
+        let named = args.socket.clone().or(socket_variable.map(PathBuf::from));
+        let path = named.map_or_else(|| (edges.socket)(config), Ok)?;
+        Client::new(path)
+    };
+    match args.command {
+        Command::Run => {
+            logging::start()?;
+            (edges.run)(config)?;
+        }
+        Command::Session(SessionCommand::Add { name, public_key }) => {
+            session::add(&client()?, name, public_key, args.json, out, err)?;
+        }
+        Command::Session(SessionCommand::List) => session::list(&client()?, args.json, out)?,
+        Command::Session(SessionCommand::Show { which }) => {
+            session::show(&client()?, &which, args.json, out)?;
+        }
+        Command::Session(SessionCommand::Remove { which }) => {
+            session::remove(&client()?, &which, args.json, out)?;
+        }
+        Command::Status => status::show(&client()?, args.json, out)?,
+        Command::Config(ConfigCommand::Default) => out.text(&(edges.default_config)())?,
+        Command::Config(ConfigCommand::Check { file }) => check(edges, &file, out, err)?,
+    }
+    Ok(())
+}
+
+fn check(edges: &Edges, file: &Path, out: &mut Out, err: &mut Out) -> anyhow::Result<()> {
+    let text = std::fs::read_to_string(file)
+        .with_context(|| format!("cannot read the configuration {}", file.display()))?;
+    let mistakes = (edges.check_config)(&text);
+    for mistake in &mistakes {
+        err.text(&format!("{}:{mistake}\n", file.display()))?;
+    }
+    match mistakes.len() {
+        0 => out.text(&format!("{}: no mistakes\n", file.display()))?,
+        1 => anyhow::bail!("{} has a mistake", file.display()),
+        count => anyhow::bail!("{} has {count} mistakes", file.display()),
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,31 @@
-//! The packet path.
+//! The packet path: workers, each with its own sockets, TUN queue and sessions.
+//!
+//! [`pipeline`] is what a worker does to packets, without any I/O. Around it are two shells,
+//! `uring` and `syscall`, that bring packets in and out. [`handshake`] keeps handshakes away from
+//! the workers until they are known to be somebody's.
+
+pub mod arena;
+mod buffers;
+pub mod checksum;
+pub mod coalesce;
+pub mod endpoint;
+pub mod handshake;
+pub mod inbox;
+pub mod inner;
+pub mod limiter;
+mod message;
+pub mod peer;
+pub mod pieces;
+pub mod pipeline;
+pub mod runs;
+pub mod split;
+pub mod start;
+pub mod stats;
+mod syscall;
+#[cfg(test)]
+mod testing;
+pub mod tunnel;
+pub mod udp;
+pub mod uring;
+pub mod virtio;
+mod worker;

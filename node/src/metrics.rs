@@ -1,1 +1,46 @@
-//! (being written)
+//! The node as Prometheus sees it: OpenMetrics, read from the node at the moment of each scrape,
+//! so that counting for it costs a packet nothing.
+
+use std::sync::Arc;
+
+use prometheus_client::{encoding::text, registry::Registry};
+
+use crate::{control::SharedView, session::Sessions};
+
+mod collector;
+mod write;
+
+/// The content type of what [`encode`] writes.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Which sessions have series of their own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Series {
+    /// Whether any has.
+    pub per_session: bool,
+    /// At most so many: the first by slot. How many were left out is a metric.
+    pub max_sessions: usize,
+}
+
+/// The registry of all of weir's metrics.
+#[must_use]
+pub fn registry(sessions: Arc<Sessions>, view: SharedView, series: Series) -> Registry {
+    let mut registry = Registry::with_prefix("weir");
+    let collector = collector::NodeCollector::new(sessions, view, series);
+    registry.register_collector(Box::new(collector));
+    registry
+}
+
+/// All metrics now, as text.
+///
+/// # Errors
+///
+/// Only when memory cannot be written to, which does not happen.
+pub fn encode(registry: &Registry) -> Result<String, std::fmt::Error> {
+    let mut text = String::with_capacity(16 * 1024);
+    text::encode(&mut text, registry)?;
+    Ok(text)
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

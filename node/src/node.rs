@@ -1,1 +1,242 @@
-//! The whole node: started, served, stopped.
+//! The whole node: started in an order in which nothing is served before everything is in place,
+//! and stopped in the reverse order, so that the machine is as it was.
+
+mod kernel_side;
+mod screen;
+mod serve;
+mod view;
+
+use std::{
+    os::fd::{AsFd as _, BorrowedFd},
+    path::Path,
+    sync::Arc,
+};
+
+use anyhow::{Context as _, bail};
+use rustix::thread::sched_getaffinity;
+use tracing::{info, warn};
+use weir_common::{AddressPlan, SlotPermutation};
+
+use self::{kernel_side::KernelSide, view::View};
+use crate::{
+    config::{Auto, Config, IoWish},
+    control::PublicKey,
+    dataplane::{
+        handshake::Limits,
+        limiter::Rate,
+        pipeline::Shared,
+        start::{Dataplane, Io, Start},
+        tunnel::Identity,
+        udp::{self, Sockets},
+        uring,
+    },
+    host::{Host, HostPlan, tun, tun::Tun, uplink::Uplink},
+    session::{
+        keys,
+        registry::Sessions,
+        store::Store,
+        wg_quick::Offer,
+    },
+};
+
+/// The name of the sessions' database within the state directory.
+const LEDGER: &str = "ledger.db";
+
+/// Runs a node until it is told to stop by SIGTERM or SIGINT.
+///
+/// # Errors
+///
+/// Says what is in the way of serving, and what to do about it. Nothing is left changed then.
+pub fn run(config: &Config) -> anyhow::Result<()> {
+    let uplink = Uplink::find(&config.node.uplink)?;
+    let (key, is_new) = keys::load_or_create(&config.node.private_key_file)?;
+    if is_new {
+        info!(file = %config.node.private_key_file.display(), "made the node's private key");
+    }
+    let io = choose_io(&config.node.io)?;
+    let cores = choose_cores(config)?;
+    let plan = HostPlan::new(config, uplink.clone(), cores.len())?;
+    let endpoint = uplink.endpoint(config).context(
+        "the uplink has no address that consumers could be told. Fix: set node.endpoint to the \
+         \"host:port\" at which this machine is reached.",
+    )?;
+    let mut host = Host::prepare(&plan)?;
+    let tun = host.take_tun().context("the TUN device is gone")?;
+
+    let addresses = AddressPlan::new(
+        config.tunnel.pool_v4.network(),
+        config.tunnel.pool_v4.prefix_len(),
+        config.tunnel.pool_v6.network(),
+    );
+    let permutation = random_permutation()?;
+    let mut kernel = KernelSide::prepare(config, addresses, permutation, cores.len() as u32)?;
+    let outcome = (|| {
+        let xdp = kernel.attach(&uplink, config.node.xdp)?;
+        let shared = Shared {
+            identity: Identity::new(key.secret().to_bytes()),
+            accounts: kernel.accounts(),
+            permutation,
+            addresses,
+            workers: cores.len() as u32,
+            mtu: config.tunnel.mtu as usize,
+            uso: tun.offloads.uso,
+        };
+        let node_key = PublicKey(shared.identity.public().to_bytes());
+        let interface = tun.name.clone();
+        let dataplane = start_dataplane(config, shared, tun, &mut kernel, io, &cores)?;
+        let sessions = open_sessions(config, &kernel, &dataplane, addresses, node_key)?;
+        let offer = Offer {
+            node_key,
+            endpoint: endpoint.to_string(),
+            dns: config.tunnel.dns.clone(),
+            mtu: u16::try_from(config.tunnel.mtu).unwrap_or(u16::MAX),
+            keepalive: Some(config.tunnel.keepalive).filter(|seconds| *seconds > 0),
+        };
+        let view = Arc::new(View::new(view::Parts {
+            uplink: uplink.clone(),
+            xdp,
+            io,
+            notes: [host.offloads.describe(), host.notes.clone()].concat(),
+            cores: cores.clone(),
+            public_key: keys::print_public(&node_key),
+            endpoint: endpoint.to_string(),
+            interface,
+            mtu: config.tunnel.mtu,
+            sessions: Arc::clone(&sessions),
+            counts: dataplane.counts(),
+            guard: kernel.counter(),
+        }));
+        let served = serve::until_told(config, &sessions, view, offer, kernel.take_log());
+        dataplane.stop();
+        // Only now is every count final.
+        let saved = sessions.checkpoint().context("cannot write the last counts to the ledger");
+        served.and(saved.map(drop))
+    })();
+    // Whether it served or not: the machine is to be as it was.
+    let kernel_undone = kernel.undo(outcome.is_ok());
+    let host_undone = host.undo();
+    outcome.and(kernel_undone).and(host_undone)
+}
+
+fn start_dataplane(
+    config: &Config,
+    shared: Shared,
+    tun: Tun,
+    kernel: &mut KernelSide,
+    io: Io,
+    cores: &[usize],
+) -> anyhow::Result<Dataplane> {
+    let port = config.node.listen_port;
+    let bind = |gro| {
+        udp::bind(port, gro).with_context(|| {
+            format!(
+                "cannot take UDP port {port}. Fix: stop what uses it (ss -ulpn), or set \
+                 node.listen_port."
+            )
+        })
+    };
+    let sockets = cores.iter().map(|_| bind(true)).collect::<anyhow::Result<Vec<_>>>()?;
+    let (handshake_sockets, handshakes_steered) = if kernel.steers() {
+        let own = bind(false)?;
+        let readers: Vec<&Sockets> = sockets.iter().chain([&own]).collect();
+        let v4: Vec<BorrowedFd<'_>> = readers.iter().map(|pair| pair.v4.as_fd()).collect();
+        let v6: Vec<BorrowedFd<'_>> =
+            readers.iter().filter_map(|pair| pair.v6.as_ref().map(|v6| v6.as_fd())).collect();
+        kernel.steer_udp(&v4, &v6)?;
+        (own, true)
+    } else {
+        let first = sockets.first().context("there is no worker")?;
+        let v6 = first.v6.as_ref().map(|v6| v6.try_clone()).transpose()?;
+        (Sockets { v4: first.v4.try_clone()?, v6 }, false)
+    };
+    if let (Some(program), Some(queue)) = (kernel.steering_program()?, tun.queues.first()) {
+        tun::set_steering(queue.as_fd(), program).context(
+            "the kernel does not take the program that chooses the TUN queue (Linux 4.16 does)",
+        )?;
+    }
+    let node = &config.node;
+    let start = Start {
+        shared,
+        io,
+        cores: cores.to_vec(),
+        sockets,
+        queues: tun.queues,
+        handshake_sockets,
+        handshakes_steered,
+        limits: Limits {
+            per_source: Rate {
+                per_second: node.handshakes_per_source,
+                burst: node.handshakes_per_source_burst,
+            },
+            before_cookies: node.handshakes_under_load,
+        },
+    };
+    Dataplane::start(start).context("cannot start the workers")
+}
+
+fn open_sessions(
+    config: &Config,
+    kernel: &KernelSide,
+    dataplane: &Dataplane,
+    addresses: AddressPlan,
+    node_key: PublicKey,
+) -> anyhow::Result<Arc<Sessions>> {
+    let ledger: &Path = &config.node.state_dir.join(LEDGER);
+    let store = Store::open(ledger)?;
+    let max = config.node.max_sessions;
+    let address_of = Box::new(move |slot: weir_common::Slot| {
+        (slot.0 < max).then_some(())?;
+        Some((addresses.address_v4(slot)?, addresses.address_v6(slot)?))
+    });
+    let peers = dataplane.control();
+    Ok(Arc::new(Sessions::open(store, kernel.accounts(), peers, address_of, node_key)?))
+}
+
+fn choose_io(wish: &IoWish) -> anyhow::Result<Io> {
+    match (wish, uring::probe()) {
+        (IoWish::Syscall, _) => Ok(Io::Syscall),
+        (_, Ok(())) => Ok(Io::Uring),
+        (IoWish::Uring, Err(error)) => bail!(
+            "io_uring cannot be used here ({error}). Fix: allow it (sysctl \
+             kernel.io_uring_disabled=0; in a container, a seccomp profile with io_uring), or set \
+             node.io to \"auto\"."
+        ),
+        (IoWish::Auto, Err(error)) => {
+            warn!(%error, "io_uring cannot be used here: plain system calls take more CPU");
+            Ok(Io::Syscall)
+        }
+    }
+}
+
+/// The cores of the workers: the configured ones, or the first of those that we may use.
+fn choose_cores(config: &Config) -> anyhow::Result<Vec<usize>> {
+    let allowed = sched_getaffinity(None).context("cannot ask for the cores of this process")?;
+    let allowed: Vec<usize> =
+        (0..rustix::thread::CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core)).collect();
+    let wanted: Vec<usize> = config.node.cores.iter().map(|core| usize::from(*core)).collect();
+    if let Some(core) = wanted.iter().find(|core| !allowed.contains(core)) {
+        bail!("node.cores: this process may not use core {core}. It may use {allowed:?}.");
+    }
+    let cores = if wanted.is_empty() { allowed } else { wanted };
+    let count = match &config.node.workers {
+        Auto::Auto => cores.len(),
+        Auto::Set(count) => usize::from(*count),
+    };
+    // More workers than cores share them.
+    Ok(cores.iter().copied().cycle().take(count).collect())
+}
+
+fn random_permutation() -> anyhow::Result<SlotPermutation> {
+    let mut keys = [0u32; 4];
+    for key in &mut keys {
+        let mut bytes = [0; 4];
+        getrandom(&mut bytes)?;
+        *key = u32::from_ne_bytes(bytes);
+    }
+    Ok(SlotPermutation { keys })
+}
+
+fn getrandom(bytes: &mut [u8]) -> anyhow::Result<()> {
+    use rand_core::RngCore as _;
+    rand_core::OsRng.try_fill_bytes(bytes).context("the kernel gives no random numbers")
+}

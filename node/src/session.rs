@@ -1,1 +1,149 @@
-//! (being written)
+//! Sessions: who may use the node, and what each has used.
+//!
+//! [`registry::Sessions`] is the live set and the only way to change it. It keeps three places in
+//! step: the ledger on disk ([`store::Store`]), the accounts in shared memory
+//! ([`crate::kernel::accounts::Accounts`]) and the packet path
+//! ([`crate::control::PeerControl`]).
+
+use std::{fmt, net::Ipv4Addr, net::Ipv6Addr, str::FromStr};
+
+use rand_core::{OsRng, RngCore};
+use weir_common::{
+    Slot,
+    account::{Counters, SessionState},
+};
+
+use crate::control::PublicKey;
+
+pub(crate) mod counters;
+pub mod keys;
+pub mod name;
+pub mod registry;
+mod slots;
+pub mod store;
+pub mod wg_quick;
+
+pub use registry::{SessionError, Sessions};
+pub use store::{Store, StoreError};
+
+/// The identifier of a session: random, never used again, never zero. Shown as 16 hex digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(u64);
+
+impl SessionId {
+    /// A fresh identifier.
+    #[must_use]
+    pub fn random() -> Self {
+        loop {
+            // Zero is what a vacant account names.
+            if let Some(id) = Self::new(OsRng.next_u64()) {
+                return id;
+            }
+        }
+    }
+
+    /// The identifier of this number; `None` for zero.
+    #[must_use]
+    pub const fn new(id: u64) -> Option<Self> {
+        if id == 0 { None } else { Some(Self(id)) }
+    }
+
+    /// The number, as accounts hold it.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// The text is not a session identifier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a session identifier: it has 16 hex digits")]
+pub struct NotAnId;
+
+impl FromStr for SessionId {
+    type Err = NotAnId;
+
+    fn from_str(text: &str) -> Result<Self, NotAnId> {
+        if text.len() != 16 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(NotAnId);
+        }
+        let id = u64::from_str_radix(text, 16).map_err(|_| NotAnId)?;
+        Self::new(id).ok_or(NotAnId)
+    }
+}
+
+/// One consumer's right to use the node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// Its identifier.
+    pub id: SessionId,
+    /// Its place.
+    pub slot: Slot,
+    /// What the operator calls it; unique among the live sessions.
+    pub name: Option<String>,
+    /// The consumer's static key; unique among the live sessions.
+    pub public_key: PublicKey,
+    /// When it was made, in seconds since 1970.
+    pub created: u64,
+    /// What it may do. Never [`SessionState::Vacant`].
+    pub state: SessionState,
+}
+
+/// A session with what is known of it at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The session.
+    pub session: Session,
+    /// Its inner IPv4 address.
+    pub address_v4: Ipv4Addr,
+    /// Its inner IPv6 address.
+    pub address_v6: Ipv6Addr,
+    /// Its cumulative counters.
+    pub counters: Counters,
+}
+
+/// The word for a state, in the ledger, in JSON and as a metric's label.
+#[must_use]
+pub const fn state_name(state: SessionState) -> &'static str {
+    match state {
+        SessionState::Vacant => "vacant",
+        SessionState::Open => "open",
+        SessionState::Paused => "paused",
+        SessionState::Closed => "closed",
+    }
+}
+
+/// Seconds since 1970 now; 0 when the clock stands before that.
+#[must_use]
+pub fn unix_now() -> u64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |elapsed| elapsed.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identifiers_read_back_as_written() {
+        for id in [1, 0xdead_beef, u64::MAX] {
+            let id = SessionId::new(id).expect("not zero");
+            assert_eq!(id.to_string().len(), 16);
+            assert_eq!(id.to_string().parse(), Ok(id));
+        }
+    }
+
+    #[test]
+    fn what_is_no_identifier_is_refused() {
+        for text in ["", "0000000000000000", "+00000000000000a", "00000000000000g0", "1"] {
+            assert_eq!(text.parse::<SessionId>(), Err(NotAnId), "{text}");
+        }
+    }
+}

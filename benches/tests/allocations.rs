@@ -1,0 +1,88 @@
+//! The established packet path allocates nothing.
+
+#![expect(unsafe_code, reason = "counts what the allocator is asked for")]
+#![expect(clippy::expect_used, reason = "a test")]
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    cell::Cell,
+};
+
+use weir_benches::{Node, SERVER, super_frame, tcp};
+
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+// SAFETY: everything is passed to the system's allocator as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.with(|count| count.set(count.get() + 1));
+        // SAFETY: by the caller.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: by the caller.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        ALLOCATIONS.with(|count| count.set(count.get() + 1));
+        // SAFETY: by the caller.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn allocations(act: impl FnOnce()) -> u64 {
+    let before = ALLOCATIONS.with(Cell::get);
+    act();
+    ALLOCATIONS.with(Cell::get) - before
+}
+
+#[test]
+fn the_counter_counts() {
+    assert!(allocations(|| drop(std::hint::black_box(vec![1u8; 100]))) > 0);
+}
+
+#[test]
+fn packets_of_an_established_session_allocate_nothing() {
+    let mut node = Node::new(4).expect("a node");
+    let mut consumer = node.connect(0).expect("a consumer");
+    let mut sequence = 0;
+    let mut turns = Vec::new();
+    for _ in 0..20 {
+        let packets: Vec<_> = (0..200u32)
+            .map(|i| {
+                sequence += 1380;
+                tcp(consumer.address, SERVER, (i % 16) as u16, sequence, 1420)
+            })
+            .collect();
+        let datagrams = consumer.seal(packets.iter().map(Vec::as_slice));
+        turns.push((datagrams, super_frame(consumer.address, 1, 44, 1420)));
+    }
+    let mut turn = |(datagrams, (frame, len)): &mut (Vec<u8>, (Vec<u8>, usize))| {
+        let pipeline = &mut node.pipeline;
+        pipeline.begin();
+        pipeline.receive(consumer.endpoint, datagrams, 1452);
+        pipeline.transmit(frame, *len);
+        pipeline.tick();
+        pipeline.finish();
+        assert_eq!(pipeline.frames().len(), 200, "16 interleaved flows with gaps join nothing");
+        assert!(pipeline.runs().iter().any(|run| run.datagrams == 44));
+        for frame in pipeline.frames() {
+            pipeline.wrote(frame, true);
+        }
+        for run in pipeline.runs() {
+            pipeline.sent(run, run.datagrams, run.bytes);
+        }
+    };
+    let (first, rest) = turns.split_at_mut(10);
+    first.iter_mut().for_each(&mut turn);
+    assert_eq!(allocations(|| rest.iter_mut().for_each(&mut turn)), 0);
+}

@@ -1,0 +1,26 @@
+//! The maps. User space sets the sizes of the ones that depend on the configuration.
+
+use aya_ebpf::{
+    bindings::BPF_F_MMAPABLE,
+    macros::map,
+    maps::{Array, PerCpuArray, ReusePortSockArray},
+};
+use weir_common::{
+    Account, GuardConfig,
+    guard::{Tally, VERDICTS as VERDICT_COUNT},
+};
+
+/// An [`Account`], in a type that a static may hold: this target's atomics are no `Sync`.
+pub type Record = [u64; size_of::<Account>() / 8];
+
+#[map]
+pub static ACCOUNTS: Array<Record> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+#[map]
+pub static CONFIG: Array<GuardConfig> = Array::with_max_entries(1, 0);
+
+#[map]
+pub static VERDICTS: PerCpuArray<Tally> = PerCpuArray::with_max_entries(VERDICT_COUNT as u32, 0);
+
+#[map]
+pub static SOCKETS: ReusePortSockArray = ReusePortSockArray::with_max_entries(4, 0);

@@ -1,0 +1,134 @@
+//! The way to the bytes of a packet, and to counters of one CPU.
+#![expect(unsafe_code, reason = "the kernel hands out pointers; its verifier checks each use")]
+
+use core::{arch::asm, mem::MaybeUninit, sync::atomic::AtomicU64};
+
+use aya_ebpf::{
+    EbpfContext,
+    helpers::generated::{bpf_skb_load_bytes, bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
+    programs::{SkReuseportContext, XdpContext},
+};
+use weir_common::{Account, guard::Tally, packet::Frame};
+
+use crate::maps::Record;
+
+/// How the kernel's loader knows what the programs may call.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "license")]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+/// A frame in one piece.
+pub struct Linear<'a>(pub &'a XdpContext);
+
+impl Frame for Linear<'_> {
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.0.data_end() - self.0.data()
+    }
+
+    #[inline(always)]
+    fn bytes<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        let start = self.0.data() + offset;
+        if start + N > self.0.data_end() {
+            return None;
+        }
+        // SAFETY: the bytes from `start` to `start + N` are within the packet, as just compared.
+        Some(unsafe { (start as *const [u8; N]).read() })
+    }
+}
+
+/// A frame in one piece or several. The headers are almost always in the first.
+pub struct Scattered<'a>(pub &'a XdpContext);
+
+impl Frame for Scattered<'_> {
+    #[inline(always)]
+    fn len(&self) -> usize {
+        // SAFETY: the context is the one that the kernel gave this program.
+        unsafe { bpf_xdp_get_buff_len(self.0.ctx) as usize }
+    }
+
+    #[inline(always)]
+    fn bytes<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        if let Some(bytes) = Linear(self.0).bytes(offset) {
+            return Some(bytes);
+        }
+        let mut bytes = MaybeUninit::<[u8; N]>::uninit();
+        // SAFETY: the kernel writes all `N` bytes, or returns an error.
+        unsafe {
+            let to = bytes.as_mut_ptr().cast();
+            (bpf_xdp_load_bytes(self.0.ctx, offset as u32, to, N as u32) == 0)
+                .then(|| bytes.assume_init())
+        }
+    }
+}
+
+/// The `N` bytes from `offset` on, counted from the UDP header.
+#[inline(always)]
+pub fn udp_bytes<const N: usize>(ctx: &SkReuseportContext, offset: u32) -> Option<[u8; N]> {
+    let mut bytes = MaybeUninit::<[u8; N]>::uninit();
+    // SAFETY: the kernel writes all `N` bytes, or returns an error.
+    unsafe {
+        let to = bytes.as_mut_ptr().cast();
+        (bpf_skb_load_bytes(ctx.as_ptr(), offset, to, N as u32) == 0).then(|| bytes.assume_init())
+    }
+}
+
+/// Counts a frame.
+#[inline(always)]
+pub fn add_to_tally(tally: *mut Tally, bytes: u64) {
+    // SAFETY: the map lookup gave the pointer; it is this CPU's own record, and a program is not
+    // interrupted by another run of itself on the same CPU.
+    unsafe {
+        (*tally).datagrams += 1;
+        (*tally).bytes += bytes;
+    }
+}
+
+/// The guard's part of an account, which other CPUs write at the same time.
+pub struct Seen(*mut Account);
+
+impl Seen {
+    /// The guard's part of the account in `record`, which a map lookup gave.
+    #[inline(always)]
+    pub fn of(record: *mut Record) -> Self {
+        Self(record.cast())
+    }
+
+    /// Counts a data message.
+    #[inline(always)]
+    pub fn add_data(&self, bytes: u64) {
+        // SAFETY: a map lookup gave the record; the fields are within it.
+        unsafe {
+            add(&raw mut (*self.0).seen.datagrams, 1);
+            add(&raw mut (*self.0).seen.bytes, bytes);
+        }
+    }
+
+    /// Counts a handshake response or cookie reply.
+    #[inline(always)]
+    pub fn add_handshake(&self) {
+        // SAFETY: as above.
+        unsafe { add(&raw mut (*self.0).seen.handshakes, 1) };
+    }
+
+    /// Counts a dropped message.
+    #[inline(always)]
+    pub fn add_dropped(&self, bytes: u64) {
+        // SAFETY: as above.
+        unsafe {
+            add(&raw mut (*self.0).seen.dropped_datagrams, 1);
+            add(&raw mut (*self.0).seen.dropped_bytes, bytes);
+        }
+    }
+}
+
+/// Adds atomically.
+///
+/// # Safety
+///
+/// `counter` must be within a map's value.
+#[inline(always)]
+unsafe fn add(counter: *mut AtomicU64, value: u64) {
+    // SAFETY: the caller's promise; the instruction writes these 8 bytes alone.
+    unsafe { asm!("lock *(u64 *)({} + 0) += {}", in(reg) counter, in(reg) value) };
+}

@@ -1,0 +1,94 @@
+//! The requests about sessions.
+
+use axum::{
+    Json,
+    body::{Body, to_bytes},
+    extract::{Path, State, rejection::PathRejection},
+    http::StatusCode,
+    response::IntoResponse,
+};
+
+use super::{
+    Api,
+    error::ApiError,
+    off_thread,
+    view::{AllSessions, MadeSession, OneSession, SessionRequest, SessionView},
+};
+use crate::session::{SessionError, keys, registry::NewSession, wg_quick};
+
+/// No request that means anything is larger, in bytes.
+const MAX_BODY: usize = 16 * 1024;
+
+type Which = Result<Path<String>, PathRejection>;
+
+pub(super) async fn add(State(api): State<Api>, body: Body) -> Result<impl IntoResponse, ApiError> {
+    let request = read(body).await?;
+    let public_key = request.public_key.as_deref().map(keys::parse_public).transpose();
+    let public_key = public_key.map_err(SessionError::from)?;
+    let new = NewSession { name: request.name, public_key };
+    let made = off_thread(move || {
+        let added = api.sessions.add(new)?;
+        let config = wg_quick::config(&api.offer, &added.snapshot, added.private_key.as_ref());
+        let session = SessionView::from(&added.snapshot);
+        Ok::<_, SessionError>(MadeSession { session, config: config.as_str().to_owned() })
+    });
+    let made = made.await??;
+    tracing::info!(session = made.session.id, slot = made.session.slot, "session added");
+    Ok((StatusCode::CREATED, Json(made)))
+}
+
+pub(super) async fn list(State(api): State<Api>) -> Result<impl IntoResponse, ApiError> {
+    let listed = off_thread(move || api.sessions.list().iter().map(SessionView::from).collect());
+    Ok(Json(AllSessions { sessions: listed.await? }))
+}
+
+pub(super) async fn show(
+    State(api): State<Api>,
+    which: Which,
+) -> Result<impl IntoResponse, ApiError> {
+    let which = selector(which)?;
+    let snapshot = api.sessions.get(&which)?;
+    Ok(Json(OneSession { session: SessionView::from(&snapshot) }))
+}
+
+pub(super) async fn remove(
+    State(api): State<Api>,
+    which: Which,
+) -> Result<impl IntoResponse, ApiError> {
+    let which = selector(which)?;
+    let last = off_thread(move || api.sessions.remove(&which)).await??;
+    let session = SessionView::from(&last);
+    tracing::info!(session = session.id, slot = session.slot, "session removed");
+    Ok(Json(OneSession { session }))
+}
+
+fn selector(which: Which) -> Result<String, ApiError> {
+    let Path(which) = which.map_err(|e| ApiError::bad_request("bad_path", e.body_text()))?;
+    Ok(which)
+}
+
+/// Reads a request; an empty body asks for nothing in particular.
+async fn read(body: Body) -> Result<SessionRequest, ApiError> {
+    let bytes = to_bytes(body, MAX_BODY).await.map_err(|error| {
+        let mut cause: Option<&dyn std::error::Error> = Some(&error);
+        while let Some(error) = cause {
+            if error.is::<http_body_util::LengthLimitError>() {
+                return ApiError::body_too_large(MAX_BODY);
+            }
+            cause = error.source();
+        }
+        ApiError::bad_request("bad_json", "the request's body broke off")
+    })?;
+    if bytes.is_empty() {
+        return Ok(SessionRequest::default());
+    }
+    let bad = |what: &str| {
+        let expected = r#"{"name": "...", "public_key": "..."}, both optional"#;
+        ApiError::bad_request("bad_json", format!("{what}; expected {expected}"))
+    };
+    // serde would read an array as the fields in their order.
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        return Err(bad("the request's body is not a JSON object"));
+    }
+    serde_json::from_slice(&bytes).map_err(|error| bad(&error.to_string()))
+}

@@ -1,0 +1,242 @@
+use std::path::Path;
+
+use axum::http::StatusCode;
+use http_body_util::{BodyExt as _, Full};
+use hyper::{Request, body::Bytes};
+use hyper_util::rt::TokioIo;
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::{
+    metrics::{Series, tests::StillNode},
+    session::registry::rig::{Rig, node_key},
+};
+
+/// A served node in a folder of its own.
+struct Served {
+    rig: Rig,
+    folder: tempfile::TempDir,
+    _stop: oneshot::Sender<()>,
+}
+
+fn serve_node(max: u32) -> Served {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rig = Rig::start(folder.path(), max);
+    let offer = Offer {
+        node_key: node_key(),
+        endpoint: "192.0.2.1:51820".to_owned(),
+        dns: vec![[9, 9, 9, 9].into()],
+        mtu: 1420,
+        keepalive: 0,
+    };
+    let series = Series { per_session: true, max_sessions: 100 };
+    let api = Api::new(rig.sessions.clone(), Arc::new(StillNode), offer, series);
+    let (listener, file) = socket::bind(&folder.path().join("weir.sock"), None).expect("bound");
+    let (stop, stopped) = oneshot::channel::<()>();
+    tokio::spawn(async move {
+        let stop = async move { drop(stopped.await) };
+        serve(listener, api.router(), stop).await.expect("served");
+        drop(file);
+    });
+    Served { rig, folder, _stop: stop }
+}
+
+struct Answer {
+    status: StatusCode,
+    content_type: String,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).expect("JSON")
+    }
+
+    fn code(&self) -> String {
+        self.json()["error"]["code"].as_str().expect("an error has a code").to_owned()
+    }
+}
+
+async fn ask(folder: &Path, method: &str, path: &str, body: impl Into<Bytes>) -> Answer {
+    let stream = tokio::net::UnixStream::connect(folder.join("weir.sock")).await.expect("there");
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("HTTP");
+    // A server that has seen enough of a body closes while we still write.
+    tokio::spawn(async move { drop(connection.await) });
+    let request = Request::builder().method(method).uri(path).header("host", "weir");
+    let request = request.body(Full::new(body.into())).expect("a request");
+    let response = sender.send_request(request).await.expect("an answer");
+    let content_type = response.headers().get(CONTENT_TYPE).expect("a type");
+    let content_type = content_type.to_str().expect("text").to_owned();
+    let status = response.status();
+    let body = response.into_body().collect().await.expect("a body").to_bytes().to_vec();
+    Answer { status, content_type, body }
+}
+
+impl Served {
+    async fn ask(&self, method: &str, path: &str, body: impl Into<Bytes>) -> Answer {
+        ask(self.folder.path(), method, path, body).await
+    }
+}
+
+#[tokio::test]
+async fn a_session_is_made_listed_shown_and_removed() {
+    let node = serve_node(4);
+    let made = node.ask("POST", "/v1/sessions", r#"{"name": "alice"}"#).await;
+    assert_eq!(made.status, StatusCode::CREATED);
+    let made = made.json();
+    let config = made["config"].as_str().expect("a configuration");
+    assert!(config.contains("PrivateKey = ") && config.contains("Endpoint = 192.0.2.1:51820"));
+    let session = &made["session"];
+    assert_eq!(session["address_v4"], "10.66.0.2");
+    assert_eq!(session["last_handshake"], serde_json::Value::Null);
+    let key = session["public_key"].as_str().expect("a key").to_owned();
+    let id = session["id"].as_str().expect("an identifier").to_owned();
+    node.rig.traffic(weir_common::Slot(0), 148);
+
+    let list = node.ask("GET", "/v1/sessions", "").await;
+    assert_eq!(list.json()["sessions"][0]["bytes_up"], 148);
+    let escaped = key.replace('/', "%2F").replace('+', "%2B").replace('=', "%3D");
+    for which in ["alice", &id, &id[..6], &escaped] {
+        let shown = node.ask("GET", &format!("/v1/sessions/{which}"), "").await;
+        assert_eq!(shown.status, StatusCode::OK, "{which}");
+        assert_eq!(shown.json()["session"]["kernel"]["bytes"], 148);
+    }
+    let gone = node.ask("DELETE", "/v1/sessions/alice", "").await;
+    assert_eq!(
+        (gone.status, gone.json()["session"]["bytes_up"].as_u64()),
+        (StatusCode::OK, Some(148))
+    );
+    assert_eq!(node.ask("GET", "/v1/sessions/alice", "").await.code(), "not_found");
+}
+
+#[tokio::test]
+async fn the_private_half_of_a_pair_is_in_the_configuration_and_nowhere_else() {
+    let node = serve_node(4);
+    let made = node.ask("POST", "/v1/sessions", "").await.json();
+    let config = made["config"].as_str().expect("a configuration");
+    let private = config.lines().find_map(|line| line.strip_prefix("PrivateKey = "));
+    let private = private.expect("a private key");
+    for path in ["/v1/sessions", "/v1/status", "/metrics"] {
+        let answer = node.ask("GET", path, "").await;
+        assert!(!String::from_utf8_lossy(&answer.body).contains(private), "{path}");
+    }
+    for file in std::fs::read_dir(node.folder.path()).expect("readable").flatten() {
+        if file.file_type().expect("a type").is_file() {
+            let bytes = std::fs::read(file.path()).expect("readable");
+            let found = bytes.windows(private.len()).any(|window| window == private.as_bytes());
+            assert!(!found, "{:?}", file.path());
+        }
+    }
+    let own = "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=";
+    let theirs = crate::session::keys::PrivateKey::random().public();
+    let body = format!(r#"{{"public_key": "{theirs:?}"}}"#);
+    let made = node.ask("POST", "/v1/sessions", body).await.json();
+    let config = made["config"].as_str().expect("a configuration");
+    assert!(config.contains("# Put your own private key here") && !config.contains(own));
+}
+
+#[tokio::test]
+async fn every_bad_request_has_its_own_answer() {
+    let node = serve_node(1);
+    let own = format!(r#"{{"public_key": "{:?}"}}"#, node_key());
+    let zero = format!(r#"{{"public_key": "{}="}}"#, "A".repeat(43));
+    let huge = format!(r#"{{"name": "{}"}}"#, "x".repeat(20_000));
+    let deep = "[".repeat(10_000);
+    let invalid_utf8: &[u8] = b"{\"name\": \"\xff\"}";
+    let posts: &[(&[u8], u16, &str)] = &[
+        (b"{", 400, "bad_json"),
+        (b"[]", 400, "bad_json"),
+        (b"null", 400, "bad_json"),
+        (b"{} {}", 400, "bad_json"),
+        (b"\0", 400, "bad_json"),
+        (invalid_utf8, 400, "bad_json"),
+        (deep.as_bytes(), 400, "bad_json"),
+        (br#"{"nmae": "x"}"#, 400, "bad_json"),
+        (br#"{"name": 5}"#, 400, "bad_json"),
+        (br#"{"name": "a", "name": "b"}"#, 400, "bad_json"),
+        (br#"{"name": ""}"#, 400, "bad_name"),
+        (br#"{"name": "a\nPostUp = rm"}"#, 400, "bad_name"),
+        (br#"{"name": "../x"}"#, 400, "bad_name"),
+        (br#"{"public_key": ""}"#, 400, "bad_key"),
+        (br#"{"public_key": "not a key"}"#, 400, "bad_key"),
+        (zero.as_bytes(), 400, "bad_key"),
+        (own.as_bytes(), 400, "bad_key"),
+        (huge.as_bytes(), 413, "body_too_large"),
+    ];
+    for (body, status, code) in posts {
+        let answer = node.ask("POST", "/v1/sessions", body.to_vec()).await;
+        let shown = String::from_utf8_lossy(&body[..body.len().min(60)]).into_owned();
+        assert_eq!((answer.status.as_u16(), answer.code().as_str()), (*status, *code), "{shown}");
+        assert!(answer.json()["error"]["message"].as_str().is_some_and(|text| text.len() > 10));
+    }
+    for (method, path, status, code) in [
+        ("GET", "/", 404, "no_such_route"),
+        ("GET", "/v1/sessions/", 404, "no_such_route"),
+        ("GET", "/v1/sessions/a/b", 404, "no_such_route"),
+        ("GET", "/v1/sessions/%ff", 400, "bad_path"),
+        ("GET", "/v1/sessions/%00", 404, "not_found"),
+        ("GET", "/v1/sessions/0000", 404, "not_found"),
+        ("DELETE", "/v1/sessions/nobody", 404, "not_found"),
+        ("PATCH", "/v1/sessions", 405, "method_not_allowed"),
+        ("POST", "/v1/status", 405, "method_not_allowed"),
+    ] {
+        let answer = node.ask(method, path, "").await;
+        let got = (answer.status.as_u16(), answer.code());
+        assert_eq!(got, (status, code.to_owned()), "{method} {path}");
+    }
+    assert_eq!(node.ask("POST", "/v1/sessions", r#"{"name": "a"}"#).await.status, 201);
+    assert_eq!(node.ask("POST", "/v1/sessions", r#"{"name": "a"}"#).await.code(), "name_taken");
+    assert_eq!(node.ask("POST", "/v1/sessions", "{}").await.code(), "full");
+    assert_eq!(node.rig.sessions.len(), 1, "no bad request made a session");
+}
+
+#[tokio::test]
+async fn rubbish_on_the_socket_does_not_end_the_server() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let node = serve_node(1);
+    for rubbish in [&b"\x16\x03\x01\x02\x00"[..], b"GET\r\n\r\n", &[0; 4096], b"POST /v1/sessions"]
+    {
+        let path = node.folder.path().join("weir.sock");
+        let mut stream = tokio::net::UnixStream::connect(path).await.expect("there");
+        // The server may hang up at any point of this.
+        drop(stream.write_all(rubbish).await);
+        drop(stream.shutdown().await);
+        drop(stream.read_to_end(&mut Vec::new()).await);
+    }
+    assert_eq!(node.ask("GET", "/health", "").await.json()["status"], "ok");
+}
+
+#[tokio::test]
+async fn status_and_metrics_describe_the_node() {
+    let node = serve_node(4);
+    node.rig.add(Some("alice"));
+    let status = node.ask("GET", "/v1/status", "").await;
+    let status: crate::control::Status = serde_json::from_slice(&status.body).expect("a status");
+    assert_eq!(status, crate::control::NodeView::status(&StillNode));
+    let scrape = node.ask("GET", "/metrics", "").await;
+    assert_eq!(scrape.content_type, metrics::CONTENT_TYPE);
+    let samples = metrics::tests::parse(&String::from_utf8(scrape.body).expect("text"));
+    assert_eq!(samples["weir_sessions{state=\"open\"}"], "1");
+}
+
+#[tokio::test]
+async fn the_tcp_port_has_metrics_and_no_sessions() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rig = Rig::start(folder.path(), 4);
+    let offer = Offer {
+        node_key: node_key(),
+        endpoint: String::new(),
+        dns: Vec::new(),
+        mtu: 1420,
+        keepalive: 0,
+    };
+    let api = Api::new(rig.sessions.clone(), Arc::new(StillNode), offer, Series::default());
+    let (listener, file) = socket::bind(&folder.path().join("weir.sock"), None).expect("bound");
+    tokio::spawn(serve(listener, api.metrics_router(), std::future::pending()));
+    assert_eq!(ask(folder.path(), "GET", "/metrics", "").await.status, StatusCode::OK);
+    for path in ["/v1/sessions", "/v1/status"] {
+        assert_eq!(ask(folder.path(), "GET", path, "").await.code(), "no_such_route");
+    }
+    drop(file);
+}

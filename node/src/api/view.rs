@@ -1,0 +1,123 @@
+//! Sessions as JSON. Nothing here says where a consumer is.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::session::{Snapshot, keys, state_name};
+
+/// A session in JSON. Bytes are those of authenticated data messages as UDP payload, the unit of
+/// `wg show transfer`; up is from the consumer, down is to it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionView {
+    /// 16 hex digits.
+    pub id: String,
+    /// What the operator calls it.
+    pub name: Option<String>,
+    /// Its place.
+    pub slot: u32,
+    /// The consumer's key in base64.
+    pub public_key: String,
+    /// Its inner IPv4 address.
+    pub address_v4: Ipv4Addr,
+    /// Its inner IPv6 address.
+    pub address_v6: Ipv6Addr,
+    /// `open`, `paused` or `closed`.
+    pub state: String,
+    /// Seconds since 1970.
+    pub created: u64,
+    /// Seconds since 1970; absent before the first handshake.
+    pub last_handshake: Option<u64>,
+    /// Authenticated bytes from the consumer: billed.
+    pub bytes_up: u64,
+    /// Data messages from the consumer.
+    pub packets_up: u64,
+    /// Bytes to the consumer: billed.
+    pub bytes_down: u64,
+    /// Data messages to the consumer.
+    pub packets_down: u64,
+    /// Handshake messages from the consumer, in bytes: not billed.
+    pub handshake_bytes_up: u64,
+    /// Handshake messages to the consumer, in bytes: not billed.
+    pub handshake_bytes_down: u64,
+    /// What the guard saw before any authentication.
+    pub kernel: KernelView,
+}
+
+/// The guard's own count of a session, forged and replayed datagrams included.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelView {
+    /// Data messages with the session's receiver index.
+    pub datagrams: u64,
+    /// Their UDP payload.
+    pub bytes: u64,
+    /// Datagrams that the guard dropped.
+    pub dropped_datagrams: u64,
+    /// Their UDP payload.
+    pub dropped_bytes: u64,
+}
+
+impl From<&Snapshot> for SessionView {
+    fn from(snapshot: &Snapshot) -> Self {
+        let (session, counters) = (&snapshot.session, &snapshot.counters);
+        Self {
+            id: session.id.to_string(),
+            name: session.name.clone(),
+            slot: session.slot.0,
+            public_key: keys::print_public(&session.public_key),
+            address_v4: snapshot.address_v4,
+            address_v6: snapshot.address_v6,
+            state: state_name(session.state).to_owned(),
+            created: session.created,
+            last_handshake: Some(counters.last_handshake).filter(|seconds| *seconds > 0),
+            bytes_up: counters.bytes_up,
+            packets_up: counters.packets_up,
+            bytes_down: counters.bytes_down,
+            packets_down: counters.packets_down,
+            handshake_bytes_up: counters.handshake_bytes_up,
+            handshake_bytes_down: counters.handshake_bytes_down,
+            kernel: KernelView {
+                datagrams: counters.seen_datagrams,
+                bytes: counters.seen_bytes,
+                dropped_datagrams: counters.dropped_datagrams,
+                dropped_bytes: counters.dropped_bytes,
+            },
+        }
+    }
+}
+
+/// The answer with one session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OneSession {
+    /// The session.
+    pub session: SessionView,
+}
+
+/// The answer with all sessions, the oldest first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AllSessions {
+    /// The sessions.
+    pub sessions: Vec<SessionView>,
+}
+
+/// The answer to the making of a session.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MadeSession {
+    /// The session.
+    pub session: SessionView,
+    /// The consumer's configuration for `wg-quick`. Where the node made the key pair, its private
+    /// half is in here and nowhere else.
+    pub config: String,
+}
+
+/// The request for a session.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SessionRequest {
+    /// What to call it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The consumer's key in base64; the node makes a pair where it is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_key: Option<String>,
+}

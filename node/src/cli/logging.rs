@@ -1,0 +1,25 @@
+//! What a running node logs, and where.
+
+use std::io;
+
+use anyhow::Context as _;
+use tracing_subscriber::{
+    EnvFilter, Layer as _, filter::filter_fn, fmt, layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
+};
+
+/// Logs to standard error from now on: `info` and above, or what `WEIR_LOG` says.
+///
+/// # Errors
+///
+/// When `WEIR_LOG` cannot be understood.
+pub(super) fn start() -> anyhow::Result<()> {
+    let wish = std::env::var("WEIR_LOG").unwrap_or_else(|_| "info".to_owned());
+    let levels = EnvFilter::try_new(&wish)
+        .with_context(|| format!("WEIR_LOG is {wish:?}: try info, debug or weir::api=debug"))?;
+    // boringtun logs what could tell one consumer from another; no level lets that out.
+    let allowed = filter_fn(|metadata| !metadata.target().starts_with("boringtun"));
+    let lines = fmt::layer().with_writer(io::stderr).with_filter(allowed);
+    tracing_subscriber::registry().with(levels).with(lines).try_init().context("cannot log")?;
+    Ok(())
+}

@@ -1,0 +1,60 @@
+//! Where commands print. Nothing here panics when the reader has gone.
+
+use std::io::{self, IsTerminal as _, Write};
+
+/// A stream for people or programs.
+pub(super) struct Out {
+    to: Box<dyn Write>,
+    terminal: bool,
+}
+
+impl Out {
+    /// Standard output.
+    pub(super) fn stdout() -> Self {
+        let stream = io::stdout();
+        let terminal = stream.is_terminal();
+        Self { to: Box::new(stream), terminal }
+    }
+
+    /// Standard error.
+    pub(super) fn stderr() -> Self {
+        let stream = io::stderr();
+        let terminal = stream.is_terminal();
+        Self { to: Box::new(stream), terminal }
+    }
+
+    /// Anything else, taken for a terminal or not.
+    #[cfg(test)]
+    pub(super) fn new(to: impl Write + 'static, terminal: bool) -> Self {
+        Self { to: Box::new(to), terminal }
+    }
+
+    /// Whether a person reads it directly.
+    pub(super) fn is_terminal(&self) -> bool {
+        self.terminal
+    }
+
+    /// Prints the text as it is.
+    pub(super) fn text(&mut self, text: &str) -> io::Result<()> {
+        self.to.write_all(text.as_bytes())
+    }
+
+    /// Prints a value as JSON.
+    pub(super) fn json(&mut self, value: &impl serde::Serialize) -> anyhow::Result<()> {
+        let text = serde_json::to_string_pretty(value)?;
+        self.text(&text)?;
+        self.text("\n")?;
+        Ok(())
+    }
+
+    /// Sees to it that everything is out.
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}
+
+/// Whether an error comes from a reader that has gone.
+pub(super) fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
+    causes.any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+}

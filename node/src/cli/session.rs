@@ -1,0 +1,204 @@
+//! `weir session`.
+
+use std::fmt::Write as _;
+
+use super::{
+    client::{Client, escape},
+    out::Out,
+    qr, units,
+};
+use crate::{
+    api::view::{AllSessions, MadeSession, OneSession, SessionRequest, SessionView},
+    session::unix_now,
+};
+
+pub(super) fn add(
+    client: &Client,
+    name: Option<String>,
+    public_key: Option<String>,
+    json: bool,
+    out: &mut Out,
+    err: &mut Out,
+) -> anyhow::Result<()> {
+    let has_key = public_key.is_some();
+    let made: MadeSession = client.post("/v1/sessions", &SessionRequest { name, public_key })?;
+    if json {
+        return out.json(&made);
+    }
+    out.text(&made.config)?;
+    if has_key || !out.is_terminal() {
+        return Ok(());
+    }
+    if let Some(code) = qr::render(&made.config) {
+        out.text("\n")?;
+        out.text(&code)?;
+    }
+    err.text("Keep this configuration: the private key in it is stored nowhere else.\n")?;
+    Ok(())
+}
+
+pub(super) fn list(client: &Client, json: bool, out: &mut Out) -> anyhow::Result<()> {
+    let all: AllSessions = client.get("/v1/sessions")?;
+    if json {
+        return out.json(&all);
+    }
+    out.text(&table(&all.sessions, unix_now()))?;
+    Ok(())
+}
+
+pub(super) fn show(client: &Client, which: &str, json: bool, out: &mut Out) -> anyhow::Result<()> {
+    let one: OneSession = client.get(&format!("/v1/sessions/{}", escape(which)))?;
+    if json {
+        return out.json(&one);
+    }
+    out.text(&details(&one.session, unix_now()))?;
+    Ok(())
+}
+
+pub(super) fn remove(
+    client: &Client,
+    which: &str,
+    json: bool,
+    out: &mut Out,
+) -> anyhow::Result<()> {
+    let one: OneSession = client.delete(&format!("/v1/sessions/{}", escape(which)))?;
+    if json {
+        return out.json(&one);
+    }
+    out.text(&format!("removed; its final account:\n{}", details(&one.session, unix_now())))?;
+    Ok(())
+}
+
+/// All sessions, one a line.
+fn table(sessions: &[SessionView], now: u64) -> String {
+    if sessions.is_empty() {
+        return "no sessions yet: add one with `weir session add`\n".to_owned();
+    }
+    let head = ["ID", "NAME", "STATE", "ADDRESS", "UP", "DOWN", "HANDSHAKE"].map(str::to_owned);
+    let rows = sessions.iter().map(|session| {
+        [
+            session.id.clone(),
+            session.name.clone().unwrap_or_else(|| "-".to_owned()),
+            session.state.clone(),
+            session.address_v4.to_string(),
+            units::bytes(session.bytes_up),
+            units::bytes(session.bytes_down),
+            handshake(session, now),
+        ]
+    });
+    let rows: Vec<_> = std::iter::once(head).chain(rows).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
+    let widths: Vec<_> = (0..7).map(|column| width(column).unwrap_or(0)).collect();
+    let mut text = String::new();
+    for row in &rows {
+        let mut line = String::new();
+        for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
+            let cell = match column {
+                4 | 5 => format!("{cell:>width$}  "),
+                _ => format!("{cell:<width$}  "),
+            };
+            line.push_str(&cell);
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// One session, one thing a line.
+fn details(session: &SessionView, now: u64) -> String {
+    let exact = |bytes: u64| format!("{} ({bytes} bytes)", units::bytes(bytes));
+    let traffic = |bytes: u64, packets: u64| format!("{} in {packets} packets", exact(bytes));
+    let kernel = &session.kernel;
+    let created = format!("{}, {}", units::utc(session.created), units::ago(session.created, now));
+    let lines = [
+        ("session", session.id.clone()),
+        ("name", session.name.clone().unwrap_or_else(|| "-".to_owned())),
+        ("state", session.state.clone()),
+        ("slot", session.slot.to_string()),
+        ("public key", session.public_key.clone()),
+        ("addresses", format!("{}, {}", session.address_v4, session.address_v6)),
+        ("created", created),
+        ("last handshake", handshake(session, now)),
+        ("up", traffic(session.bytes_up, session.packets_up)),
+        ("down", traffic(session.bytes_down, session.packets_down)),
+        ("handshakes up", exact(session.handshake_bytes_up)),
+        ("handshakes down", exact(session.handshake_bytes_down)),
+        ("kernel saw", format!("{} in {} datagrams", exact(kernel.bytes), kernel.datagrams)),
+        (
+            "kernel dropped",
+            format!("{} in {} datagrams", exact(kernel.dropped_bytes), kernel.dropped_datagrams),
+        ),
+    ];
+    lines.iter().fold(String::new(), |mut text, (what, value)| {
+        // Writing to a string cannot fail.
+        writeln!(text, "{what:<16}{value}").ok();
+        text
+    })
+}
+
+fn handshake(session: &SessionView, now: u64) -> String {
+    session.last_handshake.map_or_else(|| "never".to_owned(), |at| units::ago(at, now))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::view::KernelView;
+
+    fn session() -> SessionView {
+        SessionView {
+            id: "5f0c1d2e3a4b5c6d".to_owned(),
+            name: Some("alice".to_owned()),
+            slot: 7,
+            public_key: "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=".to_owned(),
+            address_v4: [10, 66, 0, 9].into(),
+            address_v6: "fd00:66::9".parse().expect("an address"),
+            state: "open".to_owned(),
+            created: 1_700_000_000,
+            last_handshake: Some(1_700_000_100),
+            bytes_up: 1536,
+            packets_up: 2,
+            bytes_down: 5 << 30,
+            packets_down: 4_000_000,
+            handshake_bytes_up: 148,
+            handshake_bytes_down: 92,
+            kernel: KernelView {
+                datagrams: 3,
+                bytes: 1684,
+                dropped_datagrams: 1,
+                dropped_bytes: 148,
+            },
+        }
+    }
+
+    #[test]
+    fn the_list_is_a_plain_aligned_table() {
+        let mut nameless = SessionView { name: None, last_handshake: None, ..session() };
+        nameless.bytes_down = 0;
+        let expected = "\
+ID                NAME   STATE  ADDRESS          UP      DOWN  HANDSHAKE
+5f0c1d2e3a4b5c6d  alice  open   10.66.0.9  1.50 KiB  5.00 GiB  1 min 0 s ago
+5f0c1d2e3a4b5c6d  -      open   10.66.0.9  1.50 KiB       0 B  never
+";
+        assert_eq!(table(&[session(), nameless], 1_700_000_160), expected);
+        assert!(table(&[], 0).contains("weir session add"));
+    }
+
+    #[test]
+    fn the_details_have_exact_numbers_beside_readable_ones() {
+        let text = details(&session(), 1_700_000_160);
+        for line in [
+            "session         5f0c1d2e3a4b5c6d",
+            "addresses       10.66.0.9, fd00:66::9",
+            "created         2023-11-14 22:13:20 UTC, 2 min 40 s ago",
+            "last handshake  1 min 0 s ago",
+            "up              1.50 KiB (1536 bytes) in 2 packets",
+            "down            5.00 GiB (5368709120 bytes) in 4000000 packets",
+            "kernel saw      1.64 KiB (1684 bytes) in 3 datagrams",
+            "kernel dropped  148 B (148 bytes) in 1 datagrams",
+        ] {
+            assert!(text.lines().any(|is| is == line), "{line:?} is not in\n{text}");
+        }
+    }
+}

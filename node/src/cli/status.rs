@@ -1,0 +1,120 @@
+//! `weir status`.
+
+use std::fmt::Write as _;
+
+use super::{client::Client, out::Out, units};
+use crate::control::{Boundary, Status};
+
+pub(super) fn show(client: &Client, json: bool, out: &mut Out) -> anyhow::Result<()> {
+    let status: Status = client.get("/v1/status")?;
+    if json {
+        return out.json(&status);
+    }
+    out.text(&screen(&status))?;
+    Ok(())
+}
+
+/// The node on one screen.
+fn screen(status: &Status) -> String {
+    let mut text = String::new();
+    let mut line = |what: &str, value: &str| {
+        // Writing to a string cannot fail.
+        writeln!(text, "{what:<12}{value}").ok();
+    };
+    let up = units::span(status.uptime_seconds.max(0.0) as u64);
+    line("weir", &format!("{}, up {up}", status.version));
+    line("endpoint", &status.endpoint);
+    line("public key", &status.public_key);
+    line(
+        "uplink",
+        &format!("{}, MTU {}, XDP {}", status.uplink, status.uplink_mtu, status.xdp_mode),
+    );
+    line("tunnel", &format!("{}, MTU {}", status.interface, status.mtu));
+    let offloads = status.offloads.iter().map(String::as_str);
+    for (row, offload) in offloads.enumerate() {
+        line(if row == 0 { "offloads" } else { "" }, offload);
+    }
+    let busy = status.worker_busy_ratio.iter().map(|ratio| format!("{:.0} %", ratio * 100.0));
+    let cores = status.worker_cores.iter().map(ToString::to_string);
+    let (busy, cores) = (busy.collect::<Vec<_>>(), cores.collect::<Vec<_>>());
+    let workers = format!(
+        "{} by {} on core {}, busy {}",
+        cores.len(),
+        status.io,
+        cores.join(", "),
+        busy.join(", ")
+    );
+    line("workers", &workers);
+    let sessions = format!("{} of at most {}", status.sessions, status.max_sessions);
+    line("sessions", &format!("{sessions}; {} handshakes", status.handshakes));
+    boundaries(&mut text, status);
+    guard(&mut text, status);
+    drops(&mut text, status);
+    text
+}
+
+fn boundaries(text: &mut String, status: &Status) {
+    text.push_str("\npackets per super-packet\n");
+    let boundaries = &status.boundaries;
+    for (name, boundary) in [
+        ("UDP receive", boundaries.udp_receive),
+        ("TUN write", boundaries.tun_write),
+        ("TUN read", boundaries.tun_read),
+        ("UDP send", boundaries.udp_send),
+    ] {
+        let Boundary { super_packets, packets } = boundary;
+        let ratio = match super_packets {
+            0 => "-".to_owned(),
+            _ => format!("{:.1}", packets as f64 / super_packets as f64),
+        };
+        writeln!(text, "  {name:<14}{ratio:>6}   {packets} in {super_packets}").ok();
+    }
+}
+
+fn guard(text: &mut String, status: &Status) {
+    if status.guard.is_empty() {
+        text.push_str("\nguard: off (no XDP program)\n");
+        return;
+    }
+    text.push_str("\nguard\n");
+    for count in &status.guard {
+        let (message, bytes) = (&count.message, units::bytes(count.bytes));
+        writeln!(text, "  {message:<16}{:>12} datagrams  {bytes:>10}", count.datagrams).ok();
+    }
+}
+
+fn drops(text: &mut String, status: &Status) {
+    let dropped: Vec<_> = status.drops.iter().filter(|drops| drops.packets > 0).collect();
+    if dropped.is_empty() {
+        text.push_str("\ndrops: none\n");
+        return;
+    }
+    text.push_str("\ndrops\n");
+    for drops in dropped {
+        let what = format!("{} {}", drops.stage, drops.reason);
+        writeln!(text, "  {what:<26}{:>12}", drops.packets).ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{control::NodeView as _, metrics::tests::StillNode};
+
+    #[test]
+    fn the_node_fits_one_screen_and_names_what_matters() {
+        let text = screen(&StillNode.status());
+        assert!(text.lines().count() <= 40, "{text}");
+        for line in [
+            "weir        0.1.0, up 12 s",
+            "uplink      eth0, MTU 1500, XDP native",
+            "workers     2 by uring on core 0, 1, busy 25 %, 50 %",
+            "sessions    1 of at most 4096; 3 handshakes",
+            "  UDP receive     44.0   440 in 10",
+            "  TUN read           -   0 in 0",
+            "  crypto replay             18446744073709551615",
+        ] {
+            assert!(text.lines().any(|is| is == line), "{line:?} is not in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,238 @@
+use std::{
+    io::{self, Write},
+    sync::{Arc, Mutex},
+};
+
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::{
+    api::{self, Api},
+    metrics::{Series, tests::StillNode},
+    session::{
+        registry::rig::{Rig, node_key},
+        wg_quick::Offer,
+    },
+};
+
+const EDGES: Edges = Edges {
+    run: |config| anyhow::bail!("asked to run with {config:?}"),
+    default_config: || "# all settings\n".to_owned(),
+    check_config: |text| text.lines().map(|line| format!("1:1: {line}. Fix: remove it.")).collect(),
+    socket: |config| {
+        Ok(config.map_or("/nonexistent/weir.sock".into(), |path| path.with_extension("sock")))
+    },
+};
+
+/// What a stream was given.
+#[derive(Clone, Default)]
+struct Page(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Page {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().expect("not poisoned").write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Page {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().expect("not poisoned").clone()).expect("text")
+    }
+}
+
+/// A reader that has gone.
+struct Gone;
+
+impl Write for Gone {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::BrokenPipe.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+struct Ran {
+    success: bool,
+    code: String,
+    out: String,
+    err: String,
+}
+
+fn weir_on(terminal: bool, args: &[&str]) -> Ran {
+    let (out, err) = (Page::default(), Page::default());
+    let args = std::iter::once("weir").chain(args.iter().copied()).map(OsString::from);
+    let (mut to, mut to_err) = (Out::new(out.clone(), terminal), Out::new(err.clone(), false));
+    let code = run(&EDGES, args, None, &mut to, &mut to_err);
+    let success = code == ExitCode::SUCCESS;
+    Ran { success, code: format!("{code:?}"), out: out.text(), err: err.text() }
+}
+
+fn weir(args: &[&str]) -> Ran {
+    weir_on(false, args)
+}
+
+/// A node that is served from a thread of its own for as long as this lives.
+struct Served {
+    rig: Rig,
+    socket: String,
+    _folder: tempfile::TempDir,
+    _stop: oneshot::Sender<()>,
+}
+
+fn served() -> Served {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rig = Rig::start(folder.path(), 100);
+    let offer = Offer {
+        node_key: node_key(),
+        endpoint: "192.0.2.1:51820".to_owned(),
+        dns: vec![[9, 9, 9, 9].into()],
+        mtu: 1420,
+        keepalive: 0,
+    };
+    let api = Api::new(rig.sessions.clone(), Arc::new(StillNode), offer, Series::default());
+    let path = folder.path().join("weir.sock");
+    let socket = path.to_str().expect("text").to_owned();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let (ready, is_ready) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(async move {
+            let (listener, _file) = api::socket::bind(&path, None).expect("bound");
+            ready.send(()).expect("awaited");
+            let stop = async move { drop(stopped.await) };
+            api::serve(listener, api.router(), stop).await.expect("served");
+        });
+    });
+    is_ready.recv().expect("bound");
+    Served { rig, socket, _folder: folder, _stop: stop }
+}
+
+impl Served {
+    fn weir(&self, args: &[&str]) -> Ran {
+        weir(&[&["--socket", &self.socket], args].concat())
+    }
+}
+
+#[test]
+fn sessions_are_added_listed_shown_and_removed() {
+    let node = served();
+    assert!(node.weir(&["session", "list"]).out.starts_with("no sessions yet"));
+    let added = node.weir(&["session", "add", "--name", "alice"]);
+    assert!(added.success, "{}", added.err);
+    assert!(added.out.contains("PrivateKey = "), "{}", added.out);
+    assert!(!added.out.contains('\u{2588}'), "no QR code into a file");
+    let id = node.rig.sessions.list()[0].session.id.to_string();
+    let list = node.weir(&["session", "list"]).out;
+    assert!(list.lines().any(|line| line.starts_with(&id) && line.contains("alice")), "{list}");
+    let json = node.weir(&["session", "list", "--json"]).out;
+    let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(json["sessions"][0]["id"], id.as_str());
+    let key = json["sessions"][0]["public_key"].as_str().expect("a key").to_owned();
+    for which in ["alice", &id[..5], &key] {
+        let shown = node.weir(&["session", "show", which]);
+        assert!(shown.out.contains(&id), "{which}: {}", shown.err);
+    }
+    let removed = node.weir(&["session", "remove", "alice"]);
+    assert!(removed.success && removed.out.starts_with("removed"), "{}", removed.err);
+    let again = node.weir(&["session", "remove", "alice"]);
+    assert!(!again.success && again.err.contains("no session \"alice\""), "{}", again.err);
+}
+
+#[test]
+fn on_a_terminal_the_qr_code_follows_the_configuration() {
+    let node = served();
+    let args = ["--socket", &node.socket, "session", "add"];
+    let shown = weir_on(true, &args);
+    assert!(shown.out.starts_with("# weir session") && shown.out.contains('\u{2588}'));
+    let key = format!("{:?}", crate::session::keys::PrivateKey::random().public());
+    let own_key = weir_on(true, &[&args[..], &["--public-key", &key]].concat());
+    assert!(own_key.out.contains("# Put your own private key here"), "{}", own_key.err);
+    assert!(!own_key.out.contains('\u{2588}'), "an app could not use it");
+}
+
+#[test]
+fn a_node_that_does_not_run_is_named_with_the_way_to_start_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("weir.sock");
+    let socket = path.to_str().expect("text");
+    for args in [&["session", "list"][..], &["session", "show", "x"], &["status"]] {
+        let missing = weir(&[&["--socket", socket], args].concat());
+        assert!(!missing.success && missing.err.contains("weir run"), "{}", missing.err);
+        assert!(missing.err.contains(socket), "{}", missing.err);
+    }
+    drop(std::os::unix::net::UnixListener::bind(&path).expect("bound"));
+    let dead = weir(&["--socket", socket, "status"]);
+    assert!(
+        dead.err.contains("nobody listens on") && dead.err.contains("weir run"),
+        "{}",
+        dead.err
+    );
+}
+
+#[test]
+fn the_socket_comes_from_the_flag_the_environment_or_the_configuration() {
+    let node = served();
+    let (out, err) = (Page::default(), Page::default());
+    let (mut to, mut to_err) = (Out::new(out, false), Out::new(err.clone(), false));
+    let args = ["weir", "status"].map(OsString::from);
+    let code = run(&EDGES, args, Some(OsString::from(&node.socket)), &mut to, &mut to_err);
+    assert_eq!(code, ExitCode::SUCCESS, "{}", err.text());
+    let config = node.socket.replace(".sock", ".toml");
+    let from_config = weir(&["--config", &config, "status"]);
+    assert!(from_config.out.contains("XDP native"), "{}", from_config.err);
+    assert!(weir(&["status"]).err.contains("/nonexistent/weir.sock"));
+}
+
+#[test]
+fn status_is_one_screen_or_json() {
+    let node = served();
+    assert!(node.weir(&["status"]).out.contains("packets per super-packet"));
+    let json = node.weir(&["status", "--json"]).out;
+    let status: crate::control::Status = serde_json::from_str(&json).expect("a status");
+    assert_eq!(status, crate::control::NodeView::status(&StillNode));
+}
+
+#[test]
+fn configurations_are_printed_and_checked() {
+    assert_eq!(weir(&["config", "default"]).out, "# all settings\n");
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("weir.toml");
+    let file = path.to_str().expect("text");
+    std::fs::write(&path, "").expect("written");
+    assert!(weir(&["config", "check", file]).out.ends_with("no mistakes\n"));
+    std::fs::write(&path, "a\nb\n").expect("written");
+    let bad = weir(&["config", "check", file]);
+    assert!(!bad.success && bad.err.starts_with(&format!("{file}:1:1: a. Fix")), "{}", bad.err);
+    assert!(bad.err.ends_with("has 2 mistakes\n"), "{}", bad.err);
+    let missing = weir(&["config", "check", "/nonexistent/file"]);
+    assert!(missing.err.contains("cannot read the configuration /nonexistent/file"));
+}
+
+#[test]
+fn exit_status_tells_wrong_usage_from_failure() {
+    let two = format!("{:?}", ExitCode::from(2));
+    for args in [&[][..], &["fly"], &["session"], &["session", "show"], &["status", "--what"]] {
+        let wrong = weir(args);
+        assert_eq!(wrong.code, two, "{args:?}");
+        assert!(wrong.err.contains("Usage"), "{args:?}: {}", wrong.err);
+    }
+    for args in [&["--help"][..], &["session", "add", "--help"], &["--version"]] {
+        assert!(weir(args).success, "{args:?}");
+    }
+    assert!(weir(&["session", "add", "--help"]).out.contains("Examples:"));
+    assert_eq!(weir(&["status"]).code, format!("{:?}", ExitCode::FAILURE));
+}
+
+#[test]
+fn a_reader_that_has_gone_is_no_failure() {
+    let mut err = Out::new(Page::default(), false);
+    let args = ["weir", "config", "default"].map(OsString::from);
+    let code = run(&EDGES, args, None, &mut Out::new(Gone, false), &mut err);
+    assert_eq!(code, ExitCode::SUCCESS);
+}

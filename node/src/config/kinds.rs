@@ -1,0 +1,152 @@
+//! The kinds of values that are neither a number nor a plain text.
+
+use std::{
+    fmt,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    str::FromStr,
+};
+
+/// Found by weir, or as the operator says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Auto<T> {
+    /// `"auto"`.
+    #[default]
+    Auto,
+    /// What stands in the configuration.
+    Set(T),
+}
+
+impl<T> Auto<T> {
+    /// The operator's value, if there is one.
+    #[must_use]
+    pub fn set(&self) -> Option<&T> {
+        match self {
+            Self::Auto => None,
+            Self::Set(value) => Some(value),
+        }
+    }
+}
+
+/// Where a consumer sends its datagrams: an address or a name, and a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostPort {
+    /// A name, an IPv4 address, or an IPv6 address without brackets.
+    pub host: String,
+    /// The UDP port.
+    pub port: u16,
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl FromStr for HostPort {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (host, port) = text.rsplit_once(':').ok_or("it has no port")?;
+        let port: u16 = port.parse().map_err(|_| "its port is not a number from 1 to 65535")?;
+        if port == 0 {
+            return Err("its port is not a number from 1 to 65535");
+        }
+        if let Some(inner) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+            inner.parse::<Ipv6Addr>().map_err(|_| "there is no IPv6 address in its brackets")?;
+            return Ok(Self { host: inner.into(), port });
+        }
+        if host.contains(':') {
+            return Err("an IPv6 address needs brackets around it");
+        }
+        let numbers = host.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+        if numbers && host.parse::<Ipv4Addr>().is_err() {
+            return Err("its host is no IPv4 address");
+        }
+        let label = |label: &str| {
+            !label.is_empty()
+                && label.len() <= 63
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+                && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        };
+        if host.len() > 253 || !host.split('.').all(label) {
+            return Err("its host is neither an address nor a name");
+        }
+        Ok(Self { host: host.into(), port })
+    }
+}
+
+macro_rules! words {
+    ($(#[doc = $about:literal])* $name:ident { $($(#[doc = $doc:literal])* $variant:ident = $word:literal,)* }) => {
+        $(#[doc = $about])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub enum $name {
+            #[default]
+            $($(#[doc = $doc])* $variant,)*
+        }
+
+        impl $name {
+            /// The words for it, in the order of the variants.
+            pub const WORDS: &'static [&'static str] = &[$($word,)*];
+
+            /// The word in the configuration.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word,)* }
+            }
+
+            /// What a word stands for.
+            #[must_use]
+            pub fn from_word(word: &str) -> Option<Self> {
+                match word { $($word => Some(Self::$variant),)* _ => None }
+            }
+        }
+    };
+}
+
+words! {
+    /// Where the guard is wanted.
+    XdpWish {
+        /// The best that the machine offers.
+        Auto = "auto",
+        /// In the driver, or not at all.
+        Native = "native",
+        /// In the kernel's generic path, or not at all.
+        Generic = "generic",
+        /// Not at all.
+        Off = "off",
+        /// Somewhere, or the node does not start.
+        Required = "required",
+    }
+}
+
+words! {
+    /// How workers are to talk to the kernel.
+    IoWish {
+        /// By io_uring where it is allowed.
+        Auto = "auto",
+        /// By io_uring, or the node does not start.
+        Uring = "uring",
+        /// By plain system calls.
+        Syscall = "syscall",
+    }
+}
+
+/// Where Prometheus gets the metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Metrics {
+    /// Nowhere.
+    Off,
+    /// At this address.
+    On(SocketAddr),
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::On(SocketAddr::from((Ipv4Addr::LOCALHOST, 9587)))
+    }
+}

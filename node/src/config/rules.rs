@@ -1,0 +1,288 @@
+//! What values must be in themselves and to each other.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use weir_common::Slot;
+
+use super::{
+    Config, OVERHEAD_V4, OVERHEAD_V6,
+    check::Reader,
+    kinds::{Auto, Metrics},
+};
+
+/// The smallest MTU that IPv6 allows.
+const SMALLEST_MTU: u32 = 1280;
+
+pub(super) fn apply(config: &Config, uplink_mtu: Option<u32>, reader: &mut Reader<'_>) {
+    ranges(config, reader);
+    names(config, reader);
+    workers(config, reader);
+    pools(config, reader);
+    mtu(config, uplink_mtu, reader);
+    policy(config, reader);
+    paths(config, reader);
+}
+
+fn ranges(config: &Config, reader: &mut Reader<'_>) {
+    let node = &config.node;
+    let workers = node.workers.set().copied().unwrap_or(1);
+    for (section, key, value, low, high) in [
+        ("node", "listen_port", u32::from(node.listen_port), 1, 65535),
+        ("node", "max_sessions", node.max_sessions, 1, Slot::MAX_COUNT),
+        ("node", "workers", workers.into(), 1, 256),
+        ("node", "handshakes_per_source", node.handshakes_per_source, 1, 1_000_000),
+        ("node", "handshakes_per_source_burst", node.handshakes_per_source_burst, 1, 1_000_000),
+        ("node", "handshakes_under_load", node.handshakes_under_load, 1, 10_000_000),
+        ("tunnel", "mtu", config.tunnel.mtu, SMALLEST_MTU, 65535),
+        ("api", "per_session_metrics_max", config.api.per_session_metrics_max, 0, Slot::MAX_COUNT),
+    ] {
+        if !(low..=high).contains(&value) {
+            reader.blame(
+                &[(section, key)],
+                format!("{value} is out of range"),
+                format!("write a number from {low} to {high}"),
+            );
+        }
+    }
+    if config.policy.blocked_ports.contains(&0) {
+        reader.blame(
+            &[("policy", "blocked_ports")],
+            "0 is not a port".into(),
+            "write ports from 1 to 65535".into(),
+        );
+    }
+    if let Metrics::On(address) = config.api.metrics
+        && address.port() == 0
+    {
+        reader.blame(
+            &[("api", "metrics")],
+            format!("{address} has no port"),
+            "write a port from 1 to 65535 after the address, or \"off\"".into(),
+        );
+    }
+}
+
+/// Whether the kernel takes it for an interface's name, and nftables and /proc do without quoting.
+fn is_interface_name(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+    (1..=15).contains(&name.len())
+        && name.bytes().all(plain)
+        && !name.starts_with(['-', '.'])
+        && !["all", "default", "lo"].contains(&name)
+}
+
+fn names(config: &Config, reader: &mut Reader<'_>) {
+    let rule = "write 1 to 15 letters, digits, \"_\", \"-\" or \".\", such as";
+    let interface = &config.tunnel.interface;
+    if !is_interface_name(interface) {
+        reader.blame(
+            &[("tunnel", "interface")],
+            format!("{interface:?} cannot be an interface's name"),
+            format!("{rule} \"weir0\""),
+        );
+    }
+    if let Auto::Set(uplink) = &config.node.uplink {
+        if !is_interface_name(uplink) {
+            reader.blame(
+                &[("node", "uplink")],
+                format!("{uplink:?} cannot be an interface's name"),
+                format!("{rule} \"eth0\"; `ip link` lists those there are; or write \"auto\""),
+            );
+        } else if uplink == interface {
+            reader.blame(
+                &[("node", "uplink"), ("tunnel", "interface")],
+                format!("{uplink:?} is also tunnel.interface, which weir makes itself"),
+                "name the interface towards the internet, or write \"auto\"".into(),
+            );
+        }
+    }
+    let group = &config.api.socket_group;
+    if group.bytes().any(|byte| byte.is_ascii_control() || b":/ ".contains(&byte)) {
+        reader.blame(
+            &[("api", "socket_group")],
+            format!("{group:?} cannot be a group's name"),
+            "write the name of a group in /etc/group, or \"\" for none".into(),
+        );
+    }
+}
+
+fn workers(config: &Config, reader: &mut Reader<'_>) {
+    let (cores, workers) = (&config.node.cores, &config.node.workers);
+    let mut seen = Vec::new();
+    for core in cores {
+        if seen.contains(core) {
+            reader.blame(
+                &[("node", "cores")],
+                format!("core {core} stands there twice"),
+                "name each core once: a core serves one worker".into(),
+            );
+            return;
+        }
+        seen.push(*core);
+    }
+    if let Auto::Set(workers) = workers
+        && !cores.is_empty()
+        && usize::from(*workers) != cores.len()
+    {
+        reader.blame(
+            &[("node", "workers"), ("node", "cores")],
+            format!("{workers} workers contradict node.cores, which names {} cores", cores.len()),
+            format!("write workers = {}, or \"auto\"", cores.len()),
+        );
+    }
+}
+
+/// Networks that cannot be a pool of addresses, whatever the machine.
+const NO_POOL_V4: &[&str] =
+    &["0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "240.0.0.0/4"];
+const NO_POOL_V6: &[&str] = &["::/16", "fe80::/10", "ff00::/8"];
+
+/// Whether two networks share an address.
+pub(crate) fn overlap(one: &IpNet, other: &IpNet) -> bool {
+    one.contains(other) || other.contains(one)
+}
+
+fn pools(config: &Config, reader: &mut Reader<'_>) {
+    let tunnel = &config.tunnel;
+    let v4 = IpNet::V4(tunnel.pool_v4.trunc());
+    let v6 = IpNet::V6(tunnel.pool_v6.trunc());
+    for (key, written, pool) in
+        [("pool_v4", IpNet::V4(tunnel.pool_v4), v4), ("pool_v6", IpNet::V6(tunnel.pool_v6), v6)]
+    {
+        if written != pool {
+            reader.blame(
+                &[("tunnel", key)],
+                format!("{written} is an address within a network"),
+                format!("write the network: \"{pool}\""),
+            );
+            continue;
+        }
+        let unfit = NO_POOL_V4
+            .iter()
+            .chain(NO_POOL_V6)
+            .find(|unfit| unfit.parse::<IpNet>().is_ok_and(|unfit| overlap(&pool, &unfit)));
+        if let Some(unfit) = unfit {
+            reader.blame(
+                &[("tunnel", key)],
+                format!("{pool} overlaps {unfit}, whose addresses no consumer can have"),
+                match pool {
+                    IpNet::V4(_) => "choose a private network, such as \"10.66.0.0/16\"".into(),
+                    IpNet::V6(_) => "choose a local one, such as \"fd66:7765:6972::/64\"".into(),
+                },
+            );
+        }
+    }
+    let (wanted, room) = (config.node.max_sessions, tunnel.capacity_v4());
+    if u64::from(wanted) > room && wanted <= Slot::MAX_COUNT {
+        let prefix = 32 - u64::from(wanted + 3).next_power_of_two().trailing_zeros();
+        reader.blame(
+            &[("tunnel", "pool_v4"), ("node", "max_sessions")],
+            format!("{v4} has room for {room} sessions, but node.max_sessions is {wanted}"),
+            format!("write a /{prefix} or larger, or set max_sessions = {room} or less"),
+        );
+    }
+    if !(64..=104).contains(&tunnel.pool_v6.prefix_len()) {
+        reader.blame(
+            &[("tunnel", "pool_v6")],
+            format!("/{} is out of range", tunnel.pool_v6.prefix_len()),
+            format!("write a prefix length from 64 to 104, such as \"{}/64\"", v6.network()),
+        );
+    }
+    for server in &tunnel.dns {
+        if [v4, v6].iter().any(|pool| pool.contains(server)) {
+            reader.blame(
+                &[("tunnel", "dns"), ("tunnel", "pool_v4"), ("tunnel", "pool_v6")],
+                format!("{server} is within the pool of the consumers, where no DNS server is"),
+                "name a server on the internet".into(),
+            );
+        } else if server.is_unspecified() || server.is_loopback() || server.is_multicast() {
+            reader.blame(
+                &[("tunnel", "dns")],
+                format!("{server} is no address of a server that consumers could reach"),
+                "name a server on the internet".into(),
+            );
+        }
+    }
+}
+
+fn mtu(config: &Config, uplink_mtu: Option<u32>, reader: &mut Reader<'_>) {
+    let Some(uplink_mtu) = uplink_mtu else { return };
+    if let Some((problem, fix)) = misfit(config, uplink_mtu) {
+        reader.blame(&[("tunnel", "mtu")], problem, fix);
+    }
+}
+
+/// Why the tunnel's MTU does not fit an uplink, and what to write instead.
+pub(crate) fn misfit(config: &Config, uplink_mtu: u32) -> Option<(String, String)> {
+    let by_v4_alone = config
+        .node
+        .endpoint
+        .set()
+        .is_some_and(|endpoint| matches!(endpoint.host.parse(), Ok(IpAddr::V4(_))));
+    let (overhead, family) =
+        if by_v4_alone { (OVERHEAD_V4, "IPv4") } else { (OVERHEAD_V6, "IPv6") };
+    let largest = uplink_mtu.saturating_sub(overhead);
+    if config.tunnel.mtu <= largest {
+        return None;
+    }
+    let problem = format!(
+        "{} does not fit the uplink, whose MTU is {uplink_mtu}: the tunnel adds {overhead} bytes \
+         over {family}",
+        config.tunnel.mtu
+    );
+    let fix = if largest < SMALLEST_MTU {
+        format!(
+            "raise the uplink's MTU to {} or more; the tunnel cannot have less than {SMALLEST_MTU}",
+            SMALLEST_MTU + overhead
+        )
+    } else {
+        format!("write mtu = {largest}, the largest that fits")
+    };
+    Some((problem, fix))
+}
+
+fn policy(config: &Config, reader: &mut Reader<'_>) {
+    let policy = &config.policy;
+    let pools = [IpNet::V4(config.tunnel.pool_v4), IpNet::V6(config.tunnel.pool_v6)];
+    for network in &policy.allow {
+        if network.prefix_len() == 0 {
+            reader.blame(
+                &[("policy", "allow")],
+                format!("{network} would allow every address, also this provider's own network"),
+                "name the networks that consumers are to reach".into(),
+            );
+        } else if let Some(pool) = pools.iter().find(|pool| overlap(network, pool)) {
+            reader.blame(
+                &[("policy", "allow"), ("tunnel", "pool_v4"), ("tunnel", "pool_v6")],
+                format!("{network} overlaps the pool {pool}: consumers never reach each other"),
+                "remove it, or choose another pool".into(),
+            );
+        } else if let Some(block) = policy.block.iter().find(|block| block.contains(network)) {
+            reader.blame(
+                &[("policy", "allow"), ("policy", "block")],
+                format!("{network} contradicts policy.block, which has {block}"),
+                "remove it from one of the two".into(),
+            );
+        }
+    }
+}
+
+fn paths(config: &Config, reader: &mut Reader<'_>) {
+    let node = &config.node;
+    if node.runtime_dir == node.state_dir {
+        reader.blame(
+            &[("node", "runtime_dir"), ("node", "state_dir")],
+            format!("{} is also node.state_dir", node.runtime_dir.display()),
+            "write two directories: what is in runtime_dir may be lost at a reboot".into(),
+        );
+    }
+    let socket = config.api.socket.as_os_str().len();
+    if socket > 107 {
+        reader.blame(
+            &[("api", "socket")],
+            format!("the path has {socket} bytes, and a Unix socket's can have 107"),
+            "write a shorter path, such as \"/run/weir/weir.sock\"".into(),
+        );
+    }
+}

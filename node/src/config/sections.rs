@@ -1,0 +1,205 @@
+//! Every key of the configuration, with its default and its meaning.
+//!
+//! The `///` lines of a key are what `weir config default` prints above it.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::PathBuf,
+};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use weir_common::Slot;
+
+use super::{
+    kinds::{Auto, HostPort, IoWish, Metrics, XdpWish},
+    section::Section,
+};
+
+/// Everything that can be set.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Config {
+    /// The node itself.
+    pub node: Node,
+    /// The inside of the tunnel.
+    pub tunnel: Tunnel,
+    /// What consumers may reach.
+    pub policy: Policy,
+    /// How the operator and other programs see the node.
+    pub api: Api,
+}
+
+section! {
+    /// The node itself: its uplink, its port, its keys and its share of the machine.
+    Node {
+        /// The network interface towards the internet and the consumers.
+        /// "auto" takes that of the default route (IPv4, else IPv6).
+        uplink: Auto<String> = Auto::Auto;
+        /// The UDP port on which consumers reach the node. 1 to 65535.
+        listen_port: u16 = 51820;
+        /// The "host:port" that consumers are told. An IPv6 address goes in brackets.
+        /// "auto" takes the uplink's own address and the port above: set this when the machine is
+        /// behind NAT, or has a name.
+        endpoint: Auto<HostPort> = Auto::Auto;
+        /// The node's private key, in base64 as `wg genkey` prints it. Made at the first start,
+        /// readable by its owner alone. Whoever has it can pass for this node.
+        private_key_file: PathBuf = "/var/lib/weir/private.key".into();
+        /// What must survive a reboot: sessions and the ledger.
+        state_dir: PathBuf = "/var/lib/weir".into();
+        /// What need not survive a reboot: the lock, and the list of changes made on this machine.
+        runtime_dir: PathBuf = "/run/weir".into();
+        /// The most sessions that can exist at once. 1 to 1048576.
+        /// Each takes a few hundred bytes, also while unused.
+        max_sessions: u32 = 4096;
+        /// How many threads move packets, each with a core of its own. 1 to 256.
+        /// "auto" is one for each core that the process may use.
+        workers: Auto<u16> = Auto::Auto;
+        /// The cores to run them on, by number, for example [2, 3]. Empty: chosen by weir.
+        cores: Vec<u16> = Vec::new();
+        /// The guard in the kernel in front of the port (XDP).
+        /// "auto": in the driver, else in the generic path, else none with a warning.
+        /// "native" or "generic": that one, else none with a warning. "off": none.
+        /// "required": in the driver or the generic path, else the node does not start.
+        xdp: XdpWish = XdpWish::Auto;
+        /// How workers talk to the kernel. "auto": io_uring, or plain system calls where io_uring
+        /// is not allowed. "uring" or "syscall": that one, or the node does not start.
+        io: IoWish = IoWish::Auto;
+        /// Handshakes per second from one source (an IPv4 address or an IPv6 /64) beyond which
+        /// they are dropped. 1 to 1000000.
+        handshakes_per_source: u32 = 20;
+        /// Handshakes that one source may have at once before the limit above counts.
+        /// 1 to 1000000.
+        handshakes_per_source_burst: u32 = 5;
+        /// Handshakes per second, of all sources together, beyond which a source must first prove
+        /// with a cookie that it can receive at its address. 1 to 10000000.
+        handshakes_under_load: u32 = 1000;
+    }
+}
+
+section! {
+    /// The inside of the tunnel: the addresses that consumers get, and what they are told.
+    Tunnel {
+        /// The name of the network device through which consumers' packets reach the kernel.
+        interface: String = "weir0".into();
+        /// The IPv4 network of the consumers; its first address is the gateway (this node).
+        /// Must have room for max_sessions, and not be in use elsewhere on this machine.
+        pool_v4: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 66, 0, 0), 16);
+        /// The IPv6 network of the consumers; its first address is the gateway. /64 to /104.
+        pool_v6: Ipv6Net =
+            Ipv6Net::new_assert(Ipv6Addr::new(0xfd66, 0x7765, 0x6972, 0, 0, 0, 0, 0), 64);
+        /// The largest IP packet inside the tunnel, in bytes. 1280 to 65535, and at least 80 less
+        /// than the uplink's (60 when consumers reach the node by IPv4 alone).
+        mtu: u32 = 1420;
+        /// The DNS servers in the configuration that consumers get.
+        dns: Vec<IpAddr> = vec![
+            IpAddr::V4(Ipv4Addr::new(9, 9, 9, 9)),
+            IpAddr::V4(Ipv4Addr::new(1, 1, 1, 1)),
+            IpAddr::V6(Ipv6Addr::new(0x2620, 0xfe, 0, 0, 0, 0, 0, 0xfe)),
+        ];
+        /// Seconds between keepalives that consumers are told to send, 0 to 65535. 0 is none;
+        /// 25 keeps a consumer behind NAT reachable while it is silent.
+        keepalive: u16 = 0;
+    }
+}
+
+section! {
+    /// What consumers may reach. Private, link-local, shared (CGNAT), metadata, multicast and
+    /// reserved addresses, this machine and other consumers are refused always.
+    Policy {
+        /// TCP ports that are refused. 25 is mail between servers: a node that lets it out is
+        /// soon on every blocklist. Ports 465 and 587, for sending one's own mail, are no such risk.
+        blocked_ports: Vec<u16> = vec![25];
+        /// Networks within the refused ranges that are allowed after all, for example
+        /// ["192.168.7.0/24"].
+        allow: Vec<IpNet> = Vec::new();
+        /// Networks that are refused besides, for example ["198.51.7.0/24", "2001:db8:7::/48"].
+        block: Vec<IpNet> = Vec::new();
+    }
+}
+
+section! {
+    /// How the operator, the payment layer and Prometheus see the node.
+    Api {
+        /// The Unix socket of the `weir` commands.
+        socket: PathBuf = "/run/weir/weir.sock".into();
+        /// The group whose members may use that socket. Empty: its owner alone.
+        socket_group: String = String::new();
+        /// "address:port" on which Prometheus gets the metrics, or "off".
+        metrics: Metrics = Metrics::default();
+        /// Whether the metrics have a series per session.
+        per_session_metrics: bool = true;
+        /// The most sessions with series of their own; beyond, there are only sums. 0 to 1048576.
+        per_session_metrics_max: u32 = 1000;
+    }
+}
+
+/// A slot's address is the pool's base plus this plus the slot: the base itself is the network's
+/// and the next one the gateway's.
+const FIRST_CONSUMER: u32 = 2;
+
+impl Tunnel {
+    /// The node's own IPv4 address inside the tunnel: the first of the pool.
+    #[must_use]
+    pub fn gateway_v4(&self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.pool_v4.network().to_bits() + 1)
+    }
+
+    /// The node's own IPv6 address inside the tunnel.
+    #[must_use]
+    pub fn gateway_v6(&self) -> Ipv6Addr {
+        Ipv6Addr::from_bits(self.pool_v6.network().to_bits() + 1)
+    }
+
+    /// The IPv4 address of the session in a slot; `None` beyond the pool.
+    #[must_use]
+    pub fn address_v4(&self, slot: Slot) -> Option<Ipv4Addr> {
+        let offset = slot.0.checked_add(FIRST_CONSUMER)?;
+        let address = Ipv4Addr::from_bits(self.pool_v4.network().to_bits().checked_add(offset)?);
+        (address < self.pool_v4.broadcast()).then_some(address)
+    }
+
+    /// The IPv6 address of the session in a slot; `None` beyond the pool.
+    #[must_use]
+    pub fn address_v6(&self, slot: Slot) -> Option<Ipv6Addr> {
+        let offset = u128::from(slot.0) + u128::from(FIRST_CONSUMER);
+        let address = Ipv6Addr::from_bits(self.pool_v6.network().to_bits().checked_add(offset)?);
+        self.pool_v6.contains(&address).then_some(address)
+    }
+
+    /// How many sessions the IPv4 pool has room for: all but the network's address, the gateway's
+    /// and the last one.
+    #[must_use]
+    pub fn capacity_v4(&self) -> u64 {
+        (1u64 << (32 - self.pool_v4.prefix_len())).saturating_sub(u64::from(FIRST_CONSUMER) + 1)
+    }
+}
+
+/// A configuration as a TOML file in which every key is explained.
+pub(crate) fn text(config: &Config) -> String {
+    let mut text = String::from(
+        "# The configuration of weir. Every key is here with its default: what is left out of a\n\
+         # file keeps it. `weir config check FILE` names every mistake in one.\n",
+    );
+    write_section(&mut text, "node", &config.node);
+    write_section(&mut text, "tunnel", &config.tunnel);
+    write_section(&mut text, "policy", &config.policy);
+    write_section(&mut text, "api", &config.api);
+    text
+}
+
+fn write_section<S: Section>(text: &mut String, name: &str, section: &S) {
+    text.push('\n');
+    write_comment(text, S::about());
+    text.push_str(&format!("[{name}]\n"));
+    for key in S::KEYS {
+        let (about, value) = section.describe(key);
+        text.push('\n');
+        write_comment(text, about);
+        text.push_str(&format!("{key} = {value}\n"));
+    }
+}
+
+fn write_comment(text: &mut String, lines: &[&str]) {
+    for line in lines {
+        text.push_str(&format!("#{line}\n"));
+    }
+}

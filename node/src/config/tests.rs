@@ -1,0 +1,268 @@
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use proptest::prelude::*;
+use weir_common::Slot;
+
+use super::{
+    kinds::{Auto, Metrics, XdpWish},
+    section::Section as _,
+    *,
+};
+
+fn mistakes(text: &str) -> Vec<Mistake> {
+    check(text, Some(1500)).expect_err("the text has mistakes")
+}
+
+/// The only mistake of a text.
+fn mistake(text: &str) -> Mistake {
+    let mistakes = mistakes(text);
+    let [mistake] = mistakes.as_slice() else {
+        panic!("expected one mistake, got {mistakes:#?}");
+    };
+    mistake.clone()
+}
+
+#[test]
+fn the_printed_default_is_the_default() {
+    assert_eq!(check(&default_text(), Some(1500)), Ok(Config::default()));
+    assert_eq!(check("", Some(1500)), Ok(Config::default()));
+}
+
+#[test]
+fn the_printed_default_explains_every_key() {
+    let text = default_text();
+    let table: toml::Table = text.parse().expect("the default is TOML");
+    for (section, keys) in [
+        ("node", Node::KEYS),
+        ("tunnel", Tunnel::KEYS),
+        ("policy", Policy::KEYS),
+        ("api", Api::KEYS),
+    ] {
+        let printed = table[section].as_table().expect("a section");
+        assert_eq!(printed.len(), keys.len(), "{section}");
+        for key in keys {
+            assert!(printed.contains_key(*key), "{section}.{key} is missing");
+            let line = text.find(&format!("\n{key} = ")).expect("the key begins a line");
+            let above = text[..line].lines().next_back().expect("a line above");
+            assert!(above.starts_with("# "), "{section}.{key} is not explained");
+        }
+    }
+}
+
+#[test]
+fn every_key_can_be_set() {
+    let text = r#"
+        [node]
+        uplink = "eth7"
+        listen_port = 0x1000
+        endpoint = "[2001:db8::7]:1"
+        private_key_file = "/k"
+        state_dir = "/s"
+        runtime_dir = "/r"
+        max_sessions = 7
+        workers = 2
+        cores = [1, 3]
+        xdp = "generic"
+        io = "syscall"
+        handshakes_per_source = 1
+        handshakes_per_source_burst = 2
+        handshakes_under_load = 3
+        [tunnel]
+        interface = "w"
+        pool_v4 = "10.1.0.0/24"
+        pool_v6 = "fd00::/80"
+        mtu = 1300
+        dns = ["8.8.8.8"]
+        keepalive = 25
+        [policy]
+        blocked_ports = []
+        allow = ["10.9.0.0/16"]
+        block = ["1.2.3.0/24"]
+        [api]
+        socket = "/r/s"
+        socket_group = "weir"
+        metrics = "off"
+        per_session_metrics = false
+        per_session_metrics_max = 5
+    "#;
+    let config = check(text, Some(1500)).expect("no mistakes");
+    let default = Config::default();
+    assert_eq!(config.node.listen_port, 4096);
+    assert_eq!(config.node.xdp, XdpWish::Generic);
+    assert_eq!(config.node.workers, Auto::Set(2));
+    assert_eq!(config.api.metrics, Metrics::Off);
+    fn differ<S: section::Section>(one: &S, other: &S) {
+        for key in S::KEYS {
+            assert_ne!(one.describe(key), other.describe(key), "{key} kept its default");
+        }
+    }
+    differ(&config.node, &default.node);
+    differ(&config.tunnel, &default.tunnel);
+    differ(&config.policy, &default.policy);
+    differ(&config.api, &default.api);
+    assert_eq!(check(&sections::text(&config), Some(1500)), Ok(config));
+}
+
+#[test]
+fn all_mistakes_are_named_in_one_run_with_their_lines() {
+    let text = "[node]\n\
+        listen_prot = 1\n\
+        workers = \"two\"\n\
+        max_sessions = -3\n\
+        xdp = \"nativ\"\n\
+        [tunnel]\n\
+        mtu = 1421\n\
+        dns = [\"1.1.1.1\",\n  \"one\"]\n\
+        [policy]\n\
+        blocked_ports = 25\n\
+        [apy]\n\
+        socket = 1\n";
+    let found: Vec<String> = mistakes(text).iter().map(ToString::to_string).collect();
+    let expected = [
+        "2:1: node.listen_prot: there is no such key. Fix: did you mean \"listen_port\"?",
+        "3:11: node.workers: \"two\" is not a whole number. Fix: write \"auto\", or",
+        "4:16: node.max_sessions: -3 is out of range. Fix: write a whole number from 0",
+        "5:7: node.xdp: \"nativ\" is none of the choices. Fix: did you mean \"native\"?",
+        "7:7: tunnel.mtu: 1421 does not fit the uplink, whose MTU is 1500: the tunnel adds 80",
+        "9:3: tunnel.dns: \"one\" is not an IP address. Fix: write for example \"9.9.9.9\"",
+        "11:17: policy.blocked_ports: 25 is not a list. Fix: put it in brackets: [25].",
+        "12:2: apy: there is no such section. Fix: did you mean [api]?",
+    ];
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for (found, expected) in found.iter().zip(expected) {
+        assert!(found.starts_with(expected), "{found}\nshould begin with\n{expected}");
+    }
+}
+
+#[test]
+fn an_error_of_form_has_a_line() {
+    let found = mistakes("[node]\nlisten_port = \n[tunnel]\nmtu = 12 80\n");
+    assert!(found.iter().any(|mistake| mistake.line == 2), "{found:#?}");
+    assert!(found.iter().any(|mistake| mistake.line == 4), "{found:#?}");
+    let twice = mistake("[node]\nlisten_port = 1\nlisten_port = 2\n");
+    assert_eq!(twice.line, 3, "{twice}");
+}
+
+#[test]
+fn a_key_in_the_wrong_section_is_sent_to_its_own() {
+    assert_eq!(mistake("[node]\nmtu = 1400").fix, "move it below [tunnel]");
+    assert_eq!(mistake("listen_port = 1").fix, "move it below [node]");
+}
+
+#[test]
+fn an_mtu_that_does_not_fit_is_refused_with_the_largest_that_does() {
+    let refused = |text: &str, uplink| {
+        let found = check(text, Some(uplink)).expect_err("it does not fit");
+        found[0].fix.clone()
+    };
+    assert_eq!(refused("[tunnel]\nmtu = 1421", 1500), "write mtu = 1420, the largest that fits");
+    assert_eq!(refused("", 1400), "write mtu = 1320, the largest that fits");
+    assert!(refused("", 1300).contains("raise the uplink's MTU to 1360"), "{}", refused("", 1300));
+    assert!(check("[tunnel]\nmtu = 8920", Some(9000)).is_ok());
+    let by_v4 = "[node]\nendpoint = \"192.0.2.1:1\"\n[tunnel]\nmtu = ";
+    assert!(check(&format!("{by_v4}1440"), Some(1500)).is_ok());
+    assert!(refused(&format!("{by_v4}1441"), 1500).contains("1440"));
+    assert!(mistake("[tunnel]\nmtu = 1279").problem.contains("out of range"));
+}
+
+#[test]
+fn a_pool_without_room_for_the_sessions_is_refused() {
+    let found = mistake("[tunnel]\npool_v4 = \"10.0.0.0/24\"");
+    assert_eq!(
+        found.problem,
+        "10.0.0.0/24 has room for 253 sessions, but node.max_sessions is 4096"
+    );
+    assert!(found.fix.starts_with("write a /19 or larger"), "{found}");
+    let sessions = "[node]\nmax_sessions = 65534";
+    assert_eq!(mistake(sessions).key, "node.max_sessions");
+    assert!(check("[node]\nmax_sessions = 65533", None).is_ok());
+    assert!(check("[node]\nmax_sessions = 253\n[tunnel]\npool_v4 = \"10.0.0.0/24\"", None).is_ok());
+}
+
+#[test]
+fn a_pool_of_unfit_addresses_is_refused() {
+    for pool in ["127.0.0.0/16", "224.0.0.0/8", "0.0.0.0/0", "169.254.0.0/16"] {
+        let found = mistake(&format!("[tunnel]\npool_v4 = \"{pool}\""));
+        assert!(found.problem.contains("overlaps"), "{found}");
+    }
+    let host = mistake("[tunnel]\npool_v4 = \"10.66.0.1/16\"");
+    assert_eq!(host.fix, "write the network: \"10.66.0.0/16\"");
+    assert!(mistake("[tunnel]\npool_v6 = \"fd00::/120\"").problem.contains("/120"));
+    assert!(mistake("[tunnel]\ndns = [\"10.66.0.1\"]").problem.contains("pool"));
+}
+
+#[test]
+fn keys_that_contradict_each_other_are_refused() {
+    let workers = mistake("[node]\nworkers = 3\ncores = [0, 1]");
+    assert_eq!(workers.fix, "write workers = 2, or \"auto\"");
+    assert!(mistake("[node]\ncores = [0, 0]").problem.contains("twice"));
+    let policy = "[policy]\nallow = [\"10.1.2.0/24\"]\nblock = [\"10.0.0.0/8\"]";
+    assert!(mistake(policy).problem.contains("contradicts policy.block"));
+    assert!(mistake("[policy]\nallow = [\"10.66.3.0/24\"]").problem.contains("overlaps the pool"));
+    assert!(mistake("[node]\nruntime_dir = \"/var/lib/weir\"").problem.contains("state_dir"));
+    assert!(mistake("[node]\nuplink = \"weir0\"").problem.contains("tunnel.interface"));
+}
+
+#[test]
+fn names_that_the_kernel_or_nftables_would_take_otherwise_are_refused() {
+    for name in ["", "a b", "with/slash", "quote\\\"", "sixteen-letters-", "lo", "*", "-x"] {
+        let found = mistake(&format!("[tunnel]\ninterface = \"{name}\""));
+        assert!(found.problem.contains("cannot be an interface's name"), "{found}");
+    }
+    assert!(check("[node]\nuplink = \"eth0.7\"", None).is_ok());
+}
+
+#[test]
+fn endpoints_are_addresses_or_names_with_a_port() {
+    for good in ["a:1", "exit.example.net:51820", "192.0.2.1:65535", "[::1]:7"] {
+        let config = check(&format!("[node]\nendpoint = \"{good}\""), None).expect(good);
+        assert_eq!(config.node.endpoint.set().map(ToString::to_string).as_deref(), Some(good));
+    }
+    for bad in ["a", "a:0", "a:65536", "::1:7", "[a]:7", ":7", "1.2.3:7", "a b:7", "a\\n:7"] {
+        assert!(check(&format!("[node]\nendpoint = \"{bad}\""), None).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn slots_have_addresses_of_their_own_up_to_the_last() {
+    let tunnel = Tunnel::default();
+    assert_eq!(tunnel.gateway_v4(), Ipv4Addr::new(10, 66, 0, 1));
+    assert_eq!(tunnel.gateway_v6(), "fd66:7765:6972::1".parse::<Ipv6Addr>().expect("an address"));
+    assert_eq!(tunnel.address_v4(Slot(0)), Some(Ipv4Addr::new(10, 66, 0, 2)));
+    assert_eq!(tunnel.address_v4(Slot(65532)), Some(Ipv4Addr::new(10, 66, 255, 254)));
+    assert_eq!(tunnel.address_v4(Slot(65533)), None);
+    assert_eq!(tunnel.address_v4(Slot(u32::MAX)), None);
+    assert_eq!(tunnel.capacity_v4(), 65533);
+}
+
+#[test]
+fn a_file_with_mistakes_is_reported_with_its_name() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), "[node]\nxpd = 1\n").expect("written");
+    let error = Config::load(Some(file.path())).expect_err("a mistake").to_string();
+    assert!(error.starts_with(&format!("{}:2:1: node.xpd: ", file.path().display())), "{error}");
+    let missing = Config::load(Some(Path::new("/nowhere/weir.toml"))).expect_err("no file");
+    assert!(missing.to_string().contains("/nowhere/weir.toml"), "{missing}");
+    assert_eq!(Config::load(None).expect("defaults"), Config::default());
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_the_check_panic(text in "\\PC*", cut in 0usize..3000) {
+        drop(check(&text, Some(1500)));
+        let default = default_text();
+        let cut = default.char_indices().map(|(at, _)| at).nth(cut).unwrap_or(default.len());
+        drop(check(&format!("{}{text}{}", &default[..cut], &default[cut..]), Some(1500)));
+    }
+
+    #[test]
+    fn every_mistake_is_within_the_text(key in "[a-z_]{1,12}", value in "[-0-9a-z\"\\[\\],.:/]{0,20}") {
+        let text = format!("[node]\n{key} = {value}\n");
+        if let Err(mistakes) = check(&text, Some(1500)) {
+            for mistake in mistakes {
+                prop_assert!((1..=3).contains(&mistake.line), "{}", mistake);
+                prop_assert!(!mistake.fix.is_empty());
+            }
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! The handshake thread: finds out whose an initiation is before any worker hears of it. What is
+//! forged, too frequent or of nobody ends here, and costs established sessions nothing.
+
+use std::{
+    collections::HashMap,
+    io,
+    os::fd::{AsFd, BorrowedFd},
+    sync::{
+        Arc, RwLock,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use boringtun::noise::{
+    Packet, TunnResult, errors::WireGuardError, handshake::parse_handshake_anon,
+    rate_limiter::RateLimiter,
+};
+use crossbeam::queue::ArrayQueue;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use weir_common::{
+    DropReason, PeerIndex, Slot, SlotPermutation,
+    wire::{COOKIE_REPLY_LEN, INITIATION_LEN, Message},
+};
+
+use super::{
+    endpoint::Endpoint,
+    inbox::{Bell, Inboxes, Initiation},
+    limiter::{Rate, SourceLimiter},
+    message::{receive_one, send_one},
+    pipeline::Stray,
+    stats::WorkerStats,
+    tunnel::Identity,
+    udp::Sockets,
+};
+
+/// Initiations that may wait for the thread: a tenth of a second of its work.
+const QUEUE: usize = 1024;
+/// Messages taken from a socket before the others get their turn.
+const BATCH: usize = 64;
+
+/// Which session has which static key.
+#[derive(Debug, Default)]
+pub struct Directory(RwLock<HashMap<[u8; 32], Slot>>);
+
+impl Directory {
+    /// Knows a key from now on.
+    pub fn insert(&self, key: [u8; 32], slot: Slot) {
+        self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner).insert(key, slot);
+    }
+
+    /// Knows the keys of a slot no more.
+    pub fn remove(&self, slot: Slot) {
+        let mut keys = self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        keys.retain(|_, at| *at != slot);
+    }
+
+    /// The slot of a key.
+    #[must_use]
+    pub fn find(&self, key: &[u8; 32]) -> Option<Slot> {
+        self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner).get(key).copied()
+    }
+}
+
+/// What workers hand to the handshake thread.
+pub struct HandshakeInbox {
+    queue: ArrayQueue<(Box<[u8]>, Endpoint)>,
+    bell: Bell,
+    stop: AtomicBool,
+}
+
+impl HandshakeInbox {
+    /// An empty inbox.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the process has no descriptor left.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self { queue: ArrayQueue::new(QUEUE), bell: Bell::new()?, stop: AtomicBool::new(false) })
+    }
+
+    /// Hands over an initiation; `false` if the queue is full.
+    pub fn push(&self, message: Box<[u8]>, from: Endpoint) -> bool {
+        self.queue.push((message, from)).is_ok()
+    }
+
+    /// Wakes the thread.
+    pub fn ring(&self) {
+        self.bell.ring();
+    }
+
+    /// Ends the thread.
+    pub fn stop(&self) {
+        self.stop.store(true, Relaxed);
+        self.bell.ring();
+    }
+}
+
+/// How many handshakes are let through.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Of one source.
+    pub per_source: Rate,
+    /// Of all sources, per second, before cookies are asked for.
+    pub before_cookies: u32,
+}
+
+/// The thread's state.
+pub struct Handshakes {
+    identity: Identity,
+    permutation: SlotPermutation,
+    directory: Arc<Directory>,
+    workers: Inboxes,
+    inbox: Arc<HandshakeInbox>,
+    sockets: Sockets,
+    /// Whether initiations arrive at `sockets` (by eBPF); else they are only sent from.
+    listens: bool,
+    stats: Arc<WorkerStats>,
+    cookies: RateLimiter,
+    sources: SourceLimiter,
+}
+
+/// What the handshake thread is made of.
+pub struct Parts {
+    /// The node's keys.
+    pub identity: Identity,
+    /// How peer indexes hide slots.
+    pub permutation: SlotPermutation,
+    /// Whose keys are known.
+    pub directory: Arc<Directory>,
+    /// The workers.
+    pub workers: Inboxes,
+    /// Its own inbox.
+    pub inbox: Arc<HandshakeInbox>,
+    /// Its sockets.
+    pub sockets: Sockets,
+    /// Whether initiations arrive at these sockets.
+    pub listens: bool,
+    /// Its counters.
+    pub stats: Arc<WorkerStats>,
+    /// How much it lets through.
+    pub limits: Limits,
+}
+
+impl Handshakes {
+    /// The state of a thread that has seen nothing yet.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let Parts {
+            identity,
+            permutation,
+            directory,
+            workers,
+            inbox,
+            sockets,
+            listens,
+            stats,
+            limits,
+        } = parts;
+        let cookies = RateLimiter::new(identity.public(), u64::from(limits.before_cookies));
+        let sources = SourceLimiter::new(limits.per_source, Instant::now());
+        Self {
+            identity,
+            permutation,
+            directory,
+            workers,
+            inbox,
+            sockets,
+            listens,
+            stats,
+            cookies,
+            sources,
+        }
+    }
+
+    /// Runs until [`HandshakeInbox::stop`].
+    ///
+    /// # Errors
+    ///
+    /// Fails when waiting fails, which no packet can cause.
+    pub fn run(mut self) -> io::Result<()> {
+        let mut buffer = vec![0u8; 2048];
+        let mut counted = false;
+        let mut reset = Instant::now();
+        while !self.inbox.stop.load(Relaxed) {
+            self.wait(counted)?;
+            if reset.elapsed() >= Duration::from_secs(1) {
+                self.cookies.reset_count();
+                reset = Instant::now();
+                counted = false;
+            }
+            self.inbox.bell.silence();
+            while let Some((message, from)) = self.inbox.queue.pop() {
+                counted = true;
+                self.take(&message, from);
+            }
+            if self.listens {
+                counted |= self.drain(&mut buffer);
+            }
+            for worker in self.workers.iter() {
+                if !worker.initiations.is_empty() {
+                    worker.bell().ring();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for something to do; not longer than a second if something must be counted anew.
+    fn wait(&self, counted: bool) -> io::Result<()> {
+        let mut fds = vec![PollFd::new(&self.inbox.bell, PollFlags::IN)];
+        if self.listens {
+            fds.push(PollFd::new(&self.sockets.v4, PollFlags::IN));
+            fds.extend(self.sockets.v6.as_ref().map(|v6| PollFd::new(v6, PollFlags::IN)));
+        }
+        let second = Timespec { tv_sec: 1, tv_nsec: 0 };
+        match poll(&mut fds, counted.then_some(&second)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn drain(&mut self, buffer: &mut [u8]) -> bool {
+        let mut any = false;
+        for v6 in [false, true] {
+            for _ in 0..BATCH {
+                let Some(socket) = self.socket(v6) else { break };
+                let Some((len, received)) = receive_one(socket, buffer) else { break };
+                any = true;
+                let message = buffer.get(..len).unwrap_or_default().to_vec();
+                self.take(&message, received.from);
+            }
+        }
+        any
+    }
+
+    fn socket(&self, v6: bool) -> Option<BorrowedFd<'_>> {
+        if v6 { self.sockets.v6.as_ref().map(AsFd::as_fd) } else { Some(self.sockets.v4.as_fd()) }
+    }
+
+    fn take(&mut self, message: &[u8], from: Endpoint) {
+        if let Err(reason) = self.judge(message, from) {
+            self.stats.refuse(reason);
+        }
+    }
+
+    fn judge(&mut self, message: &[u8], from: Endpoint) -> Result<(), DropReason> {
+        match Message::parse(message).map_err(|_| DropReason::Message)? {
+            Message::Initiation => {}
+            Message::Response { receiver_index }
+            | Message::CookieReply { receiver_index }
+            | Message::Data { receiver_index } => {
+                return self.pass_on(receiver_index, message, from);
+            }
+        }
+        let source = from.remote.ip();
+        let mut cookie = [0; COOKIE_REPLY_LEN];
+        let initiation = match self.cookies.verify_packet(Some(source), message, &mut cookie) {
+            Ok(Packet::HandshakeInit(initiation)) => initiation,
+            Err(TunnResult::WriteToNetwork(reply)) => {
+                if let Some(socket) = self.socket(from.remote.is_ipv6()) {
+                    send_one(socket, &from, reply).ok();
+                }
+                return Ok(());
+            }
+            Err(TunnResult::Err(WireGuardError::InvalidMac)) => return Err(DropReason::Mac1),
+            Ok(_) | Err(_) => return Err(DropReason::HandshakeInvalid),
+        };
+        // After the cookie: spoofed sources must not use up the buckets of real ones.
+        if !self.sources.allow(source, Instant::now()) {
+            return Err(DropReason::HandshakeRate);
+        }
+        let half =
+            parse_handshake_anon(self.identity.private(), self.identity.public(), &initiation)
+                .map_err(|_| DropReason::HandshakeInvalid)?;
+        let slot = self.directory.find(&half.peer_static_public).ok_or(DropReason::UnknownPeer)?;
+        let worker = slot.worker(self.workers.len() as u32) as usize;
+        let worker = self.workers.get(worker).ok_or(DropReason::UnknownPeer)?;
+        debug_assert_eq!(message.len(), INITIATION_LEN);
+        let initiation = Initiation { slot, from, message: message.into() };
+        worker.initiations.push(initiation).map_err(|_| DropReason::HandshakeQueueFull)
+    }
+
+    /// A message of a session that came here merged behind an initiation.
+    fn pass_on(&self, receiver: u32, message: &[u8], from: Endpoint) -> Result<(), DropReason> {
+        let slot = self.permutation.slot_of(PeerIndex::of_receiver_index(receiver));
+        let worker = slot.worker(self.workers.len() as u32) as usize;
+        let worker = self.workers.get(worker).ok_or(DropReason::UnknownIndex)?;
+        let stray = Stray::Datagram(message.into(), from);
+        worker.strays.push(stray).map_err(|_| DropReason::HandoverFull)?;
+        worker.bell().ring();
+        Ok(())
+    }
+}

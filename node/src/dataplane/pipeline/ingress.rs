@@ -1,0 +1,180 @@
+//! From consumers towards the internet.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use weir_common::{
+    DropReason,
+    account::add_single_writer,
+    wire::{Message, message_type},
+};
+
+use super::{Owner, Pipeline, Stray, push_run};
+use crate::dataplane::{
+    endpoint::Endpoint,
+    runs::RunKind,
+    tunnel::{Opened, REPLY_LEN, Reply},
+    virtio::HEADER_LEN,
+};
+
+impl Pipeline {
+    /// Takes what one receive call brought: datagrams of `segment` bytes one behind the other, the
+    /// last may be shorter, all from `from`.
+    pub fn receive(&mut self, from: Endpoint, buffer: &[u8], segment: usize) {
+        let segment = segment.max(1);
+        self.stats.udp_receive.add(buffer.len().div_ceil(segment).max(1) as u64);
+        if buffer.is_empty() {
+            self.stats.refuse(DropReason::Message);
+        }
+        for datagram in buffer.chunks(segment) {
+            self.datagram(from, datagram);
+        }
+    }
+
+    /// Takes one datagram.
+    #[inline]
+    pub fn datagram(&mut self, from: Endpoint, datagram: &[u8]) {
+        let receiver_index = match Message::parse(datagram) {
+            Ok(Message::Initiation) => {
+                let stray = Stray::Datagram(datagram.into(), from);
+                self.push_stray(Owner::Handshakes, stray);
+                return;
+            }
+            Ok(
+                Message::Data { receiver_index }
+                | Message::Response { receiver_index }
+                | Message::CookieReply { receiver_index },
+            ) => receiver_index,
+            Err(_) => {
+                self.stats.refuse(DropReason::Message);
+                return;
+            }
+        };
+        let Some(slot) = self.slot_of(receiver_index) else {
+            self.stats.refuse(DropReason::UnknownIndex);
+            return;
+        };
+        let place = match self.place(slot) {
+            Ok(place) => place,
+            Err(owner) => {
+                self.push_stray(owner, Stray::Datagram(datagram.into(), from));
+                return;
+            }
+        };
+        let result = if datagram.first() == Some(&message_type::DATA) {
+            self.data(place, from, datagram)
+        } else {
+            self.handshake(place, from, datagram)
+        };
+        if let Err(reason) = result {
+            self.stats.refuse(reason);
+        }
+    }
+
+    /// A data message of the peer at `place`.
+    #[inline]
+    fn data(&mut self, place: usize, from: Endpoint, message: &[u8]) -> Result<(), DropReason> {
+        let peer = self.peers.get_mut(place).and_then(Option::as_deref_mut);
+        let peer = peer.ok_or(DropReason::UnknownIndex)?;
+        let taken = self.plain.take(HEADER_LEN + message.len());
+        let (mut span, buffer) = taken.ok_or(DropReason::Truncated)?;
+        let opened = match peer.tunnel.open(message, &mut buffer[HEADER_LEN..]) {
+            Ok(opened) => opened,
+            Err(reason) => {
+                self.plain.truncate(span.start);
+                return Err(reason);
+            }
+        };
+        // From here on the message is authentic and new: it is billed whatever it carries, as the
+        // consumer's own count has it.
+        if let Some(account) = peer.account() {
+            add_single_writer(&account.metered.bytes_up, message.len() as u64);
+            add_single_writer(&account.metered.packets_up, 1);
+        }
+        peer.heard_from(from);
+        let verdict = match opened {
+            Opened::Packet(len, source) if peer.owns(source) => {
+                if peer.is_open() {
+                    Ok(len)
+                } else {
+                    Err(DropReason::SessionState)
+                }
+            }
+            Opened::Packet(..) => Err(DropReason::SourceAddress),
+            Opened::NotIp => Err(DropReason::InnerMalformed),
+            Opened::Keepalive => {
+                self.plain.truncate(span.start);
+                return Ok(());
+            }
+        };
+        match verdict {
+            Ok(len) => {
+                span.len = (HEADER_LEN + len) as u32;
+                self.plain.truncate(span.end());
+                self.coalescer.push(&self.plain, span);
+                Ok(())
+            }
+            Err(reason) => {
+                self.plain.truncate(span.start);
+                Err(reason)
+            }
+        }
+    }
+
+    /// A handshake response or cookie reply for the peer at `place`.
+    fn handshake(
+        &mut self,
+        place: usize,
+        from: Endpoint,
+        message: &[u8],
+    ) -> Result<(), DropReason> {
+        self.wake(place)?;
+        let peer = self.peers.get_mut(place).and_then(Option::as_deref_mut);
+        let peer = peer.ok_or(DropReason::UnknownIndex)?;
+        let (mut span, buffer) = self.sealed.take(REPLY_LEN).ok_or(DropReason::Truncated)?;
+        let kind = message.first().copied().unwrap_or_default();
+        let result = peer.tunnel.handshake(from.remote.ip(), message, buffer);
+        let Ok(reply) = result else {
+            self.sealed.truncate(span.start);
+            return result.map(drop);
+        };
+        // A cookie reply authenticates nobody: only who knows the keys may move the endpoint.
+        if kind != message_type::COOKIE_REPLY {
+            peer.heard_from(from);
+        }
+        if let Some(account) = peer.account() {
+            add_single_writer(&account.metered.handshake_bytes_up, message.len() as u64);
+            if kind != message_type::COOKIE_REPLY {
+                account.metered.last_handshake.store(unix_seconds(), Relaxed);
+            }
+        }
+        if kind != message_type::COOKIE_REPLY {
+            add_single_writer(&self.stats.handshakes, 1);
+        }
+        let Reply::Send(len) = reply else {
+            self.sealed.truncate(span.start);
+            return Ok(());
+        };
+        span.len = len as u32;
+        self.sealed.truncate(span.end());
+        // The answer to a response is a first data message, empty, and billed like all data.
+        let kind = if kind == message_type::RESPONSE { RunKind::Data } else { RunKind::Handshake };
+        push_run(&mut self.runs, self.turn, peer, from, kind, span);
+        Ok(())
+    }
+
+    /// Takes an initiation that the handshake thread found to be of this worker's peer.
+    pub fn initiation(&mut self, place_of: weir_common::Slot, from: Endpoint, message: &[u8]) {
+        let result = match self.place(place_of) {
+            Ok(place) => self.handshake(place, from, message),
+            Err(_) => Err(DropReason::UnknownPeer),
+        };
+        if let Err(reason) = result {
+            self.stats.refuse(reason);
+        }
+    }
+}
+
+fn unix_seconds() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,97 @@
+//! What a worker counts. One writer each, read by anyone, no locks.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use weir_common::{DropReason, account::add_single_writer};
+
+use crate::control::{Boundaries, Boundary};
+
+/// Packets and super-packets across one boundary.
+#[derive(Debug, Default)]
+pub struct BoundaryCount {
+    super_packets: AtomicU64,
+    packets: AtomicU64,
+}
+
+impl BoundaryCount {
+    /// Counts one super-packet of `packets`.
+    #[inline]
+    pub fn add(&self, packets: u64) {
+        add_single_writer(&self.super_packets, 1);
+        add_single_writer(&self.packets, packets);
+    }
+
+    fn read(&self) -> Boundary {
+        Boundary {
+            super_packets: self.super_packets.load(Relaxed),
+            packets: self.packets.load(Relaxed),
+        }
+    }
+}
+
+/// The counters of one worker.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct WorkerStats {
+    drops: [AtomicU64; DropReason::COUNT],
+    /// UDP sockets to worker.
+    pub udp_receive: BoundaryCount,
+    /// Worker to TUN device.
+    pub tun_write: BoundaryCount,
+    /// TUN device to worker.
+    pub tun_read: BoundaryCount,
+    /// Worker to UDP sockets.
+    pub udp_send: BoundaryCount,
+    /// Handshakes completed.
+    pub handshakes: AtomicU64,
+    /// CPU time of the worker's thread, in nanoseconds; refreshed several times a second.
+    pub cpu_nanos: AtomicU64,
+    /// Turns that the worker took.
+    pub turns: AtomicU64,
+}
+
+impl WorkerStats {
+    /// Counts a drop.
+    #[inline]
+    pub fn refuse(&self, reason: DropReason) {
+        self.refuse_many(reason, 1);
+    }
+
+    /// Counts drops.
+    #[inline]
+    pub fn refuse_many(&self, reason: DropReason, packets: u64) {
+        add_single_writer(&self.drops[reason as usize], packets);
+    }
+
+    /// Packets dropped for a reason.
+    #[must_use]
+    pub fn dropped(&self, reason: DropReason) -> u64 {
+        self.drops[reason as usize].load(Relaxed)
+    }
+
+    /// The four boundaries.
+    #[must_use]
+    pub fn boundaries(&self) -> Boundaries {
+        Boundaries {
+            udp_receive: self.udp_receive.read(),
+            tun_write: self.tun_write.read(),
+            tun_read: self.tun_read.read(),
+            udp_send: self.udp_send.read(),
+        }
+    }
+}
+
+/// Adds up the boundaries of several workers.
+#[must_use]
+pub fn total(boundaries: impl Iterator<Item = Boundaries>) -> Boundaries {
+    let add = |a: Boundary, b: Boundary| Boundary {
+        super_packets: a.super_packets + b.super_packets,
+        packets: a.packets + b.packets,
+    };
+    boundaries.fold(Boundaries::default(), |sum, one| Boundaries {
+        udp_receive: add(sum.udp_receive, one.udp_receive),
+        tun_write: add(sum.tun_write, one.tun_write),
+        tun_read: add(sum.tun_read, one.tun_read),
+        udp_send: add(sum.udp_send, one.udp_send),
+    })
+}

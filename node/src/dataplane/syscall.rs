@@ -1,0 +1,126 @@
+//! A worker on plain system calls, for hosts that do not allow io_uring.
+
+#![expect(unsafe_code, reason = "sends what points into the turn's buffers")]
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd},
+    time::Duration,
+};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::{
+    message::{Gather, receive_one, send_many, write_frame},
+    pipeline::{FRAME_SLACK, Transmitted},
+    uring::{cannot_cut, send_apart, socket_for},
+    worker::{Worker, WorkerIo},
+};
+
+/// Super-packets taken from each descriptor before the turn ends.
+const BATCH: usize = 8;
+const RECEIVE_LEN: usize = 65_536;
+const FRAME_LEN: usize = 65_536 + FRAME_SLACK;
+
+/// Runs `worker` on the calling thread until it is told to stop.
+///
+/// # Errors
+///
+/// Fails when waiting fails, which no packet can cause.
+pub(super) fn run(mut worker: Worker, io: &WorkerIo) -> io::Result<()> {
+    let mut datagrams = vec![0u8; RECEIVE_LEN];
+    let mut frame = vec![0u8; FRAME_LEN];
+    // A frame for which the last turn had no room.
+    let mut held: Option<usize> = None;
+    let mut gather = Gather::default();
+    let mut gso = true;
+    loop {
+        worker.pipeline.begin();
+        for socket in [Some(io.sockets.v4.as_fd()), io.sockets.v6.as_ref().map(AsFd::as_fd)] {
+            let Some(socket) = socket else { continue };
+            for _ in 0..BATCH {
+                let Some((len, received)) = receive_one(socket, &mut datagrams) else { break };
+                let payload = datagrams.get(..len).unwrap_or_default();
+                worker.pipeline.receive(received.from, payload, received.segment.unwrap_or(len));
+            }
+        }
+        for _ in 0..BATCH {
+            let len = match held.take() {
+                Some(len) => len,
+                None => match rustix::io::read(&io.tun, &mut frame[..FRAME_LEN - FRAME_SLACK]) {
+                    Ok(len) => len,
+                    Err(_) => break,
+                },
+            };
+            if worker.pipeline.transmit(&mut frame, len) == Transmitted::NextTurn {
+                held = Some(len);
+                break;
+            }
+        }
+        worker.inbox().bell().silence();
+        let go_on = worker.between();
+        worker.pipeline.finish();
+        worker.hand_over();
+        gather.fill(&worker.pipeline);
+        put_out(&worker, io, &gather, &mut gso);
+        if !go_on {
+            return Ok(());
+        }
+        let patience = if held.is_some() { Some(Duration::ZERO) } else { worker.patience() };
+        wait(&worker, io, patience)?;
+    }
+}
+
+fn put_out(worker: &Worker, io: &WorkerIo, gather: &Gather, gso: &mut bool) {
+    let pipeline = &worker.pipeline;
+    for (index, frame) in pipeline.frames().iter().enumerate() {
+        // SAFETY: `gather` was filled from this turn, which has not changed since.
+        let written = unsafe { write_frame(io.tun.as_fd(), gather.frame(index)) };
+        pipeline.wrote(frame, written.is_ok());
+    }
+    let mut next = 0;
+    while let (Some(run), Some(message)) = (pipeline.runs().get(next), gather.messages().get(next))
+    {
+        next += 1;
+        if run.datagrams > 1 && !*gso {
+            send_apart(worker, io, run);
+            continue;
+        }
+        let Some(socket) = socket_for(io, run) else {
+            pipeline.sent(run, 0, 0);
+            continue;
+        };
+        // SAFETY: as above.
+        match unsafe { send_many(socket, &mut [*message]) } {
+            Ok(_) => pipeline.sent(run, run.datagrams, run.bytes),
+            Err(error) => match error.raw_os_error() {
+                Some(error) if run.datagrams > 1 && cannot_cut(error) => {
+                    *gso &= error != libc::EIO;
+                    send_apart(worker, io, run);
+                }
+                _ => pipeline.sent(run, 0, 0),
+            },
+        }
+    }
+}
+
+fn wait(worker: &Worker, io: &WorkerIo, patience: Option<Duration>) -> io::Result<()> {
+    let bell: BorrowedFd<'_> = worker.inbox().bell().as_fd();
+    let mut fds = [
+        PollFd::from_borrowed_fd(bell, PollFlags::IN),
+        PollFd::from_borrowed_fd(io.tun.as_fd(), PollFlags::IN),
+        PollFd::from_borrowed_fd(io.sockets.v4.as_fd(), PollFlags::IN),
+        PollFd::from_borrowed_fd(
+            io.sockets.v6.as_ref().map_or(io.sockets.v4.as_fd(), AsFd::as_fd),
+            PollFlags::IN,
+        ),
+    ];
+    let timeout = patience.map(|patience| Timespec {
+        tv_sec: patience.as_secs() as i64,
+        tv_nsec: i64::from(patience.subsec_nanos()),
+    });
+    match poll(&mut fds, timeout.as_ref()) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}

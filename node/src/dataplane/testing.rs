@@ -1,0 +1,233 @@
+//! What the tests of this module build packets and consumers with.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
+
+use boringtun::noise::{Tunn, TunnResult};
+use etherparse::PacketBuilder;
+use weir_common::{
+    AddressPlan, Slot, SlotPermutation,
+    account::{Counters, SessionState},
+};
+
+use super::{
+    endpoint::Endpoint,
+    peer::Peer,
+    pipeline::{Owner, Pipeline, Shared, Stray},
+    runs::RunKind,
+    stats::WorkerStats,
+    tunnel::{Identity, Tunnel},
+    virtio::{HEADER_LEN, NetHeader},
+};
+use crate::{
+    control::{PeerSpec, PublicKey},
+    kernel::accounts::Accounts,
+};
+
+pub(crate) const MTU: usize = 1420;
+
+/// A TCP segment with a right checksum.
+pub(crate) fn tcp(
+    source: IpAddr,
+    destination: IpAddr,
+    sequence: u32,
+    payload: &[u8],
+    change: impl FnOnce(&mut etherparse::TcpHeader),
+) -> Vec<u8> {
+    let mut header = etherparse::TcpHeader::new(40_000, 443, sequence, 65_000);
+    header.ack = true;
+    header.acknowledgment_number = 77;
+    change(&mut header);
+    let builder = match (source, destination) {
+        (IpAddr::V4(s), IpAddr::V4(d)) => PacketBuilder::ipv4(s.octets(), d.octets(), 64),
+        (IpAddr::V6(s), IpAddr::V6(d)) => PacketBuilder::ipv6(s.octets(), d.octets(), 64),
+        _ => panic!("one family"),
+    };
+    let mut packet = Vec::new();
+    builder.tcp_header(header).write(&mut packet, payload).expect("a packet");
+    packet
+}
+
+/// A UDP datagram with a right checksum.
+pub(crate) fn udp(source: IpAddr, destination: IpAddr, port: u16, payload: &[u8]) -> Vec<u8> {
+    let builder = match (source, destination) {
+        (IpAddr::V4(s), IpAddr::V4(d)) => PacketBuilder::ipv4(s.octets(), d.octets(), 64),
+        (IpAddr::V6(s), IpAddr::V6(d)) => PacketBuilder::ipv6(s.octets(), d.octets(), 64),
+        _ => panic!("one family"),
+    };
+    let mut packet = Vec::new();
+    builder.udp(port, 53).write(&mut packet, payload).expect("a packet");
+    packet
+}
+
+/// A TUN frame of one packet, with the slack that [`Pipeline::transmit`] wants; and its length.
+pub(crate) fn frame(header: NetHeader, packet: &[u8]) -> (Vec<u8>, usize) {
+    let mut bytes = header.to_bytes().to_vec();
+    bytes.extend_from_slice(packet);
+    let len = bytes.len();
+    bytes.extend_from_slice(&[0xaa; super::pipeline::FRAME_SLACK]);
+    (bytes, len)
+}
+
+/// A node without I/O.
+pub(crate) struct Node {
+    pub(crate) pipeline: Pipeline,
+    pub(crate) shared: Shared,
+}
+
+/// A consumer with keys of its own.
+pub(crate) struct Consumer {
+    pub(crate) tunn: Tunn,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) slot: Slot,
+    pub(crate) v4: IpAddr,
+    pub(crate) v6: IpAddr,
+}
+
+pub(crate) const SERVER_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(45, 1, 2, 3));
+pub(crate) const SERVER_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2a0a, 1, 0, 0, 0, 0, 0, 3));
+
+impl Node {
+    pub(crate) fn new(slots: u32, workers: u32, worker: u32) -> Self {
+        let pool_v6 = Ipv6Addr::new(0xfd66, 0x7765, 0x6972, 0, 0, 0, 0, 0);
+        let shared = Shared {
+            identity: Identity::new([7; 32]),
+            accounts: Arc::new(Accounts::private(slots).expect("memory")),
+            permutation: SlotPermutation { keys: [1, 2, 3, 4] },
+            addresses: AddressPlan::new(Ipv4Addr::new(10, 66, 0, 0), 16, pool_v6),
+            workers,
+            mtu: MTU,
+            uso: true,
+        };
+        let pipeline = Pipeline::new(shared.clone(), worker, Arc::new(WorkerStats::default()));
+        Self { pipeline, shared }
+    }
+
+    /// Adds a session at `slot`, and returns its consumer, not connected yet.
+    pub(crate) fn add(&mut self, slot: u32) -> Consumer {
+        let slot = Slot(slot);
+        let private = boringtun::x25519::StaticSecret::from([slot.0 as u8 + 100; 32]);
+        let public = boringtun::x25519::PublicKey::from(&private);
+        let spec = PeerSpec {
+            slot,
+            public_key: PublicKey(public.to_bytes()),
+            address_v4: self.shared.addresses.address_v4(slot).expect("an address"),
+            address_v6: self.shared.addresses.address_v6(slot).expect("an address"),
+        };
+        let account = self.shared.accounts.get(slot).expect("an account");
+        account.assign(u64::from(slot.0) + 1, &Counters::default());
+        account.set_state(SessionState::Open);
+        let index = self.shared.permutation.index_of(slot);
+        let tunnel = Tunnel::new(&self.shared.identity, spec.public_key.0, index);
+        let peer = Peer::new(&spec, tunnel, Arc::clone(&self.shared.accounts));
+        self.pipeline.add(Box::new(peer));
+        Consumer {
+            tunn: Tunn::new(private, *self.shared.identity.public(), None, None, 5, None),
+            endpoint: Endpoint {
+                remote: ([198, 51, 100, 7], 4000 + slot.0 as u16).into(),
+                local: None,
+            },
+            slot,
+            v4: IpAddr::V4(spec.address_v4),
+            v6: IpAddr::V6(spec.address_v6),
+        }
+    }
+
+    /// Adds a session and completes its handshake.
+    pub(crate) fn connect(&mut self, slot: u32) -> Consumer {
+        let mut consumer = self.add(slot);
+        let initiation = consumer.initiation();
+        let replies = self.turn(|pipeline| {
+            pipeline.initiation(consumer.slot, consumer.endpoint, &initiation);
+        });
+        let [(RunKind::Handshake, response)] = &replies.datagrams[..] else {
+            panic!("one handshake response");
+        };
+        let mut out = [0; 256];
+        let TunnResult::WriteToNetwork(keepalive) =
+            consumer.tunn.decapsulate(None, response, &mut out)
+        else {
+            panic!("a keepalive");
+        };
+        let keepalive = keepalive.to_vec();
+        self.turn(|pipeline| pipeline.datagram(consumer.endpoint, &keepalive));
+        consumer
+    }
+
+    /// One turn, in which everything is written and sent.
+    pub(crate) fn turn(&mut self, act: impl FnOnce(&mut Pipeline)) -> Turn {
+        self.pipeline.begin();
+        act(&mut self.pipeline);
+        self.pipeline.finish();
+        let pipeline = &self.pipeline;
+        let mut turn = Turn::default();
+        for frame in pipeline.frames() {
+            let bytes: Vec<u8> = pipeline.frame_bytes(frame).flatten().copied().collect();
+            assert_eq!(bytes.len(), frame.len as usize);
+            let header = bytes.first_chunk::<HEADER_LEN>().and_then(NetHeader::parse);
+            turn.frames.push((header.expect("a virtio header"), bytes[HEADER_LEN..].to_vec()));
+            pipeline.wrote(frame, true);
+        }
+        for run in pipeline.runs() {
+            let bytes: Vec<u8> = pipeline.run_bytes(run).flatten().copied().collect();
+            assert_eq!(bytes.len(), run.bytes as usize);
+            let datagrams = bytes.chunks(usize::from(run.segment));
+            assert_eq!(datagrams.len(), usize::from(run.datagrams));
+            turn.runs.push(run.datagrams);
+            turn.datagrams.extend(datagrams.map(|datagram| (run.kind, datagram.to_vec())));
+            pipeline.sent(run, run.datagrams, run.bytes);
+        }
+        turn.strays = self.pipeline.take_strays().collect();
+        turn
+    }
+
+    pub(crate) fn dropped(&self, reason: weir_common::DropReason) -> u64 {
+        self.pipeline.stats().dropped(reason)
+    }
+
+    pub(crate) fn counters(&self, slot: Slot) -> Counters {
+        self.shared.accounts.get(slot).expect("an account").counters()
+    }
+}
+
+/// What came out of a turn.
+#[derive(Debug, Default)]
+pub(crate) struct Turn {
+    pub(crate) frames: Vec<(NetHeader, Vec<u8>)>,
+    pub(crate) datagrams: Vec<(RunKind, Vec<u8>)>,
+    /// Datagrams in each run.
+    pub(crate) runs: Vec<u16>,
+    pub(crate) strays: Vec<(Owner, Stray)>,
+}
+
+impl Consumer {
+    pub(crate) fn initiation(&mut self) -> Vec<u8> {
+        let mut out = [0; 256];
+        match self.tunn.format_handshake_initiation(&mut out, true) {
+            TunnResult::WriteToNetwork(message) => message.to_vec(),
+            other => panic!("an initiation, not {other:?}"),
+        }
+    }
+
+    pub(crate) fn seal(&mut self, packet: &[u8]) -> Vec<u8> {
+        let mut out = vec![0; packet.len() + 32];
+        match self.tunn.encapsulate(packet, &mut out) {
+            TunnResult::WriteToNetwork(message) => message.to_vec(),
+            other => panic!("a data message, not {other:?}"),
+        }
+    }
+
+    /// Opens a data message; empty for a keepalive.
+    pub(crate) fn open(&mut self, message: &[u8]) -> Vec<u8> {
+        let mut out = vec![0; message.len()];
+        match self.tunn.decapsulate(None, message, &mut out) {
+            TunnResult::WriteToTunnelV4(packet, _) | TunnResult::WriteToTunnelV6(packet, _) => {
+                packet.to_vec()
+            }
+            TunnResult::Done => Vec::new(),
+            other => panic!("a data message, not {other:?}"),
+        }
+    }
+}

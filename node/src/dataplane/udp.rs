@@ -1,0 +1,292 @@
+//! UDP sockets as the workers use them, and the ancillary data of their messages.
+
+#![expect(unsafe_code, reason = "socket options that no library offers")]
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6},
+    os::fd::{AsRawFd, OwnedFd},
+};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::endpoint::Endpoint;
+
+const SOL_UDP: i32 = 17;
+const UDP_SEGMENT: i32 = 103;
+const UDP_GRO: i32 = 104;
+
+/// What a worker may have waiting: several milliseconds of a fast line.
+const BUFFER_BYTES: usize = 8 << 20;
+
+/// Room for the ancillary data of a received message: the segment size and our address.
+pub const RECEIVE_CONTROL: usize = 96;
+/// Room for the ancillary data of a sent message.
+pub const SEND_CONTROL: usize = 64;
+/// Room for a socket address.
+pub const NAME: usize = size_of::<libc::sockaddr_in6>();
+
+/// The two sockets of one worker, or of the handshake thread.
+#[derive(Debug)]
+pub struct Sockets {
+    /// IPv4.
+    pub v4: OwnedFd,
+    /// IPv6 only; `None` where the host has no IPv6.
+    pub v6: Option<OwnedFd>,
+}
+
+/// A socket of each family on `port`, member of the port's reuseport groups. `gro` asks for
+/// super-packets.
+///
+/// # Errors
+///
+/// Fails when the port is taken by somebody who does not share it.
+pub fn bind(port: u16, gro: bool) -> io::Result<Sockets> {
+    let v4 = bind_one(Domain::IPV4, (Ipv4Addr::UNSPECIFIED, port).into(), gro)?;
+    let v6 = match bind_one(Domain::IPV6, (Ipv6Addr::UNSPECIFIED, port).into(), gro) {
+        Ok(socket) => Some(socket),
+        Err(error) if no_ipv6(&error) => None,
+        Err(error) => return Err(error),
+    };
+    Ok(Sockets { v4, v6 })
+}
+
+fn no_ipv6(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
+}
+
+fn bind_one(domain: Domain, address: SocketAddr, gro: bool) -> io::Result<OwnedFd> {
+    let socket = Socket::new(domain, Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
+    if domain == Domain::IPV6 {
+        socket.set_only_v6(true)?;
+        set(&socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)?;
+    } else {
+        set(&socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?;
+    }
+    socket.set_reuse_port(true)?;
+    if gro {
+        set(&socket, SOL_UDP, UDP_GRO, 1)?;
+    }
+    for (forced, plain) in
+        [(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF), (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)]
+    {
+        // Without CAP_NET_ADMIN the kernel's limit must do.
+        set(&socket, libc::SOL_SOCKET, forced, BUFFER_BYTES as i32)
+            .or_else(|_| set(&socket, libc::SOL_SOCKET, plain, BUFFER_BYTES as i32))?;
+    }
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+fn set(socket: &impl AsRawFd, level: i32, name: i32, value: i32) -> io::Result<()> {
+    // SAFETY: `value` is a live `i32`, and its size is what is passed.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            (&raw const value).cast(),
+            size_of::<i32>() as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// What the ancillary data and the address of a received message say.
+#[derive(Clone, Copy, Debug)]
+pub struct Received {
+    /// Who sent it, and to which of our addresses.
+    pub from: Endpoint,
+    /// Length of each datagram but the last; `None` if there is only one.
+    pub segment: Option<usize>,
+}
+
+impl Received {
+    /// Reads a `sockaddr` and ancillary data as the kernel wrote them. `None` for an address of
+    /// another family.
+    #[must_use]
+    pub fn parse(name: &[u8], control: &[u8]) -> Option<Self> {
+        let remote = parse_name(name)?;
+        let mut received = Self { from: Endpoint { remote, local: None }, segment: None };
+        for (level, kind, data) in Controls(control) {
+            match (level, kind) {
+                (SOL_UDP, UDP_GRO) => {
+                    let bytes = data.first_chunk()?;
+                    received.segment = usize::try_from(i32::from_ne_bytes(*bytes)).ok();
+                }
+                // struct in_pktinfo: interface, our address to answer from, the one addressed.
+                (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
+                    let bytes: &[u8; 4] = data.get(4..)?.first_chunk()?;
+                    received.from.local = Some(IpAddr::V4(Ipv4Addr::from(*bytes)));
+                }
+                (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+                    let bytes: &[u8; 16] = data.first_chunk()?;
+                    received.from.local = Some(IpAddr::V6(Ipv6Addr::from(*bytes)));
+                }
+                _ => {}
+            }
+        }
+        Some(received)
+    }
+}
+
+fn parse_name(name: &[u8]) -> Option<SocketAddr> {
+    let family = u16::from_ne_bytes(*name.first_chunk()?);
+    let port = u16::from_be_bytes(*name.get(2..)?.first_chunk()?);
+    match i32::from(family) {
+        libc::AF_INET => {
+            let octets: &[u8; 4] = name.get(4..)?.first_chunk()?;
+            Some((Ipv4Addr::from(*octets), port).into())
+        }
+        libc::AF_INET6 => {
+            let octets: &[u8; 16] = name.get(8..)?.first_chunk()?;
+            let scope = u32::from_ne_bytes(*name.get(24..)?.first_chunk()?);
+            Some(SocketAddrV6::new(Ipv6Addr::from(*octets), port, 0, scope).into())
+        }
+        _ => None,
+    }
+}
+
+/// A control message's header: `struct cmsghdr` on 64-bit Linux.
+const CONTROL_HEADER: usize = size_of::<libc::cmsghdr>();
+
+/// The control messages within ancillary data: level, type, content.
+struct Controls<'a>(&'a [u8]);
+
+impl<'a> Iterator for Controls<'a> {
+    type Item = (i32, i32, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let len = usize::from_ne_bytes(*self.0.first_chunk()?);
+        let level = i32::from_ne_bytes(*self.0.get(8..)?.first_chunk()?);
+        let kind = i32::from_ne_bytes(*self.0.get(12..)?.first_chunk()?);
+        let data = self.0.get(CONTROL_HEADER..len)?;
+        self.0 = self.0.get(len.next_multiple_of(8)..).unwrap_or_default();
+        Some((level, kind, data))
+    }
+}
+
+/// The address and the ancillary data of a message to be sent.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug)]
+pub struct SendHeader {
+    control: [u8; SEND_CONTROL],
+    name: [u8; NAME],
+    /// Bytes of `name` in use.
+    pub name_len: u32,
+    /// Bytes of `control` in use.
+    pub control_len: u32,
+}
+
+impl SendHeader {
+    /// A header that sends to `to`, cut into datagrams of `segment` bytes if there are several.
+    #[must_use]
+    #[inline]
+    pub fn new(to: &Endpoint, segment: Option<u16>) -> Self {
+        let mut header =
+            Self { control: [0; SEND_CONTROL], name: [0; NAME], name_len: 0, control_len: 0 };
+        header.set_name(to.remote);
+        if let Some(segment) = segment {
+            header.push(SOL_UDP, UDP_SEGMENT, &segment.to_ne_bytes());
+        }
+        match to.local {
+            Some(IpAddr::V4(local)) => {
+                let mut info = [0; 12];
+                info[4..8].copy_from_slice(&local.octets());
+                header.push(libc::IPPROTO_IP, libc::IP_PKTINFO, &info);
+            }
+            Some(IpAddr::V6(local)) => {
+                let mut info = [0; 20];
+                info[..16].copy_from_slice(&local.octets());
+                header.push(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &info);
+            }
+            None => {}
+        }
+        header
+    }
+
+    /// The `sockaddr`.
+    #[must_use]
+    pub fn name(&self) -> &[u8] {
+        self.name.get(..self.name_len as usize).unwrap_or_default()
+    }
+
+    /// The control messages.
+    #[must_use]
+    pub fn control(&self) -> &[u8] {
+        self.control.get(..self.control_len as usize).unwrap_or_default()
+    }
+
+    fn set_name(&mut self, to: SocketAddr) {
+        let (family, len) = match to {
+            SocketAddr::V4(v4) => {
+                self.name[4..8].copy_from_slice(&v4.ip().octets());
+                (libc::AF_INET, size_of::<libc::sockaddr_in>())
+            }
+            SocketAddr::V6(v6) => {
+                self.name[8..24].copy_from_slice(&v6.ip().octets());
+                self.name[24..28].copy_from_slice(&v6.scope_id().to_ne_bytes());
+                (libc::AF_INET6, NAME)
+            }
+        };
+        self.name[..2].copy_from_slice(&(family as u16).to_ne_bytes());
+        self.name[2..4].copy_from_slice(&to.port().to_be_bytes());
+        self.name_len = len as u32;
+    }
+
+    fn push(&mut self, level: i32, kind: i32, data: &[u8]) {
+        let len = CONTROL_HEADER + data.len();
+        let at = self.control_len as usize;
+        let Some(place) = self.control.get_mut(at..at + len) else { return };
+        place[..8].copy_from_slice(&len.to_ne_bytes());
+        place[8..12].copy_from_slice(&level.to_ne_bytes());
+        place[12..16].copy_from_slice(&kind.to_ne_bytes());
+        place[16..].copy_from_slice(data);
+        self.control_len = (at + len.next_multiple_of(8)) as u32;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_sent_is_what_is_parsed() {
+        for (remote, local) in
+            [("1.2.3.4:5", "5.6.7.8"), ("[2a00::1]:65535", "2a00::2"), ("[fe80::1%3]:7", "fe80::2")]
+        {
+            let local: IpAddr = local.parse().expect("an address");
+            let to = Endpoint { remote: remote.parse().expect("an address"), local: Some(local) };
+            let header = SendHeader::new(&to, Some(1452));
+            assert!(header.control().len() <= SEND_CONTROL, "all control messages fit");
+            let received = Received::parse(header.name(), header.control()).expect("an address");
+            assert_eq!(received.from, to);
+        }
+    }
+
+    #[test]
+    fn cut_off_ancillary_data_is_no_panic() {
+        let to = Endpoint {
+            remote: "1.2.3.4:5".parse().expect("an address"),
+            local: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        };
+        let header = SendHeader::new(&to, Some(1));
+        for name in 0..=header.name().len() {
+            for control in 0..=header.control().len() {
+                let parsed = Received::parse(&header.name()[..name], &header.control()[..control]);
+                assert!(parsed.is_some() || name < 8 || control > 0);
+            }
+        }
+    }
+
+    #[test]
+    fn two_workers_share_a_port() {
+        let one = bind(0, true).expect("a socket");
+        let port = Socket::from(one.v4).local_addr().ok().and_then(|a| a.as_socket());
+        let port = port.expect("an address").port();
+        // The port's number is free again: taken twice now.
+        let first = bind(port, true).expect("the port");
+        let second = bind(port, false).expect("the shared port");
+        drop((first, second));
+    }
+}

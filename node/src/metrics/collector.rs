@@ -1,0 +1,206 @@
+//! What is written at each scrape, family by family.
+
+use std::{fmt::Error, sync::Arc};
+
+use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
+use weir_common::{DropReason, account::Counters as Used, account::SessionState};
+
+use super::{
+    Series,
+    write::{Counters, Gauges, counter, gauge, info},
+};
+use crate::{
+    control::{SharedView, Status},
+    session::{Sessions, Snapshot, state_name, unix_now},
+};
+
+pub(super) struct NodeCollector {
+    sessions: Arc<Sessions>,
+    view: SharedView,
+    series: Series,
+    started: u64,
+}
+
+impl std::fmt::Debug for NodeCollector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NodeCollector").field("series", &self.series).finish_non_exhaustive()
+    }
+}
+
+impl NodeCollector {
+    pub(super) fn new(sessions: Arc<Sessions>, view: SharedView, series: Series) -> Self {
+        Self { sessions, view, series, started: unix_now() }
+    }
+}
+
+impl Collector for NodeCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
+        let encoder = &mut encoder;
+        let (status, sessions) = (self.view.status(), self.sessions.list());
+        node(encoder, &status, self.started)?;
+        session_counts(encoder, &sessions, self.sessions.max())?;
+        tunnel(encoder, &self.sessions.totals())?;
+        boundaries(encoder, &status)?;
+        drops(encoder, &status)?;
+        guard(encoder, &status)?;
+        if self.series.per_session {
+            each_session(encoder, sessions, self.series.max_sessions)?;
+        }
+        Ok(())
+    }
+}
+
+fn node(encoder: &mut DescriptorEncoder<'_>, status: &Status, started: u64) -> Result<(), Error> {
+    let labels = [
+        ("version", status.version.as_str()),
+        ("xdp_mode", status.xdp_mode.as_str()),
+        ("io", status.io.as_str()),
+    ];
+    info(encoder, "build", "The version of weir and the way it runs.", &labels)?;
+    gauge(
+        encoder,
+        "uptime_seconds",
+        "Seconds since the node began to serve.",
+        status.uptime_seconds,
+    )?;
+    let help = "When the node was started, in seconds since 1970.";
+    gauge(encoder, "start_timestamp_seconds", help, started)?;
+    counter(encoder, "handshakes", "Handshakes that consumers completed.", status.handshakes)?;
+    let help = "Fraction of the time since the start that a worker was busy.";
+    let mut family = Gauges::begin(encoder, "worker_busy_ratio", help)?;
+    for (worker, ratio) in status.worker_busy_ratio.iter().enumerate() {
+        family.sample(&[("worker", &worker.to_string())], *ratio)?;
+    }
+    Ok(())
+}
+
+fn session_counts(
+    encoder: &mut DescriptorEncoder<'_>,
+    sessions: &[Snapshot],
+    max: u32,
+) -> Result<(), Error> {
+    let mut family = Gauges::begin(encoder, "sessions", "Sessions by what they may do.")?;
+    for state in [SessionState::Open, SessionState::Paused, SessionState::Closed] {
+        let count = sessions.iter().filter(|snapshot| snapshot.session.state == state).count();
+        family.sample(&[("state", state_name(state))], count as u64)?;
+    }
+    gauge(encoder, "sessions_max", "How many sessions there can be.", u64::from(max))
+}
+
+fn tunnel(encoder: &mut DescriptorEncoder<'_>, total: &Used) -> Result<(), Error> {
+    let help = "Authenticated bytes from all consumers, ended sessions included.";
+    counter(encoder, "tunnel_receive_bytes", help, total.bytes_up)?;
+    let help = "Data messages from all consumers, ended sessions included.";
+    counter(encoder, "tunnel_receive_packets", help, total.packets_up)?;
+    let help = "Bytes to all consumers, ended sessions included.";
+    counter(encoder, "tunnel_transmit_bytes", help, total.bytes_down)?;
+    let help = "Data messages to all consumers, ended sessions included.";
+    counter(encoder, "tunnel_transmit_packets", help, total.packets_down)
+}
+
+fn boundaries(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> Result<(), Error> {
+    let boundaries = [
+        ("udp_receive", status.boundaries.udp_receive),
+        ("tun_write", status.boundaries.tun_write),
+        ("tun_read", status.boundaries.tun_read),
+        ("udp_send", status.boundaries.udp_send),
+    ];
+    let help = "GRO buffers, TUN frames and GSO runs that crossed a boundary.";
+    let mut family = Counters::begin(encoder, "super_packets", help)?;
+    for (name, boundary) in boundaries {
+        family.sample(&[("boundary", name)], boundary.super_packets)?;
+    }
+    let help = "Datagrams or IP packets that crossed a boundary.";
+    let mut family = Counters::begin(encoder, "packets", help)?;
+    for (name, boundary) in boundaries {
+        family.sample(&[("boundary", name)], boundary.packets)?;
+    }
+    Ok(())
+}
+
+fn drops(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> Result<(), Error> {
+    let mut family = Counters::begin(encoder, "drops", "Packets dropped, by stage and reason.")?;
+    for known in DropReason::ALL {
+        let (stage, reason) = (known.stage().as_str(), known.as_str());
+        let packets = status
+            .drops
+            .iter()
+            .filter(|drops| drops.stage == stage && drops.reason == reason)
+            .fold(0u64, |sum, drops| sum.saturating_add(drops.packets));
+        family.sample(&[("stage", stage), ("reason", reason)], packets)?;
+    }
+    Ok(())
+}
+
+fn guard(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> Result<(), Error> {
+    let help = "Frames that the guard in the kernel counted, by message type.";
+    let mut family = Counters::begin(encoder, "guard_datagrams", help)?;
+    for count in &status.guard {
+        family.sample(&[("message", &count.message)], count.datagrams)?;
+    }
+    let help = "UDP payload that the guard in the kernel counted, by message type.";
+    let mut family = Counters::begin(encoder, "guard_bytes", help)?;
+    for count in &status.guard {
+        family.sample(&[("message", &count.message)], count.bytes)?;
+    }
+    Ok(())
+}
+
+/// A counter of one session and its labels beside the session itself.
+type PerSession = (&'static str, &'static str, &'static [Direction]);
+type Direction = (Option<&'static str>, fn(&Used) -> u64);
+
+const PER_SESSION: &[PerSession] = &[
+    (
+        "session_bytes",
+        "Authenticated bytes of a session: what is billed.",
+        &[(Some("up"), |used| used.bytes_up), (Some("down"), |used| used.bytes_down)],
+    ),
+    (
+        "session_packets",
+        "Data messages of a session.",
+        &[(Some("up"), |used| used.packets_up), (Some("down"), |used| used.packets_down)],
+    ),
+    (
+        "session_kernel_bytes",
+        "UDP payload that the guard saw for a session, before authentication.",
+        &[(None, |used| used.seen_bytes)],
+    ),
+    (
+        "session_kernel_datagrams",
+        "Datagrams that the guard saw for a session, before authentication.",
+        &[(None, |used| used.seen_datagrams)],
+    ),
+];
+
+fn each_session(
+    encoder: &mut DescriptorEncoder<'_>,
+    mut sessions: Vec<Snapshot>,
+    max: usize,
+) -> Result<(), Error> {
+    sessions.sort_by_key(|snapshot| snapshot.session.slot);
+    let omitted = sessions.len().saturating_sub(max);
+    let help = "Sessions without series of their own, because there are too many.";
+    gauge(encoder, "session_series_omitted", help, omitted as u64)?;
+    sessions.truncate(max);
+    let sessions: Vec<_> =
+        sessions.iter().map(|one| (one.session.id.to_string(), &one.counters)).collect();
+    for (name, help, directions) in PER_SESSION {
+        let mut family = Counters::begin(encoder, name, help)?;
+        for (id, used) in &sessions {
+            for (direction, value) in *directions {
+                let session = ("session", id.as_str());
+                match direction {
+                    Some(way) => family.sample(&[session, ("direction", way)], value(used))?,
+                    None => family.sample(&[session], value(used))?,
+                }
+            }
+        }
+    }
+    let help = "When a session's last handshake was completed, in seconds since 1970.";
+    let mut family = Gauges::begin(encoder, "session_last_handshake_timestamp_seconds", help)?;
+    for (id, used) in sessions.iter().filter(|(_, used)| used.last_handshake > 0) {
+        family.sample(&[("session", id)], used.last_handshake)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,137 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use weir_common::DropReason;
+
+use super::*;
+use crate::{
+    control::{Boundaries, Boundary, Drops, GuardCount, NodeView, Status},
+    session::registry::rig::Rig,
+};
+
+/// A node that always looks the same.
+pub(crate) struct StillNode;
+
+impl NodeView for StillNode {
+    fn status(&self) -> Status {
+        let boundary = Boundary { super_packets: 10, packets: 440 };
+        Status {
+            version: "0.1.0".to_owned(),
+            uptime_seconds: 12.5,
+            uplink: "eth0".to_owned(),
+            uplink_mtu: 1500,
+            xdp_mode: "native".to_owned(),
+            io: "uring".to_owned(),
+            offloads: vec!["UDP GRO on".to_owned()],
+            worker_cores: vec![0, 1],
+            public_key: "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=".to_owned(),
+            endpoint: "192.0.2.1:51820".to_owned(),
+            interface: "weir0".to_owned(),
+            mtu: 1420,
+            sessions: 1,
+            max_sessions: 4096,
+            boundaries: Boundaries { udp_receive: boundary, ..Boundaries::default() },
+            drops: vec![Drops {
+                stage: "crypto".to_owned(),
+                reason: "replay".to_owned(),
+                packets: u64::MAX,
+            }],
+            guard: vec![GuardCount { message: "data".to_owned(), datagrams: 440, bytes: u64::MAX }],
+            worker_busy_ratio: vec![0.25, 0.5],
+            handshakes: 3,
+        }
+    }
+}
+
+/// The samples of an OpenMetrics text by name and labels. Fails on whatever breaks the format.
+pub(crate) fn parse(text: &str) -> BTreeMap<String, String> {
+    let body = text.strip_suffix("# EOF\n").expect("ends with EOF");
+    let (mut families, mut samples) = (BTreeSet::new(), BTreeMap::new());
+    let mut current = (String::new(), String::new());
+    for line in body.lines() {
+        if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = rest.split_once(' ').expect("a name and a type");
+            assert!(families.insert(name.to_owned()), "{name} is one family");
+            current = (name.to_owned(), kind.to_owned());
+        } else if let Some(rest) = line.strip_prefix("# HELP ") {
+            let (_, help) = rest.split_once(' ').expect("a name and a help text");
+            assert!(help.ends_with('.') && !help.ends_with(".."), "{line}");
+        } else {
+            let (key, value) = line.rsplit_once(' ').expect("a sample and a value");
+            value.parse::<f64>().expect("a number");
+            let name = key.split('{').next().expect("a name");
+            let suffix = match current.1.as_str() {
+                "counter" => "_total",
+                "info" => "_info",
+                "gauge" => "",
+                other => panic!("unexpected type {other}"),
+            };
+            assert_eq!(name, format!("{}{suffix}", current.0), "{line}");
+            if let Some(labels) = key.strip_prefix(name).filter(|labels| !labels.is_empty()) {
+                let inner = labels.strip_prefix('{').and_then(|l| l.strip_suffix('}'));
+                for label in inner.expect("braces").split(',') {
+                    let (_, value) = label.split_once('=').expect("a label");
+                    assert!(value.len() >= 2 && value.starts_with('"') && value.ends_with('"'));
+                }
+            }
+            let double = samples.insert(key.to_owned(), value.to_owned());
+            assert_eq!(double, None, "{line}");
+        }
+    }
+    samples
+}
+
+fn scrape(rig: &Rig, series: Series) -> BTreeMap<String, String> {
+    let registry = registry(rig.sessions.clone(), Arc::new(StillNode), series);
+    parse(&encode(&registry).expect("written"))
+}
+
+#[test]
+fn a_scrape_is_openmetrics_with_every_drop_reason() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rig = Rig::start(folder.path(), 8);
+    let samples = scrape(&rig, Series::default());
+    for reason in DropReason::ALL {
+        let (stage, word) = (reason.stage().as_str(), reason.as_str());
+        let key = format!("weir_drops_total{{stage=\"{stage}\",reason=\"{word}\"}}");
+        let expected = if word == "replay" { u64::MAX.to_string() } else { "0".to_owned() };
+        assert_eq!(samples.get(&key), Some(&expected), "{key}");
+    }
+    for (key, value) in [
+        ("weir_build_info{version=\"0.1.0\",xdp_mode=\"native\",io=\"uring\"}", "1"),
+        ("weir_sessions{state=\"open\"}", "0"),
+        ("weir_super_packets_total{boundary=\"udp_receive\"}", "10"),
+        ("weir_packets_total{boundary=\"udp_receive\"}", "440"),
+        ("weir_guard_datagrams_total{message=\"data\"}", "440"),
+        ("weir_guard_bytes_total{message=\"data\"}", "18446744073709551615"),
+        ("weir_worker_busy_ratio{worker=\"1\"}", "0.5"),
+        ("weir_handshakes_total", "3"),
+        ("weir_uptime_seconds", "12.5"),
+        ("weir_tunnel_receive_bytes_total", "0"),
+    ] {
+        assert_eq!(samples.get(key).map(String::as_str), Some(value), "{key}");
+    }
+    assert!(!samples.keys().any(|key| key.contains("session=")), "series are opt-in");
+}
+
+#[test]
+fn sessions_have_series_up_to_the_cap_and_the_rest_is_counted() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rig = Rig::start(folder.path(), 8);
+    let sessions: Vec<_> = (0..3).map(|_| rig.add(None).session).collect();
+    sessions.iter().for_each(|session| rig.traffic(session.slot, 100));
+    let samples = scrape(&rig, Series { per_session: true, max_sessions: 2 });
+    assert_eq!(samples["weir_session_series_omitted"], "1");
+    for (session, expected) in sessions.iter().zip([Some("100"), Some("100"), None]) {
+        let id = session.id;
+        let up = format!("weir_session_bytes_total{{session=\"{id}\",direction=\"up\"}}");
+        assert_eq!(samples.get(&up).map(String::as_str), expected);
+        let kernel = format!("weir_session_kernel_bytes_total{{session=\"{id}\"}}");
+        assert_eq!(samples.get(&kernel).map(String::as_str), expected);
+    }
+    assert_eq!(samples["weir_tunnel_receive_bytes_total"], "300");
+    let id = sessions[0].id.to_string();
+    rig.sessions.remove(&id).expect("removed");
+    let samples = scrape(&rig, Series { per_session: true, max_sessions: 2 });
+    assert_eq!(samples["weir_tunnel_receive_bytes_total"], "300", "totals never fall");
+    assert!(!samples.keys().any(|key| key.contains(&id)));
+}

@@ -1,0 +1,85 @@
+//! Metric families, written one sample at a time.
+
+use std::fmt::Error;
+
+use prometheus_client::{
+    encoding::{DescriptorEncoder, EncodeGaugeValue, MetricEncoder, NoLabelSet},
+    metrics::MetricType,
+};
+
+/// Labels of a sample: names and values.
+type Labels<'a> = &'a [(&'a str, &'a str)];
+
+/// A family of counters. The encoder adds `_total` to its name.
+pub(super) struct Counters<'a>(MetricEncoder<'a>);
+
+impl<'a> Counters<'a> {
+    pub(super) fn begin(
+        encoder: &'a mut DescriptorEncoder<'_>,
+        name: &'a str,
+        help: &str,
+    ) -> Result<Self, Error> {
+        Ok(Self(encoder.encode_descriptor(name, help, None, MetricType::Counter)?))
+    }
+
+    pub(super) fn sample(&mut self, labels: Labels<'_>, value: u64) -> Result<(), Error> {
+        if labels.is_empty() {
+            return self.0.encode_counter::<NoLabelSet, _, u64>(&value, None);
+        }
+        self.0.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&value, None)
+    }
+}
+
+/// A family of gauges.
+pub(super) struct Gauges<'a>(MetricEncoder<'a>);
+
+impl<'a> Gauges<'a> {
+    pub(super) fn begin(
+        encoder: &'a mut DescriptorEncoder<'_>,
+        name: &'a str,
+        help: &str,
+    ) -> Result<Self, Error> {
+        Ok(Self(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?))
+    }
+
+    pub(super) fn sample(
+        &mut self,
+        labels: Labels<'_>,
+        value: impl EncodeGaugeValue,
+    ) -> Result<(), Error> {
+        if labels.is_empty() {
+            return self.0.encode_gauge(&value);
+        }
+        self.0.encode_family(&labels)?.encode_gauge(&value)
+    }
+}
+
+/// Writes an information metric. The encoder adds `_info` to its name.
+pub(super) fn info(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    labels: Labels<'_>,
+) -> Result<(), Error> {
+    encoder.encode_descriptor(name, help, None, MetricType::Info)?.encode_info(&labels)
+}
+
+/// Writes a counter that stands alone.
+pub(super) fn counter(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    value: u64,
+) -> Result<(), Error> {
+    Counters::begin(encoder, name, help)?.sample(&[], value)
+}
+
+/// Writes a gauge that stands alone.
+pub(super) fn gauge(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    value: impl EncodeGaugeValue,
+) -> Result<(), Error> {
+    Gauges::begin(encoder, name, help)?.sample(&[], value)
+}

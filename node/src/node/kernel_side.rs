@@ -1,0 +1,193 @@
+//! The eBPF programs and the accounts, with or without a kernel that allows them.
+
+use std::{
+    os::fd::BorrowedFd,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use anyhow::{Context as _, bail};
+use tracing::warn;
+use weir_common::{AddressPlan, GuardConfig, SlotPermutation};
+
+use crate::{
+    config::{Config, XdpWish},
+    host::{ethtool, uplink::Uplink},
+    kernel::{
+        Accounts, Guard, GuardCounts, GuardOptions, XdpMode, XdpPolicy, accounts_file,
+        bpffs::Bpffs, log::GuardLog,
+    },
+};
+
+/// What the kernel does for the node.
+pub(super) struct KernelSide {
+    accounts: Arc<Accounts>,
+    guard: Option<Arc<Mutex<Guard>>>,
+    bpffs: Option<Bpffs>,
+    runtime_dir: PathBuf,
+    /// Why there are no programs.
+    without: Option<String>,
+}
+
+/// Reads the guard's counts, if there is a guard.
+#[derive(Clone)]
+pub(super) struct GuardCounter(Option<Arc<Mutex<Guard>>>);
+
+impl GuardCounter {
+    pub(super) fn read(&self) -> Option<GuardCounts> {
+        let guard = self.0.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
+        match guard.counts() {
+            Ok(counts) => Some(counts),
+            Err(error) => {
+                warn!(%error, "cannot read the guard's counts");
+                None
+            }
+        }
+    }
+}
+
+impl KernelSide {
+    /// Loads the programs and the accounts; what a killed node left is taken over.
+    pub(super) fn prepare(
+        config: &Config,
+        plan: AddressPlan,
+        permutation: SlotPermutation,
+        workers: u32,
+    ) -> anyhow::Result<Self> {
+        let node = &config.node;
+        let guard_config = GuardConfig {
+            plan,
+            permutation,
+            workers,
+            slots: node.max_sessions,
+            port: node.listen_port,
+            super_packets: 0,
+            reserved: 0,
+        };
+        let loaded = Bpffs::find_or_mount(&node.runtime_dir).context("no bpffs").and_then(|bpffs| {
+            // Named after the runtime directory, of which each node has its own.
+            let name = node.runtime_dir.to_string_lossy().replace(['/', '.'], "-");
+            let pins = bpffs.path().join(format!("weir{name}"));
+            let options = GuardOptions { pins, config: guard_config, linear: false };
+            Ok((Guard::load(&options)?, bpffs))
+        });
+        let runtime_dir = node.runtime_dir.clone();
+        match loaded {
+            Ok((guard, bpffs)) => Ok(Self {
+                accounts: guard.accounts(),
+                guard: Some(Arc::new(Mutex::new(guard))),
+                bpffs: Some(bpffs),
+                runtime_dir,
+                without: None,
+            }),
+            Err(error) if node.xdp == XdpWish::Required => Err(error),
+            Err(error) => {
+                let accounts = accounts_file::open(&runtime_dir, node.max_sessions)
+                    .context("cannot keep accounts")?;
+                let without = Some(format!("{error:#}"));
+                Ok(Self { accounts: Arc::new(accounts), guard: None, bpffs: None, runtime_dir, without })
+            }
+        }
+    }
+
+    pub(super) fn accounts(&self) -> Arc<Accounts> {
+        Arc::clone(&self.accounts)
+    }
+
+    pub(super) fn counter(&self) -> GuardCounter {
+        GuardCounter(self.guard.clone())
+    }
+
+    /// Whether the programs choose sockets and queues.
+    pub(super) fn steers(&self) -> bool {
+        self.guard.is_some()
+    }
+
+    /// Puts the guard on the uplink, as far as the wish and the kernel allow.
+    pub(super) fn attach(&mut self, uplink: &Uplink, wish: XdpWish) -> anyhow::Result<XdpMode> {
+        let Some(guard) = &self.guard else {
+            let reason = self.without.clone().unwrap_or_default();
+            if wish != XdpWish::Off {
+                warn!(%reason, "NO GUARD: eBPF cannot be used, every packet costs the node a system call");
+            }
+            return Ok(XdpMode::Off { reason });
+        };
+        let policy = match wish {
+            XdpWish::Auto => XdpPolicy::Auto,
+            XdpWish::Native => XdpPolicy::Native,
+            XdpWish::Generic => XdpPolicy::Generic,
+            XdpWish::Off => XdpPolicy::Off,
+            XdpWish::Required => XdpPolicy::Required,
+        };
+        let mut guard = guard.lock().unwrap_or_else(PoisonError::into_inner);
+        let mode = match guard.attach(uplink.index, policy) {
+            Ok(mode) => mode,
+            Err(error) if wish == XdpWish::Required => {
+                return Err(error).context("node.xdp is \"required\"");
+            }
+            Err(error) => {
+                let off = guard.attach(uplink.index, XdpPolicy::Off);
+                off.context("cannot go on without a guard")?;
+                XdpMode::Off { reason: error.to_string() }
+            }
+        };
+        match &mode {
+            XdpMode::Native => {
+                // Behind XDP the kernel joins datagrams only if GRO is on (and drivers turn it off).
+                if let Err(error) = ethtool::set_feature(&uplink.name, ethtool::GRO, true) {
+                    warn!(uplink = uplink.name, %error, "GRO stays off: receiving takes more CPU");
+                }
+            }
+            XdpMode::Generic => {}
+            XdpMode::Off { reason } if wish != XdpWish::Off => {
+                warn!(%reason, "NO GUARD: every packet to the node's port costs it a system call");
+            }
+            XdpMode::Off { .. } => {}
+        }
+        Ok(mode)
+    }
+
+    pub(super) fn steer_udp(
+        &mut self,
+        v4: &[BorrowedFd<'_>],
+        v6: &[BorrowedFd<'_>],
+    ) -> anyhow::Result<()> {
+        let Some(guard) = &self.guard else { return Ok(()) };
+        let mut guard = guard.lock().unwrap_or_else(PoisonError::into_inner);
+        guard.steer_udp(v4, v6).context("cannot steer datagrams to their workers")
+    }
+
+    /// A descriptor of the program that chooses the TUN queue, if there is one.
+    pub(super) fn steering_program(&self) -> anyhow::Result<Option<std::os::fd::OwnedFd>> {
+        let Some(guard) = &self.guard else { return Ok(None) };
+        let guard = guard.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(Some(guard.steering_program_fd()?.try_clone_to_owned()?))
+    }
+
+    pub(super) fn take_log(&mut self) -> Option<GuardLog> {
+        let guard = self.guard.as_ref()?;
+        guard.lock().unwrap_or_else(PoisonError::into_inner).take_log()
+    }
+
+    /// Takes everything off the kernel. `saved` says that the ledger has all that the accounts say;
+    /// else they stay for the next run.
+    pub(super) fn undo(self, saved: bool) -> anyhow::Result<()> {
+        if !saved {
+            // The accounts say what the ledger does not. The next run takes all of it over.
+            return Ok(());
+        }
+        if let Some(guard) = self.guard {
+            let Ok(guard) = Arc::try_unwrap(guard) else {
+                bail!("the guard is still in use");
+            };
+            let guard = guard.into_inner().unwrap_or_else(PoisonError::into_inner);
+            guard.detach_and_unpin().context("cannot take the guard off the uplink")?;
+        } else {
+            accounts_file::remove(&self.runtime_dir).context("cannot remove the accounts")?;
+        }
+        if let Some(bpffs) = self.bpffs {
+            bpffs.release().context("cannot unmount the bpffs")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,44 @@
+//! What the operator reads when the node begins to serve.
+
+#![expect(clippy::print_stderr, reason = "the screen is for the operator's terminal")]
+
+use std::fmt::Write as _;
+
+use crate::{config::Config, control::Status};
+
+/// Shows the screen.
+pub(super) fn show(config: &Config, status: &Status) {
+    eprint!("{}", text(config, status));
+}
+
+fn text(config: &Config, status: &Status) -> String {
+    let mut text = String::new();
+    let mut line = |label: &str, value: &str| {
+        // Writing to a string does not fail.
+        writeln!(text, "  {label:<12} {value}").ok();
+    };
+    line("weir", &format!("{} serves", status.version));
+    line("endpoint", &status.endpoint);
+    line("public key", &status.public_key);
+    line("uplink", &format!("{}, MTU {}", status.uplink, status.uplink_mtu));
+    line(
+        "tunnel",
+        &format!(
+            "{}, MTU {}, {}, {}",
+            status.interface, status.mtu, config.tunnel.pool_v4, config.tunnel.pool_v6
+        ),
+    );
+    line("XDP guard", &status.xdp_mode);
+    let cores: Vec<String> = status.worker_cores.iter().map(ToString::to_string).collect();
+    let io = if status.io == "uring" { "io_uring" } else { "plain system calls" };
+    line("workers", &format!("{} on cores {}, {io}", cores.len(), cores.join(", ")));
+    for note in &status.offloads {
+        line("", note);
+    }
+    line("sessions", &format!("{} of {}", status.sessions, status.max_sessions));
+    line("API", &config.api.socket.display().to_string());
+    if let crate::config::Metrics::On(address) = config.api.metrics {
+        line("metrics", &format!("http://{address}/metrics"));
+    }
+    text
+}

@@ -1,0 +1,80 @@
+//! The node as its operator sees it.
+
+use std::{sync::Arc, time::Instant};
+
+use super::kernel_side::GuardCounter;
+use crate::{
+    control::{NodeView, Status},
+    dataplane::start::{Counts, Io},
+    host::uplink::Uplink,
+    kernel::XdpMode,
+    session::registry::Sessions,
+};
+
+/// What there is to see.
+pub(super) struct Parts {
+    pub(super) uplink: Uplink,
+    pub(super) xdp: XdpMode,
+    pub(super) io: Io,
+    pub(super) notes: Vec<String>,
+    pub(super) cores: Vec<usize>,
+    pub(super) public_key: String,
+    pub(super) endpoint: String,
+    pub(super) interface: String,
+    pub(super) mtu: u32,
+    pub(super) sessions: Arc<Sessions>,
+    pub(super) counts: Counts,
+    pub(super) guard: GuardCounter,
+}
+
+/// Describes the node from its parts.
+pub(super) struct View {
+    parts: Parts,
+    started: Instant,
+}
+
+impl View {
+    pub(super) fn new(parts: Parts) -> Self {
+        Self { parts, started: Instant::now() }
+    }
+}
+
+impl NodeView for View {
+    fn status(&self) -> Status {
+        let parts = &self.parts;
+        let guard = parts.guard.read();
+        let uptime = self.started.elapsed().as_secs_f64();
+        let mut offloads = parts.notes.clone();
+        if let XdpMode::Off { reason } = &parts.xdp {
+            offloads.push(format!("no XDP guard: {reason}"));
+        }
+        Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            uptime_seconds: uptime,
+            uplink: parts.uplink.name.clone(),
+            uplink_mtu: parts.uplink.mtu,
+            xdp_mode: parts.xdp.as_str().into(),
+            io: parts.io.as_str().into(),
+            offloads,
+            worker_cores: parts.cores.clone(),
+            public_key: parts.public_key.clone(),
+            endpoint: parts.endpoint.clone(),
+            interface: parts.interface.clone(),
+            mtu: parts.mtu,
+            sessions: parts.sessions.len(),
+            max_sessions: parts.sessions.max(),
+            boundaries: parts.counts.boundaries(),
+            drops: parts.counts.drops(|reason| {
+                guard.as_ref().map_or(0, |counts| counts.dropped(reason).datagrams)
+            }),
+            guard: guard.as_ref().map(|counts| counts.messages()).unwrap_or_default(),
+            worker_busy_ratio: parts
+                .counts
+                .cpu()
+                .iter()
+                .map(|spent| (spent.as_secs_f64() / uptime.max(0.001)).min(1.0))
+                .collect(),
+            handshakes: parts.counts.handshakes(),
+        }
+    }
+}

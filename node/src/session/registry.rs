@@ -1,0 +1,469 @@
+//! The live sessions.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::{Ipv4Addr, Ipv6Addr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
+
+use weir_common::{
+    Account, Slot,
+    account::{Counters, SessionState},
+};
+
+use super::{
+    Session, SessionId, Snapshot, StoreError, counters,
+    keys::{self, KeyError, PrivateKey},
+    name::{self, NameError},
+    slots::Slots,
+    store::Store,
+    unix_now,
+};
+use crate::{
+    control::{PeerControl, PeerSpec, PublicKey},
+    kernel::accounts::Accounts,
+};
+
+/// The inner addresses of a slot; `None` where the pool ends.
+pub type AddressOf = Box<dyn Fn(Slot) -> Option<(Ipv4Addr, Ipv6Addr)> + Send + Sync>;
+
+/// The fewest digits by which a session can be named: fewer are more often a slip than an intent.
+pub const MIN_PREFIX: usize = 4;
+
+/// Why a session could not be made, found or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// The name will not do.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// The key will not do.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// Another session has the name.
+    #[error("session {0} has this name already: choose another, or remove that session")]
+    NameTaken(SessionId),
+    /// Another session has the key.
+    #[error(
+        "session {0} has this public key already: a key belongs to one session, make another key"
+    )]
+    KeyTaken(SessionId),
+    /// No slot is free.
+    #[error(
+        "all {0} session slots are in use: remove a session, or raise max_sessions (and the \
+         address pool, if it is the limit) in the configuration and restart weir"
+    )]
+    Full(u32),
+    /// A session of the ledger does not fit the configuration.
+    #[error(
+        "session {id} has slot {}, but the configuration has room for {max} slots: raise \
+         max_sessions and the address pool to more than {}", slot.0, slot.0
+    )]
+    NoRoom {
+        /// The session.
+        id: SessionId,
+        /// Its slot.
+        slot: Slot,
+        /// How many slots there are.
+        max: u32,
+    },
+    /// Nothing of this identifier, name or key.
+    #[error(
+        "no session {0:?}: give an identifier, {MIN_PREFIX} or more of its first digits, a name \
+         or a public key, as `weir session list` shows them"
+    )]
+    NotFound(String),
+    /// Several sessions' identifiers begin so.
+    #[error("more than one session's identifier begins with {0:?}: give more digits")]
+    Ambiguous(String),
+    /// The ledger failed; nothing has changed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What a new session is to be.
+#[derive(Clone, Debug, Default)]
+pub struct NewSession {
+    /// What to call it.
+    pub name: Option<String>,
+    /// The consumer's key; the node makes a pair where it is missing.
+    pub public_key: Option<PublicKey>,
+}
+
+/// A session that was just made.
+#[derive(Debug)]
+pub struct Added {
+    /// The session.
+    pub snapshot: Snapshot,
+    /// The private half, if the node made the pair. It is kept nowhere else.
+    pub private_key: Option<PrivateKey>,
+}
+
+/// The live sessions, in step with the ledger, the accounts and the packet path.
+pub struct Sessions {
+    /// Locked for the whole of each change; always before `live`.
+    store: Mutex<Store>,
+    /// Locked for moments only.
+    live: RwLock<Live>,
+    accounts: Arc<Accounts>,
+    peers: Arc<dyn PeerControl>,
+    address_of: AddressOf,
+    node_key: PublicKey,
+    max: u32,
+}
+
+struct Live {
+    by_id: BTreeMap<SessionId, Entry>,
+    by_key: HashMap<PublicKey, SessionId>,
+    by_name: HashMap<String, SessionId>,
+    slots: Slots,
+    /// What ended sessions have used.
+    ended: Counters,
+}
+
+struct Entry {
+    session: Session,
+    /// What the ledger has.
+    saved: Counters,
+}
+
+impl std::fmt::Debug for Sessions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sessions").field("max", &self.max).finish_non_exhaustive()
+    }
+}
+
+impl Sessions {
+    /// Takes up the sessions of the ledger: gives each its account, keeping the counters of one
+    /// that already names it where they are higher, and has all of them served.
+    ///
+    /// # Errors
+    ///
+    /// When the ledger cannot be read, or has a session for which there is no slot or address.
+    pub fn open(
+        mut store: Store,
+        accounts: Arc<Accounts>,
+        peers: Arc<dyn PeerControl>,
+        address_of: AddressOf,
+        node_key: PublicKey,
+    ) -> Result<Self, SessionError> {
+        let max = usable_slots(accounts.len(), &address_of);
+        let sessions = store.live()?;
+        let taken: BTreeSet<Slot> = sessions.iter().map(|(session, _)| session.slot).collect();
+        if let Some((session, _)) = sessions.iter().find(|(session, _)| session.slot.0 >= max) {
+            return Err(SessionError::NoRoom { id: session.id, slot: session.slot, max });
+        }
+        let slots = Slots::new(max, &taken, store.freed_slots()?);
+        let mut live = Live {
+            by_id: BTreeMap::new(),
+            by_key: HashMap::new(),
+            by_name: HashMap::new(),
+            slots,
+            ended: store.ended()?,
+        };
+        for account in (0..accounts.len())
+            .map(Slot)
+            .filter(|slot| !taken.contains(slot))
+            .filter_map(|slot| accounts.get(slot))
+            .filter(|account| !counters::is_vacant(account))
+        {
+            account.vacate();
+        }
+        for (session, saved) in sessions {
+            if let Some(account) = accounts.get(session.slot) {
+                take_up(account, &session, &saved);
+            }
+            live.insert(Entry { session, saved });
+        }
+        let sessions = Self {
+            store: Mutex::new(store),
+            live: RwLock::new(live),
+            accounts,
+            peers,
+            address_of,
+            node_key,
+            max,
+        };
+        for entry in sessions.read().by_id.values() {
+            sessions.serve(&entry.session);
+        }
+        Ok(sessions)
+    }
+
+    /// Makes a session and has it served.
+    ///
+    /// # Errors
+    ///
+    /// When the name or the key is bad or taken, when the node is full, and when the ledger cannot
+    /// be written. Nothing has changed then.
+    pub fn add(&self, new: NewSession) -> Result<Added, SessionError> {
+        if let Some(name) = &new.name {
+            name::check(name)?;
+        }
+        let private_key = new.public_key.is_none().then(PrivateKey::random);
+        let made = private_key.as_ref().map(PrivateKey::public);
+        // One of the two is always there; the node's own key is refused just below.
+        let public_key = new.public_key.or(made).unwrap_or(self.node_key);
+        if public_key == self.node_key {
+            return Err(KeyError::OwnKey.into());
+        }
+
+        let mut store = self.store();
+        let session = self.write().reserve(new.name, public_key, self.max)?;
+        if let Err(error) = store.insert(&session) {
+            self.write().slots.put_back(session.slot);
+            return Err(error.into());
+        }
+        if let Some(account) = self.accounts.get(session.slot) {
+            account.assign(session.id.get(), &Counters::default());
+            account.set_state(session.state);
+        }
+        self.write().insert(Entry { session: session.clone(), saved: Counters::default() });
+        self.serve(&session);
+        Ok(Added { snapshot: self.snapshot(&session, Counters::default()), private_key })
+    }
+
+    /// All sessions, the oldest first.
+    #[must_use]
+    pub fn list(&self) -> Vec<Snapshot> {
+        let live = self.read();
+        let mut all: Vec<_> = live
+            .by_id
+            .values()
+            .map(|entry| self.snapshot(&entry.session, self.counters(entry)))
+            .collect();
+        drop(live);
+        all.sort_by_key(|snapshot| (snapshot.session.created, snapshot.session.slot));
+        all
+    }
+
+    /// The session of this name, public key, identifier, or first digits of an identifier.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, or more than one.
+    pub fn get(&self, which: &str) -> Result<Snapshot, SessionError> {
+        let live = self.read();
+        let entry = live.find(which)?;
+        Ok(self.snapshot(&entry.session, self.counters(entry)))
+    }
+
+    /// Ends a session: it is served no more, its final counters are in the ledger, and its slot is
+    /// free. Waits for the worker that owns it.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such session, or the ledger cannot be written; the session goes on then.
+    pub fn remove(&self, which: &str) -> Result<Snapshot, SessionError> {
+        let mut store = self.store();
+        let session = self.read().find(which)?.session.clone();
+        let account = self.accounts.get(session.slot);
+        if let Some(account) = account {
+            account.set_state(SessionState::Closed);
+        }
+        self.peers.remove(session.slot);
+        let last = self.read().by_id.get(&session.id).map(|entry| self.counters(entry));
+        let last = last.unwrap_or_default();
+        if let Err(error) = store.end(session.id, &last, "removed") {
+            if let Some(account) = account {
+                account.set_state(session.state);
+            }
+            self.serve(&session);
+            return Err(error.into());
+        }
+        let mut live = self.write();
+        live.remove(&session);
+        live.ended = counters::sum(&live.ended, &last);
+        if let Some(account) = account {
+            account.vacate();
+        }
+        live.slots.free(session.slot);
+        drop(live);
+        let session = Session { state: SessionState::Closed, ..session };
+        Ok(self.snapshot(&session, last))
+    }
+
+    /// Writes the counters that have changed since the last time to the ledger, in one
+    /// transaction. Returns how many sessions they were of.
+    ///
+    /// # Errors
+    ///
+    /// When the ledger cannot be written; the next call tries again with all of them.
+    pub fn checkpoint(&self) -> Result<usize, StoreError> {
+        let mut store = self.store();
+        let changed: Vec<_> = self
+            .read()
+            .by_id
+            .iter()
+            .map(|(id, entry)| (*id, self.counters(entry), entry.saved))
+            .filter(|(_, counters, saved)| counters != saved)
+            .map(|(id, counters, _)| (id, counters))
+            .collect();
+        if changed.is_empty() {
+            return Ok(0);
+        }
+        store.checkpoint(&changed)?;
+        let mut live = self.write();
+        for (id, counters) in &changed {
+            if let Some(entry) = live.by_id.get_mut(id) {
+                entry.saved = *counters;
+            }
+        }
+        Ok(changed.len())
+    }
+
+    /// What all sessions that ever were have used together. Never falls.
+    #[must_use]
+    pub fn totals(&self) -> Counters {
+        let live = self.read();
+        live.by_id
+            .values()
+            .map(|entry| self.counters(entry))
+            .fold(live.ended, |total, used| counters::sum(&total, &used))
+    }
+
+    /// How many sessions are live.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.read().by_id.len()
+    }
+
+    /// Whether no session is live.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many sessions there can be.
+    #[must_use]
+    pub fn max(&self) -> u32 {
+        self.max
+    }
+
+    fn serve(&self, session: &Session) {
+        if let Some((address_v4, address_v6)) = (self.address_of)(session.slot) {
+            let (slot, public_key) = (session.slot, session.public_key);
+            self.peers.add(PeerSpec { slot, public_key, address_v4, address_v6 });
+        }
+    }
+
+    /// A session's counters: those of its account, never lower than what the ledger has.
+    fn counters(&self, entry: &Entry) -> Counters {
+        let account = self.accounts.get(entry.session.slot);
+        match account.filter(|account| counters::names(account, entry.session.id)) {
+            Some(account) => counters::highest(&account.counters(), &entry.saved),
+            None => entry.saved,
+        }
+    }
+
+    fn snapshot(&self, session: &Session, counters: Counters) -> Snapshot {
+        let addresses = (self.address_of)(session.slot);
+        let (address_v4, address_v6) =
+            addresses.unwrap_or((Ipv4Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED));
+        Snapshot { session: session.clone(), address_v4, address_v6, counters }
+    }
+
+    fn store(&self) -> MutexGuard<'_, Store> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Live> {
+        self.live.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Live> {
+        self.live.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How many slots have both an account and addresses.
+fn usable_slots(accounts: u32, address_of: &AddressOf) -> u32 {
+    let (mut usable, mut beyond) = (0, accounts);
+    while usable < beyond {
+        let middle = usable + (beyond - usable) / 2;
+        match address_of(Slot(middle)) {
+            Some(_) => usable = middle + 1,
+            None => beyond = middle,
+        }
+    }
+    usable
+}
+
+/// Gives a session of the ledger its account back.
+fn take_up(account: &Account, session: &Session, saved: &Counters) {
+    if counters::names(account, session.id) {
+        counters::raise(account, saved);
+    } else {
+        account.assign(session.id.get(), saved);
+    }
+    account.set_state(session.state);
+}
+
+impl Live {
+    /// Checks what must be unique and takes a slot.
+    fn reserve(
+        &mut self,
+        name: Option<String>,
+        public_key: PublicKey,
+        max: u32,
+    ) -> Result<Session, SessionError> {
+        if let Some(id) = self.by_key.get(&public_key) {
+            return Err(SessionError::KeyTaken(*id));
+        }
+        if let Some(id) = name.as_ref().and_then(|name| self.by_name.get(name)) {
+            return Err(SessionError::NameTaken(*id));
+        }
+        let slot = self.slots.take().ok_or(SessionError::Full(max))?;
+        let (id, created) = (SessionId::random(), unix_now());
+        Ok(Session { id, slot, name, public_key, created, state: SessionState::Open })
+    }
+
+    fn insert(&mut self, entry: Entry) {
+        let session = &entry.session;
+        self.by_key.insert(session.public_key, session.id);
+        if let Some(name) = &session.name {
+            self.by_name.insert(name.clone(), session.id);
+        }
+        self.by_id.insert(session.id, entry);
+    }
+
+    fn remove(&mut self, session: &Session) {
+        self.by_id.remove(&session.id);
+        self.by_key.remove(&session.public_key);
+        if let Some(name) = &session.name {
+            self.by_name.remove(name);
+        }
+    }
+
+    fn find(&self, which: &str) -> Result<&Entry, SessionError> {
+        let key = keys::parse_public(which).ok();
+        let named = self.by_name.get(which);
+        let known = named.or_else(|| key.and_then(|key| self.by_key.get(&key)));
+        if let Some(entry) = known.and_then(|id| self.by_id.get(id)) {
+            return Ok(entry);
+        }
+        let not_found = || SessionError::NotFound(which.chars().take(name::MAX_LEN).collect());
+        let (low, high) = prefix_range(which).ok_or_else(not_found)?;
+        let mut found = self.by_id.range(SessionId(low)..=SessionId(high)).map(|(_, entry)| entry);
+        match (found.next(), found.next()) {
+            (Some(entry), None) => Ok(entry),
+            (Some(_), Some(_)) => Err(SessionError::Ambiguous(which.to_owned())),
+            (None, _) => Err(not_found()),
+        }
+    }
+}
+
+/// The identifiers that begin with these hex digits.
+fn prefix_range(digits: &str) -> Option<(u64, u64)> {
+    let sensible = (MIN_PREFIX..=16).contains(&digits.len());
+    if !sensible || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    let rest = 4 * (16 - digits.len()) as u32;
+    let low = u64::from_str_radix(digits, 16).ok()? << rest;
+    Some((low, low | ((1 << rest) - 1)))
+}
+
+#[cfg(test)]
+pub(crate) mod rig;
+#[cfg(test)]
+mod tests;

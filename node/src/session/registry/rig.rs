@@ -1,0 +1,94 @@
+//! A node's sessions for tests: a real ledger, private accounts, and a record of what the packet
+//! path was told.
+
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, atomic::Ordering::Relaxed},
+};
+
+use weir_common::{Slot, account::Counters};
+
+use super::*;
+
+/// What the packet path was told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    Add(Slot, PublicKey),
+    Remove(Slot),
+}
+
+/// Writes down every call.
+#[derive(Debug, Default)]
+pub(crate) struct Recorder(Mutex<Vec<Told>>);
+
+impl Recorder {
+    /// The calls since the last time.
+    pub(crate) fn take(&self) -> Vec<Told> {
+        std::mem::take(&mut *self.0.lock().expect("not poisoned"))
+    }
+}
+
+impl PeerControl for Recorder {
+    fn add(&self, peer: PeerSpec) {
+        self.0.lock().expect("not poisoned").push(Told::Add(peer.slot, peer.public_key));
+    }
+
+    fn remove(&self, slot: Slot) {
+        self.0.lock().expect("not poisoned").push(Told::Remove(slot));
+    }
+}
+
+pub(crate) struct Rig {
+    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) accounts: Arc<Accounts>,
+    pub(crate) peers: Arc<Recorder>,
+}
+
+pub(crate) fn node_key() -> PublicKey {
+    PrivateKey::parse("dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=").expect("a key").public()
+}
+
+pub(crate) fn addresses() -> AddressOf {
+    Box::new(|slot| {
+        let v4 = Ipv4Addr::from_bits(0x0a42_0002 + slot.0);
+        let v6 = Ipv6Addr::from_bits((0xfd00_0066 << 96) + 2 + u128::from(slot.0));
+        (slot.0 < 65_000).then_some((v4, v6))
+    })
+}
+
+impl Rig {
+    /// A node with the ledger in `folder`, and fresh accounts (as after a reboot).
+    pub(crate) fn start(folder: &Path, max: u32) -> Self {
+        Self::with_accounts(folder, Arc::new(Accounts::private(max).expect("memory")))
+    }
+
+    /// A node that finds accounts of before (as after a crash).
+    pub(crate) fn with_accounts(folder: &Path, accounts: Arc<Accounts>) -> Self {
+        Self::try_start(folder, accounts).expect("started")
+    }
+
+    pub(crate) fn try_start(folder: &Path, accounts: Arc<Accounts>) -> Result<Self, SessionError> {
+        let store = Store::open(&folder.join("ledger.db"))?;
+        let peers = Arc::new(Recorder::default());
+        let sessions =
+            Sessions::open(store, accounts.clone(), peers.clone(), addresses(), node_key())?;
+        Ok(Self { sessions: Arc::new(sessions), accounts, peers })
+    }
+
+    pub(crate) fn add(&self, name: Option<&str>) -> Snapshot {
+        let new = NewSession { name: name.map(str::to_owned), public_key: None };
+        self.sessions.add(new).expect("added").snapshot
+    }
+
+    /// Counts traffic, as a worker and the guard do.
+    pub(crate) fn traffic(&self, slot: Slot, bytes: u64) {
+        let account = self.accounts.get(slot).expect("a slot");
+        account.metered.bytes_up.fetch_add(bytes, Relaxed);
+        account.metered.packets_up.fetch_add(1, Relaxed);
+        account.seen.bytes.fetch_add(bytes, Relaxed);
+    }
+
+    pub(crate) fn counters(&self, id: SessionId) -> Counters {
+        self.sessions.get(&id.to_string()).expect("there").counters
+    }
+}

@@ -1,0 +1,324 @@
+//! The ledger on disk: every session that ever was, and what each has used.
+//!
+//! One SQLite file, `ledger.db`, that any operator can read with `sqlite3` (the view `usage` is
+//! made for that). One node writes it, which a lock file beside it makes sure of.
+
+use std::{
+    collections::HashMap,
+    fs::{self, File, OpenOptions},
+    io,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use rusqlite::{Connection, Row, params, params_from_iter};
+use rustix::fs::{FlockOperation, flock};
+use weir_common::{
+    Slot,
+    account::{Counters, SessionState},
+};
+
+use super::{Session, SessionId, counters, keys, state_name, unix_now};
+
+mod schema;
+
+/// Why the ledger could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The file system said no.
+    #[error("cannot open the ledger {path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// Another node writes it.
+    #[error(
+        "the ledger {path} is in use by another weir: stop that one, or give this one a state directory of its own"
+    )]
+    InUse {
+        /// The ledger.
+        path: PathBuf,
+    },
+    /// A later weir wrote it.
+    #[error(
+        "the ledger {path} has schema {found}, this weir knows up to {known}: run the newer weir again"
+    )]
+    Newer {
+        /// The ledger.
+        path: PathBuf,
+        /// Its schema.
+        found: i64,
+        /// Ours.
+        known: i64,
+    },
+    /// The file is damaged.
+    #[error(
+        "the ledger {path} is damaged ({what}): keep a copy of it for `sqlite3 {path} .recover`, and restore it from a backup or move it away"
+    )]
+    Damaged {
+        /// The ledger.
+        path: PathBuf,
+        /// What SQLite says.
+        what: String,
+    },
+    /// A record that contradicts itself.
+    #[error("the ledger's record of session {id:?} is damaged: {what}")]
+    Record {
+        /// The identifier as it stands there.
+        id: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// SQLite failed, for example for want of disk space.
+    #[error("the ledger: {0}")]
+    Sql(#[from] rusqlite::Error),
+}
+
+/// The ledger, opened for writing.
+#[derive(Debug)]
+pub struct Store {
+    db: Connection,
+    /// Row numbers of the live sessions: rows are found and written in the order of the file.
+    numbers: HashMap<SessionId, i64>,
+    raise: String,
+    /// Held for as long as the ledger is open.
+    _lock: File,
+}
+
+impl Store {
+    /// Opens the ledger, making it and its folder where there is none yet.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be had, is another node's, is damaged, or is of a newer weir.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let io = |source| StoreError::Io { path: path.to_owned(), source };
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            fs::DirBuilder::new().recursive(true).mode(0o750).create(folder).map_err(io)?;
+        }
+        let lock = lock(path)?;
+        // SQLite gives its side files the mode of the main one.
+        OpenOptions::new().append(true).create(true).mode(0o640).open(path).map_err(io)?;
+        let mut db = Connection::open(path).map_err(|e| damaged(path, e))?;
+        db.execute_batch(
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
+             PRAGMA busy_timeout = 2000;",
+        )
+        .map_err(|e| damaged(path, e))?;
+        let verdict: String = db
+            .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+            .map_err(|e| damaged(path, e))?;
+        if verdict != "ok" {
+            return Err(StoreError::Damaged { path: path.to_owned(), what: verdict });
+        }
+        schema::migrate(&mut db, path)?;
+        let raise = counters::NAMES
+            .iter()
+            .enumerate()
+            .map(|(i, name)| format!("{name} = max({name}, ?{})", i + 3));
+        let raise = raise.collect::<Vec<_>>().join(", ");
+        let raise = format!("UPDATE counters SET updated = ?2, {raise} WHERE session = ?1");
+        let numbers = HashMap::new();
+        Ok(Self { db, numbers, raise, _lock: lock })
+    }
+
+    /// The live sessions, the oldest first, with what they have used.
+    ///
+    /// # Errors
+    ///
+    /// When the ledger cannot be read, or a record contradicts itself.
+    pub fn live(&mut self) -> Result<Vec<(Session, Counters)>, StoreError> {
+        let columns = counters::NAMES.join(", ");
+        let sql = format!(
+            "SELECT number, id, slot, name, public_key, created, state, {columns}
+             FROM sessions JOIN counters ON session = number
+             WHERE ended IS NULL ORDER BY number"
+        );
+        let mut statement = self.db.prepare(&sql)?;
+        let mut rows = statement.query([])?;
+        let mut live = Vec::new();
+        while let Some(row) = rows.next()? {
+            let session = read_session(row)?;
+            self.numbers.insert(session.id, row.get(0)?);
+            live.push((session, read_counters(row, 7)?));
+        }
+        Ok(live)
+    }
+
+    /// The slots that only ended sessions had, the longest free first.
+    ///
+    /// # Errors
+    ///
+    /// When the ledger cannot be read.
+    pub fn freed_slots(&self) -> Result<Vec<Slot>, StoreError> {
+        let mut statement = self.db.prepare(
+            "SELECT slot FROM sessions GROUP BY slot
+             HAVING count(*) = count(ended) ORDER BY max(ended), max(number)",
+        )?;
+        let slots = statement.query_map([], |row| Ok(Slot(row.get(0)?)))?;
+        Ok(slots.collect::<Result<_, _>>()?)
+    }
+
+    /// What all ended sessions have used together.
+    ///
+    /// # Errors
+    ///
+    /// When the ledger cannot be read.
+    pub fn ended(&self) -> Result<Counters, StoreError> {
+        let sql = format!("SELECT {} FROM ended_totals", counters::NAMES.join(", "));
+        Ok(self.db.query_row(&sql, [], |row| read_counters(row, 0))?)
+    }
+
+    /// Writes down a new session, with counters of zero.
+    ///
+    /// # Errors
+    ///
+    /// When the ledger cannot be written; nothing has changed then.
+    pub fn insert(&mut self, session: &Session) -> Result<(), StoreError> {
+        let change = self.db.transaction()?;
+        change.execute(
+            "INSERT INTO sessions (id, slot, name, public_key, created, state)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            params![
+                session.id.to_string(),
+                session.slot.0,
+                session.name,
+                keys::print_public(&session.public_key),
+                to_sql(session.created),
+                state_name(session.state),
+            ],
+        )?;
+        let number = change.last_insert_rowid();
+        change.execute(
+            "INSERT INTO counters (session, updated) VALUES (?1, ?2)",
+            params![number, to_sql(session.created)],
+        )?;
+        change.commit()?;
+        self.numbers.insert(session.id, number);
+        Ok(())
+    }
+
+    /// Raises the counters of live sessions to the given ones, all or none. Counters never fall:
+    /// of each the higher stays. Sessions that are not live are left alone.
+    ///
+    /// # Errors
+    ///
+    /// When the ledger cannot be written; nothing has changed then.
+    pub fn checkpoint(&mut self, changed: &[(SessionId, Counters)]) -> Result<(), StoreError> {
+        let mut rows: Vec<_> = changed
+            .iter()
+            .filter_map(|(id, counters)| Some((*self.numbers.get(id)?, counters)))
+            .collect();
+        rows.sort_unstable_by_key(|(number, _)| *number);
+        let now = unix_now();
+        let change = self.db.transaction()?;
+        let mut raise = change.prepare_cached(&self.raise)?;
+        for (number, counters) in rows {
+            raise.execute(params_from_iter(raise_values(number, now, counters)))?;
+        }
+        drop(raise);
+        change.commit()?;
+        Ok(())
+    }
+
+    /// Ends a session with its final counters. Its record stays.
+    ///
+    /// # Errors
+    ///
+    /// When the ledger cannot be written; nothing has changed then.
+    pub fn end(&mut self, id: SessionId, last: &Counters, reason: &str) -> Result<(), StoreError> {
+        let Some(number) = self.numbers.get(&id).copied() else {
+            return Ok(());
+        };
+        let now = unix_now();
+        let names = counters::NAMES.join(", ");
+        let change = self.db.transaction()?;
+        change.execute(&self.raise, params_from_iter(raise_values(number, now, last)))?;
+        change.execute(
+            "UPDATE sessions SET ended = max(created, ?2), end_reason = ?3, state = 'closed'
+             WHERE number = ?1",
+            params![number, to_sql(now), reason],
+        )?;
+        let final_sql = format!("SELECT {names} FROM counters WHERE session = ?1");
+        let last = change.query_row(&final_sql, [number], |row| read_counters(row, 0))?;
+        let total_sql = format!("SELECT {names} FROM ended_totals");
+        let total = change.query_row(&total_sql, [], |row| read_counters(row, 0))?;
+        let places = (1..=counters::COUNT).map(|i| format!("?{i}")).collect::<Vec<_>>().join(", ");
+        let total = counters::to_array(&counters::sum(&total, &last)).map(to_sql);
+        change.execute(
+            &format!("UPDATE ended_totals SET ({names}) = ({places})"),
+            params_from_iter(total),
+        )?;
+        change.commit()?;
+        self.numbers.remove(&id);
+        Ok(())
+    }
+}
+
+fn raise_values(number: i64, now: u64, last: &Counters) -> impl Iterator<Item = i64> {
+    [number, to_sql(now)].into_iter().chain(counters::to_array(last).map(to_sql))
+}
+
+/// SQLite's integers have a sign; eight exabytes are a safe place to stop at.
+fn to_sql(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn lock(path: &Path) -> Result<File, StoreError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let io = |source| StoreError::Io { path: path.to_owned(), source };
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(name)
+        .map_err(io)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::InUse { path: path.to_owned() }),
+        Err(error) => Err(io(error.into())),
+    }
+}
+
+fn damaged(path: &Path, error: rusqlite::Error) -> StoreError {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    match error.sqlite_error_code() {
+        Some(DatabaseCorrupt | NotADatabase) => {
+            StoreError::Damaged { path: path.to_owned(), what: error.to_string() }
+        }
+        _ => StoreError::Sql(error),
+    }
+}
+
+fn read_session(row: &Row<'_>) -> Result<Session, StoreError> {
+    let id: String = row.get(1)?;
+    let wrong = |what: String| StoreError::Record { id: id.clone(), what };
+    let key: String = row.get(4)?;
+    let state: String = row.get(6)?;
+    Ok(Session {
+        id: id.parse().map_err(|e: super::NotAnId| wrong(e.to_string()))?,
+        slot: Slot(row.get(2)?),
+        name: row.get(3)?,
+        public_key: keys::parse_public(&key).map_err(|e| wrong(e.to_string()))?,
+        created: row.get::<_, i64>(5)?.unsigned_abs(),
+        state: [SessionState::Open, SessionState::Paused, SessionState::Closed]
+            .into_iter()
+            .find(|known| state_name(*known) == state)
+            .ok_or_else(|| wrong(format!("its state is {state:?}")))?,
+    })
+}
+
+fn read_counters(row: &Row<'_>, first: usize) -> rusqlite::Result<Counters> {
+    let mut array = [0; counters::COUNT];
+    for (i, counter) in array.iter_mut().enumerate() {
+        *counter = u64::try_from(row.get::<_, i64>(first + i)?).unwrap_or(0);
+    }
+    Ok(counters::from_array(array))
+}
+
+#[cfg(test)]
+mod tests;

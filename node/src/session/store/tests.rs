@@ -1,0 +1,127 @@
+use super::*;
+use crate::session::keys::PrivateKey;
+
+fn session(slot: u32) -> Session {
+    Session {
+        id: SessionId::random(),
+        slot: Slot(slot),
+        name: Some(format!("consumer {slot}")),
+        public_key: PrivateKey::random().public(),
+        created: 1_700_000_000,
+        state: SessionState::Open,
+    }
+}
+
+fn used(bytes: u64) -> Counters {
+    counters::from_array([bytes; counters::COUNT])
+}
+
+#[test]
+fn sessions_and_counters_read_back_after_reopening() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("state/ledger.db");
+    let (one, two) = (session(0), session(7));
+    let mut store = Store::open(&path).expect("opened");
+    store.insert(&one).expect("inserted");
+    store.insert(&two).expect("inserted");
+    store.checkpoint(&[(two.id, used(9))]).expect("written");
+    drop(store);
+    let mut store = Store::open(&path).expect("opened again");
+    assert_eq!(store.live().expect("read"), [(one, used(0)), (two, used(9))]);
+}
+
+#[test]
+fn counters_never_fall_and_stop_at_the_largest_number() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut store = Store::open(&folder.path().join("ledger.db")).expect("opened");
+    let one = session(0);
+    store.insert(&one).expect("inserted");
+    let mixed = Counters { bytes_up: 5, ..used(100) };
+    store.checkpoint(&[(one.id, used(50))]).expect("written");
+    store.checkpoint(&[(one.id, mixed)]).expect("written");
+    let read = store.live().expect("read")[0].1;
+    assert_eq!(read, Counters { bytes_up: 50, ..used(100) });
+    for _ in 0..2 {
+        store.checkpoint(&[(one.id, used(u64::MAX))]).expect("written");
+    }
+    assert_eq!(store.live().expect("read")[0].1, used(i64::MAX as u64));
+    store.end(one.id, &used(u64::MAX), "removed").expect("ended");
+    let two = session(1);
+    store.insert(&two).expect("inserted");
+    store.end(two.id, &used(u64::MAX), "removed").expect("ended");
+    assert_eq!(store.ended().expect("read"), used(i64::MAX as u64));
+}
+
+#[test]
+fn an_ended_session_leaves_its_record_and_frees_its_slot_and_key() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("ledger.db");
+    let mut store = Store::open(&path).expect("opened");
+    let one = session(3);
+    store.insert(&one).expect("inserted");
+    store.end(one.id, &used(8), "removed").expect("ended");
+    assert_eq!(store.live().expect("read"), []);
+    assert_eq!(store.ended().expect("read"), used(8));
+    assert_eq!(store.freed_slots().expect("read"), [Slot(3)]);
+    let again = Session { id: SessionId::random(), ..one.clone() };
+    store.insert(&again).expect("the slot, the key and the name are free again");
+    assert_eq!(store.freed_slots().expect("read"), []);
+    let kept: (String, i64) = store
+        .db
+        .query_row("SELECT id, bytes_up FROM usage WHERE end_reason = 'removed'", [], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .expect("the record is kept");
+    assert_eq!(kept, (one.id.to_string(), 8));
+}
+
+#[test]
+fn a_ledger_has_one_writer() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("ledger.db");
+    let first = Store::open(&path).expect("opened");
+    assert!(matches!(Store::open(&path), Err(StoreError::InUse { .. })));
+    drop(first);
+    Store::open(&path).expect("free again");
+}
+
+#[test]
+fn damaged_and_newer_ledgers_are_refused_with_what_to_do() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("ledger.db");
+    fs::write(&path, vec![0x5a; 8192]).expect("written");
+    let error = Store::open(&path).expect_err("refused");
+    assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+    fs::remove_file(&path).expect("removed");
+    let store = Store::open(&path).expect("opened");
+    store.db.pragma_update(None, "user_version", 999).expect("set");
+    drop(store);
+    let error = Store::open(&path).expect_err("refused");
+    assert!(matches!(error, StoreError::Newer { found: 999, .. }), "{error}");
+}
+
+#[test]
+fn a_flipped_page_is_found_at_the_start() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("ledger.db");
+    let mut store = Store::open(&path).expect("opened");
+    for slot in 0..200 {
+        store.insert(&session(slot)).expect("inserted");
+    }
+    drop(store);
+    let mut bytes = fs::read(&path).expect("read");
+    let middle = bytes.len() / 2 / 4096 * 4096;
+    bytes[middle..middle + 64].fill(0xff);
+    fs::write(&path, bytes).expect("written");
+    let error = Store::open(&path).expect_err("refused");
+    assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+}
+
+impl Store {
+    /// Does many things without waiting for the disk after each.
+    pub(crate) fn in_one_go(&mut self, work: impl FnOnce(&mut Self)) {
+        self.db.execute_batch("PRAGMA synchronous = OFF").expect("set");
+        work(self);
+        self.db.execute_batch("PRAGMA synchronous = FULL").expect("set");
+    }
+}
