@@ -1,9 +1,6 @@
 //! The control plane, from the first request to the signal that ends it.
 
-use std::{
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use tokio::{
