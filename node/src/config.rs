@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 pub mod check;
 pub mod kinds;
 pub mod mistake;
-mod rules;
+pub(crate) mod rules;
 #[macro_use]
 mod section;
 pub mod sections;

@@ -1,0 +1,50 @@
+//! Sets up the TUN device's link: MTU, queue length, addresses, up.
+
+use std::net::IpAddr;
+
+use futures_util::TryStreamExt as _;
+use ipnet::IpNet;
+use rtnetlink::LinkUnspec;
+
+use super::netlink::{self, NetlinkError};
+
+/// Packets that may wait for each queue's reader. The kernel's default of 500 is less than what a
+/// fast sender has under way.
+const QUEUE_LENGTH: u32 = 4096;
+
+/// Gives an interface its MTU and addresses and sets it up. The routes to the addresses' networks
+/// come with them, and all goes with the interface.
+pub(super) fn configure(index: u32, mtu: u32, addresses: &[IpNet]) -> Result<(), NetlinkError> {
+    netlink::run(async |handle| {
+        let message = LinkUnspec::new_with_index(index).mtu(mtu).txqueuelen(QUEUE_LENGTH).build();
+        handle.link().set(message).execute().await?;
+        for network in addresses {
+            let (address, prefix): (IpAddr, u8) = (network.addr(), network.prefix_len());
+            handle.address().add(index, address, prefix).execute().await?;
+        }
+        handle.link().set(LinkUnspec::new_with_index(index).up().build()).execute().await
+    })
+}
+
+/// The number of an interface; `None` when there is none of that name.
+pub(super) fn find(name: &str) -> Result<Option<u32>, NetlinkError> {
+    let found = netlink::run(async |handle| {
+        handle.link().get().match_name(name.to_owned()).execute().try_next().await
+    });
+    match found {
+        Ok(link) => Ok(link.map(|link| link.header.index)),
+        Err(error) if error.is_no_device() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes an interface; it need not be there.
+pub(super) fn remove(name: &str) -> Result<(), NetlinkError> {
+    let Some(index) = find(name)? else {
+        return Ok(());
+    };
+    match netlink::run(async |handle| handle.link().del(index).execute().await) {
+        Err(error) if error.is_no_device() => Ok(()),
+        result => result,
+    }
+}

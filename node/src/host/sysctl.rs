@@ -1,0 +1,203 @@
+//! Kernel parameters below /proc/sys/net, of the network namespace of this thread.
+//!
+//! Forwarding is turned on for the interfaces that need it, and not for the whole machine where
+//! the kernel allows that: a machine that was no router does not become one between its other
+//! networks, and what else hangs on the machine-wide switches stays as it is.
+
+use std::{fs, io, path::PathBuf};
+
+use super::changes::{Change, Changes};
+
+/// A parameter by its path below /proc/sys, such as `net/ipv4/ip_forward`.
+pub(super) fn read(parameter: &str) -> io::Result<String> {
+    Ok(fs::read_to_string(path(parameter))?.trim().to_owned())
+}
+
+/// Sets a parameter.
+pub(super) fn write(parameter: &str, value: &str) -> io::Result<()> {
+    fs::write(path(parameter), value)
+}
+
+fn path(parameter: &str) -> PathBuf {
+    PathBuf::from("/proc/sys").join(parameter)
+}
+
+/// Whether this machine speaks IPv6 at all.
+pub(super) fn has_ipv6() -> bool {
+    path("net/ipv6/conf/all").exists()
+}
+
+/// What is set on the TUN device alone. It goes with the device, so nothing is recorded.
+pub(super) fn prepare_tun(interface: &str) -> io::Result<()> {
+    // A second line of defence behind the worker's check of each source.
+    write(&format!("net/ipv4/conf/{interface}/rp_filter"), "1")?;
+    write(&format!("net/ipv4/conf/{interface}/send_redirects"), "0")?;
+    write(&format!("net/ipv4/conf/{interface}/forwarding"), "1")?;
+    if has_ipv6() {
+        let set = |key: &str, value| write(&format!("net/ipv6/conf/{interface}/{key}"), value);
+        set("disable_ipv6", "0")?;
+        // No link-local address: consumers have no use for one, and would be sent its reports.
+        set("addr_gen_mode", "1")?;
+        set("accept_ra", "0")?;
+        if has_forwarding_by_interface(interface) {
+            set("force_forwarding", "1")?;
+        }
+    }
+    Ok(())
+}
+
+/// Lets packets from the uplink reach the TUN device, and back.
+pub(super) fn forward(changes: &mut Changes, uplink: &str) -> io::Result<()> {
+    let parameter = format!("net/ipv4/conf/{uplink}/forwarding");
+    if read(EVERYWHERE_V4)? == "1" && read(&parameter)? == "0" {
+        // Somebody has excepted the uplink, which must come back in any case.
+        changes.record(Change::Sysctl {
+            parameter: parameter.clone(),
+            old: "0".into(),
+            set: None,
+        })?;
+    }
+    set(changes, &parameter, "1")?;
+    if !has_ipv6() {
+        return Ok(());
+    }
+    if has_forwarding_by_interface(uplink) {
+        set(changes, &format!("net/ipv6/conf/{uplink}/force_forwarding"), "1")
+    } else {
+        forward_everywhere_v6(changes)
+    }
+}
+
+/// Sets IPv4 forwarding of every interface, at the moment when it is written.
+const EVERYWHERE_V4: &str = "net/ipv4/ip_forward";
+
+/// Whether `parameter` is an interface's IPv4 forwarding, and somebody has turned it on for the
+/// whole machine since weir did for the interface, as Docker does when it starts.
+pub(super) fn is_forwarding_everywhere_since(parameter: &str) -> bool {
+    let of_interface =
+        parameter.starts_with("net/ipv4/conf/") && parameter.ends_with("/forwarding");
+    of_interface && read(EVERYWHERE_V4).is_ok_and(|value| value == "1")
+}
+
+/// Since Linux 6.17.
+fn has_forwarding_by_interface(interface: &str) -> bool {
+    path(&format!("net/ipv6/conf/{interface}/force_forwarding")).exists()
+}
+
+/// The only way before Linux 6.17. It makes every interface a router's, which takes its routes
+/// and addresses by router advertisements no more unless `accept_ra` is 2.
+pub(super) fn forward_everywhere_v6(changes: &mut Changes) -> io::Result<()> {
+    const ALL: &str = "net/ipv6/conf/all/forwarding";
+    if read(ALL)? == "1" && !changes.has_sysctl(ALL) {
+        return Ok(());
+    }
+    let mut interfaces = Vec::new();
+    for entry in fs::read_dir(path("net/ipv6/conf"))? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if name != "all" && name != "default" {
+            interfaces.push(name);
+        }
+    }
+    for name in &interfaces {
+        let accept_ra = format!("net/ipv6/conf/{name}/accept_ra");
+        // An interface may vanish meanwhile.
+        if read(&accept_ra).is_ok_and(|value| value == "1") {
+            set(changes, &accept_ra, "2")?;
+        }
+    }
+    let left = changes.has_sysctl(ALL);
+    for name in interfaces.iter().map(String::as_str).chain(["default"]) {
+        // The machine-wide switch sets all of them, also when it is turned off again.
+        let forwarding = format!("net/ipv6/conf/{name}/forwarding");
+        // After a killed run it has: then only that run knew which were on before.
+        let was_on = if left {
+            changes.has_sysctl(&forwarding)
+        } else {
+            read(&forwarding).is_ok_and(|value| value == "1")
+        };
+        if was_on {
+            changes.record(Change::Sysctl { parameter: forwarding, old: "1".into(), set: None })?;
+        }
+    }
+    set(changes, ALL, "1")
+}
+
+/// Records a parameter's value and sets it.
+fn set(changes: &mut Changes, parameter: &str, value: &str) -> io::Result<()> {
+    let explain = |error: io::Error| {
+        io::Error::new(
+            error.kind(),
+            format!("cannot set /proc/sys/{parameter} to {value}: {error}"),
+        )
+    };
+    let old = read(parameter).map_err(explain)?;
+    if old == value && !changes.has_sysctl(parameter) {
+        return Ok(());
+    }
+    changes.record(Change::Sysctl { parameter: parameter.into(), old, set: Some(value.into()) })?;
+    write(parameter, value).map_err(explain)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, os::fd::AsFd as _, process::Command, thread};
+
+    use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+    use super::*;
+
+    fn ip(arguments: &str) {
+        let status = Command::new("ip").args(arguments.split(' ')).status();
+        assert!(status.expect("ip runs").success(), "failed, which needs root: ip {arguments}");
+    }
+
+    /// A thread in a new namespace with two interfaces, `a` and `b`.
+    fn in_a_namespace(name: &str, work: impl FnOnce() + Send) {
+        ip(&format!("netns add {name}"));
+        ip(&format!("-n {name} link add va type veth peer name vb"));
+        let result = thread::scope(|scope| {
+            let enter_and_work = || {
+                let namespace = fs::File::open(format!("/run/netns/{name}")).expect("it is there");
+                move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
+                    .expect("entered");
+                work();
+            };
+            scope.spawn(enter_and_work).join()
+        });
+        ip(&format!("netns del {name}"));
+        if let Err(panic) = result {
+            std::panic::resume_unwind(panic);
+        }
+    }
+
+    fn router_parameters() -> BTreeMap<String, String> {
+        let names = ["all", "default", "lo", "va", "vb"];
+        let keys = ["forwarding", "accept_ra"];
+        let all =
+            names.iter().flat_map(|name| keys.map(|key| format!("net/ipv6/conf/{name}/{key}")));
+        all.map(|parameter| (parameter.clone(), read(&parameter).expect("read"))).collect()
+    }
+
+    #[test]
+    fn machine_wide_forwarding_keeps_router_advertisements_and_is_undone_exactly() {
+        let name = format!("whostsysctl{}", std::process::id());
+        let directory = tempfile::tempdir().expect("a directory");
+        in_a_namespace(&name, || {
+            write("net/ipv6/conf/vb/forwarding", "1").expect("written");
+            write("net/ipv6/conf/vb/accept_ra", "0").expect("written");
+            let before = router_parameters();
+            for _ in 0..2 {
+                // The first run is killed, as far as its list of changes can tell.
+                let mut changes = Changes::open(directory.path()).expect("opened");
+                forward_everywhere_v6(&mut changes).expect("forwarding");
+                assert_eq!(read("net/ipv6/conf/va/accept_ra").expect("read"), "2");
+                assert_eq!(read("net/ipv6/conf/vb/accept_ra").expect("read"), "0");
+                assert_eq!(read("net/ipv6/conf/all/forwarding").expect("read"), "1");
+            }
+            let mut changes = Changes::open(directory.path()).expect("opened");
+            assert!(changes.has_left());
+            changes.undo_all(false).expect("undone");
+            assert_eq!(router_parameters(), before);
+        });
+    }
+}
