@@ -1,6 +1,6 @@
 //! The `weir` command.
 
-use std::{path::Path, process::ExitCode};
+use std::process::ExitCode;
 
 use weir::{
     cli::{self, Edges},
