@@ -180,9 +180,7 @@ fn the_guard_of_a_killed_node_is_removed_from_an_interface_that_is_no_uplink_any
 fn each_policy_gives_its_modes_or_says_why_not() {
     let rig = Rig::new();
     let veth = rig.veth("up0");
-    ip("link add dum0 type dummy");
-    ip("link set dum0 up");
-    let dummy = index_of("dum0");
+    let loopback = index_of("lo");
     let mut guard = rig.load(8);
     let mut attach = |ifindex, policy| guard.attach(ifindex, policy);
 
@@ -190,10 +188,10 @@ fn each_policy_gives_its_modes_or_says_why_not() {
     assert_eq!(xdp_on("up0").map(|(mode, _)| mode), Some("generic"));
     assert_eq!(attach(veth, XdpPolicy::Native).expect("native"), XdpMode::Native);
     assert_eq!(xdp_on("up0").map(|(mode, _)| mode), Some("native"));
-    // A dummy has no native XDP.
-    assert_eq!(attach(dummy, XdpPolicy::Auto).expect("generic"), XdpMode::Generic);
+    // The loopback has no native XDP.
+    assert_eq!(attach(loopback, XdpPolicy::Auto).expect("generic"), XdpMode::Generic);
     assert_eq!(xdp_on("up0"), None);
-    let error = attach(dummy, XdpPolicy::Native).expect_err("no native XDP").to_string();
+    let error = attach(loopback, XdpPolicy::Native).expect_err("no native XDP").to_string();
     assert!(error.contains("native") && error.contains("driver"), "{error}");
     let error = attach(9999, XdpPolicy::Required).expect_err("no interface").to_string();
     assert!(error.contains("9999") && error.contains("gone"), "{error}");
@@ -238,7 +236,7 @@ fn datagrams_reach_the_socket_of_their_sessions_worker_and_are_counted_on_the_wa
     let error = guard.steer_udp(&fds(&v4[1..]), &[]).expect_err("one socket is missing");
     assert!(error.to_string().contains("3 UDP sockets"), "{error}");
     guard.steer_udp(&fds(v4), &fds(v6)).expect("steered");
-    assert_eq!(guard.attach(1, XdpPolicy::Generic).expect("on lo"), XdpMode::Generic);
+    assert_eq!(guard.attach(index_of("lo"), XdpPolicy::Generic).expect("on lo"), XdpMode::Generic);
 
     let permutation = config(64).permutation;
     let index = |slot| permutation.index_of(Slot(slot)).get() << 8 | 3;

@@ -2,6 +2,7 @@
 
 mod attach;
 mod counts;
+mod detach;
 mod error;
 mod pins;
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Guard, GuardConfig, GuardError,
-    pins::{LinkPin, remove},
+    pins::{LinkPin, remove_link},
     program,
 };
 
@@ -81,7 +81,7 @@ impl Guard {
         left.retain(|link| link.here && modes.contains(&link.mode));
         for link in self.pins.links(ifindex)? {
             if !left.contains(&link) {
-                remove(&link.path)?;
+                remove_link(&link.path)?;
             }
         }
         for link in left {
@@ -115,7 +115,7 @@ impl Guard {
             }
             Err(error) => {
                 tracing::info!(%error, "the XDP link of an earlier run is of no use");
-                remove(&pin.path)?;
+                remove_link(&pin.path)?;
                 Ok(false)
             }
         }

@@ -12,7 +12,7 @@ use aya::{
 };
 use weir_common::{Account, Slot, guard::name};
 
-use super::{GuardError, XdpMode};
+use super::{GuardError, XdpMode, detach::detach};
 use crate::kernel::accounts::Accounts;
 
 const ACCOUNTS: &str = "accounts";
@@ -131,7 +131,7 @@ impl Pins {
         for entry in fs::read_dir(&self.directory).map_err(fail)? {
             let path = entry.map_err(fail)?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            if !name.starts_with("xdp-") {
+            if !name.starts_with(LINK) {
                 continue;
             }
             let mode = if name.contains("-native-") { XdpMode::Native } else { XdpMode::Generic };
@@ -146,7 +146,9 @@ impl Pins {
         let fail = |error: io::Error| GuardError::pin(self.directory.clone(), error);
         let mut result = Ok(());
         for entry in fs::read_dir(&self.directory).map_err(fail)? {
-            let removed = remove(&entry.map_err(fail)?.path());
+            let entry = entry.map_err(fail)?;
+            let is_link = entry.file_name().to_string_lossy().starts_with(LINK);
+            let removed = if is_link { remove_link(&entry.path()) } else { remove(&entry.path()) };
             result = result.and(removed);
         }
         result?;
@@ -162,6 +164,15 @@ pub(super) fn remove(path: &Path) -> Result<(), GuardError> {
         }
         _ => Ok(()),
     }
+}
+
+/// Takes the guard off the interface that a pinned link holds, and removes the pin.
+pub(super) fn remove_link(path: &Path) -> Result<(), GuardError> {
+    if let Err(error) = detach(path) {
+        // The interface is gone, as a rule. Without its pin the link ends in any case.
+        tracing::debug!(%error, "the pinned XDP link holds nothing");
+    }
+    remove(path)
 }
 
 fn is_in_use(account: &Account) -> bool {
