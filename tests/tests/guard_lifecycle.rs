@@ -177,6 +177,17 @@ fn the_guard_of_a_killed_node_is_removed_from_an_interface_that_is_no_uplink_any
 }
 
 #[test]
+fn a_large_mtu_is_no_obstacle_to_native_xdp() {
+    let rig = Rig::new();
+    let ifindex = rig.veth("up0");
+    ip("link set up0 mtu 9000");
+    ip("link set up0p mtu 9000");
+    let mut guard = rig.load(8);
+    assert_eq!(guard.attach(ifindex, XdpPolicy::Native).expect("attaches"), XdpMode::Native);
+    guard.detach_and_unpin().expect("a clean stop");
+}
+
+#[test]
 fn each_policy_gives_its_modes_or_says_why_not() {
     let rig = Rig::new();
     let veth = rig.veth("up0");

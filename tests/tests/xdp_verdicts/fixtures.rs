@@ -105,7 +105,7 @@ fn headers(v6: bool, index: u32, all: &mut Vec<Fixture>) {
     add("UDP length zero", FrameSpec { udp_len_error: -104, ..good.clone() }, HEADER);
     add("a surplus area after UDP", FrameSpec { udp_len_error: -8, ..good.clone() }, PASS_DATA);
     add("UDP length of no data", FrameSpec { udp_len_error: -96, ..good.clone() }, TYPE);
-    let padded = FrameSpec { ip_len_error: 18, padding: 18, ..good.clone() };
+    let padded = FrameSpec { ip_len_error: 18, padding: 18, ..good };
     add("IP length into the padding", padded, PASS_DATA);
     let jumbo = spec(v6, &message(4, 8900, index));
     add("jumbo", jumbo, PASS_DATA);
