@@ -67,7 +67,7 @@ fn difference(root: &Path, built: &Built, committed: &[u8]) -> Result<String> {
         let path = directory.join(name);
         fs::write(&path, object).context("write an object to compare")?;
         // Every instruction with its relocations, the maps' definitions, and all symbols.
-        let output = Command::new("/usr/lib/llvm-22/bin/llvm-objdump")
+        let output = Command::new(objdump())
             .args(["--disassemble", "--reloc", "--syms", "--full-contents", "--no-show-raw-insn"])
             .args(["--section=maps", "--section=license", "--section=.rodata"])
             .args(["xdp", "xdp.frags", "sk_reuseport", "socket"].map(|s| format!("--section={s}")))
@@ -90,4 +90,9 @@ fn difference(root: &Path, built: &Built, committed: &[u8]) -> Result<String> {
     let gone = lines("-", &mut in_old.difference(&in_new));
     let come = lines("+", &mut in_new.difference(&in_old));
     Ok(format!("\nThe first instructions or symbols that differ:{gone}{come}"))
+}
+
+fn objdump() -> &'static str {
+    let debian = "/usr/lib/llvm-22/bin/llvm-objdump";
+    if Path::new(debian).exists() { debian } else { "llvm-objdump" }
 }
