@@ -135,9 +135,8 @@ impl Consumer {
 #[must_use]
 pub fn tcp(from: Ipv4Addr, to: Ipv4Addr, port: u16, sequence: u32, len: usize) -> Vec<u8> {
     let mut packet = vec![0x5a; len];
-    packet[..20].copy_from_slice(&[
-        0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, 6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-    ]);
+    packet[..20]
+        .copy_from_slice(&[0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, 6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
     packet[2..4].copy_from_slice(&(len as u16).to_be_bytes());
     packet[12..16].copy_from_slice(&from.octets());
     packet[16..20].copy_from_slice(&to.octets());
@@ -170,4 +169,3 @@ pub fn super_frame(to: Ipv4Addr, port: u16, packets: usize, len: usize) -> (Vec<
     bytes.resize(len + FRAME_SLACK, 0);
     (bytes, len)
 }
-

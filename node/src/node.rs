@@ -32,12 +32,7 @@ use crate::{
         uring,
     },
     host::{Host, HostPlan, tun, tun::Tun, uplink::Uplink},
-    session::{
-        keys,
-        registry::Sessions,
-        store::Store,
-        wg_quick::Offer,
-    },
+    session::{keys, registry::Sessions, store::Store, wg_quick::Offer},
 };
 
 /// The name of the sessions' database within the state directory.

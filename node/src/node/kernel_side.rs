@@ -64,13 +64,14 @@ impl KernelSide {
             super_packets: 0,
             reserved: 0,
         };
-        let loaded = Bpffs::find_or_mount(&node.runtime_dir).context("no bpffs").and_then(|bpffs| {
-            // Named after the runtime directory, of which each node has its own.
-            let name = node.runtime_dir.to_string_lossy().replace(['/', '.'], "-");
-            let pins = bpffs.path().join(format!("weir{name}"));
-            let options = GuardOptions { pins, config: guard_config, linear: false };
-            Ok((Guard::load(&options)?, bpffs))
-        });
+        let loaded =
+            Bpffs::find_or_mount(&node.runtime_dir).context("no bpffs").and_then(|bpffs| {
+                // Named after the runtime directory, of which each node has its own.
+                let name = node.runtime_dir.to_string_lossy().replace(['/', '.'], "-");
+                let pins = bpffs.path().join(format!("weir{name}"));
+                let options = GuardOptions { pins, config: guard_config, linear: false };
+                Ok((Guard::load(&options)?, bpffs))
+            });
         let runtime_dir = node.runtime_dir.clone();
         match loaded {
             Ok((guard, bpffs)) => Ok(Self {
@@ -85,7 +86,13 @@ impl KernelSide {
                 let accounts = accounts_file::open(&runtime_dir, node.max_sessions)
                     .context("cannot keep accounts")?;
                 let without = Some(format!("{error:#}"));
-                Ok(Self { accounts: Arc::new(accounts), guard: None, bpffs: None, runtime_dir, without })
+                Ok(Self {
+                    accounts: Arc::new(accounts),
+                    guard: None,
+                    bpffs: None,
+                    runtime_dir,
+                    without,
+                })
             }
         }
     }
