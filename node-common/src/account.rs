@@ -185,6 +185,20 @@ impl Account {
         self.control.session.store(id, Relaxed);
     }
 
+    /// Takes over all that `other` says. The caller makes sure that nobody writes to either
+    /// meanwhile, or that it does not matter.
+    pub fn copy_from(&self, other: &Self) {
+        let copy = |to: &AtomicU64, from: &AtomicU64| to.store(from.load(Relaxed), Relaxed);
+        self.assign(other.control.session.load(Relaxed), &other.counters());
+        copy(&self.seen.handshakes, &other.seen.handshakes);
+        for (to, from) in self.whereabouts.address.iter().zip(&other.whereabouts.address) {
+            copy(to, from);
+        }
+        self.whereabouts.port.store(other.whereabouts.port.load(Relaxed), Relaxed);
+        self.whereabouts.scope.store(other.whereabouts.scope.load(Relaxed), Relaxed);
+        self.control.state.store(other.control.state.load(Relaxed), Relaxed);
+    }
+
     /// Takes the record back from its session: everything is zero afterwards.
     pub fn vacate(&self) {
         self.assign(0, &Counters::default());

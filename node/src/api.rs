@@ -13,11 +13,10 @@
 //! `{which}` is an identifier, four or more of its first digits, a name, or a public key
 //! (percent-encoded). Every error is `{"error": {"code", "message"}}`; see [`error`].
 
-use std::{future::Future, io, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     Router, extract::State, http::header::CONTENT_TYPE, response::IntoResponse, routing::get,
-    serve::Listener,
 };
 use prometheus_client::registry::Registry;
 
@@ -28,11 +27,14 @@ use crate::{
 };
 
 pub mod error;
+mod listeners;
+mod patience;
 mod sessions;
 pub mod socket;
 pub mod view;
 
 use error::ApiError;
+pub use listeners::{ListenError, Listeners};
 
 /// What the requests are answered from. Cheap to clone.
 #[derive(Clone)]
@@ -86,23 +88,6 @@ fn finish(router: Router<Api>, api: &Api) -> Router {
         .fallback(async || ApiError::no_such_route())
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
         .with_state(api.clone())
-}
-
-/// Answers requests until `stop` is done, and lets those under way finish.
-///
-/// # Errors
-///
-/// When the listener fails for good.
-pub async fn serve<L>(
-    listener: L,
-    router: Router,
-    stop: impl Future<Output = ()> + Send + 'static,
-) -> io::Result<()>
-where
-    L: Listener,
-    L::Addr: std::fmt::Debug,
-{
-    axum::serve(listener, router).with_graceful_shutdown(stop).await
 }
 
 async fn health() -> impl IntoResponse {

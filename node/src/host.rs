@@ -43,6 +43,9 @@ pub struct HostPlan {
     pub queues: usize,
     /// The exit policy.
     pub policy: Policy,
+    /// What is pinned in bpffs, directories before what is in them. Others make it after
+    /// [`Host::prepare`]; a clean stop removes it, and a run that fails leaves it to the next one.
+    pub pins: Vec<PathBuf>,
 }
 
 impl HostPlan {
@@ -64,11 +67,13 @@ impl HostPlan {
             queues,
             policy: Policy::new(config, &uplink.name),
             uplink,
+            pins: Vec::new(),
         })
     }
 }
 
-/// The machine, prepared. What is changed is undone by [`Host::undo`], or when this is dropped.
+/// The machine, prepared. What is changed is undone by [`Host::undo`]; when this is dropped instead
+/// (the node could not start), all but the pins is.
 #[derive(Debug)]
 pub struct Host {
     /// The offloads of the uplink, as they are now.
@@ -114,6 +119,11 @@ impl Host {
             return Err(tun::TunError::Taken(interface.clone()).into());
         }
 
+        for pin in &plan.pins {
+            self.changes
+                .record(Change::File { path: pin.clone() })
+                .context("cannot write down a change")?;
+        }
         self.changes.record(Change::Policy).context("cannot write down a change")?;
         nft::apply(&plan.policy)?;
         for chain in nft::foreign_drops()? {
@@ -237,7 +247,7 @@ impl Host {
     /// Says what could not be undone. The next run tries it again.
     pub fn undo(mut self) -> anyhow::Result<()> {
         self.tun = None;
-        if let Err(errors) = self.changes.undo_all() {
+        if let Err(errors) = self.changes.undo_all(false) {
             bail!("not everything on this machine is as it was before: {}", errors.join("; "));
         }
         Ok(())
@@ -247,7 +257,7 @@ impl Host {
 impl Drop for Host {
     fn drop(&mut self) {
         self.tun = None;
-        if let Err(errors) = self.changes.undo_all() {
+        if let Err(errors) = self.changes.undo_all(true) {
             for error in errors {
                 tracing::warn!(%error, "a change on this machine could not be undone");
             }

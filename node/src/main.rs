@@ -2,13 +2,30 @@
 
 use std::process::ExitCode;
 
-use weir::cli::{self, Edges};
+use weir::{
+    cli::{self, Edges},
+    config::{self, Config},
+    host::uplink::Uplink,
+    node,
+};
 
 fn main() -> ExitCode {
     cli::main(&Edges {
-        run: |_config| anyhow::bail!("this weir was built without its packet path"),
-        default_config: String::new,
-        check_config: |_text| Vec::new(),
-        socket: |_config| Ok("/run/weir/weir.sock".into()),
+        run: |file| node::run(&Config::load(file)?),
+        default_config: config::default_text,
+        check_config,
+        socket: |file| Ok(Config::load(file)?.api.socket),
     })
+}
+
+/// Checks against the uplink too, if this machine has the one that the configuration means.
+fn check_config(text: &str) -> Vec<String> {
+    let uplink_mtu = config::check(text, None)
+        .ok()
+        .and_then(|config| Uplink::find(&config.node.uplink).ok())
+        .map(|uplink| uplink.mtu);
+    match config::check(text, uplink_mtu) {
+        Ok(_) => Vec::new(),
+        Err(mistakes) => mistakes.iter().map(ToString::to_string).collect(),
+    }
 }

@@ -12,7 +12,8 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
+use rand_core::{OsRng, RngCore as _};
 use rustix::thread::sched_getaffinity;
 use tracing::{info, warn};
 use weir_common::{AddressPlan, SlotPermutation};
@@ -84,8 +85,8 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
             node_key,
             endpoint: endpoint.to_string(),
             dns: config.tunnel.dns.clone(),
-            mtu: u16::try_from(config.tunnel.mtu).unwrap_or(u16::MAX),
-            keepalive: Some(config.tunnel.keepalive).filter(|seconds| *seconds > 0),
+            mtu: config.tunnel.mtu,
+            keepalive: config.tunnel.keepalive,
         };
         let view = Arc::new(View::new(view::Parts {
             uplink: uplink.clone(),
@@ -145,7 +146,7 @@ fn start_dataplane(
         (Sockets { v4: first.v4.try_clone()?, v6 }, false)
     };
     if let (Some(program), Some(queue)) = (kernel.steering_program()?, tun.queues.first()) {
-        tun::set_steering(queue.as_fd(), program).context(
+        tun::set_steering(queue.as_fd(), program.as_fd()).context(
             "the kernel does not take the program that chooses the TUN queue (Linux 4.16 does)",
         )?;
     }
@@ -222,16 +223,12 @@ fn choose_cores(config: &Config) -> anyhow::Result<Vec<usize>> {
 }
 
 fn random_permutation() -> anyhow::Result<SlotPermutation> {
-    let mut keys = [0u32; 4];
-    for key in &mut keys {
-        let mut bytes = [0; 4];
-        getrandom(&mut bytes)?;
-        *key = u32::from_ne_bytes(bytes);
+    let mut random = [0; 16];
+    OsRng.try_fill_bytes(&mut random).map_err(|error| anyhow!("no random numbers: {error}"))?;
+    let (words, _) = random.as_chunks::<4>();
+    let mut keys = [0; 4];
+    for (key, word) in keys.iter_mut().zip(words) {
+        *key = u32::from_ne_bytes(*word);
     }
     Ok(SlotPermutation { keys })
-}
-
-fn getrandom(bytes: &mut [u8]) -> anyhow::Result<()> {
-    use rand_core::RngCore as _;
-    rand_core::OsRng.try_fill_bytes(bytes).context("the kernel gives no random numbers")
 }

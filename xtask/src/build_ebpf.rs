@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-pub(crate) use self::record::Record;
+pub(crate) use self::record::{Record, sha256};
 use self::toolchain::Toolchain;
 
 /// The object, where `node` embeds it from, relative to the repository.
@@ -27,7 +27,7 @@ const TARGET: &str = "bpfel-unknown-none";
 /// # Errors
 ///
 /// Fails when the toolchain cannot be had, or when the programs do not compile.
-pub fn run() -> Result<()> {
+pub(crate) fn run() -> Result<()> {
     let root = root();
     let built = build()?;
     let object = root.join(OBJECT);

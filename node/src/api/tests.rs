@@ -19,7 +19,7 @@ struct Served {
     _stop: oneshot::Sender<()>,
 }
 
-fn serve_node(max: u32) -> Served {
+async fn serve_node(max: u32) -> Served {
     let folder = tempfile::tempdir().expect("a folder");
     let rig = Rig::start(folder.path(), max);
     let offer = Offer {
@@ -31,13 +31,17 @@ fn serve_node(max: u32) -> Served {
     };
     let series = Series { per_session: true, max_sessions: 100 };
     let api = Api::new(rig.sessions.clone(), Arc::new(StillNode), offer, series);
-    let (listener, file) = socket::bind(&folder.path().join("weir.sock"), None).expect("bound");
+    let socket = folder.path().join("weir.sock");
     let (stop, stopped) = oneshot::channel::<()>();
     tokio::spawn(async move {
+        let listeners = Listeners::bind(&socket, None, None).await.expect("bound");
         let stop = async move { drop(stopped.await) };
-        serve(listener, api.router(), stop).await.expect("served");
-        drop(file);
+        listeners.serve(&api, stop).await.expect("served");
     });
+    // The socket is there after the first turn of the task.
+    while !folder.path().join("weir.sock").exists() {
+        tokio::task::yield_now().await;
+    }
     Served { rig, folder, _stop: stop }
 }
 
@@ -59,6 +63,13 @@ impl Answer {
 
 async fn ask(folder: &Path, method: &str, path: &str, body: impl Into<Bytes>) -> Answer {
     let stream = tokio::net::UnixStream::connect(folder.join("weir.sock")).await.expect("there");
+    ask_on(stream, method, path, body).await
+}
+
+async fn ask_on<S>(stream: S, method: &str, path: &str, body: impl Into<Bytes>) -> Answer
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("HTTP");
     // A server that has seen enough of a body closes while we still write.
@@ -81,7 +92,7 @@ impl Served {
 
 #[tokio::test]
 async fn a_session_is_made_listed_shown_and_removed() {
-    let node = serve_node(4);
+    let node = serve_node(4).await;
     let made = node.ask("POST", "/v1/sessions", r#"{"name": "alice"}"#).await;
     assert_eq!(made.status, StatusCode::CREATED);
     let made = made.json();
@@ -112,7 +123,7 @@ async fn a_session_is_made_listed_shown_and_removed() {
 
 #[tokio::test]
 async fn the_private_half_of_a_pair_is_in_the_configuration_and_nowhere_else() {
-    let node = serve_node(4);
+    let node = serve_node(4).await;
     let made = node.ask("POST", "/v1/sessions", "").await.json();
     let config = made["config"].as_str().expect("a configuration");
     let private = config.lines().find_map(|line| line.strip_prefix("PrivateKey = "));
@@ -138,7 +149,7 @@ async fn the_private_half_of_a_pair_is_in_the_configuration_and_nowhere_else() {
 
 #[tokio::test]
 async fn every_bad_request_has_its_own_answer() {
-    let node = serve_node(1);
+    let node = serve_node(1).await;
     let own = format!(r#"{{"public_key": "{:?}"}}"#, node_key());
     let zero = format!(r#"{{"public_key": "{}="}}"#, "A".repeat(43));
     let huge = format!(r#"{{"name": "{}"}}"#, "x".repeat(20_000));
@@ -194,7 +205,7 @@ async fn every_bad_request_has_its_own_answer() {
 #[tokio::test]
 async fn rubbish_on_the_socket_does_not_end_the_server() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let node = serve_node(1);
+    let node = serve_node(1).await;
     for rubbish in [&b"\x16\x03\x01\x02\x00"[..], b"GET\r\n\r\n", &[0; 4096], b"POST /v1/sessions"]
     {
         let path = node.folder.path().join("weir.sock");
@@ -209,7 +220,7 @@ async fn rubbish_on_the_socket_does_not_end_the_server() {
 
 #[tokio::test]
 async fn status_and_metrics_describe_the_node() {
-    let node = serve_node(4);
+    let node = serve_node(4).await;
     node.rig.add(Some("alice"));
     let status = node.ask("GET", "/v1/status", "").await;
     let status: crate::control::Status = serde_json::from_slice(&status.body).expect("a status");
@@ -220,10 +231,7 @@ async fn status_and_metrics_describe_the_node() {
     assert_eq!(samples["weir_sessions{state=\"open\"}"], "1");
 }
 
-#[tokio::test]
-async fn the_tcp_port_has_metrics_and_no_sessions() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let rig = Rig::start(folder.path(), 4);
+fn api(rig: &Rig) -> Api {
     let offer = Offer {
         node_key: node_key(),
         endpoint: String::new(),
@@ -231,12 +239,68 @@ async fn the_tcp_port_has_metrics_and_no_sessions() {
         mtu: 1420,
         keepalive: 0,
     };
-    let api = Api::new(rig.sessions.clone(), Arc::new(StillNode), offer, Series::default());
-    let (listener, file) = socket::bind(&folder.path().join("weir.sock"), None).expect("bound");
-    tokio::spawn(serve(listener, api.metrics_router(), std::future::pending()));
-    assert_eq!(ask(folder.path(), "GET", "/metrics", "").await.status, StatusCode::OK);
+    Api::new(rig.sessions.clone(), Arc::new(StillNode), offer, Series::default())
+}
+
+#[tokio::test]
+async fn the_tcp_port_has_metrics_and_no_sessions() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rig = Rig::start(folder.path(), 4);
+    let any_port = Some(([127, 0, 0, 1], 0).into());
+    let socket = folder.path().join("weir.sock");
+    let listeners = Listeners::bind(&socket, None, any_port).await.expect("bound");
+    let address = listeners.metrics_address().expect("bound");
+    let taken = Listeners::bind(&folder.path().join("2.sock"), None, Some(address)).await;
+    let error = taken.expect_err("the port is taken").to_string();
+    assert!(error.contains("api.metrics"), "{error}");
+
+    let api = api(&rig);
+    tokio::spawn(async move { listeners.serve(&api, std::future::pending()).await });
+    let get = async |path: &str| {
+        let stream = tokio::net::TcpStream::connect(address).await.expect("there");
+        ask_on(stream, "GET", path, "").await
+    };
+    assert_eq!(get("/metrics").await.status, StatusCode::OK);
     for path in ["/v1/sessions", "/v1/status"] {
-        assert_eq!(ask(folder.path(), "GET", path, "").await.code(), "no_such_route");
+        assert_eq!(get(path).await.code(), "no_such_route");
     }
-    drop(file);
+}
+
+#[tokio::test]
+async fn a_client_in_the_middle_of_a_request_does_not_hold_up_the_stop() {
+    use tokio::io::AsyncWriteExt as _;
+    let folder = tempfile::tempdir().expect("a folder");
+    let rig = Rig::start(folder.path(), 4);
+    let socket = folder.path().join("weir.sock");
+    let listeners = Listeners::bind(&socket, None, None).await.expect("bound");
+    let (stop, stopped) = oneshot::channel::<()>();
+    let api = api(&rig);
+    let served =
+        tokio::spawn(
+            async move { listeners.serve(&api, async move { drop(stopped.await) }).await },
+        );
+    let mut slow = tokio::net::UnixStream::connect(&socket).await.expect("there");
+    slow.write_all(b"GET /health HTTP/1.1\r\n").await.expect("written");
+    assert_eq!(ask(folder.path(), "GET", "/health", "").await.status, StatusCode::OK);
+    stop.send(()).expect("awaited");
+    let limit = std::time::Duration::from_secs(10);
+    let done = tokio::time::timeout(limit, served).await.expect("stops").expect("no panic");
+    done.expect("served");
+    assert!(!socket.exists());
+}
+
+#[tokio::test]
+async fn silent_connections_give_their_places_to_others() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rig = Rig::start(folder.path(), 4);
+    let (listener, _file) = socket::bind(&folder.path().join("weir.sock"), None).expect("bound");
+    let silence = std::time::Duration::from_millis(200);
+    let listener = patience::Limited::new(listener, 2, silence);
+    let router = api(&rig).router();
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let connect = || tokio::net::UnixStream::connect(folder.path().join("weir.sock"));
+    let _silent = (connect().await, connect().await, connect().await);
+    let limit = std::time::Duration::from_secs(10);
+    let asked = tokio::time::timeout(limit, ask(folder.path(), "GET", "/health", "")).await;
+    assert_eq!(asked.expect("a place comes free").status, StatusCode::OK);
 }

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::{
-    api::{self, Api},
+    api::{Api, Listeners},
     metrics::{Series, tests::StillNode},
     session::{
         registry::rig::{Rig, node_key},
@@ -103,10 +103,10 @@ fn served() -> Served {
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.expect("a runtime").block_on(async move {
-            let (listener, _file) = api::socket::bind(&path, None).expect("bound");
+            let listeners = Listeners::bind(&path, None, None).await.expect("bound");
             ready.send(()).expect("awaited");
             let stop = async move { drop(stopped.await) };
-            api::serve(listener, api.router(), stop).await.expect("served");
+            listeners.serve(&api, stop).await.expect("served");
         });
     });
     is_ready.recv().expect("bound");

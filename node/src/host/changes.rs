@@ -52,7 +52,7 @@ pub enum Change {
         /// Its name.
         name: String,
     },
-    /// A file was made, or something pinned in a file system of the kernel's.
+    /// A file or directory was made, or something pinned in a file system of the kernel's.
     File {
         /// Where.
         path: PathBuf,
@@ -89,12 +89,16 @@ impl Change {
             Self::Policy => nft::remove().map_err(|error| error.to_string()),
             Self::Link { name } => link::remove(name)
                 .map_err(|error| format!("cannot remove the interface {name}: {error}")),
-            Self::File { path } => match fs::remove_file(path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    Err(format!("cannot remove {}: {error}", path.display()))
+            Self::File { path } => {
+                let removed =
+                    if path.is_dir() { fs::remove_dir(path) } else { fs::remove_file(path) };
+                match removed {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        Err(format!("cannot remove {}: {error}", path.display()))
+                    }
+                    _ => Ok(()),
                 }
-                _ => Ok(()),
-            },
+            }
         }
     }
 }
@@ -106,6 +110,9 @@ fn undo_sysctl(parameter: &str, old: &str, set: Option<&str>) -> Result<(), Stri
         now => now.map_err(|error| format!("cannot read /proc/sys/{parameter}: {error}"))?,
     };
     if now == old || set.is_some_and(|set| set != now) {
+        return Ok(());
+    }
+    if set.is_some() && sysctl::is_forwarding_everywhere_since(parameter) {
         return Ok(());
     }
     sysctl::write(parameter, old)
@@ -253,8 +260,12 @@ impl Changes {
         }
         let left = self.left.iter().position(|left| left.same_thing(&change));
         let change = match (left.map(|index| self.left.remove(index)), change) {
-            (Some(Change::Sysctl { old, .. }), Change::Sysctl { parameter, set, .. }) => {
-                Change::Sysctl { parameter, old, set }
+            (
+                Some(Change::Sysctl { old, set: before, .. }),
+                Change::Sysctl { parameter, set, .. },
+            ) => {
+                // What must come back in any case still must.
+                Change::Sysctl { parameter, old, set: before.and(set) }
             }
             (Some(left), _) => left,
             (None, change) => change,
@@ -274,16 +285,20 @@ impl Changes {
         self.settle(errors)
     }
 
-    /// Undoes all changes, the last one first.
+    /// Undoes all changes, the last one first. Files may be kept for the next run: when this one
+    /// fails, the counters that are pinned in them must outlive it.
     ///
     /// # Errors
     ///
     /// Says what could not be undone; that stays on the list for the next run.
-    pub fn undo_all(&mut self) -> Result<(), Vec<String>> {
+    pub fn undo_all(&mut self, keep_files: bool) -> Result<(), Vec<String>> {
         let mut all = std::mem::take(&mut self.left);
         all.append(&mut self.made);
+        let is_kept = |change: &Change| keep_files && matches!(change, Change::File { .. });
+        let (mut kept, all): (Vec<_>, Vec<_>) = all.into_iter().partition(is_kept);
         let (left, errors) = undo(all);
-        self.left = left;
+        kept.extend(left);
+        self.left = kept;
         self.settle(errors)
     }
 

@@ -48,7 +48,16 @@ pub(super) fn prepare_tun(interface: &str) -> io::Result<()> {
 
 /// Lets packets from the uplink reach the TUN device, and back.
 pub(super) fn forward(changes: &mut Changes, uplink: &str) -> io::Result<()> {
-    set(changes, &format!("net/ipv4/conf/{uplink}/forwarding"), "1")?;
+    let parameter = format!("net/ipv4/conf/{uplink}/forwarding");
+    if read(EVERYWHERE_V4)? == "1" && read(&parameter)? == "0" {
+        // Somebody has excepted the uplink, which must come back in any case.
+        changes.record(Change::Sysctl {
+            parameter: parameter.clone(),
+            old: "0".into(),
+            set: None,
+        })?;
+    }
+    set(changes, &parameter, "1")?;
     if !has_ipv6() {
         return Ok(());
     }
@@ -57,6 +66,17 @@ pub(super) fn forward(changes: &mut Changes, uplink: &str) -> io::Result<()> {
     } else {
         forward_everywhere_v6(changes)
     }
+}
+
+/// Sets IPv4 forwarding of every interface, at the moment when it is written.
+const EVERYWHERE_V4: &str = "net/ipv4/ip_forward";
+
+/// Whether `parameter` is an interface's IPv4 forwarding, and somebody has turned it on for the
+/// whole machine since weir did for the interface, as Docker does when it starts.
+pub(super) fn is_forwarding_everywhere_since(parameter: &str) -> bool {
+    let of_interface =
+        parameter.starts_with("net/ipv4/conf/") && parameter.ends_with("/forwarding");
+    of_interface && read(EVERYWHERE_V4).is_ok_and(|value| value == "1")
 }
 
 /// Since Linux 6.17.
@@ -85,10 +105,17 @@ pub(super) fn forward_everywhere_v6(changes: &mut Changes) -> io::Result<()> {
             set(changes, &accept_ra, "2")?;
         }
     }
+    let left = changes.has_sysctl(ALL);
     for name in interfaces.iter().map(String::as_str).chain(["default"]) {
         // The machine-wide switch sets all of them, also when it is turned off again.
         let forwarding = format!("net/ipv6/conf/{name}/forwarding");
-        if read(&forwarding).is_ok_and(|value| value == "1") {
+        // After a killed run it has: then only that run knew which were on before.
+        let was_on = if left {
+            changes.has_sysctl(&forwarding)
+        } else {
+            read(&forwarding).is_ok_and(|value| value == "1")
+        };
+        if was_on {
             changes.record(Change::Sysctl { parameter: forwarding, old: "1".into(), set: None })?;
         }
     }
@@ -109,4 +136,68 @@ fn set(changes: &mut Changes, parameter: &str, value: &str) -> io::Result<()> {
     }
     changes.record(Change::Sysctl { parameter: parameter.into(), old, set: Some(value.into()) })?;
     write(parameter, value).map_err(explain)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, os::fd::AsFd as _, process::Command, thread};
+
+    use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+    use super::*;
+
+    fn ip(arguments: &str) {
+        let status = Command::new("ip").args(arguments.split(' ')).status();
+        assert!(status.expect("ip runs").success(), "failed, which needs root: ip {arguments}");
+    }
+
+    /// A thread in a new namespace with two interfaces, `a` and `b`.
+    fn in_a_namespace(name: &str, work: impl FnOnce() + Send) {
+        ip(&format!("netns add {name}"));
+        ip(&format!("-n {name} link add va type veth peer name vb"));
+        let result = thread::scope(|scope| {
+            let enter_and_work = || {
+                let namespace = fs::File::open(format!("/run/netns/{name}")).expect("it is there");
+                move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
+                    .expect("entered");
+                work();
+            };
+            scope.spawn(enter_and_work).join()
+        });
+        ip(&format!("netns del {name}"));
+        if let Err(panic) = result {
+            std::panic::resume_unwind(panic);
+        }
+    }
+
+    fn router_parameters() -> BTreeMap<String, String> {
+        let names = ["all", "default", "lo", "va", "vb"];
+        let keys = ["forwarding", "accept_ra"];
+        let all =
+            names.iter().flat_map(|name| keys.map(|key| format!("net/ipv6/conf/{name}/{key}")));
+        all.map(|parameter| (parameter.clone(), read(&parameter).expect("read"))).collect()
+    }
+
+    #[test]
+    fn machine_wide_forwarding_keeps_router_advertisements_and_is_undone_exactly() {
+        let name = format!("whostsysctl{}", std::process::id());
+        let directory = tempfile::tempdir().expect("a directory");
+        in_a_namespace(&name, || {
+            write("net/ipv6/conf/vb/forwarding", "1").expect("written");
+            write("net/ipv6/conf/vb/accept_ra", "0").expect("written");
+            let before = router_parameters();
+            for _ in 0..2 {
+                // The first run is killed, as far as its list of changes can tell.
+                let mut changes = Changes::open(directory.path()).expect("opened");
+                forward_everywhere_v6(&mut changes).expect("forwarding");
+                assert_eq!(read("net/ipv6/conf/va/accept_ra").expect("read"), "2");
+                assert_eq!(read("net/ipv6/conf/vb/accept_ra").expect("read"), "0");
+                assert_eq!(read("net/ipv6/conf/all/forwarding").expect("read"), "1");
+            }
+            let mut changes = Changes::open(directory.path()).expect("opened");
+            assert!(changes.has_left());
+            changes.undo_all(false).expect("undone");
+            assert_eq!(router_parameters(), before);
+        });
+    }
 }

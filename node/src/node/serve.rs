@@ -4,17 +4,15 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use tokio::{
-    net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::watch,
-    task::JoinSet,
     time::{MissedTickBehavior, interval},
 };
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use super::screen;
 use crate::{
-    api::{self, Api, socket},
+    api::{Api, Listeners},
     config::{Config, Metrics},
     control::{NodeView as _, SharedView},
     kernel::log::GuardLog,
@@ -66,37 +64,35 @@ async fn serve(
     let shared: SharedView = view.clone();
     let api = Api::new(Arc::clone(sessions), shared, offer, series);
     let group = Some(config.api.socket_group.as_str()).filter(|group| !group.is_empty());
-    let (unix, _socket_file) = socket::bind(&config.api.socket, group)?;
-    let mut servers = JoinSet::new();
-    servers.spawn(api::serve(unix, api.router(), until(stopped.clone())));
-    if let Metrics::On(address) = config.api.metrics {
-        let listener = TcpListener::bind(address).await.with_context(|| {
-            format!(
-                "cannot serve metrics on {address}. Fix: set api.metrics to another address, or \
-                 to \"off\"."
-            )
-        })?;
-        servers.spawn(api::serve(listener, api.metrics_router(), until(stopped.clone())));
-    }
-    if let Some(log) = log {
-        servers.spawn(log.forward());
-    }
+    let metrics = match config.api.metrics {
+        Metrics::On(address) => Some(address),
+        Metrics::Off => None,
+    };
+    let listeners = Listeners::bind(&config.api.socket, group, metrics).await?;
+    let mut log = std::pin::pin!(async {
+        match log {
+            Some(log) => log.forward().await,
+            None => std::future::pending().await,
+        }
+    });
     let checkpoints = tokio::spawn(checkpoints(Arc::clone(sessions), stopped));
 
     screen::show(config, &view.status());
-    tokio::select! {
-        _ = terminate.recv() => info!("stopping: SIGTERM"),
-        _ = interrupt.recv() => info!("stopping: SIGINT"),
-        Some(ended) = servers.join_next() => error!(?ended, "stopping: a server ended by itself"),
-    }
+    let mut server = std::pin::pin!(listeners.serve(&api, until(stop.subscribe())));
+    let ended = tokio::select! {
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+        ended = &mut server => Some(ended),
+        ended = &mut log => Some(ended),
+    };
+    info!("stopping");
     stop.send_replace(true);
     checkpoints.await.ok();
-    // Requests under way have a moment; a stream that never ends has no more.
-    let rest = async { while servers.join_next().await.is_some() {} };
-    if tokio::time::timeout(Duration::from_millis(500), rest).await.is_err() {
-        servers.abort_all();
+    match ended {
+        Some(ended) => ended.and(Err(std::io::ErrorKind::ConnectionAborted.into())),
+        None => server.await,
     }
-    Ok(())
+    .context("the API could not be served any longer")
 }
 
 /// Writes the counters to the ledger once a second, off the packet path.

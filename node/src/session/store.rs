@@ -303,7 +303,7 @@ fn read_session(row: &Row<'_>) -> Result<Session, StoreError> {
         id: id.parse().map_err(|e: super::NotAnId| wrong(e.to_string()))?,
         slot: Slot(row.get(2)?),
         name: row.get(3)?,
-        public_key: keys::parse_public(&key).map_err(|e| wrong(e.to_string()))?,
+        public_key: keys::read_public(&key).map_err(|e| wrong(e.to_string()))?,
         created: row.get::<_, i64>(5)?.unsigned_abs(),
         state: [SessionState::Open, SessionState::Paused, SessionState::Closed]
             .into_iter()

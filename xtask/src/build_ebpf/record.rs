@@ -82,7 +82,7 @@ fn collect(root: &Path, directory: &Path, files: &mut Vec<PathBuf>) -> Result<()
     Ok(())
 }
 
-fn sha256(bytes: &[u8]) -> Result<String> {
+pub(crate) fn sha256(bytes: &[u8]) -> Result<String> {
     use std::{io::Write as _, process::Stdio};
 
     let mut child = Command::new("sha256sum")

@@ -10,7 +10,7 @@ use crate::dataplane::{
 };
 
 /// Each tick serves one of so many parts of the active peers.
-pub const TICKS_PER_ROUND: usize = 4;
+const TICKS_PER_ROUND: usize = 4;
 /// Peers of a dead node that are greeted in one turn: each costs two scalar multiplications.
 const GREETINGS_PER_TURN: usize = 4;
 

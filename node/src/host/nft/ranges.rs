@@ -25,9 +25,8 @@ pub(super) const REFUSED_V4: &[(&str, &str)] = &[
 ];
 
 pub(super) const REFUSED_V6: &[(&str, &str)] = &[
-    // The unspecified address, loopback, and IPv4 addresses written as IPv6.
+    // The unspecified address, loopback, and IPv4 addresses written as IPv6 (::ffff:0:0/96).
     ("::/80", "reserved_destination"),
-    ("::ffff:0:0/96", "reserved_destination"),
     ("64:ff9b:1::/48", "private_destination"),
     ("100::/64", "reserved_destination"),
     ("2001:2::/48", "reserved_destination"),

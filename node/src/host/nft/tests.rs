@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::*;
+use super::{render::translated_ports, *};
 
 fn policy() -> Policy {
     Policy::new(&Config::default(), "eth0")
@@ -54,6 +54,12 @@ fn every_counter_is_used_and_no_other() {
         let name = used.split(' ').next().expect("a name");
         assert!(COUNTERS.iter().any(|(known, _)| *known == name), "{name} is not listed");
     }
+}
+
+#[test]
+fn without_nft_the_package_is_named() {
+    let error = run_program("weir-test-no-such-command", &[], "").expect_err("there is none");
+    assert!(error.to_string().contains("apt-get install nftables"), "{error}");
 }
 
 proptest! {

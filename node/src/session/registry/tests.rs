@@ -198,6 +198,62 @@ fn ten_thousand_sessions_are_listed_and_checkpointed_quickly() {
     assert!(checkpoints[2].as_millis() < 500, "{report}");
 }
 
+#[test]
+fn a_ledger_that_cannot_be_written_changes_nothing_and_loses_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rig = Rig::start(folder.path(), 2);
+    let one = rig.add(Some("one")).session;
+    rig.peers.take();
+    rig.traffic(one.slot, 10);
+    rig.sessions.store().refuse_changes(true);
+
+    assert!(matches!(rig.sessions.add(NewSession::default()), Err(SessionError::Store(_))));
+    assert_eq!((rig.sessions.len(), rig.peers.take()), (1, Vec::new()));
+    assert!(rig.sessions.checkpoint().is_err());
+    assert!(matches!(rig.sessions.remove("one"), Err(SessionError::Store(_))));
+    let served_again = [Told::Remove(one.slot), Told::Add(one.slot, one.public_key)];
+    assert_eq!(rig.peers.take(), served_again);
+    let account = rig.accounts.get(one.slot).expect("a slot");
+    assert_eq!((account.state(), rig.counters(one.id).bytes_up), (SessionState::Open, 10));
+
+    rig.sessions.store().refuse_changes(false);
+    assert_eq!(rig.sessions.checkpoint().expect("written"), 1);
+    assert_eq!(rig.add(None).session.slot, Slot(1), "the slot of the failed one is free");
+    assert_eq!(rig.sessions.remove("one").expect("removed").counters.bytes_up, 10);
+}
+
+#[test]
+fn totals_never_fall_while_sessions_come_and_go() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rig = Rig::start(folder.path(), 16);
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let changers: Vec<_> = (0..3)
+            .map(|_| {
+                scope.spawn(|| {
+                    for _ in 0..40 {
+                        let session = rig.add(None).session;
+                        rig.traffic(session.slot, 100);
+                        rig.sessions.checkpoint().expect("written");
+                        rig.sessions.remove(&session.id.to_string()).expect("removed");
+                    }
+                })
+            })
+            .collect();
+        scope.spawn(|| {
+            let mut before = 0;
+            while !done.load(Relaxed) {
+                let now = rig.sessions.totals().bytes_up;
+                assert!(now >= before, "{now} after {before}");
+                before = now;
+            }
+        });
+        changers.into_iter().for_each(|changer| changer.join().expect("no panic"));
+        done.store(true, Relaxed);
+    });
+    assert_eq!(rig.sessions.totals().bytes_up, 3 * 40 * 100);
+}
+
 /// What may happen to a node, in the model's terms.
 #[derive(Clone, Debug)]
 enum Step {

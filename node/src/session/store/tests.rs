@@ -118,6 +118,11 @@ fn a_flipped_page_is_found_at_the_start() {
 }
 
 impl Store {
+    /// Refuses every change from now on, as a full disk does, or no more.
+    pub(crate) fn refuse_changes(&self, refuse: bool) {
+        self.db.pragma_update(None, "query_only", refuse).expect("set");
+    }
+
     /// Does many things without waiting for the disk after each.
     pub(crate) fn in_one_go(&mut self, work: impl FnOnce(&mut Self)) {
         self.db.execute_batch("PRAGMA synchronous = OFF").expect("set");

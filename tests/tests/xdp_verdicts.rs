@@ -1,0 +1,272 @@
+//! The guard in the kernel, by `BPF_PROG_TEST_RUN`: it takes root, but touches no interface.
+
+#[path = "xdp_verdicts/fixtures.rs"]
+mod fixtures;
+#[path = "xdp_verdicts/frames.rs"]
+mod frames;
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use frames::{FrameSpec, PORT, message};
+use proptest::{
+    collection::vec,
+    prelude::*,
+    test_runner::{Config, TestRunner},
+};
+use weir::kernel::{Guard, GuardOptions, bpffs::Bpffs};
+use weir_common::{
+    Account, AddressPlan, GuardConfig, Slot, SlotPermutation,
+    guard::{GUARD_CONFIG_LEN, VERDICTS, name},
+    packet::{Class, Rules, Verdict, judge},
+};
+
+const XDP_DROP: u32 = 1;
+const XDP_PASS: u32 = 2;
+const SLOTS: u32 = 64;
+
+fn config() -> GuardConfig {
+    let v6 = Ipv6Addr::new(0xfd00, 0x66, 0, 0, 0, 0, 0, 0);
+    GuardConfig {
+        plan: AddressPlan::new(Ipv4Addr::new(10, 66, 0, 0), 16, v6),
+        permutation: SlotPermutation { keys: [0x1234_5678, 2, 0xdead_beef, 4] },
+        workers: 3,
+        slots: SLOTS,
+        port: PORT,
+        super_packets: 0,
+        reserved: 0,
+    }
+}
+
+/// A loaded guard, and what must be undone after it.
+struct Loaded {
+    guard: Option<Guard>,
+    bpffs: Option<Bpffs>,
+    _runtime_dir: tempfile::TempDir,
+}
+
+impl Loaded {
+    fn new(config: GuardConfig, linear: bool) -> Self {
+        let runtime_dir = tempfile::tempdir().expect("a directory");
+        let bpffs = Bpffs::find_or_mount(runtime_dir.path()).expect("a bpffs: run as root");
+        let id = runtime_dir.path().file_name().expect("a name").to_string_lossy().into_owned();
+        let pins = bpffs.path().join(format!("weir-test-{}", id.trim_start_matches('.')));
+        let guard = Guard::load(&GuardOptions { pins, config, linear });
+        let guard = guard.expect("the kernel takes the programs: run as root");
+        Self { guard: Some(guard), bpffs: Some(bpffs), _runtime_dir: runtime_dir }
+    }
+
+    fn guard(&self) -> &Guard {
+        self.guard.as_ref().expect("taken by drop only")
+    }
+
+    /// Whether the kernel passes the frame.
+    fn passes(&self, frame: &[u8]) -> bool {
+        let guard = self.guard();
+        match guard.test_run(guard.xdp_program(), frame, 1).expect("a test run").value {
+            XDP_PASS => true,
+            XDP_DROP => false,
+            other => panic!("no verdict of ours: {other}"),
+        }
+    }
+}
+
+impl Drop for Loaded {
+    fn drop(&mut self) {
+        if let Some(guard) = self.guard.take() {
+            guard.detach_and_unpin().expect("pins are removable");
+        }
+        if let Some(bpffs) = self.bpffs.take() {
+            bpffs.release().expect("nobody uses the bpffs");
+        }
+    }
+}
+
+fn receiver_index(slot: u32) -> u32 {
+    config().permutation.index_of(Slot(slot)).get() << 8 | 7
+}
+
+#[test]
+fn every_fixture_has_its_verdict_and_is_counted_once() {
+    every_fixture(false);
+}
+
+#[test]
+fn the_guard_for_older_kernels_judges_the_same() {
+    every_fixture(true);
+}
+
+fn every_fixture(linear: bool) {
+    let loaded = Loaded::new(config(), linear);
+    let wanted = if linear { name::GUARD_LINEAR } else { name::GUARD };
+    assert_eq!(loaded.guard().xdp_program(), wanted);
+    let fixtures = fixtures::all(receiver_index(5));
+    assert!(fixtures.len() > 500);
+    for fixture in fixtures {
+        let name = &fixture.name;
+        if linear && fixture.frame.len() > 3000 {
+            continue; // Frames in one piece fit a page.
+        }
+        let before = loaded.guard().counts().expect("counts");
+        let passes = loaded.passes(&fixture.frame);
+        let after = loaded.guard().counts().expect("counts");
+        assert_eq!(passes, matches!(fixture.verdict, Verdict::Pass(_)), "{name}");
+        let every = Class::ALL.iter().map(|&class| Verdict::Pass(class));
+        let every = every.chain(weir_common::DropReason::ALL.iter().map(|&r| Verdict::Drop(r)));
+        for verdict in every {
+            let (before, after) = (before.of(verdict), after.of(verdict));
+            let bytes = fixture.payload.unwrap_or(fixture.frame.len()) as u64;
+            let counted = if verdict == fixture.verdict { (1, bytes) } else { (0, 0) };
+            let delta = (after.datagrams - before.datagrams, after.bytes - before.bytes);
+            assert_eq!(delta, counted, "{name}: {verdict:?}");
+        }
+    }
+}
+
+#[test]
+fn datagrams_are_counted_in_the_account_of_their_slot_only() {
+    let loaded = Loaded::new(config(), false);
+    let accounts = loaded.guard().accounts();
+    let send = |payload: &[u8]| assert!(loaded.passes(&FrameSpec::v4(payload).build()));
+    send(&message(4, 100, receiver_index(5)));
+    send(&message(4, 32, receiver_index(5)));
+    send(&message(2, 92, receiver_index(5)));
+    send(&message(3, 64, receiver_index(63)));
+    send(&message(1, 148, receiver_index(5)));
+    // Nobody's: one beyond the last slot, and one of an index that no slot has.
+    send(&message(4, 100, receiver_index(SLOTS)));
+    send(&message(4, 100, receiver_index(1 << 23)));
+    for slot in 0..SLOTS {
+        let account = accounts.get(Slot(slot)).expect("within the accounts");
+        let seen = account.counters();
+        let handshakes = account.seen.handshakes.load(std::sync::atomic::Ordering::Relaxed);
+        let expected = match slot {
+            5 => (2, 132, 1),
+            63 => (0, 0, 1),
+            _ => (0, 0, 0),
+        };
+        assert_eq!((seen.seen_datagrams, seen.seen_bytes, handshakes), expected, "slot {slot}");
+    }
+}
+
+#[test]
+fn behind_gro_a_handshake_message_may_be_followed_by_others() {
+    let merged = [message(2, 92, 1), message(4, 32, 1)].concat();
+    let frame = FrameSpec::v4(&merged).build();
+    assert!(!Loaded::new(config(), false).passes(&frame));
+    let loaded = Loaded::new(GuardConfig { super_packets: 1, ..config() }, false);
+    assert!(loaded.passes(&frame));
+    assert!(!loaded.passes(&FrameSpec::v4(&message(2, 91, 1)).build()));
+}
+
+#[test]
+fn kernel_and_user_space_agree_on_random_and_mutated_frames() {
+    let loaded = Loaded::new(config(), false);
+    let rules = Rules { port: PORT, super_packets: false };
+    let mut runner = TestRunner::new(Config { cases: 6000, ..Config::default() });
+    let result = runner.run(&any_frame(), |frame| {
+        let before = loaded.guard().counts().expect("counts");
+        let passes = loaded.passes(&frame);
+        let after = loaded.guard().counts().expect("counts");
+        let decision = judge(frame.as_slice(), rules);
+        prop_assert_eq!(passes, matches!(decision.verdict, Verdict::Pass(_)));
+        let (before, after) = (before.of(decision.verdict), after.of(decision.verdict));
+        prop_assert_eq!(after.datagrams - before.datagrams, 1);
+        prop_assert_eq!(after.bytes - before.bytes, u64::from(decision.bytes));
+        Ok(())
+    });
+    result.expect("the same verdict and the same bytes");
+}
+
+/// Frames that are good, nearly good, or noise.
+fn any_frame() -> impl Strategy<Value = Vec<u8>> {
+    let mutation = (any::<prop::sample::Index>(), any::<u8>());
+    let nearly = (
+        any::<bool>(),
+        vec(prop_oneof![Just(0x8100u16), Just(0x88a8)], 0..3),
+        0usize..11,
+        vec((prop_oneof![Just(0u8), Just(43), Just(60), Just(44)], 0u8..4), 0..7),
+        (0u8..6, prop_oneof![Just(32usize), Just(64), Just(92), Just(148), 0usize..200]),
+        (-2i32..3, -2i32..3, 0usize..20),
+        vec(mutation, 0..4),
+        any::<prop::sample::Index>(),
+    )
+        .prop_map(|(v6, vlans, options, extensions, (kind, len), lens, mutations, cut)| {
+            let (ip_len_error, udp_len_error, padding) = lens;
+            let extensions = extensions.into_iter().map(|(kind, units)| {
+                let mut rest = vec![0; if kind == 44 { 7 } else { usize::from(units) * 8 + 7 }];
+                rest[0] = if kind == 44 { 0 } else { units };
+                (kind, rest)
+            });
+            let payload = message(kind, len, 0x0102_0304);
+            let mut frame = FrameSpec {
+                v6,
+                vlans,
+                options: vec![1; options * 4],
+                extensions: extensions.collect(),
+                ip_len_error,
+                udp_len_error,
+                padding,
+                ..FrameSpec::v4(&payload)
+            }
+            .build();
+            for (place, value) in mutations {
+                let place = place.index(frame.len().min(80));
+                frame[place] = value;
+            }
+            // One in eight is cut off somewhere.
+            let keep = cut.index(frame.len() * 8).max(14);
+            frame.truncate(keep);
+            frame
+        });
+    prop_oneof![8 => nearly, 1 => vec(any::<u8>(), 14..300)]
+}
+
+#[test]
+fn inner_packets_are_steered_to_the_worker_of_their_destination() {
+    let loaded = Loaded::new(config(), false);
+    let plan = config().plan;
+    let steer = |ether_type: u16, packet: &[u8]| {
+        let mut frame = vec![0; 12];
+        frame.extend(ether_type.to_be_bytes());
+        frame.extend(packet);
+        loaded.guard().test_run(name::STEER, &frame, 1).expect("a test run").value
+    };
+    let v4 = |destination: Ipv4Addr| {
+        let mut packet = vec![0x45; 40];
+        packet[16..20].copy_from_slice(&destination.octets());
+        steer(0x0800, &packet)
+    };
+    let v6 = |destination: Ipv6Addr| {
+        let mut packet = vec![0x60; 60];
+        packet[24..40].copy_from_slice(&destination.octets());
+        steer(0x86dd, &packet)
+    };
+    for slot in 0..SLOTS {
+        assert_eq!(v4(plan.address_v4(Slot(slot)).expect("in the plan")), slot % 3);
+        assert_eq!(v6(plan.address_v6(Slot(slot)).expect("in the plan")), slot % 3);
+    }
+    assert_eq!(v4(Ipv4Addr::new(8, 8, 8, 8)), 0);
+    assert_eq!(v6(Ipv6Addr::LOCALHOST), 0);
+    // Under another ether type, or the test run refuses it before the program sees it.
+    assert_eq!(steer(0x88b5, &[0x45; 19]), 0, "a packet that is cut off");
+}
+
+#[test]
+fn the_committed_object_has_the_programs_and_the_sizes_of_the_shared_types() {
+    let object = aya_obj::Object::parse(weir::kernel::guard::OBJECT).expect("an eBPF object");
+    for program in [name::GUARD, name::GUARD_LINEAR, name::REUSEPORT, name::STEER] {
+        assert!(object.programs.contains_key(program), "{program}");
+    }
+    let license = object.license.to_str().expect("text");
+    assert_eq!(license, "Dual MIT/GPL");
+    let sizes = |map: &str| {
+        let map = object.maps.get(map).expect("the map is in the object");
+        (map.key_size() as usize, map.value_size() as usize)
+    };
+    assert_eq!(sizes(name::ACCOUNTS), (4, size_of::<Account>()));
+    assert_eq!(sizes(name::CONFIG), (4, GUARD_CONFIG_LEN));
+    assert_eq!(sizes(name::VERDICTS), (4, 16));
+    assert_eq!(sizes(name::SOCKETS), (4, 4));
+    let verdicts = object.maps.get(name::VERDICTS).expect("the map is in the object");
+    assert_eq!(verdicts.max_entries() as usize, VERDICTS);
+}
