@@ -257,15 +257,15 @@ impl<'a> Node<'a> {
         self.namespace.run("nft --stateless list table inet weir")
     }
 
-    /// Packets that weir's nftables table refused, the sum of its named counters.
+    /// Packets that weir's nftables table refused, by the name of its counter.
     ///
     /// # Errors
-    /// If nft fails.
-    pub fn nft_refused(&self) -> Result<u64> {
-        let text = self.namespace.run("nft -j list counters table inet weir")?;
+    /// If nft fails or there is no such counter.
+    pub fn refused(&self, counter: &str) -> Result<u64> {
+        let text = self.namespace.run(&format!("nft -j list counter inet weir {counter}"))?;
         let listing: Value = parse(&text)?;
-        let items = listing["nftables"].as_array().context("no list")?;
-        Ok(items.iter().filter_map(|item| item["counter"]["packets"].as_u64()).sum())
+        let mut items = listing["nftables"].as_array().context("no list")?.iter();
+        items.find_map(|item| item["counter"]["packets"].as_u64()).context("no counter")
     }
 
     /// Everything that it wrote so far.
@@ -290,6 +290,15 @@ impl<'a> Node<'a> {
     #[must_use]
     pub fn runtime_dir(&self) -> PathBuf {
         self.path("run")
+    }
+
+    /// What it has pinned in the machine's bpffs.
+    #[must_use]
+    pub fn pins(&self) -> Vec<PathBuf> {
+        let own = self.directory.path().file_name().unwrap_or_default().to_string_lossy();
+        let entries = fs::read_dir("/sys/fs/bpf").into_iter().flatten().flatten();
+        let paths = entries.map(|entry| entry.path());
+        paths.filter(|path| path.to_string_lossy().contains(&*own)).collect()
     }
 
     /// File systems that are mounted in its directories.
@@ -348,6 +357,9 @@ impl Drop for Node<'_> {
         }
         for path in self.mounts().unwrap_or_default() {
             unmount(&path, UnmountFlags::DETACH).ok();
+        }
+        for path in self.pins() {
+            fs::remove_dir_all(path).ok();
         }
         if std::thread::panicking() {
             self.show_log();

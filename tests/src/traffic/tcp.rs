@@ -14,7 +14,7 @@ use super::content::{Content, Hash};
 use crate::Namespace;
 
 /// A transfer that stands still for so long has failed.
-const STALL: Duration = Duration::from_secs(30);
+const STALL: Duration = Duration::from_secs(60);
 
 /// Which way the bytes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
