@@ -12,7 +12,7 @@ use std::{
 
 use io_uring::{
     IoUring, Probe, cqueue, opcode, squeue,
-    types::{CancelBuilder, Fixed, RecvMsgOut, SubmitArgs, Timespec},
+    types::{CancelBuilder, Fd, Fixed, RecvMsgOut, SubmitArgs, Timespec},
 };
 use tracing::debug;
 
@@ -32,6 +32,8 @@ const RECEIVE_LEN: usize = 65_536 + 256;
 const FRAME_LEN: usize = 65_536;
 const UDP_GROUP: u16 = 0;
 const TUN_GROUP: u16 = 1;
+/// How long a failed receive rests before it is begun again.
+const REST: Duration = Duration::from_millis(50);
 const ENTRIES: u32 = 1024;
 const COMPLETIONS: u32 = 4096;
 
@@ -115,6 +117,8 @@ struct Shell<'a> {
     in_flight: usize,
     /// Multishot operations that have ended and must be begun again.
     to_arm: Vec<Kind>,
+    /// Those of them that failed, which must not be begun again at once.
+    resting: Vec<Kind>,
     /// Whether the kernel can cut runs on the way out; a device without checksum offload cannot.
     gso: bool,
 }
@@ -138,11 +142,12 @@ pub(super) fn run(mut worker: Worker, io: &WorkerIo) -> io::Result<()> {
             return shell.close();
         }
         // The turn's buffers may be used again once all that was put out has been taken.
-        let patience = if shell.arrivals.is_empty() && go_on {
-            worker.patience()
-        } else {
-            Some(Duration::ZERO)
+        let patience = match worker.patience() {
+            _ if !shell.arrivals.is_empty() || !go_on => Some(Duration::ZERO),
+            patience if shell.resting.is_empty() => patience,
+            patience => Some(patience.map_or(REST, |patience| patience.min(REST))),
         };
+        shell.to_arm.append(&mut shell.resting);
         shell.enter(shell.in_flight.max(1), if shell.in_flight > 0 { None } else { patience })?;
         shell.collect(&mut worker);
         while shell.in_flight > 0 {
@@ -185,6 +190,7 @@ impl<'a> Shell<'a> {
             arrivals: VecDeque::with_capacity(4 * usize::from(BUFFERS)),
             in_flight: 0,
             to_arm,
+            resting: Vec::new(),
             gso: true,
         })
     }
@@ -224,7 +230,11 @@ impl<'a> Shell<'a> {
             let entry = match kind {
                 Kind::ReceiveV4 => opcode::RecvMsgMulti::new(V4, template, UDP_GROUP).build(),
                 Kind::ReceiveV6 => opcode::RecvMsgMulti::new(V6, template, UDP_GROUP).build(),
-                Kind::Read => opcode::ReadMulti::new(TUN, 0, TUN_GROUP).build(),
+                // Not as a registered file: for these, the kernel (6.18) says EBADFD.
+                Kind::Read => {
+                    let tun = Fd(self.io.tun.as_raw_fd());
+                    opcode::ReadMulti::new(tun, 0, TUN_GROUP).build()
+                }
                 Kind::Bell | Kind::Write | Kind::Send => {
                     opcode::PollAdd::new(BELL, libc::POLLIN as u32).multi(true).build()
                 }
@@ -305,7 +315,7 @@ impl<'a> Shell<'a> {
     /// Collects all completions: of what was put out to the pipeline's counts, of what arrived to
     /// the list.
     fn collect(&mut self, worker: &mut Worker) {
-        let Self { ring, arrivals, in_flight, to_arm, gso, io, .. } = self;
+        let Self { ring, arrivals, in_flight, to_arm, resting, gso, io, .. } = self;
         for completion in ring.completion() {
             let (flags, result) = (completion.flags(), completion.result());
             let Some((kind, index)) = Kind::of(completion.user_data()) else { continue };
@@ -342,7 +352,10 @@ impl<'a> Shell<'a> {
                     {
                         arrivals.push_back(Arrival { kind, buffer, len });
                     } else if -result != libc::ENOBUFS {
+                        // Not for every packet: ICMP errors come this way, too.
                         debug!(?kind, error = -result, "a receive failed");
+                        resting.push(kind);
+                        continue;
                     }
                     if !cqueue::more(flags) {
                         to_arm.push(kind);
