@@ -22,6 +22,11 @@ use weir::control::Status;
 pub use self::settings::Settings;
 use crate::{Namespace, command, process, until};
 
+/// The start of the names of the directories of all nodes of this process.
+fn prefix(pid: u32) -> String {
+    format!("weir-test-{pid}-")
+}
+
 const READY: Duration = Duration::from_secs(30);
 const STOPPED: Duration = Duration::from_secs(30);
 
@@ -105,7 +110,7 @@ impl<'a> Node<'a> {
     /// # Errors
     /// If the files cannot be written.
     pub fn prepare(namespace: &'a Namespace, settings: Settings) -> Result<Self> {
-        let directory = tempfile::Builder::new().prefix("weir-test-").tempdir()?;
+        let directory = tempfile::Builder::new().prefix(&prefix(std::process::id())).tempdir()?;
         let node = Self { namespace, directory, settings, child: None };
         node.write_config()?;
         Ok(node)
@@ -295,10 +300,7 @@ impl<'a> Node<'a> {
     /// What it has pinned in the machine's bpffs.
     #[must_use]
     pub fn pins(&self) -> Vec<PathBuf> {
-        let own = self.directory.path().file_name().unwrap_or_default().to_string_lossy();
-        let entries = fs::read_dir("/sys/fs/bpf").into_iter().flatten().flatten();
-        let paths = entries.map(|entry| entry.path());
-        paths.filter(|path| path.to_string_lossy().contains(&*own)).collect()
+        pins(&self.name())
     }
 
     /// File systems that are mounted in its directories.
@@ -306,9 +308,24 @@ impl<'a> Node<'a> {
     /// # Errors
     /// If the mounts cannot be read.
     pub fn mounts(&self) -> Result<Vec<PathBuf>> {
-        let mounts = fs::read_to_string("/proc/self/mounts")?;
-        let paths = mounts.lines().filter_map(|line| line.split(' ').nth(1)).map(PathBuf::from);
-        Ok(paths.filter(|path| path.starts_with(self.directory.path())).collect())
+        mounts(&self.name())
+    }
+
+    /// Removes what all nodes of this process have left, once they are dead; for an interrupt,
+    /// after which nothing is dropped.
+    pub fn remove_own() {
+        let prefix = prefix(std::process::id());
+        remove_mounts_and_pins(&prefix);
+        for entry in fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(&prefix) {
+                fs::remove_dir_all(entry.path()).ok();
+            }
+        }
+    }
+
+    fn name(&self) -> String {
+        let name = self.directory.path().file_name().unwrap_or_default();
+        name.to_string_lossy().into_owned()
     }
 
     fn end(&mut self, signal: Signal) -> Result<ExitStatus> {
@@ -355,12 +372,7 @@ impl Drop for Node<'_> {
                 child.wait().ok();
             }
         }
-        for path in self.mounts().unwrap_or_default() {
-            unmount(&path, UnmountFlags::DETACH).ok();
-        }
-        for path in self.pins() {
-            fs::remove_dir_all(path).ok();
-        }
+        remove_mounts_and_pins(&self.name());
         if std::thread::panicking() {
             self.show_log();
         }
@@ -371,6 +383,27 @@ impl Node<'_> {
     #[expect(clippy::print_stderr, reason = "the test runner shows it with the failed test")]
     fn show_log(&self) {
         eprintln!("weir wrote:\n{}", self.log());
+    }
+}
+
+fn pins(name: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir("/sys/fs/bpf").into_iter().flatten().flatten();
+    let paths = entries.map(|entry| entry.path());
+    paths.filter(|path| path.to_string_lossy().contains(name)).collect()
+}
+
+fn mounts(name: &str) -> Result<Vec<PathBuf>> {
+    let mounts = fs::read_to_string("/proc/self/mounts")?;
+    let paths = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+    Ok(paths.filter(|path| path.contains(name)).map(PathBuf::from).collect())
+}
+
+fn remove_mounts_and_pins(name: &str) {
+    for path in mounts(name).unwrap_or_default() {
+        unmount(&path, UnmountFlags::DETACH).ok();
+    }
+    for path in pins(name) {
+        fs::remove_dir_all(path).ok();
     }
 }
 
