@@ -94,6 +94,16 @@ pub struct Added {
     pub config: String,
 }
 
+#[derive(Deserialize)]
+struct One {
+    session: Session,
+}
+
+#[derive(Deserialize)]
+struct All {
+    sessions: Vec<Session>,
+}
+
 impl<'a> Node<'a> {
     /// Starts a node and waits until it serves.
     ///
@@ -204,7 +214,8 @@ impl<'a> Node<'a> {
     /// # Errors
     /// As [`Self::session_add`].
     pub fn session_show(&self, id: &str) -> Result<Session> {
-        parse(&self.weir(&["session", "show", id, "--json"])?)
+        let one: One = parse(&self.weir(&["session", "show", id, "--json"])?)?;
+        Ok(one.session)
     }
 
     /// All sessions.
@@ -212,9 +223,8 @@ impl<'a> Node<'a> {
     /// # Errors
     /// As [`Self::session_add`].
     pub fn session_list(&self) -> Result<Vec<Session>> {
-        let mut list: Value = parse(&self.weir(&["session", "list", "--json"])?)?;
-        let inner = list.get_mut("sessions").map(Value::take);
-        Ok(serde_json::from_value(inner.unwrap_or(list))?)
+        let all: All = parse(&self.weir(&["session", "list", "--json"])?)?;
+        Ok(all.sessions)
     }
 
     /// The node as its operator sees it.

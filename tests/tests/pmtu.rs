@@ -7,10 +7,11 @@ use weir_tests::{Client, Lab, Node, Settings, lab::SERVERS, suite::connected, un
 
 /// A network behind the internet's router with a smaller MTU.
 fn narrow_network(lab: &Lab) -> Result<()> {
-    lab.internet.ip("link add narrow mtu 1300 type dummy")?;
+    lab.internet.ip("link add narrow mtu 1300 type veth peer name beyond")?;
     lab.internet.ip("addr add 45.80.4.1/24 dev narrow")?;
     lab.internet.ip("addr add 2a0c:b641:4::1/64 dev narrow nodad")?;
     lab.internet.ip("link set narrow up")?;
+    lab.internet.ip("link set beyond up")?;
     Ok(())
 }
 
