@@ -109,6 +109,22 @@ impl Lab {
         }
     }
 
+    /// Takes the consumer's first address of a family away, so that it goes on from another one.
+    ///
+    /// # Errors
+    /// If `ip` fails.
+    pub fn move_consumer(&self, like: IpAddr) -> Result<()> {
+        if like.is_ipv4() {
+            self.consumer.ip(&format!("addr del {CONSUMER_V4}/24 dev {CONSUMER_LINK}"))?;
+        } else {
+            self.consumer.ip(&format!(
+                "addr change {MOVED_V6}/64 dev {CONSUMER_LINK} valid_lft forever preferred_lft forever"
+            ))?;
+            self.consumer.ip(&format!("addr del {CONSUMER_V6}/64 dev {CONSUMER_LINK}"))?;
+        }
+        Ok(())
+    }
+
     fn connect(&self) -> Result<()> {
         let Self { consumer, internet, node, .. } = self;
         let pairs = [(consumer, CONSUMER_LINK, "to-consumer"), (node, UPLINK, "to-node")];

@@ -15,6 +15,8 @@ fn survives_junk(settings: Settings, stage: &str) -> Result<()> {
     let (mut node, _added, client) = connected(&lab, settings)?;
     let mut sent = 0;
     for address in [IpAddr::from(NODE_V4), NODE_V6.into()] {
+        // The first datagram to a neighbour waits for its address; a flood would not.
+        lab.consumer.run(&format!("ping -n -q -c 1 -w 10 {address}"))?;
         sent += junk::send(&lab.consumer, SocketAddr::new(address, 51820), 200)?;
     }
     client.ping(SERVERS[0], 5)?;
@@ -22,7 +24,7 @@ fn survives_junk(settings: Settings, stage: &str) -> Result<()> {
     let drops = node.status()?.drops;
     let at_stage = drops.iter().filter(|drop| drop.stage == stage);
     let counted: u64 = at_stage.map(|drop| drop.packets).sum();
-    ensure!(counted > sent / 2, "{counted} of {sent} counted at {stage}: {drops:?}");
+    ensure!(counted > sent / 4 * 3, "{counted} of {sent} counted at {stage}: {drops:?}");
     Ok(())
 }
 
