@@ -36,7 +36,9 @@ use super::{
 
 /// Initiations that may wait for the thread: a tenth of a second of its work.
 const QUEUE: usize = 1024;
-/// Messages taken from a socket before the others get their turn.
+/// The most that a receive can bring.
+const SUPER_PACKET: usize = 65_536;
+/// Super-packets taken from a socket before the others get their turn.
 const BATCH: usize = 64;
 
 /// Which session has which static key.
@@ -179,7 +181,7 @@ impl Handshakes {
     ///
     /// Fails when waiting fails, which no packet can cause.
     pub fn run(mut self) -> io::Result<()> {
-        let mut buffer = vec![0u8; 2048];
+        let mut buffer = vec![0u8; SUPER_PACKET];
         let mut counted = false;
         let mut reset = Instant::now();
         while !self.inbox.stop.load(Relaxed) {
@@ -227,8 +229,10 @@ impl Handshakes {
                 let Some(socket) = self.socket(v6) else { break };
                 let Some((len, received)) = receive_one(socket, buffer) else { break };
                 any = true;
-                let message = buffer.get(..len).unwrap_or_default().to_vec();
-                self.take(&message, received.from);
+                let payload = buffer.get(..len).unwrap_or_default();
+                for message in payload.chunks(received.segment.unwrap_or(len).max(1)) {
+                    self.take(message, received.from);
+                }
             }
         }
         any
