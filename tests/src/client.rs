@@ -71,9 +71,7 @@ impl<'a> Client<'a> {
     /// # Errors
     /// As [`Self::connect`].
     pub fn start(namespace: &'a Namespace, config: &WgQuick) -> Result<Self> {
-        // wireguard-go's control sockets share one directory, whatever the namespace.
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let interface = format!("wl{}c{number}", std::process::id());
+        let interface = new_interface();
         let addresses = config.addresses.iter().map(|text| bare(text)).collect::<Result<_>>()?;
         let wireguard = wireguard_go(namespace, &interface)?;
         let client = Self { namespace, interface, addresses, wireguard };
@@ -188,6 +186,12 @@ impl Drop for Client<'_> {
         self.wireguard.wait().ok();
         fs::remove_file(socket(&self.interface)).ok();
     }
+}
+
+/// A name that no other interface of any lab has: wireguard-go's control sockets share one
+/// directory, whatever the namespace.
+pub(crate) fn new_interface() -> String {
+    format!("wl{}c{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// Starts wireguard-go for an interface and waits until it can be configured.

@@ -109,6 +109,22 @@ impl Lab {
         }
     }
 
+    /// Takes the consumer's first address of a family away, so that it goes on from another one.
+    ///
+    /// # Errors
+    /// If `ip` fails.
+    pub fn move_consumer(&self, like: IpAddr) -> Result<()> {
+        if like.is_ipv4() {
+            self.consumer.ip(&format!("addr del {CONSUMER_V4}/24 dev {CONSUMER_LINK}"))?;
+        } else {
+            self.consumer.ip(&format!(
+                "addr change {MOVED_V6}/64 dev {CONSUMER_LINK} valid_lft forever preferred_lft forever"
+            ))?;
+            self.consumer.ip(&format!("addr del {CONSUMER_V6}/64 dev {CONSUMER_LINK}"))?;
+        }
+        Ok(())
+    }
+
     fn connect(&self) -> Result<()> {
         let Self { consumer, internet, node, .. } = self;
         let pairs = [(consumer, CONSUMER_LINK, "to-consumer"), (node, UPLINK, "to-node")];
@@ -135,9 +151,17 @@ impl Lab {
             namespace.ip(&format!("route add default via 45.80.{subnet}.1"))?;
             namespace.ip(&format!("route add default via 2a0c:b641:{subnet}::1"))?;
         }
+        // What the servers learn of a path's MTU must not change what the router forwards, as it
+        // would with one routing table: on the internet they are different machines.
+        for (family, network) in [("-4", "45.80.2.0/24"), ("-6", "2a0c:b641:2::/64")] {
+            internet.ip(&format!("{family} route add {network} dev to-node table 100"))?;
+            internet.ip(&format!("{family} rule add iif to-consumer table 100"))?;
+        }
         // Of two addresses of one prefix the kernel prefers the later one for IPv6.
         consumer.ip(&format!("addr change {MOVED_V6}/64 dev {CONSUMER_LINK} preferred_lft 0"))?;
         node.ip(&format!("addr change {HOST_V6}/64 dev {UPLINK} preferred_lft 0"))?;
+        // When the first address goes, the other one stays.
+        consumer.sysctl("net.ipv4.conf.all.promote_secondaries", "1")?;
         for (key, value) in [
             ("net.ipv4.ip_forward", "1"),
             ("net.ipv6.conf.all.forwarding", "1"),

@@ -16,6 +16,7 @@ pub mod namespace;
 pub mod node;
 pub mod process;
 pub mod standin;
+pub mod suite;
 pub mod traffic;
 pub mod turn;
 pub mod wait;

@@ -22,6 +22,11 @@ use weir::control::Status;
 pub use self::settings::Settings;
 use crate::{Namespace, command, process, until};
 
+/// The start of the names of the directories of all nodes of this process.
+fn prefix(pid: u32) -> String {
+    format!("weir-test-{pid}-")
+}
+
 const READY: Duration = Duration::from_secs(30);
 const STOPPED: Duration = Duration::from_secs(30);
 
@@ -89,6 +94,16 @@ pub struct Added {
     pub config: String,
 }
 
+#[derive(Deserialize)]
+struct One {
+    session: Session,
+}
+
+#[derive(Deserialize)]
+struct All {
+    sessions: Vec<Session>,
+}
+
 impl<'a> Node<'a> {
     /// Starts a node and waits until it serves.
     ///
@@ -105,7 +120,7 @@ impl<'a> Node<'a> {
     /// # Errors
     /// If the files cannot be written.
     pub fn prepare(namespace: &'a Namespace, settings: Settings) -> Result<Self> {
-        let directory = tempfile::Builder::new().prefix("weir-test-").tempdir()?;
+        let directory = tempfile::Builder::new().prefix(&prefix(std::process::id())).tempdir()?;
         let node = Self { namespace, directory, settings, child: None };
         node.write_config()?;
         Ok(node)
@@ -199,7 +214,8 @@ impl<'a> Node<'a> {
     /// # Errors
     /// As [`Self::session_add`].
     pub fn session_show(&self, id: &str) -> Result<Session> {
-        parse(&self.weir(&["session", "show", id, "--json"])?)
+        let one: One = parse(&self.weir(&["session", "show", id, "--json"])?)?;
+        Ok(one.session)
     }
 
     /// All sessions.
@@ -207,9 +223,8 @@ impl<'a> Node<'a> {
     /// # Errors
     /// As [`Self::session_add`].
     pub fn session_list(&self) -> Result<Vec<Session>> {
-        let mut list: Value = parse(&self.weir(&["session", "list", "--json"])?)?;
-        let inner = list.get_mut("sessions").map(Value::take);
-        Ok(serde_json::from_value(inner.unwrap_or(list))?)
+        let all: All = parse(&self.weir(&["session", "list", "--json"])?)?;
+        Ok(all.sessions)
     }
 
     /// The node as its operator sees it.
@@ -257,15 +272,15 @@ impl<'a> Node<'a> {
         self.namespace.run("nft --stateless list table inet weir")
     }
 
-    /// Packets that weir's nftables table refused, the sum of its named counters.
+    /// Packets that weir's nftables table refused, by the name of its counter.
     ///
     /// # Errors
-    /// If nft fails.
-    pub fn nft_refused(&self) -> Result<u64> {
-        let text = self.namespace.run("nft -j list counters table inet weir")?;
+    /// If nft fails or there is no such counter.
+    pub fn refused(&self, counter: &str) -> Result<u64> {
+        let text = self.namespace.run(&format!("nft -j list counter inet weir {counter}"))?;
         let listing: Value = parse(&text)?;
-        let items = listing["nftables"].as_array().context("no list")?;
-        Ok(items.iter().filter_map(|item| item["counter"]["packets"].as_u64()).sum())
+        let mut items = listing["nftables"].as_array().context("no list")?.iter();
+        items.find_map(|item| item["counter"]["packets"].as_u64()).context("no counter")
     }
 
     /// Everything that it wrote so far.
@@ -292,14 +307,35 @@ impl<'a> Node<'a> {
         self.path("run")
     }
 
+    /// What it has pinned in the machine's bpffs.
+    #[must_use]
+    pub fn pins(&self) -> Vec<PathBuf> {
+        pins(&self.name())
+    }
+
     /// File systems that are mounted in its directories.
     ///
     /// # Errors
     /// If the mounts cannot be read.
     pub fn mounts(&self) -> Result<Vec<PathBuf>> {
-        let mounts = fs::read_to_string("/proc/self/mounts")?;
-        let paths = mounts.lines().filter_map(|line| line.split(' ').nth(1)).map(PathBuf::from);
-        Ok(paths.filter(|path| path.starts_with(self.directory.path())).collect())
+        mounts(&self.name())
+    }
+
+    /// Removes what all nodes of this process have left, once they are dead; for an interrupt,
+    /// after which nothing is dropped.
+    pub fn remove_own() {
+        let prefix = prefix(std::process::id());
+        remove_mounts_and_pins(&prefix);
+        for entry in fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(&prefix) {
+                fs::remove_dir_all(entry.path()).ok();
+            }
+        }
+    }
+
+    fn name(&self) -> String {
+        let name = self.directory.path().file_name().unwrap_or_default();
+        name.to_string_lossy().into_owned()
     }
 
     fn end(&mut self, signal: Signal) -> Result<ExitStatus> {
@@ -346,9 +382,7 @@ impl Drop for Node<'_> {
                 child.wait().ok();
             }
         }
-        for path in self.mounts().unwrap_or_default() {
-            unmount(&path, UnmountFlags::DETACH).ok();
-        }
+        remove_mounts_and_pins(&self.name());
         if std::thread::panicking() {
             self.show_log();
         }
@@ -359,6 +393,27 @@ impl Node<'_> {
     #[expect(clippy::print_stderr, reason = "the test runner shows it with the failed test")]
     fn show_log(&self) {
         eprintln!("weir wrote:\n{}", self.log());
+    }
+}
+
+fn pins(name: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir("/sys/fs/bpf").into_iter().flatten().flatten();
+    let paths = entries.map(|entry| entry.path());
+    paths.filter(|path| path.to_string_lossy().contains(name)).collect()
+}
+
+fn mounts(name: &str) -> Result<Vec<PathBuf>> {
+    let mounts = fs::read_to_string("/proc/self/mounts")?;
+    let paths = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+    Ok(paths.filter(|path| path.contains(name)).map(PathBuf::from).collect())
+}
+
+fn remove_mounts_and_pins(name: &str) {
+    for path in mounts(name).unwrap_or_default() {
+        unmount(&path, UnmountFlags::DETACH).ok();
+    }
+    for path in pins(name) {
+        fs::remove_dir_all(path).ok();
     }
 }
 

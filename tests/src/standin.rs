@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use crate::{
     Namespace,
-    client::wireguard_go,
+    client::{new_interface, wireguard_go},
     command,
     lab::{NODE_V4, UPLINK},
 };
@@ -27,7 +27,7 @@ impl StandIn {
     /// # Errors
     /// If one of the commands fails.
     pub fn start(namespace: &Namespace) -> Result<Self> {
-        let interface = format!("wl{}x", std::process::id());
+        let interface = new_interface();
         let (node_private, node_public) = key_pair()?;
         let (private, public) = key_pair()?;
         let stand_in = Self {
