@@ -16,6 +16,7 @@ use boringtun::noise::{
     Packet, TunnResult, errors::WireGuardError, handshake::parse_handshake_anon,
     rate_limiter::RateLimiter,
 };
+use bytes::Bytes;
 use crossbeam::queue::ArrayQueue;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use weir_common::{
@@ -66,7 +67,7 @@ impl Directory {
 
 /// What workers hand to the handshake thread.
 pub struct HandshakeInbox {
-    queue: ArrayQueue<(Box<[u8]>, Endpoint)>,
+    queue: ArrayQueue<(Bytes, Endpoint)>,
     bell: Bell,
     stop: AtomicBool,
 }
@@ -82,7 +83,7 @@ impl HandshakeInbox {
     }
 
     /// Hands over an initiation; `false` if the queue is full.
-    pub fn push(&self, message: Box<[u8]>, from: Endpoint) -> bool {
+    pub fn push(&self, message: Bytes, from: Endpoint) -> bool {
         self.queue.push((message, from)).is_ok()
     }
 
@@ -281,7 +282,7 @@ impl Handshakes {
         let worker = slot.worker(self.workers.len() as u32) as usize;
         let worker = self.workers.get(worker).ok_or(DropReason::UnknownPeer)?;
         debug_assert_eq!(message.len(), INITIATION_LEN);
-        let initiation = Initiation { slot, from, message: message.into() };
+        let initiation = Initiation { slot, from, message: Bytes::copy_from_slice(message) };
         worker.initiations.push(initiation).map_err(|_| DropReason::HandshakeQueueFull)
     }
 
@@ -290,7 +291,7 @@ impl Handshakes {
         let slot = self.permutation.slot_of(PeerIndex::of_receiver_index(receiver));
         let worker = slot.worker(self.workers.len() as u32) as usize;
         let worker = self.workers.get(worker).ok_or(DropReason::UnknownIndex)?;
-        let stray = Stray::Datagram(message.into(), from);
+        let stray = Stray::Datagram(Bytes::copy_from_slice(message), from);
         worker.strays.push(stray).map_err(|_| DropReason::HandoverFull)?;
         worker.bell().ring();
         Ok(())
