@@ -3,7 +3,6 @@
 use std::{
     fs,
     net::IpAddr,
-    path::Path,
     process::{Child, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
@@ -14,7 +13,7 @@ use anyhow::{Context as _, Result, ensure};
 use crate::{
     Namespace, command,
     lab::{HOST_V4, HOST_V6, METADATA_V4},
-    process, until,
+    process, sweep, until,
     wgquick::WgQuick,
 };
 
@@ -184,14 +183,14 @@ impl Drop for Client<'_> {
     fn drop(&mut self) {
         self.wireguard.kill().ok();
         self.wireguard.wait().ok();
-        fs::remove_file(socket(&self.interface)).ok();
+        fs::remove_file(sweep::socket(&self.interface)).ok();
     }
 }
 
 /// A name that no other interface of any lab has: wireguard-go's control sockets share one
 /// directory, whatever the namespace.
 pub(crate) fn new_interface() -> String {
-    format!("wl{}c{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+    sweep::interface(COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// Starts wireguard-go for an interface and waits until it can be configured.
@@ -206,7 +205,7 @@ pub fn wireguard_go(namespace: &Namespace, interface: &str) -> Result<Child> {
     command.env("WG_I_PREFER_BUGGY_USERSPACE_TO_POLISHED_KMOD", "1");
     let mut child = command.spawn().context("cannot start wireguard-go")?;
     let ready = until("wireguard-go answers", Duration::from_secs(10), || {
-        ensure!(Path::new(&socket(interface)).exists(), "no {}", socket(interface));
+        ensure!(sweep::socket(interface).exists(), "no control socket of {interface}");
         namespace.run(&format!("wg show {interface}"))
     });
     if let Err(error) = ready {
@@ -215,10 +214,6 @@ pub fn wireguard_go(namespace: &Namespace, interface: &str) -> Result<Child> {
         return Err(error);
     }
     Ok(child)
-}
-
-fn socket(interface: &str) -> String {
-    format!("/var/run/wireguard/{interface}.sock")
 }
 
 fn bare(address: &str) -> Result<IpAddr> {

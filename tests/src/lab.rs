@@ -7,15 +7,13 @@
 //! ```
 
 use std::{
-    fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    path::Path,
     sync::atomic::{AtomicU32, Ordering},
 };
 
 use anyhow::{Result, ensure};
 
-use crate::{Namespace, turn::Turn};
+use crate::{Namespace, sweep, turn::Turn};
 
 /// The node's interface towards the internet.
 pub const UPLINK: &str = "up0";
@@ -48,8 +46,6 @@ pub const METADATA_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 /// The servers' address of each family.
 pub const SERVERS: [IpAddr; 2] = [IpAddr::V4(SERVER_V4), IpAddr::V6(SERVER_V6)];
 
-const PREFIX: &str = "weirlab-";
-
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
 /// The three namespaces and the right to use the machine for them.
@@ -75,9 +71,8 @@ impl Lab {
             "network namespaces need root. Fix: run the tests as root"
         );
         let turn = Turn::wait()?;
-        Self::sweep();
-        let id =
-            format!("{PREFIX}{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        sweep::dead();
+        let id = sweep::namespace(COUNT.fetch_add(1, Ordering::Relaxed));
         let lab = Self {
             consumer: Namespace::create(&format!("{id}-consumer"))?,
             internet: Namespace::create(&format!("{id}-internet"))?,
@@ -86,27 +81,6 @@ impl Lab {
         };
         lab.connect()?;
         Ok(lab)
-    }
-
-    /// Removes what labs of processes that are dead have left.
-    pub fn sweep() {
-        Self::remove_where(|pid| !Path::new(&format!("/proc/{pid}")).exists());
-    }
-
-    /// Removes all labs of this process; for an interrupt, after which nothing is dropped.
-    pub fn remove_own() {
-        Self::remove_where(|pid| pid == std::process::id());
-    }
-
-    fn remove_where(condition: impl Fn(u32) -> bool) {
-        let Ok(entries) = fs::read_dir("/run/netns") else { return };
-        for entry in entries.flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
-            if pid.and_then(|pid| pid.parse().ok()).is_some_and(&condition) {
-                Namespace::remove(&name);
-            }
-        }
     }
 
     /// Takes the consumer's first address of a family away, so that it goes on from another one.

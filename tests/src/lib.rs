@@ -17,6 +17,7 @@ pub mod node;
 pub mod process;
 pub mod standin;
 pub mod suite;
+pub mod sweep;
 pub mod traffic;
 pub mod turn;
 pub mod wait;

@@ -10,22 +10,14 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use rustix::{
-    mount::{UnmountFlags, unmount},
-    process::Signal,
-};
+use rustix::process::Signal;
 use serde::Deserialize;
 use serde_json::Value;
 use tempfile::TempDir;
 use weir::control::Status;
 
 pub use self::settings::Settings;
-use crate::{Namespace, command, process, until};
-
-/// The start of the names of the directories of all nodes of this process.
-fn prefix(pid: u32) -> String {
-    format!("weir-test-{pid}-")
-}
+use crate::{Namespace, command, process, sweep, until};
 
 const READY: Duration = Duration::from_secs(30);
 const STOPPED: Duration = Duration::from_secs(30);
@@ -120,7 +112,7 @@ impl<'a> Node<'a> {
     /// # Errors
     /// If the files cannot be written.
     pub fn prepare(namespace: &'a Namespace, settings: Settings) -> Result<Self> {
-        let directory = tempfile::Builder::new().prefix(&prefix(std::process::id())).tempdir()?;
+        let directory = tempfile::Builder::new().prefix(&sweep::directory()).tempdir()?;
         let node = Self { namespace, directory, settings, child: None };
         node.write_config()?;
         Ok(node)
@@ -310,27 +302,13 @@ impl<'a> Node<'a> {
     /// What it has pinned in the machine's bpffs.
     #[must_use]
     pub fn pins(&self) -> Vec<PathBuf> {
-        pins(&self.name())
+        sweep::pins(&self.name())
     }
 
     /// File systems that are mounted in its directories.
-    ///
-    /// # Errors
-    /// If the mounts cannot be read.
-    pub fn mounts(&self) -> Result<Vec<PathBuf>> {
-        mounts(&self.name())
-    }
-
-    /// Removes what all nodes of this process have left, once they are dead; for an interrupt,
-    /// after which nothing is dropped.
-    pub fn remove_own() {
-        let prefix = prefix(std::process::id());
-        remove_mounts_and_pins(&prefix);
-        for entry in fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
-            if entry.file_name().to_string_lossy().starts_with(&prefix) {
-                fs::remove_dir_all(entry.path()).ok();
-            }
-        }
+    #[must_use]
+    pub fn mounts(&self) -> Vec<PathBuf> {
+        sweep::mounts(&self.name())
     }
 
     fn name(&self) -> String {
@@ -382,7 +360,7 @@ impl Drop for Node<'_> {
                 child.wait().ok();
             }
         }
-        remove_mounts_and_pins(&self.name());
+        sweep::mounts_and_pins(&self.name());
         if std::thread::panicking() {
             self.show_log();
         }
@@ -393,27 +371,6 @@ impl Node<'_> {
     #[expect(clippy::print_stderr, reason = "the test runner shows it with the failed test")]
     fn show_log(&self) {
         eprintln!("weir wrote:\n{}", self.log());
-    }
-}
-
-fn pins(name: &str) -> Vec<PathBuf> {
-    let entries = fs::read_dir("/sys/fs/bpf").into_iter().flatten().flatten();
-    let paths = entries.map(|entry| entry.path());
-    paths.filter(|path| path.to_string_lossy().contains(name)).collect()
-}
-
-fn mounts(name: &str) -> Result<Vec<PathBuf>> {
-    let mounts = fs::read_to_string("/proc/self/mounts")?;
-    let paths = mounts.lines().filter_map(|line| line.split(' ').nth(1));
-    Ok(paths.filter(|path| path.contains(name)).map(PathBuf::from).collect())
-}
-
-fn remove_mounts_and_pins(name: &str) {
-    for path in mounts(name).unwrap_or_default() {
-        unmount(&path, UnmountFlags::DETACH).ok();
-    }
-    for path in pins(name) {
-        fs::remove_dir_all(path).ok();
     }
 }
 

@@ -1,7 +1,7 @@
 //! wireguard-go and three nftables rules in the node's place: it tells a broken machine or a broken
 //! harness from a broken node.
 
-use std::{fs, process::Child};
+use std::{fs, path::PathBuf, process::Child};
 
 use anyhow::Result;
 
@@ -10,13 +10,14 @@ use crate::{
     client::{new_interface, wireguard_go},
     command,
     lab::{NODE_V4, UPLINK},
+    sweep,
 };
 
 /// A running stand-in with one consumer.
 #[derive(Debug)]
 pub struct StandIn {
     wireguard: Child,
-    socket: String,
+    socket: PathBuf,
     /// The consumer's configuration.
     pub config: String,
 }
@@ -32,7 +33,7 @@ impl StandIn {
         let (private, public) = key_pair()?;
         let stand_in = Self {
             wireguard: wireguard_go(namespace, &interface)?,
-            socket: format!("/var/run/wireguard/{interface}.sock"),
+            socket: sweep::socket(&interface),
             config: format!(
                 "[Interface]\nPrivateKey = {private}\nAddress = 10.66.0.2/32, fd66::2/128\n\
                  MTU = 1420\n[Peer]\nPublicKey = {node_public}\nEndpoint = {NODE_V4}:51820\n\

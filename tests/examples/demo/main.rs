@@ -10,7 +10,7 @@ use std::{fs, path::PathBuf, process::exit, thread, time::Duration};
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
-use weir_tests::{Client, Lab, Node, Settings, lab, node::Session};
+use weir_tests::{Client, Lab, Node, Settings, lab, node::Session, sweep};
 
 use self::{phases::run_all, report::Report};
 
@@ -29,8 +29,7 @@ fn main() -> Result<()> {
     remove_all_when_interrupted()?;
     println!("consumer (wireguard-go) -- internet -- node (weir): three network namespaces");
     let lab = Lab::new()?;
-    let settings = Settings::default().with("node", "xdp", "\"auto\"");
-    let node = Node::start(&lab.node, settings)?;
+    let node = Node::start(&lab.node, Settings::default())?;
     print!("{}", screen(&node.log()));
     let added = node.session_add("demo")?;
     println!("weir session add --name demo: {}", added.session.address_v4);
@@ -88,8 +87,7 @@ fn remove_all_when_interrupted() -> Result<()> {
             tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
         });
         println!("\ninterrupted: removing everything");
-        Lab::remove_own();
-        Node::remove_own();
+        sweep::own();
         exit(130);
     });
     Ok(())
