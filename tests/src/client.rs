@@ -106,6 +106,17 @@ impl<'a> Client<'a> {
         Ok(())
     }
 
+    /// Lets the consumer's kernel hand wireguard-go bursts of at most `bytes` of TCP. A full burst
+    /// of 64 KiB is, encrypted, a little more than one UDP send can have, so that wireguard-go
+    /// makes two of it: a full one and a remainder of one or two datagrams.
+    ///
+    /// # Errors
+    /// If `ip` fails.
+    pub fn limit_bursts(&self, bytes: u32) -> Result<()> {
+        self.namespace.ip(&format!("link set {} gso_max_size {bytes}", self.interface))?;
+        Ok(())
+    }
+
     /// Sends what is for `destination` through the tunnel.
     ///
     /// # Errors

@@ -14,6 +14,9 @@ use weir_tests::{Client, Lab, Node, Settings, lab, node::Session, sweep};
 
 use self::{phases::run_all, report::Report};
 
+/// What the consumer's kernel hands wireguard-go at once, in bytes.
+const BURST: u32 = 56 << 10;
+
 #[derive(Debug, Parser)]
 struct Arguments {
     /// Write the results to a file too
@@ -34,10 +37,15 @@ fn main() -> Result<()> {
     let added = node.session_add("demo")?;
     println!("weir session add --name demo: {}", added.session.address_v4);
     let client = Client::connect(&lab.consumer, &added.config)?;
+    client.limit_bursts(BURST)?;
     for server in lab::SERVERS {
         client.wait_connected(server)?;
     }
-    println!("the consumer is connected with the configuration that weir printed\n");
+    println!("the consumer is connected with the configuration that weir printed");
+    println!(
+        "its kernel makes bursts of {} KiB: each is one UDP send of wireguard-go's\n",
+        BURST >> 10
+    );
     let phases = run_all(&lab, &node, Duration::from_secs(arguments.seconds))?;
     let (session, transfer) = settled(&node, &added.session, &client)?;
     let report = Report::new(phases, &session, transfer, &node.status()?);
