@@ -17,6 +17,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod dataplane;
+pub mod delivery;
 pub mod host;
 pub mod kernel;
 pub mod metrics;
