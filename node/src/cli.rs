@@ -179,6 +179,12 @@ enum LedgerCommand {
         #[arg(long, value_name = "CURSOR", default_value_t = 0)]
         after: u64,
     },
+    /// Print the best promise of each channel with its preimage, as NDJSON: keep it secret
+    #[command(after_help = "Example:\n  weir ledger settlements > to-settle.ndjson")]
+    Settlements {
+        /// The ledger; else the one in the configuration's state directory
+        file: Option<PathBuf>,
+    },
 }
 
 const WHICH_EXAMPLES: &str = "Examples (show or remove):\n  weir session show alice\n  \
@@ -289,6 +295,10 @@ fn execute(
         Command::Ledger(LedgerCommand::Export { file, after }) => {
             let file = file.map_or_else(|| (edges.ledger)(config), Ok)?;
             ledger::export(&file, after, out)?;
+        }
+        Command::Ledger(LedgerCommand::Settlements { file }) => {
+            let file = file.map_or_else(|| (edges.ledger)(config), Ok)?;
+            ledger::settlements(&file, out)?;
         }
         Command::Status => status::show(&client()?, args.json, out)?,
         Command::Config(ConfigCommand::Default) => out.text(&(edges.default_config)())?,

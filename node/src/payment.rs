@@ -3,7 +3,9 @@
 //!
 //! [`price`] says what is due, [`invoice`] asks for it, [`verify`] judges the answer. The formats
 //! are in [`promise`], [`exchange`], [`channel`] and [`signature`]; [`wire`] has them as JSON.
-//! Settlement on a chain is outside.
+//! What must never be lost (agreements, preimages, the best promise of each channel) is in the
+//! ledger: [`crate::session::store::book`]. Settlement on a chain is outside; the book has what it
+//! needs.
 
 pub mod channel;
 pub mod exchange;

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use alloy_primitives::hex;
 use anyhow::{Context as _, bail};
 
 use super::out::Out;
@@ -46,4 +47,19 @@ pub(super) fn export(path: &Path, after: u64, out: &mut Out) -> anyhow::Result<(
         out.text(&line)?;
         Ok::<_, anyhow::Error>(())
     })
+}
+
+pub(super) fn settlements(path: &Path, out: &mut Out) -> anyhow::Result<()> {
+    for settlement in Reader::open(path)?.settlements()? {
+        let message: serde_json::Value = serde_json::from_str(&settlement.message)
+            .with_context(|| format!("the promise of channel {} is damaged", settlement.channel))?;
+        let line = serde_json::json!({
+            "channel": settlement.channel,
+            "amount": settlement.amount.to_string(),
+            "preimage": hex::encode(settlement.preimage.expose()),
+            "message": message,
+        });
+        out.text(&format!("{line}\n"))?;
+    }
+    Ok(())
 }

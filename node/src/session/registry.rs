@@ -18,6 +18,7 @@ use super::{
     slots::Slots,
     store::{
         Store,
+        book::Agreement,
         credit::{Extended, Extra},
     },
     unix_now,
@@ -29,6 +30,7 @@ use crate::{
 
 mod clock;
 mod credit;
+pub mod pay;
 mod usage;
 
 use clock::Clock;
@@ -159,6 +161,8 @@ struct Entry {
     /// How long it was open.
     clock: Clock,
     credit: Credit,
+    /// How it pays as it goes, if it does.
+    agreement: Option<Agreement>,
     pause: Option<Pause>,
     /// When traffic was last counted.
     last_activity: u64,
@@ -174,6 +178,7 @@ impl Entry {
             saved,
             clock,
             credit: extra.credit,
+            agreement: None,
             pause: extra.pause,
             last_activity: extra.last_activity,
             recorded: None,
@@ -209,6 +214,7 @@ impl Sessions {
         }
         let slots = Slots::new(max, &taken, store.freed_slots()?);
         let mut extras = store.extras()?;
+        let mut agreements = store.agreements()?;
         let (written, _) = tokio::sync::watch::channel(store.last_cursor()?);
         let mut live = Live {
             by_id: BTreeMap::new(),
@@ -230,7 +236,8 @@ impl Sessions {
                 take_up(account, &session, &saved);
             }
             let extra = extras.remove(&session.id).unwrap_or_default();
-            live.insert(Entry::new(session, saved, extra));
+            let agreement = agreements.remove(&session.id);
+            live.insert(Entry { agreement, ..Entry::new(session, saved, extra) });
         }
         let sessions = Self {
             store: Mutex::new(store),
@@ -555,6 +562,8 @@ fn prefix_range(digits: &str) -> Option<(u64, u64)> {
 
 #[cfg(test)]
 mod credit_tests;
+#[cfg(test)]
+mod pay_tests;
 #[cfg(test)]
 pub(crate) mod rig;
 #[cfg(test)]

@@ -20,6 +20,7 @@ use weir_common::{
 
 use super::{Session, SessionId, Usage, counters, keys, state_name, unix_now};
 
+pub mod book;
 pub mod check;
 pub mod credit;
 mod deliveries;

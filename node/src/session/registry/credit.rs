@@ -126,7 +126,7 @@ impl Sessions {
 
     /// Makes a slot's account say what the session's credit and pause say. This is the one place
     /// from which credit reaches the packet path.
-    fn apply_credit(&self, slot: Slot) {
+    pub(super) fn apply_credit(&self, slot: Slot) {
         let mut live = self.write();
         let Some(id) = live.by_id.values().find(|e| e.session.slot == slot).map(|e| e.session.id)
         else {
@@ -150,7 +150,7 @@ impl Sessions {
     }
 
     /// Writes a session's pause, as it is, to the ledger.
-    fn settle(&self, store: &mut Store, id: SessionId) -> Result<(), SessionError> {
+    pub(super) fn settle(&self, store: &mut Store, id: SessionId) -> Result<(), SessionError> {
         let pause = self.read().by_id.get(&id).map(|entry| entry.pause);
         if let Some(pause) = pause {
             store.set_pause(id, pause)?;
@@ -159,7 +159,8 @@ impl Sessions {
     }
 
     fn is_used_up(&self, entry: &Entry) -> bool {
-        let bytes = billed(&self.counters(entry));
-        entry.credit.is_used_up(bytes, entry.clock.seconds())
+        let (bytes, seconds) = (billed(&self.counters(entry)), entry.clock.seconds());
+        let is_due = |agreement: &Agreement| agreement.is_used_up(bytes, seconds);
+        entry.credit.is_used_up(bytes, seconds) || entry.agreement.as_ref().is_some_and(is_due)
     }
 }

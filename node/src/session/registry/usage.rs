@@ -21,11 +21,17 @@ impl Sessions {
     /// When the ledger cannot be written; the next call writes what is missing.
     pub fn record(&self) -> Result<usize, StoreError> {
         let now = unix_now();
-        let used: Vec<(SessionId, Usage)> = {
-            let live = self.read();
-            let all = live.by_id.iter().map(|(id, entry)| (*id, entry, self.used(entry, now)));
-            all.filter(|(_, entry, used)| is_news(used, entry)).map(|(id, _, u)| (id, u)).collect()
-        };
+        let (mut used, mut silent) = (Vec::new(), Vec::new());
+        for (id, entry) in &self.read().by_id {
+            let usage = self.used(entry, now);
+            if is_news(&usage, entry) {
+                used.push((*id, usage));
+            } else {
+                silent.push((*id, usage.seconds));
+            }
+        }
+        // A crash must not give back the time for which silent sessions were open.
+        self.store().keep_seconds(&silent)?;
         for batch in used.chunks(BATCH) {
             let mut store = self.store();
             store.record(batch)?;

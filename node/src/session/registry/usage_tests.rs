@@ -56,6 +56,20 @@ fn a_session_ends_with_a_record_of_its_final_account() {
 }
 
 #[test]
+fn the_time_of_a_silent_session_survives_a_crash() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rig = Rig::start(folder.path(), 4);
+    let id = rig.add(Some("alice")).session.id;
+    if let Some(entry) = rig.sessions.write().by_id.get_mut(&id) {
+        entry.clock = Clock::new(500, true);
+    }
+    assert_eq!(rig.sessions.record().expect("written"), 0, "it is silent");
+    drop(rig);
+    let rig = Rig::start(folder.path(), 4);
+    assert!(rig.sessions.get("alice").expect("there").seconds >= 500);
+}
+
+#[test]
 fn a_clock_that_steps_back_makes_no_record_say_less() {
     let folder = tempfile::tempdir().expect("a folder");
     let rig = Rig::start(folder.path(), 4);

@@ -5,7 +5,9 @@ use std::{collections::HashMap, path::Path};
 use rusqlite::{Connection, OpenFlags};
 
 use super::{
-    StoreError, damaged,
+    StoreError,
+    book::{self, Settlement},
+    damaged,
     receipt::{ReceiptKey, Record},
     schema, usage,
 };
@@ -76,6 +78,15 @@ impl Reader {
                 return Ok(());
             }
         }
+    }
+
+    /// The best promise of each channel, with its preimage: what settlement needs.
+    ///
+    /// # Errors
+    ///
+    /// When the ledger cannot be read.
+    pub fn settlements(&self) -> Result<Vec<Settlement>, StoreError> {
+        book::settlements(&self.db)
     }
 
     /// Looks for damage, and for anything that the node would never write.

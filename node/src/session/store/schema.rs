@@ -116,6 +116,7 @@ const MIGRATIONS: [&str; 2] = [
          consumer  TEXT NOT NULL,
          per_gib   TEXT NOT NULL,
          per_hour  TEXT NOT NULL,
+         leeway    TEXT NOT NULL,
          paid      TEXT NOT NULL DEFAULT '0'
      ) STRICT;
      CREATE TABLE invoices (

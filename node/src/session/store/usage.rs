@@ -39,6 +39,26 @@ impl Store {
         Ok(())
     }
 
+    /// Writes down how long sessions were open, without a record.
+    ///
+    /// # Errors
+    ///
+    /// When the ledger cannot be written; nothing has changed then.
+    pub fn keep_seconds(&mut self, open: &[(SessionId, u64)]) -> Result<(), StoreError> {
+        let change = self.db.transaction()?;
+        let mut keep = change.prepare_cached(
+            "UPDATE counters SET seconds = ?2 WHERE session = ?1 AND seconds < ?2",
+        )?;
+        for (id, seconds) in open {
+            if let Some(number) = self.numbers.get(id) {
+                keep.execute(params![number, to_sql(*seconds)])?;
+            }
+        }
+        drop(keep);
+        change.commit()?;
+        Ok(())
+    }
+
     /// The records after a cursor, at most `limit` and [`MOST`], in order.
     ///
     /// # Errors
