@@ -132,15 +132,6 @@ pub struct Credit {
     pub seconds: Option<u64>,
 }
 
-impl Credit {
-    /// Whether nothing is left of either.
-    #[must_use]
-    pub fn is_used_up(&self, bytes: u64, seconds: u64) -> bool {
-        self.bytes.is_some_and(|most| bytes >= most)
-            || self.seconds.is_some_and(|most| seconds >= most)
-    }
-}
-
 /// The bytes that are billed: up and down together.
 #[must_use]
 pub fn billed(counters: &Counters) -> u64 {

@@ -159,8 +159,15 @@ impl Sessions {
     }
 
     fn is_used_up(&self, entry: &Entry) -> bool {
-        let (bytes, seconds) = (billed(&self.counters(entry)), entry.clock.seconds());
-        let is_due = |agreement: &Agreement| agreement.is_used_up(bytes, seconds);
-        entry.credit.is_used_up(bytes, seconds) || entry.agreement.as_ref().is_some_and(is_due)
+        let seconds = entry.clock.seconds();
+        billed(&self.counters(entry)) >= byte_limit(entry, seconds)
+            || entry.credit.seconds.is_some_and(|most| seconds >= most)
     }
+}
+
+/// The billed bytes, up and down together since the session was made, at which it must stop after
+/// so many seconds; `u64::MAX` for no limit. What is left is this less what its account has.
+fn byte_limit(entry: &Entry, seconds: u64) -> u64 {
+    let agreed = entry.agreement.as_ref().map(|agreement| agreement.budget(seconds));
+    entry.credit.bytes.unwrap_or(u64::MAX).min(agreed.unwrap_or(u64::MAX))
 }

@@ -30,12 +30,6 @@ pub struct Agreement {
 }
 
 impl Agreement {
-    /// Whether so much use is more than what was paid, and the leeway.
-    #[must_use]
-    pub fn is_used_up(&self, bytes: u64, seconds: u64) -> bool {
-        self.paid.is_zero() || self.price.due(bytes, seconds) >= self.limit()
-    }
-
     /// The bytes that the session may have had, after so many seconds, until it must pay.
     #[must_use]
     pub fn budget(&self, seconds: u64) -> u64 {
