@@ -6,6 +6,10 @@
 //! | `GET /v1/sessions` | 200 `{"sessions": [..]}` |
 //! | `GET /v1/sessions/{which}` | 200 `{"session"}` |
 //! | `DELETE /v1/sessions/{which}` | 200 `{"session"}`, with its final counters |
+//! | `POST /v1/sessions/{which}/credit` `{"reference", "bytes"?, "seconds"?}` | 200 `{"session"}` |
+//! | `POST /v1/sessions/{which}/pause`, `/resume`, `/close` | 200 `{"session"}` |
+//! | `GET /v1/usage?after=CURSOR&limit=N` | 200 `{"records", "cursor", "signer"}` |
+//! | `GET /v1/usage/stream?after=CURSOR` | 200, server-sent events, a record each |
 //! | `GET /v1/status` | 200 [`crate::control::Status`] |
 //! | `GET /health` | 200 `{"status": "ok"}` |
 //! | `GET /metrics` | 200 OpenMetrics |
@@ -16,7 +20,11 @@
 use std::sync::Arc;
 
 use axum::{
-    Router, extract::State, http::header::CONTENT_TYPE, response::IntoResponse, routing::get,
+    Router,
+    extract::State,
+    http::header::CONTENT_TYPE,
+    response::IntoResponse,
+    routing::{get, post},
 };
 use prometheus_client::registry::Registry;
 
@@ -31,10 +39,13 @@ mod listeners;
 mod patience;
 mod sessions;
 pub mod socket;
+pub mod token;
+mod usage;
 pub mod view;
 
 use error::ApiError;
 pub use listeners::{ListenError, Listeners};
+pub use token::Token;
 
 /// What the requests are answered from. Cheap to clone.
 #[derive(Clone)]
@@ -69,8 +80,20 @@ impl Api {
         let control = Router::new()
             .route("/v1/sessions", get(sessions::list).post(sessions::add))
             .route("/v1/sessions/{which}", get(sessions::show).delete(sessions::remove))
+            .route("/v1/sessions/{which}/credit", post(sessions::extend))
+            .route("/v1/sessions/{which}/pause", post(sessions::pause))
+            .route("/v1/sessions/{which}/resume", post(sessions::resume))
+            .route("/v1/sessions/{which}/close", post(sessions::close))
+            .route("/v1/usage", get(usage::page))
+            .route("/v1/usage/stream", get(usage::stream))
             .route("/v1/status", get(status));
         finish(control.merge(open_routes()), self)
+    }
+
+    /// Everything, for a TCP port, to those who have the token.
+    pub fn http_router(&self, token: &Token) -> Router {
+        let guard = axum::middleware::from_fn_with_state(token.clone(), token::require);
+        self.router().layer(guard)
     }
 
     /// What changes nothing and names no consumer, for a TCP port: `/metrics` and `/health`.

@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
 mod client;
+mod ledger;
 mod logging;
 mod out;
 mod qr;
@@ -19,6 +20,8 @@ mod units;
 
 use client::Client;
 use out::Out;
+
+use crate::{api::view::CreditRequest, session::SessionId};
 
 /// What the command line needs of the rest of the node.
 #[derive(Debug)]
@@ -31,6 +34,8 @@ pub struct Edges {
     pub check_config: fn(&str) -> Vec<String>,
     /// The API's socket according to the configuration file, or the defaults.
     pub socket: fn(Option<&Path>) -> anyhow::Result<PathBuf>,
+    /// The ledger according to the configuration file, or the defaults.
+    pub ledger: fn(Option<&Path>) -> anyhow::Result<PathBuf>,
 }
 
 /// weir: a high-capacity exit node for decentralised VPNs.
@@ -72,6 +77,9 @@ enum Command {
     /// Show the running node on one screen
     #[command(after_help = "Examples:\n  weir status\n  weir status --json | jq .boundaries")]
     Status,
+    /// Check or export the ledger's file, whether the node runs or not
+    #[command(subcommand)]
+    Ledger(LedgerCommand),
     /// Print or check a configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -92,6 +100,9 @@ enum SessionCommand {
         /// The consumer's public key in base64, as `wg pubkey` prints it
         #[arg(long, value_name = "KEY")]
         public_key: Option<String>,
+        /// Pause the session until there is credit
+        #[arg(long)]
+        prepaid: bool,
     },
     /// List all sessions
     #[command(after_help = "Examples:\n  weir session list\n  weir session list --json")]
@@ -103,12 +114,76 @@ enum SessionCommand {
         #[arg(value_name = "SESSION")]
         which: String,
     },
+    /// Extend a session's credit
+    #[command(after_help = "Examples:\n  weir session credit alice --gib 5\n  \
+        weir session credit alice --bytes 1000000 --seconds 3600 --reference payment-17")]
+    Credit {
+        /// Identifier, four or more of its first digits, name, or public key
+        #[arg(value_name = "SESSION")]
+        which: String,
+        /// GiB to add, up and down together
+        #[arg(long, default_value_t = 0)]
+        gib: u64,
+        /// Bytes to add, up and down together
+        #[arg(long, default_value_t = 0)]
+        bytes: u64,
+        /// Seconds to add
+        #[arg(long, default_value_t = 0)]
+        seconds: u64,
+        /// The payment's own name: with the same one again nothing is added
+        #[arg(long)]
+        reference: Option<String>,
+    },
+    /// Pause a session until it is resumed
+    Pause {
+        /// Identifier, four or more of its first digits, name, or public key
+        #[arg(value_name = "SESSION")]
+        which: String,
+    },
+    /// End an operator's pause
+    Resume {
+        /// Identifier, four or more of its first digits, name, or public key
+        #[arg(value_name = "SESSION")]
+        which: String,
+    },
+    /// Close a session on behalf of the payment layer; its final record says so
+    Close {
+        /// Identifier, four or more of its first digits, name, or public key
+        #[arg(value_name = "SESSION")]
+        which: String,
+    },
     /// End a session; its final counters stay in the ledger
     #[command(after_help = WHICH_EXAMPLES)]
     Remove {
         /// Identifier, four or more of its first digits, name, or public key
         #[arg(value_name = "SESSION")]
         which: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum LedgerCommand {
+    /// Look for damage, and for anything that the node would never write
+    #[command(after_help = "Examples:\n  weir ledger check\n  weir ledger check copy.db")]
+    Check {
+        /// The ledger; else the one in the configuration's state directory
+        file: Option<PathBuf>,
+    },
+    /// Print the usage records as NDJSON, the oldest first
+    #[command(after_help = "Examples:\n  weir ledger export > usage.ndjson\n  \
+        weir ledger export --after 1200")]
+    Export {
+        /// The ledger; else the one in the configuration's state directory
+        file: Option<PathBuf>,
+        /// Only records after this cursor
+        #[arg(long, value_name = "CURSOR", default_value_t = 0)]
+        after: u64,
+    },
+    /// Print the best promise of each channel with its preimage, as NDJSON: keep it secret
+    #[command(after_help = "Example:\n  weir ledger settlements > to-settle.ndjson")]
+    Settlements {
+        /// The ledger; else the one in the configuration's state directory
+        file: Option<PathBuf>,
     },
 }
 
@@ -188,8 +263,8 @@ fn execute(
             logging::start()?;
             (edges.run)(config)?;
         }
-        Command::Session(SessionCommand::Add { name, public_key }) => {
-            session::add(&client()?, name, public_key, args.json, out, err)?;
+        Command::Session(SessionCommand::Add { name, public_key, prepaid }) => {
+            session::add(&client()?, name, public_key, prepaid, args.json, out, err)?;
         }
         Command::Session(SessionCommand::List) => session::list(&client()?, args.json, out)?,
         Command::Session(SessionCommand::Show { which }) => {
@@ -197,6 +272,33 @@ fn execute(
         }
         Command::Session(SessionCommand::Remove { which }) => {
             session::remove(&client()?, &which, args.json, out)?;
+        }
+        Command::Session(SessionCommand::Credit { which, gib, bytes, seconds, reference }) => {
+            let bytes = gib.saturating_mul(1 << 30).saturating_add(bytes);
+            let reference = reference.unwrap_or_else(|| SessionId::random().to_string());
+            let request = CreditRequest { reference, bytes, seconds };
+            session::credit(&client()?, &which, &request, args.json, out)?;
+        }
+        Command::Session(SessionCommand::Pause { which }) => {
+            session::tell(&client()?, &which, "pause", args.json, out)?;
+        }
+        Command::Session(SessionCommand::Resume { which }) => {
+            session::tell(&client()?, &which, "resume", args.json, out)?;
+        }
+        Command::Session(SessionCommand::Close { which }) => {
+            session::tell(&client()?, &which, "close", args.json, out)?;
+        }
+        Command::Ledger(LedgerCommand::Check { file }) => {
+            let file = file.map_or_else(|| (edges.ledger)(config), Ok)?;
+            ledger::check(&file, args.json, out, err)?;
+        }
+        Command::Ledger(LedgerCommand::Export { file, after }) => {
+            let file = file.map_or_else(|| (edges.ledger)(config), Ok)?;
+            ledger::export(&file, after, out)?;
+        }
+        Command::Ledger(LedgerCommand::Settlements { file }) => {
+            let file = file.map_or_else(|| (edges.ledger)(config), Ok)?;
+            ledger::settlements(&file, out)?;
         }
         Command::Status => status::show(&client()?, args.json, out)?,
         Command::Config(ConfigCommand::Default) => out.text(&(edges.default_config)())?,

@@ -8,6 +8,7 @@
 //! - [`host`]: what the node changes on the machine (TUN, addresses, nftables) and how it takes
 //!   every change back.
 //! - [`session`]: who may use the node, and what they have used; kept in SQLite.
+//! - [`payment`]: how consumers pay as they go, in the format of the Mysterium network.
 //! - [`api`] and [`metrics`]: how the operator, the payment layer and Prometheus see it.
 //! - [`config`], [`cli`], [`node`]: the edges. [`node`] puts everything together.
 
@@ -16,8 +17,10 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod dataplane;
+pub mod delivery;
 pub mod host;
 pub mod kernel;
 pub mod metrics;
 pub mod node;
+pub mod payment;
 pub mod session;

@@ -15,6 +15,7 @@ fn main() -> ExitCode {
         default_config: config::default_text,
         check_config,
         socket: |file| Ok(Config::load(file)?.api.socket),
+        ledger: |file| Ok(node::ledger_path(&Config::load(file)?)),
     })
 }
 

@@ -2,13 +2,14 @@
 //! and stopped in the reverse order, so that the machine is as it was.
 
 mod kernel_side;
+mod ledger;
 mod screen;
 mod serve;
 mod view;
 
 use std::{
     os::fd::{AsFd as _, BorrowedFd},
-    path::Path,
+    path::PathBuf,
     sync::Arc,
 };
 
@@ -37,6 +38,12 @@ use crate::{
 
 /// The name of the sessions' database within the state directory.
 const LEDGER: &str = "ledger.db";
+
+/// Where the sessions' database is.
+#[must_use]
+pub fn ledger_path(config: &Config) -> PathBuf {
+    config.node.state_dir.join(LEDGER)
+}
 
 /// Runs a node until it is told to stop by SIGTERM or SIGINT.
 ///
@@ -114,7 +121,10 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         let served = serve::until_told(config, &sessions, view, offer, kernel.take_log());
         dataplane.stop();
         // Only now is every count final.
-        sessions.checkpoint().context("cannot write the last counts to the ledger")?;
+        sessions
+            .record()
+            .and_then(|_| sessions.checkpoint())
+            .context("cannot write the last counts to the ledger")?;
         saved = true;
         served
     })();
@@ -187,8 +197,7 @@ fn open_sessions(
     addresses: AddressPlan,
     node_key: PublicKey,
 ) -> anyhow::Result<Arc<Sessions>> {
-    let ledger: &Path = &config.node.state_dir.join(LEDGER);
-    let store = Store::open(ledger)?;
+    let store = Store::open(&ledger_path(config))?;
     let max = config.node.max_sessions;
     let address_of = Box::new(move |slot: weir_common::Slot| {
         (slot.0 < max).then_some(())?;

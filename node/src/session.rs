@@ -106,6 +106,56 @@ pub struct Snapshot {
     pub address_v6: Ipv6Addr,
     /// Its cumulative counters.
     pub counters: Counters,
+    /// Seconds served.
+    pub seconds: u64,
+    /// How much it may use.
+    pub credit: Credit,
+}
+
+/// What a session has used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Its cumulative counters.
+    pub counters: Counters,
+    /// Seconds for which it was open.
+    pub seconds: u64,
+    /// When traffic was last counted, in seconds since 1970.
+    pub last_activity: u64,
+}
+
+/// How much a session may use in all, since it was made. `None` is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Credit {
+    /// Billed bytes, up and down together.
+    pub bytes: Option<u64>,
+    /// Seconds served.
+    pub seconds: Option<u64>,
+}
+
+/// The bytes that are billed: up and down together.
+#[must_use]
+pub fn billed(counters: &Counters) -> u64 {
+    counters.bytes_up.saturating_add(counters.bytes_down)
+}
+
+/// Why a session is paused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pause {
+    /// Somebody said so, and must say when it goes on.
+    Operator,
+    /// The credit is used up: more of it ends the pause.
+    Credit,
+}
+
+impl Pause {
+    /// The word in the ledger and in JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Operator => "operator",
+            Self::Credit => "credit",
+        }
+    }
 }
 
 /// The word for a state, in the ledger, in JSON and as a metric's label.

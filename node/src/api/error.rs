@@ -7,7 +7,7 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::session::SessionError;
+use crate::session::{SessionError, StoreError};
 
 /// The body of an error.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,7 +21,7 @@ pub struct ErrorBody {
 pub struct ErrorDetail {
     /// `bad_json`, `body_too_large`, `bad_name`, `bad_key`, `bad_path`, `name_taken`,
     /// `key_taken`, `full`, `not_found`, `ambiguous`, `no_such_route`, `method_not_allowed`,
-    /// `ledger` or `internal`.
+    /// `bad_credit`, `contradicts`, `bad_query`, `unauthorised`, `ledger` or `internal`.
     pub code: String,
     /// What, why, and what to do.
     pub message: String,
@@ -46,13 +46,21 @@ impl ApiError {
     }
 
     pub(super) fn no_such_route() -> Self {
-        let message = "no such path: see /v1/sessions, /v1/status, /metrics, /health".to_owned();
+        let message =
+            "no such path: see /v1/sessions, /v1/usage, /v1/status, /metrics, /health".to_owned();
         Self { status: StatusCode::NOT_FOUND, code: "no_such_route", message }
     }
 
     pub(super) fn method_not_allowed() -> Self {
         let message = "this path does not take that method".to_owned();
         Self { status: StatusCode::METHOD_NOT_ALLOWED, code: "method_not_allowed", message }
+    }
+
+    pub(super) fn unauthorised() -> Self {
+        let message = "give the node's token: Authorization: Bearer TOKEN (api.token_file names \
+                       the file that has it)";
+        let (status, message) = (StatusCode::UNAUTHORIZED, message.to_owned());
+        Self { status, code: "unauthorised", message }
     }
 
     pub(super) fn internal(message: &str) -> Self {
@@ -71,6 +79,10 @@ impl From<SessionError> for ApiError {
             SessionError::Full(_) => (StatusCode::CONFLICT, "full"),
             SessionError::NotFound(_) => (StatusCode::NOT_FOUND, "not_found"),
             SessionError::Ambiguous(_) => (StatusCode::CONFLICT, "ambiguous"),
+            SessionError::Reference | SessionError::NoCredit => {
+                (StatusCode::BAD_REQUEST, "bad_credit")
+            }
+            SessionError::Contradicts(_) => (StatusCode::CONFLICT, "contradicts"),
             SessionError::NoRoom { .. } | SessionError::Store(_) => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "ledger")
             }
@@ -79,6 +91,12 @@ impl From<SessionError> for ApiError {
             tracing::error!(%error, "a request failed");
         }
         Self { status, code, message: error.to_string() }
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        SessionError::from(error).into()
     }
 }
 

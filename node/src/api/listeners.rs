@@ -1,4 +1,4 @@
-//! The two places at which the API is served.
+//! The places at which the API is served.
 
 use std::{future::Future, io, net::SocketAddr, path::Path, time::Duration};
 
@@ -9,12 +9,12 @@ use tokio::{
 };
 
 use super::{
-    Api,
+    Api, Token,
     patience::Limited,
     socket::{self, SocketError, SocketFile},
 };
 
-/// Connections at once, at each of the two.
+/// Connections at once, at each of them.
 const MOST: usize = 64;
 /// How long a connection may be silent. Longer than Prometheus waits between two scrapes.
 const SILENCE: Duration = Duration::from_secs(90);
@@ -27,6 +27,17 @@ pub enum ListenError {
     /// The Unix socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
+    /// The TCP port for those who have the token.
+    #[error(
+        "cannot listen on {address} for the API: {source}. Choose another address and port with \
+         api.http in the configuration, or \"off\""
+    )]
+    Http {
+        /// The address and port.
+        address: SocketAddr,
+        /// The system's answer.
+        source: io::Error,
+    },
     /// The TCP port.
     #[error(
         "cannot listen on {address} for metrics: {source}. Choose another address and port with \
@@ -40,12 +51,13 @@ pub enum ListenError {
     },
 }
 
-/// Both places, bound and not yet served.
+/// The places, bound and not yet served.
 #[derive(Debug)]
 pub struct Listeners {
     socket: UnixListener,
     file: SocketFile,
     metrics: Option<TcpListener>,
+    http: Option<(TcpListener, Token)>,
 }
 
 impl Listeners {
@@ -68,7 +80,25 @@ impl Listeners {
             ),
             None => None,
         };
-        Ok(Self { socket, file, metrics })
+        Ok(Self { socket, file, metrics, http: None })
+    }
+
+    /// Binds a TCP port for the whole API too, for those who have the token.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be bound.
+    pub async fn with_http(self, address: SocketAddr, token: Token) -> Result<Self, ListenError> {
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(|source| ListenError::Http { address, source })?;
+        Ok(Self { http: Some((listener, token)), ..self })
+    }
+
+    /// The address of the port for those who have the token.
+    #[must_use]
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.http.as_ref().and_then(|(listener, _)| listener.local_addr().ok())
     }
 
     /// The address of the port for Prometheus.
@@ -92,7 +122,15 @@ impl Listeners {
                 None => Ok(()),
             }
         };
-        let served = async { tokio::try_join!(control, scraped).map(|_| ()) };
+        let tokened = async {
+            match self.http {
+                Some((listener, token)) => {
+                    until(listener, api.http_router(&token), stopped.clone()).await
+                }
+                None => Ok(()),
+            }
+        };
+        let served = async { tokio::try_join!(control, scraped, tokened).map(|_| ()) };
         let deadline = async {
             stop.await;
             stopping.send_replace(true);

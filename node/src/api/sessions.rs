@@ -2,7 +2,7 @@
 
 use axum::{
     Json,
-    body::{Body, to_bytes},
+    body::{Body, Bytes, to_bytes},
     extract::{Path, State, rejection::PathRejection},
     http::StatusCode,
     response::IntoResponse,
@@ -12,9 +12,15 @@ use super::{
     Api,
     error::ApiError,
     off_thread,
-    view::{AllSessions, MadeSession, OneSession, SessionRequest, SessionView},
+    view::{AllSessions, CreditRequest, MadeSession, OneSession, SessionRequest, SessionView},
 };
-use crate::session::{SessionError, keys, registry::NewSession, wg_quick};
+use serde::de::DeserializeOwned;
+
+use crate::session::{
+    SessionError, keys,
+    registry::{Extension, NewSession},
+    wg_quick,
+};
 
 /// No request that means anything is larger, in bytes.
 const MAX_BODY: usize = 16 * 1024;
@@ -22,15 +28,20 @@ const MAX_BODY: usize = 16 * 1024;
 type Which = Result<Path<String>, PathRejection>;
 
 pub(super) async fn add(State(api): State<Api>, body: Body) -> Result<impl IntoResponse, ApiError> {
-    let request = read(body).await?;
+    let expected = r#"{"name": "...", "public_key": "...", "prepaid": true}, all optional"#;
+    let request: SessionRequest = read(body, expected).await?;
     let public_key = request.public_key.as_deref().map(keys::parse_public).transpose();
     let public_key = public_key.map_err(SessionError::from)?;
-    let new = NewSession { name: request.name, public_key };
+    let new = NewSession { name: request.name, public_key, prepaid: request.prepaid };
     let made = off_thread(move || {
         let added = api.sessions.add(new)?;
         let config = wg_quick::config(&api.offer, &added.snapshot, added.private_key.as_ref());
         let session = SessionView::from(&added.snapshot);
-        Ok::<_, SessionError>(MadeSession { session, config: config.as_str().to_owned() })
+        Ok::<_, SessionError>(MadeSession {
+            session,
+            config: config.as_str().to_owned(),
+            signer: api.sessions.signer(),
+        })
     });
     let made = made.await??;
     tracing::info!(session = made.session.id, slot = made.session.slot, "session added");
@@ -67,8 +78,52 @@ fn selector(which: Which) -> Result<String, ApiError> {
     Ok(which)
 }
 
-/// Reads a request; an empty body asks for nothing in particular.
-async fn read(body: Body) -> Result<SessionRequest, ApiError> {
+pub(super) async fn extend(
+    State(api): State<Api>,
+    which: Which,
+    body: Body,
+) -> Result<impl IntoResponse, ApiError> {
+    let which = selector(which)?;
+    let expected = r#"{"reference": "...", "bytes": 0, "seconds": 0}"#;
+    let request: CreditRequest = read(body, expected).await?;
+    let CreditRequest { reference, bytes, seconds } = request;
+    let extension = Extension { reference, bytes, seconds };
+    let extended = off_thread(move || api.sessions.extend(&which, &extension)).await??;
+    Ok(Json(OneSession { session: SessionView::from(&extended) }))
+}
+
+pub(super) async fn pause(
+    State(api): State<Api>,
+    which: Which,
+) -> Result<impl IntoResponse, ApiError> {
+    let which = selector(which)?;
+    let paused = off_thread(move || api.sessions.pause(&which)).await??;
+    tracing::info!(session = %paused.session.id, "session paused");
+    Ok(Json(OneSession { session: SessionView::from(&paused) }))
+}
+
+pub(super) async fn resume(
+    State(api): State<Api>,
+    which: Which,
+) -> Result<impl IntoResponse, ApiError> {
+    let which = selector(which)?;
+    let resumed = off_thread(move || api.sessions.resume(&which)).await??;
+    tracing::info!(session = %resumed.session.id, "session resumed");
+    Ok(Json(OneSession { session: SessionView::from(&resumed) }))
+}
+
+pub(super) async fn close(
+    State(api): State<Api>,
+    which: Which,
+) -> Result<impl IntoResponse, ApiError> {
+    let which = selector(which)?;
+    let last = off_thread(move || api.sessions.end(&which, "closed")).await??;
+    tracing::info!(session = %last.session.id, "session closed");
+    Ok(Json(OneSession { session: SessionView::from(&last) }))
+}
+
+/// Reads a request; an empty body is an empty object.
+async fn read<T: DeserializeOwned>(body: Body, expected: &str) -> Result<T, ApiError> {
     let bytes = to_bytes(body, MAX_BODY).await.map_err(|error| {
         let mut cause: Option<&dyn std::error::Error> = Some(&error);
         while let Some(error) = cause {
@@ -79,13 +134,9 @@ async fn read(body: Body) -> Result<SessionRequest, ApiError> {
         }
         ApiError::bad_request("bad_json", "the request's body broke off")
     })?;
-    if bytes.is_empty() {
-        return Ok(SessionRequest::default());
-    }
-    let bad = |what: &str| {
-        let expected = r#"{"name": "...", "public_key": "..."}, both optional"#;
-        ApiError::bad_request("bad_json", format!("{what}; expected {expected}"))
-    };
+    let bytes = if bytes.is_empty() { Bytes::from_static(b"{}") } else { bytes };
+    let bad =
+        |what: &str| ApiError::bad_request("bad_json", format!("{what}; expected {expected}"));
     // serde would read an array as the fields in their order.
     if bytes.trim_ascii_start().first() != Some(&b'{') {
         return Err(bad("the request's body is not a JSON object"));

@@ -304,3 +304,6 @@ async fn silent_connections_give_their_places_to_others() {
     let asked = tokio::time::timeout(limit, ask(folder.path(), "GET", "/health", "")).await;
     assert_eq!(asked.expect("a place comes free").status, StatusCode::OK);
 }
+
+mod ledger;
+mod openapi;

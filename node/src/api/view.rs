@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::session::{Snapshot, keys, state_name};
+use crate::session::{Snapshot, keys, state_name, store::receipt::Record};
 
 /// A session in JSON. Bytes are those of authenticated data messages as UDP payload, the unit of
 /// `wg show transfer`; up is from the consumer, down is to it.
@@ -40,6 +40,12 @@ pub struct SessionView {
     pub handshake_bytes_up: u64,
     /// Handshake messages to the consumer, in bytes: not billed.
     pub handshake_bytes_down: u64,
+    /// Seconds for which it was open.
+    pub seconds: u64,
+    /// The billed bytes, up and down together, that it may have in all; absent for no limit.
+    pub credit_bytes: Option<u64>,
+    /// The seconds that it may be open in all; absent for no limit.
+    pub credit_seconds: Option<u64>,
     /// What the guard saw before any authentication.
     pub kernel: KernelView,
 }
@@ -76,6 +82,9 @@ impl From<&Snapshot> for SessionView {
             packets_down: counters.packets_down,
             handshake_bytes_up: counters.handshake_bytes_up,
             handshake_bytes_down: counters.handshake_bytes_down,
+            seconds: snapshot.seconds,
+            credit_bytes: snapshot.credit.bytes,
+            credit_seconds: snapshot.credit.seconds,
             kernel: KernelView {
                 datagrams: counters.seen_datagrams,
                 bytes: counters.seen_bytes,
@@ -108,6 +117,33 @@ pub struct MadeSession {
     /// The consumer's configuration for `wg-quick`. Where the node made the key pair, its private
     /// half is in here and nowhere else.
     pub config: String,
+    /// The key that signs this session's usage records: Ed25519, in base64.
+    pub signer: String,
+}
+
+/// The request for more credit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreditRequest {
+    /// What the payment layer calls it. The same one again adds nothing.
+    pub reference: String,
+    /// Billed bytes to add.
+    #[serde(default)]
+    pub bytes: u64,
+    /// Seconds to add.
+    #[serde(default)]
+    pub seconds: u64,
+}
+
+/// Usage records, in the order of their cursors.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UsagePage {
+    /// The records after the cursor that was asked for.
+    pub records: Vec<Record>,
+    /// What to ask with next.
+    pub cursor: u64,
+    /// The key that signs this node's records now: Ed25519, in base64.
+    pub signer: String,
 }
 
 /// The request for a session.
@@ -120,4 +156,7 @@ pub struct SessionRequest {
     /// The consumer's key in base64; the node makes a pair where it is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public_key: Option<String>,
+    /// Whether it is paused until there is credit.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub prepaid: bool,
 }

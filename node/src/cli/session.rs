@@ -8,7 +8,7 @@ use super::{
     qr, units,
 };
 use crate::{
-    api::view::{AllSessions, MadeSession, OneSession, SessionRequest, SessionView},
+    api::view::{AllSessions, CreditRequest, MadeSession, OneSession, SessionRequest, SessionView},
     session::unix_now,
 };
 
@@ -16,12 +16,14 @@ pub(super) fn add(
     client: &Client,
     name: Option<String>,
     public_key: Option<String>,
+    prepaid: bool,
     json: bool,
     out: &mut Out,
     err: &mut Out,
 ) -> anyhow::Result<()> {
     let has_key = public_key.is_some();
-    let made: MadeSession = client.post("/v1/sessions", &SessionRequest { name, public_key })?;
+    let made: MadeSession =
+        client.post("/v1/sessions", &SessionRequest { name, public_key, prepaid })?;
     if json {
         return out.json(&made);
     }
@@ -66,6 +68,39 @@ pub(super) fn remove(
         return out.json(&one);
     }
     out.text(&format!("removed; its final account:\n{}", details(&one.session, unix_now())))?;
+    Ok(())
+}
+
+pub(super) fn credit(
+    client: &Client,
+    which: &str,
+    request: &CreditRequest,
+    json: bool,
+    out: &mut Out,
+) -> anyhow::Result<()> {
+    let path = format!("/v1/sessions/{}/credit", escape(which));
+    let one: OneSession = client.post(&path, request)?;
+    print(&one, json, out)
+}
+
+/// Says `pause`, `resume` or `close` of a session.
+pub(super) fn tell(
+    client: &Client,
+    which: &str,
+    what: &str,
+    json: bool,
+    out: &mut Out,
+) -> anyhow::Result<()> {
+    let path = format!("/v1/sessions/{}/{what}", escape(which));
+    let one: OneSession = client.post(&path, &serde_json::json!({}))?;
+    print(&one, json, out)
+}
+
+fn print(one: &OneSession, json: bool, out: &mut Out) -> anyhow::Result<()> {
+    if json {
+        return out.json(one);
+    }
+    out.text(&details(&one.session, unix_now()))?;
     Ok(())
 }
 
@@ -119,6 +154,8 @@ fn details(session: &SessionView, now: u64) -> String {
         ("public key", session.public_key.clone()),
         ("addresses", format!("{}, {}", session.address_v4, session.address_v6)),
         ("created", created),
+        ("open for", units::span(session.seconds)),
+        ("credit", credit_left(session)),
         ("last handshake", handshake(session, now)),
         ("up", traffic(session.bytes_up, session.packets_up)),
         ("down", traffic(session.bytes_down, session.packets_down)),
@@ -135,6 +172,18 @@ fn details(session: &SessionView, now: u64) -> String {
         writeln!(text, "{what:<16}{value}").ok();
         text
     })
+}
+
+/// What is left, in words.
+fn credit_left(session: &SessionView) -> String {
+    let used = session.bytes_up.saturating_add(session.bytes_down);
+    let left = |credit: u64| format!("{} left", units::bytes(credit.saturating_sub(used)));
+    let bytes = session.credit_bytes.map(left);
+    let time = session
+        .credit_seconds
+        .map(|credit| format!("{} left", units::span(credit.saturating_sub(session.seconds))));
+    let parts: Vec<_> = bytes.into_iter().chain(time).collect();
+    if parts.is_empty() { "no limit".to_owned() } else { parts.join(", ") }
 }
 
 fn handshake(session: &SessionView, now: u64) -> String {
@@ -163,6 +212,9 @@ mod tests {
             packets_down: 4_000_000,
             handshake_bytes_up: 148,
             handshake_bytes_down: 92,
+            seconds: 0,
+            credit_bytes: None,
+            credit_seconds: None,
             kernel: KernelView {
                 datagrams: 3,
                 bytes: 1684,

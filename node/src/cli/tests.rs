@@ -22,6 +22,9 @@ const EDGES: Edges = Edges {
     socket: |config| {
         Ok(config.map_or("/nonexistent/weir.sock".into(), |path| path.with_extension("sock")))
     },
+    ledger: |config| {
+        Ok(config.map_or("/nonexistent/ledger.db".into(), |path| path.with_file_name("ledger.db")))
+    },
 };
 
 /// What a stream was given.
@@ -235,4 +238,28 @@ fn a_reader_that_has_gone_is_no_failure() {
     let args = ["weir", "config", "default"].map(OsString::from);
     let code = run(&EDGES, args, None, &mut Out::new(Gone, false), &mut err);
     assert_eq!(code, ExitCode::SUCCESS);
+}
+
+#[test]
+fn credit_is_given_and_the_ledger_checked_and_exported() {
+    let node = served();
+    assert!(node.weir(&["session", "add", "--name", "alice", "--prepaid"]).success);
+    let credit = ["session", "credit", "alice", "--gib", "2", "--reference", "p1"];
+    for _ in 0..2 {
+        let said = node.weir(&credit);
+        assert!(said.out.contains("2.00 GiB left"), "{}{}", said.out, said.err);
+    }
+    assert!(node.weir(&["session", "pause", "alice"]).out.contains("paused"));
+    assert!(node.weir(&["session", "resume", "alice"]).out.contains("open"));
+    node.rig.traffic(weir_common::Slot(0), 7);
+    assert!(node.weir(&["session", "close", "alice"]).out.contains("closed"));
+    let ledger = node._folder.path().join("ledger.db");
+    let ledger = ledger.to_str().expect("text");
+    let checked = weir(&["ledger", "check", ledger]);
+    assert!(checked.out.contains("1 sessions, 1 usage records, nothing wrong"), "{}", checked.err);
+    let exported = weir(&["ledger", "export", ledger]).out;
+    assert!(exported.contains("\"bytes_up\":7") && exported.ends_with("}\n"), "{exported}");
+    assert_eq!(weir(&["ledger", "export", ledger, "--after", "1"]).out, "");
+    let missing = weir(&["ledger", "check", "/nonexistent/ledger.db"]);
+    assert!(!missing.success && missing.err.contains("/nonexistent/ledger.db"), "{}", missing.err);
 }

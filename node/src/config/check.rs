@@ -8,10 +8,10 @@ use super::{
     mistake::{Mistake, nearest, position},
     rules,
     section::{Places, Section},
-    sections::{Api, Config, Node, Policy, Tunnel},
+    sections::{Api, Config, Ledger, Node, Policy, Tunnel},
 };
 
-const SECTIONS: &[&str] = &["node", "tunnel", "policy", "api"];
+const SECTIONS: &[&str] = &["node", "tunnel", "policy", "ledger", "api"];
 
 /// The configuration that `text` describes. With the uplink's MTU in bytes, the tunnel's is held
 /// against it.
@@ -78,6 +78,7 @@ impl Reader<'_> {
                 "node" => self.section::<Node>(known, table, &mut config.node),
                 "tunnel" => self.section::<Tunnel>(known, table, &mut config.tunnel),
                 "policy" => self.section::<Policy>(known, table, &mut config.policy),
+                "ledger" => self.section::<Ledger>(known, table, &mut config.ledger),
                 _ => self.section::<Api>(known, table, &mut config.api),
             }
         }
@@ -148,8 +149,14 @@ impl Reader<'_> {
 
 /// The section that has this key.
 fn section_of(key: &str) -> Option<&'static str> {
-    [("node", Node::KEYS), ("tunnel", Tunnel::KEYS), ("policy", Policy::KEYS), ("api", Api::KEYS)]
-        .into_iter()
-        .find(|(_, keys)| keys.contains(&key))
-        .map(|(section, _)| section)
+    [
+        ("node", Node::KEYS),
+        ("tunnel", Tunnel::KEYS),
+        ("policy", Policy::KEYS),
+        ("ledger", Ledger::KEYS),
+        ("api", Api::KEYS),
+    ]
+    .into_iter()
+    .find(|(_, keys)| keys.contains(&key))
+    .map(|(section, _)| section)
 }

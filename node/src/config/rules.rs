@@ -10,6 +10,7 @@ use super::{
     check::Reader,
     kinds::{Auto, Metrics},
 };
+use crate::delivery::Webhook;
 
 /// The smallest MTU that IPv6 allows.
 const SMALLEST_MTU: u32 = 1280;
@@ -21,7 +22,29 @@ pub(super) fn apply(config: &Config, uplink_mtu: Option<u32>, reader: &mut Reade
     pools(config, reader);
     mtu(config, uplink_mtu, reader);
     policy(config, reader);
+    ledger(config, reader);
     paths(config, reader);
+}
+
+fn ledger(config: &Config, reader: &mut Reader<'_>) {
+    let ledger = &config.ledger;
+    // Any secret will do to try the URL.
+    if !ledger.webhook.is_empty()
+        && let Err(error) = Webhook::new(&ledger.webhook, b"secret")
+    {
+        reader.blame(
+            &[("ledger", "webhook")],
+            format!("{error:#}"),
+            "write for example \"http://127.0.0.1:8080/usage\", or \"\" for none".into(),
+        );
+    }
+    if !ledger.usage_file.is_empty() && !ledger.usage_file.starts_with('/') {
+        reader.blame(
+            &[("ledger", "usage_file")],
+            format!("{:?} is not an absolute path", ledger.usage_file),
+            "write a path that begins with /, or \"\" for none".into(),
+        );
+    }
 }
 
 fn ranges(config: &Config, reader: &mut Reader<'_>) {
@@ -35,6 +58,9 @@ fn ranges(config: &Config, reader: &mut Reader<'_>) {
         ("node", "handshakes_per_source_burst", node.handshakes_per_source_burst, 1, 1_000_000),
         ("node", "handshakes_under_load", node.handshakes_under_load, 1, 10_000_000),
         ("tunnel", "mtu", config.tunnel.mtu, SMALLEST_MTU, 65535),
+        ("ledger", "record_seconds", config.ledger.record_seconds, 1, 86_400),
+        ("ledger", "grace_seconds", config.ledger.grace_seconds, 0, 31_536_000),
+        ("ledger", "usage_file_mib", config.ledger.usage_file_mib, 1, 1 << 20),
         ("api", "per_session_metrics_max", config.api.per_session_metrics_max, 0, Slot::MAX_COUNT),
     ] {
         if !(low..=high).contains(&value) {
@@ -52,13 +78,22 @@ fn ranges(config: &Config, reader: &mut Reader<'_>) {
             "write ports from 1 to 65535".into(),
         );
     }
-    if let Metrics::On(address) = config.api.metrics
-        && address.port() == 0
-    {
+    for (key, place) in [("metrics", config.api.metrics), ("http", config.api.http)] {
+        if let Metrics::On(address) = place
+            && address.port() == 0
+        {
+            reader.blame(
+                &[("api", key)],
+                format!("{address} has no port"),
+                "write a port from 1 to 65535 after the address, or \"off\"".into(),
+            );
+        }
+    }
+    if config.api.http == config.api.metrics && config.api.http != Metrics::Off {
         reader.blame(
-            &[("api", "metrics")],
-            format!("{address} has no port"),
-            "write a port from 1 to 65535 after the address, or \"off\"".into(),
+            &[("api", "http"), ("api", "metrics")],
+            "it is also api.metrics".into(),
+            "write another port for one of the two".into(),
         );
     }
 }

@@ -24,6 +24,8 @@ pub struct Config {
     pub tunnel: Tunnel,
     /// What consumers may reach.
     pub policy: Policy,
+    /// What is written down of what consumers use, and who is told.
+    pub ledger: Ledger,
     /// How the operator and other programs see the node.
     pub api: Api,
 }
@@ -117,12 +119,37 @@ section! {
 }
 
 section! {
+    /// What is written down of what consumers use, and who is told. docs/payments.md explains it.
+    Ledger {
+        /// Seconds between two usage records of a session that is used. 1 to 86400.
+        record_seconds: u32 = 60;
+        /// Seconds for which a session without credit is kept, paused, before it is closed.
+        /// 0 to 31536000.
+        grace_seconds: u32 = 300;
+        /// The URL to which usage records are pushed, "http://host:port/path". Empty: none.
+        webhook: String = String::new();
+        /// The file with the secret by which those pushes are signed.
+        webhook_secret_file: PathBuf = "/var/lib/weir/webhook.secret".into();
+        /// The file to which usage records are appended, one JSON object a line. Empty: none.
+        usage_file: String = String::new();
+        /// How large that file grows, in MiB, before it is renamed away. 1 to 1048576.
+        usage_file_mib: u32 = 64;
+    }
+}
+
+section! {
     /// How the operator, the payment layer and Prometheus see the node.
     Api {
         /// The Unix socket of the `weir` commands.
         socket: PathBuf = "/run/weir/weir.sock".into();
         /// The group whose members may use that socket. Empty: its owner alone.
         socket_group: String = String::new();
+        /// "address:port" on which the API is served over HTTP to those who have the token, or
+        /// "off". It is not encrypted: use an address of this machine or of a private network.
+        http: Metrics = Metrics::Off;
+        /// The file with that token. Made at the first start that needs it, readable by its owner
+        /// alone. Whoever has it can do what the `weir` commands do.
+        token_file: PathBuf = "/var/lib/weir/api.token".into();
         /// "address:port" on which Prometheus gets the metrics, or "off".
         metrics: Metrics = Metrics::default();
         /// Whether the metrics have a series per session.
@@ -182,6 +209,7 @@ pub(crate) fn text(config: &Config) -> String {
     write_section(&mut text, "node", &config.node);
     write_section(&mut text, "tunnel", &config.tunnel);
     write_section(&mut text, "policy", &config.policy);
+    write_section(&mut text, "ledger", &config.ledger);
     write_section(&mut text, "api", &config.api);
     text
 }

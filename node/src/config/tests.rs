@@ -78,9 +78,18 @@ fn every_key_can_be_set() {
         blocked_ports = []
         allow = ["10.9.0.0/16"]
         block = ["1.2.3.0/24"]
+        [ledger]
+        record_seconds = 5
+        grace_seconds = 0
+        webhook = "http://127.0.0.1:8080/usage"
+        webhook_secret_file = "/w"
+        usage_file = "/u"
+        usage_file_mib = 1
         [api]
         socket = "/r/s"
         socket_group = "weir"
+        http = "127.0.0.1:8443"
+        token_file = "/t"
         metrics = "off"
         per_session_metrics = false
         per_session_metrics_max = 5
@@ -99,6 +108,7 @@ fn every_key_can_be_set() {
     differ(&config.node, &default.node);
     differ(&config.tunnel, &default.tunnel);
     differ(&config.policy, &default.policy);
+    differ(&config.ledger, &default.ledger);
     differ(&config.api, &default.api);
     assert_eq!(check(&sections::text(&config), Some(1500)), Ok(config));
 }
@@ -265,4 +275,21 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn receivers_of_usage_that_cannot_work_are_named() {
+    let text = "[ledger]\nwebhook = \"https://example.net/\"\nusage_file = \"usage\"\n\
+        record_seconds = 0\n[api]\nhttp = \"127.0.0.1:9587\"\n";
+    let found: Vec<String> = mistakes(text).iter().map(ToString::to_string).collect();
+    for (line, key) in [
+        (2, "ledger.webhook"),
+        (3, "ledger.usage_file"),
+        (4, "ledger.record_seconds"),
+        (6, "api.http"),
+    ] {
+        let named = |is: &&String| is.starts_with(&format!("{line}:")) && is.contains(key);
+        assert!(found.iter().find(named).is_some(), "{key} is not in {found:?}");
+    }
+    assert_eq!(found.len(), 4, "{found:?}");
 }

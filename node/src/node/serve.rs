@@ -6,22 +6,18 @@ use anyhow::Context as _;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
-    time::{MissedTickBehavior, interval},
 };
-use tracing::{info, warn};
+use tracing::info;
 
-use super::screen;
+use super::{ledger, screen};
 use crate::{
-    api::{Api, Listeners},
+    api::{Api, Listeners, Token},
     config::{Config, Metrics},
     control::{NodeView as _, SharedView},
     kernel::log::GuardLog,
     metrics::Series,
     session::{registry::Sessions, wg_quick::Offer},
 };
-
-/// Between two checkpoints of the counters to the ledger.
-const CHECKPOINT: Duration = Duration::from_secs(1);
 
 /// Serves until SIGTERM or SIGINT.
 pub(super) fn until_told(
@@ -68,14 +64,18 @@ async fn serve(
         Metrics::On(address) => Some(address),
         Metrics::Off => None,
     };
-    let listeners = Listeners::bind(&config.api.socket, group, metrics).await?;
+    let mut listeners = Listeners::bind(&config.api.socket, group, metrics).await?;
+    if let Metrics::On(address) = config.api.http {
+        let token = Token::load_or_create(&config.api.token_file)?;
+        listeners = listeners.with_http(address, token).await?;
+    }
     let mut log = std::pin::pin!(async {
         match log {
             Some(log) => log.forward().await,
             None => std::future::pending().await,
         }
     });
-    let checkpoints = tokio::spawn(checkpoints(Arc::clone(sessions), stopped));
+    let books = ledger::keep(config, sessions, stopped)?;
 
     screen::show(config, &view.status());
     let mut server = std::pin::pin!(listeners.serve(&api, until(stop.subscribe())));
@@ -87,35 +87,10 @@ async fn serve(
     };
     info!("stopping");
     stop.send_replace(true);
-    checkpoints.await.ok();
+    books.stop().await;
     match ended {
         Some(ended) => ended.and(Err(std::io::ErrorKind::ConnectionAborted.into())),
         None => server.await,
     }
     .context("the API could not be served any longer")
-}
-
-/// Writes the counters to the ledger once a second, off the packet path.
-async fn checkpoints(sessions: Arc<Sessions>, mut stopped: watch::Receiver<bool>) {
-    let mut ticks = interval(CHECKPOINT);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut failing = false;
-    loop {
-        tokio::select! {
-            _ = ticks.tick() => {}
-            _ = stopped.changed() => return,
-        }
-        let sessions = Arc::clone(&sessions);
-        match tokio::task::spawn_blocking(move || sessions.checkpoint()).await {
-            Ok(Ok(_)) if failing => {
-                info!("the ledger can be written again");
-                failing = false;
-            }
-            Ok(Err(error)) if !failing => {
-                warn!(%error, "the ledger cannot be written; counting goes on in memory");
-                failing = true;
-            }
-            _ => {}
-        }
-    }
 }

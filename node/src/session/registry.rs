@@ -12,11 +12,15 @@ use weir_common::{
 };
 
 use super::{
-    Session, SessionId, Snapshot, StoreError, counters,
+    Credit, Pause, Session, SessionId, Snapshot, StoreError, Usage, billed, counters,
     keys::{self, KeyError, PrivateKey},
     name::{self, NameError},
     slots::Slots,
-    store::Store,
+    store::{
+        Store,
+        book::Agreement,
+        credit::{Extended, Extra},
+    },
     unix_now,
 };
 use crate::{
@@ -24,11 +28,22 @@ use crate::{
     kernel::accounts::Accounts,
 };
 
+mod clock;
+mod credit;
+pub mod pay;
+mod usage;
+
+use clock::Clock;
+pub use credit::{Enforced, Extension};
+
 /// The inner addresses of a slot; `None` where the pool ends.
 pub type AddressOf = Box<dyn Fn(Slot) -> Option<(Ipv4Addr, Ipv6Addr)> + Send + Sync>;
 
 /// The fewest digits by which a session can be named: fewer are more often a slip than an intent.
 pub const MIN_PREFIX: usize = 4;
+
+/// The longest reference of an extension of credit, in bytes.
+pub const MAX_REFERENCE: usize = 128;
 
 /// Why a session could not be made, found or removed.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +90,21 @@ pub enum SessionError {
     /// Several sessions' identifiers begin so.
     #[error("more than one session's identifier begins with {0:?}: give more digits")]
     Ambiguous(String),
+    /// A reference to an extension of credit is missing or too long.
+    #[error(
+        "an extension of credit needs a reference of 1 to {MAX_REFERENCE} bytes, so that it is never added \
+         twice: give for example the number of the payment"
+    )]
+    Reference,
+    /// An extension of nothing.
+    #[error("the credit would be extended by nothing: give bytes, seconds, or both")]
+    NoCredit,
+    /// The reference was used for another extension.
+    #[error(
+        "the reference {0:?} stands for another extension of this session's credit: nothing has been added; give \
+         each payment a reference of its own"
+    )]
+    Contradicts(String),
     /// The ledger failed; nothing has changed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -87,6 +117,8 @@ pub struct NewSession {
     pub name: Option<String>,
     /// The consumer's key; the node makes a pair where it is missing.
     pub public_key: Option<PublicKey>,
+    /// Whether it is paused until there is credit.
+    pub prepaid: bool,
 }
 
 /// A session that was just made.
@@ -109,6 +141,8 @@ pub struct Sessions {
     address_of: AddressOf,
     node_key: PublicKey,
     max: u32,
+    /// The cursor of the last usage record, for those who wait for the next.
+    written: tokio::sync::watch::Sender<u64>,
 }
 
 struct Live {
@@ -124,6 +158,32 @@ struct Entry {
     session: Session,
     /// What the ledger has.
     saved: Counters,
+    /// How long it was open.
+    clock: Clock,
+    credit: Credit,
+    /// How it pays as it goes, if it does.
+    agreement: Option<Agreement>,
+    pause: Option<Pause>,
+    /// When traffic was last counted.
+    last_activity: u64,
+    /// What the last usage record of this run said.
+    recorded: Option<Usage>,
+}
+
+impl Entry {
+    fn new(session: Session, saved: Counters, extra: Extra) -> Self {
+        let clock = Clock::new(extra.seconds, session.state == SessionState::Open);
+        Self {
+            session,
+            saved,
+            clock,
+            credit: extra.credit,
+            agreement: None,
+            pause: extra.pause,
+            last_activity: extra.last_activity,
+            recorded: None,
+        }
+    }
 }
 
 impl std::fmt::Debug for Sessions {
@@ -153,6 +213,9 @@ impl Sessions {
             return Err(SessionError::NoRoom { id: session.id, slot: session.slot, max });
         }
         let slots = Slots::new(max, &taken, store.freed_slots()?);
+        let mut extras = store.extras()?;
+        let mut agreements = store.agreements()?;
+        let (written, _) = tokio::sync::watch::channel(store.last_cursor()?);
         let mut live = Live {
             by_id: BTreeMap::new(),
             by_key: HashMap::new(),
@@ -172,7 +235,9 @@ impl Sessions {
             if let Some(account) = accounts.get(session.slot) {
                 take_up(account, &session, &saved);
             }
-            live.insert(Entry { session, saved });
+            let extra = extras.remove(&session.id).unwrap_or_default();
+            let agreement = agreements.remove(&session.id);
+            live.insert(Entry { agreement, ..Entry::new(session, saved, extra) });
         }
         let sessions = Self {
             store: Mutex::new(store),
@@ -182,6 +247,7 @@ impl Sessions {
             address_of,
             node_key,
             max,
+            written,
         };
         for entry in sessions.read().by_id.values() {
             sessions.serve(&entry.session);
@@ -208,8 +274,14 @@ impl Sessions {
         }
 
         let mut store = self.store();
-        let session = self.write().reserve(new.name, public_key, self.max)?;
-        if let Err(error) = store.insert(&session) {
+        let mut session = self.write().reserve(new.name, public_key, self.max)?;
+        let mut extra = Extra::default();
+        if new.prepaid {
+            session.state = SessionState::Paused;
+            extra.pause = Some(Pause::Credit);
+            extra.credit.bytes = Some(0);
+        }
+        if let Err(error) = store.insert(&session, &extra) {
             self.write().slots.put_back(session.slot);
             return Err(error.into());
         }
@@ -217,20 +289,18 @@ impl Sessions {
             account.assign(session.id.get(), &Counters::default());
             account.set_state(session.state);
         }
-        self.write().insert(Entry { session: session.clone(), saved: Counters::default() });
+        let entry = Entry::new(session.clone(), Counters::default(), extra);
+        let snapshot = self.snapshot(&entry);
+        self.write().insert(entry);
         self.serve(&session);
-        Ok(Added { snapshot: self.snapshot(&session, Counters::default()), private_key })
+        Ok(Added { snapshot, private_key })
     }
 
     /// All sessions, the oldest first.
     #[must_use]
     pub fn list(&self) -> Vec<Snapshot> {
         let live = self.read();
-        let mut all: Vec<_> = live
-            .by_id
-            .values()
-            .map(|entry| self.snapshot(&entry.session, self.counters(entry)))
-            .collect();
+        let mut all: Vec<_> = live.by_id.values().map(|entry| self.snapshot(entry)).collect();
         drop(live);
         all.sort_by_key(|snapshot| (snapshot.session.created, snapshot.session.slot));
         all
@@ -243,8 +313,7 @@ impl Sessions {
     /// When there is none, or more than one.
     pub fn get(&self, which: &str) -> Result<Snapshot, SessionError> {
         let live = self.read();
-        let entry = live.find(which)?;
-        Ok(self.snapshot(&entry.session, self.counters(entry)))
+        Ok(self.snapshot(live.find(which)?))
     }
 
     /// Ends a session: it is served no more, its final counters are in the ledger, and its slot is
@@ -254,6 +323,15 @@ impl Sessions {
     ///
     /// When there is no such session, or the ledger cannot be written; the session goes on then.
     pub fn remove(&self, which: &str) -> Result<Snapshot, SessionError> {
+        self.end(which, "removed")
+    }
+
+    /// As [`Sessions::remove`], for a reason that the ledger and the last usage record have.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sessions::remove`].
+    pub fn end(&self, which: &str, reason: &str) -> Result<Snapshot, SessionError> {
         let mut store = self.store();
         let session = self.read().find(which)?.session.clone();
         let account = self.accounts.get(session.slot);
@@ -261,9 +339,16 @@ impl Sessions {
             account.set_state(SessionState::Closed);
         }
         self.peers.remove(session.slot);
-        let last = self.read().by_id.get(&session.id).map(|entry| self.counters(entry));
-        let last = last.unwrap_or_default();
-        if let Err(error) = store.end(session.id, &last, "removed") {
+        let live = self.read();
+        let snapshot = live
+            .by_id
+            .get(&session.id)
+            .map(|entry| (self.snapshot(entry), self.used(entry, unix_now())));
+        drop(live);
+        let Some((snapshot, last)) = snapshot else {
+            return Err(SessionError::NotFound(session.id.to_string()));
+        };
+        if let Err(error) = store.end(session.id, &last, reason) {
             if let Some(account) = account {
                 account.set_state(session.state);
             }
@@ -272,14 +357,15 @@ impl Sessions {
         }
         let mut live = self.write();
         live.remove(&session);
-        live.ended = counters::sum(&live.ended, &last);
+        live.ended = counters::sum(&live.ended, &last.counters);
         if let Some(account) = account {
             account.vacate();
         }
         live.slots.free(session.slot);
         drop(live);
+        self.announce(&store);
         let session = Session { state: SessionState::Closed, ..session };
-        Ok(self.snapshot(&session, last))
+        Ok(Snapshot { session, ..snapshot })
     }
 
     /// Writes the counters that have changed since the last time to the ledger, in one
@@ -302,9 +388,13 @@ impl Sessions {
             return Ok(0);
         }
         store.checkpoint(&changed)?;
+        let now = unix_now();
         let mut live = self.write();
         for (id, counters) in &changed {
             if let Some(entry) = live.by_id.get_mut(id) {
+                if billed(&entry.saved) != billed(counters) {
+                    entry.last_activity = entry.last_activity.max(now);
+                }
                 entry.saved = *counters;
             }
         }
@@ -355,11 +445,18 @@ impl Sessions {
         }
     }
 
-    fn snapshot(&self, session: &Session, counters: Counters) -> Snapshot {
-        let addresses = (self.address_of)(session.slot);
+    fn snapshot(&self, entry: &Entry) -> Snapshot {
+        let addresses = (self.address_of)(entry.session.slot);
         let (address_v4, address_v6) =
             addresses.unwrap_or((Ipv4Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED));
-        Snapshot { session: session.clone(), address_v4, address_v6, counters }
+        Snapshot {
+            session: entry.session.clone(),
+            address_v4,
+            address_v6,
+            counters: self.counters(entry),
+            seconds: entry.clock.seconds(),
+            credit: entry.credit,
+        }
     }
 
     fn store(&self) -> MutexGuard<'_, Store> {
@@ -464,6 +561,12 @@ fn prefix_range(digits: &str) -> Option<(u64, u64)> {
 }
 
 #[cfg(test)]
+mod credit_tests;
+#[cfg(test)]
+mod pay_tests;
+#[cfg(test)]
 pub(crate) mod rig;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod usage_tests;

@@ -18,9 +18,18 @@ use weir_common::{
     account::{Counters, SessionState},
 };
 
-use super::{Session, SessionId, counters, keys, state_name, unix_now};
+use super::{Session, SessionId, Usage, counters, keys, state_name, unix_now};
 
+pub mod book;
+pub mod check;
+pub mod credit;
+mod deliveries;
+pub mod receipt;
 mod schema;
+pub mod usage;
+
+use credit::Extra;
+use receipt::ReceiptKey;
 
 /// Why the ledger could not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +62,16 @@ pub enum StoreError {
         /// Ours.
         known: i64,
     },
+    /// An earlier weir wrote it, and this command does not write.
+    #[error(
+        "the ledger {path} has the older schema {found}: start the node once, it is brought up to date then"
+    )]
+    Older {
+        /// The ledger.
+        path: PathBuf,
+        /// Its schema.
+        found: i64,
+    },
     /// The file is damaged.
     #[error(
         "the ledger {path} is damaged ({what}): keep a copy of it for `sqlite3 {path} .recover`, and restore it from a backup or move it away"
@@ -71,6 +90,9 @@ pub enum StoreError {
         /// What is wrong.
         what: String,
     },
+    /// The key that signs usage records.
+    #[error(transparent)]
+    Key(#[from] keys::KeyFileError),
     /// SQLite failed, for example for want of disk space.
     #[error("the ledger: {0}")]
     Sql(#[from] rusqlite::Error),
@@ -83,6 +105,7 @@ pub struct Store {
     /// Row numbers of the live sessions: rows are found and written in the order of the file.
     numbers: HashMap<SessionId, i64>,
     raise: String,
+    receipts: ReceiptKey,
     /// Held for as long as the ledger is open.
     _lock: File,
 }
@@ -120,8 +143,9 @@ impl Store {
             .map(|(i, name)| format!("{name} = max({name}, ?{})", i + 3));
         let raise = raise.collect::<Vec<_>>().join(", ");
         let raise = format!("UPDATE counters SET updated = ?2, {raise} WHERE session = ?1");
+        let receipts = ReceiptKey::beside(path)?;
         let numbers = HashMap::new();
-        Ok(Self { db, numbers, raise, _lock: lock })
+        Ok(Self { db, numbers, raise, receipts, _lock: lock })
     }
 
     /// The live sessions, the oldest first, with what they have used.
@@ -171,16 +195,16 @@ impl Store {
         Ok(self.db.query_row(&sql, [], |row| read_counters(row, 0))?)
     }
 
-    /// Writes down a new session, with counters of zero.
+    /// Writes down a new session, with counters of zero, and its limit if it has one.
     ///
     /// # Errors
     ///
     /// When the ledger cannot be written; nothing has changed then.
-    pub fn insert(&mut self, session: &Session) -> Result<(), StoreError> {
+    pub fn insert(&mut self, session: &Session, extra: &Extra) -> Result<(), StoreError> {
         let change = self.db.transaction()?;
         change.execute(
-            "INSERT INTO sessions (id, slot, name, public_key, created, state)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            "INSERT INTO sessions (id, slot, name, public_key, created, state, pause_reason)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
             params![
                 session.id.to_string(),
                 session.slot.0,
@@ -188,6 +212,7 @@ impl Store {
                 keys::print_public(&session.public_key),
                 to_sql(session.created),
                 state_name(session.state),
+                extra.pause.map(super::Pause::as_str),
             ],
         )?;
         let number = change.last_insert_rowid();
@@ -195,6 +220,13 @@ impl Store {
             "INSERT INTO counters (session, updated) VALUES (?1, ?2)",
             params![number, to_sql(session.created)],
         )?;
+        if extra.credit != super::Credit::default() {
+            let (bytes, seconds) = (extra.credit.bytes, extra.credit.seconds);
+            change.execute(
+                "INSERT INTO credit (session, bytes, seconds) VALUES (?1, ?2, ?3)",
+                params![number, bytes.map(to_sql), seconds.map(to_sql)],
+            )?;
+        }
         change.commit()?;
         self.numbers.insert(session.id, number);
         Ok(())
@@ -223,24 +255,26 @@ impl Store {
         Ok(())
     }
 
-    /// Ends a session with its final counters. Its record stays.
+    /// Ends a session with its final counters, and writes its last usage record. Its record stays.
     ///
     /// # Errors
     ///
     /// When the ledger cannot be written; nothing has changed then.
-    pub fn end(&mut self, id: SessionId, last: &Counters, reason: &str) -> Result<(), StoreError> {
+    pub fn end(&mut self, id: SessionId, last: &Usage, reason: &str) -> Result<(), StoreError> {
         let Some(number) = self.numbers.get(&id).copied() else {
             return Ok(());
         };
         let now = unix_now();
         let names = counters::NAMES.join(", ");
         let change = self.db.transaction()?;
-        change.execute(&self.raise, params_from_iter(raise_values(number, now, last)))?;
+        change.execute(&self.raise, params_from_iter(raise_values(number, now, &last.counters)))?;
         change.execute(
-            "UPDATE sessions SET ended = max(created, ?2), end_reason = ?3, state = 'closed'
+            "UPDATE sessions SET ended = max(created, ?2), end_reason = ?3, state = 'closed',
+                 pause_reason = NULL
              WHERE number = ?1",
             params![number, to_sql(now), reason],
         )?;
+        usage::write(&change, &self.receipts, number, last, Some(reason))?;
         let final_sql = format!("SELECT {names} FROM counters WHERE session = ?1");
         let last = change.query_row(&final_sql, [number], |row| read_counters(row, 0))?;
         let total_sql = format!("SELECT {names} FROM ended_totals");

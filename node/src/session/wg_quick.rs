@@ -94,6 +94,8 @@ mod tests {
             address_v4: Ipv4Addr::new(10, 66, 0, 2),
             address_v6: "fd00:66::2".parse::<Ipv6Addr>().expect("an address"),
             counters: Counters::default(),
+            seconds: 0,
+            credit: crate::session::Credit::default(),
         }
     }
 

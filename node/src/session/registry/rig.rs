@@ -76,7 +76,7 @@ impl Rig {
     }
 
     pub(crate) fn add(&self, name: Option<&str>) -> Snapshot {
-        let new = NewSession { name: name.map(str::to_owned), public_key: None };
+        let new = NewSession { name: name.map(str::to_owned), ..NewSession::default() };
         self.sessions.add(new).expect("added").snapshot
     }
 

@@ -54,7 +54,7 @@ fn an_ambiguous_prefix_names_no_session() {
         let key = PrivateKey::random().public();
         let mut session = live.reserve(None, key, 4).expect("room");
         session.id = SessionId::new(id).expect("not zero");
-        live.insert(Entry { session, saved: Counters::default() });
+        live.insert(Entry::new(session, Counters::default(), Extra::default()));
     }
     assert!(matches!(live.find("abcd"), Err(SessionError::Ambiguous(_))));
     assert!(live.find("abcd0").is_ok());
@@ -68,7 +68,7 @@ fn taken_keys_and_names_the_nodes_own_key_and_a_full_node_are_refused() {
     let rig = Rig::start(folder.path(), 2);
     let one = rig.add(Some("one"));
     let add = |name: Option<&str>, public_key| {
-        rig.sessions.add(NewSession { name: name.map(str::to_owned), public_key })
+        rig.sessions.add(NewSession { name: name.map(str::to_owned), public_key, prepaid: false })
     };
     let key = Some(one.session.public_key);
     assert!(matches!(add(None, key), Err(SessionError::KeyTaken(id)) if id == one.session.id));
@@ -166,7 +166,10 @@ fn ten_thousand_sessions_are_listed_and_checkpointed_quickly() {
             let (id, slot) = (SessionId::random(), Slot(slot));
             let (name, state) = (Some(format!("consumer {}", slot.0)), SessionState::Open);
             store
-                .insert(&Session { id, slot, name, public_key, created: 1, state })
+                .insert(
+                    &Session { id, slot, name, public_key, created: 1, state },
+                    &Extra::default(),
+                )
                 .expect("inserted");
         }
     });

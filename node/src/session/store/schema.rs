@@ -8,7 +8,7 @@ use super::{StoreError, damaged};
 
 /// Each entry takes the ledger from the schema of its index to the next. Entries are added, never
 /// altered: ledgers that they made are out there.
-const MIGRATIONS: [&str; 1] = [
+const MIGRATIONS: [&str; 2] = [
     // Who, and what was used, are apart: the second is rewritten each second, the first never.
     "CREATE TABLE sessions (
          number     INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -67,6 +67,78 @@ const MIGRATIONS: [&str; 1] = [
                 datetime(ended, 'unixepoch') AS ended_utc,
                 end_reason
          FROM sessions JOIN counters ON session = number;",
+    // Amounts of money are decimal text: they have up to 256 bits. The longer one is the higher.
+    "ALTER TABLE sessions ADD COLUMN pause_reason TEXT
+         CHECK (pause_reason IN ('operator', 'credit'));
+     ALTER TABLE counters ADD COLUMN seconds INTEGER NOT NULL DEFAULT 0;
+     ALTER TABLE counters ADD COLUMN sequence INTEGER NOT NULL DEFAULT 0;
+     ALTER TABLE counters ADD COLUMN last_activity INTEGER NOT NULL DEFAULT 0;
+
+     CREATE TABLE credit (
+         session INTEGER PRIMARY KEY REFERENCES sessions (number),
+         bytes   INTEGER CHECK (bytes >= 0),
+         seconds INTEGER CHECK (seconds >= 0)
+     ) STRICT;
+     CREATE TABLE payments (
+         session   INTEGER NOT NULL REFERENCES sessions (number),
+         reference TEXT NOT NULL,
+         bytes     INTEGER NOT NULL,
+         seconds   INTEGER NOT NULL,
+         made      INTEGER NOT NULL,
+         PRIMARY KEY (session, reference)
+     ) STRICT, WITHOUT ROWID;
+
+     CREATE TABLE records (
+         cursor        INTEGER PRIMARY KEY AUTOINCREMENT,
+         session       INTEGER NOT NULL REFERENCES sessions (number),
+         sequence      INTEGER NOT NULL,
+         bytes_up      INTEGER NOT NULL,
+         packets_up    INTEGER NOT NULL,
+         bytes_down    INTEGER NOT NULL,
+         packets_down  INTEGER NOT NULL,
+         seconds       INTEGER NOT NULL,
+         last_activity INTEGER NOT NULL,
+         end_reason    TEXT,
+         signer        TEXT NOT NULL,
+         signature     TEXT NOT NULL,
+         UNIQUE (session, sequence)
+     ) STRICT;
+     CREATE TRIGGER records_stay_as_they_are BEFORE UPDATE ON records
+         BEGIN SELECT RAISE(ABORT, 'usage records are never altered'); END;
+     CREATE TABLE deliveries (
+         sink   TEXT PRIMARY KEY,
+         cursor INTEGER NOT NULL
+     ) STRICT, WITHOUT ROWID;
+
+     CREATE TABLE agreements (
+         session   INTEGER PRIMARY KEY REFERENCES sessions (number),
+         agreement TEXT NOT NULL UNIQUE,
+         consumer  TEXT NOT NULL,
+         per_gib   TEXT NOT NULL,
+         per_hour  TEXT NOT NULL,
+         leeway    TEXT NOT NULL,
+         paid      TEXT NOT NULL DEFAULT '0'
+     ) STRICT;
+     CREATE TABLE invoices (
+         hashlock TEXT PRIMARY KEY,
+         session  INTEGER NOT NULL REFERENCES agreements (session),
+         total    TEXT NOT NULL,
+         preimage TEXT NOT NULL,
+         made     INTEGER NOT NULL,
+         paid     INTEGER
+     ) STRICT, WITHOUT ROWID;
+     CREATE INDEX open_invoices ON invoices (session) WHERE paid IS NULL;
+     CREATE TABLE channels (
+         channel  TEXT PRIMARY KEY,
+         amount   TEXT NOT NULL,
+         hashlock TEXT NOT NULL REFERENCES invoices (hashlock),
+         message  TEXT NOT NULL,
+         updated  INTEGER NOT NULL
+     ) STRICT, WITHOUT ROWID;
+     CREATE TRIGGER promises_only_rise BEFORE UPDATE ON channels
+         WHEN length(new.amount) < length(old.amount)
+             OR length(new.amount) = length(old.amount) AND new.amount <= old.amount
+         BEGIN SELECT RAISE(ABORT, 'a promise is only replaced by a higher one'); END;",
 ];
 
 /// The schema that this weir writes.

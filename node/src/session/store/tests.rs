@@ -22,8 +22,8 @@ fn sessions_and_counters_read_back_after_reopening() {
     let path = folder.path().join("state/ledger.db");
     let (one, two) = (session(0), session(7));
     let mut store = Store::open(&path).expect("opened");
-    store.insert(&one).expect("inserted");
-    store.insert(&two).expect("inserted");
+    store.insert(&one, &Extra::default()).expect("inserted");
+    store.insert(&two, &Extra::default()).expect("inserted");
     store.checkpoint(&[(two.id, used(9))]).expect("written");
     drop(store);
     let mut store = Store::open(&path).expect("opened again");
@@ -35,7 +35,7 @@ fn counters_never_fall_and_stop_at_the_largest_number() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut store = Store::open(&folder.path().join("ledger.db")).expect("opened");
     let one = session(0);
-    store.insert(&one).expect("inserted");
+    store.insert(&one, &Extra::default()).expect("inserted");
     let mixed = Counters { bytes_up: 5, ..used(100) };
     store.checkpoint(&[(one.id, used(50))]).expect("written");
     store.checkpoint(&[(one.id, mixed)]).expect("written");
@@ -45,10 +45,14 @@ fn counters_never_fall_and_stop_at_the_largest_number() {
         store.checkpoint(&[(one.id, used(u64::MAX))]).expect("written");
     }
     assert_eq!(store.live().expect("read")[0].1, used(i64::MAX as u64));
-    store.end(one.id, &used(u64::MAX), "removed").expect("ended");
+    store
+        .end(one.id, &Usage { counters: used(u64::MAX), ..Usage::default() }, "removed")
+        .expect("ended");
     let two = session(1);
-    store.insert(&two).expect("inserted");
-    store.end(two.id, &used(u64::MAX), "removed").expect("ended");
+    store.insert(&two, &Extra::default()).expect("inserted");
+    store
+        .end(two.id, &Usage { counters: used(u64::MAX), ..Usage::default() }, "removed")
+        .expect("ended");
     assert_eq!(store.ended().expect("read"), used(i64::MAX as u64));
 }
 
@@ -58,13 +62,13 @@ fn an_ended_session_leaves_its_record_and_frees_its_slot_and_key() {
     let path = folder.path().join("ledger.db");
     let mut store = Store::open(&path).expect("opened");
     let one = session(3);
-    store.insert(&one).expect("inserted");
-    store.end(one.id, &used(8), "removed").expect("ended");
+    store.insert(&one, &Extra::default()).expect("inserted");
+    store.end(one.id, &Usage { counters: used(8), ..Usage::default() }, "removed").expect("ended");
     assert_eq!(store.live().expect("read"), []);
     assert_eq!(store.ended().expect("read"), used(8));
     assert_eq!(store.freed_slots().expect("read"), [Slot(3)]);
     let again = Session { id: SessionId::random(), ..one.clone() };
-    store.insert(&again).expect("the slot, the key and the name are free again");
+    store.insert(&again, &Extra::default()).expect("the slot, the key and the name are free again");
     assert_eq!(store.freed_slots().expect("read"), []);
     let kept: (String, i64) = store
         .db
@@ -106,7 +110,7 @@ fn a_flipped_page_is_found_at_the_start() {
     let path = folder.path().join("ledger.db");
     let mut store = Store::open(&path).expect("opened");
     for slot in 0..200 {
-        store.insert(&session(slot)).expect("inserted");
+        store.insert(&session(slot), &Extra::default()).expect("inserted");
     }
     drop(store);
     let mut bytes = fs::read(&path).expect("read");

@@ -1,0 +1,106 @@
+//! The token of those who use the API over TCP.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use axum::{
+    extract::{Request, State},
+    http::header::AUTHORIZATION,
+    middleware::Next,
+    response::{IntoResponse as _, Response},
+};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use rand_core::{OsRng, RngCore as _};
+use ring::digest::{Digest, SHA256, digest};
+
+use super::error::ApiError;
+
+/// The fewest characters: fewer can be guessed.
+const SHORTEST: usize = 20;
+
+/// Why there is no token.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    /// The file system said no.
+    #[error("cannot have the token of the API in {path}: {source}. See api.token_file")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// Others than the owner may read it.
+    #[error("the token {path} can be read by others: protect it with: chmod 600 {path}")]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Too little to be a secret.
+    #[error(
+        "the token in {path} has fewer than {SHORTEST} characters: remove the file, and weir \
+         makes a good one"
+    )]
+    Short {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// The token. Only its hash is kept, and hashes are compared, so that the time that a comparison
+/// takes says nothing of the token.
+#[derive(Clone, Debug)]
+pub struct Token(Digest);
+
+impl Token {
+    /// The token in a file, made there (mode 0600) where there is none.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read or made, others can read it, or what it has is no secret.
+    pub fn load_or_create(path: &Path) -> Result<Self, TokenError> {
+        let io = |source| TokenError::Io { path: path.to_owned(), source };
+        let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+        match made {
+            Ok(mut file) => {
+                let mut random = [0; 32];
+                OsRng.fill_bytes(&mut random);
+                let text = URL_SAFE_NO_PAD.encode(random);
+                writeln!(file, "{text}").and_then(|()| file.sync_all()).map_err(io)?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(io(error)),
+        }
+        let mode = fs::metadata(path).map_err(io)?.permissions().mode();
+        if mode & 0o077 != 0 {
+            return Err(TokenError::Exposed { path: path.to_owned() });
+        }
+        let text = fs::read_to_string(path).map_err(io)?;
+        let text = text.trim();
+        if text.len() < SHORTEST {
+            return Err(TokenError::Short { path: path.to_owned() });
+        }
+        Ok(Self(digest(&SHA256, text.as_bytes())))
+    }
+
+    fn is(&self, given: &str) -> bool {
+        digest(&SHA256, given.as_bytes()).as_ref() == self.0.as_ref()
+    }
+}
+
+/// Lets a request pass that has the token.
+pub(super) async fn require(State(token): State<Token>, request: Request, next: Next) -> Response {
+    let given = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let given = given.and_then(|value| value.split_once(' '));
+    match given {
+        Some((scheme, given))
+            if scheme.eq_ignore_ascii_case("bearer") && token.is(given.trim()) =>
+        {
+            next.run(request).await
+        }
+        _ => ApiError::unauthorised().into_response(),
+    }
+}

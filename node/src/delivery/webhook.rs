@@ -1,0 +1,110 @@
+//! Usage records pushed to the payment layer by HTTP.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use http_body_util::Full;
+use hyper::{Request, Uri, body::Bytes, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use ring::hmac;
+use tokio::{net::TcpStream, time::timeout};
+
+use super::Receiver;
+use crate::session::{store::receipt::Record, unix_now};
+
+/// A receiver that has not answered by then has failed.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// The header with the signature.
+pub const SIGNATURE: &str = "weir-signature";
+/// The header with the time at which it was made, in seconds since 1970.
+pub const TIMESTAMP: &str = "weir-timestamp";
+
+/// A receiver behind a URL.
+pub struct Webhook {
+    url: Uri,
+    host: String,
+    key: hmac::Key,
+    patience: Duration,
+}
+
+impl std::fmt::Debug for Webhook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Webhook").field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
+impl Webhook {
+    /// A receiver at `url`, to whom each batch is signed with `secret`.
+    ///
+    /// # Errors
+    ///
+    /// When the URL is not `http://host[:port]/path`, or the secret is empty.
+    pub fn new(url: &str, secret: &[u8]) -> anyhow::Result<Self> {
+        let parsed: Uri = url.parse().with_context(|| format!("{url:?} is not a URL"))?;
+        ensure!(
+            parsed.scheme_str() == Some("http"),
+            "{url:?} does not begin with http://: for https, name a proxy on this machine"
+        );
+        let host = parsed.host().context("the URL has no host")?;
+        let host = format!("{host}:{}", parsed.port_u16().unwrap_or(80));
+        ensure!(!secret.is_empty(), "the webhook's secret is empty");
+        let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
+        Ok(Self { url: parsed, host, key, patience: PATIENCE })
+    }
+
+    /// As it is, with another limit on how long an answer may take.
+    #[cfg(test)]
+    pub(super) fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
+    }
+
+    async fn send(&self, body: Vec<u8>) -> anyhow::Result<()> {
+        let now = unix_now().to_string();
+        let signature = sign(&self.key, &now, &body);
+        let stream = TcpStream::connect(&self.host)
+            .await
+            .with_context(|| format!("cannot reach {}", self.host))?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        let connection = tokio::spawn(connection);
+        let path = self.url.path_and_query().map_or("/", |path| path.as_str());
+        let request = Request::post(path)
+            .header("host", &self.host)
+            .header("content-type", "application/json")
+            .header(TIMESTAMP, now)
+            .header(SIGNATURE, signature)
+            .body(Full::new(Bytes::from(body)))?;
+        let answer = sender.send_request(request).await;
+        connection.abort();
+        let status = answer?.status();
+        if !status.is_success() {
+            bail!("{} answered {status}", self.host);
+        }
+        Ok(())
+    }
+}
+
+impl Receiver for Webhook {
+    fn name(&self) -> &'static str {
+        "webhook"
+    }
+
+    async fn take(&mut self, batch: &[Record]) -> anyhow::Result<()> {
+        let cursor = batch.last().map(|record| record.cursor);
+        let body = serde_json::to_vec(&serde_json::json!({ "records": batch, "cursor": cursor }))?;
+        let seconds = self.patience.as_secs();
+        timeout(self.patience, self.send(body))
+            .await
+            .with_context(|| format!("{} did not answer within {seconds} s", self.host))?
+    }
+}
+
+/// HMAC-SHA256 over the timestamp, a dot and the body, in base64.
+fn sign(key: &hmac::Key, timestamp: &str, body: &[u8]) -> String {
+    let mut context = hmac::Context::with_key(key);
+    context.update(timestamp.as_bytes());
+    context.update(b".");
+    context.update(body);
+    STANDARD.encode(context.sign())
+}

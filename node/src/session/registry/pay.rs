@@ -1,0 +1,172 @@
+//! Sessions that pay as they go.
+
+use alloy_primitives::{Address, U256};
+use rand_core::{OsRng, RngCore as _};
+
+use super::*;
+use crate::payment::{
+    ExchangeMessage, Invoice, Price, Refusal, Terms,
+    invoice::{self, Preimage},
+    price::TooCheap,
+    verify::{Before, Paid},
+};
+
+/// Why there is no agreement, invoice or payment.
+#[derive(Debug, thiserror::Error)]
+pub enum PayError {
+    /// The session, or the ledger.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// The price is below the operator's floor.
+    #[error(transparent)]
+    TooCheap(#[from] TooCheap),
+    /// The payment is none. Nothing was credited.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The session has an agreement already.
+    #[error("the session has an agreement already: end it, and make another")]
+    Agreed,
+    /// The session does not pay as it goes.
+    #[error("the session has no agreement: make one first")]
+    NoAgreement,
+    /// Nothing was asked for yet.
+    #[error("there is no invoice for this session yet: ask for one")]
+    NoInvoice,
+}
+
+impl From<StoreError> for PayError {
+    fn from(error: StoreError) -> Self {
+        Self::Session(error.into())
+    }
+}
+
+/// What a consumer offers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offered {
+    /// The address whose promises will pay.
+    pub consumer: Address,
+    /// The price.
+    pub price: Price,
+}
+
+impl Sessions {
+    /// Has a session pay as it goes: it is paused from now on until its first invoice is paid.
+    ///
+    /// # Errors
+    ///
+    /// When the price is below the floor, the session has an agreement, or the ledger cannot be
+    /// written; nothing has changed then.
+    pub fn agree(
+        &self,
+        which: &str,
+        offered: &Offered,
+        floor: Price,
+        leeway: u128,
+    ) -> Result<(), PayError> {
+        let price = offered.price.not_below(floor)?;
+        let mut random = [0; 32];
+        OsRng.fill_bytes(&mut random);
+        let agreement = Agreement {
+            id: U256::from_be_bytes(random),
+            consumer: offered.consumer,
+            price,
+            leeway,
+            paid: U256::ZERO,
+        };
+        let mut store = self.store();
+        let (id, slot, has_one) = {
+            let live = self.read();
+            let entry = live.find(which)?;
+            (entry.session.id, entry.session.slot, entry.agreement.is_some())
+        };
+        if has_one {
+            return Err(PayError::Agreed);
+        }
+        store.agree(id, &agreement)?;
+        if let Some(entry) = self.write().by_id.get_mut(&id) {
+            entry.agreement = Some(agreement);
+        }
+        self.apply_credit(slot);
+        Ok(self.settle(&mut store, id)?)
+    }
+
+    /// An invoice over what is due now; `None` when all of it is paid. Its preimage is in the
+    /// ledger before this returns.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such session or agreement, or the ledger cannot be written.
+    pub fn invoice(&self, which: &str, terms: &Terms) -> Result<Option<Invoice>, PayError> {
+        let mut store = self.store();
+        let (id, used, agreement) = self.agreed(which)?;
+        let due = agreement.price.due(billed(&used.counters), used.seconds).max(invoice::FIRST);
+        if due <= agreement.paid {
+            return Ok(None);
+        }
+        let preimage = Preimage::random();
+        store.keep_invoice(id, due, &preimage)?;
+        Ok(Some(Invoice {
+            agreement_id: agreement.id,
+            agreement_total: due,
+            fee: U256::ZERO,
+            hashlock: preimage.hashlock(),
+            provider: terms.provider,
+            chain_id: terms.chain_id,
+        }))
+    }
+
+    /// Takes a payment: verified, on disk, and only then credited.
+    ///
+    /// # Errors
+    ///
+    /// When it is refused, or the ledger cannot be written; nothing is credited then.
+    pub fn pay(
+        &self,
+        which: &str,
+        terms: &Terms,
+        message: &ExchangeMessage,
+    ) -> Result<Paid, PayError> {
+        let mut store = self.store();
+        let (id, _, agreement) = self.agreed(which)?;
+        let found = store.invoice(id, &message.promise.hashlock)?;
+        let (hashlock, agreement_total) = found.ok_or(PayError::NoInvoice)?;
+        let asked = Invoice {
+            agreement_id: agreement.id,
+            agreement_total,
+            fee: U256::ZERO,
+            hashlock,
+            provider: terms.provider,
+            chain_id: terms.chain_id,
+        };
+        let channel = terms.channel_of(agreement.consumer).into_word();
+        let before = Before {
+            consumer: agreement.consumer,
+            amount: store.promised(&channel)?,
+            paid: agreement.paid,
+        };
+        let paid = terms.verify(message, &asked, &before)?;
+        store.accept(id, message, &paid)?;
+        let mut live = self.write();
+        let entry = live.by_id.get_mut(&id);
+        let slot = entry.map(|entry| {
+            entry.agreement = Some(Agreement { paid: paid.total, ..agreement });
+            entry.session.slot
+        });
+        drop(live);
+        if let Some(slot) = slot {
+            self.apply_credit(slot);
+            // The payment is on disk: a pause that is not is settled at the next start.
+            if let Err(error) = self.settle(&mut store, id) {
+                tracing::warn!(%error, "a session's state could not be written");
+            }
+        }
+        Ok(paid)
+    }
+
+    fn agreed(&self, which: &str) -> Result<(SessionId, Usage, Agreement), PayError> {
+        let live = self.read();
+        let entry = live.find(which)?;
+        let agreement = entry.agreement.ok_or(PayError::NoAgreement)?;
+        Ok((entry.session.id, self.used(entry, 0), agreement))
+    }
+}

@@ -1,0 +1,177 @@
+//! Reads a ledger without writing to it: `weir ledger check` and `weir ledger export`.
+
+use std::{collections::HashMap, path::Path};
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::{
+    StoreError,
+    book::{self, Settlement},
+    damaged,
+    receipt::{ReceiptKey, Record},
+    schema, usage,
+};
+
+/// What a look through a ledger found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Sessions, live and ended.
+    pub sessions: u64,
+    /// Usage records.
+    pub records: u64,
+    /// What is wrong, in words. Empty is good.
+    pub problems: Vec<String>,
+}
+
+/// A ledger, opened for reading. The node may write it meanwhile.
+#[derive(Debug)]
+pub struct Reader {
+    db: Connection,
+    signer: Option<String>,
+}
+
+impl Reader {
+    /// Opens the ledger at `path`.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, it cannot be read, is damaged at its very beginning, or has another
+    /// schema.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        std::fs::metadata(path)
+            .map_err(|source| StoreError::Io { path: path.to_owned(), source })?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let db = Connection::open_with_flags(path, flags).map_err(|e| damaged(path, e))?;
+        let found: i64 = db
+            .query_row("PRAGMA user_version", [], |row| row.get(0))
+            .map_err(|e| damaged(path, e))?;
+        if found != schema::CURRENT {
+            let (path, known) = (path.to_owned(), schema::CURRENT);
+            return Err(match found > known {
+                true => StoreError::Newer { path, found, known },
+                false => StoreError::Older { path, found },
+            });
+        }
+        // Reading a ledger is no reason to make a key.
+        let has_key = path.with_file_name("receipt.key").exists();
+        let signer = has_key.then(|| ReceiptKey::beside(path)).transpose()?;
+        Ok(Self { db, signer: signer.map(|key| key.public().to_owned()) })
+    }
+
+    /// Hands over every usage record after `cursor`, in order.
+    ///
+    /// # Errors
+    ///
+    /// When the ledger cannot be read, or `each` fails.
+    pub fn export<E: From<StoreError>>(
+        &self,
+        mut cursor: u64,
+        mut each: impl FnMut(&Record) -> Result<(), E>,
+    ) -> Result<(), E> {
+        loop {
+            let batch = usage::read_after(&self.db, cursor, usage::MOST)?;
+            for record in &batch {
+                each(record)?;
+                cursor = record.cursor;
+            }
+            if batch.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The best promise of each channel, with its preimage: what settlement needs.
+    ///
+    /// # Errors
+    ///
+    /// When the ledger cannot be read.
+    pub fn settlements(&self) -> Result<Vec<Settlement>, StoreError> {
+        book::settlements(&self.db)
+    }
+
+    /// Looks for damage, and for anything that the node would never write.
+    ///
+    /// # Errors
+    ///
+    /// When the ledger cannot be read at all; what can be read and is wrong is in the report.
+    pub fn check(&self) -> Result<Report, StoreError> {
+        let mut report = Report::default();
+        let mut pages = self.db.prepare("PRAGMA integrity_check(20)")?;
+        let lines = pages.query_map([], |row| row.get::<_, String>(0))?;
+        for line in lines.filter_map(Result::ok).filter(|line| line != "ok") {
+            report.problems.push(format!("the file is damaged: {line}"));
+        }
+        if !report.problems.is_empty() {
+            return Ok(report);
+        }
+        report.sessions = self.count("SELECT count(*) FROM sessions")?;
+        report.records = self.count("SELECT count(*) FROM records")?;
+        for (what, sql) in RULES {
+            match self.count(sql)? {
+                0 => {}
+                found => report.problems.push(format!("{what}: {found}")),
+            }
+        }
+        self.check_records(&mut report)?;
+        Ok(report)
+    }
+
+    fn count(&self, sql: &str) -> Result<u64, StoreError> {
+        Ok(self.db.query_row(sql, [], |row| row.get::<_, i64>(0))?.unsigned_abs())
+    }
+
+    fn check_records(&self, report: &mut Report) -> Result<(), StoreError> {
+        let mut latest: HashMap<String, Record> = HashMap::new();
+        let problems = &mut report.problems;
+        self.export(0, |record| {
+            let signed = record.is_signed_by(self.signer.as_deref().unwrap_or(&record.signer));
+            if !signed {
+                problems.push(format!("record {} has no good signature", record.cursor));
+            }
+            let before = latest.insert(record.session.clone(), record.clone());
+            if before.is_some_and(|before| !follows(record, &before)) {
+                problems.push(format!("record {} says less than one before it", record.cursor));
+            }
+            problems.truncate(100);
+            Ok::<_, StoreError>(())
+        })
+    }
+}
+
+fn follows(record: &Record, before: &Record) -> bool {
+    record.sequence > before.sequence
+        && record.bytes_up >= before.bytes_up
+        && record.bytes_down >= before.bytes_down
+        && record.packets_up >= before.packets_up
+        && record.packets_down >= before.packets_down
+        && record.seconds >= before.seconds
+        && record.last_activity >= before.last_activity
+        && before.end_reason.is_none()
+}
+
+/// What must not be found, and how to count it.
+const RULES: [(&str, &str); 5] = [
+    ("references to rows that are not there", "SELECT count(*) FROM pragma_foreign_key_check"),
+    (
+        "sessions without counters",
+        "SELECT count(*) FROM sessions WHERE number NOT IN (SELECT session FROM counters)",
+    ),
+    (
+        "sessions whose records say more than their counters",
+        "SELECT count(DISTINCT session) FROM records JOIN counters AS c USING (session)
+         WHERE records.bytes_up > c.bytes_up OR records.bytes_down > c.bytes_down
+             OR records.sequence > c.sequence",
+    ),
+    (
+        "ended sessions whose last record is not their final account",
+        "SELECT count(*) FROM sessions JOIN counters AS c ON c.session = number
+             JOIN records AS r ON r.session = number AND r.sequence = c.sequence
+         WHERE ended IS NOT NULL AND (r.end_reason IS NULL
+             OR r.bytes_up <> c.bytes_up OR r.bytes_down <> c.bytes_down)",
+    ),
+    (
+        "sums of ended sessions that do not fit the sessions (1 is yes)",
+        "SELECT (SELECT bytes_up FROM ended_totals) <> (SELECT coalesce(total(bytes_up), 0)
+             FROM sessions JOIN counters ON session = number WHERE ended IS NOT NULL)",
+    ),
+];

@@ -1,0 +1,169 @@
+//! Usage records in the ledger: written once, never altered, read in the order of their cursors.
+
+use rusqlite::{Connection, OptionalExtension as _, Row, params, params_from_iter};
+
+use super::{
+    super::{SessionId, Usage},
+    Store, StoreError, raise_values,
+    receipt::{ReceiptKey, Record},
+    to_sql, unix_now,
+};
+
+/// The form of the records that this weir writes.
+pub const VERSION: u32 = 1;
+
+/// The most records in one answer or batch.
+pub const MOST: u32 = 1000;
+
+const COLUMNS: &str = "cursor, id, name, public_key, sequence, bytes_up, packets_up, bytes_down,
+     packets_down, seconds, created, last_activity, records.end_reason, signer, signature";
+
+impl Store {
+    /// Writes a usage record for each of these sessions, and raises their counters to it, all or
+    /// none. Sessions that are not live are left alone.
+    ///
+    /// # Errors
+    ///
+    /// When the ledger cannot be written; nothing has changed then.
+    pub fn record(&mut self, used: &[(SessionId, Usage)]) -> Result<(), StoreError> {
+        let now = unix_now();
+        let change = self.db.transaction()?;
+        for (id, usage) in used {
+            if let Some(number) = self.numbers.get(id).copied() {
+                let values = raise_values(number, now, &usage.counters);
+                change.prepare_cached(&self.raise)?.execute(params_from_iter(values))?;
+                write(&change, &self.receipts, number, usage, None)?;
+            }
+        }
+        change.commit()?;
+        Ok(())
+    }
+
+    /// Writes down how long sessions were open, without a record.
+    ///
+    /// # Errors
+    ///
+    /// When the ledger cannot be written; nothing has changed then.
+    pub fn keep_seconds(&mut self, open: &[(SessionId, u64)]) -> Result<(), StoreError> {
+        let change = self.db.transaction()?;
+        let mut keep = change.prepare_cached(
+            "UPDATE counters SET seconds = ?2 WHERE session = ?1 AND seconds < ?2",
+        )?;
+        for (id, seconds) in open {
+            if let Some(number) = self.numbers.get(id) {
+                keep.execute(params![number, to_sql(*seconds)])?;
+            }
+        }
+        drop(keep);
+        change.commit()?;
+        Ok(())
+    }
+
+    /// The records after a cursor, at most `limit` and [`MOST`], in order.
+    ///
+    /// # Errors
+    ///
+    /// When the ledger cannot be read.
+    pub fn usage_after(&self, cursor: u64, limit: u32) -> Result<Vec<Record>, StoreError> {
+        read_after(&self.db, cursor, limit.min(MOST))
+    }
+
+    /// The highest cursor there is; 0 before the first record.
+    ///
+    /// # Errors
+    ///
+    /// When the ledger cannot be read.
+    pub fn last_cursor(&self) -> Result<u64, StoreError> {
+        let last: Option<i64> =
+            self.db.query_row("SELECT max(cursor) FROM records", [], |row| row.get(0))?;
+        Ok(last.map_or(0, i64::unsigned_abs))
+    }
+
+    /// The public half of the key that signs the records, in base64.
+    #[must_use]
+    pub fn signer(&self) -> &str {
+        self.receipts.public()
+    }
+}
+
+/// Reads records from any connection to a ledger.
+pub(super) fn read_after(
+    db: &Connection,
+    cursor: u64,
+    limit: u32,
+) -> Result<Vec<Record>, StoreError> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM records JOIN sessions ON session = number
+         WHERE cursor > ?1 ORDER BY cursor LIMIT ?2"
+    );
+    let mut statement = db.prepare_cached(&sql)?;
+    let records = statement.query_map(params![to_sql(cursor), limit], read)?;
+    Ok(records.collect::<Result<_, _>>()?)
+}
+
+/// Writes the next record of a session whose counters have been raised already. What the ledger
+/// has stays where it is higher, so that no record says less than the one before.
+pub(super) fn write(
+    db: &Connection,
+    key: &ReceiptKey,
+    number: i64,
+    usage: &Usage,
+    end_reason: Option<&str>,
+) -> Result<(), StoreError> {
+    db.prepare_cached(
+        "UPDATE counters SET sequence = sequence + 1, seconds = max(seconds, ?2),
+             last_activity = max(last_activity, ?3)
+         WHERE session = ?1",
+    )?
+    .execute(params![number, to_sql(usage.seconds), to_sql(usage.last_activity)])?;
+    let record = db
+        .prepare_cached(
+            "SELECT 0, id, name, public_key, sequence, bytes_up, packets_up, bytes_down,
+                 packets_down, seconds, created, max(last_activity, created), ?2, '', ''
+             FROM sessions JOIN counters ON session = number WHERE number = ?1",
+        )?
+        .query_row(params![number, end_reason], read)
+        .optional()?;
+    let Some(record) = record.map(|record| key.sign(record)) else { return Ok(()) };
+    db.prepare_cached(
+        "INSERT INTO records (session, sequence, bytes_up, packets_up, bytes_down, packets_down,
+             seconds, last_activity, end_reason, signer, signature)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+    )?
+    .execute(params![
+        number,
+        to_sql(record.sequence),
+        to_sql(record.bytes_up),
+        to_sql(record.packets_up),
+        to_sql(record.bytes_down),
+        to_sql(record.packets_down),
+        to_sql(record.seconds),
+        to_sql(record.last_activity),
+        record.end_reason,
+        record.signer,
+        record.signature,
+    ])?;
+    Ok(())
+}
+
+fn read(row: &Row<'_>) -> rusqlite::Result<Record> {
+    let number = |column| row.get::<_, i64>(column).map(|n| u64::try_from(n).unwrap_or(0));
+    Ok(Record {
+        cursor: number(0)?,
+        version: VERSION,
+        session: row.get(1)?,
+        consumer: row.get(2)?,
+        public_key: row.get(3)?,
+        sequence: number(4)?,
+        bytes_up: number(5)?,
+        packets_up: number(6)?,
+        bytes_down: number(7)?,
+        packets_down: number(8)?,
+        seconds: number(9)?,
+        start: number(10)?,
+        last_activity: number(11)?,
+        end_reason: row.get(12)?,
+        signer: row.get(13)?,
+        signature: row.get(14)?,
+    })
+}
