@@ -25,6 +25,10 @@ pub trait Frame {
 
     /// The `N` bytes from `offset` on, or `None` where the frame has not that many.
     fn bytes<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
+
+    /// Reads the `W` little-endian words from `offset` on into the first places of `words`; `false`
+    /// where the frame has not that many. `W` is 16 at most.
+    fn words<const W: usize>(&self, offset: usize, words: &mut [u32; 16]) -> bool;
 }
 
 impl Frame for [u8] {
@@ -36,6 +40,17 @@ impl Frame for [u8] {
     #[inline(always)]
     fn bytes<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         self.get(offset..)?.first_chunk().copied()
+    }
+
+    #[inline(always)]
+    fn words<const W: usize>(&self, offset: usize, words: &mut [u32; 16]) -> bool {
+        let Some(bytes) = self.get(offset..).and_then(|rest| rest.get(..4 * W)) else {
+            return false;
+        };
+        for (word, bytes) in words.iter_mut().zip(bytes.as_chunks().0) {
+            *word = u32::from_le_bytes(*bytes);
+        }
+        true
     }
 }
 
