@@ -80,62 +80,61 @@ impl Mac1Keys {
     }
 
     /// Whether the MAC of the initiation at `at` fits one of the keys.
-    // Functions of their own: together they would need more than an eBPF program's stack.
     #[must_use]
-    #[inline(never)]
+    #[inline(always)]
     pub fn fit_initiation<F: Frame + ?Sized>(&self, frame: &F, at: usize) -> bool {
-        let (mut first, mut second, mut mac) = ([0; 16], [0; 16], [0; 16]);
-        let whole = frame.words::<16>(at, &mut first)
-            && frame.words::<{ (INITIATION_COVERS - BLOCK_LEN) / 4 }>(at + BLOCK_LEN, &mut second)
-            && frame.words::<{ MAC_LEN / 4 }>(at + INITIATION_COVERS, &mut mac);
-        if !whole {
-            return false;
-        }
-        const COUNT: u32 = (BLOCK_LEN + INITIATION_COVERS) as u32;
         let [one, two] = &self.keys;
-        let mut h = one.words;
-        compress(&mut h, &first, 2 * BLOCK_LEN as u32, false);
-        compress(&mut h, &second, COUNT, true);
-        if same(&h, &mac) {
-            return true;
-        }
-        if self.live < 2 {
-            return false;
-        }
-        h = two.words;
-        compress(&mut h, &first, 2 * BLOCK_LEN as u32, false);
-        compress(&mut h, &second, COUNT, true);
-        same(&h, &mac)
+        one.fits_initiation(frame, at) || (self.live > 1 && two.fits_initiation(frame, at))
     }
 
     /// Whether the MAC of the response at `at` fits one of the keys.
     #[must_use]
-    #[inline(never)]
+    #[inline(always)]
     pub fn fit_response<F: Frame + ?Sized>(&self, frame: &F, at: usize) -> bool {
-        let (mut covered, mut mac) = ([0; 16], [0; 16]);
-        let whole = frame.words::<{ RESPONSE_COVERS / 4 }>(at, &mut covered)
-            && frame.words::<{ MAC_LEN / 4 }>(at + RESPONSE_COVERS, &mut mac);
-        if !whole {
-            return false;
-        }
-        const COUNT: u32 = (BLOCK_LEN + RESPONSE_COVERS) as u32;
         let [one, two] = &self.keys;
-        let mut h = one.words;
-        compress(&mut h, &covered, COUNT, true);
-        if same(&h, &mac) {
-            return true;
-        }
-        if self.live < 2 {
-            return false;
-        }
-        h = two.words;
-        compress(&mut h, &covered, COUNT, true);
-        same(&h, &mac)
+        one.fits_response(frame, at) || (self.live > 1 && two.fits_response(frame, at))
     }
 }
 
-/// Whether a chaining value begins with this MAC. Not in constant time: the key is public.
+// Functions of their own, with little in their frames: an eBPF program and all that it calls have
+// 512 bytes of stack together. The covered bytes end within a block, so the MAC's first words are
+// read with it and then taken out.
+impl Mac1Key {
+    #[inline(never)]
+    fn fits_initiation<F: Frame + ?Sized>(&self, frame: &F, at: usize) -> bool {
+        let mut h = self.words;
+        let Some(mut block) = frame.block(at) else { return false };
+        compress(&mut h, &block, 2 * BLOCK_LEN as u32, false);
+        let Some(next) = frame.block(at + BLOCK_LEN) else { return false };
+        block = next;
+        let m3 = word(frame, at + 2 * BLOCK_LEN);
+        const { assert!(INITIATION_COVERS == BLOCK_LEN + 13 * 4) };
+        let [.., m0, m1, m2] = block;
+        let [.., p0, p1, p2] = &mut block;
+        (*p0, *p1, *p2) = (0, 0, 0);
+        compress(&mut h, &block, (BLOCK_LEN + INITIATION_COVERS) as u32, true);
+        (h[0] ^ m0) | (h[1] ^ m1) | (h[2] ^ m2) | (h[3] ^ m3) == 0
+    }
+
+    #[inline(never)]
+    fn fits_response<F: Frame + ?Sized>(&self, frame: &F, at: usize) -> bool {
+        let mut h = self.words;
+        let Some(mut block) = frame.block(at) else { return false };
+        const { assert!(RESPONSE_COVERS == 15 * 4) };
+        let [.., m0] = block;
+        let [m1, m2, m3] = [0, 4, 8].map(|place| word(frame, at + BLOCK_LEN + place));
+        let [.., p0] = &mut block;
+        *p0 = 0;
+        compress(&mut h, &block, (BLOCK_LEN + RESPONSE_COVERS) as u32, true);
+        // Not in constant time: the key is public.
+        (h[0] ^ m0) | (h[1] ^ m1) | (h[2] ^ m2) | (h[3] ^ m3) == 0
+    }
+}
+
+/// A word of a MAC. The parser has seen that the message is whole; where one is not, zero is no
+/// more likely to fit than any other word. (To leave early makes the compiler compare words that
+/// it did not read, which the verifier refuses.)
 #[inline(always)]
-fn same(h: &[u32; 8], mac: &[u32; 16]) -> bool {
-    (h[0] ^ mac[0]) | (h[1] ^ mac[1]) | (h[2] ^ mac[2]) | (h[3] ^ mac[3]) == 0
+fn word<F: Frame + ?Sized>(frame: &F, at: usize) -> u32 {
+    frame.bytes(at).map_or(0, u32::from_le_bytes)
 }

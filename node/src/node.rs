@@ -65,7 +65,8 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         config.tunnel.pool_v6.network(),
     );
     let permutation = random_permutation()?;
-    let mut kernel = KernelSide::prepare(config, addresses, permutation, cores.len() as u32)?;
+    let mut kernel =
+        KernelSide::prepare(config, addresses, permutation, cores.len() as u32, key.public())?;
     let outcome = (|| {
         let xdp = kernel.attach(&uplink, config.node.xdp)?;
         let shared = Shared {
