@@ -124,17 +124,17 @@ fn start_dataplane(
     cores: &[usize],
 ) -> anyhow::Result<Dataplane> {
     let port = config.node.listen_port;
-    let bind = |gro| {
-        udp::bind(port, gro).with_context(|| {
+    let bind = || {
+        udp::bind(port).with_context(|| {
             format!(
                 "cannot take UDP port {port}. Fix: stop what uses it (ss -ulpn), or set \
                  node.listen_port."
             )
         })
     };
-    let sockets = cores.iter().map(|_| bind(true)).collect::<anyhow::Result<Vec<_>>>()?;
+    let sockets = cores.iter().map(|_| bind()).collect::<anyhow::Result<Vec<_>>>()?;
     let (handshake_sockets, handshakes_steered) = if kernel.steers() {
-        let own = bind(false)?;
+        let own = bind()?;
         let readers: Vec<&Sockets> = sockets.iter().chain([&own]).collect();
         let v4: Vec<BorrowedFd<'_>> = readers.iter().map(|pair| pair.v4.as_fd()).collect();
         let v6: Vec<BorrowedFd<'_>> =

@@ -3,7 +3,6 @@
 use std::{
     fs,
     net::IpAddr,
-    path::Path,
     process::{Child, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
@@ -14,7 +13,7 @@ use anyhow::{Context as _, Result, ensure};
 use crate::{
     Namespace, command,
     lab::{HOST_V4, HOST_V6, METADATA_V4},
-    process, until,
+    process, sweep, until,
     wgquick::WgQuick,
 };
 
@@ -71,9 +70,7 @@ impl<'a> Client<'a> {
     /// # Errors
     /// As [`Self::connect`].
     pub fn start(namespace: &'a Namespace, config: &WgQuick) -> Result<Self> {
-        // wireguard-go's control sockets share one directory, whatever the namespace.
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let interface = format!("wl{}c{number}", std::process::id());
+        let interface = new_interface();
         let addresses = config.addresses.iter().map(|text| bare(text)).collect::<Result<_>>()?;
         let wireguard = wireguard_go(namespace, &interface)?;
         let client = Self { namespace, interface, addresses, wireguard };
@@ -106,6 +103,17 @@ impl<'a> Client<'a> {
     /// If `wg` fails.
     pub fn set(&self, words: &str) -> Result<()> {
         self.namespace.run(&format!("wg set {} {words}", self.interface))?;
+        Ok(())
+    }
+
+    /// Lets the consumer's kernel hand wireguard-go bursts of at most `bytes` of TCP. A full burst
+    /// of 64 KiB is, encrypted, a little more than one UDP send can have, so that wireguard-go
+    /// makes two of it: a full one and a remainder of one or two datagrams.
+    ///
+    /// # Errors
+    /// If `ip` fails.
+    pub fn limit_bursts(&self, bytes: u32) -> Result<()> {
+        self.namespace.ip(&format!("link set {} gso_max_size {bytes}", self.interface))?;
         Ok(())
     }
 
@@ -186,8 +194,14 @@ impl Drop for Client<'_> {
     fn drop(&mut self) {
         self.wireguard.kill().ok();
         self.wireguard.wait().ok();
-        fs::remove_file(socket(&self.interface)).ok();
+        fs::remove_file(sweep::socket(&self.interface)).ok();
     }
+}
+
+/// A name that no other interface of any lab has: wireguard-go's control sockets share one
+/// directory, whatever the namespace.
+pub(crate) fn new_interface() -> String {
+    sweep::interface(COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// Starts wireguard-go for an interface and waits until it can be configured.
@@ -202,7 +216,7 @@ pub fn wireguard_go(namespace: &Namespace, interface: &str) -> Result<Child> {
     command.env("WG_I_PREFER_BUGGY_USERSPACE_TO_POLISHED_KMOD", "1");
     let mut child = command.spawn().context("cannot start wireguard-go")?;
     let ready = until("wireguard-go answers", Duration::from_secs(10), || {
-        ensure!(Path::new(&socket(interface)).exists(), "no {}", socket(interface));
+        ensure!(sweep::socket(interface).exists(), "no control socket of {interface}");
         namespace.run(&format!("wg show {interface}"))
     });
     if let Err(error) = ready {
@@ -211,10 +225,6 @@ pub fn wireguard_go(namespace: &Namespace, interface: &str) -> Result<Child> {
         return Err(error);
     }
     Ok(child)
-}
-
-fn socket(interface: &str) -> String {
-    format!("/var/run/wireguard/{interface}.sock")
 }
 
 fn bare(address: &str) -> Result<IpAddr> {

@@ -7,15 +7,13 @@
 //! ```
 
 use std::{
-    fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    path::Path,
     sync::atomic::{AtomicU32, Ordering},
 };
 
 use anyhow::{Result, ensure};
 
-use crate::{Namespace, turn::Turn};
+use crate::{Namespace, sweep, turn::Turn};
 
 /// The node's interface towards the internet.
 pub const UPLINK: &str = "up0";
@@ -48,8 +46,6 @@ pub const METADATA_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 /// The servers' address of each family.
 pub const SERVERS: [IpAddr; 2] = [IpAddr::V4(SERVER_V4), IpAddr::V6(SERVER_V6)];
 
-const PREFIX: &str = "weirlab-";
-
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
 /// The three namespaces and the right to use the machine for them.
@@ -75,9 +71,8 @@ impl Lab {
             "network namespaces need root. Fix: run the tests as root"
         );
         let turn = Turn::wait()?;
-        Self::sweep();
-        let id =
-            format!("{PREFIX}{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        sweep::dead();
+        let id = sweep::namespace(COUNT.fetch_add(1, Ordering::Relaxed));
         let lab = Self {
             consumer: Namespace::create(&format!("{id}-consumer"))?,
             internet: Namespace::create(&format!("{id}-internet"))?,
@@ -88,25 +83,20 @@ impl Lab {
         Ok(lab)
     }
 
-    /// Removes what labs of processes that are dead have left.
-    pub fn sweep() {
-        Self::remove_where(|pid| !Path::new(&format!("/proc/{pid}")).exists());
-    }
-
-    /// Removes all labs of this process; for an interrupt, after which nothing is dropped.
-    pub fn remove_own() {
-        Self::remove_where(|pid| pid == std::process::id());
-    }
-
-    fn remove_where(condition: impl Fn(u32) -> bool) {
-        let Ok(entries) = fs::read_dir("/run/netns") else { return };
-        for entry in entries.flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
-            if pid.and_then(|pid| pid.parse().ok()).is_some_and(&condition) {
-                Namespace::remove(&name);
-            }
+    /// Takes the consumer's first address of a family away, so that it goes on from another one.
+    ///
+    /// # Errors
+    /// If `ip` fails.
+    pub fn move_consumer(&self, like: IpAddr) -> Result<()> {
+        if like.is_ipv4() {
+            self.consumer.ip(&format!("addr del {CONSUMER_V4}/24 dev {CONSUMER_LINK}"))?;
+        } else {
+            self.consumer.ip(&format!(
+                "addr change {MOVED_V6}/64 dev {CONSUMER_LINK} valid_lft forever preferred_lft forever"
+            ))?;
+            self.consumer.ip(&format!("addr del {CONSUMER_V6}/64 dev {CONSUMER_LINK}"))?;
         }
+        Ok(())
     }
 
     fn connect(&self) -> Result<()> {
@@ -135,9 +125,17 @@ impl Lab {
             namespace.ip(&format!("route add default via 45.80.{subnet}.1"))?;
             namespace.ip(&format!("route add default via 2a0c:b641:{subnet}::1"))?;
         }
+        // What the servers learn of a path's MTU must not change what the router forwards, as it
+        // would with one routing table: on the internet they are different machines.
+        for (family, network) in [("-4", "45.80.2.0/24"), ("-6", "2a0c:b641:2::/64")] {
+            internet.ip(&format!("{family} route add {network} dev to-node table 100"))?;
+            internet.ip(&format!("{family} rule add iif to-consumer table 100"))?;
+        }
         // Of two addresses of one prefix the kernel prefers the later one for IPv6.
         consumer.ip(&format!("addr change {MOVED_V6}/64 dev {CONSUMER_LINK} preferred_lft 0"))?;
         node.ip(&format!("addr change {HOST_V6}/64 dev {UPLINK} preferred_lft 0"))?;
+        // When the first address goes, the other one stays.
+        consumer.sysctl("net.ipv4.conf.all.promote_secondaries", "1")?;
         for (key, value) in [
             ("net.ipv4.ip_forward", "1"),
             ("net.ipv6.conf.all.forwarding", "1"),

@@ -16,6 +16,8 @@ pub mod namespace;
 pub mod node;
 pub mod process;
 pub mod standin;
+pub mod suite;
+pub mod sweep;
 pub mod traffic;
 pub mod turn;
 pub mod wait;

@@ -10,17 +10,14 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use rustix::{
-    mount::{UnmountFlags, unmount},
-    process::Signal,
-};
+use rustix::process::Signal;
 use serde::Deserialize;
 use serde_json::Value;
 use tempfile::TempDir;
 use weir::control::Status;
 
 pub use self::settings::Settings;
-use crate::{Namespace, command, process, until};
+use crate::{Namespace, command, process, sweep, until};
 
 const READY: Duration = Duration::from_secs(30);
 const STOPPED: Duration = Duration::from_secs(30);
@@ -89,6 +86,16 @@ pub struct Added {
     pub config: String,
 }
 
+#[derive(Deserialize)]
+struct One {
+    session: Session,
+}
+
+#[derive(Deserialize)]
+struct All {
+    sessions: Vec<Session>,
+}
+
 impl<'a> Node<'a> {
     /// Starts a node and waits until it serves.
     ///
@@ -105,7 +112,7 @@ impl<'a> Node<'a> {
     /// # Errors
     /// If the files cannot be written.
     pub fn prepare(namespace: &'a Namespace, settings: Settings) -> Result<Self> {
-        let directory = tempfile::Builder::new().prefix("weir-test-").tempdir()?;
+        let directory = tempfile::Builder::new().prefix(&sweep::directory()).tempdir()?;
         let node = Self { namespace, directory, settings, child: None };
         node.write_config()?;
         Ok(node)
@@ -199,7 +206,8 @@ impl<'a> Node<'a> {
     /// # Errors
     /// As [`Self::session_add`].
     pub fn session_show(&self, id: &str) -> Result<Session> {
-        parse(&self.weir(&["session", "show", id, "--json"])?)
+        let one: One = parse(&self.weir(&["session", "show", id, "--json"])?)?;
+        Ok(one.session)
     }
 
     /// All sessions.
@@ -207,9 +215,8 @@ impl<'a> Node<'a> {
     /// # Errors
     /// As [`Self::session_add`].
     pub fn session_list(&self) -> Result<Vec<Session>> {
-        let mut list: Value = parse(&self.weir(&["session", "list", "--json"])?)?;
-        let inner = list.get_mut("sessions").map(Value::take);
-        Ok(serde_json::from_value(inner.unwrap_or(list))?)
+        let all: All = parse(&self.weir(&["session", "list", "--json"])?)?;
+        Ok(all.sessions)
     }
 
     /// The node as its operator sees it.
@@ -257,15 +264,15 @@ impl<'a> Node<'a> {
         self.namespace.run("nft --stateless list table inet weir")
     }
 
-    /// Packets that weir's nftables table refused, the sum of its named counters.
+    /// Packets that weir's nftables table refused, by the name of its counter.
     ///
     /// # Errors
-    /// If nft fails.
-    pub fn nft_refused(&self) -> Result<u64> {
-        let text = self.namespace.run("nft -j list counters table inet weir")?;
+    /// If nft fails or there is no such counter.
+    pub fn refused(&self, counter: &str) -> Result<u64> {
+        let text = self.namespace.run(&format!("nft -j list counter inet weir {counter}"))?;
         let listing: Value = parse(&text)?;
-        let items = listing["nftables"].as_array().context("no list")?;
-        Ok(items.iter().filter_map(|item| item["counter"]["packets"].as_u64()).sum())
+        let mut items = listing["nftables"].as_array().context("no list")?.iter();
+        items.find_map(|item| item["counter"]["packets"].as_u64()).context("no counter")
     }
 
     /// Everything that it wrote so far.
@@ -292,14 +299,21 @@ impl<'a> Node<'a> {
         self.path("run")
     }
 
+    /// What it has pinned in the machine's bpffs.
+    #[must_use]
+    pub fn pins(&self) -> Vec<PathBuf> {
+        sweep::pins(&self.name())
+    }
+
     /// File systems that are mounted in its directories.
-    ///
-    /// # Errors
-    /// If the mounts cannot be read.
-    pub fn mounts(&self) -> Result<Vec<PathBuf>> {
-        let mounts = fs::read_to_string("/proc/self/mounts")?;
-        let paths = mounts.lines().filter_map(|line| line.split(' ').nth(1)).map(PathBuf::from);
-        Ok(paths.filter(|path| path.starts_with(self.directory.path())).collect())
+    #[must_use]
+    pub fn mounts(&self) -> Vec<PathBuf> {
+        sweep::mounts(&self.name())
+    }
+
+    fn name(&self) -> String {
+        let name = self.directory.path().file_name().unwrap_or_default();
+        name.to_string_lossy().into_owned()
     }
 
     fn end(&mut self, signal: Signal) -> Result<ExitStatus> {
@@ -346,9 +360,7 @@ impl Drop for Node<'_> {
                 child.wait().ok();
             }
         }
-        for path in self.mounts().unwrap_or_default() {
-            unmount(&path, UnmountFlags::DETACH).ok();
-        }
+        sweep::mounts_and_pins(&self.name());
         if std::thread::panicking() {
             self.show_log();
         }

@@ -1,22 +1,23 @@
 //! wireguard-go and three nftables rules in the node's place: it tells a broken machine or a broken
 //! harness from a broken node.
 
-use std::{fs, process::Child};
+use std::{fs, path::PathBuf, process::Child};
 
 use anyhow::Result;
 
 use crate::{
     Namespace,
-    client::wireguard_go,
+    client::{new_interface, wireguard_go},
     command,
     lab::{NODE_V4, UPLINK},
+    sweep,
 };
 
 /// A running stand-in with one consumer.
 #[derive(Debug)]
 pub struct StandIn {
     wireguard: Child,
-    socket: String,
+    socket: PathBuf,
     /// The consumer's configuration.
     pub config: String,
 }
@@ -27,12 +28,12 @@ impl StandIn {
     /// # Errors
     /// If one of the commands fails.
     pub fn start(namespace: &Namespace) -> Result<Self> {
-        let interface = format!("wl{}x", std::process::id());
+        let interface = new_interface();
         let (node_private, node_public) = key_pair()?;
         let (private, public) = key_pair()?;
         let stand_in = Self {
             wireguard: wireguard_go(namespace, &interface)?,
-            socket: format!("/var/run/wireguard/{interface}.sock"),
+            socket: sweep::socket(&interface),
             config: format!(
                 "[Interface]\nPrivateKey = {private}\nAddress = 10.66.0.2/32, fd66::2/128\n\
                  MTU = 1420\n[Peer]\nPublicKey = {node_public}\nEndpoint = {NODE_V4}:51820\n\

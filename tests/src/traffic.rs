@@ -2,5 +2,6 @@
 
 pub mod content;
 pub mod junk;
+pub mod stream;
 pub mod tcp;
 pub mod udp;

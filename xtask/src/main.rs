@@ -2,11 +2,53 @@
 
 mod build_ebpf;
 mod check_ebpf;
+mod demo;
+mod setup;
+mod test;
+mod workspace;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", about = "weir's development tasks")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Run weir between a WireGuard client and the internet, in network namespaces, and show what
+    /// it does
+    Demo {
+        /// Write the results to a file too
+        #[arg(long, value_name = "FILE")]
+        json: Option<std::path::PathBuf>,
+        /// How long each of the bulk transfers lasts
+        #[arg(long, default_value_t = 5, value_name = "SECONDS",
+            value_parser = clap::value_parser!(u32).range(1..=600))]
+        seconds: u32,
+    },
+    /// Run all tests; what follows `--` goes to `cargo test`
+    Test {
+        /// For `cargo test`, such as `-p weir` or the name of a test
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
+    /// Install what the demo and the tests need, from Debian packages
+    Setup,
+    /// Compile the eBPF programs into the object that weir embeds
+    BuildEbpf,
+    /// Compile the eBPF programs again and compare them with the committed object
+    CheckEbpf,
+}
 
 fn main() -> anyhow::Result<()> {
-    match std::env::args().nth(1).as_deref() {
-        Some("build-ebpf") => build_ebpf::run(),
-        Some("check-ebpf") => check_ebpf::run(),
-        _ => anyhow::bail!("tasks: build-ebpf, check-ebpf"),
+    match Arguments::parse().task {
+        Task::Demo { json, seconds } => demo::run(json.as_deref(), seconds),
+        Task::Test { arguments } => test::run(&arguments),
+        Task::Setup => setup::run(),
+        Task::BuildEbpf => build_ebpf::run(),
+        Task::CheckEbpf => check_ebpf::run(),
     }
 }

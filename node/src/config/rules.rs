@@ -182,11 +182,11 @@ fn pools(config: &Config, reader: &mut Reader<'_>) {
             format!("write a /{prefix} or larger, or set max_sessions = {room} or less"),
         );
     }
-    if !(64..=104).contains(&tunnel.pool_v6.prefix_len()) {
+    if tunnel.pool_v6.prefix_len() != 64 {
         reader.blame(
             &[("tunnel", "pool_v6")],
-            format!("/{} is out of range", tunnel.pool_v6.prefix_len()),
-            format!("write a prefix length from 64 to 104, such as \"{}/64\"", v6.network()),
+            format!("/{} is not a /64", tunnel.pool_v6.prefix_len()),
+            format!("write a network of length 64, such as \"{}/64\"", v6.network()),
         );
     }
     for server in &tunnel.dns {

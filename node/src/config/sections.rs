@@ -83,7 +83,7 @@ section! {
         /// The IPv4 network of the consumers; its first address is the gateway (this node).
         /// Must have room for max_sessions, and not be in use elsewhere on this machine.
         pool_v4: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 66, 0, 0), 16);
-        /// The IPv6 network of the consumers; its first address is the gateway. /64 to /104.
+        /// The IPv6 network of the consumers; its first address is the gateway. A /64.
         pool_v6: Ipv6Net =
             Ipv6Net::new_assert(Ipv6Addr::new(0xfd66, 0x7765, 0x6972, 0, 0, 0, 0, 0), 64);
         /// The largest IP packet inside the tunnel, in bytes. 1280 to 65535, and at least 80 less

@@ -16,6 +16,7 @@ use boringtun::noise::{
     Packet, TunnResult, errors::WireGuardError, handshake::parse_handshake_anon,
     rate_limiter::RateLimiter,
 };
+use bytes::Bytes;
 use crossbeam::queue::ArrayQueue;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use weir_common::{
@@ -36,7 +37,9 @@ use super::{
 
 /// Initiations that may wait for the thread: a tenth of a second of its work.
 const QUEUE: usize = 1024;
-/// Messages taken from a socket before the others get their turn.
+/// The most that a receive can bring.
+const SUPER_PACKET: usize = 65_536;
+/// Super-packets taken from a socket before the others get their turn.
 const BATCH: usize = 64;
 
 /// Which session has which static key.
@@ -64,7 +67,7 @@ impl Directory {
 
 /// What workers hand to the handshake thread.
 pub struct HandshakeInbox {
-    queue: ArrayQueue<(Box<[u8]>, Endpoint)>,
+    queue: ArrayQueue<(Bytes, Endpoint)>,
     bell: Bell,
     stop: AtomicBool,
 }
@@ -80,7 +83,7 @@ impl HandshakeInbox {
     }
 
     /// Hands over an initiation; `false` if the queue is full.
-    pub fn push(&self, message: Box<[u8]>, from: Endpoint) -> bool {
+    pub fn push(&self, message: Bytes, from: Endpoint) -> bool {
         self.queue.push((message, from)).is_ok()
     }
 
@@ -179,7 +182,7 @@ impl Handshakes {
     ///
     /// Fails when waiting fails, which no packet can cause.
     pub fn run(mut self) -> io::Result<()> {
-        let mut buffer = vec![0u8; 2048];
+        let mut buffer = vec![0u8; SUPER_PACKET];
         let mut counted = false;
         let mut reset = Instant::now();
         while !self.inbox.stop.load(Relaxed) {
@@ -227,8 +230,10 @@ impl Handshakes {
                 let Some(socket) = self.socket(v6) else { break };
                 let Some((len, received)) = receive_one(socket, buffer) else { break };
                 any = true;
-                let message = buffer.get(..len).unwrap_or_default().to_vec();
-                self.take(&message, received.from);
+                let payload = buffer.get(..len).unwrap_or_default();
+                for message in payload.chunks(received.segment.unwrap_or(len).max(1)) {
+                    self.take(message, received.from);
+                }
             }
         }
         any
@@ -277,7 +282,7 @@ impl Handshakes {
         let worker = slot.worker(self.workers.len() as u32) as usize;
         let worker = self.workers.get(worker).ok_or(DropReason::UnknownPeer)?;
         debug_assert_eq!(message.len(), INITIATION_LEN);
-        let initiation = Initiation { slot, from, message: message.into() };
+        let initiation = Initiation { slot, from, message: Bytes::copy_from_slice(message) };
         worker.initiations.push(initiation).map_err(|_| DropReason::HandshakeQueueFull)
     }
 
@@ -286,7 +291,7 @@ impl Handshakes {
         let slot = self.permutation.slot_of(PeerIndex::of_receiver_index(receiver));
         let worker = slot.worker(self.workers.len() as u32) as usize;
         let worker = self.workers.get(worker).ok_or(DropReason::UnknownIndex)?;
-        let stray = Stray::Datagram(message.into(), from);
+        let stray = Stray::Datagram(Bytes::copy_from_slice(message), from);
         worker.strays.push(stray).map_err(|_| DropReason::HandoverFull)?;
         worker.bell().ring();
         Ok(())

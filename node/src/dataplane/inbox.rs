@@ -6,6 +6,7 @@ use std::{
     sync::{Arc, mpsc::SyncSender},
 };
 
+use bytes::Bytes;
 use crossbeam::queue::{ArrayQueue, SegQueue};
 use rustix::event::{EventfdFlags, eventfd};
 use weir_common::Slot;
@@ -34,7 +35,7 @@ pub struct Initiation {
     /// Where it came from.
     pub from: Endpoint,
     /// The message.
-    pub message: Box<[u8]>,
+    pub message: Bytes,
 }
 
 /// A worker's inbox.

@@ -13,6 +13,7 @@ pub use egress::{FRAME_SLACK, Transmitted};
 
 use std::{net::IpAddr, sync::Arc};
 
+use bytes::{Bytes, BytesMut};
 use weir_common::{
     AddressPlan, DropReason, PeerIndex, Slot, SlotPermutation, account::add_single_writer,
 };
@@ -78,10 +79,10 @@ impl Shared {
 #[derive(Debug)]
 pub enum Stray {
     /// A datagram of another worker's session.
-    Datagram(Box<[u8]>, Endpoint),
+    Datagram(Bytes, Endpoint),
     /// A TUN frame, virtio header included, for another worker's session, with [`FRAME_SLACK`]
     /// bytes behind.
-    Frame(Box<[u8]>),
+    Frame(BytesMut),
 }
 
 /// To whom a stray belongs.

@@ -35,15 +35,17 @@ pub struct Sockets {
     pub v6: Option<OwnedFd>,
 }
 
-/// A socket of each family on `port`, member of the port's reuseport groups. `gro` asks for
-/// super-packets.
+/// A socket of each family on `port`, member of the port's reuseport groups, that receives
+/// super-packets. All members must: before the kernel joins datagrams it asks whether their socket
+/// wants that, and the program that chooses the socket later is not heard then (6.18), so that any
+/// member may be asked.
 ///
 /// # Errors
 ///
 /// Fails when the port is taken by somebody who does not share it.
-pub fn bind(port: u16, gro: bool) -> io::Result<Sockets> {
-    let v4 = bind_one(Domain::IPV4, (Ipv4Addr::UNSPECIFIED, port).into(), gro)?;
-    let v6 = match bind_one(Domain::IPV6, (Ipv6Addr::UNSPECIFIED, port).into(), gro) {
+pub fn bind(port: u16) -> io::Result<Sockets> {
+    let v4 = bind_one(Domain::IPV4, (Ipv4Addr::UNSPECIFIED, port).into())?;
+    let v6 = match bind_one(Domain::IPV6, (Ipv6Addr::UNSPECIFIED, port).into()) {
         Ok(socket) => Some(socket),
         Err(error) if no_ipv6(&error) => None,
         Err(error) => return Err(error),
@@ -55,7 +57,7 @@ fn no_ipv6(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
 }
 
-fn bind_one(domain: Domain, address: SocketAddr, gro: bool) -> io::Result<OwnedFd> {
+fn bind_one(domain: Domain, address: SocketAddr) -> io::Result<OwnedFd> {
     let socket = Socket::new(domain, Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
     if domain == Domain::IPV6 {
         socket.set_only_v6(true)?;
@@ -64,9 +66,7 @@ fn bind_one(domain: Domain, address: SocketAddr, gro: bool) -> io::Result<OwnedF
         set(&socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?;
     }
     socket.set_reuse_port(true)?;
-    if gro {
-        set(&socket, SOL_UDP, UDP_GRO, 1)?;
-    }
+    set(&socket, SOL_UDP, UDP_GRO, 1)?;
     for (forced, plain) in
         [(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF), (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)]
     {
@@ -281,12 +281,12 @@ mod tests {
 
     #[test]
     fn two_workers_share_a_port() {
-        let one = bind(0, true).expect("a socket");
+        let one = bind(0).expect("a socket");
         let port = Socket::from(one.v4).local_addr().ok().and_then(|a| a.as_socket());
         let port = port.expect("an address").port();
         // The port's number is free again: taken twice now.
-        let first = bind(port, true).expect("the port");
-        let second = bind(port, false).expect("the shared port");
+        let first = bind(port).expect("the port");
+        let second = bind(port).expect("the shared port");
         drop((first, second));
     }
 }

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::BytesMut;
 use rustix::time::{ClockId, clock_gettime};
 use weir_common::DropReason;
 
@@ -111,7 +112,7 @@ impl Worker {
         !self.stopped
     }
 
-    fn put_back(&mut self, frame: Box<[u8]>) {
+    fn put_back(&mut self, frame: BytesMut) {
         if self.inbox.strays.push(Stray::Frame(frame)).is_err() {
             self.pipeline.stats().refuse(DropReason::EgressHandoverFull);
         }

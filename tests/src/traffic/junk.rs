@@ -1,6 +1,10 @@
 //! Datagrams that no WireGuard client would send.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::{
+    net::{SocketAddr, UdpSocket},
+    thread,
+    time::Duration,
+};
 
 use anyhow::Result;
 
@@ -17,6 +21,8 @@ pub fn send(from: &Namespace, server: SocketAddr, longest: usize) -> Result<u64>
     let socket = from.enter(|| Ok(UdpSocket::bind(any)?))?;
     let mut sent = 0;
     for length in 0..=longest {
+        // Slow enough for the links' queues: what is lost there tests nothing.
+        thread::sleep(Duration::from_millis(1));
         for kind in [0, 1, 2, 3, 4, 5, 0x80, 0xff] {
             for fill in [0x00, 0xff, 0x5a] {
                 let mut datagram = vec![fill; length];

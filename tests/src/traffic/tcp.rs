@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
     sync::atomic::{AtomicU64, Ordering},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, anyhow, ensure};
@@ -14,7 +14,7 @@ use super::content::{Content, Hash};
 use crate::Namespace;
 
 /// A transfer that stands still for so long has failed.
-const STALL: Duration = Duration::from_secs(30);
+const STALL: Duration = Duration::from_secs(60);
 
 /// Which way the bytes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +111,35 @@ pub fn parallel(
         let all: Vec<_> = (0..flows).map(|_| scope.spawn(run)).collect();
         all.into_iter().try_for_each(|one| one.join().map_err(|_| anyhow!("a flow panicked"))?)
     })
+}
+
+/// Keeps `flows` transfers going for `time`, and gives the bytes per second that were moved, each
+/// checked at its end. A transfer that has begun is finished.
+///
+/// # Errors
+/// If one of them fails.
+pub fn for_time(
+    client: &Namespace,
+    server: SocketAddr,
+    way: Way,
+    flows: usize,
+    time: Duration,
+    progress: &AtomicU64,
+) -> Result<f64> {
+    let start = Instant::now();
+    thread::scope(|scope| {
+        let run = || {
+            while start.elapsed() < time {
+                transfer(client, server, way, 32 << 20, progress)?;
+            }
+            Ok(())
+        };
+        let all: Vec<_> = (0..flows).map(|_| scope.spawn(run)).collect();
+        all.into_iter().try_for_each(|one| -> Result<()> {
+            one.join().map_err(|_| anyhow!("a flow panicked"))?
+        })
+    })?;
+    Ok(progress.load(Ordering::Relaxed) as f64 / start.elapsed().as_secs_f64())
 }
 
 fn serve(mut stream: TcpStream) -> Result<()> {

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use bytes::Bytes;
 use weir_common::{
     DropReason,
     account::add_single_writer,
@@ -36,7 +37,7 @@ impl Pipeline {
     pub fn datagram(&mut self, from: Endpoint, datagram: &[u8]) {
         let receiver_index = match Message::parse(datagram) {
             Ok(Message::Initiation) => {
-                let stray = Stray::Datagram(datagram.into(), from);
+                let stray = Stray::Datagram(Bytes::copy_from_slice(datagram), from);
                 self.push_stray(Owner::Handshakes, stray);
                 return;
             }
@@ -57,7 +58,7 @@ impl Pipeline {
         let place = match self.place(slot) {
             Ok(place) => place,
             Err(owner) => {
-                self.push_stray(owner, Stray::Datagram(datagram.into(), from));
+                self.push_stray(owner, Stray::Datagram(Bytes::copy_from_slice(datagram), from));
                 return;
             }
         };

@@ -1,0 +1,62 @@
+//! What several tests do: connect a consumer, and everything that a consumer does.
+
+use std::net::IpAddr;
+
+use anyhow::{Context as _, Result};
+
+use crate::{
+    Client, Lab, Node, Settings,
+    lab::{NODE_V4, NODE_V6, SERVERS},
+    node::Added,
+    traffic::{
+        tcp::{self, Way},
+        udp,
+    },
+    wgquick::WgQuick,
+};
+
+/// Starts a node with one session, and its consumer, with whom it has shaken hands.
+///
+/// # Errors
+/// If one of the steps fails.
+pub fn connected(lab: &Lab, settings: Settings) -> Result<(Node<'_>, Added, Client<'_>)> {
+    let node = Node::start(&lab.node, settings)?;
+    let added = node.session_add("consumer")?;
+    let client = Client::connect(&lab.consumer, &added.config)?;
+    client
+        .wait_connected(SERVERS[0])
+        .with_context(|| format!("status {:?}\nweir wrote:\n{}", node.status(), node.log()))?;
+    Ok((node, added, client))
+}
+
+/// A configuration whose endpoint is the node's address of the same family as `like`.
+///
+/// # Errors
+/// If it is no configuration of a consumer.
+pub fn outside(config: &str, like: IpAddr) -> Result<WgQuick> {
+    let config = WgQuick::parse(config)?;
+    let endpoint = config.endpoint.clone().context("no Endpoint")?;
+    let port = endpoint.rsplit(':').next().context("no port")?;
+    let address = if like.is_ipv6() { format!("[{NODE_V6}]") } else { NODE_V4.to_string() };
+    config.with_endpoint(&format!("{address}:{port}"))
+}
+
+/// Pings, TCP and UDP, both ways, over both families inside the tunnel, with their content checked.
+///
+/// # Errors
+/// If anything is lost or changed.
+pub fn everything_passes(lab: &Lab, client: &Client<'_>) -> Result<()> {
+    let server = tcp::Server::start(&lab.internet)?;
+    for address in SERVERS {
+        client.wait_connected(address)?;
+        client.ping(address, 10)?;
+        for way in [Way::Up, Way::Down] {
+            tcp::parallel(&lab.consumer, server.at(address), way, 2, 4_000_000)?;
+        }
+        let echo = udp::Echo::start(&lab.internet, address)?;
+        // From nothing to more than fits one packet.
+        let lengths = [0, 1, 15, 16, 17, 500, 1371, 1372, 1373, 4000];
+        udp::converse(&lab.consumer, echo.at(address), &lengths, 3)?;
+    }
+    Ok(())
+}

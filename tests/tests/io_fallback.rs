@@ -1,0 +1,48 @@
+//! Where the kernel offers less, the node still does its work.
+
+use anyhow::{Result, ensure};
+use weir_tests::{
+    Lab, Settings,
+    suite::{connected, everything_passes},
+};
+
+#[test]
+fn everything_passes_with_plain_system_calls() -> Result<()> {
+    let lab = Lab::new()?;
+    let settings = Settings::default().with("node", "io", "\"syscall\"");
+    let (node, _added, client) = connected(&lab, settings)?;
+    ensure!(node.status()?.io == "syscall", "{:?}", node.status()?);
+    everything_passes(&lab, &client)
+}
+
+#[test]
+fn everything_passes_with_io_uring() -> Result<()> {
+    let lab = Lab::new()?;
+    let settings = Settings::default().with("node", "io", "\"uring\"");
+    let (node, _added, client) = connected(&lab, settings)?;
+    ensure!(node.status()?.io == "uring", "{:?}", node.status()?);
+    everything_passes(&lab, &client)
+}
+
+#[test]
+fn everything_passes_in_each_mode_of_the_guard() -> Result<()> {
+    for (wish, mode) in [("required", "native"), ("generic", "generic"), ("off", "off")] {
+        let lab = Lab::new()?;
+        let settings = Settings::default().with("node", "xdp", &format!("{wish:?}"));
+        let (node, _added, client) = connected(&lab, settings)?;
+        ensure!(node.status()?.xdp_mode == mode, "{wish}: {:?}", node.status()?);
+        everything_passes(&lab, &client)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn everything_passes_with_one_worker_and_with_four() -> Result<()> {
+    for workers in ["1", "4"] {
+        let lab = Lab::new()?;
+        let settings = Settings::default().with("node", "workers", workers);
+        let (_node, _added, client) = connected(&lab, settings)?;
+        everything_passes(&lab, &client)?;
+    }
+    Ok(())
+}

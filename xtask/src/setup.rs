@@ -1,0 +1,35 @@
+//! `cargo xtask setup`: installs what the demo and the tests need. The other tasks do it first.
+#![expect(clippy::print_stdout, reason = "a task tells what it does")]
+
+mod apt;
+mod wireguard_go;
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use self::apt::Need;
+
+const NEEDS: &[Need] = &[
+    Need::new("gcc", "/usr/bin/gcc", "compiles SQLite and links"),
+    Need::new("libc6-dev", "/usr/include/stdlib.h", "compiles SQLite and links"),
+    Need::new("iproute2", "/sbin/ip", "makes network namespaces"),
+    Need::new("util-linux", "/usr/bin/nsenter", "enters network namespaces"),
+    Need::new("procps", "/sbin/sysctl", "sets the namespaces' forwarding"),
+    Need::new("nftables", "/usr/sbin/nft", "holds the node's exit policy"),
+    Need::new("wireguard-tools", "/usr/bin/wg", "configures the consumer"),
+    Need::new("iputils-ping", "/bin/ping", "pings through the tunnel"),
+    Need::new("iperf3", "/usr/bin/iperf3", "measures throughput"),
+    Need::new("ethtool", "/usr/sbin/ethtool", "switches offloads"),
+];
+
+/// Installs what is missing.
+///
+/// # Errors
+/// If it is not root, or apt cannot install.
+pub(crate) fn run() -> Result<()> {
+    let missing: Vec<_> = NEEDS.iter().filter(|need| !Path::new(need.proof).exists()).collect();
+    apt::install(&missing)?;
+    println!("wireguard-go {} is the consumer's client", wireguard_go::ensure()?);
+    Ok(())
+}
