@@ -136,5 +136,5 @@ impl Mac1Key {
 /// it did not read, which the verifier refuses.)
 #[inline(always)]
 fn word<F: Frame + ?Sized>(frame: &F, at: usize) -> u32 {
-    frame.bytes(at).map_or(0, u32::from_le_bytes)
+    frame.word(at)
 }

@@ -29,6 +29,12 @@ pub trait Frame {
     /// The 64 bytes from `offset` on as little-endian words, or `None` where the frame has not that
     /// many.
     fn block(&self, offset: usize) -> Option<[u32; 16]>;
+
+    /// The little-endian word at `offset`, or 0 where the frame has none.
+    #[inline(always)]
+    fn word(&self, offset: usize) -> u32 {
+        self.bytes(offset).map_or(0, u32::from_le_bytes)
+    }
 }
 
 impl Frame for [u8] {

@@ -93,6 +93,16 @@ impl Frame for Scattered<'_> {
                 .then(|| block.assume_init())
         }
     }
+
+    /// By the helper alone: the verifier need not know the offset, and so walks through what
+    /// follows once, not for each way on which the parser may have come here.
+    #[inline(always)]
+    fn word(&self, offset: usize) -> u32 {
+        let mut word = 0u32;
+        // SAFETY: the kernel writes 4 bytes, or none.
+        unsafe { bpf_xdp_load_bytes(self.0.ctx, offset as u32, (&raw mut word).cast(), 4) };
+        word
+    }
 }
 
 /// The `N` bytes from `offset` on, counted from the UDP header.

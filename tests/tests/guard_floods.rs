@@ -96,9 +96,9 @@ fn keys_of(config: &str) -> Result<([u8; 32], [u8; 32])> {
     let wg = WgQuick::parse(config)?.wg;
     let key = |name: &str| {
         let line = wg.lines().find_map(|line| line.strip_prefix(name));
-        let text = line.and_then(|line| line.split_once('=')).context("no such key")?.1;
-        // A private key has the same form as a public one.
-        anyhow::Ok(keys::parse_public(text.trim())?.0)
+        let (_, text) = line.and_then(|line| line.split_once('=')).context("no such key")?;
+        anyhow::Ok(text.trim().to_owned())
     };
-    Ok((key("PrivateKey")?, key("PublicKey")?))
+    let private = keys::PrivateKey::parse(&key("PrivateKey")?)?.secret().to_bytes();
+    Ok((private, keys::parse_public(&key("PublicKey")?)?.0))
 }

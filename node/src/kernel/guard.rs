@@ -74,6 +74,17 @@ pub struct Answer {
     pub duration: Duration,
 }
 
+/// How long a loaded program is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Instructions {
+    /// Its name.
+    pub program: &'static str,
+    /// Its instructions.
+    pub loaded: u32,
+    /// How many the verifier walked through, of at most a million; kernels since 5.16 tell.
+    pub verified: Option<u32>,
+}
+
 impl Guard {
     /// Loads the programs and the accounts; those of a killed node are taken over.
     ///
@@ -258,6 +269,25 @@ impl Guard {
         };
         let result = result.map_err(|error| GuardError::program(program, error))?;
         Ok(Answer { value: result.return_value, duration: result.duration })
+    }
+
+    /// How long each loaded program is.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the kernel does not tell.
+    pub fn instructions(&self) -> Result<Vec<Instructions>, GuardError> {
+        let mut all = Vec::new();
+        for name in [self.xdp, name::REUSEPORT, name::STEER] {
+            let found = self.ebpf.program(name).ok_or(GuardError::Object(name))?;
+            let fail = |error| GuardError::program(name, error);
+            let info = found.info().map_err(fail)?;
+            // Eight bytes each.
+            let loaded = info.size_translated().unwrap_or_default() / 8;
+            let verified = info.verified_instruction_count();
+            all.push(Instructions { program: name, loaded, verified });
+        }
+        Ok(all)
     }
 
     /// The name of the guard that is loaded, for [`Guard::test_run`].

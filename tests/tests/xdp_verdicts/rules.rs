@@ -178,7 +178,7 @@ fn a_source_has_its_burst_of_initiations_and_others_have_theirs() {
     assert_eq!(passed(&FrameSpec::v4(&bad)), 0, "these take nothing from the bucket");
     assert_eq!(passed(&v4), 5);
     assert_eq!(loaded.verdict(&v4.build()), Verdict::Drop(DropReason::GuardHandshakeRate));
-    assert_eq!(passed(&FrameSpec { source: 193, ..v4.clone() }), 5, "another address");
+    assert_eq!(passed(&FrameSpec { source: 193, ..v4 }), 5, "another address");
     assert_eq!(passed(&v6), 5);
     assert_eq!(passed(&FrameSpec { source: 7, ..v6.clone() }), 0, "the same /64");
     assert_eq!(passed(&FrameSpec { subnet: 7, ..v6 }), 5, "another /64");
