@@ -60,9 +60,10 @@ impl Loaded {
         let bpffs = Bpffs::find_or_mount(runtime_dir.path()).expect("a bpffs: run as root");
         let id = runtime_dir.path().file_name().expect("a name").to_string_lossy().into_owned();
         let pins = bpffs.path().join(format!("weir-test-{}", id.trim_start_matches('.')));
+        // First, so that a failure to load leaves no mount.
+        let mut loaded = Self { guard: None, bpffs: Some(bpffs), _runtime_dir: runtime_dir };
         let guard = Guard::load(&GuardOptions { pins, config, linear });
-        let guard = guard.expect("the kernel takes the programs: run as root");
-        let loaded = Self { guard: Some(guard), bpffs: Some(bpffs), _runtime_dir: runtime_dir };
+        loaded.guard = Some(guard.expect("the kernel takes the programs: run as root"));
         (0..SLOTS).for_each(|slot| loaded.set_state(slot, SessionState::Open));
         loaded
     }
