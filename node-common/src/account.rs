@@ -32,6 +32,17 @@ impl SessionState {
             _ => Self::Closed,
         }
     }
+
+    /// What a session may do with this raw state, this [`Control::limit`] and this
+    /// [`Whereabouts::spent`]: an open one whose credit is used up is paused.
+    #[must_use]
+    #[inline(always)]
+    pub const fn standing(state: u32, limit: u64, spent: u64) -> Self {
+        match Self::from_raw(state) {
+            Self::Open if limit != 0 && limit == spent => Self::Paused,
+            state => state,
+        }
+    }
 }
 
 /// What the kernel's guard saw of a session. Nothing here is authenticated: anyone can send a
@@ -49,7 +60,11 @@ pub struct Seen {
     pub dropped_datagrams: AtomicU64,
     /// The UDP payload of the dropped ones, in bytes.
     pub dropped_bytes: AtomicU64,
-    reserved: [u64; 3],
+    /// When the bucket of a paused session's data will be full again: see
+    /// [`crate::bucket::Rate::take`]. Written without a lock: of two cores at the same moment, one
+    /// may pass a datagram too many.
+    pub trickle_full_at: AtomicU64,
+    reserved: [u64; 2],
 }
 
 /// What is billed: authenticated data messages, as UDP payload (inner packet, padding and 32
@@ -71,7 +86,9 @@ pub struct Metered {
     pub handshake_bytes_down: AtomicU64,
     /// When the last handshake was completed, in seconds since 1970; 0 for never.
     pub last_handshake: AtomicU64,
-    reserved: u64,
+    /// Data messages of a paused session, both ways, in bytes: what it may exchange with the
+    /// gateway to pay, and what it sent beyond that. Not billed.
+    pub unbilled_bytes: AtomicU64,
 }
 
 /// Where the consumer was last heard, so that a restarted node can greet it. Memory only: it is
@@ -85,7 +102,10 @@ pub struct Whereabouts {
     pub port: AtomicU32,
     /// The interface scope of a link-local address.
     pub scope: AtomicU32,
-    reserved: [u64; 5],
+    /// The [`Control::limit`] that the worker found used up; 0 for none. Another limit than this
+    /// one is new credit. Here because this line is rarely written.
+    pub spent: AtomicU64,
+    reserved: [u64; 4],
 }
 
 /// What the control plane says of the slot.
@@ -97,7 +117,11 @@ pub struct Control {
     pub session: AtomicU64,
     /// A [`SessionState`].
     pub state: AtomicU32,
-    reserved: [u32; 13],
+    reserved: u32,
+    /// How many billed bytes the session may have, up and down together and since it was made; 0
+    /// for no limit. A datagram that does not fit any more pauses the session.
+    pub limit: AtomicU64,
+    rest: [u64; 5],
 }
 
 /// One slot's record. Four cache lines, one per writer, so that writers never share a line.
@@ -181,7 +205,11 @@ impl Account {
         seen.handshakes.store(0, Relaxed);
         seen.dropped_datagrams.store(base.dropped_datagrams, Relaxed);
         seen.dropped_bytes.store(base.dropped_bytes, Relaxed);
+        seen.trickle_full_at.store(0, Relaxed);
+        metered.unbilled_bytes.store(0, Relaxed);
         self.whereabouts.port.store(0, Relaxed);
+        self.whereabouts.spent.store(0, Relaxed);
+        self.control.limit.store(0, Relaxed);
         self.control.session.store(id, Relaxed);
     }
 
@@ -196,6 +224,9 @@ impl Account {
         }
         self.whereabouts.port.store(other.whereabouts.port.load(Relaxed), Relaxed);
         self.whereabouts.scope.store(other.whereabouts.scope.load(Relaxed), Relaxed);
+        copy(&self.metered.unbilled_bytes, &other.metered.unbilled_bytes);
+        copy(&self.whereabouts.spent, &other.whereabouts.spent);
+        copy(&self.control.limit, &other.control.limit);
         self.control.state.store(other.control.state.load(Relaxed), Relaxed);
     }
 
@@ -213,6 +244,38 @@ impl Account {
     /// Says what the session may do.
     pub fn set_state(&self, state: SessionState) {
         self.control.state.store(state as u32, Relaxed);
+    }
+
+    /// What the session may do now: its state, but paused when its credit is used up.
+    #[must_use]
+    #[inline(always)]
+    pub fn standing(&self) -> SessionState {
+        let state = self.control.state.load(Relaxed);
+        SessionState::standing(
+            state,
+            self.control.limit.load(Relaxed),
+            self.whereabouts.spent.load(Relaxed),
+        )
+    }
+
+    /// Sets how many billed bytes the session may have, up and down together and since it was
+    /// made; `None` for no limit. Takes effect with the next datagram.
+    pub fn set_limit(&self, limit: Option<u64>) {
+        // No byte at all is one, of which no datagram consists: 0 means no limit.
+        self.control.limit.store(limit.map_or(0, |limit| limit.max(1)), Relaxed);
+    }
+
+    /// How many billed bytes the session may have, as [`Account::set_limit`] said.
+    #[must_use]
+    pub fn limit(&self) -> Option<u64> {
+        Some(self.control.limit.load(Relaxed)).filter(|limit| *limit != 0)
+    }
+
+    /// What is billed, up and down together.
+    #[must_use]
+    pub fn billed(&self) -> u64 {
+        let (up, down) = (&self.metered.bytes_up, &self.metered.bytes_down);
+        up.load(Relaxed).wrapping_add(down.load(Relaxed))
     }
 }
 

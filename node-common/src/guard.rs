@@ -2,6 +2,8 @@
 
 use crate::{
     AddressPlan, DropReason, Slot, SlotPermutation,
+    bucket::Rate,
+    mac1::Mac1Keys,
     packet::{Class, Rules, Verdict},
     slot::PeerIndex,
 };
@@ -24,6 +26,8 @@ pub mod name {
     pub const VERDICTS: &str = "VERDICTS";
     /// The map of UDP sockets, indexed by [`super::GuardConfig::socket_index`].
     pub const SOCKETS: &str = "SOCKETS";
+    /// The map of initiations' buckets, by [`crate::packet::Decision::source`].
+    pub const SOURCES: &str = "SOURCES";
 }
 
 /// The parameters of the eBPF programs.
@@ -42,13 +46,18 @@ pub struct GuardConfig {
     pub port: u16,
     /// 1 if the guard may see several datagrams merged into one frame, otherwise 0.
     pub super_packets: u16,
-    /// Zero.
-    pub reserved: u32,
+    /// The keys that handshake messages must be for.
+    pub mac1: Mac1Keys,
+    /// How many initiations one source may send.
+    pub initiations: Rate,
 }
+
+/// How many sources' buckets the guard remembers; the ones that were silent longest are forgotten.
+pub const SOURCES: u32 = 16384;
 
 /// Length of a [`GuardConfig`] in memory.
 pub const GUARD_CONFIG_LEN: usize = size_of::<GuardConfig>();
-const _: () = assert!(GUARD_CONFIG_LEN == 48);
+const _: () = assert!(GUARD_CONFIG_LEN == 128);
 
 impl GuardConfig {
     /// What the parser must know of it.
@@ -76,14 +85,19 @@ impl GuardConfig {
         } else {
             u32::from(self.port) << 16 | u32::from(self.super_packets)
         };
-        let words =
-            [v4_base, capacity, k0, k1, k2, k3, self.workers, self.slots, ports, self.reserved];
+        let Mac1Keys { live, keys: [one, two] } = self.mac1;
+        let words = [v4_base, capacity, k0, k1, k2, k3, self.workers, self.slots, ports, live];
         let mut bytes = [0; GUARD_CONFIG_LEN];
         let (first, rest) = bytes.split_at_mut(8);
+        let (rest, last) = rest.split_at_mut(GUARD_CONFIG_LEN - 8 - 16);
+        let (interval, window) = last.split_at_mut(8);
         first.copy_from_slice(&v6_prefix.to_ne_bytes());
+        let words = words.into_iter().chain(one.words).chain(two.words);
         for (place, word) in rest.chunks_exact_mut(4).zip(words) {
             place.copy_from_slice(&word.to_ne_bytes());
         }
+        interval.copy_from_slice(&self.initiations.interval.to_ne_bytes());
+        window.copy_from_slice(&self.initiations.window.to_ne_bytes());
         bytes
     }
 }
@@ -119,6 +133,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::mac1::Mac1Key;
 
     #[test]
     fn bytes_are_in_the_order_of_memory() {
@@ -129,7 +144,8 @@ mod tests {
             slots: 6,
             port: 7,
             super_packets: 1,
-            reserved: 0,
+            mac1: Mac1Keys::both(Mac1Key::new(&[8; 32]), Mac1Key::new(&[9; 32])),
+            initiations: Rate { interval: 10, window: 11 },
         };
         let bytes = config.to_bytes();
         let word = |at: usize| {
@@ -146,6 +162,17 @@ mod tests {
         assert_eq!(word(offset_of!(GuardConfig, slots)), 6);
         assert_eq!(half(offset_of!(GuardConfig, port)), 7);
         assert_eq!(half(offset_of!(GuardConfig, super_packets)), 1);
+        let mac1 = offset_of!(GuardConfig, mac1);
+        assert_eq!(word(mac1 + offset_of!(Mac1Keys, live)), 2);
+        let keys = mac1 + offset_of!(Mac1Keys, keys);
+        assert_eq!(word(keys), config.mac1.keys[0].words[0]);
+        assert_eq!(word(keys + 60), config.mac1.keys[1].words[7]);
+        let rate = offset_of!(GuardConfig, initiations);
+        let long = |at: usize| {
+            bytes[at..].first_chunk().copied().map(u64::from_ne_bytes).expect("within the config")
+        };
+        assert_eq!(long(rate + offset_of!(Rate, interval)), 10);
+        assert_eq!(long(rate + offset_of!(Rate, window)), 11);
     }
 
     #[test]

@@ -8,7 +8,11 @@
 
 pub mod account;
 pub mod address;
+pub mod blake2s;
+pub mod bucket;
+pub mod filter;
 pub mod guard;
+pub mod mac1;
 pub mod packet;
 pub mod reason;
 pub mod slot;

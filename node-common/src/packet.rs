@@ -8,7 +8,7 @@ mod ip;
 use ip::{Located, locate};
 
 use crate::{
-    DropReason,
+    DropReason, blake2s,
     wire::{COOKIE_REPLY_LEN, INITIATION_LEN, Message, NotAMessage, RESPONSE_LEN, message_type},
 };
 
@@ -25,6 +25,16 @@ pub trait Frame {
 
     /// The `N` bytes from `offset` on, or `None` where the frame has not that many.
     fn bytes<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
+
+    /// The 64 bytes from `offset` on as little-endian words, or `None` where the frame has not that
+    /// many.
+    fn block(&self, offset: usize) -> Option<[u32; 16]>;
+
+    /// The little-endian word at `offset`, or 0 where the frame has none.
+    #[inline(always)]
+    fn word(&self, offset: usize) -> u32 {
+        self.bytes(offset).map_or(0, u32::from_le_bytes)
+    }
 }
 
 impl Frame for [u8] {
@@ -36,6 +46,12 @@ impl Frame for [u8] {
     #[inline(always)]
     fn bytes<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         self.get(offset..)?.first_chunk().copied()
+    }
+
+    #[inline(always)]
+    fn block(&self, offset: usize) -> Option<[u32; 16]> {
+        let bytes: &[u8; 64] = self.get(offset..)?.first_chunk()?;
+        Some(blake2s::block(bytes))
     }
 }
 
@@ -85,7 +101,7 @@ impl Class {
 }
 
 /// What becomes of a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {
     /// It goes on to the kernel's network stack.
     Pass(Class),
@@ -103,6 +119,11 @@ pub struct Decision {
     pub bytes: u32,
     /// To whom the message says that it goes, if it is of a type that says so.
     pub receiver_index: Option<u32>,
+    /// Where the UDP payload begins; 0 where there is none to our port.
+    pub at: u32,
+    /// From where it comes, as far as limits care: the IPv4 address, or the first half of the IPv6
+    /// address, in a number that no other source has.
+    pub source: u64,
 }
 
 /// What the parser must know.
@@ -119,11 +140,12 @@ pub struct Rules {
 #[inline(always)]
 pub fn judge<F: Frame + ?Sized>(frame: &F, rules: Rules) -> Decision {
     let whole = frame.len() as u32;
-    let about_frame = |verdict| Decision { verdict, bytes: whole, receiver_index: None };
-    let (at, space) = match locate(frame) {
+    let about_frame =
+        |verdict| Decision { verdict, bytes: whole, receiver_index: None, at: 0, source: 0 };
+    let (at, space, source) = match locate(frame) {
         Located::Other => return about_frame(Verdict::Pass(Class::Other)),
         Located::Fragment => return about_frame(Verdict::Pass(Class::Fragment)),
-        Located::Udp { at, space } => (at, space),
+        Located::Udp { at, space, source } => (at, space, source),
     };
     let Some([_, _, p0, p1, l0, l1, _, _]) = frame.bytes(at) else {
         return about_frame(Verdict::Pass(Class::Other));
@@ -135,13 +157,13 @@ pub fn judge<F: Frame + ?Sized>(frame: &F, rules: Rules) -> Decision {
     // which the kernel cuts off before a socket sees it.
     let udp_len = u32::from(u16::from_be_bytes([l0, l1]));
     let contradiction = about_frame(Verdict::Drop(DropReason::GuardHeader));
-    let Some(space) = space else { return contradiction };
     if udp_len < UDP_HEADER || udp_len > space {
         return contradiction;
     }
     let len = udp_len - UDP_HEADER;
     let Some(prefix) = prefix(frame, at + UDP_HEADER as usize, len) else { return contradiction };
-    judge_message(&prefix, len, rules)
+    let at = at as u32 + UDP_HEADER;
+    Decision { at, source, ..judge_message(&prefix, len, rules) }
 }
 
 const UDP_HEADER: u32 = 8;
@@ -181,7 +203,7 @@ fn judge_message(prefix: &[u8; Message::PREFIX], bytes: u32, rules: Rules) -> De
         Err(NotAMessage::Type) => (Verdict::Drop(DropReason::GuardType), None),
         Err(NotAMessage::Length) => (Verdict::Drop(DropReason::GuardLength), None),
     };
-    Decision { verdict, bytes, receiver_index }
+    Decision { verdict, bytes, receiver_index, at: 0, source: 0 }
 }
 
 /// The length of a super-packet's first message, if that is of `exact` bytes.

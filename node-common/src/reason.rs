@@ -113,6 +113,20 @@ reasons! {
     EgressState = 25, Egress, "session_state";
     /// The owner's queue of frames that arrived at another worker was full.
     EgressHandoverFull = 26, Egress, "handover_full";
+    /// The first MAC of a handshake message does not fit our public key.
+    GuardMac1 = 27, Xdp, "mac1";
+    /// The receiver index is nobody's.
+    GuardIndex = 28, Xdp, "unknown_index";
+    /// The session is closed.
+    GuardClosed = 29, Xdp, "closed";
+    /// The session is paused, and this is beyond the trickle of data that it still may send.
+    GuardPaused = 30, Xdp, "paused";
+    /// Too many initiations from one source (an IPv4 address or an IPv6 /64).
+    GuardHandshakeRate = 31, Xdp, "handshake_rate";
+    /// The session's credit is used up, and this is not for the gateway.
+    Credit = 32, Inner, "credit";
+    /// The session's credit is used up, and this is not from the gateway.
+    EgressCredit = 33, Egress, "credit";
 }
 
 impl DropReason {

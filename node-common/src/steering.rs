@@ -105,7 +105,8 @@ mod tests {
             slots: 100,
             port: 51820,
             super_packets: 0,
-            reserved: 0,
+            mac1: Default::default(),
+            initiations: Default::default(),
         }
     }
 

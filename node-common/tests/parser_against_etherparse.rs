@@ -30,6 +30,21 @@ fn payload_by_oracle(frame: &[u8]) -> Result<Option<Vec<u8>>, SliceError> {
     })
 }
 
+/// Where the payload of a frame with UDP begins, and the source that limits count it for.
+fn place_by_oracle(frame: &[u8]) -> Option<(u32, u64)> {
+    let packet = SlicedPacket::from_ethernet(frame).ok()?;
+    let Some(TransportSlice::Udp(udp)) = &packet.transport else { return None };
+    let at = udp.payload().as_ptr() as usize - frame.as_ptr() as usize;
+    let source = match &packet.net {
+        Some(NetSlice::Ipv4(v4)) => {
+            0xffff_0000_0000 | u64::from(v4.header().source_addr().to_bits())
+        }
+        Some(NetSlice::Ipv6(v6)) => (v6.header().source_addr().to_bits() >> 64) as u64,
+        _ => return None,
+    };
+    Some((at as u32, source))
+}
+
 fn decision_by_oracle(payload: &[u8]) -> (Verdict, Option<u32>) {
     match Message::parse(payload) {
         Ok(Message::Initiation) => (Verdict::Pass(Class::Initiation), None),
@@ -120,12 +135,14 @@ proptest! {
             None => {
                 let verdict = Verdict::Pass(Class::Other);
                 let bytes = frame.len() as u32;
-                prop_assert_eq!(decision, Decision { verdict, bytes, receiver_index: None });
+                prop_assert_eq!(decision, Decision { verdict, bytes, receiver_index: None, at: 0, source: 0 });
             }
             Some(payload) => {
                 let (verdict, receiver_index) = decision_by_oracle(&payload);
                 let bytes = payload.len() as u32;
-                prop_assert_eq!(decision, Decision { verdict, bytes, receiver_index });
+                let (at, source) = place_by_oracle(&frame).expect("well-formed");
+                let expected = Decision { verdict, bytes, receiver_index, at, source };
+                prop_assert_eq!(decision, expected);
             }
         }
     }
@@ -149,7 +166,8 @@ proptest! {
             Ok(Some(payload)) => {
                 let (verdict, receiver_index) = decision_by_oracle(&payload);
                 let bytes = payload.len() as u32;
-                let expected = Decision { verdict, bytes, receiver_index };
+                let (at, source) = place_by_oracle(&frame).expect("parsed just now");
+                let expected = Decision { verdict, bytes, receiver_index, at, source };
                 // etherparse takes a UDP length of zero for "all that there is", and follows more
                 // extension headers than we do.
                 let stricter = decision.verdict == Verdict::Drop(DropReason::GuardHeader)

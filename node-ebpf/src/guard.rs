@@ -3,14 +3,15 @@
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use aya_log_ebpf::debug;
 use weir_common::{
-    GuardConfig,
+    Slot,
+    filter::decide,
     guard::verdict_index,
-    packet::{Class, Decision, Frame, Verdict, judge},
+    packet::{Class, Decision, Frame, Verdict},
 };
 
 use crate::{
     maps::{ACCOUNTS, CONFIG, VERDICTS},
-    memory::{Linear, Scattered, Seen, add_to_tally},
+    memory::{Linear, Maps, Scattered, Seen, add_to_tally},
 };
 
 /// For frames in one piece or several: a large MTU needs it.
@@ -31,8 +32,8 @@ fn guard<F: Frame>(ctx: &XdpContext, frame: &F) -> u32 {
         debug!(ctx, "the guard has no configuration");
         return xdp_action::XDP_PASS;
     };
-    let decision = judge(frame, config.rules());
-    count(config, &decision);
+    let (decision, slot) = decide(frame, config, &Maps);
+    count(&decision, slot);
     match decision.verdict {
         Verdict::Pass(_) => xdp_action::XDP_PASS,
         Verdict::Drop(_) => xdp_action::XDP_DROP,
@@ -40,15 +41,12 @@ fn guard<F: Frame>(ctx: &XdpContext, frame: &F) -> u32 {
 }
 
 #[inline(always)]
-fn count(config: &GuardConfig, decision: &Decision) {
+fn count(decision: &Decision, slot: Option<Slot>) {
     let bytes = u64::from(decision.bytes);
     if let Some(tally) = VERDICTS.get_ptr_mut(verdict_index(decision.verdict)) {
         add_to_tally(tally, bytes);
     }
-    let Some(slot) = decision.receiver_index.and_then(|index| config.slot_of(index)) else {
-        return;
-    };
-    let Some(record) = ACCOUNTS.get_ptr_mut(slot.0) else { return };
+    let Some(record) = slot.and_then(|slot| ACCOUNTS.get_ptr_mut(slot.0)) else { return };
     let seen = Seen::of(record);
     match decision.verdict {
         Verdict::Pass(Class::Data) => seen.add_data(bytes),

@@ -3,11 +3,11 @@
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
     macros::map,
-    maps::{Array, PerCpuArray, ReusePortSockArray},
+    maps::{Array, LruHashMap, PerCpuArray, ReusePortSockArray},
 };
 use weir_common::{
     Account, GuardConfig,
-    guard::{Tally, VERDICTS as VERDICT_COUNT},
+    guard::{SOURCES as SOURCE_COUNT, Tally, VERDICTS as VERDICT_COUNT},
 };
 
 /// An [`Account`], in a type that a static may hold: this target's atomics are no `Sync`.
@@ -24,3 +24,7 @@ pub static VERDICTS: PerCpuArray<Tally> = PerCpuArray::with_max_entries(VERDICT_
 
 #[map]
 pub static SOCKETS: ReusePortSockArray = ReusePortSockArray::with_max_entries(4, 0);
+
+/// When the bucket of each source's initiations will be full again.
+#[map]
+pub static SOURCES: LruHashMap<u64, u64> = LruHashMap::with_max_entries(SOURCE_COUNT, 0);

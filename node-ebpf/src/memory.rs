@@ -5,12 +5,16 @@ use core::{arch::asm, mem::MaybeUninit, sync::atomic::AtomicU64};
 
 use aya_ebpf::{
     EbpfContext,
-    helpers::generated::{bpf_skb_load_bytes, bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
+    helpers::generated::{
+        bpf_ktime_get_ns, bpf_skb_load_bytes, bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
+    },
     programs::{SkReuseportContext, XdpContext},
 };
-use weir_common::{Account, guard::Tally, packet::Frame};
+use weir_common::{
+    Account, Slot, account::SessionState, bucket::Rate, filter::Memory, guard::Tally, packet::Frame,
+};
 
-use crate::maps::Record;
+use crate::maps::{ACCOUNTS, Record, SOURCES};
 
 /// How the kernel's loader knows what the programs may call.
 #[unsafe(no_mangle)]
@@ -34,6 +38,23 @@ impl Frame for Linear<'_> {
         }
         // SAFETY: the bytes from `start` to `start + N` are within the packet, as just compared.
         Some(unsafe { (start as *const [u8; N]).read() })
+    }
+
+    #[inline(always)]
+    fn block(&self, offset: usize) -> Option<[u32; 16]> {
+        // Volatile, so that the pointers are read here and not kept across a call, where the
+        // compiler would treat them as numbers.
+        // SAFETY: the context is the one that the kernel gave this program.
+        let (data, end) = unsafe {
+            let data = (&raw const (*self.0.ctx).data).read_volatile();
+            (data as usize, (&raw const (*self.0.ctx).data_end).read_volatile() as usize)
+        };
+        let start = data + offset;
+        if start + 64 > end {
+            return None;
+        }
+        // SAFETY: the words are within the packet, as just compared. This target is little-endian.
+        Some(unsafe { (start as *const [u32; 16]).read_unaligned() })
     }
 }
 
@@ -60,6 +81,28 @@ impl Frame for Scattered<'_> {
                 .then(|| bytes.assume_init())
         }
     }
+
+    #[inline(always)]
+    fn block(&self, offset: usize) -> Option<[u32; 16]> {
+        let mut block = MaybeUninit::<[u32; 16]>::uninit();
+        // SAFETY: the kernel writes all 64 bytes, or returns an error. This target is
+        // little-endian.
+        unsafe {
+            let to = block.as_mut_ptr().cast();
+            (bpf_xdp_load_bytes(self.0.ctx, offset as u32, to, 64) == 0)
+                .then(|| block.assume_init())
+        }
+    }
+
+    /// By the helper alone: the verifier need not know the offset, and so walks through what
+    /// follows once, not for each way on which the parser may have come here.
+    #[inline(always)]
+    fn word(&self, offset: usize) -> u32 {
+        let mut word = 0u32;
+        // SAFETY: the kernel writes 4 bytes, or none.
+        unsafe { bpf_xdp_load_bytes(self.0.ctx, offset as u32, (&raw mut word).cast(), 4) };
+        word
+    }
 }
 
 /// The `N` bytes from `offset` on, counted from the UDP header.
@@ -81,6 +124,69 @@ pub fn add_to_tally(tally: *mut Tally, bytes: u64) {
     unsafe {
         (*tally).datagrams += 1;
         (*tally).bytes += bytes;
+    }
+}
+
+/// What the guard remembers: the accounts and the sources.
+pub struct Maps;
+
+impl Memory for Maps {
+    #[inline(always)]
+    fn standing(&self, slot: Slot) -> SessionState {
+        let Some(record) = ACCOUNTS.get_ptr(slot.0) else { return SessionState::Vacant };
+        let account = record.cast::<Account>();
+        // SAFETY: a map lookup gave the record; the fields are within it and aligned. This target
+        // has no atomic loads, but its plain ones are whole.
+        unsafe {
+            let state = (&raw const (*account).control.state).cast::<u32>().read_volatile();
+            let limit = (&raw const (*account).control.limit).cast::<u64>().read_volatile();
+            let spent = (&raw const (*account).whereabouts.spent).cast::<u64>().read_volatile();
+            SessionState::standing(state, limit, spent)
+        }
+    }
+
+    #[inline(always)]
+    fn take_trickle(&self, slot: Slot, rate: Rate) -> bool {
+        let Some(record) = ACCOUNTS.get_ptr_mut(slot.0) else { return false };
+        // SAFETY: a map lookup gave the record; the field is within it.
+        unsafe {
+            let full_at = &raw mut (*record.cast::<Account>()).seen.trickle_full_at;
+            take(full_at.cast(), rate)
+        }
+    }
+
+    #[inline(always)]
+    fn take_initiation(&self, source: u64, rate: Rate) -> bool {
+        match SOURCES.get_ptr_mut(&source) {
+            // SAFETY: a map lookup gave the pointer.
+            Some(full_at) => unsafe { take(full_at, rate) },
+            None => {
+                // SAFETY: the helper only tells the time.
+                let first = rate.take(0, unsafe { bpf_ktime_get_ns() });
+                // It fails where the kernel has no memory for it: then nothing is remembered.
+                let _remembered = SOURCES.insert(&source, &first.unwrap_or_default(), 0);
+                true
+            }
+        }
+    }
+}
+
+/// Takes one from a bucket. Of two CPUs at the same moment, both may get the same one.
+///
+/// # Safety
+///
+/// `full_at` must be within a map's value.
+#[inline(always)]
+unsafe fn take(full_at: *mut u64, rate: Rate) -> bool {
+    // SAFETY: the caller's promise; the helper only tells the time.
+    let next = unsafe { rate.take(full_at.read_volatile(), bpf_ktime_get_ns()) };
+    match next {
+        Some(next) => {
+            // SAFETY: the caller's promise.
+            unsafe { full_at.write_volatile(next) };
+            true
+        }
+        None => false,
     }
 }
 

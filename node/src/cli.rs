@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
 mod client;
+mod guard;
 mod ledger;
 mod logging;
 mod out;
@@ -62,6 +63,7 @@ Examples:
   weir session add --name alice > wg0.conf a consumer's configuration for wg-quick
   weir session list                        who has used how much
   weir status                              the node on one screen
+  weir guard                               what the kernel's guard passes and drops
 
 Exit status: 0 done, 1 it failed, 2 the command line is wrong.";
 
@@ -80,6 +82,14 @@ enum Command {
     /// Check or export the ledger's file, whether the node runs or not
     #[command(subcommand)]
     Ledger(LedgerCommand),
+    /// Show what the guard in the kernel passes and drops, every second until interrupted
+    #[command(after_help = "Examples:\n  weir guard\n  weir guard --once\n  \
+        weir guard --json | jq .verdicts")]
+    Guard {
+        /// Look for one second, then end
+        #[arg(long)]
+        once: bool,
+    },
     /// Print or check a configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -301,6 +311,7 @@ fn execute(
             ledger::settlements(&file, out)?;
         }
         Command::Status => status::show(&client()?, args.json, out)?,
+        Command::Guard { once } => guard::show(&client()?, once, args.json, out)?,
         Command::Config(ConfigCommand::Default) => out.text(&(edges.default_config)())?,
         Command::Config(ConfigCommand::Check { file }) => check(edges, &file, out, err)?,
     }

@@ -72,7 +72,8 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         config.tunnel.pool_v6.network(),
     );
     let permutation = random_permutation()?;
-    let mut kernel = KernelSide::prepare(config, addresses, permutation, cores.len() as u32)?;
+    let mut kernel =
+        KernelSide::prepare(config, addresses, permutation, cores.len() as u32, key.public())?;
     // What a killed run counted is not saved yet.
     let mut saved = kernel.is_vacant();
     let outcome = (|| {

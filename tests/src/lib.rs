@@ -10,9 +10,11 @@
 
 pub mod client;
 pub mod command;
+pub mod flood;
 pub mod iperf;
 pub mod lab;
 pub mod namespace;
+pub mod newcomer;
 pub mod node;
 pub mod process;
 pub mod standin;

@@ -13,7 +13,9 @@ use std::{
 use socket2::{Domain, Protocol, Socket, Type};
 use weir::kernel::{Guard, GuardOptions, XdpMode, XdpPolicy, bpffs::Bpffs};
 use weir_common::{
-    AddressPlan, GuardConfig, Slot, SlotPermutation, account::Counters, packet::Class,
+    AddressPlan, GuardConfig, Slot, SlotPermutation,
+    account::{Counters, SessionState},
+    packet::Class,
 };
 
 const PORT: u16 = 51820;
@@ -71,7 +73,8 @@ fn config(slots: u32) -> GuardConfig {
         slots,
         port: PORT,
         super_packets: 0,
-        reserved: 0,
+        mac1: Default::default(),
+        initiations: Default::default(),
     }
 }
 
@@ -249,6 +252,10 @@ fn datagrams_reach_the_socket_of_their_sessions_worker_and_are_counted_on_the_wa
     guard.steer_udp(&fds(v4), &fds(v6)).expect("steered");
     assert_eq!(guard.attach(index_of("lo"), XdpPolicy::Generic).expect("on lo"), XdpMode::Generic);
 
+    let accounts = guard.accounts();
+    for slot in 0..12 {
+        accounts.get(Slot(slot)).expect("within").set_state(SessionState::Open);
+    }
     let permutation = config(64).permutation;
     let index = |slot| permutation.index_of(Slot(slot)).get() << 8 | 3;
     for (group, to) in [(v4, "127.0.0.1"), (v6, "::1")] {

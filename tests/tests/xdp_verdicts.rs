@@ -4,10 +4,15 @@
 mod fixtures;
 #[path = "xdp_verdicts/frames.rs"]
 mod frames;
+#[path = "xdp_verdicts/rules.rs"]
+mod rules;
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    sync::atomic::Ordering::Relaxed,
+};
 
-use frames::{FrameSpec, PORT, message};
+use frames::{FrameSpec, NODE_KEY, PORT, message};
 use proptest::{
     collection::vec,
     prelude::*,
@@ -16,8 +21,12 @@ use proptest::{
 use weir::kernel::{Guard, GuardOptions, bpffs::Bpffs};
 use weir_common::{
     Account, AddressPlan, GuardConfig, Slot, SlotPermutation,
-    guard::{GUARD_CONFIG_LEN, VERDICTS, name},
-    packet::{Class, Rules, Verdict, judge},
+    account::SessionState,
+    bucket::Rate,
+    filter::{Memory, decide},
+    guard::{GUARD_CONFIG_LEN, SOURCES, VERDICTS, name},
+    mac1::{Mac1Key, Mac1Keys},
+    packet::{Class, Decision, Verdict},
 };
 
 const XDP_DROP: u32 = 1;
@@ -33,7 +42,8 @@ fn config() -> GuardConfig {
         slots: SLOTS,
         port: PORT,
         super_packets: 0,
-        reserved: 0,
+        mac1: Mac1Keys::one(Mac1Key::new(&NODE_KEY)),
+        initiations: Rate::UNLIMITED,
     }
 }
 
@@ -50,13 +60,32 @@ impl Loaded {
         let bpffs = Bpffs::find_or_mount(runtime_dir.path()).expect("a bpffs: run as root");
         let id = runtime_dir.path().file_name().expect("a name").to_string_lossy().into_owned();
         let pins = bpffs.path().join(format!("weir-test-{}", id.trim_start_matches('.')));
+        // First, so that a failure to load leaves no mount.
+        let mut loaded = Self { guard: None, bpffs: Some(bpffs), _runtime_dir: runtime_dir };
         let guard = Guard::load(&GuardOptions { pins, config, linear });
-        let guard = guard.expect("the kernel takes the programs: run as root");
-        Self { guard: Some(guard), bpffs: Some(bpffs), _runtime_dir: runtime_dir }
+        loaded.guard = Some(guard.expect("the kernel takes the programs: run as root"));
+        (0..SLOTS).for_each(|slot| loaded.set_state(slot, SessionState::Open));
+        loaded
     }
 
     fn guard(&self) -> &Guard {
         self.guard.as_ref().expect("taken by drop only")
+    }
+
+    fn set_state(&self, slot: u32, state: SessionState) {
+        self.guard().accounts().get(Slot(slot)).expect("within the accounts").set_state(state);
+    }
+
+    /// What the kernel makes of a frame, as its counters say.
+    fn verdict(&self, frame: &[u8]) -> Verdict {
+        let before = self.guard().counts().expect("counts");
+        let passes = self.passes(frame);
+        let after = self.guard().counts().expect("counts");
+        let mut counted = every_verdict().filter(|&v| before.of(v) != after.of(v));
+        let verdict = counted.next().expect("every frame is counted");
+        assert_eq!(counted.next(), None, "counted twice");
+        assert_eq!(passes, matches!(verdict, Verdict::Pass(_)), "{verdict:?}");
+        verdict
     }
 
     /// Whether the kernel passes the frame.
@@ -79,6 +108,11 @@ impl Drop for Loaded {
             bpffs.release().expect("nobody uses the bpffs");
         }
     }
+}
+
+fn every_verdict() -> impl Iterator<Item = Verdict> {
+    let passes = Class::ALL.iter().map(|&class| Verdict::Pass(class));
+    passes.chain(weir_common::DropReason::ALL.iter().map(|&reason| Verdict::Drop(reason)))
 }
 
 fn receiver_index(slot: u32) -> u32 {
@@ -110,9 +144,7 @@ fn every_fixture(linear: bool) {
         let passes = loaded.passes(&fixture.frame);
         let after = loaded.guard().counts().expect("counts");
         assert_eq!(passes, matches!(fixture.verdict, Verdict::Pass(_)), "{name}");
-        let every = Class::ALL.iter().map(|&class| Verdict::Pass(class));
-        let every = every.chain(weir_common::DropReason::ALL.iter().map(|&r| Verdict::Drop(r)));
-        for verdict in every {
+        for verdict in every_verdict() {
             let (before, after) = (before.of(verdict), after.of(verdict));
             let bytes = fixture.payload.unwrap_or(fixture.frame.len()) as u64;
             let counted = if verdict == fixture.verdict { (1, bytes) } else { (0, 0) };
@@ -126,19 +158,20 @@ fn every_fixture(linear: bool) {
 fn datagrams_are_counted_in_the_account_of_their_slot_only() {
     let loaded = Loaded::new(config(), false);
     let accounts = loaded.guard().accounts();
-    let send = |payload: &[u8]| assert!(loaded.passes(&FrameSpec::v4(payload).build()));
+    let passes = |payload: &[u8]| loaded.passes(&FrameSpec::v4(payload).build());
+    let send = |payload: &[u8]| assert!(passes(payload));
     send(&message(4, 100, receiver_index(5)));
     send(&message(4, 32, receiver_index(5)));
     send(&message(2, 92, receiver_index(5)));
     send(&message(3, 64, receiver_index(63)));
     send(&message(1, 148, receiver_index(5)));
     // Nobody's: one beyond the last slot, and one of an index that no slot has.
-    send(&message(4, 100, receiver_index(SLOTS)));
-    send(&message(4, 100, receiver_index(1 << 23)));
+    assert!(!passes(&message(4, 100, receiver_index(SLOTS))));
+    assert!(!passes(&message(4, 100, receiver_index(1 << 23))));
     for slot in 0..SLOTS {
         let account = accounts.get(Slot(slot)).expect("within the accounts");
         let seen = account.counters();
-        let handshakes = account.seen.handshakes.load(std::sync::atomic::Ordering::Relaxed);
+        let handshakes = account.seen.handshakes.load(Relaxed);
         let expected = match slot {
             5 => (2, 132, 1),
             63 => (0, 0, 1),
@@ -150,31 +183,66 @@ fn datagrams_are_counted_in_the_account_of_their_slot_only() {
 
 #[test]
 fn behind_gro_a_handshake_message_may_be_followed_by_others() {
-    let merged = [message(2, 92, 1), message(4, 32, 1)].concat();
+    let merged = [message(2, 92, receiver_index(1)), message(4, 32, receiver_index(1))].concat();
     let frame = FrameSpec::v4(&merged).build();
     assert!(!Loaded::new(config(), false).passes(&frame));
     let loaded = Loaded::new(GuardConfig { super_packets: 1, ..config() }, false);
     assert!(loaded.passes(&frame));
-    assert!(!loaded.passes(&FrameSpec::v4(&message(2, 91, 1)).build()));
+    assert!(!loaded.passes(&FrameSpec::v4(&message(2, 91, receiver_index(1))).build()));
+}
+
+/// The guard's memory as user space sees it. Its buckets are full or empty for good.
+struct Model<'a>(&'a Guard);
+
+impl Memory for Model<'_> {
+    fn standing(&self, slot: Slot) -> SessionState {
+        let accounts = self.0.accounts();
+        accounts.get(slot).map_or(SessionState::Vacant, Account::standing)
+    }
+
+    fn take_trickle(&self, slot: Slot, rate: Rate) -> bool {
+        let accounts = self.0.accounts();
+        let full_at = &accounts.get(slot).expect("a session's").seen.trickle_full_at;
+        rate.take(full_at.load(Relaxed), 0).is_some()
+    }
+
+    fn take_initiation(&self, _: u64, _: Rate) -> bool {
+        true
+    }
 }
 
 #[test]
 fn kernel_and_user_space_agree_on_random_and_mutated_frames() {
     let loaded = Loaded::new(config(), false);
-    let rules = Rules { port: PORT, super_packets: false };
+    let accounts = loaded.guard().accounts();
+    for slot in 0..SLOTS {
+        // Paused ones have an empty bucket, and one of four has its credit used up.
+        let account = accounts.get(Slot(slot)).expect("within the accounts");
+        account.set_state(SessionState::from_raw(slot % 4));
+        account.seen.trickle_full_at.store(u64::MAX / 2, Relaxed);
+        account.set_limit((slot % 16 < 8).then_some(77));
+        account.whereabouts.spent.store(if slot % 16 < 4 { 77 } else { 76 }, Relaxed);
+    }
+    let model = Model(loaded.guard());
+    let mut seen = std::collections::HashSet::new();
     let mut runner = TestRunner::new(Config { cases: 6000, ..Config::default() });
+    let seen_here = std::cell::RefCell::new(&mut seen);
     let result = runner.run(&any_frame(), |frame| {
         let before = loaded.guard().counts().expect("counts");
         let passes = loaded.passes(&frame);
         let after = loaded.guard().counts().expect("counts");
-        let decision = judge(frame.as_slice(), rules);
-        prop_assert_eq!(passes, matches!(decision.verdict, Verdict::Pass(_)));
-        let (before, after) = (before.of(decision.verdict), after.of(decision.verdict));
-        prop_assert_eq!(after.datagrams - before.datagrams, 1);
-        prop_assert_eq!(after.bytes - before.bytes, u64::from(decision.bytes));
+        let (decision, _) = decide(frame.as_slice(), &config(), &model);
+        let Decision { verdict, bytes, .. } = decision;
+        seen_here.borrow_mut().insert(verdict);
+        prop_assert_eq!(passes, matches!(verdict, Verdict::Pass(_)));
+        let (before, after) = (before.of(verdict), after.of(verdict));
+        prop_assert_eq!(after.datagrams - before.datagrams, 1, "{:?}", verdict);
+        prop_assert_eq!(after.bytes - before.bytes, u64::from(bytes));
         Ok(())
     });
     result.expect("the same verdict and the same bytes");
+    // All classes and all reasons of the guard, but for the one that depends on time.
+    assert_eq!(seen.len(), Class::COUNT + 7, "{seen:?}");
 }
 
 /// Frames that are good, nearly good, or noise.
@@ -188,16 +256,17 @@ fn any_frame() -> impl Strategy<Value = Vec<u8>> {
         (0u8..6, prop_oneof![Just(32usize), Just(64), Just(92), Just(148), 0usize..200]),
         (-2i32..3, -2i32..3, 0usize..20),
         vec(mutation, 0..4),
-        any::<prop::sample::Index>(),
+        (any::<prop::sample::Index>(), 0..SLOTS + 8),
     )
-        .prop_map(|(v6, vlans, options, extensions, (kind, len), lens, mutations, cut)| {
+        .prop_map(|(v6, vlans, options, extensions, (kind, len), lens, mutations, rest)| {
+            let (cut, slot) = rest;
             let (ip_len_error, udp_len_error, padding) = lens;
             let extensions = extensions.into_iter().map(|(kind, units)| {
                 let mut rest = vec![0; if kind == 44 { 7 } else { usize::from(units) * 8 + 7 }];
                 rest[0] = if kind == 44 { 0 } else { units };
                 (kind, rest)
             });
-            let payload = message(kind, len, 0x0102_0304);
+            let payload = message(kind, len, receiver_index(slot));
             let mut frame = FrameSpec {
                 v6,
                 vlans,
@@ -267,6 +336,22 @@ fn the_committed_object_has_the_programs_and_the_sizes_of_the_shared_types() {
     assert_eq!(sizes(name::CONFIG), (4, GUARD_CONFIG_LEN));
     assert_eq!(sizes(name::VERDICTS), (4, 16));
     assert_eq!(sizes(name::SOCKETS), (4, 4));
+    assert_eq!(sizes(name::SOURCES), (8, 8));
     let verdicts = object.maps.get(name::VERDICTS).expect("the map is in the object");
     assert_eq!(verdicts.max_entries() as usize, VERDICTS);
+}
+
+/// What the kernel needs for a map's entries, roughly: a hash map's have a header of 48 bytes and
+/// a bucket of 16.
+#[test]
+fn the_maps_of_a_node_of_the_default_size_fit_four_megabytes() {
+    let object = aya_obj::Object::parse(weir::kernel::guard::OBJECT).expect("an eBPF object");
+    let sources = object.maps.get(name::SOURCES).expect("the map is in the object").max_entries();
+    assert_eq!(sources, SOURCES);
+    let accounts = 4096 * size_of::<Account>();
+    let sources = sources as usize * (8 + 8 + 48 + 16);
+    let cpus = 64;
+    let verdicts = VERDICTS * 16 * cpus;
+    let total = accounts + sources + verdicts + GUARD_CONFIG_LEN;
+    assert!(total < 4 << 20, "{total} bytes");
 }

@@ -12,9 +12,11 @@ pub(super) enum Located {
     Udp {
         /// Offset of the UDP header.
         at: usize,
-        /// How many bytes the IP header leaves for header and payload; `None` if the IP header
+        /// How many bytes the IP header leaves for header and payload; none if the IP header
         /// contradicts itself or the frame's length.
-        space: Option<u32>,
+        space: u32,
+        /// See [`super::Decision::source`].
+        source: u64,
     },
 }
 
@@ -38,6 +40,8 @@ const VLAN_TAG: usize = 4;
 /// Two: 802.1ad around 802.1Q.
 const MAX_VLAN_TAGS: usize = 2;
 const IPV6_HEADER: usize = 40;
+/// Where IPv4-mapped addresses would be, which are on no wire.
+const IPV4_SOURCE: u64 = 0x0000_ffff_0000_0000;
 /// RFC 8200 has each at most once, the destination options twice, and a fragment header.
 const MAX_EXTENSIONS: usize = 5;
 
@@ -65,7 +69,7 @@ pub(super) fn locate<F: Frame + ?Sized>(frame: &F) -> Located {
 
 #[inline(always)]
 fn locate_v4<F: Frame + ?Sized>(frame: &F, at: usize) -> Option<Located> {
-    let [version_ihl, _, l0, l1, _, _, f0, f1, _, next] = frame.bytes(at)?;
+    let [version_ihl, _, l0, l1, _, _, f0, f1, _, next, _, _, s0, s1, s2, s3] = frame.bytes(at)?;
     let header = usize::from(version_ihl & 0x0f) * 4;
     if version_ihl >> 4 != 4 || header < 20 || next != protocol::UDP {
         return None;
@@ -75,12 +79,14 @@ fn locate_v4<F: Frame + ?Sized>(frame: &F, at: usize) -> Option<Located> {
         return Some(Located::Fragment);
     }
     let total = usize::from(u16::from_be_bytes([l0, l1]));
-    Some(udp(frame, at + header, at + total))
+    let source = IPV4_SOURCE | u64::from(u32::from_be_bytes([s0, s1, s2, s3]));
+    Some(udp(frame, at + header, at + total, source))
 }
 
 #[inline(always)]
 fn locate_v6<F: Frame + ?Sized>(frame: &F, at: usize) -> Option<Located> {
-    let [version, _, _, _, l0, l1, mut next] = frame.bytes(at)?;
+    let [version, _, _, _, l0, l1, mut next, _, s0, s1, s2, s3, s4, s5, s6, s7] =
+        frame.bytes(at)?;
     if version >> 4 != 6 {
         return None;
     }
@@ -105,12 +111,13 @@ fn locate_v6<F: Frame + ?Sized>(frame: &F, at: usize) -> Option<Located> {
             _ => break,
         }
     }
-    (next == protocol::UDP).then(|| udp(frame, header, end))
+    let source = u64::from_be_bytes([s0, s1, s2, s3, s4, s5, s6, s7]);
+    (next == protocol::UDP).then(|| udp(frame, header, end, source))
 }
 
 /// The UDP header at `at`, of an IP packet that ends at `end`.
 #[inline(always)]
-fn udp<F: Frame + ?Sized>(frame: &F, at: usize, end: usize) -> Located {
+fn udp<F: Frame + ?Sized>(frame: &F, at: usize, end: usize, source: u64) -> Located {
     let consistent = end >= at && end <= frame.len();
-    Located::Udp { at, space: consistent.then(|| (end - at) as u32) }
+    Located::Udp { at, space: if consistent { (end - at) as u32 } else { 0 }, source }
 }

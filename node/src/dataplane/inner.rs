@@ -44,6 +44,24 @@ pub fn destination(packet: &[u8]) -> Option<IpAddr> {
     }
 }
 
+/// The source of an IP packet whose fixed header is whole.
+#[must_use]
+pub fn source(packet: &[u8]) -> Option<IpAddr> {
+    match packet.first()? >> 4 {
+        4 => {
+            let header: &[u8; V4_HEADER] = packet.first_chunk()?;
+            let [.., a, b, c, d, _, _, _, _] = *header;
+            Some(IpAddr::V4(Ipv4Addr::new(a, b, c, d)))
+        }
+        6 => {
+            let header: &[u8; V6_HEADER] = packet.first_chunk()?;
+            let octets: [u8; 16] = *header.get(8..)?.first_chunk()?;
+            Some(IpAddr::V6(Ipv6Addr::from(octets)))
+        }
+        _ => None,
+    }
+}
+
 /// A whole TCP segment or UDP datagram directly behind its IP header: what can be coalesced, and
 /// what can be cut.
 #[derive(Clone, Copy, Debug)]

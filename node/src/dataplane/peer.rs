@@ -2,13 +2,58 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
 };
 
-use weir_common::{Account, Slot, account::SessionState};
+use weir_common::{Account, DropReason, Slot, account::SessionState};
 
-use super::{endpoint::Endpoint, runs::RunIndex, tunnel::Tunnel};
+use super::{
+    endpoint::Endpoint,
+    runs::{RunIndex, RunKind},
+    tunnel::Tunnel,
+};
 use crate::{control::PeerSpec, kernel::accounts::Accounts};
+
+/// What a data message means to its session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fare {
+    /// It is billed, and passes.
+    Billed,
+    /// The session is paused, by its state (which this is) or because its credit is used up: it is
+    /// not billed, and passes only if it goes to or comes from the gateway.
+    Unbilled(SessionState),
+    /// It does not pass.
+    Closed,
+}
+
+impl Fare {
+    /// Why a message from the consumer does not pass.
+    #[must_use]
+    pub fn refusal(self) -> DropReason {
+        match self {
+            Self::Unbilled(SessionState::Open) => DropReason::Credit,
+            _ => DropReason::SessionState,
+        }
+    }
+
+    /// Why a message to the consumer does not pass.
+    #[must_use]
+    pub fn refusal_down(self) -> DropReason {
+        match self {
+            Self::Unbilled(SessionState::Open) => DropReason::EgressCredit,
+            _ => DropReason::EgressState,
+        }
+    }
+
+    /// How a data message to the consumer is sent, if it passes at all.
+    #[must_use]
+    pub fn kind(self) -> RunKind {
+        match self {
+            Self::Billed => RunKind::Data,
+            Self::Unbilled(_) | Self::Closed => RunKind::Unbilled,
+        }
+    }
+}
 
 /// Everything that the owning worker knows of a session.
 pub struct Peer {
@@ -24,6 +69,8 @@ pub struct Peer {
     pub greet: bool,
     /// Its latest run of this turn: turn number and place.
     pub last_run: (u64, Option<RunIndex>),
+    /// Turn number, and what was sealed in that turn for the bill.
+    unsent: (u64, u64),
     address_v4: Ipv4Addr,
     address_v6: Ipv6Addr,
     accounts: Arc<Accounts>,
@@ -42,6 +89,7 @@ impl Peer {
             active: false,
             greet: endpoint.is_some(),
             last_run: (0, None),
+            unsent: (0, 0),
             address_v4: spec.address_v4,
             address_v6: spec.address_v6,
             accounts,
@@ -54,10 +102,31 @@ impl Peer {
         self.accounts.get(self.slot)
     }
 
-    /// Whether traffic passes.
+    /// What a data message of `len` bytes, either way, means to the session now. `turn` is the
+    /// worker's. Notes in the account that the credit is used up, if the message does not fit.
     #[inline]
-    pub fn is_open(&self) -> bool {
-        self.account().is_some_and(|account| account.state() == SessionState::Open)
+    pub fn fare(&self, turn: u64, len: usize) -> Fare {
+        let Some(account) = self.account() else { return Fare::Closed };
+        match account.standing() {
+            SessionState::Open => {}
+            SessionState::Paused => return Fare::Unbilled(account.state()),
+            SessionState::Vacant | SessionState::Closed => return Fare::Closed,
+        }
+        let Some(limit) = account.limit() else { return Fare::Billed };
+        let unsent = if self.unsent.0 == turn { self.unsent.1 } else { 0 };
+        if account.billed().saturating_add(unsent).saturating_add(len as u64) <= limit {
+            return Fare::Billed;
+        }
+        account.whereabouts.spent.store(limit, Relaxed);
+        Fare::Unbilled(SessionState::Open)
+    }
+
+    /// A billed data message of `len` bytes will be sent this turn. It is in the account only once
+    /// the kernel has taken it, but uses up credit now.
+    #[inline]
+    pub fn will_send(&mut self, turn: u64, len: usize) {
+        let before = if self.unsent.0 == turn { self.unsent.1 } else { 0 };
+        self.unsent = (turn, before + len as u64);
     }
 
     /// Whether `source` is the address assigned to the session.

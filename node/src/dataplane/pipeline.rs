@@ -22,6 +22,7 @@ use super::{
     arena::{Arena, Span},
     coalesce::{Coalescer, Frame},
     endpoint::Endpoint,
+    inner,
     peer::Peer,
     runs::{Run, RunKind, Runs},
     stats::WorkerStats,
@@ -53,6 +54,25 @@ pub struct Shared {
     pub mtu: usize,
     /// Whether the TUN device takes UDP super-packets.
     pub uso: bool,
+}
+
+impl Shared {
+    /// Whether a packet goes to the node's own addresses.
+    fn is_to_gateway(&self, packet: &[u8]) -> bool {
+        inner::destination(packet).is_some_and(|address| self.is_gateway(address))
+    }
+
+    /// Whether a packet comes from the node's own addresses.
+    fn is_from_gateway(&self, packet: &[u8]) -> bool {
+        inner::source(packet).is_some_and(|address| self.is_gateway(address))
+    }
+
+    fn is_gateway(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(v4) => v4 == self.addresses.gateway_v4(),
+            IpAddr::V6(v6) => v6 == self.addresses.gateway_v6(),
+        }
+    }
 }
 
 /// Something that arrived at this worker and belongs elsewhere.
@@ -194,6 +214,9 @@ impl Pipeline {
                 add_single_writer(&metered.bytes_down, u64::from(bytes));
                 add_single_writer(&metered.packets_down, u64::from(datagrams));
             }
+            RunKind::Unbilled => {
+                add_single_writer(&metered.unbilled_bytes, u64::from(bytes));
+            }
             RunKind::Handshake => {
                 add_single_writer(&metered.handshake_bytes_down, u64::from(bytes));
             }
@@ -234,6 +257,15 @@ impl Pipeline {
     }
 }
 
+/// How a data message without a packet (a keepalive) of `len` bytes is sent to the peer.
+fn data_kind(peer: &mut Peer, turn: u64, len: usize) -> RunKind {
+    let kind = peer.fare(turn, len).kind();
+    if kind == RunKind::Data {
+        peer.will_send(turn, len);
+    }
+    kind
+}
+
 /// Adds a datagram to the peer's latest run of this turn.
 #[inline]
 fn push_run(runs: &mut Runs, turn: u64, peer: &mut Peer, to: Endpoint, kind: RunKind, span: Span) {
@@ -244,6 +276,9 @@ fn push_run(runs: &mut Runs, turn: u64, peer: &mut Peer, to: Endpoint, kind: Run
     peer.last_run = (turn, Some(runs.push(last, to, peer.slot, kind, span)));
 }
 
+#[cfg(test)]
+#[path = "credit_tests.rs"]
+mod credit_tests;
 #[cfg(test)]
 #[path = "pipeline_tests.rs"]
 mod tests;

@@ -17,8 +17,10 @@ const MAX_BYTES: u32 = 65_507;
 /// Whether the bytes of a run are billed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RunKind {
-    /// Data messages.
+    /// Data messages, billed.
     Data,
+    /// Data messages that a paused session gets from the gateway. Not billed.
+    Unbilled,
     /// One handshake message.
     Handshake,
 }
@@ -75,7 +77,7 @@ impl Runs {
         if let Some(RunIndex(index)) = last
             && let Some(run) = self.runs.get_mut(index as usize)
             && run.open
-            && kind == RunKind::Data
+            && run.kind == kind
             && run.to == to
             && span.len <= u32::from(run.segment)
             && run.bytes + span.len <= MAX_BYTES

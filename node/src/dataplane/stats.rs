@@ -29,11 +29,20 @@ impl BoundaryCount {
     }
 }
 
+#[derive(Debug)]
+struct Drops([AtomicU64; DropReason::COUNT]);
+
+impl Default for Drops {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| AtomicU64::new(0)))
+    }
+}
+
 /// The counters of one worker.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct WorkerStats {
-    drops: [AtomicU64; DropReason::COUNT],
+    drops: Drops,
     /// UDP sockets to worker.
     pub udp_receive: BoundaryCount,
     /// Worker to TUN device.
@@ -60,13 +69,13 @@ impl WorkerStats {
     /// Counts drops.
     #[inline]
     pub fn refuse_many(&self, reason: DropReason, packets: u64) {
-        add_single_writer(&self.drops[reason as usize], packets);
+        add_single_writer(&self.drops.0[reason as usize], packets);
     }
 
     /// Packets dropped for a reason.
     #[must_use]
     pub fn dropped(&self, reason: DropReason) -> u64 {
-        self.drops[reason as usize].load(Relaxed)
+        self.drops.0[reason as usize].load(Relaxed)
     }
 
     /// The four boundaries.

@@ -24,7 +24,9 @@ use aya_log::EbpfLogger;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use weir_common::{
     GuardConfig,
+    bucket::Rate,
     guard::{GUARD_CONFIG_LEN, name},
+    mac1::{Mac1Key, Mac1Keys},
     steering::{Family, Reader},
 };
 
@@ -70,6 +72,17 @@ pub struct Answer {
     pub value: u32,
     /// How long one run took on average.
     pub duration: Duration,
+}
+
+/// How long a loaded program is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Instructions {
+    /// Its name.
+    pub program: &'static str,
+    /// Its instructions.
+    pub loaded: u32,
+    /// How many the verifier walked through, of at most a million; kernels since 5.16 tell.
+    pub verified: Option<u32>,
 }
 
 impl Guard {
@@ -181,6 +194,48 @@ impl Guard {
         GuardCounts::read(&map).map_err(GuardError::Map)
     }
 
+    /// Handshake messages may be for this key too. There are two places: a second key that was
+    /// there is forgotten.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the kernel does not take it.
+    pub fn add_mac1_key(&mut self, key: Mac1Key) -> Result<(), GuardError> {
+        // The kernel may read while we write: the new key counts only once it is written.
+        let Mac1Keys { live, keys: [first, _] } = self.config.mac1;
+        let (written, counting) = match live {
+            0 => (Mac1Keys { live: 0, keys: [key; 2] }, Mac1Keys::one(key)),
+            _ => (Mac1Keys { live: 1, keys: [first, key] }, Mac1Keys::both(first, key)),
+        };
+        self.set_mac1(written)?;
+        self.set_mac1(counting)
+    }
+
+    /// Handshake messages may no longer be for the first of two keys: the second takes its place.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the kernel does not take it.
+    pub fn retire_mac1_key(&mut self) -> Result<(), GuardError> {
+        let Mac1Keys { live: 2, keys: [_, second] } = self.config.mac1 else { return Ok(()) };
+        // While it is written in the first place, it counts in the second.
+        self.set_mac1(Mac1Keys::both(second, second))?;
+        self.set_mac1(Mac1Keys::one(second))
+    }
+
+    fn set_mac1(&mut self, mac1: Mac1Keys) -> Result<(), GuardError> {
+        self.configure(GuardConfig { mac1, ..self.config })
+    }
+
+    /// Changes how many initiations one source may send.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the kernel does not take it.
+    pub fn set_initiations(&mut self, initiations: Rate) -> Result<(), GuardError> {
+        self.configure(GuardConfig { initiations, ..self.config })
+    }
+
     /// Takes the guard off the interface, and removes every pin.
     ///
     /// # Errors
@@ -214,6 +269,25 @@ impl Guard {
         };
         let result = result.map_err(|error| GuardError::program(program, error))?;
         Ok(Answer { value: result.return_value, duration: result.duration })
+    }
+
+    /// How long each loaded program is.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the kernel does not tell.
+    pub fn instructions(&self) -> Result<Vec<Instructions>, GuardError> {
+        let mut all = Vec::new();
+        for name in [self.xdp, name::REUSEPORT, name::STEER] {
+            let found = self.ebpf.program(name).ok_or(GuardError::Object(name))?;
+            let fail = |error| GuardError::program(name, error);
+            let info = found.info().map_err(fail)?;
+            // Eight bytes each.
+            let loaded = info.size_translated().unwrap_or_default() / 8;
+            let verified = info.verified_instruction_count();
+            all.push(Instructions { program: name, loaded, verified });
+        }
+        Ok(all)
     }
 
     /// The name of the guard that is loaded, for [`Guard::test_run`].

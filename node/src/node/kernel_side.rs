@@ -8,10 +8,15 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use tracing::warn;
-use weir_common::{AddressPlan, GuardConfig, Slot, SlotPermutation};
+use weir_common::{
+    AddressPlan, GuardConfig, Slot, SlotPermutation,
+    bucket::Rate,
+    mac1::{Mac1Key, Mac1Keys},
+};
 
 use crate::{
     config::{Config, XdpWish},
+    control::PublicKey,
     host::{ethtool, uplink::Uplink},
     kernel::{
         Accounts, Guard, GuardCounts, GuardOptions, XdpMode, XdpPolicy, accounts_file,
@@ -55,6 +60,7 @@ impl KernelSide {
         plan: AddressPlan,
         permutation: SlotPermutation,
         workers: u32,
+        public_key: PublicKey,
     ) -> anyhow::Result<Self> {
         let node = &config.node;
         let guard_config = GuardConfig {
@@ -64,7 +70,8 @@ impl KernelSide {
             slots: node.max_sessions,
             port: node.listen_port,
             super_packets: 0,
-            reserved: 0,
+            mac1: Mac1Keys::one(Mac1Key::new(&public_key.0)),
+            initiations: Rate::new(node.handshakes_per_source, node.handshakes_per_source_burst),
         };
         let loaded =
             Bpffs::find_or_mount(&node.runtime_dir).context("no bpffs").and_then(|bpffs| {

@@ -368,6 +368,44 @@ impl Sessions {
         Ok(Snapshot { session, ..snapshot })
     }
 
+    /// Opens, pauses or closes a session, at once and until the node stops: what the ledger has of
+    /// its state is left alone. `Vacant` is no state of a session: it closes it.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such session.
+    pub fn set_state(&self, which: &str, state: SessionState) -> Result<(), SessionError> {
+        let state = match state {
+            SessionState::Vacant => SessionState::Closed,
+            state => state,
+        };
+        let mut live = self.write();
+        let id = live.find(which)?.session.id;
+        let Some(entry) = live.by_id.get_mut(&id) else { return Ok(()) };
+        entry.session.state = state;
+        if let Some(account) = self.accounts.get(entry.session.slot) {
+            account.set_state(state);
+        }
+        Ok(())
+    }
+
+    /// Says how many billed bytes a session may have, up and down together and since it was made;
+    /// `None` for no limit. The worker stops at the last datagram that fits and goes on as soon as
+    /// there is more: see [`Account::set_limit`]. To give a session N bytes more, add them to the
+    /// limit that it has. The ledger does not keep it.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such session.
+    pub fn set_budget(&self, which: &str, limit: Option<u64>) -> Result<(), SessionError> {
+        let live = self.read();
+        let entry = live.find(which)?;
+        if let Some(account) = self.accounts.get(entry.session.slot) {
+            account.set_limit(limit);
+        }
+        Ok(())
+    }
+
     /// Writes the counters that have changed since the last time to the ledger, in one
     /// transaction. Returns how many sessions they were of.
     ///

@@ -1,5 +1,13 @@
 //! Frames, built by hand: what a frame says is never computed by the code under test.
 
+use blake2::{
+    Blake2s256, Blake2sMac, Digest as _,
+    digest::{Mac as _, consts::U16},
+};
+
+/// The node's public key.
+pub(crate) const NODE_KEY: [u8; 32] = [0x6b; 32];
+
 /// The port that frames go to unless they say otherwise.
 pub(crate) const PORT: u16 = 51820;
 
@@ -17,6 +25,10 @@ pub(crate) struct FrameSpec {
     pub(crate) extensions: Vec<(u8, Vec<u8>)>,
     pub(crate) protocol: u8,
     pub(crate) port: u16,
+    /// Which IPv4 address, and which address of its IPv6 /64, it comes from.
+    pub(crate) source: u8,
+    /// Which IPv6 /64 it comes from.
+    pub(crate) subnet: u8,
     pub(crate) payload: Vec<u8>,
     /// Added to the IP header's length field.
     pub(crate) ip_len_error: i32,
@@ -36,6 +48,8 @@ impl FrameSpec {
             extensions: vec![],
             protocol: 17,
             port: PORT,
+            source: 192,
+            subnet: 0,
             payload: payload.to_vec(),
             ip_len_error: 0,
             udp_len_error: 0,
@@ -82,7 +96,7 @@ impl FrameSpec {
         frame.extend((total as u16).to_be_bytes());
         frame.extend([0, 1]);
         frame.extend(self.fragment.to_be_bytes());
-        frame.extend([64, self.protocol, 0, 0, 192, 0, 2, 1, 198, 51, 100, 1]);
+        frame.extend([64, self.protocol, 0, 0, self.source, 0, 2, 1, 198, 51, 100, 1]);
         frame.extend(&self.options);
         frame.extend(udp);
     }
@@ -101,7 +115,8 @@ impl FrameSpec {
         frame.extend([0x60, 0, 0, 0]);
         frame.extend((len as u16).to_be_bytes());
         frame.extend([first, 64]);
-        frame.extend([0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+        let (subnet, host) = (self.subnet, self.source);
+        frame.extend([0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, subnet, 0, 0, 0, 0, 0, 0, host, 1]);
         frame.extend([0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2]);
         frame.extend(body);
     }
@@ -117,5 +132,17 @@ pub(crate) fn message(kind: u8, len: usize, receiver_index: u32) -> Vec<u8> {
     if let Some(index) = message.get_mut(place..place + 4) {
         index.copy_from_slice(&receiver_index.to_le_bytes());
     }
+    sign(&mut message, &NODE_KEY);
     message
+}
+
+/// Writes the first MAC of a handshake message to the node with this public key.
+pub(crate) fn sign(message: &mut [u8], public_key: &[u8; 32]) {
+    if !matches!((message.first(), message.len()), (Some(1), 148) | (Some(2), 92)) {
+        return;
+    }
+    let key = Blake2s256::new().chain_update(b"mac1----").chain_update(public_key).finalize();
+    let (covered, macs) = message.split_at_mut(message.len() - 32);
+    let mac = Blake2sMac::<U16>::new_from_slice(&key).expect("a key of 32 bytes");
+    macs[..16].copy_from_slice(&mac.chain_update(covered).finalize().into_bytes());
 }

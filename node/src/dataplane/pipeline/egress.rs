@@ -5,6 +5,7 @@ use weir_common::{DropReason, wire::DATA_OVERHEAD};
 use super::{MAX_SEALED_FRAME, Pipeline, Stray, push_run};
 use crate::dataplane::{
     inner,
+    peer::Fare,
     runs::RunKind,
     split::{Cut, complete_checksum},
     tunnel::{REPLY_LEN, Reply, padded_len},
@@ -60,11 +61,14 @@ impl Pipeline {
         self.stats.tun_read.add(packets as u64);
         let peer = self.peers.get_mut(place).and_then(Option::as_deref_mut);
         let peer = peer.ok_or(lost(DropReason::NoSession))?;
-        if !peer.is_open() {
-            return Err(lost(DropReason::EgressState));
-        }
-        let to = peer.endpoint.ok_or(lost(DropReason::NoEndpoint))?;
         let longest = cut.map_or(packet.len(), |cut| cut.longest());
+        let fare = peer.fare(self.turn, longest + DATA_OVERHEAD);
+        let from_gateway = match fare {
+            Fare::Billed => false,
+            Fare::Unbilled(_) if self.shared.is_from_gateway(packet) => true,
+            Fare::Unbilled(_) | Fare::Closed => return Err(lost(fare.refusal_down())),
+        };
+        let to = peer.endpoint.ok_or(lost(DropReason::NoEndpoint))?;
         let needed = packets * (longest + FRAME_SLACK + DATA_OVERHEAD) + REPLY_LEN;
         if needed > MAX_SEALED_FRAME {
             return Err(lost(DropReason::TunFrame));
@@ -81,6 +85,11 @@ impl Pipeline {
             (&mut self.sealed, &mut self.runs, self.turn, &self.stats);
         let mut seal = |buffer: &mut [u8], start: usize, len: usize| {
             let padded = padded_len(len, mtu);
+            let fare = peer.fare(turn, padded + DATA_OVERHEAD);
+            if fare != Fare::Billed && !from_gateway {
+                stats.refuse(fare.refusal_down());
+                return;
+            }
             let Some((span, out)) = sealed.take(padded + DATA_OVERHEAD) else {
                 stats.refuse(DropReason::TunFrame);
                 return;
@@ -94,7 +103,10 @@ impl Pipeline {
             let done = peer.tunnel.seal(packet, out);
             packet[len..].copy_from_slice(kept);
             if done {
-                push_run(runs, turn, peer, to, RunKind::Data, span);
+                if fare == Fare::Billed {
+                    peer.will_send(turn, padded + DATA_OVERHEAD);
+                }
+                push_run(runs, turn, peer, to, fare.kind(), span);
             } else {
                 sealed.truncate(span.start);
                 stats.refuse(DropReason::NotConnected);

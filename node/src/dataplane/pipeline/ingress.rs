@@ -9,9 +9,10 @@ use weir_common::{
     wire::{Message, message_type},
 };
 
-use super::{Owner, Pipeline, Stray, push_run};
+use super::{Owner, Pipeline, Stray, data_kind, push_run};
 use crate::dataplane::{
     endpoint::Endpoint,
+    peer::Fare,
     runs::RunKind,
     tunnel::{Opened, REPLY_LEN, Reply},
     virtio::HEADER_LEN,
@@ -86,19 +87,26 @@ impl Pipeline {
             }
         };
         // From here on the message is authentic and new: it is billed whatever it carries, as the
-        // consumer's own count has it.
+        // consumer's own count has it. Only who may not send it anyway has it for nothing.
+        let fare = peer.fare(self.turn, message.len());
         if let Some(account) = peer.account() {
-            add_single_writer(&account.metered.bytes_up, message.len() as u64);
-            add_single_writer(&account.metered.packets_up, 1);
+            if fare == Fare::Billed {
+                add_single_writer(&account.metered.bytes_up, message.len() as u64);
+                add_single_writer(&account.metered.packets_up, 1);
+            } else {
+                add_single_writer(&account.metered.unbilled_bytes, message.len() as u64);
+            }
         }
         peer.heard_from(from);
         let verdict = match opened {
             Opened::Packet(len, source) if peer.owns(source) => {
-                if peer.is_open() {
-                    Ok(len)
-                } else {
-                    Err(DropReason::SessionState)
-                }
+                let packet = buffer.get(HEADER_LEN..HEADER_LEN + len).unwrap_or_default();
+                let passes = match fare {
+                    Fare::Billed => true,
+                    Fare::Unbilled(_) => self.shared.is_to_gateway(packet),
+                    Fare::Closed => false,
+                };
+                if passes { Ok(len) } else { Err(fare.refusal()) }
             }
             Opened::Packet(..) => Err(DropReason::SourceAddress),
             Opened::NotIp => Err(DropReason::InnerMalformed),
@@ -131,6 +139,9 @@ impl Pipeline {
         self.wake(place)?;
         let peer = self.peers.get_mut(place).and_then(Option::as_deref_mut);
         let peer = peer.ok_or(DropReason::UnknownIndex)?;
+        if peer.fare(self.turn, 0) == Fare::Closed {
+            return Err(DropReason::SessionState);
+        }
         let (mut span, buffer) = self.sealed.take(REPLY_LEN).ok_or(DropReason::Truncated)?;
         let kind = message.first().copied().unwrap_or_default();
         let result = peer.tunnel.handshake(from.remote.ip(), message, buffer);
@@ -158,7 +169,11 @@ impl Pipeline {
         span.len = len as u32;
         self.sealed.truncate(span.end());
         // The answer to a response is a first data message, empty, and billed like all data.
-        let kind = if kind == message_type::RESPONSE { RunKind::Data } else { RunKind::Handshake };
+        let kind = if kind == message_type::RESPONSE {
+            data_kind(peer, self.turn, len)
+        } else {
+            RunKind::Handshake
+        };
         push_run(&mut self.runs, self.turn, peer, from, kind, span);
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use weir_common::{DropReason, Slot, wire::message_type};
 
-use super::{Pipeline, push_run};
+use super::{Pipeline, data_kind, push_run};
 use crate::dataplane::{
     peer::Peer,
     runs::RunKind,
@@ -108,7 +108,7 @@ impl Pipeline {
             return alive;
         };
         let kind = match out.first() {
-            Some(&message_type::DATA) => RunKind::Data,
+            Some(&message_type::DATA) => data_kind(peer, self.turn, len),
             _ => RunKind::Handshake,
         };
         span.len = len as u32;

@@ -350,3 +350,24 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_state_and_a_budget_are_in_the_account_at_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rig = Rig::start(folder.path(), 8);
+    let slot = rig.add(Some("one")).session.slot;
+    let account = rig.accounts.get(slot).expect("a slot");
+    for state in [SessionState::Paused, SessionState::Closed, SessionState::Open] {
+        rig.sessions.set_state("one", state).expect("there is one");
+        assert_eq!(account.state(), state);
+        assert_eq!(rig.sessions.get("one").expect("there is one").session.state, state);
+    }
+    for limit in [Some(5000), None] {
+        rig.sessions.set_budget("one", limit).expect("there is one");
+        assert_eq!(account.limit(), limit);
+    }
+    rig.sessions.set_budget("one", Some(0)).expect("there is one");
+    assert_eq!(account.limit(), Some(1), "no credit is not the same as no limit");
+    assert!(rig.sessions.set_state("two", SessionState::Open).is_err());
+    assert!(rig.sessions.set_budget("two", None).is_err());
+}

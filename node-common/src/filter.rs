@@ -1,0 +1,90 @@
+//! The guard's whole verdict: what a message is, whether it is for us, for whom, and how often.
+//!
+//! The parser says what a frame is; this says whether what the guard remembers lets it pass. The
+//! same code runs in the kernel, over its maps, and in tests, over a model of them.
+
+use crate::{
+    DropReason, GuardConfig, Slot,
+    account::SessionState,
+    bucket::Rate,
+    packet::{Class, Decision, Frame, Verdict, judge},
+};
+
+/// Data messages of a paused session that may pass: enough to pay through the tunnel.
+pub const TRICKLE: Rate = Rate::new(100, 20);
+
+/// What the guard remembers of sessions and sources.
+pub trait Memory {
+    /// What the session at `slot` may do. A slot without a session is vacant.
+    fn standing(&self, slot: Slot) -> SessionState;
+    /// Takes one from the slot's bucket for a paused session's data.
+    fn take_trickle(&self, slot: Slot, rate: Rate) -> bool;
+    /// Takes one from a source's bucket for initiations.
+    fn take_initiation(&self, source: u64, rate: Rate) -> bool;
+}
+
+/// Judges a frame by all that is known. With the decision comes the slot whose session the message
+/// says that it is for, if there is one.
+#[inline(always)]
+pub fn decide<F: Frame + ?Sized, M: Memory>(
+    frame: &F,
+    config: &GuardConfig,
+    memory: &M,
+) -> (Decision, Option<Slot>) {
+    let mut decision = judge(frame, config.rules());
+    let mut slot = None;
+    let Verdict::Pass(class) = decision.verdict else { return (decision, slot) };
+    let at = decision.at as usize;
+    let refused = match class {
+        Class::Other | Class::Fragment => None,
+        Class::Initiation => refuse_initiation(frame, at, decision.source, config, memory),
+        Class::Response | Class::CookieReply | Class::Data => {
+            let found = decision.receiver_index.and_then(|index| config.slot_of(index));
+            let standing = match found {
+                Some(found) => memory.standing(found),
+                None => SessionState::Vacant,
+            };
+            if standing != SessionState::Vacant {
+                slot = found;
+            }
+            match (standing, class, slot) {
+                (SessionState::Vacant, ..) | (_, _, None) => Some(DropReason::GuardIndex),
+                (SessionState::Closed, ..) => Some(DropReason::GuardClosed),
+                (_, Class::Response, _) => {
+                    let fits = config.mac1.live == 0 || config.mac1.fit_response(frame, at);
+                    if fits { None } else { Some(DropReason::GuardMac1) }
+                }
+                (SessionState::Paused, Class::Data, Some(slot)) => {
+                    if memory.take_trickle(slot, TRICKLE) {
+                        None
+                    } else {
+                        Some(DropReason::GuardPaused)
+                    }
+                }
+                _ => None,
+            }
+        }
+    };
+    if let Some(reason) = refused {
+        decision.verdict = Verdict::Drop(reason);
+    }
+    (decision, slot)
+}
+
+/// The MAC comes first: who does not know our key must not use up the bucket of one who does.
+#[inline(always)]
+fn refuse_initiation<F: Frame + ?Sized, M: Memory>(
+    frame: &F,
+    at: usize,
+    source: u64,
+    config: &GuardConfig,
+    memory: &M,
+) -> Option<DropReason> {
+    if config.mac1.live > 0 && !config.mac1.fit_initiation(frame, at) {
+        return Some(DropReason::GuardMac1);
+    }
+    if config.initiations.interval > 0 && !memory.take_initiation(source, config.initiations) {
+        return Some(DropReason::GuardHandshakeRate);
+    }
+    None
+}

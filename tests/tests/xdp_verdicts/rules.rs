@@ -1,0 +1,209 @@
+//! Each rule of the guard, with frames on both sides of its edge.
+
+use std::{sync::atomic::Ordering::Relaxed, time::Instant};
+
+use weir_common::{
+    DropReason, GuardConfig, Slot,
+    account::SessionState,
+    bucket::Rate,
+    filter::TRICKLE,
+    mac1::{Mac1Key, Mac1Keys},
+    packet::{Class, Verdict},
+};
+
+use super::{
+    Loaded, SLOTS, config,
+    frames::{FrameSpec, NODE_KEY, message, sign},
+    receiver_index,
+};
+
+const MAC1: Verdict = Verdict::Drop(DropReason::GuardMac1);
+const INITIATION: Verdict = Verdict::Pass(Class::Initiation);
+const RESPONSE: Verdict = Verdict::Pass(Class::Response);
+
+#[test]
+fn a_handshake_message_passes_only_with_the_mac_of_the_node_s_key() {
+    for linear in [false, true] {
+        let loaded = Loaded::new(config(), linear);
+        for v6 in [false, true] {
+            let verdict = |payload: &[u8]| {
+                let frame = FrameSpec { v6, ..FrameSpec::v4(payload) };
+                loaded.verdict(&frame.build())
+            };
+            for (kind, len, class) in [(1, 148, INITIATION), (2, 92, RESPONSE)] {
+                let good = message(kind, len, receiver_index(5));
+                assert_eq!(verdict(&good), class);
+                let mut others = good.clone();
+                sign(&mut others, &[0x6c; 32]);
+                assert_eq!(verdict(&others), MAC1, "another key");
+                // Type, reserved bytes and index have rules of their own.
+                for byte in 12..len {
+                    let mut flipped = good.clone();
+                    flipped[byte] ^= 1 << (byte % 8);
+                    let expected = if byte < len - 16 { MAC1 } else { class };
+                    assert_eq!(verdict(&flipped), expected, "type {kind}, byte {byte}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_mac_is_found_behind_tags_options_and_extension_headers() {
+    let loaded = Loaded::new(config(), false);
+    let good = message(1, 148, 0);
+    let mut bad = good.clone();
+    bad[60] ^= 1;
+    for (payload, expected) in [(good, INITIATION), (bad, MAC1)] {
+        let v4 = FrameSpec::v4(&payload);
+        let v6 = FrameSpec::v6(&payload);
+        let hop_by_hop = vec![(0, vec![0; 7])];
+        for frame in [
+            FrameSpec { vlans: vec![0x88a8, 0x8100], ..v4.clone() },
+            FrameSpec { options: vec![1; 40], ..v4.clone() },
+            FrameSpec { padding: 9, ..v4 },
+            FrameSpec { extensions: hop_by_hop, vlans: vec![0x8100], ..v6 },
+        ] {
+            assert_eq!(loaded.verdict(&frame.build()), expected, "{frame:?}");
+        }
+    }
+}
+
+#[test]
+fn both_keys_pass_while_one_follows_the_other() {
+    let (old, new) = (NODE_KEY, [0x6c; 32]);
+    let signed = |key| {
+        let mut message = message(1, 148, 0);
+        sign(&mut message, key);
+        FrameSpec::v4(&message).build()
+    };
+    let (by_old, by_new) = (signed(&old), signed(&new));
+    let mut loaded = Loaded::new(config(), false);
+    assert_eq!([&by_old, &by_new].map(|frame| loaded.passes(frame)), [true, false]);
+    let guard = |loaded: &mut Loaded| loaded.guard.take().expect("taken by drop only");
+    let mut changed = guard(&mut loaded);
+    changed.add_mac1_key(Mac1Key::new(&new)).expect("the kernel takes it");
+    loaded.guard = Some(changed);
+    assert_eq!([&by_old, &by_new].map(|frame| loaded.passes(frame)), [true, true]);
+    let mut changed = guard(&mut loaded);
+    changed.retire_mac1_key().expect("the kernel takes it");
+    changed.retire_mac1_key().expect("one key is left alone");
+    loaded.guard = Some(changed);
+    assert_eq!([&by_old, &by_new].map(|frame| loaded.passes(frame)), [false, true]);
+}
+
+#[test]
+fn without_a_key_no_mac_is_checked() {
+    let loaded = Loaded::new(GuardConfig { mac1: Mac1Keys::default(), ..config() }, false);
+    let mut message = message(1, 148, 0);
+    sign(&mut message, &[1; 32]);
+    assert_eq!(loaded.verdict(&FrameSpec::v4(&message).build()), INITIATION);
+}
+
+#[test]
+fn messages_to_slots_without_a_session_are_dropped() {
+    let loaded = Loaded::new(config(), false);
+    loaded.set_state(7, SessionState::Vacant);
+    let unknown = Verdict::Drop(DropReason::GuardIndex);
+    for (kind, len, class) in
+        [(2, 92, Class::Response), (3, 64, Class::CookieReply), (4, 32, Class::Data)]
+    {
+        let verdict = |slot| {
+            loaded.verdict(&FrameSpec::v4(&message(kind, len, receiver_index(slot))).build())
+        };
+        assert_eq!(verdict(SLOTS - 1), Verdict::Pass(class));
+        assert_eq!(verdict(SLOTS), unknown);
+        assert_eq!(verdict(6), Verdict::Pass(class));
+        assert_eq!(verdict(7), unknown);
+        assert_eq!(verdict(8), Verdict::Pass(class));
+    }
+}
+
+#[test]
+fn nothing_of_a_closed_session_passes_and_its_account_says_so() {
+    let loaded = Loaded::new(config(), false);
+    loaded.set_state(7, SessionState::Closed);
+    for (kind, len) in [(2, 92), (3, 64), (4, 32), (4, 1000)] {
+        let frame = FrameSpec::v4(&message(kind, len, receiver_index(7))).build();
+        assert_eq!(loaded.verdict(&frame), Verdict::Drop(DropReason::GuardClosed));
+    }
+    let counters = loaded.guard().accounts().get(Slot(7)).expect("an account").counters();
+    assert_eq!((counters.dropped_datagrams, counters.dropped_bytes), (4, 92 + 64 + 32 + 1000));
+    assert_eq!(counters.seen_datagrams, 0);
+}
+
+#[test]
+fn a_paused_session_has_a_trickle_of_data_and_its_handshakes() {
+    for by_credit in [false, true] {
+        let loaded = Loaded::new(config(), false);
+        let accounts = loaded.guard().accounts();
+        let account = accounts.get(Slot(7)).expect("an account");
+        if by_credit {
+            account.set_limit(Some(5000));
+            account.whereabouts.spent.store(5000, Relaxed);
+        } else {
+            account.set_state(SessionState::Paused);
+        }
+        let data = FrameSpec::v4(&message(4, 200, receiver_index(7))).build();
+        let start = Instant::now();
+        let passed = (0..500).filter(|_| loaded.passes(&data)).count() as f64;
+        let refilled = start.elapsed().as_secs_f64() * 100.0;
+        let burst = (TRICKLE.window / TRICKLE.interval) as f64;
+        assert!(passed >= burst && passed <= burst + refilled + 1.0, "{passed} passed");
+        let verdict = |kind, len| {
+            loaded.verdict(&FrameSpec::v4(&message(kind, len, receiver_index(7))).build())
+        };
+        assert_eq!(verdict(2, 92), RESPONSE);
+        assert_eq!(verdict(3, 64), Verdict::Pass(Class::CookieReply));
+        assert_eq!(verdict(4, 32), Verdict::Drop(DropReason::GuardPaused));
+        let other = FrameSpec::v4(&message(4, 200, receiver_index(8))).build();
+        assert!((0..500).all(|_| loaded.passes(&other)), "its neighbour has all");
+        // New credit, or the control plane's word, opens it at once.
+        account.set_state(SessionState::Open);
+        account.set_limit(by_credit.then_some(6000));
+        assert!((0..500).all(|_| loaded.passes(&data)));
+    }
+}
+
+#[test]
+fn a_source_has_its_burst_of_initiations_and_others_have_theirs() {
+    let initiations = Rate::new(1, 5);
+    let loaded = Loaded::new(GuardConfig { initiations, ..config() }, false);
+    let start = Instant::now();
+    let passed = |spec: &FrameSpec| (0..20).filter(|_| loaded.passes(&spec.build())).count();
+    let mut bad = message(1, 148, 0);
+    bad[50] ^= 1;
+    let v4 = FrameSpec::v4(&message(1, 148, 0));
+    let v6 = FrameSpec { v6: true, ..v4.clone() };
+    assert_eq!(passed(&FrameSpec::v4(&bad)), 0, "these take nothing from the bucket");
+    assert_eq!(passed(&v4), 5);
+    assert_eq!(loaded.verdict(&v4.build()), Verdict::Drop(DropReason::GuardHandshakeRate));
+    assert_eq!(passed(&FrameSpec { source: 193, ..v4 }), 5, "another address");
+    assert_eq!(passed(&v6), 5);
+    assert_eq!(passed(&FrameSpec { source: 7, ..v6.clone() }), 0, "the same /64");
+    assert_eq!(passed(&FrameSpec { subnet: 7, ..v6 }), 5, "another /64");
+    assert!(start.elapsed().as_millis() < 1000, "too slow to tell");
+    let data = FrameSpec::v4(&message(4, 32, receiver_index(1)));
+    assert!(loaded.passes(&data.build()), "initiations only");
+}
+
+#[test]
+fn new_limits_count_at_once() {
+    let mut loaded = Loaded::new(config(), false);
+    let initiation = FrameSpec::v4(&message(1, 148, 0)).build();
+    assert!((0..50).all(|_| loaded.passes(&initiation)), "no limit");
+    let guard = loaded.guard.as_mut().expect("taken by drop only");
+    guard.set_initiations(Rate::new(1, 3)).expect("the kernel takes a configuration");
+    assert_eq!((0..50).filter(|_| loaded.passes(&initiation)).count(), 3);
+}
+
+#[test]
+fn a_flood_of_sources_is_forgotten_and_never_refused() {
+    let initiations = Rate::new(1, 1);
+    let loaded = Loaded::new(GuardConfig { initiations, ..config() }, false);
+    let mut frame = FrameSpec::v4(&message(1, 148, 0)).build();
+    for source in 0..3 * weir_common::guard::SOURCES {
+        frame[26..30].copy_from_slice(&source.to_be_bytes());
+        assert!(loaded.passes(&frame), "source {source}");
+    }
+}
