@@ -9,7 +9,8 @@ use std::{
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
-mod client;
+mod bench;
+pub(crate) mod client;
 mod logging;
 mod out;
 mod qr;
@@ -72,6 +73,11 @@ enum Command {
     /// Show the running node on one screen
     #[command(after_help = "Examples:\n  weir status\n  weir status --json | jq .boundaries")]
     Status,
+    /// Measure how much this machine carries as a node
+    #[command(after_help = "Examples:\n  sudo weir bench\n  sudo weir bench --json\n\n\
+        Takes less than a minute. It works in network namespaces of its own and changes nothing\n\
+        of this machine; a running node and other load would make the result smaller.")]
+    Bench,
     /// Print or check a configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -198,6 +204,7 @@ fn execute(
         Command::Session(SessionCommand::Remove { which }) => {
             session::remove(&client()?, &which, args.json, out)?;
         }
+        Command::Bench => bench::run(args.json, out, err)?,
         Command::Status => status::show(&client()?, args.json, out)?,
         Command::Config(ConfigCommand::Default) => out.text(&(edges.default_config)())?,
         Command::Config(ConfigCommand::Check { file }) => check(edges, &file, out, err)?,

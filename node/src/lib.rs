@@ -9,9 +9,11 @@
 //!   every change back.
 //! - [`session`]: who may use the node, and what they have used; kept in SQLite.
 //! - [`api`] and [`metrics`]: how the operator, the payment layer and Prometheus see it.
+//! - [`bench`]: how much a machine carries, measured with load of our own.
 //! - [`config`], [`cli`], [`node`]: the edges. [`node`] puts everything together.
 
 pub mod api;
+pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod control;
