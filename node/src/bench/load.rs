@@ -296,7 +296,7 @@ pub(super) fn take(
     let mut bytes = 0;
     // Not for ever: others wait too.
     for _ in 0..8 {
-        let is_sample = *calls % every == 0;
+        let is_sample = (*calls).is_multiple_of(every);
         let part = if is_sample { buffer.len() } else { 1 };
         let Ok((len, whole)) = receive(&consumer.socket, &mut buffer[..part]) else { break };
         *calls += 1;

@@ -73,7 +73,9 @@ impl Sink {
             let headers = if packet[9] == 17 { 28 } else { 40 };
             if packet[22..24] == PROBE_PORT.to_be_bytes() {
                 let number = packet.get(28..32).and_then(|bytes| bytes.first_chunk());
-                number.map(|bytes| probe(u32::from_be_bytes(*bytes)));
+                if let Some(bytes) = number {
+                    probe(u32::from_be_bytes(*bytes));
+                }
                 continue;
             }
             let Some(payload) = (whole - IP).checked_sub(headers) else { continue };
