@@ -61,8 +61,8 @@ fn main() -> anyhow::Result<()> {
     let mut report = Report { machine: machine(&tools), rounds, ..Report::default() };
     for part in Part::value_variants().iter().filter(|part| only.contains(part)) {
         match part {
-            Part::Idle => idle_part(&tools, &scale, given.quick, &mut report)?,
-            Part::Latency => latency_part(&tools, &scale, rounds, &mut report)?,
+            Part::Idle => part_done(idle_part(&tools, &scale, given.quick, &mut report)),
+            Part::Latency => part_done(latency_part(&tools, &scale, rounds, &mut report)),
             _ => {
                 let (cases, wanted) = parts::plan(*part, &scale);
                 in_turns(part.name(), &cases, rounds, &tools, &mut report)?;
@@ -84,6 +84,13 @@ fn main() -> anyhow::Result<()> {
         println!("wrote {}", path.display());
     }
     Ok(())
+}
+
+/// What the other parts found is worth showing, whatever became of this one.
+fn part_done(done: anyhow::Result<()>) {
+    if let Err(error) = done {
+        println!("FAILED: {error:#}");
+    }
 }
 
 /// All cases, then all again: what the machine does meanwhile meets all of them.

@@ -34,7 +34,8 @@ impl Credentials {
     #[must_use]
     pub fn fixed(index: u32, address: Ipv4Addr) -> Self {
         let mut private = [0x57; 32];
-        private[..4].copy_from_slice(&index.to_le_bytes());
+        // Not at an end, where X25519 fixes some bits.
+        private[8..12].copy_from_slice(&index.to_le_bytes());
         Self { private, address }
     }
 
@@ -155,4 +156,19 @@ pub(super) fn receive(socket: &Socket, buffer: &mut [u8]) -> rustix::io::Result<
     let len = buffer.len();
     let (_, whole) = rustix::net::recv(socket, buffer, flags)?;
     Ok((whole.min(len), whole))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_consumer_has_a_key_of_its_own() {
+        let address = Ipv4Addr::UNSPECIFIED;
+        let keys: HashSet<_> =
+            (0..1000).map(|index| Credentials::fixed(index, address).public()).collect();
+        assert_eq!(keys.len(), 1000);
+    }
 }
