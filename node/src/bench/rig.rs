@@ -94,7 +94,9 @@ impl Rig {
         self.node.run(&format!(
             "ethtool -K {UPLINK} tso {hard} gso {hard} tx-udp-segmentation {hard}"
         ))?;
-        attribute(&self.node, UPLINK, "threaded", if one_by_one { "1" } else { "0" })?;
+        if one_by_one {
+            attribute(&self.node, UPLINK, "threaded", "1")?;
+        }
         // What the node sends is received on the sender's core otherwise, and charged to the node.
         let mask = format!("{:x}", 1u64 << generator_core.min(31));
         attribute(&self.outside, OUTSIDE, "queues/rx-0/rps_cpus", &mask)?;
