@@ -103,8 +103,7 @@ pub fn run(program: &Path, progress: &mut dyn FnMut(&str)) -> anyhow::Result<Rep
         [first, .., last] => (last, first),
     };
     progress("the cipher alone, on each core");
-    let cipher = cores.iter().map(|core| seal_on(*core)).collect::<anyhow::Result<Vec<_>>>()?;
-    let limit = cipher.last().copied().context("no core")?;
+    let mut cipher = cores.iter().map(|core| seal_on(*core)).collect::<anyhow::Result<Vec<_>>>()?;
     pin(generator)?;
     let rig = Rig::new()?;
     rig.set(Arrival::Packets, false, generator)?;
@@ -130,9 +129,12 @@ pub fn run(program: &Path, progress: &mut dyn FnMut(&str)) -> anyhow::Result<Rep
     let all = || ups.iter().chain(&downs);
     let (steal, wall) =
         all().fold((0.0, 0.0), |sum, (_, spent)| (sum.0 + spent.steal, sum.1 + spent.wall));
-    let (up, down) = (median(&ups, limit), median(&downs, limit));
     let status = node.status()?;
     drop(node);
+    // Once more: whatever else ran the first time would make the node look better than it is.
+    let limit = cipher.last_mut().context("no core")?;
+    *limit = limit.max(seal_on(core)?);
+    let (up, down) = (median(&ups, *limit), median(&downs, *limit));
     let nic = Nic::of_this_machine();
     let per_core =
         1.0 / (DOWN_SHARE / down.per_core_second + (1.0 - DOWN_SHARE) / up.per_core_second);
