@@ -3,12 +3,16 @@
 
 #![expect(clippy::expect_used, reason = "a benchmark that cannot begin must stop")]
 
-use std::{hint::black_box, time::Duration};
+use std::{hint::black_box, sync::atomic::AtomicU64, time::Duration};
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use weir::dataplane::checksum::Sum;
 use weir_benches::{Node, SERVER, super_frame, tcp};
+use weir_common::{
+    account::add_single_writer,
+    packet::{Class, Rules, Verdict, judge},
+};
 
 /// Packets per super-packet: what 64 KiB hold at 1452 bytes.
 const PACKETS: usize = 44;
@@ -112,9 +116,36 @@ fn checksum(c: &mut Criterion) {
     group.finish();
 }
 
+/// The guard's parser, as user space runs it, on an IPv4 frame with a data message.
+fn parse(c: &mut Criterion) {
+    let mut frame = vec![0; 14 + 20 + 8 + 1452];
+    frame[12..14].copy_from_slice(&[8, 0]);
+    frame[14] = 0x45;
+    frame[16..18].copy_from_slice(&(20 + 8 + 1452u16).to_be_bytes());
+    frame[23] = 17;
+    frame[36..38].copy_from_slice(&51820u16.to_be_bytes());
+    frame[38..40].copy_from_slice(&(8 + 1452u16).to_be_bytes());
+    frame[42] = 4;
+    let rules = Rules { port: 51820, super_packets: false };
+    let verdict = judge(frame.as_slice(), rules).verdict;
+    assert_eq!(verdict, Verdict::Pass(Class::Data), "the bench parses what it says");
+    let mut group = c.benchmark_group("parse");
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("data", |b| b.iter(|| judge(black_box(frame.as_slice()), rules)));
+    group.finish();
+}
+
+fn account(c: &mut Criterion) {
+    let counter = AtomicU64::new(0);
+    let mut group = c.benchmark_group("account");
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("add", |b| b.iter(|| add_single_writer(&counter, black_box(1452))));
+    group.finish();
+}
+
 criterion_group! {
     name = pure;
     config = Criterion::default().measurement_time(Duration::from_secs(3)).warm_up_time(Duration::from_secs(1)).without_plots();
-    targets = cipher, checksum, ingress, egress
+    targets = cipher, checksum, parse, account, ingress, egress
 }
 criterion_main!(pure);

@@ -1,4 +1,8 @@
 //! What the benchmarks share: a node without I/O, and consumers that seal for it.
+//!
+//! [`compare`] is the end-to-end comparison with other WireGuard implementations.
+
+pub mod compare;
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr},

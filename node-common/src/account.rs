@@ -271,6 +271,12 @@ impl Account {
         Some(self.control.limit.load(Relaxed)).filter(|limit| *limit != 0)
     }
 
+    /// Whether no further datagram fits within `limit`: the worker has met one that did not.
+    #[must_use]
+    pub fn is_spent(&self, limit: u64) -> bool {
+        limit != 0 && self.whereabouts.spent.load(Relaxed) == limit
+    }
+
     /// What is billed, up and down together.
     #[must_use]
     pub fn billed(&self) -> u64 {

@@ -9,7 +9,8 @@ use std::{
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
-mod client;
+mod bench;
+pub(crate) mod client;
 mod guard;
 mod ledger;
 mod logging;
@@ -90,6 +91,11 @@ enum Command {
         #[arg(long)]
         once: bool,
     },
+    /// Measure how much this machine carries as a node
+    #[command(after_help = "Examples:\n  sudo weir bench\n  sudo weir bench --json\n\n\
+        Takes less than a minute. It works in network namespaces of its own and changes nothing\n\
+        of this machine; a running node and other load would make the result smaller.")]
+    Bench,
     /// Print or check a configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -310,6 +316,7 @@ fn execute(
             let file = file.map_or_else(|| (edges.ledger)(config), Ok)?;
             ledger::settlements(&file, out)?;
         }
+        Command::Bench => bench::run(args.json, out, err)?,
         Command::Status => status::show(&client()?, args.json, out)?,
         Command::Guard { once } => guard::show(&client()?, once, args.json, out)?,
         Command::Config(ConfigCommand::Default) => out.text(&(edges.default_config)())?,

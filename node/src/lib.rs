@@ -10,9 +10,11 @@
 //! - [`session`]: who may use the node, and what they have used; kept in SQLite.
 //! - [`payment`]: how consumers pay as they go, in the format of the Mysterium network.
 //! - [`api`] and [`metrics`]: how the operator, the payment layer and Prometheus see it.
+//! - [`bench`]: how much a machine carries, measured with load of our own.
 //! - [`config`], [`cli`], [`node`]: the edges. [`node`] puts everything together.
 
 pub mod api;
+pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod control;

@@ -1,5 +1,6 @@
 //! weir's development tasks: `cargo xtask <task>`.
 
+mod bench;
 mod build_ebpf;
 mod check_ebpf;
 mod demo;
@@ -35,6 +36,12 @@ enum Task {
         #[arg(last = true)]
         arguments: Vec<String>,
     },
+    /// Compare weir with other WireGuard implementations, in network namespaces
+    Bench {
+        /// For the comparison; `--help` lists them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Install what the demo and the tests need, from Debian packages
     Setup,
     /// Compile the eBPF programs into the object that weir embeds
@@ -47,6 +54,7 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().task {
         Task::Demo { json, seconds } => demo::run(json.as_deref(), seconds),
         Task::Test { arguments } => test::run(&arguments),
+        Task::Bench { arguments } => bench::run(&arguments),
         Task::Setup => setup::run(),
         Task::BuildEbpf => build_ebpf::run(),
         Task::CheckEbpf => check_ebpf::run(),

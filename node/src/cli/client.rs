@@ -20,19 +20,19 @@ use crate::api::error::ErrorBody;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Asks the node behind one socket.
-pub(super) struct Client {
+pub(crate) struct Client {
     socket: PathBuf,
     runtime: tokio::runtime::Runtime,
 }
 
 impl Client {
-    pub(super) fn new(socket: PathBuf) -> anyhow::Result<Self> {
+    pub(crate) fn new(socket: PathBuf) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         Ok(Self { socket, runtime: runtime.context("cannot start the runtime")? })
     }
 
     /// `GET path`.
-    pub(super) fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
+    pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
         self.ask(Method::GET, path, Bytes::new())
     }
 
@@ -42,7 +42,7 @@ impl Client {
     }
 
     /// `POST path` with a body of JSON.
-    pub(super) fn post<T: DeserializeOwned>(
+    pub(crate) fn post<T: DeserializeOwned>(
         &self,
         path: &str,
         body: &impl serde::Serialize,

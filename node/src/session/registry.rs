@@ -249,6 +249,8 @@ impl Sessions {
             max,
             written,
         };
+        let ids: Vec<SessionId> = sessions.read().by_id.keys().copied().collect();
+        ids.into_iter().for_each(|id| sessions.apply_credit(id));
         for entry in sessions.read().by_id.values() {
             sessions.serve(&entry.session);
         }
@@ -292,6 +294,7 @@ impl Sessions {
         let entry = Entry::new(session.clone(), Counters::default(), extra);
         let snapshot = self.snapshot(&entry);
         self.write().insert(entry);
+        self.apply_credit(session.id);
         self.serve(&session);
         Ok(Added { snapshot, private_key })
     }

@@ -31,17 +31,17 @@ impl Sessions {
             return Err(SessionError::NoCredit);
         }
         let mut store = self.store();
-        let (id, slot, used) = {
+        let (id, used) = {
             let live = self.read();
             let entry = live.find(which)?;
-            (entry.session.id, entry.session.slot, self.used(entry, 0))
+            (entry.session.id, self.used(entry, 0))
         };
         match store.extend(id, extension, &used)? {
             Extended::Added(credit) => {
                 if let Some(entry) = self.write().by_id.get_mut(&id) {
                     entry.credit = credit;
                 }
-                self.apply_credit(slot);
+                self.apply_credit(id);
                 self.settle(&mut store, id)?;
             }
             Extended::Before(_) => {}
@@ -73,17 +73,17 @@ impl Sessions {
 
     fn say(&self, which: &str, pause: Option<Pause>) -> Result<Snapshot, SessionError> {
         let mut store = self.store();
-        let (id, slot, pause) = {
+        let (id, pause) = {
             let live = self.read();
             let entry = live.find(which)?;
             let used_up = self.is_used_up(entry).then_some(Pause::Credit);
-            (entry.session.id, entry.session.slot, pause.or(used_up))
+            (entry.session.id, pause.or(used_up))
         };
         store.set_pause(id, pause)?;
         if let Some(entry) = self.write().by_id.get_mut(&id) {
             entry.pause = pause;
         }
-        self.apply_credit(slot);
+        self.apply_credit(id);
         drop(store);
         self.get(&id.to_string())
     }
@@ -100,16 +100,16 @@ impl Sessions {
         since: &mut HashMap<SessionId, Instant>,
     ) -> Result<Enforced, SessionError> {
         let mut enforced = Enforced::default();
-        let spent: Vec<(SessionId, Slot, bool)> = {
+        let spent: Vec<(SessionId, bool)> = {
             let live = self.read();
             let spent = live.by_id.values().filter(|entry| self.is_used_up(entry));
-            spent.map(|e| (e.session.id, e.session.slot, e.pause.is_none())).collect()
+            spent.map(|e| (e.session.id, e.pause.is_none())).collect()
         };
         since.retain(|id, _| spent.iter().any(|(spent, ..)| spent == id));
         let mut failure = None;
-        for (id, slot, is_new) in spent {
+        for (id, is_new) in spent {
             if is_new {
-                self.apply_credit(slot);
+                self.apply_credit(id);
                 enforced.paused += 1;
                 failure = self.settle(&mut self.store(), id).err().or(failure);
             }
@@ -124,15 +124,12 @@ impl Sessions {
         failure.map_or(Ok(enforced), Err)
     }
 
-    /// Makes a slot's account say what the session's credit and pause say. This is the one place
+    /// Makes the account say what the session's credit and pause say. This is the one place
     /// from which credit reaches the packet path.
-    pub(super) fn apply_credit(&self, slot: Slot) {
+    pub(super) fn apply_credit(&self, id: SessionId) {
         let mut live = self.write();
-        let Some(id) = live.by_id.values().find(|e| e.session.slot == slot).map(|e| e.session.id)
-        else {
-            return;
-        };
         let Some(entry) = live.by_id.get(&id) else { return };
+        let slot = entry.session.slot;
         let used_up = self.is_used_up(entry);
         let pause = match entry.pause {
             Some(Pause::Operator) => Some(Pause::Operator),
@@ -144,7 +141,10 @@ impl Sessions {
             entry.session.state = state;
             entry.clock.run(state == SessionState::Open);
         }
-        if let Some(account) = self.accounts.get(slot) {
+        if let (Some(account), Some(entry)) = (self.accounts.get(slot), live.by_id.get(&id)) {
+            // The worker stops at the limit by itself, between two of our looks at it.
+            let limit = byte_limit(entry, entry.clock.seconds());
+            account.set_limit((limit != u64::MAX).then_some(limit));
             account.set_state(state);
         }
     }
@@ -160,7 +160,11 @@ impl Sessions {
 
     fn is_used_up(&self, entry: &Entry) -> bool {
         let seconds = entry.clock.seconds();
-        billed(&self.counters(entry)) >= byte_limit(entry, seconds)
+        let limit = byte_limit(entry, seconds);
+        // Usually a little is left, in which no datagram fits: then the worker says so.
+        let spent = |account: &Account| account.is_spent(limit);
+        billed(&self.counters(entry)) >= limit
+            || self.accounts.get(entry.session.slot).is_some_and(spent)
             || entry.credit.seconds.is_some_and(|most| seconds >= most)
     }
 }

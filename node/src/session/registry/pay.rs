@@ -74,10 +74,10 @@ impl Sessions {
             paid: U256::ZERO,
         };
         let mut store = self.store();
-        let (id, slot, has_one) = {
+        let (id, has_one) = {
             let live = self.read();
             let entry = live.find(which)?;
-            (entry.session.id, entry.session.slot, entry.agreement.is_some())
+            (entry.session.id, entry.agreement.is_some())
         };
         if has_one {
             return Err(PayError::Agreed);
@@ -86,7 +86,7 @@ impl Sessions {
         if let Some(entry) = self.write().by_id.get_mut(&id) {
             entry.agreement = Some(agreement);
         }
-        self.apply_credit(slot);
+        self.apply_credit(id);
         Ok(self.settle(&mut store, id)?)
     }
 
@@ -148,13 +148,12 @@ impl Sessions {
         store.accept(id, message, &paid)?;
         let mut live = self.write();
         let entry = live.by_id.get_mut(&id);
-        let slot = entry.map(|entry| {
+        let is_live = entry.map(|entry| {
             entry.agreement = Some(Agreement { paid: paid.total, ..agreement });
-            entry.session.slot
         });
         drop(live);
-        if let Some(slot) = slot {
-            self.apply_credit(slot);
+        if is_live.is_some() {
+            self.apply_credit(id);
             // The payment is on disk: a pause that is not is settled at the next start.
             if let Err(error) = self.settle(&mut store, id) {
                 tracing::warn!(%error, "a session's state could not be written");

@@ -1,0 +1,95 @@
+//! One load through one exit, for a closer look (with a profiler, for example); prints JSON.
+#![expect(clippy::print_stdout, reason = "this is what it is for")]
+
+use std::path::PathBuf;
+
+use clap::Parser;
+use weir::bench::{load::Shape, rig::Arrival};
+use weir_benches::compare::{
+    case::{Case, Load, transport},
+    exit::{Program, Setup, Tools},
+};
+
+/// Offers one load to one exit in namespaces of its own, and says what came through.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// The exit
+    #[arg(long, value_enum, default_value = "weir")]
+    program: Program,
+    /// Which way
+    #[arg(value_enum)]
+    load: Load,
+    /// Packets in all; up, each takes its size in memory
+    #[arg(long, default_value_t = 500_000)]
+    packets: usize,
+    /// Bytes of an inner packet
+    #[arg(long, default_value_t = 1420)]
+    size: usize,
+    /// Flows of each session
+    #[arg(long, default_value_t = 1)]
+    flows: usize,
+    /// Sessions
+    #[arg(long, default_value_t = 1)]
+    sessions: u32,
+    /// Packets of a session that follow each other
+    #[arg(long, default_value_t = 44)]
+    burst: usize,
+    /// tcp or udp
+    #[arg(long, default_value = "tcp")]
+    transport: String,
+    /// Packets per second; otherwise as fast as they come through
+    #[arg(long)]
+    rate: Option<f64>,
+    /// Packets arrive as super-packets, on the generator's core
+    #[arg(long)]
+    super_packets: bool,
+    /// The egress device cannot segment
+    #[arg(long)]
+    software_egress: bool,
+    /// weir's node.xdp
+    #[arg(long, default_value = "auto")]
+    xdp: String,
+    /// The exit's cores
+    #[arg(long, value_delimiter = ',', default_value = "1")]
+    cores: Vec<usize>,
+    /// The generator's core
+    #[arg(long, default_value_t = 0)]
+    generator: usize,
+    /// The weir program
+    #[arg(long, env = "WEIR_BIN", default_value = "target/release/weir")]
+    weir: PathBuf,
+    /// The boringtun-cli program
+    #[arg(long, default_value = "target/tools/bin/boringtun-cli")]
+    boringtun: PathBuf,
+}
+
+fn main() -> anyhow::Result<()> {
+    let given = Arguments::parse();
+    let arrival = if given.super_packets { Arrival::SuperPackets } else { Arrival::Packets };
+    // Latency probes have a session of their own.
+    let sessions = given.sessions + u32::from(given.rate.is_some());
+    let case = Case {
+        name: String::new(),
+        setup: Setup {
+            program: given.program,
+            cores: given.cores,
+            generator: given.generator,
+            xdp: given.xdp,
+            arrival,
+            software_egress: given.software_egress,
+            sessions,
+        },
+        load: given.load,
+        shape: Shape {
+            transport: transport(&given.transport)?,
+            size: given.size,
+            flows: given.flows,
+            burst: given.burst,
+            rate: given.rate,
+            ..Shape::new(given.packets)
+        },
+    };
+    let outcome = case.run(&Tools { weir: given.weir, boringtun: given.boringtun })?;
+    println!("{}", serde_json::to_string_pretty(&outcome)?);
+    Ok(())
+}

@@ -1,0 +1,9 @@
+//! weir and other WireGuard implementations in turn on the same rig.
+
+pub mod case;
+pub mod chart;
+pub mod exit;
+pub mod idle;
+pub mod iperf;
+pub mod parts;
+pub mod report;

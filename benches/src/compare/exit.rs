@@ -1,0 +1,240 @@
+//! A WireGuard exit in a rig: weir, or another implementation with a NAT rule of its own.
+
+use std::{
+    fs,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, ensure};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use rustix::thread::CpuSet;
+use serde::Serialize;
+use weir::bench::{
+    child::{Node, Settings},
+    consumer::{Access, Credentials},
+    meter::Meter,
+    place::Place,
+    rig::{Arrival, CONSUMERS, NODE, Rig},
+};
+
+/// An implementation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Program {
+    /// This project.
+    Weir,
+    /// wireguard-go, as installed.
+    WireguardGo,
+    /// boringtun-cli.
+    Boringtun,
+}
+
+impl Program {
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Weir => "weir",
+            Self::WireguardGo => "wireguard-go",
+            Self::Boringtun => "boringtun-cli",
+        }
+    }
+}
+
+/// Where the programs are.
+#[derive(Clone, Debug)]
+pub struct Tools {
+    /// weir.
+    pub weir: PathBuf,
+    /// boringtun-cli.
+    pub boringtun: PathBuf,
+}
+
+/// How an exit is to run.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Setup {
+    /// Which one.
+    pub program: Program,
+    /// Its cores; weir has one worker on each.
+    pub cores: Vec<usize>,
+    /// The core of everything else.
+    pub generator: usize,
+    /// weir's `node.xdp`.
+    pub xdp: String,
+    /// How packets reach it.
+    pub arrival: Arrival,
+    /// Whether its egress device cannot segment.
+    pub software_egress: bool,
+    /// Sessions.
+    pub sessions: u32,
+}
+
+/// A running exit in a rig of its own; both gone when dropped.
+pub struct Exit {
+    running: Running,
+    /// What its consumers need to know.
+    pub access: Access,
+    /// Its sessions.
+    pub credentials: Vec<Credentials>,
+    /// Its processor time.
+    pub meter: Meter,
+    /// Its surroundings.
+    pub rig: Rig,
+}
+
+enum Running {
+    Weir(Node),
+    Other(Other),
+}
+
+impl Exit {
+    /// Starts an exit.
+    ///
+    /// # Errors
+    ///
+    /// Fails without root, or when it does not start.
+    pub fn start(tools: &Tools, setup: &Setup) -> anyhow::Result<Self> {
+        let rig = Rig::new()?;
+        rig.set(setup.arrival, setup.software_egress, setup.generator)?;
+        let (running, key, credentials) = match setup.program {
+            Program::Weir => start_weir(tools, setup, &rig)?,
+            Program::WireguardGo | Program::Boringtun => start_other(tools, setup, &rig)?,
+        };
+        let pid = match &running {
+            Running::Weir(node) => node.pid(),
+            Running::Other(other) => other.child.id(),
+        };
+        let kernel_threads = match setup.arrival {
+            Arrival::Packets => rig.bind_receive(&setup.cores)?,
+            Arrival::SuperPackets => Vec::new(),
+        };
+        let core = setup.cores.first().copied().context("no core for the exit")?;
+        let meter = Meter { pid, kernel_threads, core };
+        let access = Access { from: CONSUMERS, node: NODE, key };
+        Ok(Self { running, access, credentials, meter, rig })
+    }
+
+    /// The node, if it is weir.
+    #[must_use]
+    pub fn node(&self) -> Option<&Node> {
+        match &self.running {
+            Running::Weir(node) => Some(node),
+            Running::Other(_) => None,
+        }
+    }
+}
+
+type Started = (Running, [u8; 32], Vec<Credentials>);
+
+fn start_weir(tools: &Tools, setup: &Setup, rig: &Rig) -> anyhow::Result<Started> {
+    let settings = Settings {
+        cores: setup.cores.clone(),
+        xdp: setup.xdp.clone(),
+        max_sessions: setup.sessions + 16,
+    };
+    let node = Node::start(&tools.weir, &rig.node, &settings)?;
+    let add = |index| {
+        let new = Credentials::fixed(index, Ipv4Addr::UNSPECIFIED);
+        Ok(Credentials { address: node.add(new.public())?, ..new })
+    };
+    let credentials = (0..setup.sessions).map(add).collect::<anyhow::Result<_>>()?;
+    let key = node.public_key()?;
+    Ok((Running::Weir(node), key, credentials))
+}
+
+fn start_other(tools: &Tools, setup: &Setup, rig: &Rig) -> anyhow::Result<Started> {
+    let own = Credentials::fixed(u32::MAX, Ipv4Addr::UNSPECIFIED);
+    let pool = u32::from(Ipv4Addr::new(10, 66, 0, 2));
+    let credentials: Vec<_> = (0..setup.sessions)
+        .map(|index| Credentials::fixed(index, Ipv4Addr::from(pool + index)))
+        .collect();
+    let mut config = format!(
+        "[Interface]\nPrivateKey = {}\nListenPort = {}\n",
+        STANDARD.encode(own.private),
+        NODE.port()
+    );
+    for peer in &credentials {
+        let (key, address) = (STANDARD.encode(peer.public()), peer.address);
+        config.push_str(&format!("[Peer]\nPublicKey = {key}\nAllowedIPs = {address}/32\n"));
+    }
+    let node = &rig.node;
+    let other = Other::start(tools, setup.program, node, &setup.cores, &config)?;
+    let interface = &other.interface;
+    node.ip(&format!("addr add 10.66.0.1/16 dev {interface}"))?;
+    node.ip(&format!("link set {interface} mtu 1420 up"))?;
+    node.run("sysctl -q -w net.ipv4.ip_forward=1")?;
+    node.run("nft add table inet bench")?;
+    node.run("nft add chain inet bench post { type nat hook postrouting priority 100 ; }")?;
+    node.run("nft add rule inet bench post ip saddr 10.66.0.0/16 masquerade")?;
+    Ok((Running::Other(other), own.public(), credentials))
+}
+
+/// wireguard-go or boringtun-cli; gone when dropped.
+pub(super) struct Other {
+    child: Child,
+    /// Its interface.
+    pub(super) interface: String,
+}
+
+impl Other {
+    /// Starts one on `cores` in `place` with a configuration for `wg setconf`.
+    pub(super) fn start(
+        tools: &Tools,
+        program: Program,
+        place: &Place,
+        cores: &[usize],
+        config: &str,
+    ) -> anyhow::Result<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let interface = format!("wb{}x{number}", std::process::id());
+        ensure!(interface.len() <= 15, "{interface} is too long for an interface");
+        let mut command = match program {
+            Program::Boringtun => {
+                let mut command = Command::new(&tools.boringtun);
+                let threads = cores.len().to_string();
+                command.args(["-f", "--disable-drop-privileges", "--threads", &threads]);
+                command
+            }
+            Program::Weir | Program::WireguardGo => {
+                let mut command = Command::new("wireguard-go");
+                command.arg("-f");
+                command
+            }
+        };
+        command.arg(&interface).env("WG_I_PREFER_BUGGY_USERSPACE_TO_POLISHED_KMOD", "1");
+        command.env("LOG_LEVEL", "silent").stdin(Stdio::null());
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let child = place.enter(|| {
+            let mut set = CpuSet::new();
+            cores.iter().for_each(|core| set.set(*core));
+            rustix::thread::sched_setaffinity(None, &set).context("no such core")?;
+            command.spawn().with_context(|| format!("cannot start {}", program.name()))
+        })?;
+        let other = Self { child, interface };
+        let end = Instant::now() + Duration::from_secs(10);
+        while place.run(&format!("wg show {}", other.interface)).is_err() {
+            ensure!(Instant::now() < end, "{} did not start", program.name());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let file = std::env::temp_dir().join(format!("{}.conf", other.interface));
+        fs::write(&file, config)?;
+        let set = place.run(&format!("wg setconf {} {}", other.interface, file.display()));
+        fs::remove_file(&file)?;
+        set?;
+        Ok(other)
+    }
+}
+
+impl Drop for Other {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+        fs::remove_file(Path::new("/var/run/wireguard").join(format!("{}.sock", self.interface)))
+            .ok();
+    }
+}

@@ -1,0 +1,316 @@
+//! The parts of the comparison: which cases, and which ratios of theirs have targets.
+
+use weir::bench::{load::Shape, packet::Transport, rig::Arrival};
+
+use super::{
+    case::{Case, Load, Outcome, packets_for},
+    exit::{Program, Setup},
+};
+
+/// The parts, in the order in which they run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Part {
+    /// Against the peers, by our generator, packets arriving one by one
+    Throughput,
+    /// Against the peers, iperf3 with four TCP streams
+    Iperf,
+    /// 1, 8 and 64 flows, interleaved packet by packet
+    Flows,
+    /// Inner packets of 1420, 576 and 128 bytes, TCP and UDP
+    Sizes,
+    /// 1 and 256 sessions
+    Sessions,
+    /// 1 and 2 workers
+    Workers,
+    /// The guard in the driver, and off
+    Xdp,
+    /// An egress device that cannot segment
+    Offload,
+    /// The way through at half load
+    Latency,
+    /// Memory and processor time of idle sessions
+    Idle,
+}
+
+impl Part {
+    /// Its name, as on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Throughput => "throughput",
+            Self::Iperf => "iperf",
+            Self::Flows => "flows",
+            Self::Sizes => "sizes",
+            Self::Sessions => "sessions",
+            Self::Workers => "workers",
+            Self::Xdp => "xdp",
+            Self::Offload => "offload",
+            Self::Latency => "latency",
+            Self::Idle => "idle",
+        }
+    }
+}
+
+/// How big everything is.
+#[derive(Clone, Debug)]
+pub struct Scale {
+    /// Packets of a run of weir's, up: each is held in memory.
+    pub packets: usize,
+    /// The exit's core.
+    pub core: usize,
+    /// The core of everything else.
+    pub generator: usize,
+}
+
+/// A ratio with a target.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// What it says.
+    pub label: String,
+    /// The part's case and program above the line.
+    pub of: (String, Program),
+    /// The ones below it; the ratio to the cipher, or the value itself, if `None`.
+    pub to: Option<(String, Program)>,
+    /// What is compared.
+    pub value: fn(&Outcome) -> f64,
+    /// The target; `None` where there is none.
+    pub target: Option<Target>,
+}
+
+/// A bound.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Target {
+    /// This or more.
+    AtLeast(f64),
+    /// This or less.
+    AtMost(f64),
+}
+
+const ALL: [Program; 3] = [Program::Weir, Program::WireguardGo, Program::Boringtun];
+const WAYS: [(&str, Load); 2] = [("up", Load::Up), ("down", Load::Down)];
+
+/// The cases of a part, and the ratios that it gives.
+#[must_use]
+pub fn plan(part: Part, scale: &Scale) -> (Vec<Case>, Vec<Wanted>) {
+    let plan = Plan { scale, cases: Vec::new(), wanted: Vec::new() };
+    match part {
+        Part::Throughput => plan.throughput(),
+        Part::Iperf => plan.iperf(),
+        Part::Flows => plan.flows(),
+        Part::Sizes => plan.sizes(),
+        Part::Sessions => plan.sessions(),
+        Part::Workers => plan.workers(),
+        Part::Xdp => plan.xdp(),
+        Part::Offload => plan.offload(),
+        // These two have a shape of their own.
+        Part::Latency | Part::Idle => (Vec::new(), Vec::new()),
+    }
+}
+
+struct Plan<'a> {
+    scale: &'a Scale,
+    cases: Vec<Case>,
+    wanted: Vec<Wanted>,
+}
+
+type Planned = (Vec<Case>, Vec<Wanted>);
+
+impl Plan<'_> {
+    fn case(&self, name: &str, program: Program, load: Load) -> Case {
+        let mut packets = packets_for(program, self.scale.packets);
+        // Nothing is held in memory that way.
+        if load == Load::Down {
+            packets *= 2;
+        }
+        Case {
+            name: name.to_owned(),
+            setup: setup(self.scale, program),
+            load,
+            shape: Shape::new(packets),
+        }
+    }
+
+    fn want(
+        &mut self,
+        label: String,
+        of: (&str, Program),
+        to: Option<(&str, Program)>,
+        value: fn(&Outcome) -> f64,
+        target: Option<f64>,
+    ) {
+        self.wanted.push(Wanted {
+            label,
+            of: (of.0.to_owned(), of.1),
+            to: to.map(|(name, program)| (name.to_owned(), program)),
+            value,
+            target: target.map(Target::AtLeast),
+        });
+    }
+
+    fn against_peers(&mut self, way: &str, is_target: bool) {
+        for (peer, target) in [(Program::WireguardGo, 3.0), (Program::Boringtun, 8.0)] {
+            let label = format!("{way}: per exit-CPU-second, weir / {}", peer.name());
+            let target = is_target.then_some(target);
+            let value = |outcome: &Outcome| outcome.per_exit_second;
+            self.want(label, (way, Program::Weir), Some((way, peer)), value, target);
+        }
+    }
+
+    fn throughput(mut self) -> Planned {
+        for (way, load) in WAYS {
+            for program in ALL {
+                self.cases.push(self.case(way, program, load));
+            }
+            self.against_peers(way, true);
+            let target = if load == Load::Up { 0.65 } else { 0.55 };
+            let label = format!("{way}: per worker-CPU-second / ring's seal");
+            let value = |outcome: &Outcome| outcome.cipher_ratio;
+            self.want(label, (way, Program::Weir), None, value, Some(target));
+        }
+        // Without the receive path, and without what XDP costs a veth.
+        for (way, load) in WAYS {
+            let name = format!("{way} super-packets");
+            for program in ALL {
+                let mut case = self.case(&name, program, load);
+                case.setup.arrival = Arrival::SuperPackets;
+                "off".clone_into(&mut case.setup.xdp);
+                self.cases.push(case);
+            }
+            self.against_peers(&name, false);
+            let label = format!("{name}: per worker-CPU-second / ring's seal");
+            let value = |outcome: &Outcome| outcome.cipher_ratio;
+            self.want(label, (&name, Program::Weir), None, value, None);
+        }
+        self.done()
+    }
+
+    fn iperf(mut self) -> Planned {
+        for (way, load) in [("iperf up", Load::IperfUp), ("iperf down", Load::IperfDown)] {
+            for program in ALL {
+                let mut case = self.case(way, program, load);
+                case.shape.packets = self.scale.packets;
+                self.cases.push(case);
+            }
+            self.against_peers(way, true);
+        }
+        self.done()
+    }
+
+    fn flows(mut self) -> Planned {
+        for (way, load) in WAYS {
+            for flows in [1, 8, 64] {
+                let mut case = self.case(&format!("{way} {flows} flows"), Program::Weir, load);
+                case.shape.flows = flows;
+                self.cases.push(case);
+            }
+            self.keeps(way, ["64 flows", "1 flows"], 0.8);
+        }
+        self.done()
+    }
+
+    fn sizes(mut self) -> Planned {
+        for transport in [Transport::Tcp, Transport::Udp] {
+            for size in [1420, 576, 128] {
+                for (way, load) in WAYS {
+                    for program in [Program::Weir, Program::WireguardGo] {
+                        let name = format!("{way} {transport:?} {size} B");
+                        let mut case = self.case(&name, program, load);
+                        case.shape.transport = transport;
+                        case.shape.size = size;
+                        self.cases.push(case);
+                    }
+                    let name = format!("{way} {transport:?} {size} B");
+                    let label = format!("{name}: per exit-CPU-second, weir / wireguard-go");
+                    let value = |outcome: &Outcome| outcome.per_exit_second;
+                    let peer = Some((name.as_str(), Program::WireguardGo));
+                    self.want(label, (&name, Program::Weir), peer, value, None);
+                }
+            }
+        }
+        self.done()
+    }
+
+    fn sessions(mut self) -> Planned {
+        for (way, load) in WAYS {
+            for sessions in [1, 256] {
+                let name = format!("{way} {sessions} sessions");
+                let mut case = self.case(&name, Program::Weir, load);
+                case.setup.sessions = sessions;
+                self.cases.push(case);
+            }
+            self.keeps(way, ["256 sessions", "1 sessions"], 0.85);
+        }
+        self.done()
+    }
+
+    fn workers(mut self) -> Planned {
+        for (way, load) in WAYS {
+            for workers in [1, 2] {
+                let mut case = self.case(&format!("{way} {workers} workers"), Program::Weir, load);
+                // As many sessions in both cases, so that each worker has some.
+                case.setup.sessions = 8;
+                if workers == 2 {
+                    case.setup.cores = vec![self.scale.core, self.scale.generator];
+                }
+                self.cases.push(case);
+            }
+            self.keeps(way, ["2 workers", "1 workers"], 0.9);
+        }
+        self.done()
+    }
+
+    fn xdp(mut self) -> Planned {
+        for (way, load) in WAYS {
+            for xdp in ["native", "off"] {
+                let mut case = self.case(&format!("{way} xdp {xdp}"), Program::Weir, load);
+                xdp.clone_into(&mut case.setup.xdp);
+                self.cases.push(case);
+            }
+            let label = format!("{way}: per exit-CPU-second, XDP native / off");
+            let (of, to) = (format!("{way} xdp native"), format!("{way} xdp off"));
+            let value = |outcome: &Outcome| outcome.per_exit_second;
+            let to = Some((to.as_str(), Program::Weir));
+            self.want(label, (&of, Program::Weir), to, value, Some(0.9));
+        }
+        self.done()
+    }
+
+    fn offload(mut self) -> Planned {
+        for (way, load) in WAYS {
+            let name = format!("{way} without offload");
+            for program in ALL {
+                let mut case = self.case(&name, program, load);
+                case.setup.software_egress = true;
+                self.cases.push(case);
+            }
+            self.against_peers(&name, false);
+        }
+        self.done()
+    }
+
+    fn keeps(&mut self, way: &str, [of, to]: [&str; 2], target: f64) {
+        let label = format!("{way}: per worker-CPU-second, {of} / {to}");
+        let (of, to) = (format!("{way} {of}"), format!("{way} {to}"));
+        let value = |outcome: &Outcome| outcome.per_worker_second;
+        let to = Some((to.as_str(), Program::Weir));
+        self.want(label, (&of, Program::Weir), to, value, Some(target));
+    }
+
+    fn done(self) -> Planned {
+        (self.cases, self.wanted)
+    }
+}
+
+/// One core, one session, packets one by one, weir's default guard.
+#[must_use]
+pub fn setup(scale: &Scale, program: Program) -> Setup {
+    Setup {
+        program,
+        cores: vec![scale.core],
+        generator: scale.generator,
+        xdp: "auto".to_owned(),
+        arrival: Arrival::Packets,
+        software_egress: false,
+        sessions: 1,
+    }
+}

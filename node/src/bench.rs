@@ -1,0 +1,249 @@
+//! How fast this machine is as a node: load of our own through the real data plane.
+//!
+//! [`run`] is `weir bench`: a node in namespaces of its own ([`rig`]), consumers whose packets
+//! are sealed beforehand ([`load`]), and a sink that compares content ([`sink`]). The development
+//! benchmarks use the same parts.
+
+pub mod child;
+pub mod cipher;
+pub mod consumer;
+pub mod download;
+pub mod load;
+pub mod meter;
+pub mod nic;
+pub mod packet;
+pub mod place;
+pub mod rig;
+pub mod sink;
+pub mod socket;
+pub mod window;
+
+use std::{path::Path, time::Duration};
+
+use anyhow::{Context as _, ensure};
+use serde::Serialize;
+
+use self::{
+    child::{Node, Settings},
+    consumer::{Access, Consumer, Credentials},
+    download::Download,
+    load::{Counts, Sealed, Shape},
+    meter::{Meter, Spent, pin},
+    nic::Nic,
+    rig::{Arrival, CONSUMERS, NODE, OUTSIDE, Rig, SERVER},
+    sink::Sink,
+};
+
+/// Turns each way; the median counts.
+const TURNS: usize = 3;
+/// Packets of a turn from the consumer: 1452 bytes of memory each.
+const PACKETS_UP: usize = 250_000;
+const PACKETS_DOWN: usize = 1_000_000;
+/// The share of traffic that goes to consumers, as most exits see it.
+const DOWN_SHARE: f64 = 0.8;
+/// What is left of each core for bursts, smaller packets, handshakes and the rest of the machine.
+const HEADROOM: f64 = 0.7;
+
+/// What `weir bench` found.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// The cores that workers would have.
+    pub cores: Vec<usize>,
+    /// What ring seals on each of them, in bits of 1420-byte packets per second.
+    pub cipher_bits_per_second: Vec<f64>,
+    /// Mode of the guard while measuring.
+    pub xdp_mode: String,
+    /// How workers talked to the kernel.
+    pub io: String,
+    /// From the consumer to the internet.
+    pub up: Way,
+    /// From the internet to the consumer.
+    pub down: Way,
+    /// The uplink, if there is one.
+    pub nic: Option<Nic>,
+    /// What all cores together carry, in bits per second, with headroom, if the uplink does.
+    pub capacity_bits_per_second: f64,
+    /// What is behind the capacity.
+    pub because: String,
+    /// Share of the time that the host took away from the measured core.
+    pub steal_ratio: f64,
+}
+
+/// One direction.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Way {
+    /// Bits of inner packets per second on the clock.
+    pub bits_per_second: f64,
+    /// The same per second of worker's processor time.
+    pub per_worker_second: f64,
+    /// The same per second of processor time of the worker and of the kernel's receive path.
+    pub per_core_second: f64,
+    /// `per_worker_second` over what the cipher alone does.
+    pub cipher_ratio: f64,
+    /// Packets per super-packet where they left the node.
+    pub packets_per_super_packet: f64,
+    /// Packets compared at the other end.
+    pub checked: u64,
+}
+
+/// Measures; `progress` is told what is going on.
+///
+/// # Errors
+///
+/// Fails without root, or when the node does not run here; says what to do.
+pub fn run(program: &Path, progress: &mut dyn FnMut(&str)) -> anyhow::Result<Report> {
+    ensure!(
+        rustix::process::geteuid().is_root(),
+        "the benchmark makes network namespaces, which needs root. Fix: sudo weir bench"
+    );
+    let cores = allowed_cores()?;
+    let (core, generator) = match cores[..] {
+        [] => anyhow::bail!("this process may use no core"),
+        [only] => (only, only),
+        [first, .., last] => (last, first),
+    };
+    progress("the cipher alone, on each core");
+    let mut cipher = cores.iter().map(|core| seal_on(*core)).collect::<anyhow::Result<Vec<_>>>()?;
+    pin(generator)?;
+    let rig = Rig::new()?;
+    rig.set(Arrival::Packets, false, generator)?;
+    let settings = Settings { cores: vec![core], xdp: "auto".into(), max_sessions: 16 };
+    progress("starting a node in namespaces of its own");
+    let node = Node::start(program, &rig.node, &settings)?;
+    let kernel_threads = rig.bind_receive(&[core])?;
+    let meter = Meter { pid: node.pid(), kernel_threads, core };
+    let address = node.add(Credentials::fixed(0, SERVER).public())?;
+    let bench = Bench {
+        access: Access { from: CONSUMERS, node: NODE, key: node.public_key()? },
+        credentials: Credentials::fixed(0, address),
+        rig: &rig,
+        meter: &meter,
+    };
+    let (mut ups, mut downs) = (Vec::new(), Vec::new());
+    for turn in 1..=TURNS {
+        progress(&format!("from the consumer to the internet, turn {turn} of {TURNS}"));
+        ups.push(bench.up(&Shape::new(PACKETS_UP))?);
+        progress(&format!("from the internet to the consumer, turn {turn} of {TURNS}"));
+        downs.push(bench.down(&Shape::new(PACKETS_DOWN))?);
+    }
+    let all = || ups.iter().chain(&downs);
+    let (steal, wall) =
+        all().fold((0.0, 0.0), |sum, (_, spent)| (sum.0 + spent.steal, sum.1 + spent.wall));
+    let status = node.status()?;
+    drop(node);
+    // Once more: whatever else ran the first time would make the node look better than it is.
+    let limit = cipher.last_mut().context("no core")?;
+    *limit = limit.max(seal_on(core)?);
+    let (up, down) = (median(&ups, *limit), median(&downs, *limit));
+    let nic = Nic::of_this_machine();
+    let per_core =
+        1.0 / (DOWN_SHARE / down.per_core_second + (1.0 - DOWN_SHARE) / up.per_core_second);
+    let by_cores = per_core * cores.len() as f64 * HEADROOM;
+    let line = nic.as_ref().and_then(|nic| nic.bits_per_second);
+    let (capacity, because) = match line {
+        Some(line) if line < by_cores => (line, "the uplink's line rate".to_owned()),
+        _ => (
+            by_cores,
+            format!(
+                "{} core{} at {:.0} % of what they do, {:.0} % of it to consumers",
+                cores.len(),
+                if cores.len() == 1 { "" } else { "s" },
+                HEADROOM * 100.0,
+                DOWN_SHARE * 100.0
+            ),
+        ),
+    };
+    Ok(Report {
+        cores,
+        cipher_bits_per_second: cipher,
+        xdp_mode: status.xdp_mode,
+        io: status.io,
+        up,
+        down,
+        nic,
+        capacity_bits_per_second: capacity,
+        because,
+        steal_ratio: if wall > 0.0 { steal / wall } else { 0.0 },
+    })
+}
+
+struct Bench<'a> {
+    access: Access,
+    credentials: Credentials,
+    rig: &'a Rig,
+    meter: &'a Meter,
+}
+
+impl Bench<'_> {
+    fn up(&self, shape: &Shape) -> anyhow::Result<(Counts, Spent)> {
+        let mut consumers = [self.consumer(shape)?];
+        let mut sink = Sink::new(&self.rig.outside, OUTSIDE, SERVER)?;
+        let sealed = Sealed::new(&mut consumers, SERVER, *shape)?;
+        let measured = sealed.send(&consumers, &mut sink, || self.meter.read())?;
+        check(&measured.counts)?;
+        Ok((measured.counts, measured.after.since(&measured.before)))
+    }
+
+    fn down(&self, shape: &Shape) -> anyhow::Result<(Counts, Spent)> {
+        let mut consumers = [self.consumer(shape)?];
+        let mut sink = Sink::new(&self.rig.outside, OUTSIDE, SERVER)?;
+        let download = Download::open(&mut consumers, &mut sink, SERVER, *shape)?;
+        let measured = download.send(&mut consumers, &sink, || self.meter.read())?;
+        check(&measured.counts)?;
+        Ok((measured.counts, measured.after.since(&measured.before)))
+    }
+
+    fn consumer(&self, shape: &Shape) -> anyhow::Result<Consumer> {
+        Consumer::connect(&self.rig.outside, &self.access, &self.credentials, shape.size)
+    }
+}
+
+/// That what came through was compared, and right.
+///
+/// # Errors
+///
+/// Fails when it was not.
+pub fn check(counts: &Counts) -> anyhow::Result<()> {
+    ensure!(
+        counts.wrong == 0,
+        "{} of {} packets had the wrong content",
+        counts.wrong,
+        counts.checked
+    );
+    ensure!(counts.checked > 0, "no packet was compared");
+    Ok(())
+}
+
+fn seal_on(core: usize) -> anyhow::Result<f64> {
+    let seal = || {
+        pin(core)?;
+        cipher::seal_rate(1420, Duration::from_millis(400))
+    };
+    std::thread::scope(|scope| scope.spawn(seal).join())
+        .map_err(|_| anyhow::anyhow!("a thread panicked"))?
+}
+
+fn allowed_cores() -> anyhow::Result<Vec<usize>> {
+    let allowed = rustix::thread::sched_getaffinity(None).context("no list of cores")?;
+    let all = 0..rustix::thread::CpuSet::MAX_CPU;
+    Ok(all.filter(|core| allowed.is_set(*core)).collect())
+}
+
+fn median(turns: &[(Counts, Spent)], limit: f64) -> Way {
+    let mut ways: Vec<Way> = turns
+        .iter()
+        .map(|(counts, spent)| {
+            let bits = counts.bytes as f64 * 8.0;
+            Way {
+                bits_per_second: counts.bits_per_second(),
+                per_worker_second: bits / spent.workers,
+                per_core_second: bits / (spent.workers + spent.receive),
+                cipher_ratio: bits / spent.workers / limit,
+                packets_per_super_packet: counts.packets as f64 / counts.super_packets as f64,
+                checked: counts.checked,
+            }
+        })
+        .collect();
+    ways.sort_by(|one, two| one.per_core_second.total_cmp(&two.per_core_second));
+    ways.get(ways.len() / 2).copied().unwrap_or_default()
+}

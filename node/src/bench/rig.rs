@@ -1,0 +1,142 @@
+//! A node's surroundings: two namespaces, joined as a node and its uplink's network are.
+//!
+//! ```text
+//!  outside: consumers and servers          node
+//!  out0 45.80.2.1 ------------------ up0 45.80.2.2
+//! ```
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use anyhow::Context as _;
+use rustix::{process::Pid, thread::CpuSet};
+
+use super::{meter::kernel_threads, place::Place};
+
+/// The node's uplink.
+pub const UPLINK: &str = "up0";
+/// The interface at the other end.
+pub const OUTSIDE: &str = "out0";
+/// The consumers' outer address.
+pub const CONSUMERS: Ipv4Addr = Ipv4Addr::new(45, 80, 2, 1);
+/// Where the node listens.
+pub const NODE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(45, 80, 2, 2), 51820);
+/// The address of the load's server. No host has it: what reaches it is counted and thrown away.
+pub const SERVER: Ipv4Addr = Ipv4Addr::new(45, 80, 3, 7);
+/// The address of real servers, on the loopback interface outside.
+pub const REAL_SERVER: Ipv4Addr = Ipv4Addr::new(45, 80, 3, 1);
+
+/// How packets reach the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Arrival {
+    /// One by one, as from a network card: GRO merges them on the node's core, in a kernel thread
+    /// that can be told apart from the node.
+    Packets,
+    /// As the super-packets that the generator sent, which veth passes on whole; the receive path
+    /// runs on the generator's core. What the node costs without it.
+    SuperPackets,
+}
+
+/// Two joined namespaces; gone when dropped, or when this process ends.
+#[derive(Debug)]
+pub struct Rig {
+    /// Consumers and servers.
+    pub outside: Place,
+    /// The node.
+    pub node: Place,
+    old_threads: Vec<u32>,
+}
+
+impl Rig {
+    /// Makes the namespaces.
+    ///
+    /// # Errors
+    ///
+    /// Fails without root or without `ip`.
+    pub fn new() -> anyhow::Result<Self> {
+        let (outside, node) = (Place::new()?, Place::new()?);
+        let old_threads = kernel_threads(&receive_thread());
+        let rig = Self { outside, node, old_threads };
+        let (outside, node) = (&rig.outside, &rig.node);
+        node.ip(&format!(
+            "link add {UPLINK} type veth peer name {OUTSIDE} netns {}",
+            outside.path()
+        ))?;
+        node.ip(&format!("addr add {}/24 dev {UPLINK}", NODE.ip()))?;
+        node.ip(&format!("link set {UPLINK} up"))?;
+        outside.ip(&format!("addr add {CONSUMERS}/24 dev {OUTSIDE}"))?;
+        outside.ip(&format!("link set {OUTSIDE} up"))?;
+        outside.ip(&format!("addr add {REAL_SERVER}/32 dev lo"))?;
+        outside.ip(&format!("route add blackhole {SERVER}"))?;
+        node.ip(&format!("route add default via {CONSUMERS}"))?;
+        Ok(rig)
+    }
+
+    /// Sets how packets arrive, whether the node's egress segments in software, and on which cores
+    /// the generator (for what the node sends) and the node receive.
+    ///
+    /// # Errors
+    ///
+    /// Fails without `ethtool`.
+    pub fn set(
+        &self,
+        arrival: Arrival,
+        software_egress: bool,
+        generator_core: usize,
+    ) -> anyhow::Result<()> {
+        let onoff = |on: bool| if on { "on" } else { "off" };
+        let one_by_one = arrival == Arrival::Packets;
+        let whole = onoff(!one_by_one);
+        self.outside
+            .run(&format!("ethtool -K {OUTSIDE} tso {whole} tx-udp-segmentation {whole}"))?;
+        self.node.run(&format!("ethtool -K {UPLINK} gro {}", onoff(one_by_one)))?;
+        let hard = onoff(!software_egress);
+        self.node.run(&format!(
+            "ethtool -K {UPLINK} tso {hard} gso {hard} tx-udp-segmentation {hard}"
+        ))?;
+        if one_by_one {
+            attribute(&self.node, UPLINK, "threaded", "1")?;
+        }
+        // What the node sends is received on the sender's core otherwise, and charged to the node.
+        let mask = format!("{:x}", 1u64 << generator_core.min(31));
+        attribute(&self.outside, OUTSIDE, "queues/rx-0/rps_cpus", &mask)?;
+        Ok(())
+    }
+
+    /// Binds the kernel threads that receive for the node to its core; gives them. To be called
+    /// when the node runs: attaching XDP may make new ones.
+    ///
+    /// # Errors
+    ///
+    /// Fails when they cannot be bound.
+    pub fn bind_receive(&self, cores: &[usize]) -> anyhow::Result<Vec<u32>> {
+        let mut set = CpuSet::new();
+        cores.iter().for_each(|core| set.set(*core));
+        let mut threads = kernel_threads(&receive_thread());
+        threads.retain(|pid| !self.old_threads.contains(pid));
+        for pid in &threads {
+            rustix::thread::sched_setaffinity(Pid::from_raw(pid.cast_signed()), &set)
+                .context("cannot bind the receive thread")?;
+        }
+        Ok(threads)
+    }
+}
+
+fn receive_thread() -> String {
+    format!("napi/{UPLINK}")
+}
+
+/// Writes an attribute of an interface, which only a sysfs of its namespace shows.
+fn attribute(place: &Place, interface: &str, name: &str, value: &str) -> anyhow::Result<()> {
+    place.enter(|| {
+        let script = format!(
+            "mount -t sysfs sysfs /sys && echo {value} > /sys/class/net/{interface}/{name}"
+        );
+        let mut command = std::process::Command::new("unshare");
+        let output = command.args(["--mount", "sh", "-c", &script]).output();
+        let output = output.context("cannot start unshare (Debian package util-linux)")?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        anyhow::ensure!(output.status.success(), "cannot set {interface} {name}: {}", said.trim());
+        Ok(())
+    })
+}

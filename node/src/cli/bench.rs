@@ -1,0 +1,108 @@
+//! `weir bench`.
+
+use std::fmt::Write as _;
+
+use anyhow::Context as _;
+
+use super::out::Out;
+use crate::bench::{self, Report, Way};
+
+pub(super) fn run(json: bool, out: &mut Out, err: &mut Out) -> anyhow::Result<()> {
+    let program = std::env::current_exe().context("cannot find this program")?;
+    let report = bench::run(&program, &mut |what| {
+        // Progress only: nobody reads it who cannot see it.
+        err.text(&format!("measuring: {what}\n")).ok();
+    })?;
+    if json {
+        return out.json(&report);
+    }
+    out.text(&screen(&report))?;
+    Ok(())
+}
+
+fn screen(report: &Report) -> String {
+    let mut text = String::new();
+    let mut line = |what: &str, value: &str| {
+        // Writing to a string cannot fail.
+        writeln!(text, "{what:<22}{value}").ok();
+    };
+    let pairs = report.cores.iter().zip(&report.cipher_bits_per_second);
+    let cipher: Vec<_> =
+        pairs.map(|(core, rate)| format!("core {core}: {}", gigabits(*rate))).collect();
+    line("cipher alone", &cipher.join(", "));
+    line("data plane", &format!("{}, XDP {}, one worker", report.io, report.xdp_mode));
+    way(&mut line, "consumer to internet", &report.up);
+    way(&mut line, "internet to consumer", &report.down);
+    match &report.nic {
+        Some(nic) => {
+            let driver = nic.driver.as_deref().unwrap_or("driver unknown");
+            let speed = nic.bits_per_second.map_or("line rate unknown".to_owned(), gigabits);
+            let queues = nic.receive_queues;
+            line("uplink", &format!("{}, {driver}, {speed}, {queues} receive queues", nic.name));
+            nic.offloads.iter().for_each(|offload| line("", offload));
+        }
+        None => line("uplink", "none found"),
+    }
+    if report.steal_ratio > 0.01 {
+        let share = report.steal_ratio * 100.0;
+        line("steal", &format!("{share:.0} %: the host gave this core to others meanwhile"));
+    }
+    line(
+        "capacity to announce",
+        &format!("{} ({})", gigabits(report.capacity_bits_per_second), report.because),
+    );
+    text
+}
+
+fn way(line: &mut impl FnMut(&str, &str), name: &str, way: &Way) {
+    line(
+        name,
+        &format!(
+            "{} per core, {} without the kernel's receive path ({:.0} % of the cipher)",
+            gigabits(way.per_core_second),
+            gigabits(way.per_worker_second),
+            way.cipher_ratio * 100.0
+        ),
+    );
+}
+
+fn gigabits(rate: f64) -> String {
+    format!("{:.2} Gbit/s", rate / 1e9)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_capacity_and_its_reason_are_on_the_screen() {
+        let way = Way {
+            per_worker_second: 5e9,
+            per_core_second: 4e9,
+            cipher_ratio: 0.5,
+            ..Way::default()
+        };
+        let report = Report {
+            cores: vec![0, 1],
+            cipher_bits_per_second: vec![1e10, 1.1e10],
+            xdp_mode: "native".into(),
+            io: "uring".into(),
+            up: way,
+            down: way,
+            nic: None,
+            capacity_bits_per_second: 5.6e9,
+            because: "2 cores at 70 %".into(),
+            steal_ratio: 0.2,
+        };
+        let text = screen(&report);
+        for part in [
+            "core 0: 10.00 Gbit/s, core 1: 11.00 Gbit/s",
+            "4.00 Gbit/s per core, 5.00 Gbit/s without the kernel's receive path (50 % of",
+            "capacity to announce  5.60 Gbit/s (2 cores at 70 %)",
+            "steal                 20 %",
+        ] {
+            assert!(text.contains(part), "{part:?} is not in\n{text}");
+        }
+        assert!(text.lines().count() <= 24);
+    }
+}

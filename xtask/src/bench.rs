@@ -1,0 +1,39 @@
+//! `cargo xtask bench`: builds weir and the comparison, gets the peers, and becomes the comparison.
+#![expect(clippy::print_stdout, reason = "a task tells what it does")]
+
+use std::{os::unix::process::CommandExt as _, process::Command};
+
+use anyhow::{Context as _, Result};
+
+use crate::{
+    setup,
+    workspace::{self, cargo},
+};
+
+const BORINGTUN: &str = "0.7.1";
+
+/// Runs the comparison with the arguments that it takes.
+///
+/// # Errors
+///
+/// If something cannot be installed, built or started.
+pub(crate) fn run(arguments: &[String]) -> Result<()> {
+    setup::run()?;
+    let target = workspace::target();
+    let tools = target.join("tools");
+    let boringtun = tools.join("bin/boringtun-cli");
+    if !boringtun.exists() {
+        println!("installing crate boringtun-cli {BORINGTUN} into {}", tools.display());
+        let mut install = cargo(&["install", "--quiet", "--locked", "boringtun-cli"]);
+        install.args(["--version", BORINGTUN]).arg("--root").arg(&tools);
+        workspace::run(install.env("CARGO_TARGET_DIR", target.join("tools-build")))?;
+    }
+    println!("building weir and the comparison (release)");
+    let packages = ["-p", "weir", "-p", "weir-benches", "--bin", "weir", "--bin", "weir-bench"];
+    workspace::run(cargo(&["build", "--quiet", "--release"]).args(packages))?;
+    let built = target.join("release");
+    let mut bench = Command::new(built.join("weir-bench"));
+    bench.env("WEIR_BIN", built.join("weir")).env("BORINGTUN_BIN", boringtun);
+    bench.current_dir(workspace::root()).args(arguments);
+    Err(bench.exec()).context("cannot start the comparison")
+}
