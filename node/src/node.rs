@@ -67,6 +67,8 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let permutation = random_permutation()?;
     let mut kernel =
         KernelSide::prepare(config, addresses, permutation, cores.len() as u32, key.public())?;
+    // What a killed run counted is not saved yet.
+    let mut saved = kernel.is_vacant();
     let outcome = (|| {
         let xdp = kernel.attach(&uplink, config.node.xdp)?;
         let shared = Shared {
@@ -81,7 +83,14 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         let node_key = PublicKey(shared.identity.public().to_bytes());
         let interface = tun.name.clone();
         let dataplane = start_dataplane(config, shared, tun, &mut kernel, io, &cores)?;
-        let sessions = open_sessions(config, &kernel, &dataplane, addresses, node_key)?;
+        saved = false;
+        let sessions = match open_sessions(config, &kernel, &dataplane, addresses, node_key) {
+            Ok(sessions) => sessions,
+            Err(error) => {
+                dataplane.stop();
+                return Err(error);
+            }
+        };
         let offer = Offer {
             node_key,
             endpoint: endpoint.to_string(),
@@ -106,11 +115,12 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         let served = serve::until_told(config, &sessions, view, offer, kernel.take_log());
         dataplane.stop();
         // Only now is every count final.
-        let saved = sessions.checkpoint().context("cannot write the last counts to the ledger");
-        served.and(saved.map(drop))
+        sessions.checkpoint().context("cannot write the last counts to the ledger")?;
+        saved = true;
+        served
     })();
     // Whether it served or not: the machine is to be as it was.
-    let kernel_undone = kernel.undo(outcome.is_ok());
+    let kernel_undone = kernel.undo(saved);
     let host_undone = host.undo();
     outcome.and(kernel_undone).and(host_undone)
 }

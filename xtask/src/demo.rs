@@ -18,7 +18,7 @@ pub(crate) fn run(json: Option<&Path>, seconds: u32) -> Result<()> {
     setup::run()?;
     println!("building weir and the demo (release)");
     let packages = ["-p", "weir", "-p", "weir-tests", "--bin", "weir", "--example", "demo"];
-    workspace::run(cargo(&["build", "--quiet", "--release"]).args(packages))?;
+    workspace::run(cargo(&["build", "--release"]).args(packages))?;
     let built = workspace::target().join("release");
     let mut demo = Command::new(built.join("examples/demo"));
     demo.env("WEIR_BIN", built.join("weir")).args(["--seconds", &seconds.to_string()]);

@@ -18,7 +18,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let start = Instant::now();
     setup::run()?;
     println!("building weir (release)");
-    workspace::run(&mut cargo(&["build", "--quiet", "--release", "-p", "weir"]))?;
+    workspace::run(&mut cargo(&["build", "--release", "-p", "weir"]))?;
     println!("building and running the tests");
     let mut tests = cargo(&["test", "--no-fail-fast"]);
     if !arguments.iter().any(|argument| argument == "-p" || argument.starts_with("--package")) {

@@ -70,7 +70,7 @@ fn every_key_can_be_set() {
         [tunnel]
         interface = "w"
         pool_v4 = "10.1.0.0/24"
-        pool_v6 = "fd00::/80"
+        pool_v6 = "fd00:7::/64"
         mtu = 1300
         dns = ["8.8.8.8"]
         keepalive = 25

@@ -3,13 +3,13 @@
 use std::{
     os::fd::BorrowedFd,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
 };
 
 use anyhow::{Context as _, bail};
 use tracing::warn;
 use weir_common::{
-    AddressPlan, GuardConfig, SlotPermutation,
+    AddressPlan, GuardConfig, Slot, SlotPermutation,
     bucket::Rate,
     mac1::{Mac1Key, Mac1Keys},
 };
@@ -32,6 +32,8 @@ pub(super) struct KernelSide {
     runtime_dir: PathBuf,
     /// Why there are no programs.
     without: Option<String>,
+    /// The interface that the guard is on.
+    uplink: Option<u32>,
 }
 
 /// Reads the guard's counts, if there is a guard.
@@ -87,6 +89,7 @@ impl KernelSide {
                 bpffs: Some(bpffs),
                 runtime_dir,
                 without: None,
+                uplink: None,
             }),
             Err(error) if node.xdp == XdpWish::Required => Err(error),
             Err(error) => {
@@ -99,6 +102,7 @@ impl KernelSide {
                     bpffs: None,
                     runtime_dir,
                     without,
+                    uplink: None,
                 })
             }
         }
@@ -106,6 +110,13 @@ impl KernelSide {
 
     pub(super) fn accounts(&self) -> Arc<Accounts> {
         Arc::clone(&self.accounts)
+    }
+
+    /// Whether the accounts say nothing that a ledger would have to know.
+    pub(super) fn is_vacant(&self) -> bool {
+        (0..self.accounts.len())
+            .filter_map(|slot| self.accounts.get(Slot(slot)))
+            .all(|account| account.control.session.load(Relaxed) == 0)
     }
 
     pub(super) fn counter(&self) -> GuardCounter {
@@ -133,6 +144,7 @@ impl KernelSide {
             XdpWish::Off => XdpPolicy::Off,
             XdpWish::Required => XdpPolicy::Required,
         };
+        self.uplink = Some(uplink.index);
         let mut guard = guard.lock().unwrap_or_else(PoisonError::into_inner);
         let mode = match guard.attach(uplink.index, policy) {
             Ok(mode) => mode,
@@ -184,24 +196,32 @@ impl KernelSide {
     }
 
     /// Takes everything off the kernel. `saved` says that the ledger has all that the accounts say;
-    /// else they stay for the next run.
+    /// else these stay for the next run, which takes them over.
     pub(super) fn undo(self, saved: bool) -> anyhow::Result<()> {
+        let Self { accounts, guard, bpffs, runtime_dir, uplink, .. } = self;
+        drop(accounts);
+        let Some(guard) = guard else {
+            if saved {
+                accounts_file::remove(&runtime_dir).context("cannot remove the accounts")?;
+            }
+            return Ok(());
+        };
+        let Ok(guard) = Arc::try_unwrap(guard) else {
+            bail!("the guard is still in use");
+        };
+        let mut guard = guard.into_inner().unwrap_or_else(PoisonError::into_inner);
         if !saved {
-            // The accounts say what the ledger does not. The next run takes all of it over.
+            if let Some(uplink) = uplink {
+                guard.attach(uplink, XdpPolicy::Off).context(NOT_OFF)?;
+            }
             return Ok(());
         }
-        if let Some(guard) = self.guard {
-            let Ok(guard) = Arc::try_unwrap(guard) else {
-                bail!("the guard is still in use");
-            };
-            let guard = guard.into_inner().unwrap_or_else(PoisonError::into_inner);
-            guard.detach_and_unpin().context("cannot take the guard off the uplink")?;
-        } else {
-            accounts_file::remove(&self.runtime_dir).context("cannot remove the accounts")?;
-        }
-        if let Some(bpffs) = self.bpffs {
+        guard.detach_and_unpin().context(NOT_OFF)?;
+        if let Some(bpffs) = bpffs {
             bpffs.release().context("cannot unmount the bpffs")?;
         }
         Ok(())
     }
 }
+
+const NOT_OFF: &str = "cannot take the guard off the uplink";
