@@ -1,6 +1,7 @@
 //! `cargo xtask build-ebpf`: compiles node-ebpf into the object that weir embeds.
 #![expect(clippy::print_stdout, reason = "a task tells what it does")]
 
+mod mirror;
 mod record;
 mod toolchain;
 
@@ -13,7 +14,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 
 pub(crate) use self::record::{Record, sha256};
-use self::toolchain::Toolchain;
+use self::{mirror::Mirror, toolchain::Toolchain};
 
 /// The object, where `node` embeds it from, relative to the repository.
 pub(crate) const OBJECT: &str = "node/ebpf/weir.bpf.o";
@@ -49,15 +50,16 @@ pub(crate) struct Built {
 pub(crate) fn build() -> Result<Built> {
     let root = root();
     let toolchain = Toolchain::find_or_install()?;
-    let package = root.join("node-ebpf");
-    let target_dir = package.join("target");
+    let mirror = Mirror::new(&root)?;
+    let package = mirror.path().join("node-ebpf");
+    let target_dir = root.join("node-ebpf/target");
     let status = toolchain
         .cargo()
         .current_dir(&package)
         .args(["build", "--quiet", "--locked", "--release", "--target", TARGET])
         .args(["-Z", "build-std=core", "--target-dir"])
         .arg(&target_dir)
-        .env("CARGO_ENCODED_RUSTFLAGS", rustflags(&root, &toolchain)?)
+        .env("CARGO_ENCODED_RUSTFLAGS", rustflags(mirror.path(), &toolchain)?)
         .status()
         .context("run cargo for node-ebpf")?;
     ensure!(status.success(), "node-ebpf does not compile: see above");
