@@ -61,8 +61,8 @@ impl HostPlan {
         let tunnel = &config.tunnel;
         Ok(Self {
             runtime_dir: config.node.runtime_dir.clone(),
-            gateway_v4: Ipv4Net::new(tunnel.gateway_v4(), tunnel.pool_v4.prefix_len())?,
-            gateway_v6: Ipv6Net::new(tunnel.gateway_v6(), tunnel.pool_v6.prefix_len())?,
+            gateway_v4: Ipv4Net::new(tunnel.plan().gateway_v4(), tunnel.pool_v4.prefix_len())?,
+            gateway_v6: Ipv6Net::new(tunnel.plan().gateway_v6(), tunnel.pool_v6.prefix_len())?,
             mtu: tunnel.mtu,
             queues,
             policy: Policy::new(config, &uplink.name),

@@ -66,11 +66,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let mut host = Host::prepare(&plan)?;
     let tun = host.take_tun().context("the TUN device is gone")?;
 
-    let addresses = AddressPlan::new(
-        config.tunnel.pool_v4.network(),
-        config.tunnel.pool_v4.prefix_len(),
-        config.tunnel.pool_v6.network(),
-    );
+    let addresses = config.tunnel.plan();
     let permutation = random_permutation()?;
     let mut kernel =
         KernelSide::prepare(config, addresses, permutation, cores.len() as u32, key.public())?;

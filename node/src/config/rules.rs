@@ -208,8 +208,8 @@ fn pools(config: &Config, reader: &mut Reader<'_>) {
             );
         }
     }
-    let (wanted, room) = (config.node.max_sessions, tunnel.capacity_v4());
-    if u64::from(wanted) > room && wanted <= Slot::MAX_COUNT {
+    let (wanted, room) = (config.node.max_sessions, tunnel.plan().capacity());
+    if wanted > room && wanted <= Slot::MAX_COUNT {
         let prefix = 32 - u64::from(wanted + 3).next_power_of_two().trailing_zeros();
         reader.blame(
             &[("tunnel", "pool_v4"), ("node", "max_sessions")],

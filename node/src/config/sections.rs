@@ -8,7 +8,7 @@ use std::{
 };
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use weir_common::Slot;
+use weir_common::AddressPlan;
 
 use super::{
     kinds::{Auto, HostPort, IoWish, Metrics, XdpWish},
@@ -159,44 +159,12 @@ section! {
     }
 }
 
-/// A slot's address is the pool's base plus this plus the slot: the base itself is the network's
-/// and the next one the gateway's.
-const FIRST_CONSUMER: u32 = 2;
-
 impl Tunnel {
-    /// The node's own IPv4 address inside the tunnel: the first of the pool.
+    /// The arithmetic of the addresses inside the tunnel.
     #[must_use]
-    pub fn gateway_v4(&self) -> Ipv4Addr {
-        Ipv4Addr::from_bits(self.pool_v4.network().to_bits() + 1)
-    }
-
-    /// The node's own IPv6 address inside the tunnel.
-    #[must_use]
-    pub fn gateway_v6(&self) -> Ipv6Addr {
-        Ipv6Addr::from_bits(self.pool_v6.network().to_bits() + 1)
-    }
-
-    /// The IPv4 address of the session in a slot; `None` beyond the pool.
-    #[must_use]
-    pub fn address_v4(&self, slot: Slot) -> Option<Ipv4Addr> {
-        let offset = slot.0.checked_add(FIRST_CONSUMER)?;
-        let address = Ipv4Addr::from_bits(self.pool_v4.network().to_bits().checked_add(offset)?);
-        (address < self.pool_v4.broadcast()).then_some(address)
-    }
-
-    /// The IPv6 address of the session in a slot; `None` beyond the pool.
-    #[must_use]
-    pub fn address_v6(&self, slot: Slot) -> Option<Ipv6Addr> {
-        let offset = u128::from(slot.0) + u128::from(FIRST_CONSUMER);
-        let address = Ipv6Addr::from_bits(self.pool_v6.network().to_bits().checked_add(offset)?);
-        self.pool_v6.contains(&address).then_some(address)
-    }
-
-    /// How many sessions the IPv4 pool has room for: all but the network's address, the gateway's
-    /// and the last one.
-    #[must_use]
-    pub fn capacity_v4(&self) -> u64 {
-        (1u64 << (32 - self.pool_v4.prefix_len())).saturating_sub(u64::from(FIRST_CONSUMER) + 1)
+    pub fn plan(&self) -> AddressPlan {
+        let (v4, v6) = (self.pool_v4, self.pool_v6);
+        AddressPlan::new(v4.network(), v4.prefix_len(), v6.network())
     }
 }
 

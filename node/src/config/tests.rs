@@ -236,13 +236,16 @@ fn endpoints_are_addresses_or_names_with_a_port() {
 #[test]
 fn slots_have_addresses_of_their_own_up_to_the_last() {
     let tunnel = Tunnel::default();
-    assert_eq!(tunnel.gateway_v4(), Ipv4Addr::new(10, 66, 0, 1));
-    assert_eq!(tunnel.gateway_v6(), "fd66:7765:6972::1".parse::<Ipv6Addr>().expect("an address"));
-    assert_eq!(tunnel.address_v4(Slot(0)), Some(Ipv4Addr::new(10, 66, 0, 2)));
-    assert_eq!(tunnel.address_v4(Slot(65532)), Some(Ipv4Addr::new(10, 66, 255, 254)));
-    assert_eq!(tunnel.address_v4(Slot(65533)), None);
-    assert_eq!(tunnel.address_v4(Slot(u32::MAX)), None);
-    assert_eq!(tunnel.capacity_v4(), 65533);
+    assert_eq!(tunnel.plan().gateway_v4(), Ipv4Addr::new(10, 66, 0, 1));
+    assert_eq!(
+        tunnel.plan().gateway_v6(),
+        "fd66:7765:6972::1".parse::<Ipv6Addr>().expect("an address")
+    );
+    assert_eq!(tunnel.plan().address_v4(Slot(0)), Some(Ipv4Addr::new(10, 66, 0, 2)));
+    assert_eq!(tunnel.plan().address_v4(Slot(65532)), Some(Ipv4Addr::new(10, 66, 255, 254)));
+    assert_eq!(tunnel.plan().address_v4(Slot(65533)), None);
+    assert_eq!(tunnel.plan().address_v4(Slot(u32::MAX)), None);
+    assert_eq!(tunnel.plan().capacity(), 65533);
 }
 
 #[test]
