@@ -12,7 +12,7 @@
 //! | `GET /v1/usage/stream?after=CURSOR` | 200, server-sent events, a record each |
 //! | `GET /v1/status` | 200 [`crate::control::Status`] |
 //! | `GET /health` | 200 `{"status": "ok"}` |
-//! | `GET /metrics` | 200 OpenMetrics |
+//! | `GET /metrics` | 200, OpenMetrics or the older text, as `Accept` says |
 //!
 //! `{which}` is an identifier, four or more of its first digits, a name, or a public key
 //! (percent-encoded). Every error is `{"error": {"code", "message"}}`; see [`error`].
@@ -22,7 +22,10 @@ use std::sync::Arc;
 use axum::{
     Router,
     extract::State,
-    http::header::CONTENT_TYPE,
+    http::{
+        HeaderMap,
+        header::{ACCEPT, CONTENT_TYPE},
+    },
     response::IntoResponse,
     routing::{get, post},
 };
@@ -30,7 +33,7 @@ use prometheus_client::registry::Registry;
 
 use crate::{
     control::SharedView,
-    metrics,
+    metrics::{self, Form},
     session::{Sessions, wg_quick::Offer},
 };
 
@@ -122,10 +125,12 @@ async fn status(State(api): State<Api>) -> Result<impl IntoResponse, ApiError> {
     Ok(axum::Json(status))
 }
 
-async fn scrape(State(api): State<Api>) -> Result<impl IntoResponse, ApiError> {
-    let text = off_thread(move || metrics::encode(&api.registry)).await?;
+async fn scrape(State(api): State<Api>, headers: HeaderMap) -> Result<impl IntoResponse, ApiError> {
+    let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    let form = Form::accepted(accept);
+    let text = off_thread(move || metrics::encode(&api.registry, form)).await?;
     let text = text.map_err(|_| ApiError::internal("the metrics could not be written"))?;
-    Ok(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text))
+    Ok(([(CONTENT_TYPE, form.content_type())], text))
 }
 
 /// Does what may wait for a disk or a worker away from the threads that serve connections.

@@ -42,6 +42,9 @@ pub trait PeerControl: Send + Sync {
     fn remove(&self, slot: Slot);
 }
 
+/// How many packets the super-packets of each size have at most; the last size has more.
+pub const BATCHES: [u64; 7] = [1, 2, 4, 8, 16, 32, 64];
+
 /// Packets and the super-packets that they crossed a boundary in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Boundary {
@@ -49,6 +52,8 @@ pub struct Boundary {
     pub super_packets: u64,
     /// WireGuard datagrams or IP packets within them.
     pub packets: u64,
+    /// The super-packets by their size: see [`BATCHES`].
+    pub batches: [u64; BATCHES.len() + 1],
 }
 
 /// The four places where the number of packets per super-packet decides the speed.
@@ -125,8 +130,18 @@ pub struct Status {
     pub guard: Vec<GuardCount>,
     /// Fraction of the time since the start that each worker was busy, 0 to 1.
     pub worker_busy_ratio: Vec<f64>,
+    /// Time for which each worker was busy, in seconds.
+    pub worker_busy_seconds: Vec<f64>,
     /// Handshakes that consumers completed.
     pub handshakes: u64,
+    /// Handshakes that were answered by asking for a cookie, because there were many.
+    pub cookies: u64,
+    /// Seconds since all counters were last in the ledger.
+    pub ledger_age_seconds: f64,
+    /// Billed bytes of sessions that pay as they go, which their payments do not cover yet.
+    pub unpaid_bytes: u64,
+    /// What consumers have promised in all, in wei: a decimal number.
+    pub earned_wei: String,
 }
 
 /// Whoever can describe the node.

@@ -1,4 +1,4 @@
-//! The node as Prometheus sees it: OpenMetrics, read from the node at the moment of each scrape,
+//! The node as Prometheus sees it, read from the node at the moment of each scrape,
 //! so that counting for it costs a packet nothing.
 
 use std::sync::Arc;
@@ -8,10 +8,37 @@ use prometheus_client::{encoding::text, registry::Registry};
 use crate::{control::SharedView, session::Sessions};
 
 mod collector;
+mod plain;
 mod write;
 
-/// The content type of what [`encode`] writes.
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// A form in which metrics are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// OpenMetrics 1.0.
+    OpenMetrics,
+    /// The text format of Prometheus before that, which is what simple programs read.
+    Plain,
+}
+
+impl Form {
+    /// The form for who accepts this, as HTTP's `Accept` says it.
+    #[must_use]
+    pub fn accepted(accept: &str) -> Self {
+        match accept.contains("application/openmetrics-text") {
+            true => Self::OpenMetrics,
+            false => Self::Plain,
+        }
+    }
+
+    /// Its content type.
+    #[must_use]
+    pub const fn content_type(self) -> &'static str {
+        match self {
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Self::Plain => "text/plain; version=0.0.4; charset=utf-8",
+        }
+    }
+}
 
 /// Which sessions have series of their own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,10 +63,13 @@ pub fn registry(sessions: Arc<Sessions>, view: SharedView, series: Series) -> Re
 /// # Errors
 ///
 /// Only when memory cannot be written to, which does not happen.
-pub fn encode(registry: &Registry) -> Result<String, std::fmt::Error> {
+pub fn encode(registry: &Registry, form: Form) -> Result<String, std::fmt::Error> {
     let mut text = String::with_capacity(16 * 1024);
     text::encode(&mut text, registry)?;
-    Ok(text)
+    Ok(match form {
+        Form::OpenMetrics => text,
+        Form::Plain => plain::from_open_metrics(&text),
+    })
 }
 
 #[cfg(test)]

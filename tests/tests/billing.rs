@@ -61,7 +61,8 @@ fn billed_bytes_are_never_more_than_the_client_sent_or_the_kernel_saw() -> Resul
 #[test]
 fn metrics_show_the_same_bytes_as_the_session() -> Result<()> {
     let lab = Lab::new()?;
-    let (node, added, client) = connected(&lab, Settings::default())?;
+    let settings = Settings::default().with("api", "per_session_metrics", "true");
+    let (node, added, client) = connected(&lab, settings)?;
     client.ping(SERVERS[0], 20)?;
     until("the metrics agree", Duration::from_secs(15), || {
         let shown = node.session_show(&added.session.id)?;

@@ -226,9 +226,10 @@ async fn status_and_metrics_describe_the_node() {
     let status: crate::control::Status = serde_json::from_slice(&status.body).expect("a status");
     assert_eq!(status, crate::control::NodeView::status(&StillNode));
     let scrape = node.ask("GET", "/metrics", "").await;
-    assert_eq!(scrape.content_type, metrics::CONTENT_TYPE);
-    let samples = metrics::tests::parse(&String::from_utf8(scrape.body).expect("text"));
-    assert_eq!(samples["weir_sessions{state=\"open\"}"], "1");
+    assert_eq!(scrape.content_type, "text/plain; version=0.0.4; charset=utf-8");
+    let text = String::from_utf8(scrape.body).expect("text");
+    assert!(text.contains("\n# TYPE weir_handshakes_total counter\n"), "{text}");
+    assert!(text.contains("\nweir_sessions{state=\"open\"} 1\n"), "{text}");
 }
 
 fn api(rig: &Rig) -> Api {
@@ -307,3 +308,13 @@ async fn silent_connections_give_their_places_to_others() {
 
 mod ledger;
 mod openapi;
+
+#[test]
+fn prometheus_gets_open_metrics_and_others_the_older_text() {
+    let prometheus = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5";
+    assert_eq!(Form::accepted(prometheus), Form::OpenMetrics);
+    assert!(Form::OpenMetrics.content_type().starts_with("application/openmetrics-text"));
+    for other in ["", "*/*", "text/plain"] {
+        assert_eq!(Form::accepted(other), Form::Plain, "{other}");
+    }
+}

@@ -62,7 +62,7 @@ fn boundaries(text: &mut String, status: &Status) {
         ("TUN read", boundaries.tun_read),
         ("UDP send", boundaries.udp_send),
     ] {
-        let Boundary { super_packets, packets } = boundary;
+        let Boundary { super_packets, packets, .. } = boundary;
         let ratio = match super_packets {
             0 => "-".to_owned(),
             _ => format!("{:.1}", packets as f64 / super_packets as f64),

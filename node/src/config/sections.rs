@@ -152,8 +152,9 @@ section! {
         token_file: PathBuf = "/var/lib/weir/api.token".into();
         /// "address:port" on which Prometheus gets the metrics, or "off".
         metrics: Metrics = Metrics::default();
-        /// Whether the metrics have a series per session.
-        per_session_metrics: bool = true;
+        /// Whether the metrics also have series of each session, by its identifier. They say how
+        /// much each consumer uses and when, to whoever reads the metrics.
+        per_session_metrics: bool = false;
         /// The most sessions with series of their own; beyond, there are only sums. 0 to 1048576.
         per_session_metrics_max: u32 = 1000;
     }

@@ -91,7 +91,7 @@ fn every_key_can_be_set() {
         http = "127.0.0.1:8443"
         token_file = "/t"
         metrics = "off"
-        per_session_metrics = false
+        per_session_metrics = true
         per_session_metrics_max = 5
     "#;
     let config = check(text, Some(1500)).expect("no mistakes");

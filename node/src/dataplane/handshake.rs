@@ -21,6 +21,7 @@ use crossbeam::queue::ArrayQueue;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use weir_common::{
     DropReason, PeerIndex, Slot, SlotPermutation,
+    account::add_single_writer,
     wire::{COOKIE_REPLY_LEN, INITIATION_LEN, Message},
 };
 
@@ -266,6 +267,7 @@ impl Handshakes {
                 if let Some(socket) = self.socket(from.remote.is_ipv6()) {
                     send_one(socket, &from, reply).ok();
                 }
+                add_single_writer(&self.stats.cookies, 1);
                 return Ok(());
             }
             Err(TunnResult::Err(WireGuardError::InvalidMac)) => return Err(DropReason::Mac1),

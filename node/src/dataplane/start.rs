@@ -221,6 +221,12 @@ impl Counts {
         self.0.stats.iter().map(|stats| stats.handshakes.load(Relaxed)).sum()
     }
 
+    /// Cookies asked for.
+    #[must_use]
+    pub fn cookies(&self) -> u64 {
+        self.0.stats.iter().map(|stats| stats.cookies.load(Relaxed)).sum()
+    }
+
     /// CPU time of each worker.
     #[must_use]
     pub fn cpu(&self) -> Vec<Duration> {

@@ -4,12 +4,13 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use weir_common::{DropReason, account::add_single_writer};
 
-use crate::control::{Boundaries, Boundary};
+use crate::control::{BATCHES, Boundaries, Boundary};
 
 /// Packets and super-packets across one boundary.
 #[derive(Debug, Default)]
 pub struct BoundaryCount {
-    super_packets: AtomicU64,
+    /// Super-packets by their size: see [`BATCHES`].
+    batches: [AtomicU64; BATCHES.len() + 1],
     packets: AtomicU64,
 }
 
@@ -17,15 +18,17 @@ impl BoundaryCount {
     /// Counts one super-packet of `packets`.
     #[inline]
     pub fn add(&self, packets: u64) {
-        add_single_writer(&self.super_packets, 1);
+        // The bounds are the powers of two.
+        let bits = u64::BITS - packets.saturating_sub(1).leading_zeros();
+        let [.., last] = &self.batches;
+        add_single_writer(self.batches.get(bits as usize).unwrap_or(last), 1);
         add_single_writer(&self.packets, packets);
     }
 
     fn read(&self) -> Boundary {
-        Boundary {
-            super_packets: self.super_packets.load(Relaxed),
-            packets: self.packets.load(Relaxed),
-        }
+        let batches = self.batches.each_ref().map(|count| count.load(Relaxed));
+        let super_packets = batches.iter().sum();
+        Boundary { super_packets, packets: self.packets.load(Relaxed), batches }
     }
 }
 
@@ -53,6 +56,8 @@ pub struct WorkerStats {
     pub udp_send: BoundaryCount,
     /// Handshakes completed.
     pub handshakes: AtomicU64,
+    /// Cookies asked for instead of a handshake.
+    pub cookies: AtomicU64,
     /// CPU time of the worker's thread, in nanoseconds; refreshed several times a second.
     pub cpu_nanos: AtomicU64,
     /// Turns that the worker took.
@@ -96,6 +101,7 @@ pub fn total(boundaries: impl Iterator<Item = Boundaries>) -> Boundaries {
     let add = |a: Boundary, b: Boundary| Boundary {
         super_packets: a.super_packets + b.super_packets,
         packets: a.packets + b.packets,
+        batches: std::array::from_fn(|size| a.batches[size] + b.batches[size]),
     };
     boundaries.fold(Boundaries::default(), |sum, one| Boundaries {
         udp_receive: add(sum.udp_receive, one.udp_receive),
@@ -103,4 +109,25 @@ pub fn total(boundaries: impl Iterator<Item = Boundaries>) -> Boundaries {
         tun_read: add(sum.tun_read, one.tun_read),
         udp_send: add(sum.udp_send, one.udp_send),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn super_packets_are_counted_by_their_size() {
+        let count = BoundaryCount::default();
+        for packets in [0, 1, 2, 3, 4, 5, 64, 65, 1000] {
+            count.add(packets);
+        }
+        let read = count.read();
+        assert_eq!(read.batches, [2, 1, 2, 1, 0, 0, 1, 2]);
+        assert_eq!((read.super_packets, read.packets), (9, 1144));
+        for (packets, bound) in BATCHES.iter().enumerate().map(|(at, bound)| (1 << at, *bound)) {
+            assert_eq!(packets, bound, "the bounds are the powers of two");
+        }
+        let read = Boundaries { udp_receive: read, ..Boundaries::default() };
+        assert_eq!(total([read, read].into_iter()).udp_receive.batches, [4, 2, 4, 2, 0, 0, 2, 4]);
+    }
 }

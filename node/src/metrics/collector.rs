@@ -7,12 +7,15 @@ use weir_common::{DropReason, account::Counters as Used, account::SessionState};
 
 use super::{
     Series,
-    write::{Counters, Gauges, counter, gauge, info},
+    write::{Counters, Gauges, Histograms, counter, gauge, info},
 };
 use crate::{
-    control::{SharedView, Status},
+    control::{BATCHES, Drops, SharedView, Status},
     session::{Sessions, Snapshot, state_name, unix_now},
 };
+
+/// A consumer that uses the node shakes hands at least this often.
+const CONNECTED_SECONDS: u64 = 180;
 
 pub(super) struct NodeCollector {
     sessions: Arc<Sessions>,
@@ -38,11 +41,13 @@ impl Collector for NodeCollector {
         let encoder = &mut encoder;
         let (status, sessions) = (self.view.status(), self.sessions.list());
         node(encoder, &status, self.started)?;
+        handshakes(encoder, &status)?;
         session_counts(encoder, &sessions, self.sessions.max())?;
         tunnel(encoder, &self.sessions.totals())?;
         boundaries(encoder, &status)?;
         drops(encoder, &status)?;
         guard(encoder, &status)?;
+        books(encoder, &status)?;
         if self.series.per_session {
             each_session(encoder, sessions, self.series.max_sessions)?;
         }
@@ -51,12 +56,11 @@ impl Collector for NodeCollector {
 }
 
 fn node(encoder: &mut DescriptorEncoder<'_>, status: &Status, started: u64) -> Result<(), Error> {
-    let labels = [
-        ("version", status.version.as_str()),
-        ("xdp_mode", status.xdp_mode.as_str()),
-        ("io", status.io.as_str()),
-    ];
-    info(encoder, "build", "The version of weir and the way it runs.", &labels)?;
+    info(encoder, "build", "The version of weir.", &[("version", &status.version)])?;
+    let help = "1 for where the guard in the kernel runs.";
+    mode(encoder, "xdp_mode", help, &["native", "generic", "off"], &status.xdp_mode)?;
+    let help = "1 for how the workers talk to the kernel.";
+    mode(encoder, "io_mode", help, &["uring", "syscall"], &status.io)?;
     gauge(
         encoder,
         "uptime_seconds",
@@ -65,13 +69,62 @@ fn node(encoder: &mut DescriptorEncoder<'_>, status: &Status, started: u64) -> R
     )?;
     let help = "When the node was started, in seconds since 1970.";
     gauge(encoder, "start_timestamp_seconds", help, started)?;
-    counter(encoder, "handshakes", "Handshakes that consumers completed.", status.handshakes)?;
-    let help = "Fraction of the time since the start that a worker was busy.";
-    let mut family = Gauges::begin(encoder, "worker_busy_ratio", help)?;
-    for (worker, ratio) in status.worker_busy_ratio.iter().enumerate() {
-        family.sample(&[("worker", &worker.to_string())], *ratio)?;
+    let help = "Processor time of a worker, which is all that it does on its core.";
+    let mut family = Counters::begin(encoder, "worker_busy_seconds", help)?;
+    for (worker, seconds) in status.worker_busy_seconds.iter().enumerate() {
+        family.sample(&[("worker", &worker.to_string())], *seconds)?;
     }
     Ok(())
+}
+
+/// What of a few words holds.
+fn mode(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    all: &[&str],
+    now: &str,
+) -> Result<(), Error> {
+    let mut family = Gauges::begin(encoder, name, help)?;
+    for word in all {
+        family.sample(&[("mode", word)], u64::from(*word == now))?;
+    }
+    Ok(())
+}
+
+/// What became of handshakes: those that were dropped are also among the drops, which the guard
+/// and the node count at different stages.
+fn handshakes(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> Result<(), Error> {
+    let dropped = |of: &[DropReason]| {
+        let same = |drops: &&Drops| {
+            of.iter().any(|reason| {
+                drops.stage == reason.stage().as_str() && drops.reason == reason.as_str()
+            })
+        };
+        let packets = status.drops.iter().filter(same).map(|drops| drops.packets);
+        packets.fold(0, u64::saturating_add)
+    };
+    let help = "Handshakes by what became of them, and messages that were no good ones.";
+    let mut family = Counters::begin(encoder, "handshakes", help)?;
+    for (result, count) in [
+        ("completed", status.handshakes),
+        ("cookie", status.cookies),
+        ("mac1", dropped(&[DropReason::Mac1, DropReason::GuardMac1])),
+        ("rate", dropped(&[DropReason::HandshakeRate, DropReason::GuardHandshakeRate])),
+        ("queue_full", dropped(&[DropReason::HandshakeQueueFull])),
+        ("unknown_peer", dropped(&[DropReason::UnknownPeer])),
+        ("invalid", dropped(&[DropReason::HandshakeInvalid])),
+    ] {
+        family.sample(&[("result", result)], count)?;
+    }
+    Ok(())
+}
+
+fn books(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> Result<(), Error> {
+    let help = "Seconds since all counters were last in the ledger.";
+    gauge(encoder, "ledger_age_seconds", help, status.ledger_age_seconds)?;
+    let help = "Billed bytes of sessions that pay as they go, not covered by payments yet.";
+    gauge(encoder, "unpaid_bytes", help, status.unpaid_bytes)
 }
 
 fn session_counts(
@@ -84,17 +137,21 @@ fn session_counts(
         let count = sessions.iter().filter(|snapshot| snapshot.session.state == state).count();
         family.sample(&[("state", state_name(state))], count as u64)?;
     }
+    let since = unix_now().saturating_sub(CONNECTED_SECONDS);
+    let connected = sessions.iter().filter(|session| session.counters.last_handshake > since);
+    let help = "Sessions whose last handshake is less than three minutes old.";
+    gauge(encoder, "sessions_connected", help, connected.count() as u64)?;
     gauge(encoder, "sessions_max", "How many sessions there can be.", u64::from(max))
 }
 
 fn tunnel(encoder: &mut DescriptorEncoder<'_>, total: &Used) -> Result<(), Error> {
-    let help = "Authenticated bytes from all consumers, ended sessions included.";
+    let help = "Billed bytes from all consumers, ended sessions included.";
     counter(encoder, "tunnel_receive_bytes", help, total.bytes_up)?;
-    let help = "Data messages from all consumers, ended sessions included.";
+    let help = "Billed data messages from all consumers, ended sessions included.";
     counter(encoder, "tunnel_receive_packets", help, total.packets_up)?;
-    let help = "Bytes to all consumers, ended sessions included.";
+    let help = "Billed bytes to all consumers, ended sessions included.";
     counter(encoder, "tunnel_transmit_bytes", help, total.bytes_down)?;
-    let help = "Data messages to all consumers, ended sessions included.";
+    let help = "Billed data messages to all consumers, ended sessions included.";
     counter(encoder, "tunnel_transmit_packets", help, total.packets_down)
 }
 
@@ -105,15 +162,10 @@ fn boundaries(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> Result<()
         ("tun_read", status.boundaries.tun_read),
         ("udp_send", status.boundaries.udp_send),
     ];
-    let help = "GRO buffers, TUN frames and GSO runs that crossed a boundary.";
-    let mut family = Counters::begin(encoder, "super_packets", help)?;
+    let help = "How many packets crossed a boundary in one system-call-sized unit.";
+    let mut family = Histograms::begin(encoder, "batch_packets", help)?;
     for (name, boundary) in boundaries {
-        family.sample(&[("boundary", name)], boundary.super_packets)?;
-    }
-    let help = "Datagrams or IP packets that crossed a boundary.";
-    let mut family = Counters::begin(encoder, "packets", help)?;
-    for (name, boundary) in boundaries {
-        family.sample(&[("boundary", name)], boundary.packets)?;
+        family.sample(&[("boundary", name)], boundary.packets, &BATCHES, &boundary.batches)?;
     }
     Ok(())
 }

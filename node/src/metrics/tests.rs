@@ -13,7 +13,8 @@ pub(crate) struct StillNode;
 
 impl NodeView for StillNode {
     fn status(&self) -> Status {
-        let boundary = Boundary { super_packets: 10, packets: 440 };
+        let batches = [2, 0, 0, 0, 0, 0, 8, 0];
+        let boundary = Boundary { super_packets: 10, packets: 440, batches };
         Status {
             version: "0.1.0".to_owned(),
             uptime_seconds: 12.5,
@@ -37,7 +38,12 @@ impl NodeView for StillNode {
             }],
             guard: vec![GuardCount { message: "data".to_owned(), datagrams: 440, bytes: u64::MAX }],
             worker_busy_ratio: vec![0.25, 0.5],
+            worker_busy_seconds: vec![3.125, 6.25],
             handshakes: 3,
+            cookies: 7,
+            ledger_age_seconds: 0.5,
+            unpaid_bytes: 12_345,
+            earned_wei: "1500000000000000000".to_owned(),
         }
     }
 }
@@ -59,13 +65,15 @@ pub(crate) fn parse(text: &str) -> BTreeMap<String, String> {
             let (key, value) = line.rsplit_once(' ').expect("a sample and a value");
             value.parse::<f64>().expect("a number");
             let name = key.split('{').next().expect("a name");
-            let suffix = match current.1.as_str() {
-                "counter" => "_total",
-                "info" => "_info",
-                "gauge" => "",
+            let suffixes: &[&str] = match current.1.as_str() {
+                "counter" => &["_total"],
+                "info" => &["_info"],
+                "gauge" => &[""],
+                "histogram" => &["_sum", "_count", "_bucket"],
                 other => panic!("unexpected type {other}"),
             };
-            assert_eq!(name, format!("{}{suffix}", current.0), "{line}");
+            let suffix = name.strip_prefix(&current.0).expect("the family's name");
+            assert!(suffixes.contains(&suffix), "{line}");
             if let Some(labels) = key.strip_prefix(name).filter(|labels| !labels.is_empty()) {
                 let inner = labels.strip_prefix('{').and_then(|l| l.strip_suffix('}'));
                 for label in inner.expect("braces").split(',') {
@@ -82,7 +90,7 @@ pub(crate) fn parse(text: &str) -> BTreeMap<String, String> {
 
 fn scrape(rig: &Rig, series: Series) -> BTreeMap<String, String> {
     let registry = registry(rig.sessions.clone(), Arc::new(StillNode), series);
-    parse(&encode(&registry).expect("written"))
+    parse(&encode(&registry, Form::OpenMetrics).expect("written"))
 }
 
 #[test]
@@ -97,14 +105,25 @@ fn a_scrape_is_openmetrics_with_every_drop_reason() {
         assert_eq!(samples.get(&key), Some(&expected), "{key}");
     }
     for (key, value) in [
-        ("weir_build_info{version=\"0.1.0\",xdp_mode=\"native\",io=\"uring\"}", "1"),
+        ("weir_build_info{version=\"0.1.0\"}", "1"),
+        ("weir_xdp_mode{mode=\"native\"}", "1"),
+        ("weir_xdp_mode{mode=\"off\"}", "0"),
+        ("weir_io_mode{mode=\"uring\"}", "1"),
         ("weir_sessions{state=\"open\"}", "0"),
-        ("weir_super_packets_total{boundary=\"udp_receive\"}", "10"),
-        ("weir_packets_total{boundary=\"udp_receive\"}", "440"),
+        ("weir_batch_packets_count{boundary=\"udp_receive\"}", "10"),
+        ("weir_batch_packets_sum{boundary=\"udp_receive\"}", "440.0"),
+        ("weir_batch_packets_bucket{le=\"32.0\",boundary=\"udp_receive\"}", "2"),
+        ("weir_batch_packets_bucket{le=\"64.0\",boundary=\"udp_receive\"}", "10"),
+        ("weir_batch_packets_bucket{le=\"+Inf\",boundary=\"udp_receive\"}", "10"),
         ("weir_guard_datagrams_total{message=\"data\"}", "440"),
         ("weir_guard_bytes_total{message=\"data\"}", "18446744073709551615"),
-        ("weir_worker_busy_ratio{worker=\"1\"}", "0.5"),
-        ("weir_handshakes_total", "3"),
+        ("weir_worker_busy_seconds_total{worker=\"1\"}", "6.25"),
+        ("weir_handshakes_total{result=\"completed\"}", "3"),
+        ("weir_handshakes_total{result=\"cookie\"}", "7"),
+        ("weir_handshakes_total{result=\"mac1\"}", "0"),
+        ("weir_ledger_age_seconds", "0.5"),
+        ("weir_unpaid_bytes", "12345"),
+        ("weir_sessions_connected", "0"),
         ("weir_uptime_seconds", "12.5"),
         ("weir_tunnel_receive_bytes_total", "0"),
     ] {
@@ -134,4 +153,43 @@ fn sessions_have_series_up_to_the_cap_and_the_rest_is_counted() {
     let samples = scrape(&rig, Series { per_session: true, max_sessions: 2 });
     assert_eq!(samples["weir_tunnel_receive_bytes_total"], "300", "totals never fall");
     assert!(!samples.keys().any(|key| key.contains(&id)));
+}
+
+/// The table of all metrics, as it stands in docs/monitoring.md.
+fn table(plain: &str) -> String {
+    let mut table = String::from("| metric | type | labels | meaning |\n|---|---|---|---|\n");
+    let lines: Vec<&str> = plain.lines().collect();
+    for (at, line) in lines.iter().enumerate() {
+        let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|l| l.split_once(' '))
+        else {
+            continue;
+        };
+        let help = lines[at - 1].strip_prefix(&format!("# HELP {name} ")).expect("a help text");
+        let samples = lines.iter().filter(|line| !line.starts_with('#') && line.starts_with(name));
+        let labels: BTreeSet<&str> = samples
+            .flat_map(|sample| {
+                let inner = sample.split_once('{').map_or("", |(_, rest)| rest);
+                inner.split("\",").filter_map(|label| Some(label.split_once('=')?.0))
+            })
+            .filter(|label| *label != "le")
+            .collect();
+        let labels: Vec<_> = labels.iter().map(|label| format!("`{label}`")).collect();
+        table.push_str(&format!("| `{name}` | {kind} | {} | {help} |\n", labels.join(", ")));
+    }
+    table
+}
+
+#[test]
+fn the_documented_metrics_are_those_that_are_exported() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rig = Rig::start(folder.path(), 8);
+    let session = rig.add(None).session;
+    let account = rig.accounts.get(session.slot).expect("a slot");
+    account.metered.last_handshake.store(1, std::sync::atomic::Ordering::Relaxed);
+    let series = Series { per_session: true, max_sessions: 2 };
+    let registry = registry(rig.sessions.clone(), Arc::new(StillNode), series);
+    let table = table(&encode(&registry, Form::Plain).expect("written"));
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/monitoring.md");
+    let documented = std::fs::read_to_string(path).expect("there");
+    assert!(documented.contains(&table), "put this table into docs/monitoring.md:\n{table}");
 }

@@ -3,7 +3,9 @@
 use std::fmt::Error;
 
 use prometheus_client::{
-    encoding::{DescriptorEncoder, EncodeGaugeValue, MetricEncoder, NoLabelSet},
+    encoding::{
+        DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, MetricEncoder, NoLabelSet,
+    },
     metrics::MetricType,
 };
 
@@ -22,7 +24,11 @@ impl<'a> Counters<'a> {
         Ok(Self(encoder.encode_descriptor(name, help, None, MetricType::Counter)?))
     }
 
-    pub(super) fn sample(&mut self, labels: Labels<'_>, value: u64) -> Result<(), Error> {
+    pub(super) fn sample(
+        &mut self,
+        labels: Labels<'_>,
+        value: impl EncodeCounterValue,
+    ) -> Result<(), Error> {
         if labels.is_empty() {
             return self.0.encode_counter::<NoLabelSet, _, u64>(&value, None);
         }
@@ -51,6 +57,35 @@ impl<'a> Gauges<'a> {
             return self.0.encode_gauge(&value);
         }
         self.0.encode_family(&labels)?.encode_gauge(&value)
+    }
+}
+
+/// A family of histograms.
+pub(super) struct Histograms<'a>(MetricEncoder<'a>);
+
+impl<'a> Histograms<'a> {
+    pub(super) fn begin(
+        encoder: &'a mut DescriptorEncoder<'_>,
+        name: &'a str,
+        help: &str,
+    ) -> Result<Self, Error> {
+        Ok(Self(encoder.encode_descriptor(name, help, None, MetricType::Histogram)?))
+    }
+
+    /// One with `counts` within each of `bounds`, and beyond them.
+    pub(super) fn sample(
+        &mut self,
+        labels: Labels<'_>,
+        sum: u64,
+        bounds: &[u64],
+        counts: &[u64],
+    ) -> Result<(), Error> {
+        let bounds = bounds.iter().map(|bound| *bound as f64).chain([f64::INFINITY]);
+        let buckets: Vec<_> = bounds.zip(counts.iter().copied()).collect();
+        let count = counts.iter().sum();
+        self.0
+            .encode_family(&labels)?
+            .encode_histogram::<NoLabelSet>(sum as f64, count, &buckets, None)
     }
 }
 

@@ -1,6 +1,9 @@
 //! The node as its operator sees it.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::kernel_side::GuardCounter;
 use crate::{
@@ -44,6 +47,7 @@ impl NodeView for View {
         let parts = &self.parts;
         let guard = parts.guard.read();
         let uptime = self.started.elapsed().as_secs_f64();
+        let busy: Vec<f64> = parts.counts.cpu().iter().map(Duration::as_secs_f64).collect();
         let mut offloads = parts.notes.clone();
         if let XdpMode::Off { reason } = &parts.xdp {
             offloads.push(format!("no XDP guard: {reason}"));
@@ -68,13 +72,16 @@ impl NodeView for View {
                 guard.as_ref().map_or(0, |counts| counts.dropped(reason).datagrams)
             }),
             guard: guard.as_ref().map(|counts| counts.messages()).unwrap_or_default(),
-            worker_busy_ratio: parts
-                .counts
-                .cpu()
+            worker_busy_ratio: busy
                 .iter()
-                .map(|spent| (spent.as_secs_f64() / uptime.max(0.001)).min(1.0))
+                .map(|spent| (spent / uptime.max(0.001)).min(1.0))
                 .collect(),
+            worker_busy_seconds: busy,
             handshakes: parts.counts.handshakes(),
+            cookies: parts.counts.cookies(),
+            ledger_age_seconds: parts.sessions.ledger_age().as_secs_f64(),
+            unpaid_bytes: parts.sessions.unpaid_bytes(),
+            earned_wei: parts.sessions.earned().to_string(),
         }
     }
 }

@@ -28,6 +28,7 @@ use crate::{
     kernel::accounts::Accounts,
 };
 
+mod books;
 mod clock;
 mod credit;
 pub mod pay;
@@ -143,6 +144,7 @@ pub struct Sessions {
     max: u32,
     /// The cursor of the last usage record, for those who wait for the next.
     written: tokio::sync::watch::Sender<u64>,
+    books: books::Books,
 }
 
 struct Live {
@@ -216,6 +218,7 @@ impl Sessions {
         let mut extras = store.extras()?;
         let mut agreements = store.agreements()?;
         let (written, _) = tokio::sync::watch::channel(store.last_cursor()?);
+        let books = books::Books::new(store.earned()?);
         let mut live = Live {
             by_id: BTreeMap::new(),
             by_key: HashMap::new(),
@@ -248,6 +251,7 @@ impl Sessions {
             node_key,
             max,
             written,
+            books,
         };
         let ids: Vec<SessionId> = sessions.read().by_id.keys().copied().collect();
         ids.into_iter().for_each(|id| sessions.apply_credit(id));
@@ -426,9 +430,11 @@ impl Sessions {
             .map(|(id, counters, _)| (id, counters))
             .collect();
         if changed.is_empty() {
+            self.books.saved();
             return Ok(0);
         }
         store.checkpoint(&changed)?;
+        self.books.saved();
         let now = unix_now();
         let mut live = self.write();
         for (id, counters) in &changed {

@@ -100,6 +100,7 @@ fn difference(after: &Boundaries, before: &Boundaries) -> Boundaries {
     let of = |after: Boundary, before: Boundary| Boundary {
         super_packets: after.super_packets - before.super_packets,
         packets: after.packets - before.packets,
+        batches: std::array::from_fn(|size| after.batches[size] - before.batches[size]),
     };
     Boundaries {
         udp_receive: of(after.udp_receive, before.udp_receive),

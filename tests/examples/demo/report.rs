@@ -57,6 +57,7 @@ impl Report {
                 |sum, one| Boundary {
                     super_packets: sum.super_packets + one.super_packets,
                     packets: sum.packets + one.packets,
+                    ..sum
                 },
             );
             sums.packets as f64 / sums.super_packets.max(1) as f64

@@ -146,6 +146,7 @@ impl Sessions {
         };
         let paid = terms.verify(message, &asked, &before)?;
         store.accept(id, message, &paid)?;
+        self.books.earned(message.promise.amount.saturating_sub(before.amount));
         let mut live = self.write();
         let entry = live.by_id.get_mut(&id);
         let is_live = entry.map(|entry| {

@@ -106,6 +106,9 @@ fn a_consumer_pays_its_way_also_over_a_restart() {
             rig = Rig::with_accounts(folder.path(), accounts);
             assert_eq!(state(&rig, slot), expected);
         }
+        assert_eq!(rig.sessions.earned(), alice.promised, "also what an earlier run was promised");
+        let paid = u64::try_from(alice.paid).expect("small");
+        assert_eq!(rig.sessions.unpaid_bytes(), used - paid);
     }
     let reader = Reader::open(&folder.path().join("ledger.db")).expect("opened");
     let settlements = reader.settlements().expect("read");

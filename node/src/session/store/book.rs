@@ -36,6 +36,12 @@ impl Agreement {
         if self.paid.is_zero() { 0 } else { self.price.affordable(self.limit(), seconds) }
     }
 
+    /// The bytes that the session has paid for, after so many seconds.
+    #[must_use]
+    pub fn covered(&self, seconds: u64) -> u64 {
+        if self.paid.is_zero() { 0 } else { self.price.affordable(self.paid, seconds) }
+    }
+
     fn limit(&self) -> U256 {
         self.paid.saturating_add(U256::from(self.leeway))
     }
@@ -166,6 +172,21 @@ impl Store {
         let sql = "SELECT amount FROM channels WHERE channel = ?1";
         let amount = self.db.query_row(sql, [channel.to_string()], |row| amount(row, 0));
         Ok(amount.optional()?.unwrap_or_default())
+    }
+
+    /// What all channels have promised us, in wei.
+    ///
+    /// # Errors
+    ///
+    /// When the ledger cannot be read.
+    pub fn earned(&self) -> Result<U256, StoreError> {
+        let mut statement = self.db.prepare("SELECT amount FROM channels")?;
+        let mut rows = statement.query([])?;
+        let mut sum = U256::ZERO;
+        while let Some(row) = rows.next()? {
+            sum = sum.saturating_add(amount(row, 0)?);
+        }
+        Ok(sum)
     }
 
     /// Takes a verified payment into the books, all of it or nothing.

@@ -1,0 +1,63 @@
+//! How the books stand: what whoever watches the node wants to know of the ledger. Nothing here
+//! waits for the disk, so that it can be asked while the disk does not answer.
+
+use std::time::{Duration, Instant};
+
+use alloy_primitives::U256;
+
+use super::*;
+
+pub(super) struct Books(Mutex<State>);
+
+struct State {
+    /// When all counters were last in the ledger.
+    saved: Instant,
+    /// What all channels have promised, in wei.
+    earned: U256,
+}
+
+impl Books {
+    pub(super) fn new(earned: U256) -> Self {
+        Self(Mutex::new(State { saved: Instant::now(), earned }))
+    }
+
+    /// All counters are in the ledger.
+    pub(super) fn saved(&self) {
+        self.state().saved = Instant::now();
+    }
+
+    /// A channel has promised more than before.
+    pub(super) fn earned(&self, more: U256) {
+        let mut state = self.state();
+        state.earned = state.earned.saturating_add(more);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Sessions {
+    /// How long ago all counters were in the ledger.
+    #[must_use]
+    pub fn ledger_age(&self) -> Duration {
+        self.books.state().saved.elapsed()
+    }
+
+    /// What consumers have promised in all, in wei.
+    #[must_use]
+    pub fn earned(&self) -> U256 {
+        self.books.state().earned
+    }
+
+    /// Billed bytes of sessions that pay as they go, which their payments do not cover yet.
+    #[must_use]
+    pub fn unpaid_bytes(&self) -> u64 {
+        let live = self.read();
+        let unpaid = live.by_id.values().filter_map(|entry| {
+            let covered = entry.agreement.as_ref()?.covered(entry.clock.seconds());
+            Some(billed(&self.counters(entry)).saturating_sub(covered))
+        });
+        unpaid.fold(0, u64::saturating_add)
+    }
+}
