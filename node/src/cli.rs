@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 
 mod bench;
 pub(crate) mod client;
+mod doctor;
 mod guard;
 mod ledger;
 mod logging;
@@ -59,6 +60,7 @@ struct Args {
 
 const EXAMPLES: &str = "\
 Examples:
+  weir doctor                              what is in the way on this machine
   weir run                                 start the node with default settings
   weir config default > weir.toml          every setting, explained
   weir session add --name alice > wg0.conf a consumer's configuration for wg-quick
@@ -96,6 +98,12 @@ enum Command {
         Takes less than a minute. It works in network namespaces of its own and changes nothing\n\
         of this machine; a running node and other load would make the result smaller.")]
     Bench,
+    /// Say what this machine offers a node, and what is in the way
+    #[command(after_help = "Examples:\n  sudo weir doctor\n  \
+        weir doctor --config /etc/weir/weir.toml --json | jq .findings\n\n\
+        It changes nothing. Each line is good, unknown (most often for want of root), a warning\n\
+        or bad, and says what to type. Exit status: 1 if anything is bad, else 0.")]
+    Doctor,
     /// Print or check a configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -316,6 +324,7 @@ fn execute(
             let file = file.map_or_else(|| (edges.ledger)(config), Ok)?;
             ledger::settlements(&file, out)?;
         }
+        Command::Doctor => doctor::run(config, args.json, out)?,
         Command::Bench => bench::run(args.json, out, err)?,
         Command::Status => status::show(&client()?, args.json, out)?,
         Command::Guard { once } => guard::show(&client()?, once, args.json, out)?,

@@ -17,6 +17,7 @@ pub mod nft;
 mod sysctl;
 pub mod tun;
 pub mod uplink;
+pub mod xdp_features;
 
 use changes::{Change, Changes};
 use ethtool::Offloads;

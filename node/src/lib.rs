@@ -11,6 +11,7 @@
 //! - [`payment`]: how consumers pay as they go, in the format of the Mysterium network.
 //! - [`api`] and [`metrics`]: how the operator, the payment layer and Prometheus see it.
 //! - [`bench`]: how much a machine carries, measured with load of our own.
+//! - [`doctor`]: what a machine offers a node and what is in the way, told without changing it.
 //! - [`config`], [`cli`], [`node`]: the edges. [`node`] puts everything together.
 
 pub mod api;
@@ -20,6 +21,7 @@ pub mod config;
 pub mod control;
 pub mod dataplane;
 pub mod delivery;
+pub mod doctor;
 pub mod host;
 pub mod kernel;
 pub mod metrics;

@@ -24,6 +24,17 @@ impl Place {
     ///
     /// Fails without root (CAP_SYS_ADMIN).
     pub fn new() -> anyhow::Result<Self> {
+        let place = Self::bare()?;
+        place.ip("link set lo up")?;
+        Ok(place)
+    }
+
+    /// Makes a namespace without a name, in which nothing is up.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::new`].
+    pub fn bare() -> anyhow::Result<Self> {
         let make = || {
             // SAFETY: only the network namespace is left, and only by this thread, which ends
             // here: no file descriptor or memory is unshared.
@@ -33,9 +44,7 @@ impl Place {
             File::open("/proc/thread-self/ns/net").context("cannot open the network namespace")
         };
         let made = thread::scope(|scope| scope.spawn(make).join());
-        let place = Self(made.map_err(|_| anyhow!("a thread panicked"))??.into());
-        place.ip("link set lo up")?;
-        Ok(place)
+        Ok(Self(made.map_err(|_| anyhow!("a thread panicked"))??.into()))
     }
 
     /// A namespace with a name, such as `/run/netns/NAME`.

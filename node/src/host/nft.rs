@@ -207,6 +207,28 @@ pub fn foreign_drops() -> Result<Vec<String>, NftError> {
     Ok(chains.map(|chains| chains.iter().filter_map(drops).collect()).unwrap_or_default())
 }
 
+/// What `nft --version` says.
+///
+/// # Errors
+///
+/// Fails when there is no `nft`.
+pub fn version() -> Result<String, NftError> {
+    let output = run(&["--version"], "")?;
+    accepted(&output, "tell its version")?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// All rules of this machine, as `nft` prints them.
+///
+/// # Errors
+///
+/// Fails when `nft` cannot be run or refuses.
+pub fn ruleset() -> Result<String, NftError> {
+    let output = run(&["-s", "list", "ruleset"], "")?;
+    accepted(&output, "list its rules")?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
 fn run(arguments: &[&str], input: &str) -> Result<Output, NftError> {
     run_program("nft", arguments, input)
 }

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use netlink_packet_route::{
     AddressFamily,
     address::{AddressAttribute, AddressMessage},
-    link::{LinkAttribute, LinkMessage},
+    link::{LinkAttribute, LinkMessage, LinkXdp, XdpAttached},
     route::{RouteAttribute, RouteHeader, RouteMessage, RouteType},
 };
 use rtnetlink::{Handle, IpVersion, RouteMessageBuilder};
@@ -121,6 +121,30 @@ pub(super) fn networks() -> Result<Vec<(String, IpNet)>, NetlinkError> {
         Some((name_of(link)?, network_of(address)?))
     };
     Ok(addresses.iter().filter_map(named).collect())
+}
+
+/// How an XDP program is attached to an interface, in a word; `None` without one.
+///
+/// # Errors
+///
+/// Fails when the kernel does not say.
+pub fn attached_xdp(index: u32) -> Result<Option<String>, NetlinkError> {
+    let links = netlink::run(async |handle| links(&handle).await)?;
+    let link = links.iter().find(|link| link.header.index == index);
+    let attributes = link.map(|link| link.attributes.as_slice()).unwrap_or_default();
+    let xdp = attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Xdp(xdp) => xdp.iter().find_map(|part| match part {
+            LinkXdp::Attached(attached) => Some(*attached),
+            _ => None,
+        }),
+        _ => None,
+    });
+    Ok(match xdp {
+        None | Some(XdpAttached::None) => None,
+        Some(XdpAttached::Driver) => Some("native".into()),
+        Some(XdpAttached::SocketBuffer) => Some("generic".into()),
+        Some(other) => Some(format!("{other:?}").to_lowercase()),
+    })
 }
 
 async fn links(handle: &Handle) -> Result<Vec<LinkMessage>, rtnetlink::Error> {

@@ -67,6 +67,12 @@ impl Bpffs {
     }
 }
 
+/// Whether the system has one, at its usual place.
+#[must_use]
+pub fn is_mounted() -> bool {
+    is_bpffs(Path::new(SYSTEM))
+}
+
 fn is_bpffs(path: &Path) -> bool {
     statfs(path).is_ok_and(|stat| stat.f_type as u32 == BPF_FS_MAGIC)
 }

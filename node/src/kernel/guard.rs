@@ -5,6 +5,7 @@ mod counts;
 mod detach;
 mod error;
 mod pins;
+mod trial;
 
 use std::{
     os::fd::{AsFd as _, BorrowedFd},
@@ -35,6 +36,7 @@ pub use self::{
     attach::{XdpMode, XdpPolicy},
     counts::GuardCounts,
     error::GuardError,
+    trial::try_load,
 };
 use super::{accounts::Accounts, log::GuardLog};
 

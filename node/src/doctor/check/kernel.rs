@@ -1,0 +1,212 @@
+//! What the kernel offers and allows.
+
+use weir_common::guard::name;
+
+use crate::{
+    config::{IoWish, XdpWish},
+    doctor::{
+        Finding, Verdict,
+        facts::{Facts, kernel::TunFact},
+    },
+};
+
+const NET_ADMIN: u32 = 12;
+const SYS_ADMIN: u32 = 21;
+const BPF: u32 = 39;
+
+pub(super) fn all(facts: &Facts) -> Vec<Finding> {
+    vec![
+        release(facts),
+        capabilities(facts),
+        seccomp(facts),
+        io_uring(facts),
+        ebpf(facts),
+        bpffs(facts),
+        tun(facts),
+        nft(facts),
+    ]
+}
+
+fn has(facts: &Facts, bit: u32) -> bool {
+    facts.kernel.capabilities.as_ref().is_ok_and(|all| all >> bit & 1 == 1)
+}
+
+fn may_load(facts: &Facts) -> bool {
+    has(facts, SYS_ADMIN) || (has(facts, BPF) && has(facts, NET_ADMIN))
+}
+
+fn release(facts: &Facts) -> Finding {
+    let text = match &facts.kernel.release {
+        Ok(text) => text.as_str(),
+        Err(error) => return Finding::unknown("kernel", error.as_str()),
+    };
+    let mut numbers = text.split(['.', '-', '+']).map_while(|part| part.parse::<u32>().ok());
+    let (Some(major), Some(minor)) = (numbers.next(), numbers.next()) else {
+        return Finding::unknown("kernel", format!("{text}: no version that weir understands"));
+    };
+    let lacks = match (major, minor) {
+        version if version < (5, 9) => {
+            return Finding::bad(
+                "kernel",
+                format!("Linux {text} is too old: it can pin no XDP link"),
+                "use Linux 5.10 or later; 6.7 has all that weir uses",
+            );
+        }
+        version if version < (5, 18) => "io_uring, large frames in XDP, and UDP in super-packets",
+        version if version < (6, 2) => "io_uring, and UDP through the TUN device in super-packets",
+        version if version < (6, 7) => "io_uring as weir uses it",
+        _ => return Finding::good("kernel", format!("Linux {text}")),
+    };
+    Finding::warning(
+        "kernel",
+        format!("Linux {text} lacks {lacks}: a node takes more CPU"),
+        "use Linux 6.7 or later, on Debian 12 the kernel of bookworm-backports",
+    )
+}
+
+fn capabilities(facts: &Facts) -> Finding {
+    if let Err(error) = &facts.kernel.capabilities {
+        return Finding::unknown("capabilities", error.as_str());
+    }
+    let wanted = [(NET_ADMIN, "CAP_NET_ADMIN"), (BPF, "CAP_BPF")];
+    let missing: Vec<_> =
+        wanted.iter().filter(|(bit, _)| !has(facts, *bit)).map(|(_, name)| *name).collect();
+    match missing.as_slice() {
+        [] => Finding::good("capabilities", "CAP_NET_ADMIN and CAP_BPF are there"),
+        ["CAP_BPF"] if has(facts, SYS_ADMIN) => {
+            Finding::good("capabilities", "CAP_NET_ADMIN and CAP_SYS_ADMIN are there")
+        }
+        ["CAP_BPF"] => Finding::warning(
+            "capabilities",
+            "CAP_BPF is missing: a node started like this has no guard in the kernel",
+            "start it as root, with systemd, or with --cap-add BPF",
+        ),
+        missing => Finding::new(
+            "capabilities",
+            Verdict::Unknown,
+            format!(
+                "{} missing here: a node does not start like this, and not everything below can \
+                 be told. As root, type: sudo weir doctor",
+                missing.join(" and ")
+            ),
+        ),
+    }
+}
+
+fn seccomp(facts: &Facts) -> Finding {
+    match facts.kernel.seccomp {
+        Ok(0) => Finding::good("seccomp", "no filter is in the way"),
+        Ok(_) => Finding::good("seccomp", "a filter is on; what it refuses shows below"),
+        Err(ref error) => Finding::unknown("seccomp", error.as_str()),
+    }
+}
+
+fn io_uring(facts: &Facts) -> Finding {
+    let kernel = &facts.kernel;
+    let error = match &kernel.uring {
+        Ok(()) => return Finding::good("io_uring", "can be used"),
+        Err(error) => error,
+    };
+    let fix = match (kernel.uring_disabled, &kernel.seccomp) {
+        (Some(1 | 2), _) => "sysctl -w kernel.io_uring_disabled=0",
+        (_, Ok(2)) => {
+            "use a seccomp profile that allows io_uring_setup, io_uring_enter and \
+             io_uring_register (packaging/docker/seccomp.json)"
+        }
+        _ => "use Linux 6.7 or later",
+    };
+    let found = format!("cannot be used ({error})");
+    match facts.config.node.io {
+        IoWish::Uring => Finding::bad("io_uring", format!("{found}, and node.io wants it"), fix),
+        IoWish::Syscall => Finding::good("io_uring", format!("{found}, nor does node.io want it")),
+        IoWish::Auto => {
+            Finding::warning("io_uring", format!("{found}: plain system calls take more CPU"), fix)
+        }
+    }
+}
+
+fn ebpf(facts: &Facts) -> Finding {
+    let kernel = &facts.kernel;
+    let refusal = match &kernel.guard {
+        Ok(name::GUARD) => return Finding::good("eBPF", "the kernel takes all programs"),
+        Ok(_) => {
+            return Finding::good(
+                "eBPF",
+                "the kernel takes the guard for frames in one piece (Linux 5.18 takes the other)",
+            );
+        }
+        Err(refusal) => refusal,
+    };
+    if refusal.refused && !may_load(facts) {
+        return Finding::unknown("eBPF", "cannot tell without root");
+    }
+    let fix = match &kernel.lockdown {
+        Some(mode) if refusal.refused => format!(
+            "kernel lockdown ({mode}) may be in the way: boot without it, or set node.xdp = \"off\""
+        ),
+        _ if refusal.refused => "allow bpf() in the container's seccomp profile or the LSM".into(),
+        _ if refusal.reason.contains("memory") => "raise the limit: ulimit -l unlimited".into(),
+        _ => "use a newer kernel; if it is 5.10 or later, report the lines below".into(),
+    };
+    let finding = if facts.config.node.xdp == XdpWish::Required {
+        Finding::bad("eBPF", refusal.reason.as_str(), fix)
+    } else {
+        let found = format!("{}: there is no guard and no steering", refusal.reason);
+        Finding::warning("eBPF", found, fix)
+    };
+    finding.with(refusal.log.clone())
+}
+
+fn bpffs(facts: &Facts) -> Finding {
+    if facts.kernel.bpffs {
+        return Finding::good("bpffs", "mounted at /sys/fs/bpf");
+    }
+    Finding::warning(
+        "bpffs",
+        "none is mounted at /sys/fs/bpf: weir mounts one of its own, for which it must keep \
+         CAP_SYS_ADMIN",
+        "mount -t bpf bpf /sys/fs/bpf (systemd does that by itself)",
+    )
+}
+
+fn tun(facts: &Facts) -> Finding {
+    match &facts.kernel.tun {
+        TunFact::Made { uso: true } => {
+            Finding::good("TUN", "can be made, and carries TCP and UDP in super-packets")
+        }
+        TunFact::Made { uso: false } => Finding::warning(
+            "TUN",
+            "can be made, but carries no UDP in super-packets: UDP takes more CPU",
+            "use Linux 6.2 or later",
+        ),
+        TunFact::Refused(why) => {
+            Finding::bad("TUN", format!("cannot be made: {why}"), "modprobe tun")
+        }
+        TunFact::NotTried { device: false, .. } => Finding::bad(
+            "TUN",
+            "there is no /dev/net/tun",
+            "modprobe tun; in a container: --device /dev/net/tun",
+        ),
+        TunFact::NotTried { why, .. } => {
+            Finding::unknown("TUN", format!("/dev/net/tun is there, but was not tried: {why}"))
+        }
+    }
+}
+
+fn nft(facts: &Facts) -> Finding {
+    let version = match &facts.kernel.nft {
+        Ok(version) => version,
+        Err(error) => return Finding::bad("nft", error.as_str(), "apt-get install nftables"),
+    };
+    match &facts.kernel.ruleset {
+        Ok(_) => Finding::good("nft", version.as_str()),
+        Err(_) if !has(facts, NET_ADMIN) => {
+            Finding::unknown("nft", format!("{version}; cannot tell without root what it may do"))
+        }
+        Err(error) => Finding::bad(
+            "nft",
+            error.as_str(),
+            "use a kernel with nf_tables: without the exit policy a node does not serve",
+        ),
+    }
+}

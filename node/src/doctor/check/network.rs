@@ -1,0 +1,275 @@
+//! The uplink, the port, the firewall and the flow table.
+
+use crate::{
+    config::{XdpWish, rules},
+    doctor::{
+        Finding,
+        facts::{Facts, Nic},
+    },
+};
+
+pub(super) fn all(facts: &Facts) -> Vec<Finding> {
+    let mut findings = match &facts.nic {
+        Err(error) => {
+            vec![Finding::bad("uplink", error.as_str(), "connect the machine, or set node.uplink")]
+        }
+        Ok(nic) => vec![
+            uplink(nic, facts),
+            xdp(nic, facts),
+            offloads(nic),
+            queues(nic, facts),
+            mtu(nic, facts),
+            forwarding(nic),
+            rp_filter(nic),
+        ],
+    };
+    findings.extend([port(facts), firewall(facts), conntrack(facts)]);
+    findings
+}
+
+fn uplink(nic: &Nic, facts: &Facts) -> Finding {
+    let driver = nic.driver.as_deref().unwrap_or("no driver that says its name");
+    let found = format!("{}, {driver}", nic.name);
+    if !nic.has_address && facts.config.node.endpoint.set().is_none() {
+        let fix = "set node.endpoint to the \"host:port\" at which this machine is reached";
+        return Finding::bad("uplink", format!("{found}: it has no address"), fix);
+    }
+    Finding::good("uplink", found)
+}
+
+fn xdp(nic: &Nic, facts: &Facts) -> Finding {
+    let name = &nic.name;
+    if facts.config.node.xdp == XdpWish::Off {
+        return Finding::good("XDP", "off, as node.xdp says");
+    }
+    match &nic.attached {
+        Ok(Some(mode)) if facts.port.weir_runs => {
+            return Finding::good("XDP", format!("{mode} on {name}, by the running weir"));
+        }
+        Ok(Some(mode)) => {
+            return Finding::warning(
+                "XDP",
+                format!("a program is attached to {name} already ({mode}), and there is one place"),
+                format!(
+                    "if it is nobody's: ip link set dev {name} xdp off; if a killed weir's, the \
+                     next start takes it over"
+                ),
+            );
+        }
+        _ => {}
+    }
+    match &nic.native_xdp {
+        Ok(true) => Finding::good("XDP", format!("native: the driver of {name} has it")),
+        Ok(false) => Finding::warning(
+            "XDP",
+            format!(
+                "generic: the driver of {name} has no XDP, so each datagram costs a little more \
+                 before it is judged"
+            ),
+            "nothing, or use a network card whose driver has XDP (virtio-net, ena, mlx5, ice, ixgbe)",
+        ),
+        Err(error) => Finding::unknown(
+            "XDP",
+            format!(
+                "cannot tell before it is tried: Linux 6.3 and later say what a driver has ({error})"
+            ),
+        ),
+    }
+}
+
+fn offloads(nic: &Nic) -> Finding {
+    let offloads = match &nic.offloads {
+        Ok(offloads) => offloads,
+        Err(error) => return Finding::unknown("offloads", error.as_str()),
+    };
+    let words = offloads.describe().join("; ");
+    if offloads.tso && offloads.gso {
+        // GRO is turned on by the node itself.
+        return Finding::good("offloads", words);
+    }
+    let fix = format!("ethtool -K {} tso on gso on", nic.name);
+    Finding::warning("offloads", format!("{words}: sending takes more CPU"), fix)
+}
+
+fn queues(nic: &Nic, facts: &Facts) -> Finding {
+    let workers = facts.config.node.workers.set().map_or(facts.cores, |count| usize::from(*count));
+    let found = format!("{} receive queues, {workers} workers", nic.receive_queues);
+    match nic.receive_queues {
+        0 => Finding::unknown("queues", "sysfs does not show the receive queues"),
+        1 if workers > 2 => Finding::warning(
+            "queues",
+            format!("{found}: one core receives for all"),
+            format!("ethtool -L {} combined {workers}", nic.name),
+        ),
+        _ => Finding::good("queues", found),
+    }
+}
+
+fn mtu(nic: &Nic, facts: &Facts) -> Finding {
+    match rules::misfit(&facts.config, nic.mtu) {
+        Some((problem, fix)) => Finding::bad("MTU", format!("tunnel.mtu: {problem}"), fix),
+        None => Finding::good(
+            "MTU",
+            format!("{} on {}, {} in the tunnel", nic.mtu, nic.name, facts.config.tunnel.mtu),
+        ),
+    }
+}
+
+fn forwarding(nic: &Nic) -> Finding {
+    match (&nic.forwarding, &nic.sysctls_writable) {
+        (Ok(1), _) => Finding::good("forwarding", format!("on for {}", nic.name)),
+        (_, Ok(true)) => Finding::good("forwarding", "off; a node turns it on while it runs"),
+        (_, Ok(false)) => Finding::bad(
+            "forwarding",
+            "off, and /proc/sys is read-only",
+            format!("in a container: --sysctl net.ipv4.conf.{}.forwarding=1", nic.name),
+        ),
+        (_, Err(_)) => Finding::unknown(
+            "forwarding",
+            "off; cannot tell without root whether a node may turn it on",
+        ),
+    }
+}
+
+fn rp_filter(nic: &Nic) -> Finding {
+    match nic.rp_filter {
+        Ok(0) => Finding::good("rp_filter", "off"),
+        Ok(1) => Finding::good(
+            "rp_filter",
+            "strict: answers must come back by the interface of the route, as they do with one \
+             uplink",
+        ),
+        Ok(_) => Finding::good("rp_filter", "loose"),
+        Err(ref error) => Finding::unknown("rp_filter", error.as_str()),
+    }
+}
+
+fn port(facts: &Facts) -> Finding {
+    let number = facts.port.number;
+    match &facts.port.free {
+        Ok(()) => Finding::good("port", format!("UDP {number} is free")),
+        Err(_) if facts.port.weir_runs => {
+            Finding::good("port", format!("UDP {number} is the running weir's"))
+        }
+        Err(why) => Finding::bad(
+            "port",
+            format!("UDP {number} cannot be taken: {why}"),
+            "stop what uses it (ss -ulpn), or set node.listen_port",
+        ),
+    }
+}
+
+fn firewall(facts: &Facts) -> Finding {
+    let number = facts.port.number;
+    let ruleset = match &facts.kernel.ruleset {
+        Ok(ruleset) => ruleset,
+        Err(_) => return Finding::unknown("firewall", "cannot tell without root"),
+    };
+    let closed: Vec<_> = closed_inputs(ruleset, number);
+    match closed.first() {
+        None => Finding::good(
+            "firewall",
+            format!(
+                "nothing on this machine refuses UDP {number}; a provider's may (try from outside)"
+            ),
+        ),
+        Some(chain) => Finding::warning(
+            "firewall",
+            format!("{chain} drops what it does not accept, and names no UDP port {number}"),
+            format!("nft insert rule {chain} udp dport {number} accept"),
+        ),
+    }
+}
+
+/// The chains of others that drop what comes to this machine unless a rule accepts it, and that
+/// have none which names the port. Rules in chains that they jump to count as theirs.
+fn closed_inputs(ruleset: &str, port: u16) -> Vec<String> {
+    let (mut table, mut chain) = (String::new(), String::new());
+    let mut dropping = Vec::new();
+    let mut open_tables = Vec::new();
+    for line in ruleset.lines().map(str::trim) {
+        if let Some(name) = line.strip_prefix("table ") {
+            table = name.trim_end_matches(" {").to_owned();
+        } else if let Some(name) = line.strip_prefix("chain ") {
+            chain = name.trim_end_matches(" {").to_owned();
+        } else if line.contains("hook input") && line.contains("policy drop") {
+            dropping.push((table.clone(), chain.clone()));
+        } else if line.ends_with("accept") && names(line, port) {
+            open_tables.push(table.clone());
+        }
+    }
+    let closed =
+        |(table, _): &&(String, String)| table != "inet weir" && !open_tables.contains(table);
+    dropping.iter().filter(closed).map(|(table, chain)| format!("{table} {chain}")).collect()
+}
+
+/// Whether a rule accepts UDP to the port.
+fn names(rule: &str, port: u16) -> bool {
+    let Some((before, after)) = rule.split_once("dport ") else {
+        // It accepts everything, or what has nothing to do with ports.
+        return rule == "accept";
+    };
+    if before.trim_end().ends_with("tcp") {
+        return false;
+    }
+    let list = after.trim_start_matches('{').split('}').next().unwrap_or_default();
+    let list = list.split(" counter").next().unwrap_or_default();
+    list.split(',').filter_map(|part| part.split_whitespace().next()).any(|part| {
+        match part
+            .split_once('-')
+            .and_then(|(low, high)| Some((low.parse().ok()?, high.parse().ok()?)))
+        {
+            Some((low, high)) => (low..=high).contains(&port),
+            None => part.parse() == Ok(port),
+        }
+    })
+}
+
+fn conntrack(facts: &Facts) -> Finding {
+    let flows = match &facts.conntrack {
+        Ok(flows) => flows,
+        Err(error) => return Finding::unknown("flow table", error.as_str()),
+    };
+    let found = format!("{} of {} flows", flows.count, flows.max);
+    let fix = |max: u64| format!("sysctl -w net.netfilter.nf_conntrack_max={max}");
+    if flows.count.saturating_mul(10) >= flows.max.saturating_mul(8) {
+        let found = format!("{found}: nearly full, and then consumers' new flows are dropped");
+        return Finding::bad("flow table", found, fix(flows.max.saturating_mul(4).max(262_144)));
+    }
+    if flows.max < 65_536 {
+        let found = format!("{found}: few for a node (a browsing consumer has some hundred)");
+        return Finding::warning("flow table", found, fix(262_144));
+    }
+    Finding::good("flow table", found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILTER: &str = "table inet filter {\n\tchain input {\n\t\ttype filter hook input \
+                          priority filter; policy drop;\n\t\tct state established accept\n\t\tRULE\n\t}\n}\n";
+
+    #[test]
+    fn a_chain_that_drops_is_closed_unless_a_rule_accepts_the_port() {
+        for (rule, closed) in [
+            ("tcp dport 22 accept", true),
+            ("tcp dport 51820 accept", true),
+            ("udp dport 51821 accept", true),
+            ("udp dport 51820 drop", true),
+            ("udp dport 51820 accept", false),
+            ("udp dport 51820 counter accept", false),
+            ("udp dport { 53, 51820 } accept", false),
+            ("meta l4proto { tcp, udp } th dport 51820 accept", false),
+            ("udp dport 50000-52000 accept", false),
+            ("accept", false),
+        ] {
+            let found = closed_inputs(&FILTER.replace("RULE", rule), 51820);
+            let expected: &[&str] = if closed { &["inet filter input"] } else { &[] };
+            assert_eq!(found, expected, "{rule}");
+        }
+        let accepting = FILTER.replace("policy drop", "policy accept");
+        assert!(closed_inputs(&accepting, 51820).is_empty());
+        assert!(closed_inputs("", 51820).is_empty());
+    }
+}

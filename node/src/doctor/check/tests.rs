@@ -1,0 +1,205 @@
+//! Each check, both ways.
+
+use super::*;
+use crate::{
+    config::{Auto, Config, IoWish, XdpWish},
+    doctor::{
+        Report, Verdict,
+        facts::{
+            Clock, Conntrack, Disk, Kernel, Nic, Port,
+            kernel::{Refusal, TunFact},
+        },
+    },
+    host::ethtool::Offloads,
+};
+
+/// A machine with nothing to complain of.
+fn healthy() -> Facts {
+    let offloads = Offloads { tso: true, gso: true, gro: true, ..Offloads::default() };
+    Facts {
+        configuration: Ok("the defaults".into()),
+        config: Config::default(),
+        kernel: Kernel {
+            release: Ok("6.12.9-amd64".into()),
+            capabilities: Ok(u64::MAX),
+            seccomp: Ok(0),
+            uring: Ok(()),
+            uring_disabled: Some(0),
+            guard: Ok(weir_common::guard::name::GUARD),
+            lockdown: None,
+            bpffs: true,
+            tun: TunFact::Made { uso: true },
+            nft: Ok("nftables v1.0.6".into()),
+            ruleset: Ok(String::new()),
+        },
+        nic: Ok(Nic {
+            name: "eth0".into(),
+            mtu: 1500,
+            driver: Some("virtio_net".into()),
+            native_xdp: Ok(true),
+            attached: Ok(None),
+            offloads: Ok(offloads),
+            receive_queues: 2,
+            has_address: true,
+            forwarding: Ok(0),
+            sysctls_writable: Ok(true),
+            rp_filter: Ok(0),
+        }),
+        cores: 2,
+        port: Port { number: 51820, free: Ok(()), weir_runs: false },
+        conntrack: Ok(Conntrack { count: 10, max: 262_144 }),
+        clock: Clock { now: 1_800_000_000, synchronised: Ok(true) },
+        disk: Disk { place: "/var/lib/weir".into(), free: Ok(1 << 40), sync: Ok(()) },
+    }
+}
+
+fn nic(facts: &mut Facts) -> &mut Nic {
+    facts.nic.as_mut().expect("a healthy machine has an uplink")
+}
+
+fn no() -> String {
+    "no".into()
+}
+
+#[test]
+fn a_healthy_machine_has_nothing_but_good_findings() {
+    let report = Report::from(all(&healthy()));
+    assert_eq!(report.verdict, Verdict::Good, "{report:?}");
+    let mut checks: Vec<_> = report.findings.iter().map(|finding| finding.check).collect();
+    let count = checks.len();
+    checks.sort_unstable();
+    checks.dedup();
+    assert_eq!(checks.len(), count, "each check has one line");
+}
+
+#[test]
+fn each_fault_is_found_by_its_check_alone() {
+    use Verdict::{Bad, Unknown, Warning};
+    type Break = fn(&mut Facts);
+    let cases: &[(&str, Verdict, &str, Break)] = &[
+        ("configuration", Bad, "config check", |it| it.configuration = Err(no())),
+        ("kernel", Bad, "5.10", |it| it.kernel.release = Ok("5.4.0-generic".into())),
+        ("kernel", Warning, "backports", |it| it.kernel.release = Ok("6.1.0-18-amd64".into())),
+        ("kernel", Unknown, "", |it| it.kernel.release = Ok("what".into())),
+        ("capabilities", Warning, "root", |it| it.kernel.capabilities = Ok(1 << 12)),
+        ("capabilities", Unknown, "", |it| it.kernel.capabilities = Ok(0)),
+        ("seccomp", Unknown, "", |it| it.kernel.seccomp = Err(no())),
+        ("io_uring", Warning, "io_uring_disabled=0", |it| {
+            it.kernel.uring = Err(no());
+            it.kernel.uring_disabled = Some(2);
+        }),
+        ("io_uring", Bad, "seccomp.json", |it| {
+            it.kernel.uring = Err(no());
+            it.kernel.seccomp = Ok(2);
+            it.config.node.io = IoWish::Uring;
+        }),
+        ("eBPF", Warning, "lockdown", |it| {
+            it.kernel.lockdown = Some("integrity".into());
+            it.kernel.guard = Err(Refusal { refused: true, reason: no(), log: vec![] });
+        }),
+        ("eBPF", Bad, "newer kernel", |it| {
+            it.config.node.xdp = XdpWish::Required;
+            it.kernel.guard =
+                Err(Refusal { refused: false, reason: no(), log: vec!["R2 is bad".into()] });
+        }),
+        ("bpffs", Warning, "mount -t bpf", |it| it.kernel.bpffs = false),
+        ("TUN", Warning, "6.2", |it| it.kernel.tun = TunFact::Made { uso: false }),
+        ("TUN", Bad, "modprobe tun", |it| it.kernel.tun = TunFact::Refused(no())),
+        ("TUN", Bad, "modprobe tun", |it| {
+            it.kernel.tun = TunFact::NotTried { device: false, why: no() };
+        }),
+        ("TUN", Unknown, "", |it| it.kernel.tun = TunFact::NotTried { device: true, why: no() }),
+        ("nft", Bad, "apt-get install nftables", |it| it.kernel.nft = Err(no())),
+        ("uplink", Bad, "node.endpoint", |it| nic(it).has_address = false),
+        ("XDP", Warning, "nothing", |it| nic(it).native_xdp = Ok(false)),
+        ("XDP", Unknown, "", |it| nic(it).native_xdp = Err(no())),
+        ("XDP", Warning, "ip link set dev eth0 xdp off", |it| {
+            nic(it).attached = Ok(Some("native".into()));
+        }),
+        ("offloads", Warning, "ethtool -K eth0", |it| nic(it).offloads = Ok(Offloads::default())),
+        ("queues", Warning, "ethtool -L eth0", |it| {
+            nic(it).receive_queues = 1;
+            it.cores = 8;
+        }),
+        ("MTU", Bad, "write mtu = 1320", |it| nic(it).mtu = 1400),
+        ("forwarding", Bad, "--sysctl", |it| nic(it).sysctls_writable = Ok(false)),
+        ("forwarding", Unknown, "", |it| nic(it).sysctls_writable = Err(no())),
+        ("rp_filter", Unknown, "", |it| nic(it).rp_filter = Err(no())),
+        ("port", Bad, "ss -ulpn", |it| it.port.free = Err(no())),
+        ("firewall", Warning, "udp dport 51820 accept", |it| {
+            let rules = "table ip filter {\nchain INPUT {\ntype filter hook input priority 0; \
+                         policy drop;\n}\n}";
+            it.kernel.ruleset = Ok(rules.into());
+        }),
+        ("flow table", Bad, "nf_conntrack_max", |it| {
+            it.conntrack = Ok(Conntrack { count: 90_000, max: 100_000 });
+        }),
+        ("flow table", Warning, "nf_conntrack_max", |it| {
+            it.conntrack = Ok(Conntrack { count: 0, max: 8192 });
+        }),
+        ("clock", Bad, "timesyncd", |it| it.clock.now = 0),
+        ("clock", Warning, "timesyncd", |it| it.clock.synchronised = Ok(false)),
+        ("disk", Bad, "state_dir", |it| it.disk.free = Ok(1 << 20)),
+        ("disk", Warning, "room", |it| it.disk.free = Ok(200 << 20)),
+        ("fsync", Unknown, "", |it| it.disk.sync = Err(no())),
+    ];
+    for (check, verdict, fix, break_it) in cases {
+        let mut facts = healthy();
+        break_it(&mut facts);
+        let findings = all(&facts);
+        let others: Vec<_> = findings
+            .iter()
+            .filter(|finding| finding.check != *check && finding.verdict != Verdict::Good)
+            .collect();
+        assert!(others.is_empty(), "{check}: {others:?}");
+        let finding = findings.iter().find(|finding| finding.check == *check).expect(check);
+        assert_eq!(finding.verdict, *verdict, "{finding:?}");
+        let said = finding.fix.clone().unwrap_or_default();
+        assert!(said.contains(fix), "{check}: {said:?} does not say {fix:?}");
+        assert!(*verdict == Unknown || finding.fix.is_some(), "{finding:?} says not what to do");
+    }
+}
+
+#[test]
+fn what_the_configuration_does_not_want_is_no_fault() {
+    let mut facts = healthy();
+    facts.kernel.uring = Err(no());
+    facts.config.node.io = IoWish::Syscall;
+    nic(&mut facts).native_xdp = Ok(false);
+    facts.config.node.xdp = XdpWish::Off;
+    nic(&mut facts).has_address = false;
+    let endpoint = "node.example:51820".parse().expect("an endpoint");
+    facts.config.node.endpoint = Auto::Set(endpoint);
+    assert_eq!(Report::from(all(&facts)).verdict, Verdict::Good);
+}
+
+#[test]
+fn a_running_node_has_its_port_and_its_program() {
+    let mut facts = healthy();
+    facts.port = Port { number: 51820, free: Err(no()), weir_runs: true };
+    nic(&mut facts).attached = Ok(Some("native".into()));
+    assert_eq!(Report::from(all(&facts)).verdict, Verdict::Good);
+}
+
+#[test]
+fn without_root_nothing_that_takes_root_is_called_bad() {
+    let mut facts = healthy();
+    facts.kernel.capabilities = Ok(0);
+    facts.kernel.guard = Err(Refusal { refused: true, reason: no(), log: vec![] });
+    facts.kernel.tun = TunFact::NotTried { device: true, why: no() };
+    facts.kernel.ruleset = Err(no());
+    nic(&mut facts).sysctls_writable = Err(no());
+    facts.disk.sync = Err(no());
+    assert_eq!(Report::from(all(&facts)).verdict, Verdict::Unknown);
+}
+
+#[test]
+fn without_an_uplink_the_rest_is_still_judged() {
+    let mut facts = healthy();
+    facts.nic = Err(no());
+    let findings = all(&facts);
+    let bad: Vec<_> =
+        findings.iter().filter(|it| it.verdict != Verdict::Good).map(|it| it.check).collect();
+    assert_eq!(bad, ["uplink"]);
+    assert!(findings.iter().any(|it| it.check == "disk"));
+}

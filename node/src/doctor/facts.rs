@@ -1,0 +1,78 @@
+//! What can be seen of this machine. Everything here only looks.
+
+use std::{fs, path::Path};
+
+use crate::config::Config;
+
+mod clock;
+pub mod disk;
+pub mod kernel;
+pub mod network;
+
+pub use clock::Clock;
+pub use disk::Disk;
+pub use kernel::Kernel;
+pub use network::{Conntrack, Nic, Port};
+
+/// A fact, or why it cannot be told.
+pub type Known<T> = Result<T, String>;
+
+/// What the checks judge.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// Which configuration it is about, or the mistakes that stand in the way.
+    pub configuration: Result<String, String>,
+    /// The configuration, or the defaults in the place of a faulty one.
+    pub config: Config,
+    /// What the kernel offers and allows.
+    pub kernel: Kernel,
+    /// The uplink, or why there is none.
+    pub nic: Result<Nic, String>,
+    /// How many cores this process may use.
+    pub cores: usize,
+    /// The node's UDP port.
+    pub port: Port,
+    /// What tells apart the flows of consumers.
+    pub conntrack: Known<Conntrack>,
+    /// The clock.
+    pub clock: Clock,
+    /// Where the state is, or will be.
+    pub disk: Disk,
+}
+
+impl Facts {
+    /// Looks at everything.
+    #[must_use]
+    pub fn gather(path: Option<&Path>) -> Self {
+        let (configuration, config) = match Config::load(path) {
+            Ok(config) => {
+                let which = path.map_or("the defaults".into(), |path| path.display().to_string());
+                (Ok(which), config)
+            }
+            Err(error) => (Err(error.to_string()), Config::default()),
+        };
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            configuration,
+            kernel: Kernel::gather(),
+            nic: Nic::gather(&config.node.uplink),
+            cores,
+            port: Port::gather(&config),
+            conntrack: Conntrack::gather(),
+            clock: Clock::gather(),
+            disk: Disk::gather(&config.node.state_dir),
+            config,
+        }
+    }
+}
+
+/// The text of a file of the kernel's, without the newline.
+fn read(path: &str) -> Known<String> {
+    let text = fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
+    Ok(text.trim().to_owned())
+}
+
+/// A number in a file of the kernel's.
+fn number<T: std::str::FromStr>(path: &str) -> Known<T> {
+    read(path)?.parse().map_err(|_| format!("{path} holds no number"))
+}

@@ -1,0 +1,42 @@
+//! The disk below the state directory.
+
+use std::{
+    fs::File,
+    io::Write as _,
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{CWD, Mode, OFlags, openat, statvfs};
+
+use super::Known;
+
+/// The file system of the state.
+#[derive(Clone, Debug)]
+pub struct Disk {
+    /// The state directory, or the nearest directory above it that exists.
+    pub place: PathBuf,
+    /// Free bytes.
+    pub free: Known<u64>,
+    /// Whether what is written can be forced to the disk; `None` when nothing may be written there.
+    pub sync: Known<()>,
+}
+
+impl Disk {
+    pub(super) fn gather(state_dir: &Path) -> Self {
+        let exists = |path: &&Path| path.is_dir();
+        let place = state_dir.ancestors().find(exists).unwrap_or(Path::new("/")).to_owned();
+        let free = statvfs(&place)
+            .map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize))
+            .map_err(|error| error.to_string());
+        let sync = sync(&place).map_err(|error| error.to_string());
+        Self { place, free, sync }
+    }
+}
+
+/// Writes to a file without a name, which is gone when it is closed.
+fn sync(place: &Path) -> std::io::Result<()> {
+    let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+    let mut file: File = openat(CWD, place, flags, Mode::RUSR | Mode::WUSR)?.into();
+    file.write_all(b"weir doctor")?;
+    file.sync_all()
+}

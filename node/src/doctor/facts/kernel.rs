@@ -1,0 +1,128 @@
+//! What the kernel offers, and what it allows this process.
+
+use std::path::Path;
+
+use super::{Known, read};
+use crate::{
+    bench::place::Place,
+    dataplane::uring,
+    host::{nft, tun::Tun},
+    kernel::guard::try_load,
+};
+
+/// The kernel.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    /// Its release, such as `6.1.0-18-amd64`.
+    pub release: Known<String>,
+    /// The capabilities in effect, one bit each.
+    pub capabilities: Known<u64>,
+    /// 0 without a seccomp filter, 2 with one.
+    pub seccomp: Known<u8>,
+    /// Whether io_uring can be had, or why not.
+    pub uring: Result<(), String>,
+    /// `kernel.io_uring_disabled`, where there is such a switch.
+    pub uring_disabled: Option<u8>,
+    /// The guard that the kernel takes, or why it takes none.
+    pub guard: Result<&'static str, Refusal>,
+    /// Kernel lockdown, where it is on.
+    pub lockdown: Option<String>,
+    /// Whether there is a bpffs, in which the counts outlive a killed node.
+    pub bpffs: bool,
+    /// Whether a TUN device can be made, and whether it takes UDP in super-packets.
+    pub tun: TunFact,
+    /// The version of `nft`, or why it cannot be run.
+    pub nft: Result<String, String>,
+    /// Whether nftables lets itself be read, and the ruleset.
+    pub ruleset: Known<String>,
+}
+
+/// Why the eBPF programs cannot be loaded.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// Whether it is for want of permission.
+    pub refused: bool,
+    /// In words.
+    pub reason: String,
+    /// The end of the verifier's log.
+    pub log: Vec<String>,
+}
+
+/// The TUN device that was tried in a network namespace of its own.
+#[derive(Clone, Debug)]
+pub enum TunFact {
+    /// It could be made.
+    Made {
+        /// It takes UDP in super-packets.
+        uso: bool,
+    },
+    /// It could not be made.
+    Refused(String),
+    /// There is no namespace to try it in; whether there is a /dev/net/tun.
+    NotTried {
+        /// Whether the file is there.
+        device: bool,
+        /// Why there is no namespace.
+        why: String,
+    },
+}
+
+impl Kernel {
+    pub(super) fn gather() -> Self {
+        let status = read("/proc/self/status");
+        let field = |name: &str| {
+            let status = status.as_ref().map_err(Clone::clone)?;
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            line.map(|text| text.trim().to_owned()).ok_or(format!("/proc has no {name}"))
+        };
+        let number = |text: String, radix| {
+            u64::from_str_radix(&text, radix).map_err(|_| format!("{text:?} is no number"))
+        };
+        Self {
+            release: read("/proc/sys/kernel/osrelease"),
+            capabilities: field("CapEff:").and_then(|text| number(text, 16)),
+            seccomp: field("Seccomp:").and_then(|text| number(text, 10)).map(|mode| mode as u8),
+            uring: uring::probe().map_err(|error| error.to_string()),
+            uring_disabled: super::number("/proc/sys/kernel/io_uring_disabled").ok(),
+            guard: try_load().map_err(|error| {
+                let (reason, log) = error.explain();
+                Refusal { refused: error.is_refused(), reason, log }
+            }),
+            lockdown: read("/sys/kernel/security/lockdown").ok().and_then(|text| lockdown(&text)),
+            bpffs: crate::kernel::bpffs::is_mounted(),
+            tun: tun(),
+            nft: nft::version().map_err(|error| error.to_string()),
+            ruleset: nft::ruleset().map_err(|error| error.to_string()),
+        }
+    }
+}
+
+/// The mode in brackets, unless it is none.
+fn lockdown(text: &str) -> Option<String> {
+    let mode = text.split_once('[')?.1.split_once(']')?.0;
+    (mode != "none").then(|| mode.to_owned())
+}
+
+fn tun() -> TunFact {
+    let device = Path::new("/dev/net/tun").exists();
+    match Place::bare() {
+        Err(error) => TunFact::NotTried { device, why: format!("{error:#}") },
+        // It is gone with its queue, and so is the namespace.
+        Ok(place) => match place.enter(|| Ok(Tun::create("weirdoctor", 1)?.offloads)) {
+            Ok(offloads) => TunFact::Made { uso: offloads.uso },
+            Err(error) => TunFact::Refused(format!("{error:#}")),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lockdown_is_the_mode_in_brackets() {
+        assert_eq!(lockdown("[none] integrity confidentiality"), None);
+        assert_eq!(lockdown("none [integrity] confidentiality").as_deref(), Some("integrity"));
+        assert_eq!(lockdown("what"), None);
+    }
+}

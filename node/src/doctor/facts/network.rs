@@ -1,0 +1,123 @@
+//! The uplink, the port and the flows.
+
+use std::{fs, io, net::UdpSocket, os::unix::net::UnixStream, path::PathBuf};
+
+use super::{Known, number, read};
+use crate::{
+    config::{Auto, Config},
+    host::{
+        ethtool::Offloads,
+        uplink::{self, Uplink},
+        xdp_features,
+    },
+};
+
+/// The uplink.
+#[derive(Clone, Debug)]
+pub struct Nic {
+    /// Its name.
+    pub name: String,
+    /// Its MTU in bytes.
+    pub mtu: u32,
+    /// Its driver, where it says so.
+    pub driver: Option<String>,
+    /// Whether its driver has XDP.
+    pub native_xdp: Known<bool>,
+    /// How a program is attached already: `native`, `generic` or another word.
+    pub attached: Known<Option<String>>,
+    /// Its offloads.
+    pub offloads: Known<Offloads>,
+    /// Its receive queues; none when sysfs does not show it.
+    pub receive_queues: usize,
+    /// Its addresses.
+    pub has_address: bool,
+    /// Whether IPv4 is forwarded from it.
+    pub forwarding: Known<u8>,
+    /// Whether the switches below /proc/sys can be set.
+    pub sysctls_writable: Known<bool>,
+    /// The stricter of its own and the machine's `rp_filter`.
+    pub rp_filter: Known<u8>,
+}
+
+impl Nic {
+    pub(super) fn gather(wanted: &Auto<String>) -> Result<Self, String> {
+        let Uplink { name, index, mtu, v4, v6 } =
+            Uplink::find(wanted).map_err(|error| error.to_string())?;
+        let place = PathBuf::from("/sys/class/net").join(&name);
+        let driver = fs::read_link(place.join("device/driver")).ok();
+        let queues = fs::read_dir(place.join("queues")).into_iter().flatten().flatten();
+        let is_receive = |name: &std::ffi::OsStr| name.to_string_lossy().starts_with("rx-");
+        let rp_filter = |of: &str| number::<u8>(&format!("/proc/sys/net/ipv4/conf/{of}/rp_filter"));
+        let forwarding = format!("/proc/sys/net/ipv4/conf/{name}/forwarding");
+        Ok(Self {
+            mtu,
+            driver: driver.and_then(|path| Some(path.file_name()?.to_str()?.to_owned())),
+            native_xdp: xdp_features::has_native_xdp(index).map_err(|error| error.to_string()),
+            attached: uplink::attached_xdp(index).map_err(|error| error.to_string()),
+            offloads: Offloads::read(&name).map_err(|error| error.to_string()),
+            receive_queues: queues.filter(|entry| is_receive(&entry.file_name())).count(),
+            has_address: !v4.is_empty() || !v6.is_empty(),
+            forwarding: number(&forwarding),
+            // Opening changes nothing.
+            sysctls_writable: match fs::OpenOptions::new().write(true).open(&forwarding) {
+                Ok(_) => Ok(true),
+                Err(error) if error.raw_os_error() == Some(libc::EROFS) => Ok(false),
+                Err(error) => Err(error.to_string()),
+            },
+            rp_filter: rp_filter("all").and_then(|all| Ok(all.max(rp_filter(&name)?))),
+            name,
+        })
+    }
+}
+
+/// The UDP port of the node.
+#[derive(Clone, Debug)]
+pub struct Port {
+    /// Its number.
+    pub number: u16,
+    /// Whether it can be taken, or why not.
+    pub free: Result<(), String>,
+    /// Whether a node answers at the API's socket.
+    pub weir_runs: bool,
+}
+
+impl Port {
+    pub(super) fn gather(config: &Config) -> Self {
+        let number = config.node.listen_port;
+        let weir_runs = UnixStream::connect(&config.api.socket).is_ok();
+        let free = match UdpSocket::bind(("::", number)) {
+            // No IPv6 on this machine.
+            Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
+                UdpSocket::bind(("0.0.0.0", number)).map(drop)
+            }
+            bound => bound.map(drop),
+        };
+        let free = free.map_err(|error| match error.kind() {
+            io::ErrorKind::AddrInUse => "somebody has it".to_owned(),
+            _ => error.to_string(),
+        });
+        Self { number, free, weir_runs }
+    }
+}
+
+/// The kernel's table of flows.
+#[derive(Clone, Copy, Debug)]
+pub struct Conntrack {
+    /// Flows in it.
+    pub count: u64,
+    /// How many there can be.
+    pub max: u64,
+}
+
+impl Conntrack {
+    pub(super) fn gather() -> Known<Self> {
+        let place = "/proc/sys/net/netfilter/nf_conntrack";
+        read(&format!("{place}_max")).map_err(|_| {
+            "the kernel has no flow table yet; it gets one with the exit policy".to_owned()
+        })?;
+        Ok(Self {
+            count: number(&format!("{place}_count"))?,
+            max: number(&format!("{place}_max"))?,
+        })
+    }
+}
