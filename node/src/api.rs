@@ -10,6 +10,7 @@
 //! | `POST /v1/sessions/{which}/pause`, `/resume`, `/close` | 200 `{"session"}` |
 //! | `GET /v1/usage?after=CURSOR&limit=N` | 200 `{"records", "cursor", "signer"}` |
 //! | `GET /v1/usage/stream?after=CURSOR` | 200, server-sent events, a record each |
+//! | `POST /v1/reload` | 200 [`crate::reload::Outcome`] |
 //! | `GET /v1/status` | 200 [`crate::control::Status`] |
 //! | `GET /health` | 200 `{"status": "ok"}` |
 //! | `GET /metrics` | 200, OpenMetrics or the older text, as `Accept` says |
@@ -33,13 +34,16 @@ use prometheus_client::registry::Registry;
 
 use crate::{
     control::SharedView,
+    live::Live,
     metrics::{self, Form},
+    reload::SharedReload,
     session::{Sessions, wg_quick::Offer},
 };
 
 pub mod error;
 mod listeners;
 mod patience;
+mod reload;
 mod sessions;
 pub mod socket;
 pub mod token;
@@ -55,7 +59,8 @@ pub use token::Token;
 pub struct Api {
     sessions: Arc<Sessions>,
     view: SharedView,
-    offer: Arc<Offer>,
+    offer: Live<Offer>,
+    reload: Option<SharedReload>,
     registry: Arc<Registry>,
 }
 
@@ -71,11 +76,18 @@ impl Api {
     pub fn new(
         sessions: Arc<Sessions>,
         view: SharedView,
-        offer: Offer,
-        series: metrics::Series,
+        offer: impl Into<Live<Offer>>,
+        series: impl Into<Live<metrics::Series>>,
     ) -> Self {
-        let registry = metrics::registry(sessions.clone(), view.clone(), series);
-        Self { sessions, view, offer: Arc::new(offer), registry: Arc::new(registry) }
+        let registry = metrics::registry(sessions.clone(), view.clone(), series.into());
+        let (offer, registry) = (offer.into(), Arc::new(registry));
+        Self { sessions, view, offer, reload: None, registry }
+    }
+
+    /// The same, with a way to reload the node.
+    #[must_use]
+    pub fn with_reload(self, reload: SharedReload) -> Self {
+        Self { reload: Some(reload), ..self }
     }
 
     /// Everything, for the Unix socket.
@@ -89,6 +101,7 @@ impl Api {
             .route("/v1/sessions/{which}/close", post(sessions::close))
             .route("/v1/usage", get(usage::page))
             .route("/v1/usage/stream", get(usage::stream))
+            .route("/v1/reload", post(reload::reload))
             .route("/v1/status", get(status));
         finish(control.merge(open_routes()), self)
     }

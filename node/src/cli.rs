@@ -17,6 +17,7 @@ mod ledger;
 mod logging;
 mod out;
 mod qr;
+mod reload;
 mod session;
 mod status;
 mod units;
@@ -104,6 +105,12 @@ enum Command {
         It changes nothing. Each line is good, unknown (most often for want of root), a warning\n\
         or bad, and says what to type. Exit status: 1 if anything is bad, else 0.")]
     Doctor,
+    /// Have the running node read its configuration and lists again, without ending a session
+    #[command(
+        after_help = "Examples:\n  weir reload\n  weir reload --json | jq .needs_restart\n\n\
+        A mistake leaves everything as it was. `kill -HUP` does the same and tells the log."
+    )]
+    Reload,
     /// Print or check a configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -325,6 +332,7 @@ fn execute(
             ledger::settlements(&file, out)?;
         }
         Command::Doctor => doctor::run(config, args.json, out)?,
+        Command::Reload => reload::run(&client()?, args.json, out)?,
         Command::Bench => bench::run(args.json, out, err)?,
         Command::Status => status::show(&client()?, args.json, out)?,
         Command::Guard { once } => guard::show(&client()?, once, args.json, out)?,

@@ -68,12 +68,21 @@ impl Config {
     ///
     /// Fails when the file cannot be read, or has mistakes: then it has them all.
     pub fn load(path: Option<&Path>) -> Result<Self, LoadError> {
+        Self::load_for(path, None)
+    }
+
+    /// As [`Config::load`], with the tunnel's MTU held against that of the uplink.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the file cannot be read, or has mistakes: then it has them all.
+    pub fn load_for(path: Option<&Path>, uplink_mtu: Option<u32>) -> Result<Self, LoadError> {
         let Some(path) = path else {
             return Ok(Self::default());
         };
         let text = std::fs::read_to_string(path)
             .map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
-        check(&text, None)
+        check(&text, uplink_mtu)
             .map_err(|mistakes| LoadError::Mistakes { path: path.to_owned(), mistakes })
     }
 }

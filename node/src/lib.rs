@@ -12,6 +12,7 @@
 //! - [`api`] and [`metrics`]: how the operator, the payment layer and Prometheus see it.
 //! - [`bench`]: how much a machine carries, measured with load of our own.
 //! - [`doctor`]: what a machine offers a node and what is in the way, told without changing it.
+//! - [`reload`]: how a running node takes a changed configuration.
 //! - [`config`], [`cli`], [`node`]: the edges. [`node`] puts everything together.
 
 pub mod api;
@@ -24,7 +25,9 @@ pub mod delivery;
 pub mod doctor;
 pub mod host;
 pub mod kernel;
+pub mod live;
 pub mod metrics;
 pub mod node;
 pub mod payment;
+pub mod reload;
 pub mod session;

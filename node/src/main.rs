@@ -11,7 +11,7 @@ use weir::{
 
 fn main() -> ExitCode {
     cli::main(&Edges {
-        run: |file| node::run(&Config::load(file)?),
+        run: |file| node::run(&Config::load(file)?, file),
         default_config: config::default_text,
         check_config,
         socket: |file| Ok(Config::load(file)?.api.socket),

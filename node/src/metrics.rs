@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use prometheus_client::{encoding::text, registry::Registry};
 
-use crate::{control::SharedView, session::Sessions};
+use crate::{control::SharedView, live::Live, session::Sessions};
 
 mod collector;
 mod plain;
@@ -51,7 +51,7 @@ pub struct Series {
 
 /// The registry of all of weir's metrics.
 #[must_use]
-pub fn registry(sessions: Arc<Sessions>, view: SharedView, series: Series) -> Registry {
+pub fn registry(sessions: Arc<Sessions>, view: SharedView, series: Live<Series>) -> Registry {
     let mut registry = Registry::with_prefix("weir");
     let collector = collector::NodeCollector::new(sessions, view, series);
     registry.register_collector(Box::new(collector));

@@ -3,13 +3,14 @@
 
 mod kernel_side;
 mod ledger;
+mod reload;
 mod screen;
 mod serve;
 mod view;
 
 use std::{
     os::fd::{AsFd as _, BorrowedFd},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -24,8 +25,6 @@ use crate::{
     config::{Auto, Config, IoWish},
     control::PublicKey,
     dataplane::{
-        handshake::Limits,
-        limiter::Rate,
         pipeline::Shared,
         start::{Dataplane, Io, Start},
         tunnel::Identity,
@@ -33,6 +32,7 @@ use crate::{
         uring,
     },
     host::{Host, HostPlan, tun, tun::Tun, uplink::Uplink},
+    live::Live,
     session::{keys, registry::Sessions, store::Store, wg_quick::Offer},
 };
 
@@ -45,12 +45,13 @@ pub fn ledger_path(config: &Config) -> PathBuf {
     config.node.state_dir.join(LEDGER)
 }
 
-/// Runs a node until it is told to stop by SIGTERM or SIGINT.
+/// Runs a node until it is told to stop by SIGTERM or SIGINT. At SIGHUP it reads `file`, the
+/// configuration that it was started with, again.
 ///
 /// # Errors
 ///
 /// Says what is in the way of serving, and what to do about it. Nothing is left changed then.
-pub fn run(config: &Config) -> anyhow::Result<()> {
+pub fn run(config: &Config, file: Option<&Path>) -> anyhow::Result<()> {
     let uplink = Uplink::find(&config.node.uplink)?;
     let (key, is_new) = keys::load_or_create(&config.node.private_key_file)?;
     if is_new {
@@ -101,6 +102,16 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
             mtu: config.tunnel.mtu,
             keepalive: config.tunnel.keepalive,
         };
+        let (offer, series) = (Live::from(offer), Live::from(reload::series(&config.api)));
+        let rhythm = Live::from(ledger::Rhythm::from(&config.ledger));
+        let reach = reload::Reach {
+            offer: offer.clone(),
+            series: series.clone(),
+            rhythm: rhythm.clone(),
+            handshakes: dataplane.handshakes(),
+            guard: kernel.control(),
+        };
+        let reloader = Arc::new(reach.reloader(config, file, &uplink));
         let view = Arc::new(View::new(view::Parts {
             uplink: uplink.clone(),
             xdp,
@@ -115,7 +126,17 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
             counts: dataplane.counts(),
             guard: kernel.counter(),
         }));
-        let served = serve::until_told(config, &sessions, view, offer, kernel.take_log());
+        let parts = serve::Parts {
+            sessions: &sessions,
+            view,
+            offer,
+            series,
+            rhythm,
+            reloader: Arc::clone(&reloader),
+        };
+        let served = serve::until_told(config, parts, kernel.take_log());
+        // A change made after this would not be undone.
+        reloader.close();
         dataplane.stop();
         // Only now is every count final.
         sessions
@@ -167,7 +188,6 @@ fn start_dataplane(
             "the kernel does not take the program that chooses the TUN queue (Linux 4.16 does)",
         )?;
     }
-    let node = &config.node;
     let start = Start {
         shared,
         io,
@@ -176,13 +196,7 @@ fn start_dataplane(
         queues: tun.queues,
         handshake_sockets,
         handshakes_steered,
-        limits: Limits {
-            per_source: Rate {
-                per_second: node.handshakes_per_source,
-                burst: node.handshakes_per_source_burst,
-            },
-            before_cookies: node.handshakes_under_load,
-        },
+        limits: reload::handshake_limits(&config.node),
     };
     Dataplane::start(start).context("cannot start the workers")
 }

@@ -168,6 +168,23 @@ impl<'a> Node<'a> {
         Ok(())
     }
 
+    /// Has it read its configuration again, and waits until it says that it did, or did not.
+    ///
+    /// # Errors
+    /// If it does not run or says nothing.
+    pub fn hang_up(&self) -> Result<()> {
+        let said = |log: &str| {
+            log.matches("the configuration was read again").count()
+                + log.matches("the configuration stays as it was").count()
+        };
+        let before = said(&self.log());
+        process::signal(self.child.as_ref().context("weir does not run")?, Signal::HUP)?;
+        until("weir has read its configuration again", READY, || {
+            anyhow::ensure!(said(&self.log()) > before, "it says nothing");
+            Ok(())
+        })
+    }
+
     /// Whether it still runs.
     ///
     /// # Errors

@@ -21,7 +21,7 @@ pub struct ErrorBody {
 pub struct ErrorDetail {
     /// `bad_json`, `body_too_large`, `bad_name`, `bad_key`, `bad_path`, `name_taken`,
     /// `key_taken`, `full`, `not_found`, `ambiguous`, `no_such_route`, `method_not_allowed`,
-    /// `bad_credit`, `contradicts`, `bad_query`, `unauthorised`, `ledger` or `internal`.
+    /// `bad_credit`, `contradicts`, `bad_query`, `bad_config`, `unauthorised`, `ledger` or `internal`.
     pub code: String,
     /// What, why, and what to do.
     pub message: String,
@@ -47,7 +47,8 @@ impl ApiError {
 
     pub(super) fn no_such_route() -> Self {
         let message =
-            "no such path: see /v1/sessions, /v1/usage, /v1/status, /metrics, /health".to_owned();
+            "no such path: see /v1/sessions, /v1/usage, /v1/status, /v1/reload, /metrics, /health"
+                .to_owned();
         Self { status: StatusCode::NOT_FOUND, code: "no_such_route", message }
     }
 

@@ -35,7 +35,8 @@ pub(super) async fn add(State(api): State<Api>, body: Body) -> Result<impl IntoR
     let new = NewSession { name: request.name, public_key, prepaid: request.prepaid };
     let made = off_thread(move || {
         let added = api.sessions.add(new)?;
-        let config = wg_quick::config(&api.offer, &added.snapshot, added.private_key.as_ref());
+        let config =
+            wg_quick::config(&api.offer.get(), &added.snapshot, added.private_key.as_ref());
         let session = SessionView::from(&added.snapshot);
         Ok::<_, SessionError>(MadeSession {
             session,

@@ -318,3 +318,38 @@ fn prometheus_gets_open_metrics_and_others_the_older_text() {
         assert_eq!(Form::accepted(other), Form::Plain, "{other}");
     }
 }
+/// A node that takes the first reload, and finds a mistake at the second.
+#[derive(Default)]
+struct Once(std::sync::atomic::AtomicBool);
+
+impl crate::reload::Reload for Once {
+    fn reload(&self) -> Result<crate::reload::Outcome, crate::reload::ReloadError> {
+        if self.0.swap(true, std::sync::atomic::Ordering::Relaxed) {
+            return Err(crate::reload::ReloadError::Part("list:7: not a network".into()));
+        }
+        let applied = vec!["tunnel.dns".to_owned()];
+        Ok(crate::reload::Outcome { applied, ..Default::default() })
+    }
+}
+
+#[tokio::test]
+async fn a_reload_says_what_it_did_and_a_mistake_is_the_askers() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rig = Rig::start(folder.path(), 4);
+    let ask = async |api: &Api| {
+        let answer = reload::reload(State(api.clone())).await.into_response();
+        let status = answer.status();
+        let body = axum::body::to_bytes(answer.into_body(), 1 << 16).await.expect("a body");
+        (status, serde_json::from_slice::<serde_json::Value>(&body).expect("JSON"))
+    };
+    let reloads = api(&rig).with_reload(Arc::new(Once::default()));
+    let (status, body) = ask(&reloads).await;
+    assert_eq!((status.as_u16(), &body["applied"][0]), (200, &"tunnel.dns".into()), "{body}");
+    let (status, body) = ask(&reloads).await;
+    assert_eq!((status.as_u16(), &body["error"]["code"]), (400, &"bad_config".into()), "{body}");
+    assert!(
+        body["error"]["message"].as_str().is_some_and(|text| text.contains("list:7")),
+        "{body}"
+    );
+    assert_eq!(ask(&api(&rig)).await.0.as_u16(), 500, "there is nothing to reload");
+}

@@ -71,6 +71,8 @@ pub struct HandshakeInbox {
     queue: ArrayQueue<(Bytes, Endpoint)>,
     bell: Bell,
     stop: AtomicBool,
+    /// The latest change of the limits that the thread has not seen yet.
+    limits: ArrayQueue<Limits>,
 }
 
 impl HandshakeInbox {
@@ -80,7 +82,12 @@ impl HandshakeInbox {
     ///
     /// Fails when the process has no descriptor left.
     pub fn new() -> io::Result<Self> {
-        Ok(Self { queue: ArrayQueue::new(QUEUE), bell: Bell::new()?, stop: AtomicBool::new(false) })
+        Ok(Self {
+            queue: ArrayQueue::new(QUEUE),
+            bell: Bell::new()?,
+            stop: AtomicBool::new(false),
+            limits: ArrayQueue::new(1),
+        })
     }
 
     /// Hands over an initiation; `false` if the queue is full.
@@ -90,6 +97,13 @@ impl HandshakeInbox {
 
     /// Wakes the thread.
     pub fn ring(&self) {
+        self.bell.ring();
+    }
+
+    /// Changes how many handshakes are let through. Returns at once.
+    pub fn set_limits(&self, limits: Limits) {
+        // One that it had not seen yet is void.
+        let _earlier: Option<Limits> = self.limits.force_push(limits);
         self.bell.ring();
     }
 
@@ -194,6 +208,9 @@ impl Handshakes {
                 counted = false;
             }
             self.inbox.bell.silence();
+            if let Some(limits) = self.inbox.limits.pop() {
+                self.limit(limits);
+            }
             while let Some((message, from)) = self.inbox.queue.pop() {
                 counted = true;
                 self.take(&message, from);
@@ -208,6 +225,13 @@ impl Handshakes {
             }
         }
         Ok(())
+    }
+
+    /// Every source begins anew, and cookies given out are void.
+    fn limit(&mut self, limits: Limits) {
+        let Limits { per_source, before_cookies } = limits;
+        self.cookies = RateLimiter::new(self.identity.public(), u64::from(before_cookies));
+        self.sources = SourceLimiter::new(per_source, Instant::now());
     }
 
     /// Waits for something to do; not longer than a second if something must be counted anew.

@@ -139,6 +139,12 @@ impl Dataplane {
         Arc::clone(&self.handle) as Arc<dyn PeerControl>
     }
 
+    /// How to speak to the handshake thread.
+    #[must_use]
+    pub fn handshakes(&self) -> Arc<HandshakeInbox> {
+        Arc::clone(&self.handshakes)
+    }
+
     /// How to read what they count.
     #[must_use]
     pub fn counts(&self) -> Counts {

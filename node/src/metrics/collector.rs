@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     control::{BATCHES, Drops, SharedView, Status},
+    live::Live,
     session::{Sessions, Snapshot, state_name, unix_now},
 };
 
@@ -20,7 +21,7 @@ const CONNECTED_SECONDS: u64 = 180;
 pub(super) struct NodeCollector {
     sessions: Arc<Sessions>,
     view: SharedView,
-    series: Series,
+    series: Live<Series>,
     started: u64,
 }
 
@@ -31,7 +32,7 @@ impl std::fmt::Debug for NodeCollector {
 }
 
 impl NodeCollector {
-    pub(super) fn new(sessions: Arc<Sessions>, view: SharedView, series: Series) -> Self {
+    pub(super) fn new(sessions: Arc<Sessions>, view: SharedView, series: Live<Series>) -> Self {
         Self { sessions, view, series, started: unix_now() }
     }
 }
@@ -48,8 +49,9 @@ impl Collector for NodeCollector {
         drops(encoder, &status)?;
         guard(encoder, &status)?;
         books(encoder, &status)?;
-        if self.series.per_session {
-            each_session(encoder, sessions, self.series.max_sessions)?;
+        let series = self.series.get();
+        if series.per_session {
+            each_session(encoder, sessions, series.max_sessions)?;
         }
         Ok(())
     }

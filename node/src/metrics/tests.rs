@@ -89,7 +89,7 @@ pub(crate) fn parse(text: &str) -> BTreeMap<String, String> {
 }
 
 fn scrape(rig: &Rig, series: Series) -> BTreeMap<String, String> {
-    let registry = registry(rig.sessions.clone(), Arc::new(StillNode), series);
+    let registry = registry(rig.sessions.clone(), Arc::new(StillNode), series.into());
     parse(&encode(&registry, Form::OpenMetrics).expect("written"))
 }
 
@@ -187,7 +187,7 @@ fn the_documented_metrics_are_those_that_are_exported() {
     let account = rig.accounts.get(session.slot).expect("a slot");
     account.metered.last_handshake.store(1, std::sync::atomic::Ordering::Relaxed);
     let series = Series { per_session: true, max_sessions: 2 };
-    let registry = registry(rig.sessions.clone(), Arc::new(StillNode), series);
+    let registry = registry(rig.sessions.clone(), Arc::new(StillNode), series.into());
     let table = table(&encode(&registry, Form::Plain).expect("written"));
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/monitoring.md");
     let documented = std::fs::read_to_string(path).expect("there");

@@ -3,7 +3,7 @@
 use std::{
     os::fd::BorrowedFd,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
+    sync::{Arc, Mutex, PoisonError, Weak, atomic::Ordering::Relaxed},
 };
 
 use anyhow::{Context as _, bail};
@@ -50,6 +50,20 @@ impl GuardCounter {
                 None
             }
         }
+    }
+}
+
+/// Changes the guard, if there is one.
+#[derive(Clone)]
+pub(super) struct GuardControl(Option<Weak<Mutex<Guard>>>);
+
+impl GuardControl {
+    /// Changes how many initiations one source may send.
+    pub(super) fn set_initiations(&self, initiations: Rate) -> anyhow::Result<()> {
+        let Some(guard) = &self.0 else { return Ok(()) };
+        let guard = guard.upgrade().context("the node is stopping")?;
+        let mut guard = guard.lock().unwrap_or_else(PoisonError::into_inner);
+        guard.set_initiations(initiations).context("the guard in the kernel does not take it")
     }
 }
 
@@ -121,6 +135,10 @@ impl KernelSide {
 
     pub(super) fn counter(&self) -> GuardCounter {
         GuardCounter(self.guard.clone())
+    }
+
+    pub(super) fn control(&self) -> GuardControl {
+        GuardControl(self.guard.as_ref().map(Arc::downgrade))
     }
 
     /// Whether the programs choose sockets and queues.

@@ -19,11 +19,28 @@ use tracing::{info, warn};
 use crate::{
     config::{Config, Ledger},
     delivery::{self, UsageFile, Webhook},
+    live::Live,
     session::{SessionId, registry::Sessions},
 };
 
 /// Between two checkpoints of the counters to the ledger.
 const CHECKPOINT: Duration = Duration::from_secs(1);
+
+/// How often, and how long.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rhythm {
+    records_every: Duration,
+    grace: Duration,
+}
+
+impl From<&Ledger> for Rhythm {
+    fn from(ledger: &Ledger) -> Self {
+        Self {
+            records_every: Duration::from_secs(ledger.record_seconds.into()),
+            grace: Duration::from_secs(ledger.grace_seconds.into()),
+        }
+    }
+}
 
 /// The tasks.
 pub(super) struct Books {
@@ -44,6 +61,7 @@ impl Books {
 /// Keeps the ledger until `stopped` says so.
 pub(super) fn keep(
     config: &Config,
+    rhythm: &Live<Rhythm>,
     sessions: &Arc<Sessions>,
     stopped: watch::Receiver<bool>,
 ) -> anyhow::Result<Books> {
@@ -67,22 +85,16 @@ pub(super) fn keep(
         let file = UsageFile::new(ledger.usage_file.clone().into(), most);
         deliveries.spawn(delivery::run(Arc::clone(sessions), file));
     }
-    let keeper = tokio::spawn(turns(Arc::clone(sessions), ledger.clone(), stopped));
+    let keeper = tokio::spawn(turns(Arc::clone(sessions), rhythm.clone(), stopped));
     Ok(Books { keeper, deliveries })
 }
 
 /// Once a second, off the packet path.
-async fn turns(sessions: Arc<Sessions>, ledger: Ledger, mut stopped: watch::Receiver<bool>) {
+async fn turns(sessions: Arc<Sessions>, rhythm: Live<Rhythm>, mut stopped: watch::Receiver<bool>) {
     let mut ticks = interval(CHECKPOINT);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut turn = Turn {
-        sessions,
-        records_every: Duration::from_secs(ledger.record_seconds.into()),
-        grace: Duration::from_secs(ledger.grace_seconds.into()),
-        recorded: Instant::now(),
-        paused: HashMap::new(),
-        failing: false,
-    };
+    let mut turn =
+        Turn { sessions, rhythm, recorded: Instant::now(), paused: HashMap::new(), failing: false };
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
@@ -100,8 +112,7 @@ async fn turns(sessions: Arc<Sessions>, ledger: Ledger, mut stopped: watch::Rece
 
 struct Turn {
     sessions: Arc<Sessions>,
-    records_every: Duration,
-    grace: Duration,
+    rhythm: Live<Rhythm>,
     recorded: Instant,
     paused: HashMap<SessionId, Instant>,
     failing: bool,
@@ -109,8 +120,9 @@ struct Turn {
 
 impl Turn {
     fn take(mut self) -> Self {
+        let rhythm = self.rhythm.get();
         // Limits hold also while nothing can be written.
-        let enforced = self.sessions.enforce(self.grace, &mut self.paused);
+        let enforced = self.sessions.enforce(rhythm.grace, &mut self.paused);
         if let Ok(enforced) = &enforced
             && (enforced.paused, enforced.closed) != (0, 0)
         {
@@ -119,7 +131,7 @@ impl Turn {
         }
         let mut written =
             enforced.map(drop).and(self.sessions.checkpoint().map(drop).map_err(Into::into));
-        if self.recorded.elapsed() >= self.records_every {
+        if self.recorded.elapsed() >= rhythm.records_every {
             self.recorded = Instant::now();
             written = written.and(self.sessions.record().map(drop).map_err(Into::into));
         }

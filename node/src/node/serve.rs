@@ -4,27 +4,40 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::watch,
 };
-use tracing::info;
+use tracing::{error, info, warn};
 
-use super::{ledger, screen};
+use super::{
+    ledger::{self, Rhythm},
+    screen,
+};
 use crate::{
     api::{Api, Listeners, Token},
     config::{Config, Metrics},
     control::{NodeView as _, SharedView},
     kernel::log::GuardLog,
+    live::Live,
     metrics::Series,
+    reload::{Outcome, Reload as _, ReloadError, Reloader},
     session::{registry::Sessions, wg_quick::Offer},
 };
+
+/// What is served, and what a reload changes of it.
+pub(super) struct Parts<'a> {
+    pub(super) sessions: &'a Arc<Sessions>,
+    pub(super) view: Arc<super::View>,
+    pub(super) offer: Live<Offer>,
+    pub(super) series: Live<Series>,
+    pub(super) rhythm: Live<Rhythm>,
+    pub(super) reloader: Arc<Reloader>,
+}
 
 /// Serves until SIGTERM or SIGINT.
 pub(super) fn until_told(
     config: &Config,
-    sessions: &Arc<Sessions>,
-    view: Arc<super::View>,
-    offer: Offer,
+    parts: Parts<'_>,
     log: Option<GuardLog>,
 ) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -33,32 +46,24 @@ pub(super) fn until_told(
         .enable_all()
         .build()
         .context("cannot start the control plane")?;
-    let result = runtime.block_on(serve(config, sessions, view, offer, log));
+    let result = runtime.block_on(serve(config, parts, log));
     runtime.shutdown_timeout(Duration::from_secs(2));
     result
 }
 
-async fn serve(
-    config: &Config,
-    sessions: &Arc<Sessions>,
-    view: Arc<super::View>,
-    offer: Offer,
-    log: Option<GuardLog>,
-) -> anyhow::Result<()> {
+async fn serve(config: &Config, parts: Parts<'_>, log: Option<GuardLog>) -> anyhow::Result<()> {
+    let Parts { sessions, view, offer, series, rhythm, reloader } = parts;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let hangup = signal(SignalKind::hangup())?;
     let (stop, stopped) = watch::channel(false);
     let until = |mut stopped: watch::Receiver<bool>| async move {
         // An error means that the sender is gone, which is the end as well.
         stopped.wait_for(|stop| *stop).await.ok();
     };
 
-    let series = Series {
-        per_session: config.api.per_session_metrics,
-        max_sessions: config.api.per_session_metrics_max as usize,
-    };
     let shared: SharedView = view.clone();
-    let api = Api::new(Arc::clone(sessions), shared, offer, series);
+    let api = Api::new(Arc::clone(sessions), shared, offer, series).with_reload(reloader.clone());
     let group = Some(config.api.socket_group.as_str()).filter(|group| !group.is_empty());
     let metrics = match config.api.metrics {
         Metrics::On(address) => Some(address),
@@ -75,11 +80,13 @@ async fn serve(
             None => std::future::pending().await,
         }
     });
-    let books = ledger::keep(config, sessions, stopped)?;
+    let books = ledger::keep(config, &rhythm, sessions, stopped)?;
 
     screen::show(config, &view.status());
     let mut server = std::pin::pin!(listeners.serve(&api, until(stop.subscribe())));
+    let mut reloads = std::pin::pin!(reload_when_told(hangup, reloader));
     let ended = tokio::select! {
+        () = &mut reloads => None,
         _ = terminate.recv() => None,
         _ = interrupt.recv() => None,
         ended = &mut server => Some(ended),
@@ -93,4 +100,30 @@ async fn serve(
         None => server.await,
     }
     .context("the API could not be served any longer")
+}
+
+/// Reads the configuration again at each SIGHUP, and tells the log.
+async fn reload_when_told(mut hangup: Signal, reloader: Arc<Reloader>) {
+    while hangup.recv().await.is_some() {
+        let reloader = Arc::clone(&reloader);
+        match tokio::task::spawn_blocking(move || reloader.reload()).await {
+            Ok(outcome) => tell(outcome),
+            Err(error) => error!(%error, "the configuration was not read again: report this"),
+        }
+    }
+}
+
+fn tell(outcome: Result<Outcome, ReloadError>) {
+    match outcome {
+        Ok(Outcome { applied, needs_restart, notes }) => {
+            info!(?applied, "the configuration was read again");
+            for note in notes {
+                info!("{note}");
+            }
+            if !needs_restart.is_empty() {
+                warn!(keys = ?needs_restart, "changed, but in force only after a restart");
+            }
+        }
+        Err(error) => error!("{error}"),
+    }
 }

@@ -77,6 +77,7 @@ async fn the_described_fields_are_those_of_the_answers() {
         ("Record", &usage["records"][0]),
         ("Status", &status),
         ("Error", &error),
+        ("Outcome", &serde_json::to_value(crate::reload::Outcome::default()).expect("JSON")),
     ] {
         let (described, required) = properties(&document, name);
         assert_eq!(described, keys(value), "{name}");

@@ -1,0 +1,45 @@
+//! A value that can be replaced while others read it, as a reload does.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// A shared value. Clones see the same one; whoever has read it keeps what was read.
+#[derive(Debug, Default)]
+pub struct Live<T>(Arc<RwLock<Arc<T>>>);
+
+impl<T> Live<T> {
+    /// The value now.
+    #[must_use]
+    pub fn get(&self) -> Arc<T> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Replaces the value.
+    pub fn set(&self, value: T) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(value);
+    }
+}
+
+impl<T> Clone for Live<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T> From<T> for Live<T> {
+    fn from(value: T) -> Self {
+        Self(Arc::new(RwLock::new(Arc::new(value))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clones_see_the_new_value_and_who_has_read_keeps_the_old() {
+        let live = Live::from(1);
+        let (other, read) = (live.clone(), live.get());
+        live.set(2);
+        assert_eq!((*other.get(), *read), (2, 1));
+    }
+}

@@ -1,0 +1,157 @@
+//! Which parts of the running node a reload can change, and how.
+
+use std::{path::Path, sync::Arc};
+
+use weir_common::bucket::Rate as GuardRate;
+
+use super::{kernel_side::GuardControl, ledger::Rhythm};
+use crate::{
+    config::{Api, Config, Node},
+    dataplane::{
+        handshake::{HandshakeInbox, Limits},
+        limiter::Rate,
+    },
+    host::uplink::Uplink,
+    live::Live,
+    metrics::Series,
+    reload::{Applier, Change, Reloader},
+    session::wg_quick::Offer,
+};
+
+/// What a reload reaches.
+pub(super) struct Reach {
+    pub(super) offer: Live<Offer>,
+    pub(super) series: Live<Series>,
+    pub(super) rhythm: Live<Rhythm>,
+    pub(super) handshakes: Arc<HandshakeInbox>,
+    pub(super) guard: GuardControl,
+}
+
+impl Reach {
+    /// The reloader of a node that runs with `config`.
+    pub(super) fn reloader(
+        self,
+        config: &Config,
+        file: Option<&Path>,
+        uplink: &Uplink,
+    ) -> Reloader {
+        // What can fail comes first: if the first one fails, nothing has changed.
+        let appliers: Vec<Box<dyn Applier>> = vec![
+            Box::new(HandshakeRates { guard: self.guard, thread: self.handshakes }),
+            Box::new(Told { offer: self.offer }),
+            Box::new(Seen { series: self.series }),
+            Box::new(Kept { rhythm: self.rhythm }),
+        ];
+        Reloader::new(file.map(Path::to_owned), uplink.mtu, config.clone(), appliers)
+    }
+}
+
+/// Which sessions have series of their own.
+pub(super) fn series(api: &Api) -> Series {
+    Series {
+        per_session: api.per_session_metrics,
+        max_sessions: api.per_session_metrics_max as usize,
+    }
+}
+
+/// How many handshakes the handshake thread lets through.
+pub(super) fn handshake_limits(node: &Node) -> Limits {
+    Limits {
+        per_source: Rate {
+            per_second: node.handshakes_per_source,
+            burst: node.handshakes_per_source_burst,
+        },
+        before_cookies: node.handshakes_under_load,
+    }
+}
+
+/// How many handshakes pass: in the guard, and in the handshake thread behind it.
+struct HandshakeRates {
+    guard: GuardControl,
+    thread: Arc<HandshakeInbox>,
+}
+
+impl Applier for HandshakeRates {
+    fn keys(&self) -> &'static [&'static str] {
+        &[
+            "node.handshakes_per_source",
+            "node.handshakes_per_source_burst",
+            "node.handshakes_under_load",
+        ]
+    }
+
+    fn prepare(&self, config: &Config) -> anyhow::Result<Change> {
+        let node = &config.node;
+        let limits = handshake_limits(node);
+        let rate = GuardRate::new(node.handshakes_per_source, node.handshakes_per_source_burst);
+        let (guard, thread) = (self.guard.clone(), Arc::clone(&self.thread));
+        Ok(Box::new(move || {
+            guard.set_initiations(rate)?;
+            thread.set_limits(limits);
+            Ok(Vec::new())
+        }))
+    }
+}
+
+/// What consumers are told in the configurations that they get from now on.
+struct Told {
+    offer: Live<Offer>,
+}
+
+impl Applier for Told {
+    fn keys(&self) -> &'static [&'static str] {
+        &["tunnel.dns", "tunnel.keepalive"]
+    }
+
+    fn prepare(&self, config: &Config) -> anyhow::Result<Change> {
+        let tunnel = &config.tunnel;
+        let offer = Offer {
+            dns: tunnel.dns.clone(),
+            keepalive: tunnel.keepalive,
+            ..Offer::clone(&self.offer.get())
+        };
+        let live = self.offer.clone();
+        Ok(Box::new(move || {
+            live.set(offer);
+            Ok(vec!["consumers get the new tunnel.* in configurations made from now on".into()])
+        }))
+    }
+}
+
+/// What Prometheus sees.
+struct Seen {
+    series: Live<Series>,
+}
+
+impl Applier for Seen {
+    fn keys(&self) -> &'static [&'static str] {
+        &["api.per_session_metrics", "api.per_session_metrics_max"]
+    }
+
+    fn prepare(&self, config: &Config) -> anyhow::Result<Change> {
+        let (live, series) = (self.series.clone(), series(&config.api));
+        Ok(Box::new(move || {
+            live.set(series);
+            Ok(Vec::new())
+        }))
+    }
+}
+
+/// How often usage is written down, and how long a session without credit is kept.
+struct Kept {
+    rhythm: Live<Rhythm>,
+}
+
+impl Applier for Kept {
+    fn keys(&self) -> &'static [&'static str] {
+        &["ledger.record_seconds", "ledger.grace_seconds"]
+    }
+
+    fn prepare(&self, config: &Config) -> anyhow::Result<Change> {
+        let (live, rhythm) = (self.rhythm.clone(), Rhythm::from(&config.ledger));
+        Ok(Box::new(move || {
+            live.set(rhythm);
+            Ok(Vec::new())
+        }))
+    }
+}
