@@ -31,3 +31,4 @@ pub mod node;
 pub mod payment;
 pub mod reload;
 pub mod session;
+pub mod uapi;

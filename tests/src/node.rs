@@ -310,6 +310,18 @@ impl<'a> Node<'a> {
         self.path("run/weir.sock")
     }
 
+    /// Where its private key is.
+    #[must_use]
+    pub fn private_key_path(&self) -> PathBuf {
+        self.path("state/private.key")
+    }
+
+    /// Where the socket for `wg` is.
+    #[must_use]
+    pub fn wg_directory(&self) -> PathBuf {
+        self.path("wireguard")
+    }
+
     /// Where it keeps what need not survive a reboot.
     #[must_use]
     pub fn runtime_dir(&self) -> PathBuf {

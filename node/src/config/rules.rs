@@ -312,6 +312,16 @@ fn paths(config: &Config, reader: &mut Reader<'_>) {
             "write two directories: what is in runtime_dir may be lost at a reboot".into(),
         );
     }
+    let directory = &config.api.wg_directory;
+    // The socket's name is "INTERFACE.sock", and while it is made its ending is 8 digits.
+    let wg = directory.len() + config.tunnel.interface.len() + 10;
+    if !directory.is_empty() && (!directory.starts_with('/') || wg > 107) {
+        reader.blame(
+            &[("api", "wg_directory")],
+            format!("{directory:?} is not an absolute path, or too long for a Unix socket's"),
+            "write \"/var/run/wireguard\", where `wg` looks, or \"\" for none".into(),
+        );
+    }
     let socket = config.api.socket.as_os_str().len();
     if socket > 107 {
         reader.blame(

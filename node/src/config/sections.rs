@@ -150,6 +150,12 @@ section! {
         /// The file with that token. Made at the first start that needs it, readable by its owner
         /// alone. Whoever has it can do what the `weir` commands do.
         token_file: PathBuf = "/var/lib/weir/api.token".into();
+        /// The directory of the socket for `wg show` and other programs that speak WireGuard's
+        /// userspace API, named after tunnel.interface. `wg` looks in this one alone. Empty: none.
+        wg_directory: String = "/var/run/wireguard".into();
+        /// Whether that socket says where consumers are (their address and port). Whoever exports
+        /// or logs what it says would keep that.
+        wg_endpoints: bool = false;
         /// "address:port" on which Prometheus gets the metrics, or "off".
         metrics: Metrics = Metrics::default();
         /// Whether the metrics also have series of each session, by its identifier. They say how

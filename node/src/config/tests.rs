@@ -90,6 +90,8 @@ fn every_key_can_be_set() {
         socket_group = "weir"
         http = "127.0.0.1:8443"
         token_file = "/t"
+        wg_directory = ""
+        wg_endpoints = true
         metrics = "off"
         per_session_metrics = true
         per_session_metrics_max = 5
@@ -281,18 +283,19 @@ proptest! {
 }
 
 #[test]
-fn receivers_of_usage_that_cannot_work_are_named() {
+fn receivers_and_sockets_that_cannot_work_are_named() {
     let text = "[ledger]\nwebhook = \"https://example.net/\"\nusage_file = \"usage\"\n\
-        record_seconds = 0\n[api]\nhttp = \"127.0.0.1:9587\"\n";
+        record_seconds = 0\n[api]\nhttp = \"127.0.0.1:9587\"\nwg_directory = \"wg\"\n";
     let found: Vec<String> = mistakes(text).iter().map(ToString::to_string).collect();
     for (line, key) in [
         (2, "ledger.webhook"),
         (3, "ledger.usage_file"),
         (4, "ledger.record_seconds"),
         (6, "api.http"),
+        (7, "api.wg_directory"),
     ] {
         let named = |is: &&String| is.starts_with(&format!("{line}:")) && is.contains(key);
         assert!(found.iter().find(named).is_some(), "{key} is not in {found:?}");
     }
-    assert_eq!(found.len(), 4, "{found:?}");
+    assert_eq!(found.len(), 5, "{found:?}");
 }

@@ -1,6 +1,6 @@
 //! The control plane, from the first request to the signal that ends it.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use tokio::{
@@ -22,6 +22,7 @@ use crate::{
     metrics::Series,
     reload::{Outcome, Reload as _, ReloadError, Reloader},
     session::{registry::Sessions, wg_quick::Offer},
+    uapi::{self, Device, Uapi},
 };
 
 /// What is served, and what a reload changes of it.
@@ -63,6 +64,12 @@ async fn serve(config: &Config, parts: Parts<'_>, log: Option<GuardLog>) -> anyh
     };
 
     let shared: SharedView = view.clone();
+    let device = Device {
+        sessions: Arc::clone(sessions),
+        public_key: offer.get().node_key,
+        listen_port: config.node.listen_port,
+        endpoints: config.api.wg_endpoints,
+    };
     let api = Api::new(Arc::clone(sessions), shared, offer, series).with_reload(reloader.clone());
     let group = Some(config.api.socket_group.as_str()).filter(|group| !group.is_empty());
     let metrics = match config.api.metrics {
@@ -80,6 +87,13 @@ async fn serve(config: &Config, parts: Parts<'_>, log: Option<GuardLog>) -> anyh
             None => std::future::pending().await,
         }
     });
+    let uapi = bind_uapi(config);
+    let mut uapi = std::pin::pin!(async {
+        match uapi {
+            Some(uapi) => uapi.serve(device).await,
+            None => std::future::pending().await,
+        }
+    });
     let books = ledger::keep(config, &rhythm, sessions, stopped)?;
 
     screen::show(config, &view.status());
@@ -91,6 +105,7 @@ async fn serve(config: &Config, parts: Parts<'_>, log: Option<GuardLog>) -> anyh
         _ = interrupt.recv() => None,
         ended = &mut server => Some(ended),
         ended = &mut log => Some(ended),
+        () = &mut uapi => None,
     };
     info!("stopping");
     stop.send_replace(true);
@@ -126,4 +141,16 @@ fn tell(outcome: Result<Outcome, ReloadError>) {
         }
         Err(error) => error!("{error}"),
     }
+}
+
+/// The socket for `wg`. The node serves without it as well.
+fn bind_uapi(config: &Config) -> Option<Uapi> {
+    let directory = Path::new(&config.api.wg_directory);
+    if directory.as_os_str().is_empty() {
+        return None;
+    }
+    let path = uapi::path(directory, &config.tunnel.interface);
+    Uapi::bind(&path)
+        .inspect_err(|error| warn!(%error, "`wg show` does not see this node (api.wg_directory)"))
+        .ok()
 }

@@ -25,6 +25,7 @@ use super::{
 };
 use crate::{
     control::{PeerControl, PeerSpec, PublicKey},
+    dataplane::endpoint::Endpoint,
     kernel::accounts::Accounts,
 };
 
@@ -474,6 +475,15 @@ impl Sessions {
     #[must_use]
     pub fn max(&self) -> u32 {
         self.max
+    }
+
+    /// Where the consumer was last heard. Never for a log, a metric or the disk.
+    #[must_use]
+    pub fn whereabouts(&self, session: &Session) -> Option<Endpoint> {
+        let account = self.accounts.get(session.slot)?;
+        // Read first: the slot may just be given to another session.
+        let endpoint = Endpoint::load(&account.whereabouts);
+        endpoint.filter(|_| counters::names(account, session.id))
     }
 
     fn serve(&self, session: &Session) {
