@@ -52,6 +52,7 @@ pub mod view;
 
 use error::ApiError;
 pub use listeners::{ListenError, Listeners};
+pub(crate) use sessions::read as read_json;
 pub use token::Token;
 
 /// What the requests are answered from. Cheap to clone.
@@ -147,7 +148,7 @@ async fn scrape(State(api): State<Api>, headers: HeaderMap) -> Result<impl IntoR
 }
 
 /// Does what may wait for a disk or a worker away from the threads that serve connections.
-async fn off_thread<T: Send + 'static>(
+pub(crate) async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, ApiError> {
     let done = tokio::task::spawn_blocking(work).await;

@@ -22,6 +22,7 @@ pub mod xdp_features;
 use changes::{Change, Changes};
 use ethtool::Offloads;
 use nft::Policy;
+pub(crate) use sysctl::has_ipv6;
 use tun::Tun;
 use uplink::Uplink;
 
@@ -148,7 +149,7 @@ impl Host {
         }
         sysctl::prepare_tun(interface).context("cannot set up the TUN device")?;
         let mut addresses = vec![IpNet::V4(plan.gateway_v4)];
-        if sysctl::has_ipv6() {
+        if has_ipv6() {
             addresses.push(IpNet::V6(plan.gateway_v6));
         } else {
             self.notes.push("IPv6 is off on this machine: consumers get IPv4 alone".into());

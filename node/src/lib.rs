@@ -9,6 +9,7 @@
 //!   every change back.
 //! - [`session`]: who may use the node, and what they have used; kept in SQLite.
 //! - [`payment`]: how consumers pay as they go, in the format of the Mysterium network.
+//! - [`gateway`]: what consumers reach of the node itself, inside the tunnel.
 //! - [`api`] and [`metrics`]: how the operator, the payment layer and Prometheus see it.
 //! - [`bench`]: how much a machine carries, measured with load of our own.
 //! - [`doctor`]: what a machine offers a node and what is in the way, told without changing it.
@@ -23,6 +24,7 @@ pub mod control;
 pub mod dataplane;
 pub mod delivery;
 pub mod doctor;
+pub mod gateway;
 pub mod host;
 pub mod kernel;
 pub mod live;

@@ -101,6 +101,7 @@ pub fn run(config: &Config, file: Option<&Path>) -> anyhow::Result<()> {
             dns: config.tunnel.dns.clone(),
             mtu: config.tunnel.mtu,
             keepalive: config.tunnel.keepalive,
+            free_bytes: config.payment.free_bytes(),
         };
         let (offer, series) = (Live::from(offer), Live::from(reload::series(&config.api)));
         let rhythm = Live::from(ledger::Rhythm::from(&config.ledger));

@@ -29,14 +29,18 @@ pub struct ErrorDetail {
 
 /// An error on its way to the client.
 #[derive(Debug)]
-pub(super) struct ApiError {
+pub(crate) struct ApiError {
     status: StatusCode,
     code: &'static str,
     message: String,
 }
 
 impl ApiError {
-    pub(super) fn bad_request(code: &'static str, message: impl Into<String>) -> Self {
+    pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into() }
+    }
+
+    pub(crate) fn bad_request(code: &'static str, message: impl Into<String>) -> Self {
         Self { status: StatusCode::BAD_REQUEST, code, message: message.into() }
     }
 
@@ -52,7 +56,7 @@ impl ApiError {
         Self { status: StatusCode::NOT_FOUND, code: "no_such_route", message }
     }
 
-    pub(super) fn method_not_allowed() -> Self {
+    pub(crate) fn method_not_allowed() -> Self {
         let message = "this path does not take that method".to_owned();
         Self { status: StatusCode::METHOD_NOT_ALLOWED, code: "method_not_allowed", message }
     }
@@ -64,7 +68,7 @@ impl ApiError {
         Self { status, code: "unauthorised", message }
     }
 
-    pub(super) fn internal(message: &str) -> Self {
+    pub(crate) fn internal(message: &str) -> Self {
         let (status, message) = (StatusCode::INTERNAL_SERVER_ERROR, message.to_owned());
         Self { status, code: "internal", message }
     }

@@ -32,7 +32,8 @@ pub(super) async fn add(State(api): State<Api>, body: Body) -> Result<impl IntoR
     let request: SessionRequest = read(body, expected).await?;
     let public_key = request.public_key.as_deref().map(keys::parse_public).transpose();
     let public_key = public_key.map_err(SessionError::from)?;
-    let new = NewSession { name: request.name, public_key, prepaid: request.prepaid };
+    let (name, prepaid) = (request.name, request.prepaid);
+    let new = NewSession { name, public_key, prepaid, free_bytes: api.offer.get().free_bytes };
     let made = off_thread(move || {
         let added = api.sessions.add(new)?;
         let config =
@@ -124,7 +125,7 @@ pub(super) async fn close(
 }
 
 /// Reads a request; an empty body is an empty object.
-async fn read<T: DeserializeOwned>(body: Body, expected: &str) -> Result<T, ApiError> {
+pub(crate) async fn read<T: DeserializeOwned>(body: Body, expected: &str) -> Result<T, ApiError> {
     let bytes = to_bytes(body, MAX_BODY).await.map_err(|error| {
         let mut cause: Option<&dyn std::error::Error> = Some(&error);
         while let Some(error) = cause {

@@ -28,6 +28,7 @@ async fn serve_node(max: u32) -> Served {
         dns: vec![[9, 9, 9, 9].into()],
         mtu: 1420,
         keepalive: 0,
+        free_bytes: 0,
     };
     let series = Series { per_session: true, max_sessions: 100 };
     let api = Api::new(rig.sessions.clone(), Arc::new(StillNode), offer, series);
@@ -239,6 +240,7 @@ fn api(rig: &Rig) -> Api {
         dns: Vec::new(),
         mtu: 1420,
         keepalive: 0,
+        free_bytes: 0,
     };
     Api::new(rig.sessions.clone(), Arc::new(StillNode), offer, Series::default())
 }

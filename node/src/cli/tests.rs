@@ -97,6 +97,7 @@ fn served() -> Served {
         dns: vec![[9, 9, 9, 9].into()],
         mtu: 1420,
         keepalive: 0,
+        free_bytes: 0,
     };
     let api = Api::new(rig.sessions.clone(), Arc::new(StillNode), offer, Series::default());
     let path = folder.path().join("weir.sock");

@@ -8,10 +8,10 @@ use super::{
     mistake::{Mistake, nearest, position},
     rules,
     section::{Places, Section},
-    sections::{Api, Config, Ledger, Node, Policy, Tunnel},
+    sections::{Api, Config, Ledger, Node, Payment, Policy, Tunnel},
 };
 
-const SECTIONS: &[&str] = &["node", "tunnel", "policy", "ledger", "api"];
+const SECTIONS: &[&str] = &["node", "tunnel", "policy", "ledger", "payment", "api"];
 
 /// The configuration that `text` describes. With the uplink's MTU in bytes, the tunnel's is held
 /// against it.
@@ -79,6 +79,7 @@ impl Reader<'_> {
                 "tunnel" => self.section::<Tunnel>(known, table, &mut config.tunnel),
                 "policy" => self.section::<Policy>(known, table, &mut config.policy),
                 "ledger" => self.section::<Ledger>(known, table, &mut config.ledger),
+                "payment" => self.section::<Payment>(known, table, &mut config.payment),
                 _ => self.section::<Api>(known, table, &mut config.api),
             }
         }
@@ -154,6 +155,7 @@ fn section_of(key: &str) -> Option<&'static str> {
         ("tunnel", Tunnel::KEYS),
         ("policy", Policy::KEYS),
         ("ledger", Ledger::KEYS),
+        ("payment", Payment::KEYS),
         ("api", Api::KEYS),
     ]
     .into_iter()

@@ -136,6 +136,26 @@ words! {
     }
 }
 
+/// An amount of money in wei: a text in the configuration, because TOML's numbers are too small.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wei(pub u128);
+
+impl fmt::Display for Wei {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for Wei {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        // The parser would take a sign.
+        let digits = if text.starts_with('+') { "" } else { text };
+        digits.parse().map(Self)
+    }
+}
+
 /// Where Prometheus gets the metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Metrics {

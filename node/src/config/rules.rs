@@ -10,7 +10,7 @@ use super::{
     check::Reader,
     kinds::{Auto, Metrics},
 };
-use crate::delivery::Webhook;
+use crate::{delivery::Webhook, payment::Price};
 
 /// The smallest MTU that IPv6 allows.
 const SMALLEST_MTU: u32 = 1280;
@@ -23,6 +23,7 @@ pub(super) fn apply(config: &Config, uplink_mtu: Option<u32>, reader: &mut Reade
     mtu(config, uplink_mtu, reader);
     policy(config, reader);
     ledger(config, reader);
+    payment(config, reader);
     paths(config, reader);
 }
 
@@ -47,6 +48,52 @@ fn ledger(config: &Config, reader: &mut Reader<'_>) {
     }
 }
 
+fn payment(config: &Config, reader: &mut Reader<'_>) {
+    let payment = &config.payment;
+    if !payment.enabled {
+        return;
+    }
+    for (key, address) in [
+        ("provider", payment.provider),
+        ("hermes", payment.hermes),
+        ("registry", payment.registry),
+        ("channel_implementation", payment.channel_implementation),
+    ] {
+        if address.is_none_or(|address| address.is_zero()) {
+            reader.blame(
+                &[("payment", key), ("payment", "enabled")],
+                "nobody could be paid without it".into(),
+                "write an address on the chain (0x and 40 hex digits), or enabled = false".into(),
+            );
+        }
+    }
+    let (price, floor) = (payment.price(), payment.floor());
+    for (key, floor_key, price, floor) in [
+        ("per_gib", "floor_per_gib", price.per_gib, floor.per_gib),
+        ("per_hour", "floor_per_hour", price.per_hour, floor.per_hour),
+    ] {
+        if floor > price {
+            reader.blame(
+                &[("payment", floor_key), ("payment", key)],
+                format!("\"{floor}\" is above payment.{key}, which is \"{price}\""),
+                "write \"auto\" for the price itself, or less than that".into(),
+            );
+        }
+    }
+    if floor == Price::default() {
+        reader.blame(
+            &[
+                ("payment", "floor_per_gib"),
+                ("payment", "floor_per_hour"),
+                ("payment", "per_gib"),
+                ("payment", "per_hour"),
+            ],
+            "consumers could offer to pay nothing".into(),
+            "write a price for a GiB or an hour, or enabled = false".into(),
+        );
+    }
+}
+
 fn ranges(config: &Config, reader: &mut Reader<'_>) {
     let node = &config.node;
     let workers = node.workers.set().copied().unwrap_or(1);
@@ -61,6 +108,11 @@ fn ranges(config: &Config, reader: &mut Reader<'_>) {
         ("ledger", "record_seconds", config.ledger.record_seconds, 1, 86_400),
         ("ledger", "grace_seconds", config.ledger.grace_seconds, 0, 31_536_000),
         ("ledger", "usage_file_mib", config.ledger.usage_file_mib, 1, 1 << 20),
+        ("payment", "port", config.payment.port.into(), 1, 65535),
+        ("payment", "chain_id", config.payment.chain_id, 1, u32::MAX),
+        ("payment", "free_mib", config.payment.free_mib, 0, 1 << 20),
+        ("payment", "unpaid_mib", config.payment.unpaid_mib, 1, 1 << 20),
+        ("payment", "unpaid_seconds", config.payment.unpaid_seconds, 1, 86_400),
         ("api", "per_session_metrics_max", config.api.per_session_metrics_max, 0, Slot::MAX_COUNT),
     ] {
         if !(low..=high).contains(&value) {

@@ -7,13 +7,15 @@ use std::{
     path::PathBuf,
 };
 
+use alloy_primitives::{Address, address};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use weir_common::AddressPlan;
 
 use super::{
-    kinds::{Auto, HostPort, IoWish, Metrics, XdpWish},
+    kinds::{Auto, HostPort, IoWish, Metrics, Wei, XdpWish},
     section::Section,
 };
+use crate::payment::{Price, Terms};
 
 /// Everything that can be set.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -26,6 +28,8 @@ pub struct Config {
     pub policy: Policy,
     /// What is written down of what consumers use, and who is told.
     pub ledger: Ledger,
+    /// How consumers pay as they go.
+    pub payment: Payment,
     /// How the operator and other programs see the node.
     pub api: Api,
 }
@@ -138,6 +142,42 @@ section! {
 }
 
 section! {
+    /// Payment as consumers go, inside the tunnel, in the format of the Mysterium network.
+    /// docs/payments.md explains it. Amounts are in wei (10^-18 of a token), in quotes.
+    Payment {
+        /// Whether prepaid sessions can pay at http://GATEWAY:PORT/v1/pay.
+        enabled: bool = false;
+        /// The TCP port, at the gateway's addresses inside the tunnel. 1 to 65535.
+        port: u16 = 8077;
+        /// The node's identity on the chain, to which consumers pay: 0x and 40 hex digits.
+        provider: Option<Address> = None;
+        /// The chain on which promises are settled. 137 is Polygon. 1 to 4294967295.
+        chain_id: u32 = 137;
+        /// The hub through which promises are settled.
+        hermes: Option<Address> = Some(address!("80ed28d84792d8b153bf2f25f0c4b7a1381de4ab"));
+        /// The contract that makes the consumers' channels.
+        registry: Option<Address> = Some(address!("87F0F4b7e0FAb14A565C87BAbbA6c40c92281b51"));
+        /// The code of those channels.
+        channel_implementation: Option<Address> =
+            Some(address!("6b423D3885B4877b5760E149364f85f185f477aD"));
+        /// What a GiB costs, up and down together.
+        per_gib: Wei = Wei(100_000_000_000_000_000);
+        /// What an hour costs.
+        per_hour: Wei = Wei(60_000_000_000_000);
+        /// The least per GiB that a consumer may offer. "auto" is the price.
+        floor_per_gib: Auto<Wei> = Auto::Auto;
+        /// The least per hour that a consumer may offer. "auto" is the price.
+        floor_per_hour: Auto<Wei> = Auto::Auto;
+        /// MiB that a new prepaid session may use for nothing. 0 to 1048576.
+        free_mib: u32 = 0;
+        /// MiB that may be used and not be paid yet, once anything was paid. 1 to 1048576.
+        unpaid_mib: u32 = 64;
+        /// Seconds that may be used and not be paid yet, once anything was paid. 1 to 86400.
+        unpaid_seconds: u32 = 300;
+    }
+}
+
+section! {
     /// How the operator, the payment layer and Prometheus see the node.
     Api {
         /// The Unix socket of the `weir` commands.
@@ -175,6 +215,48 @@ impl Tunnel {
     }
 }
 
+impl Payment {
+    /// What a new session pays.
+    #[must_use]
+    pub fn price(&self) -> Price {
+        Price { per_gib: self.per_gib.0, per_hour: self.per_hour.0 }
+    }
+
+    /// The least that is taken.
+    #[must_use]
+    pub fn floor(&self) -> Price {
+        let least = |floor: &Auto<Wei>, price: Wei| floor.set().copied().unwrap_or(price).0;
+        Price {
+            per_gib: least(&self.floor_per_gib, self.per_gib),
+            per_hour: least(&self.floor_per_hour, self.per_hour),
+        }
+    }
+
+    /// What the node settles with; `None` while part of it is missing.
+    #[must_use]
+    pub fn terms(&self) -> Option<Terms> {
+        Some(Terms {
+            chain_id: self.chain_id.into(),
+            provider: self.provider?,
+            hermes: self.hermes?,
+            registry: self.registry?,
+            channel_implementation: self.channel_implementation?,
+        })
+    }
+
+    /// What a session of this price may owe, in wei.
+    #[must_use]
+    pub fn leeway(&self, price: &Price) -> u128 {
+        price.due(u64::from(self.unpaid_mib) << 20, self.unpaid_seconds.into()).saturating_to()
+    }
+
+    /// The bytes that a new prepaid session has for nothing.
+    #[must_use]
+    pub fn free_bytes(&self) -> u64 {
+        if self.enabled { u64::from(self.free_mib) << 20 } else { 0 }
+    }
+}
+
 /// A configuration as a TOML file in which every key is explained.
 pub(crate) fn text(config: &Config) -> String {
     let mut text = String::from(
@@ -185,6 +267,7 @@ pub(crate) fn text(config: &Config) -> String {
     write_section(&mut text, "tunnel", &config.tunnel);
     write_section(&mut text, "policy", &config.policy);
     write_section(&mut text, "ledger", &config.ledger);
+    write_section(&mut text, "payment", &config.payment);
     write_section(&mut text, "api", &config.api);
     text
 }

@@ -36,6 +36,7 @@ fn the_printed_default_explains_every_key() {
         ("node", Node::KEYS),
         ("tunnel", Tunnel::KEYS),
         ("policy", Policy::KEYS),
+        ("payment", Payment::KEYS),
         ("api", Api::KEYS),
     ] {
         let printed = table[section].as_table().expect("a section");
@@ -85,6 +86,21 @@ fn every_key_can_be_set() {
         webhook_secret_file = "/w"
         usage_file = "/u"
         usage_file_mib = 1
+        [payment]
+        enabled = true
+        port = 1
+        provider = "0x0000000000000000000000000000000000000001"
+        chain_id = 1
+        hermes = "0x0000000000000000000000000000000000000002"
+        registry = "0x0000000000000000000000000000000000000003"
+        channel_implementation = "0x0000000000000000000000000000000000000004"
+        per_gib = "7"
+        per_hour = "340282366920938463463374607431768211455"
+        floor_per_gib = "7"
+        floor_per_hour = "0"
+        free_mib = 1
+        unpaid_mib = 1
+        unpaid_seconds = 1
         [api]
         socket = "/r/s"
         socket_group = "weir"
@@ -111,6 +127,7 @@ fn every_key_can_be_set() {
     differ(&config.tunnel, &default.tunnel);
     differ(&config.policy, &default.policy);
     differ(&config.ledger, &default.ledger);
+    differ(&config.payment, &default.payment);
     differ(&config.api, &default.api);
     assert_eq!(check(&sections::text(&config), Some(1500)), Ok(config));
 }
@@ -298,4 +315,36 @@ fn receivers_and_sockets_that_cannot_work_are_named() {
         assert!(found.iter().find(named).is_some(), "{key} is not in {found:?}");
     }
     assert_eq!(found.len(), 5, "{found:?}");
+}
+
+#[test]
+fn payments_without_an_identity_a_price_or_a_sensible_floor_are_mistakes() {
+    let node = "provider = \"0x0000000000000000000000000000000000000001\"\n";
+    for (text, key, problem) in [
+        ("enabled = true\n", "payment.enabled", "nobody could be paid"),
+        ("enabled = true\nprovider = \"0x12\"\n", "payment.provider", "is not an address"),
+        ("per_gib = \"1.5\"\n", "payment.per_gib", "not a whole number of wei"),
+        ("per_gib = \"+1\"\n", "payment.per_gib", "not a whole number of wei"),
+        ("per_gib = 5\n", "payment.per_gib", "is not a text"),
+        (
+            &format!("enabled = true\n{node}per_gib = \"0\"\nper_hour = \"0\"\n"),
+            "payment.per_gib",
+            "pay nothing",
+        ),
+        (
+            &format!("enabled = true\n{node}floor_per_gib = \"0\"\nfloor_per_hour = \"0\"\n"),
+            "payment.floor_per_gib",
+            "pay nothing",
+        ),
+        (
+            &format!("enabled = true\n{node}per_gib = \"5\"\nfloor_per_gib = \"6\"\n"),
+            "payment.floor_per_gib",
+            "is above payment.per_gib",
+        ),
+        ("unpaid_mib = 0\n", "payment.unpaid_mib", "out of range"),
+    ] {
+        let found = mistake(&format!("[payment]\n{text}"));
+        assert_eq!(found.key, key, "{text}");
+        assert!(found.problem.contains(problem), "{text}: {found}");
+    }
 }

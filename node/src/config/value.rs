@@ -7,11 +7,12 @@ use std::{
     str::FromStr,
 };
 
+use alloy_primitives::Address;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use toml::{Spanned, de::DeValue};
 
 use super::{
-    kinds::{Auto, HostPort, IoWish, Metrics, XdpWish},
+    kinds::{Auto, HostPort, IoWish, Metrics, Wei, XdpWish},
     mistake::nearest,
 };
 
@@ -276,7 +277,33 @@ address! {
     IpAddr, "an IP address", "\"9.9.9.9\"";
     Ipv4Net, "an IPv4 network", "\"10.66.0.0/16\"";
     Ipv6Net, "an IPv6 network", "\"fd66:7765:6972::/64\"";
+    Wei, "a whole number of wei", "\"100000000000000000\"";
     IpNet, "a network", "\"192.168.7.0/24\" or \"2001:db8:7::/48\"";
+}
+
+impl AutoValue for Wei {
+    fn read_set(value: &Spanned<DeValue<'_>>) -> Result<Self, Problem> {
+        Self::read(value)
+    }
+
+    fn show_set(&self) -> String {
+        self.show()
+    }
+}
+
+/// An address on a chain; an empty text is none.
+impl Value for Option<Address> {
+    fn read(value: &Spanned<DeValue<'_>>) -> Result<Self, Problem> {
+        let example = "\"0x87F0F4b7e0FAb14A565C87BAbbA6c40c92281b51\"";
+        if text(value, example)?.is_empty() {
+            return Ok(None);
+        }
+        parsed(value, "an address on a chain (0x and 40 hex digits)", example).map(Some)
+    }
+
+    fn show(&self) -> String {
+        self.map_or(String::new(), |address| address.to_string()).show()
+    }
 }
 
 impl<T: Value> Value for Vec<T> {

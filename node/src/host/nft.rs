@@ -54,6 +54,10 @@ pub struct Policy {
     pub gateway_v4: Ipv4Addr,
     /// The node's address inside the tunnel, IPv6.
     pub gateway_v6: Ipv6Addr,
+    /// TCP ports of the node's own services, at its addresses inside the tunnel.
+    pub own_tcp: Vec<u16>,
+    /// UDP ports of the same.
+    pub own_udp: Vec<u16>,
     /// TCP ports that are refused.
     pub blocked_ports: Vec<u16>,
     /// Exceptions from the refused ranges.
@@ -75,6 +79,8 @@ impl Policy {
             pool_v6: tunnel.pool_v6,
             gateway_v4: tunnel.plan().gateway_v4(),
             gateway_v6: tunnel.plan().gateway_v6(),
+            own_tcp: config.payment.enabled.then_some(config.payment.port).into_iter().collect(),
+            own_udp: Vec::new(),
             blocked_ports: config.policy.blocked_ports.clone(),
             allow: config.policy.allow.clone(),
             block: config.policy.block.clone(),

@@ -23,7 +23,7 @@ fn path(parameter: &str) -> PathBuf {
 }
 
 /// Whether this machine speaks IPv6 at all.
-pub(super) fn has_ipv6() -> bool {
+pub(crate) fn has_ipv6() -> bool {
     path("net/ipv6/conf/all").exists()
 }
 

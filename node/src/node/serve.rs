@@ -17,6 +17,7 @@ use crate::{
     api::{Api, Listeners, Token},
     config::{Config, Metrics},
     control::{NodeView as _, SharedView},
+    gateway::Gateway,
     kernel::log::GuardLog,
     live::Live,
     metrics::Series,
@@ -24,6 +25,9 @@ use crate::{
     session::{registry::Sessions, wg_quick::Offer},
     uapi::{self, Device, Uapi},
 };
+
+/// How long requests inside the tunnel may take after the node was told to stop.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// What is served, and what a reload changes of it.
 pub(super) struct Parts<'a> {
@@ -94,10 +98,12 @@ async fn serve(config: &Config, parts: Parts<'_>, log: Option<GuardLog>) -> anyh
             None => std::future::pending().await,
         }
     });
+    let gateway = Gateway::bind(config, sessions).await?;
     let books = ledger::keep(config, &rhythm, sessions, stopped)?;
 
     screen::show(config, &view.status());
     let mut server = std::pin::pin!(listeners.serve(&api, until(stop.subscribe())));
+    let mut gateway = std::pin::pin!(gateway.serve(stop.subscribe()));
     let mut reloads = std::pin::pin!(reload_when_told(hangup, reloader));
     let ended = tokio::select! {
         () = &mut reloads => None,
@@ -106,13 +112,18 @@ async fn serve(config: &Config, parts: Parts<'_>, log: Option<GuardLog>) -> anyh
         ended = &mut server => Some(ended),
         ended = &mut log => Some(ended),
         () = &mut uapi => None,
+        ended = &mut gateway => Some(ended),
     };
     info!("stopping");
     stop.send_replace(true);
     books.stop().await;
     match ended {
         Some(ended) => ended.and(Err(std::io::ErrorKind::ConnectionAborted.into())),
-        None => server.await,
+        None => {
+            // Of a consumer that goes on sending, nothing more is taken after this.
+            tokio::time::timeout(GRACE, gateway).await.ok();
+            server.await
+        }
     }
     .context("the API could not be served any longer")
 }

@@ -121,6 +121,8 @@ pub struct NewSession {
     pub public_key: Option<PublicKey>,
     /// Whether it is paused until there is credit.
     pub prepaid: bool,
+    /// What a prepaid session may use before that, in billed bytes.
+    pub free_bytes: u64,
 }
 
 /// A session that was just made.
@@ -284,9 +286,11 @@ impl Sessions {
         let mut session = self.write().reserve(new.name, public_key, self.max)?;
         let mut extra = Extra::default();
         if new.prepaid {
-            session.state = SessionState::Paused;
-            extra.pause = Some(Pause::Credit);
-            extra.credit.bytes = Some(0);
+            extra.credit.bytes = Some(new.free_bytes);
+            if new.free_bytes == 0 {
+                session.state = SessionState::Paused;
+                extra.pause = Some(Pause::Credit);
+            }
         }
         if let Err(error) = store.insert(&session, &extra) {
             self.write().slots.put_back(session.slot);

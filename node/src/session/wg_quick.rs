@@ -23,6 +23,8 @@ pub struct Offer {
     pub mtu: u32,
     /// Seconds between keepalives that consumers are to send; 0 for none.
     pub keepalive: u16,
+    /// The bytes that a new prepaid session may use before anything is paid.
+    pub free_bytes: u64,
 }
 
 /// The configuration of one session, in memory that is wiped. Without the private key there is a
@@ -106,6 +108,7 @@ mod tests {
             dns: vec![IpAddr::from([9, 9, 9, 9]), "2620:fe::fe".parse().expect("an address")],
             mtu: 1420,
             keepalive: 25,
+            free_bytes: 0,
         }
     }
 

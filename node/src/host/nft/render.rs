@@ -86,17 +86,7 @@ pub fn render(policy: &Policy, before: &[Counter]) -> String {
             format!("oifname \"{interface}\" goto to_consumer"),
         ],
     );
-    chain(
-        &mut out,
-        "to_host",
-        None,
-        &[
-            "ct state established,related accept".into(),
-            format!("ip daddr {gateway_v4} icmp type echo-request accept"),
-            format!("ip6 daddr {gateway_v6} icmpv6 type echo-request accept"),
-            "counter name host_destination goto refuse".into(),
-        ],
-    );
+    chain(&mut out, "to_host", None, &to_host(policy));
     chain(
         &mut out,
         "input",
@@ -129,6 +119,24 @@ pub fn render(policy: &Policy, before: &[Counter]) -> String {
     );
     out.push_str("}\n");
     out
+}
+
+/// What of this machine consumers reach: pings and weir's own services, at the gateway's addresses.
+fn to_host(policy: &Policy) -> Vec<String> {
+    let (v4, v6) = (policy.gateway_v4, policy.gateway_v6);
+    let mut rules = vec![
+        "ct state established,related accept".into(),
+        format!("ip daddr {v4} icmp type echo-request accept"),
+        format!("ip6 daddr {v6} icmpv6 type echo-request accept"),
+    ];
+    for (protocol, ports) in [("tcp", &policy.own_tcp), ("udp", &policy.own_udp)] {
+        for port in sorted(ports) {
+            rules.push(format!("ip daddr {v4} {protocol} dport {port} accept"));
+            rules.push(format!("ip6 daddr {v6} {protocol} dport {port} accept"));
+        }
+    }
+    rules.push("counter name host_destination goto refuse".into());
+    rules
 }
 
 /// The larger half of the ports around the node's own, which no flow may be translated to.

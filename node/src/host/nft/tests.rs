@@ -32,6 +32,24 @@ fn the_operators_lists_come_as_sets_before_the_refused_ranges() {
 }
 
 #[test]
+fn the_nodes_own_services_are_open_at_the_gateway_alone() {
+    let policy = Policy { own_tcp: vec![8077], own_udp: vec![53], ..policy() };
+    let text = render(&policy, &[]);
+    let (_, to_host) = text.split_once("chain to_host {").expect("the chain");
+    let (to_host, _) = to_host.split_once('}').expect("its end");
+    for rule in [
+        "ip daddr 10.66.0.1 tcp dport 8077 accept",
+        "ip6 daddr fd66:7765:6972:: tcp dport 8077 accept",
+        "ip daddr 10.66.0.1 udp dport 53 accept",
+    ] {
+        let rule = rule.replace("6972:: ", "6972::1 ");
+        assert!(to_host.contains(&rule), "{rule} is not in {to_host}");
+    }
+    assert!(to_host.trim_end().ends_with("counter name host_destination goto refuse"));
+    assert_eq!(text.matches("8077").count(), 2, "nowhere else");
+}
+
+#[test]
 fn counters_go_on_from_where_they_were() {
     let before = [Counter { name: "smtp".into(), packets: 7, bytes: 420 }];
     let text = render(&policy(), &before);

@@ -34,7 +34,10 @@ impl Sessions {
         let (id, used) = {
             let live = self.read();
             let entry = live.find(which)?;
-            (entry.session.id, self.used(entry, 0))
+            let used = self.used(entry, 0);
+            // What was used under an agreement is the agreement's to pay: credit adds to that.
+            let used = if entry.agreement.is_some() { Usage::default() } else { used };
+            (entry.session.id, used)
         };
         match store.extend(id, extension, &used)? {
             Extended::Added(credit) => {
@@ -171,7 +174,13 @@ impl Sessions {
 
 /// The billed bytes, up and down together since the session was made, at which it must stop after
 /// so many seconds; `u64::MAX` for no limit. What is left is this less what its account has.
+///
+/// An agreement pays for what comes after the credit, so that its consumer never pays twice.
 fn byte_limit(entry: &Entry, seconds: u64) -> u64 {
-    let agreed = entry.agreement.as_ref().map(|agreement| agreement.budget(seconds));
-    entry.credit.bytes.unwrap_or(u64::MAX).min(agreed.unwrap_or(u64::MAX))
+    match &entry.agreement {
+        Some(agreement) => {
+            agreement.budget(seconds).saturating_add(entry.credit.bytes.unwrap_or(0))
+        }
+        None => entry.credit.bytes.unwrap_or(u64::MAX),
+    }
 }

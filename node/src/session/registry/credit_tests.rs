@@ -51,7 +51,7 @@ fn a_first_limit_begins_at_what_was_used() {
 fn without_credit_a_session_is_paused_then_closed_and_credit_reopens_it() {
     let folder = tempfile::tempdir().expect("a folder");
     let rig = Rig::start(folder.path(), 4);
-    let new = NewSession { prepaid: true, name: Some("bob".to_owned()), public_key: None };
+    let new = NewSession { prepaid: true, name: Some("bob".to_owned()), ..NewSession::default() };
     let slot = rig.sessions.add(new).expect("added").snapshot.session.slot;
     assert_eq!(state(&rig, slot), SessionState::Paused);
     rig.sessions.extend("bob", &extension("p1", 100)).expect("added");

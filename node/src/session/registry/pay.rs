@@ -1,5 +1,7 @@
 //! Sessions that pay as they go.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use alloy_primitives::{Address, U256};
 use rand_core::{OsRng, RngCore as _};
 
@@ -49,8 +51,72 @@ pub struct Offered {
     pub price: Price,
 }
 
+/// How a session stands that pays, or could.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The session.
+    pub id: SessionId,
+    /// Whether it may send.
+    pub state: SessionState,
+    /// The billed bytes so far, up and down together.
+    pub bytes: u64,
+    /// How many of them are not this agreement's to pay, because they are free or paid otherwise;
+    /// `None` for all of them, as long as there is no agreement.
+    pub covered: Option<u64>,
+    /// The seconds for which it was open.
+    pub seconds: u64,
+    /// How it pays, once that is agreed.
+    pub agreement: Option<Agreement>,
+    /// What the agreement has cost so far, in wei.
+    pub due: U256,
+    /// The highest amount that the consumer's channel has promised us.
+    pub promised: U256,
+}
+
 impl Sessions {
-    /// Has a session pay as it goes: it is paused from now on until its first invoice is paid.
+    /// The session that has this slot now.
+    #[must_use]
+    pub fn at(&self, slot: Slot) -> Option<SessionId> {
+        let named = self.accounts.get(slot)?.control.session.load(Relaxed);
+        let id = SessionId::new(named)?;
+        self.read().by_id.get(&id).filter(|entry| entry.session.slot == slot)?;
+        Some(id)
+    }
+
+    /// How a session stands.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such session, or the ledger cannot be read.
+    pub fn standing(&self, which: &str, terms: &Terms) -> Result<Standing, PayError> {
+        let store = self.store();
+        let (mut standing, agreement) = {
+            let live = self.read();
+            let entry = live.find(which)?;
+            let used = self.used(entry, 0);
+            let standing = Standing {
+                id: entry.session.id,
+                state: entry.session.state,
+                bytes: billed(&used.counters),
+                covered: entry.credit.bytes,
+                seconds: used.seconds,
+                agreement: entry.agreement,
+                due: U256::ZERO,
+                promised: U256::ZERO,
+            };
+            (standing, entry.agreement)
+        };
+        if let Some(agreement) = agreement {
+            standing.covered = Some(standing.covered.unwrap_or(0));
+            standing.due = agreement.due(standing.bytes, standing.covered, standing.seconds);
+            let channel = terms.channel_of(agreement.consumer).into_word();
+            standing.promised = store.promised(&channel)?;
+        }
+        Ok(standing)
+    }
+
+    /// Has a session pay as it goes: beyond the bytes that are free or paid otherwise (none, for a
+    /// session without a limit), it is paused from now on until its first invoice is paid.
     ///
     /// # Errors
     ///
@@ -98,8 +164,8 @@ impl Sessions {
     /// When there is no such session or agreement, or the ledger cannot be written.
     pub fn invoice(&self, which: &str, terms: &Terms) -> Result<Option<Invoice>, PayError> {
         let mut store = self.store();
-        let (id, used, agreement) = self.agreed(which)?;
-        let due = agreement.price.due(billed(&used.counters), used.seconds).max(invoice::FIRST);
+        let (id, used, covered, agreement) = self.agreed(which)?;
+        let due = agreement.due(billed(&used.counters), covered, used.seconds).max(invoice::FIRST);
         if due <= agreement.paid {
             return Ok(None);
         }
@@ -127,7 +193,7 @@ impl Sessions {
         message: &ExchangeMessage,
     ) -> Result<Paid, PayError> {
         let mut store = self.store();
-        let (id, _, agreement) = self.agreed(which)?;
+        let (id, _, _, agreement) = self.agreed(which)?;
         let found = store.invoice(id, &message.promise.hashlock)?;
         let (hashlock, agreement_total) = found.ok_or(PayError::NoInvoice)?;
         let asked = Invoice {
@@ -163,10 +229,10 @@ impl Sessions {
         Ok(paid)
     }
 
-    fn agreed(&self, which: &str) -> Result<(SessionId, Usage, Agreement), PayError> {
+    fn agreed(&self, which: &str) -> Result<(SessionId, Usage, Option<u64>, Agreement), PayError> {
         let live = self.read();
         let entry = live.find(which)?;
         let agreement = entry.agreement.ok_or(PayError::NoAgreement)?;
-        Ok((entry.session.id, self.used(entry, 0), agreement))
+        Ok((entry.session.id, self.used(entry, 0), entry.credit.bytes, agreement))
     }
 }

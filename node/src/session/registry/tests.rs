@@ -68,7 +68,11 @@ fn taken_keys_and_names_the_nodes_own_key_and_a_full_node_are_refused() {
     let rig = Rig::start(folder.path(), 2);
     let one = rig.add(Some("one"));
     let add = |name: Option<&str>, public_key| {
-        rig.sessions.add(NewSession { name: name.map(str::to_owned), public_key, prepaid: false })
+        rig.sessions.add(NewSession {
+            name: name.map(str::to_owned),
+            public_key,
+            ..NewSession::default()
+        })
     };
     let key = Some(one.session.public_key);
     assert!(matches!(add(None, key), Err(SessionError::KeyTaken(id)) if id == one.session.id));

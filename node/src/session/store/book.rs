@@ -42,6 +42,12 @@ impl Agreement {
         if self.paid.is_zero() { 0 } else { self.price.affordable(self.paid, seconds) }
     }
 
+    /// What so much use has cost. `covered` bytes of it are free, or paid otherwise.
+    #[must_use]
+    pub fn due(&self, bytes: u64, covered: Option<u64>, seconds: u64) -> U256 {
+        self.price.due(bytes.saturating_sub(covered.unwrap_or(0)), seconds)
+    }
+
     fn limit(&self) -> U256 {
         self.paid.saturating_add(U256::from(self.leeway))
     }
@@ -208,6 +214,12 @@ impl Store {
         change.execute(
             "UPDATE invoices SET paid = ?2 WHERE hashlock = ?1",
             params![promise.hashlock.to_string(), now],
+        )?;
+        // Whoever pays a lower invoice from now on is refused: nothing is ever settled with those.
+        change.execute(
+            "DELETE FROM invoices WHERE session = ?1 AND paid IS NULL
+                 AND (length(total) < length(?2) OR length(total) = length(?2) AND total <= ?2)",
+            params![number, paid.total.to_string()],
         )?;
         change.execute(
             "UPDATE agreements SET paid = ?2 WHERE session = ?1",
