@@ -11,6 +11,7 @@
 pub mod client;
 pub mod command;
 pub mod flood;
+pub mod http;
 pub mod iperf;
 pub mod lab;
 pub mod namespace;

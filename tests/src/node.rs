@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use weir::control::Status;
 
 pub use self::settings::Settings;
-use crate::{Namespace, command, process, sweep, until};
+use crate::{Namespace, command, http, process, sweep, until};
 
 const READY: Duration = Duration::from_secs(30);
 const STOPPED: Duration = Duration::from_secs(30);
@@ -259,18 +259,7 @@ impl<'a> Node<'a> {
     /// # Errors
     /// If it cannot be had.
     pub fn metrics(&self) -> Result<String> {
-        use std::io::{Read as _, Write as _};
-        let mut stream = self
-            .namespace
-            .enter(|| Ok(std::net::TcpStream::connect(("127.0.0.1", 9587))?))
-            .context("cannot reach the metrics")?;
-        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-        stream
-            .write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-        let mut page = String::new();
-        stream.read_to_string(&mut page)?;
-        anyhow::ensure!(page.starts_with("HTTP/1.1 200"), "{page}");
-        Ok(page)
+        http::get(self.namespace, 9587, "/metrics").context("cannot have the metrics")
     }
 
     /// The rules of weir's nftables table, as nft prints them, without the counters' values.

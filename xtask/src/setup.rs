@@ -20,6 +20,7 @@ const NEEDS: &[Need] = &[
     Need::new("wireguard-tools", "/usr/bin/wg", "configures the consumer"),
     Need::new("iputils-ping", "/bin/ping", "pings through the tunnel"),
     Need::new("iperf3", "/usr/bin/iperf3", "measures throughput"),
+    Need::new("prometheus", "/usr/bin/promtool", "checks the metrics and the alerts"),
     Need::new("ethtool", "/usr/sbin/ethtool", "switches offloads"),
 ];
 

@@ -1,0 +1,39 @@
+//! A few lines of HTTP/1.0: the least that asks a server within a namespace.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::Namespace;
+
+/// The body of `GET path` from a server on this host, which must answer with 200.
+///
+/// # Errors
+/// If it does not.
+pub fn get(namespace: &Namespace, port: u16, path: &str) -> Result<String> {
+    let mut stream = namespace
+        .enter(|| Ok(TcpStream::connect(("127.0.0.1", port))?))
+        .with_context(|| format!("cannot reach port {port}"))?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("no HTTP")?;
+    ensure!(head.split(' ').nth(1) == Some("200"), "{path}: {answer}");
+    Ok(body.to_owned())
+}
+
+/// Text as a value in a URL's query.
+#[must_use]
+pub fn escape(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
+    let escape = |byte: u8| match plain(byte) {
+        true => char::from(byte).to_string(),
+        false => format!("%{byte:02X}"),
+    };
+    text.bytes().map(escape).collect()
+}
