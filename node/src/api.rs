@@ -53,6 +53,7 @@ pub mod view;
 use error::ApiError;
 pub use listeners::{ListenError, Listeners};
 pub(crate) use sessions::read as read_json;
+pub(crate) use socket::group_id;
 pub use token::Token;
 
 /// What the requests are answered from. Cheap to clone.

@@ -16,7 +16,7 @@ pub mod sections;
 pub mod value;
 
 pub use check::check;
-pub use kinds::{Auto, HostPort, IoWish, Metrics, Wei, XdpWish};
+pub use kinds::{Auto, HostPort, IoWish, Metrics, SandboxWish, Wei, XdpWish};
 pub use mistake::Mistake;
 pub use sections::{Api, Config, Ledger, Node, Payment, Policy, Tunnel};
 

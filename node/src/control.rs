@@ -106,6 +106,8 @@ pub struct Status {
     pub xdp_mode: String,
     /// `uring` or `syscall`.
     pub io: String,
+    /// What the node has given up: capabilities, files, system calls. In words.
+    pub sandbox: String,
     /// Offloads found or missing, in words: what an operator would want to know.
     pub offloads: Vec<String>,
     /// The cores on which the workers run, one worker each.

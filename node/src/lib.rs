@@ -7,6 +7,7 @@
 //! - [`dataplane`]: the workers. `dataplane::pipeline` is pure; the rest is I/O around it.
 //! - [`host`]: what the node changes on the machine (TUN, addresses, nftables) and how it takes
 //!   every change back.
+//! - [`sandbox`]: what a running node gives up.
 //! - [`session`]: who may use the node, and what they have used; kept in SQLite.
 //! - [`payment`]: how consumers pay as they go, in the format of the Mysterium network.
 //! - [`gateway`]: what consumers reach of the node itself, inside the tunnel.
@@ -32,5 +33,6 @@ pub mod metrics;
 pub mod node;
 pub mod payment;
 pub mod reload;
+pub mod sandbox;
 pub mod session;
 pub mod uapi;

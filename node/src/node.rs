@@ -6,6 +6,7 @@ mod ledger;
 mod reload;
 mod screen;
 mod serve;
+mod service;
 mod view;
 
 use std::{
@@ -33,6 +34,7 @@ use crate::{
     },
     host::{Host, HostPlan, tun, tun::Tun, uplink::Uplink},
     live::Live,
+    sandbox,
     session::{keys, registry::Sessions, store::Store, wg_quick::Offer},
 };
 
@@ -86,6 +88,11 @@ pub fn run(config: &Config, file: Option<&Path>) -> anyhow::Result<()> {
         };
         let node_key = PublicKey(shared.identity.public().to_bytes());
         let interface = tun.name.clone();
+        // Before the first thread that handles what comes from outside.
+        let sandbox = sandbox::enter(config, file, kernel.has_mounted())?;
+        for missing in &sandbox.missing {
+            info!("sandbox: no {missing}");
+        }
         let dataplane = start_dataplane(config, shared, tun, &mut kernel, io, &cores)?;
         saved = false;
         let sessions = match open_sessions(config, &kernel, &dataplane, addresses, node_key) {
@@ -117,6 +124,7 @@ pub fn run(config: &Config, file: Option<&Path>) -> anyhow::Result<()> {
             uplink: uplink.clone(),
             xdp,
             io,
+            sandbox,
             notes: [host.offloads.describe(), host.notes.clone()].concat(),
             cores: cores.clone(),
             public_key: keys::print_public(&node_key),

@@ -28,6 +28,8 @@ pub struct Node<'a> {
     namespace: &'a Namespace,
     directory: TempDir,
     settings: Settings,
+    launcher: Vec<String>,
+    environment: Vec<(String, String)>,
     child: Option<Child>,
 }
 
@@ -113,9 +115,26 @@ impl<'a> Node<'a> {
     /// If the files cannot be written.
     pub fn prepare(namespace: &'a Namespace, settings: Settings) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix(&sweep::directory()).tempdir()?;
-        let node = Self { namespace, directory, settings, child: None };
+        let node = Self {
+            namespace,
+            directory,
+            settings,
+            launcher: Vec::new(),
+            environment: Vec::new(),
+            child: None,
+        };
         node.write_config()?;
         Ok(node)
+    }
+
+    /// Has another program start it, such as `setpriv` with its options, and become it.
+    pub fn launch_by(&mut self, launcher: &[&str]) {
+        self.launcher = launcher.iter().map(|word| (*word).to_owned()).collect();
+    }
+
+    /// Sets a variable of its environment.
+    pub fn set_environment(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
     }
 
     /// Replaces the settings; the next start takes them.
@@ -134,8 +153,11 @@ impl<'a> Node<'a> {
     pub fn restart(&mut self) -> Result<()> {
         anyhow::ensure!(self.child.is_none(), "the node runs already");
         let log = File::options().create(true).append(true).open(self.log_path())?;
-        let mut command = self.namespace.command(&binary()?.to_string_lossy());
-        command.args(["run", "--config"]).arg(self.config_path());
+        let weir = binary()?.to_string_lossy().into_owned();
+        let mut words = self.launcher.iter().cloned().chain([weir]);
+        let mut command = self.namespace.command(&words.next().context("no program")?);
+        command.args(words).args(["run", "--config"]).arg(self.config_path());
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.env("RUST_BACKTRACE", "1");
         command.stdin(std::process::Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let child = self.child.insert(command.spawn().context("cannot start weir")?);

@@ -113,7 +113,7 @@ fn refuse_living(path: &Path) -> Result<(), SocketError> {
 }
 
 /// The number of a group, by name or as a number.
-fn group_id(name: &str) -> Result<u32, SocketError> {
+pub(crate) fn group_id(name: &str) -> Result<u32, SocketError> {
     let no_group = || SocketError::NoGroup(name.to_owned());
     if let Ok(number) = name.parse() {
         return Ok(number);

@@ -45,6 +45,7 @@ fn screen(status: &Status) -> String {
         busy.join(", ")
     );
     line("workers", &workers);
+    line("sandbox", &status.sandbox);
     let sessions = format!("{} of at most {}", status.sessions, status.max_sessions);
     line("sessions", &format!("{sessions}; {} handshakes", status.handshakes));
     boundaries(&mut text, status);

@@ -156,6 +156,18 @@ impl FromStr for Wei {
     }
 }
 
+words! {
+    /// Whether a running node is to give up what it does not need.
+    SandboxWish {
+        /// As far as the kernel lets it.
+        Auto = "auto",
+        /// Not at all.
+        Off = "off",
+        /// All of it, or the node does not start.
+        Required = "required",
+    }
+}
+
 /// Where Prometheus gets the metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Metrics {

@@ -12,7 +12,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use weir_common::AddressPlan;
 
 use super::{
-    kinds::{Auto, HostPort, IoWish, Metrics, Wei, XdpWish},
+    kinds::{Auto, HostPort, IoWish, Metrics, SandboxWish, Wei, XdpWish},
     section::Section,
 };
 use crate::payment::{Price, Terms};
@@ -69,6 +69,10 @@ section! {
         /// How workers talk to the kernel. "auto": io_uring, or plain system calls where io_uring
         /// is not allowed. "uring" or "syscall": that one, or the node does not start.
         io: IoWish = IoWish::Auto;
+        /// Whether the node, once everything is prepared, gives up what it does not need:
+        /// capabilities, new privileges, files (Landlock) and system calls (seccomp). "auto": as far
+        /// as the kernel lets it. "off": not at all. "required": all, or the node does not start.
+        sandbox: SandboxWish = SandboxWish::Auto;
         /// Handshakes per second from one source (an IPv4 address or an IPv6 /64) beyond which
         /// they are dropped. 1 to 1000000.
         handshakes_per_source: u32 = 20;

@@ -12,7 +12,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use toml::{Spanned, de::DeValue};
 
 use super::{
-    kinds::{Auto, HostPort, IoWish, Metrics, Wei, XdpWish},
+    kinds::{Auto, HostPort, IoWish, Metrics, SandboxWish, Wei, XdpWish},
     mistake::nearest,
 };
 
@@ -240,7 +240,7 @@ macro_rules! one_word {
     )*};
 }
 
-one_word!(XdpWish, IoWish);
+one_word!(XdpWish, IoWish, SandboxWish);
 
 impl Value for Metrics {
     fn read(value: &Spanned<DeValue<'_>>) -> Result<Self, Problem> {

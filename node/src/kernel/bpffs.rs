@@ -53,6 +53,12 @@ impl Bpffs {
         &self.path
     }
 
+    /// Whether it was mounted for us, so that we must unmount it.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        self.ours
+    }
+
     /// Unmounts it at a clean stop, if it was mounted for us. What is still pinned there is lost.
     ///
     /// # Errors

@@ -22,6 +22,7 @@ impl NodeView for StillNode {
             uplink_mtu: 1500,
             xdp_mode: "native".to_owned(),
             io: "uring".to_owned(),
+            sandbox: "off".to_owned(),
             offloads: vec!["UDP GRO on".to_owned()],
             worker_cores: vec![0, 1],
             public_key: "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=".to_owned(),

@@ -126,6 +126,11 @@ impl KernelSide {
         Arc::clone(&self.accounts)
     }
 
+    /// Whether there is a file system that must be unmounted at the end.
+    pub(super) fn has_mounted(&self) -> bool {
+        self.bpffs.as_ref().is_some_and(Bpffs::is_ours)
+    }
+
     /// Whether the accounts say nothing that a ledger would have to know.
     pub(super) fn is_vacant(&self) -> bool {
         (0..self.accounts.len())

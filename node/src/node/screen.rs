@@ -35,6 +35,7 @@ fn text(config: &Config, status: &Status) -> String {
     for note in &status.offloads {
         line("", note);
     }
+    line("sandbox", &status.sandbox);
     line("sessions", &format!("{} of {}", status.sessions, status.max_sessions));
     line("API", &config.api.socket.display().to_string());
     if let crate::config::Metrics::On(address) = config.api.metrics {

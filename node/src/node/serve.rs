@@ -11,7 +11,7 @@ use tracing::{error, info, warn};
 
 use super::{
     ledger::{self, Rhythm},
-    screen,
+    screen, service,
 };
 use crate::{
     api::{Api, Listeners, Token},
@@ -101,12 +101,17 @@ async fn serve(config: &Config, parts: Parts<'_>, log: Option<GuardLog>) -> anyh
     let gateway = Gateway::bind(config, sessions).await?;
     let books = ledger::keep(config, &rhythm, sessions, stopped)?;
 
-    screen::show(config, &view.status());
+    let status = view.status();
+    screen::show(config, &status);
+    let endpoint = status.endpoint;
     let mut server = std::pin::pin!(listeners.serve(&api, until(stop.subscribe())));
     let mut gateway = std::pin::pin!(gateway.serve(stop.subscribe()));
-    let mut reloads = std::pin::pin!(reload_when_told(hangup, reloader));
+    let mut reloads = std::pin::pin!(reload_when_told(hangup, reloader, &endpoint));
+    let mut watchdog = std::pin::pin!(service::beat());
+    service::ready(&serves(&endpoint));
     let ended = tokio::select! {
         () = &mut reloads => None,
+        () = &mut watchdog => None,
         _ = terminate.recv() => None,
         _ = interrupt.recv() => None,
         ended = &mut server => Some(ended),
@@ -115,6 +120,7 @@ async fn serve(config: &Config, parts: Parts<'_>, log: Option<GuardLog>) -> anyh
         ended = &mut gateway => Some(ended),
     };
     info!("stopping");
+    service::stopping();
     stop.send_replace(true);
     books.stop().await;
     match ended {
@@ -129,14 +135,20 @@ async fn serve(config: &Config, parts: Parts<'_>, log: Option<GuardLog>) -> anyh
 }
 
 /// Reads the configuration again at each SIGHUP, and tells the log.
-async fn reload_when_told(mut hangup: Signal, reloader: Arc<Reloader>) {
+async fn reload_when_told(mut hangup: Signal, reloader: Arc<Reloader>, endpoint: &str) {
     while hangup.recv().await.is_some() {
+        service::reloading();
         let reloader = Arc::clone(&reloader);
         match tokio::task::spawn_blocking(move || reloader.reload()).await {
             Ok(outcome) => tell(outcome),
             Err(error) => error!(%error, "the configuration was not read again: report this"),
         }
+        service::ready(&serves(endpoint));
     }
+}
+
+fn serves(endpoint: &str) -> String {
+    format!("serves at {endpoint}")
 }
 
 fn tell(outcome: Result<Outcome, ReloadError>) {

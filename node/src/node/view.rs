@@ -11,6 +11,7 @@ use crate::{
     dataplane::start::{Counts, Io},
     host::uplink::Uplink,
     kernel::XdpMode,
+    sandbox::Sandbox,
     session::registry::Sessions,
 };
 
@@ -19,6 +20,7 @@ pub(super) struct Parts {
     pub(super) uplink: Uplink,
     pub(super) xdp: XdpMode,
     pub(super) io: Io,
+    pub(super) sandbox: Sandbox,
     pub(super) notes: Vec<String>,
     pub(super) cores: Vec<usize>,
     pub(super) public_key: String,
@@ -59,6 +61,7 @@ impl NodeView for View {
             uplink_mtu: parts.uplink.mtu,
             xdp_mode: parts.xdp.as_str().into(),
             io: parts.io.as_str().into(),
+            sandbox: parts.sandbox.describe(),
             offloads,
             worker_cores: parts.cores.clone(),
             public_key: parts.public_key.clone(),

@@ -127,7 +127,7 @@ impl Store {
         let mut db = Connection::open(path).map_err(|e| damaged(path, e))?;
         db.execute_batch(
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
-             PRAGMA busy_timeout = 2000;",
+             PRAGMA busy_timeout = 2000; PRAGMA temp_store = MEMORY;",
         )
         .map_err(|e| damaged(path, e))?;
         let verdict: String = db

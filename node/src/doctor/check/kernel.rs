@@ -12,6 +12,7 @@ use crate::{
 
 const NET_ADMIN: u32 = 12;
 const SYS_ADMIN: u32 = 21;
+const PERFMON: u32 = 38;
 const BPF: u32 = 39;
 
 pub(super) fn all(facts: &Facts) -> Vec<Finding> {
@@ -32,7 +33,7 @@ fn has(facts: &Facts, bit: u32) -> bool {
 }
 
 fn may_load(facts: &Facts) -> bool {
-    has(facts, SYS_ADMIN) || (has(facts, BPF) && has(facts, NET_ADMIN))
+    has(facts, SYS_ADMIN) || [NET_ADMIN, PERFMON, BPF].iter().all(|bit| has(facts, *bit))
 }
 
 fn release(facts: &Facts) -> Finding {
@@ -68,18 +69,20 @@ fn capabilities(facts: &Facts) -> Finding {
     if let Err(error) = &facts.kernel.capabilities {
         return Finding::unknown("capabilities", error.as_str());
     }
-    let wanted = [(NET_ADMIN, "CAP_NET_ADMIN"), (BPF, "CAP_BPF")];
+    if has(facts, NET_ADMIN) && may_load(facts) {
+        return Finding::good("capabilities", "all that a node needs are there");
+    }
+    let wanted = [(NET_ADMIN, "CAP_NET_ADMIN"), (BPF, "CAP_BPF"), (PERFMON, "CAP_PERFMON")];
     let missing: Vec<_> =
         wanted.iter().filter(|(bit, _)| !has(facts, *bit)).map(|(_, name)| *name).collect();
     match missing.as_slice() {
-        [] => Finding::good("capabilities", "CAP_NET_ADMIN and CAP_BPF are there"),
-        ["CAP_BPF"] if has(facts, SYS_ADMIN) => {
-            Finding::good("capabilities", "CAP_NET_ADMIN and CAP_SYS_ADMIN are there")
-        }
-        ["CAP_BPF"] => Finding::warning(
+        missing if has(facts, NET_ADMIN) => Finding::warning(
             "capabilities",
-            "CAP_BPF is missing: a node started like this has no guard in the kernel",
-            "start it as root, with systemd, or with --cap-add BPF",
+            format!(
+                "{} missing: a node started like this has no guard in the kernel",
+                missing.join(" and ")
+            ),
+            "start it as root, with systemd, or with --cap-add BPF --cap-add PERFMON",
         ),
         missing => Finding::new(
             "capabilities",
@@ -137,7 +140,7 @@ fn ebpf(facts: &Facts) -> Finding {
         }
         Err(refusal) => refusal,
     };
-    if refusal.refused && !may_load(facts) {
+    if !may_load(facts) {
         return Finding::unknown("eBPF", "cannot tell without root");
     }
     let fix = match &kernel.lockdown {

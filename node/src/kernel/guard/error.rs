@@ -173,7 +173,7 @@ fn attach_advice(errno: Option<i32>, detail: &str) -> String {
 /// Which of the capabilities that eBPF takes the process does not have.
 fn missing_capabilities() -> String {
     const SYS_ADMIN: u32 = 21;
-    const WANTED: [(u32, &str); 2] = [(12, "CAP_NET_ADMIN"), (39, "CAP_BPF")];
+    const WANTED: [(u32, &str); 3] = [(12, "CAP_NET_ADMIN"), (39, "CAP_BPF"), (38, "CAP_PERFMON")];
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let effective = status
         .lines()

@@ -1,0 +1,42 @@
+//! What the node tells the service manager that started it (systemd's `sd_notify`). Without one
+//! nothing is told.
+
+use std::{future, time::Duration};
+
+use sd_notify::NotifyState;
+use tracing::debug;
+
+/// The node serves.
+pub(super) fn ready(status: &str) {
+    tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+}
+
+/// The node reads its configuration again; [`ready`] ends that.
+pub(super) fn reloading() {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => tell(&[NotifyState::Reloading, now]),
+        Err(error) => debug!(%error, "no time for the service manager"),
+    }
+}
+
+/// The node stops, and needs its time to undo its changes.
+pub(super) fn stopping() {
+    tell(&[NotifyState::Stopping, NotifyState::Status("undoing the changes on this machine")]);
+}
+
+/// Tells the watchdog, while the control plane runs, that it does. Never ends.
+pub(super) async fn beat() {
+    let Some(limit) = sd_notify::watchdog_enabled() else { return future::pending().await };
+    // Half of the limit, as systemd advises, and never busy.
+    let mut ticks = tokio::time::interval((limit / 2).max(Duration::from_millis(100)));
+    loop {
+        ticks.tick().await;
+        tell(&[NotifyState::Watchdog]);
+    }
+}
+
+fn tell(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        debug!(%error, "the service manager was not told");
+    }
+}

@@ -1,0 +1,91 @@
+//! Giving up what a running node does not need.
+//!
+//! Everything is prepared with the rights that the node was started with: TUN device, exit policy,
+//! eBPF. Then, before the first thread that handles a packet, the process keeps three
+//! capabilities, forbids itself new privileges, and puts Landlock (which files) and seccomp (which
+//! system calls) around itself. Threads and programs that it starts inherit all of it. What is kept
+//! is what a reload and a clean stop take.
+
+mod capabilities;
+mod files;
+mod system_calls;
+#[cfg(test)]
+mod tests;
+
+use std::{fs::DirBuilder, os::unix::fs::DirBuilderExt as _, path::Path};
+
+use anyhow::{Context as _, bail};
+
+pub use self::files::Places;
+use crate::config::{Config, SandboxWish};
+
+/// What was put around the process, in words for the operator.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sandbox {
+    /// Each layer that is in force.
+    pub layers: Vec<String>,
+    /// Each layer that is not, and why.
+    pub missing: Vec<String>,
+}
+
+impl Sandbox {
+    /// In one line.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        if self.layers.is_empty() && self.missing.is_empty() {
+            return "off".into();
+        }
+        let missing = self.missing.iter().map(|why| format!("no {why}"));
+        self.layers.iter().cloned().chain(missing).collect::<Vec<_>>().join("; ")
+    }
+}
+
+/// Puts the sandbox around this thread and those that it starts. `mounted_bpffs` says that the node
+/// has mounted a file system of its own, which it must unmount at the end: Landlock would forbid
+/// that, and it takes CAP_SYS_ADMIN.
+///
+/// # Errors
+///
+/// Fails when the configuration requires what cannot be had.
+pub fn enter(config: &Config, file: Option<&Path>, mounted_bpffs: bool) -> anyhow::Result<Sandbox> {
+    if config.node.sandbox == SandboxWish::Off {
+        return Ok(Sandbox::default());
+    }
+    let mut sandbox = Sandbox::default();
+    let mut layer = |done: anyhow::Result<String>, name: &str| match done {
+        Ok(words) => sandbox.layers.push(words),
+        Err(error) => sandbox.missing.push(format!("{name} ({error:#})")),
+    };
+    // A place must be there to be left within reach.
+    let state = &config.node.state_dir;
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o750)
+        .create(state)
+        .with_context(|| format!("cannot make {}", state.display()))?;
+    // The group before the right to change it goes.
+    if !config.api.socket_group.is_empty() {
+        capabilities::join_group(&config.api.socket_group).with_context(|| {
+            format!("cannot join the group {:?} of api.socket_group", config.api.socket_group)
+        })?;
+    }
+    layer(capabilities::keep(mounted_bpffs), "dropped capabilities");
+    layer(capabilities::no_new_privileges(), "ban on new privileges");
+    let landlock = if mounted_bpffs {
+        Err(anyhow::anyhow!(
+            "weir has mounted a bpffs and must unmount it; mount -t bpf bpf /sys/fs/bpf"
+        ))
+    } else {
+        files::restrict(&Places::new(config, file))
+    };
+    layer(landlock, "Landlock");
+    layer(system_calls::restrict(mounted_bpffs), "seccomp");
+    if config.node.sandbox == SandboxWish::Required
+        && let Some(missing) = sandbox.missing.first()
+    {
+        bail!(
+            "node.sandbox is \"required\", but there is no {missing}. Fix: \"auto\" does without"
+        );
+    }
+    Ok(sandbox)
+}

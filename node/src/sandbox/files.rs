@@ -1,0 +1,168 @@
+//! The files that stay within reach: Landlock.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use landlock::{
+    ABI, Access as _, AccessFs, BitFlags, CompatLevel, Compatible as _, PathBeneath, PathFd,
+    Ruleset, RulesetAttr as _, RulesetCreated, RulesetCreatedAttr as _, RulesetStatus,
+};
+
+use crate::config::Config;
+
+/// The newest rights on files that weir knows of; kernels with fewer have what they have.
+const KNOWN: ABI = ABI::V5;
+
+/// Programs (`nft`) and their libraries.
+const RUN: &[&str] = &["/usr", "/lib", "/lib64", "/bin", "/sbin"];
+
+/// What is read only: the kernel's files, and what names hosts and groups. Not all of /etc: there
+/// are secrets in it.
+const READ: &[&str] = &[
+    "/proc",
+    "/sys",
+    "/etc/group",
+    "/etc/host.conf",
+    "/etc/hosts",
+    "/etc/gai.conf",
+    "/etc/iproute2",
+    "/etc/ld.so.cache",
+    "/etc/localtime",
+    "/etc/nsswitch.conf",
+    "/etc/passwd",
+    "/etc/protocols",
+    "/etc/resolv.conf",
+    "/etc/services",
+    "/etc/ssl",
+    "/run/resolvconf",
+    "/run/systemd/resolve",
+    "/dev/urandom",
+];
+
+/// What is written besides the node's own directories: switches, pins, nothing.
+const WRITE: &[&str] = &["/proc/sys/net", "/sys/fs/bpf", "/dev/null"];
+
+/// What stays within reach.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Places {
+    /// Programs may be started from here.
+    pub run: Vec<PathBuf>,
+    /// May be read.
+    pub read: Vec<PathBuf>,
+    /// May be read, written, made and removed.
+    pub write: Vec<PathBuf>,
+}
+
+impl Places {
+    /// What a node with this configuration, from this file, needs while it runs, reloads and stops.
+    #[must_use]
+    pub fn new(config: &Config, file: Option<&Path>) -> Self {
+        let all = |paths: &[&str]| paths.iter().map(PathBuf::from).collect::<Vec<_>>();
+        let mut places = Self { run: all(RUN), read: all(READ), write: all(WRITE) };
+        // An editor puts a new file in the place of the old one, hence the directory.
+        let file = file.and_then(|file| std::path::absolute(file).ok());
+        places.read.extend(file.map(|file| beside(&file)));
+        let node = &config.node;
+        places.write.extend([node.state_dir.clone(), node.runtime_dir.clone()]);
+        if !config.api.wg_directory.is_empty() {
+            places.write.push(config.api.wg_directory.clone().into());
+        }
+        let usage = Path::new(&config.ledger.usage_file);
+        for file in [
+            node.private_key_file.as_path(),
+            &config.ledger.webhook_secret_file,
+            &config.api.token_file,
+            &config.api.socket,
+            usage,
+        ] {
+            if !file.as_os_str().is_empty() {
+                places.write.push(beside(file));
+            }
+        }
+        places
+    }
+}
+
+/// The directory of a file, unless that holds others' files: then the file alone.
+fn beside(file: &Path) -> PathBuf {
+    let shared = ["", "/", "/etc", "/root", "/home", "/tmp", "/var", "/var/lib", "/run"];
+    match file.parent() {
+        Some(parent) if !shared.iter().any(|path| parent == Path::new(path)) => parent.into(),
+        _ => file.into(),
+    }
+}
+
+/// Leaves this thread, and what it starts, with these places alone.
+pub(super) fn restrict(places: &Places) -> anyhow::Result<String> {
+    let all = AccessFs::from_all(KNOWN);
+    let read = AccessFs::ReadFile | AccessFs::ReadDir;
+    let mut rules = Ruleset::default()
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(all)
+        .and_then(Ruleset::create)
+        .context("the kernel takes no rules")?;
+    for (paths, access) in [
+        (&places.run, read | AccessFs::Execute),
+        (&places.read, read),
+        (&places.write, all & !BitFlags::from(AccessFs::Execute)),
+    ] {
+        for path in paths {
+            rules = allow(rules, path, access)?;
+        }
+    }
+    match rules.restrict_self().context("the kernel takes no rules")?.ruleset {
+        RulesetStatus::NotEnforced => bail!("this kernel has none; boot it with lsm=landlock,..."),
+        RulesetStatus::PartiallyEnforced => Ok("Landlock, as far as this kernel has it".into()),
+        RulesetStatus::FullyEnforced => Ok("Landlock".into()),
+    }
+}
+
+/// What is not there needs no rule.
+fn allow(
+    rules: RulesetCreated,
+    path: &Path,
+    access: BitFlags<AccessFs>,
+) -> anyhow::Result<RulesetCreated> {
+    let Ok(place) = PathFd::new(path) else { return Ok(rules) };
+    // Only directories have rights on what is in them.
+    let access = if path.is_dir() { access } else { access & AccessFs::from_file(KNOWN) };
+    let rule = PathBeneath::new(place, access);
+    rules.add_rule(rule).with_context(|| format!("the kernel takes no rule for {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_path_of_the_configuration_is_within_reach() {
+        let places = Places::new(&Config::default(), None);
+        let mut seen = 0;
+        for line in crate::config::default_text().lines() {
+            let Some((key, value)) = line.split_once(" = \"/") else { continue };
+            let path = PathBuf::from(format!("/{}", value.trim_end_matches('"')));
+            let reached = places.write.iter().any(|place| path.starts_with(place));
+            assert!(reached, "{key} = {path:?} is out of reach: {places:?}");
+            seen += 1;
+        }
+        assert!(seen >= 6, "only {seen} paths in the default configuration");
+    }
+
+    #[test]
+    fn the_places_follow_from_the_configuration() {
+        let mut config = Config::default();
+        config.ledger.usage_file = "/srv/usage/weir.ndjson".into();
+        config.api.token_file = "/etc/token".into();
+        let places = Places::new(&config, Some(Path::new("/etc/weir/weir.toml")));
+        for path in ["/var/lib/weir", "/run/weir", "/srv/usage", "/etc/token"] {
+            assert!(places.write.contains(&path.into()), "{path}: {places:?}");
+        }
+        assert!(places.read.contains(&"/etc/weir".into()), "{places:?}");
+        for shared in ["/", "/etc", "/tmp", "/run"] {
+            let all = [&places.run, &places.read, &places.write];
+            assert!(!all.iter().any(|list| list.contains(&shared.into())), "{shared}");
+        }
+        let elsewhere = Places::new(&Config::default(), Some(Path::new("/etc/weir.toml")));
+        assert!(elsewhere.read.contains(&"/etc/weir.toml".into()), "{elsewhere:?}");
+    }
+}

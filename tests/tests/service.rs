@@ -1,0 +1,91 @@
+//! What the service manager is told, and that the unit says what the node does.
+
+use std::{fs, os::unix::net::UnixDatagram, path::Path, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use weir_tests::{Lab, Node, Settings, until};
+
+/// Everything that has been told so far.
+fn told(socket: &UnixDatagram) -> Result<String> {
+    let (mut buffer, mut all) = ([0; 4096], String::new());
+    loop {
+        match socket.recv(&mut buffer) {
+            Ok(length) => all += &format!("{}\n", String::from_utf8_lossy(&buffer[..length])),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(all),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn wait_for(socket: &UnixDatagram, wanted: &[&str]) -> Result<String> {
+    let mut all = String::new();
+    until("words for the service manager", Duration::from_secs(30), || {
+        all += &told(socket)?;
+        ensure!(wanted.iter().all(|line| all.lines().any(|is| is.starts_with(line))), "{all}");
+        Ok(())
+    })?;
+    Ok(all)
+}
+
+#[test]
+fn the_service_manager_is_told_each_change_and_the_watchdog_is_fed() -> Result<()> {
+    let lab = Lab::new()?;
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("notify");
+    let socket = UnixDatagram::bind(&path)?;
+    socket.set_nonblocking(true)?;
+    let mut node = Node::prepare(&lab.node, Settings::default())?;
+    node.set_environment("NOTIFY_SOCKET", &path.to_string_lossy());
+    node.set_environment("WATCHDOG_USEC", "1000000");
+    node.restart()?;
+    let said = wait_for(&socket, &["READY=1", "STATUS=serves at 45.80.2.2:51820", "WATCHDOG=1"])?;
+    ensure!(!said.contains("STOPPING"), "{said}");
+    node.hang_up()?;
+    let said = wait_for(&socket, &["RELOADING=1", "MONOTONIC_USEC=", "READY=1"])?;
+    ensure!(said.find("RELOADING=1") < said.rfind("READY=1"), "{said}");
+    node.stop()?;
+    wait_for(&socket, &["STOPPING=1"])?;
+    Ok(())
+}
+
+#[test]
+fn a_node_that_cannot_start_is_never_ready() -> Result<()> {
+    let lab = Lab::new()?;
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("notify");
+    let socket = UnixDatagram::bind(&path)?;
+    socket.set_nonblocking(true)?;
+    let _taken = lab.node.enter(|| Ok(std::net::UdpSocket::bind("[::]:51820")?))?;
+    let mut node = Node::prepare(&lab.node, Settings::default())?;
+    node.set_environment("NOTIFY_SOCKET", &path.to_string_lossy());
+    node.restart().expect_err("the port is taken");
+    let said = told(&socket)?;
+    ensure!(!said.contains("READY=1"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn the_unit_names_what_there_is() -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("no workspace")?;
+    let unit = fs::read_to_string(root.join("packaging/systemd/weir.service"))?;
+    let value = |key: &str| {
+        let prefix = format!("{key}=");
+        unit.lines().find_map(|line| line.strip_prefix(&prefix)).context(format!("no {key}"))
+    };
+    ensure!(value("Type")? == "notify");
+    ensure!(value("ExecStart")? == "/usr/bin/weir run --config /etc/weir/weir.toml");
+    for (directory, key) in [("StateDirectory", "state_dir"), ("RuntimeDirectory", "runtime_dir")] {
+        let default = weir::config::default_text();
+        let line = format!(
+            "{key} = \"/{}/{}\"",
+            if key == "state_dir" { "var/lib" } else { "run" },
+            value(directory)?
+        );
+        ensure!(default.contains(&line), "{line} is not the default");
+    }
+    let capabilities = value("CapabilityBoundingSet")?;
+    for name in ["CAP_NET_ADMIN", "CAP_BPF", "CAP_NET_BIND_SERVICE"] {
+        ensure!(capabilities.contains(name), "{name}: {capabilities}");
+    }
+    Ok(())
+}
