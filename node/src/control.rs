@@ -144,6 +144,10 @@ pub struct Status {
     pub unpaid_bytes: u64,
     /// What consumers have promised in all, in wei: a decimal number.
     pub earned_wei: String,
+    /// Why the ledger cannot be written; absent while it can. There is no new session and no new
+    /// credit then.
+    #[serde(default)]
+    pub ledger_trouble: Option<String>,
 }
 
 /// Whoever can describe the node.

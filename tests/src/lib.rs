@@ -10,6 +10,7 @@
 
 pub mod client;
 pub mod command;
+pub mod disk;
 pub mod flood;
 pub mod http;
 pub mod iperf;

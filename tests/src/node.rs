@@ -5,7 +5,7 @@ mod settings;
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
-    process::{Child, ExitStatus},
+    process::{Child, Command, ExitStatus},
     time::Duration,
 };
 
@@ -14,10 +14,10 @@ use rustix::process::Signal;
 use serde::Deserialize;
 use serde_json::Value;
 use tempfile::TempDir;
-use weir::control::Status;
+use weir::{control::Status, session::store::receipt::Record};
 
 pub use self::settings::Settings;
-use crate::{Namespace, command, http, process, sweep, until};
+use crate::{Namespace, command, disk::Disk, http, process, sweep, until};
 
 const READY: Duration = Duration::from_secs(30);
 const STOPPED: Duration = Duration::from_secs(30);
@@ -30,6 +30,7 @@ pub struct Node<'a> {
     settings: Settings,
     launcher: Vec<String>,
     environment: Vec<(String, String)>,
+    disk: Option<Disk>,
     child: Option<Child>,
 }
 
@@ -121,6 +122,7 @@ impl<'a> Node<'a> {
             settings,
             launcher: Vec::new(),
             environment: Vec::new(),
+            disk: None,
             child: None,
         };
         node.write_config()?;
@@ -146,6 +148,23 @@ impl<'a> Node<'a> {
         self.write_config()
     }
 
+    /// Gives its state directory a disk of its own, which must be done before its first start.
+    ///
+    /// # Errors
+    /// If it cannot be mounted.
+    pub fn put_state_on_disk(&mut self, mib: u32) -> Result<&Disk> {
+        let disk = Disk::mount(&self.path("state"), mib)?;
+        Ok(self.disk.insert(disk))
+    }
+
+    /// The disk of its state directory.
+    ///
+    /// # Errors
+    /// If it has none of its own.
+    pub fn disk(&self) -> Result<&Disk> {
+        self.disk.as_ref().context("the state is on the machine's disk")
+    }
+
     /// Starts it again, with the same files, and waits until it serves.
     ///
     /// # Errors
@@ -153,10 +172,8 @@ impl<'a> Node<'a> {
     pub fn restart(&mut self) -> Result<()> {
         anyhow::ensure!(self.child.is_none(), "the node runs already");
         let log = File::options().create(true).append(true).open(self.log_path())?;
-        let weir = binary()?.to_string_lossy().into_owned();
-        let mut words = self.launcher.iter().cloned().chain([weir]);
-        let mut command = self.namespace.command(&words.next().context("no program")?);
-        command.args(words).args(["run", "--config"]).arg(self.config_path());
+        let mut command = self.program(&self.launcher)?;
+        command.args(["run", "--config"]).arg(self.config_path());
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.env("RUST_BACKTRACE", "1");
         command.stdin(std::process::Stdio::null()).stdout(log.try_clone()?).stderr(log);
@@ -228,7 +245,7 @@ impl<'a> Node<'a> {
     /// # Errors
     /// If the command fails.
     pub fn weir(&self, arguments: &[&str]) -> Result<String> {
-        let mut command = self.namespace.command(&binary()?.to_string_lossy());
+        let mut command = self.program(&[])?;
         command::run(command.arg("--socket").arg(self.socket_path()).args(arguments))
     }
 
@@ -333,6 +350,22 @@ impl<'a> Node<'a> {
         self.path("wireguard")
     }
 
+    /// Where its ledger is.
+    #[must_use]
+    pub fn ledger_path(&self) -> PathBuf {
+        self.path("state/ledger.db")
+    }
+
+    /// What `weir ledger export` says, record by record.
+    ///
+    /// # Errors
+    /// If the ledger cannot be read or is not as the node wrote it.
+    pub fn records(&self) -> Result<Vec<Record>> {
+        let ledger = self.ledger_path().to_string_lossy().into_owned();
+        self.weir(&["ledger", "check", &ledger])?;
+        self.weir(&["ledger", "export", &ledger])?.lines().map(parse).collect()
+    }
+
     /// Where it keeps what need not survive a reboot.
     #[must_use]
     pub fn runtime_dir(&self) -> PathBuf {
@@ -374,6 +407,17 @@ impl<'a> Node<'a> {
             self.child = None;
         }
         Ok(status)
+    }
+
+    /// `weir`, in the network of its namespace and with the disk of its state.
+    fn program(&self, launcher: &[String]) -> Result<Command> {
+        let mount = |disk: &Disk| ["nsenter".to_owned(), format!("--mount={}", disk.namespace())];
+        let weir = binary()?.to_string_lossy().into_owned();
+        let disk = self.disk.iter().flat_map(mount);
+        let mut words = disk.chain(launcher.iter().cloned()).chain([weir]);
+        let mut command = self.namespace.command(&words.next().context("no program")?);
+        command.args(words);
+        Ok(command)
     }
 
     fn write_config(&self) -> Result<()> {

@@ -1,5 +1,6 @@
 //! What consumers do: transfers whose content is checked at the other end.
 
+pub mod chatter;
 pub mod content;
 pub mod junk;
 pub mod stream;

@@ -48,6 +48,9 @@ fn screen(status: &Status) -> String {
     line("sandbox", &status.sandbox);
     let sessions = format!("{} of at most {}", status.sessions, status.max_sessions);
     line("sessions", &format!("{sessions}; {} handshakes", status.handshakes));
+    if let Some(trouble) = &status.ledger_trouble {
+        line("LEDGER", &format!("cannot be written: {trouble}"));
+    }
     boundaries(&mut text, status);
     guard(&mut text, status);
     drops(&mut text, status);

@@ -39,6 +39,16 @@ fn ledger(config: &Config, reader: &mut Reader<'_>) {
             "write for example \"http://127.0.0.1:8080/usage\", or \"\" for none".into(),
         );
     }
+    let (delivered, undelivered) = (ledger.retain_days, ledger.retain_undelivered_days);
+    if undelivered != 0 && (delivered == 0 || undelivered < delivered) {
+        reader.blame(
+            &[("ledger", "retain_undelivered_days"), ("ledger", "retain_days")],
+            format!(
+                "{undelivered} is less than ledger.retain_days, which keeps what was delivered"
+            ),
+            "write a larger number, or 0 for never".into(),
+        );
+    }
     if !ledger.usage_file.is_empty() && !ledger.usage_file.starts_with('/') {
         reader.blame(
             &[("ledger", "usage_file")],
@@ -106,6 +116,9 @@ fn ranges(config: &Config, reader: &mut Reader<'_>) {
         ("node", "handshakes_under_load", node.handshakes_under_load, 1, 10_000_000),
         ("tunnel", "mtu", config.tunnel.mtu, SMALLEST_MTU, 65535),
         ("ledger", "record_seconds", config.ledger.record_seconds, 1, 86_400),
+        ("ledger", "checkpoint_seconds", config.ledger.checkpoint_seconds, 1, 60),
+        ("ledger", "retain_days", config.ledger.retain_days, 0, 36_500),
+        ("ledger", "retain_undelivered_days", config.ledger.retain_undelivered_days, 0, 36_500),
         ("ledger", "grace_seconds", config.ledger.grace_seconds, 0, 31_536_000),
         ("ledger", "usage_file_mib", config.ledger.usage_file_mib, 1, 1 << 20),
         ("payment", "port", config.payment.port.into(), 1, 65535),

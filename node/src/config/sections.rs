@@ -131,6 +131,16 @@ section! {
     Ledger {
         /// Seconds between two usage records of a session that is used. 1 to 86400.
         record_seconds: u32 = 60;
+        /// Seconds between two checkpoints of the counters to the disk. 1 to 60. A crash of weir
+        /// loses nothing; a power cut loses what was counted since the last one.
+        checkpoint_seconds: u32 = 1;
+        /// Days for which usage records are kept once the webhook, the usage file and the fleet,
+        /// as far as there are any, have them. 0 to 36500; 0 is for ever. The last record of each
+        /// session, which says all that the others did, is kept for ever.
+        retain_days: u32 = 30;
+        /// Days after which usage records go also when one of those has not got them.
+        /// 0 to 36500; 0 is never, else no fewer than retain_days.
+        retain_undelivered_days: u32 = 0;
         /// Seconds for which a session without credit is kept, paused, before it is closed.
         /// 0 to 31536000.
         grace_seconds: u32 = 300;

@@ -82,6 +82,9 @@ fn every_key_can_be_set() {
         block = ["1.2.3.0/24"]
         [ledger]
         record_seconds = 5
+        checkpoint_seconds = 2
+        retain_days = 7
+        retain_undelivered_days = 8
         grace_seconds = 0
         webhook = "http://127.0.0.1:8080/usage"
         webhook_secret_file = "/w"
@@ -303,19 +306,21 @@ proptest! {
 #[test]
 fn receivers_and_sockets_that_cannot_work_are_named() {
     let text = "[ledger]\nwebhook = \"https://example.net/\"\nusage_file = \"usage\"\n\
-        record_seconds = 0\n[api]\nhttp = \"127.0.0.1:9587\"\nwg_directory = \"wg\"\n";
+        record_seconds = 0\nretain_undelivered_days = 29\n\
+        [api]\nhttp = \"127.0.0.1:9587\"\nwg_directory = \"wg\"\n";
     let found: Vec<String> = mistakes(text).iter().map(ToString::to_string).collect();
     for (line, key) in [
         (2, "ledger.webhook"),
         (3, "ledger.usage_file"),
         (4, "ledger.record_seconds"),
-        (6, "api.http"),
-        (7, "api.wg_directory"),
+        (5, "ledger.retain_undelivered_days"),
+        (7, "api.http"),
+        (8, "api.wg_directory"),
     ] {
         let named = |is: &&String| is.starts_with(&format!("{line}:")) && is.contains(key);
         assert!(found.iter().find(named).is_some(), "{key} is not in {found:?}");
     }
-    assert_eq!(found.len(), 5, "{found:?}");
+    assert_eq!(found.len(), 6, "{found:?}");
 }
 
 #[test]

@@ -12,6 +12,9 @@ use anyhow::Context as _;
 use super::Receiver;
 use crate::session::store::receipt::Record;
 
+/// Its name in the ledger.
+pub const NAME: &str = "file";
+
 /// No line is longer, in bytes.
 const LONGEST_LINE: u64 = 16 * 1024;
 
@@ -104,7 +107,7 @@ fn renamed_away(path: &Path) -> u64 {
 
 impl Receiver for UsageFile {
     fn name(&self) -> &'static str {
-        "file"
+        NAME
     }
 
     async fn take(&mut self, batch: &[Record]) -> anyhow::Result<()> {

@@ -13,6 +13,9 @@ use tokio::{net::TcpStream, time::timeout};
 use super::Receiver;
 use crate::session::{store::receipt::Record, unix_now};
 
+/// Its name in the ledger.
+pub const NAME: &str = "webhook";
+
 /// A receiver that has not answered by then has failed.
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -87,7 +90,7 @@ impl Webhook {
 
 impl Receiver for Webhook {
     fn name(&self) -> &'static str {
-        "webhook"
+        NAME
     }
 
     async fn take(&mut self, batch: &[Record]) -> anyhow::Result<()> {

@@ -71,6 +71,9 @@ fn node(encoder: &mut DescriptorEncoder<'_>, status: &Status, started: u64) -> R
     )?;
     let help = "When the node was started, in seconds since 1970.";
     gauge(encoder, "start_timestamp_seconds", help, started)?;
+    let help =
+        "Whether the ledger can be written: 1, or 0 while there is no new session or credit.";
+    gauge(encoder, "ledger_writable", help, u64::from(status.ledger_trouble.is_none()))?;
     let help = "Processor time of a worker, which is all that it does on its core.";
     let mut family = Counters::begin(encoder, "worker_busy_seconds", help)?;
     for (worker, seconds) in status.worker_busy_seconds.iter().enumerate() {

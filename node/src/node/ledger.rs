@@ -14,30 +14,44 @@ use tokio::{
     task::{JoinHandle, JoinSet},
     time::{MissedTickBehavior, interval},
 };
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::{
     config::{Config, Ledger},
     delivery::{self, UsageFile, Webhook},
     live::Live,
-    session::{SessionId, registry::Sessions},
+    session::{
+        SessionError, SessionId, StoreError, registry::Sessions, store::retention::Retention,
+    },
 };
 
-/// Between two checkpoints of the counters to the ledger.
-const CHECKPOINT: Duration = Duration::from_secs(1);
+/// Between two looks at what sessions have used.
+const TURN: Duration = Duration::from_secs(1);
+
+/// Between two looks for usage records whose time is over.
+const FORGET: Duration = Duration::from_secs(600);
 
 /// How often, and how long.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rhythm {
+    checkpoints_every: Duration,
     records_every: Duration,
     grace: Duration,
+    retention: Option<Retention>,
 }
 
 impl From<&Ledger> for Rhythm {
     fn from(ledger: &Ledger) -> Self {
+        let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+        let days = |days: u32| (days != 0).then(|| u64::from(days) * 86_400);
         Self {
-            records_every: Duration::from_secs(ledger.record_seconds.into()),
-            grace: Duration::from_secs(ledger.grace_seconds.into()),
+            checkpoints_every: seconds(ledger.checkpoint_seconds),
+            records_every: seconds(ledger.record_seconds),
+            grace: seconds(ledger.grace_seconds),
+            retention: days(ledger.retain_days).map(|delivered| Retention {
+                delivered,
+                undelivered: days(ledger.retain_undelivered_days),
+            }),
         }
     }
 }
@@ -85,16 +99,27 @@ pub(super) fn keep(
         let file = UsageFile::new(ledger.usage_file.clone().into(), most);
         deliveries.spawn(delivery::run(Arc::clone(sessions), file));
     }
-    let keeper = tokio::spawn(turns(Arc::clone(sessions), rhythm.clone(), stopped));
+    let mut receivers = Vec::new();
+    receivers.extend((!ledger.webhook.is_empty()).then_some(delivery::webhook::NAME));
+    receivers.extend((!ledger.usage_file.is_empty()).then_some(delivery::file::NAME));
+    let now = Instant::now();
+    let turn = Turn {
+        sessions: Arc::clone(sessions),
+        rhythm: rhythm.clone(),
+        receivers,
+        saved: now,
+        recorded: now,
+        forgotten: now,
+        paused: HashMap::new(),
+    };
+    let keeper = tokio::spawn(turns(turn, stopped));
     Ok(Books { keeper, deliveries })
 }
 
 /// Once a second, off the packet path.
-async fn turns(sessions: Arc<Sessions>, rhythm: Live<Rhythm>, mut stopped: watch::Receiver<bool>) {
-    let mut ticks = interval(CHECKPOINT);
+async fn turns(mut turn: Turn, mut stopped: watch::Receiver<bool>) {
+    let mut ticks = interval(TURN);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut turn =
-        Turn { sessions, rhythm, recorded: Instant::now(), paused: HashMap::new(), failing: false };
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
@@ -113,9 +138,13 @@ async fn turns(sessions: Arc<Sessions>, rhythm: Live<Rhythm>, mut stopped: watch
 struct Turn {
     sessions: Arc<Sessions>,
     rhythm: Live<Rhythm>,
+    /// Who must have a usage record before it may go.
+    receivers: Vec<&'static str>,
+    /// When the last checkpoint, the last turn of records and the last look for old ones were.
+    saved: Instant,
     recorded: Instant,
+    forgotten: Instant,
     paused: HashMap<SessionId, Instant>,
-    failing: bool,
 }
 
 impl Turn {
@@ -129,27 +158,41 @@ impl Turn {
             let (paused, closed) = (enforced.paused, enforced.closed);
             info!(paused, closed, "sessions without credit");
         }
-        let mut written =
-            enforced.map(drop).and(self.sessions.checkpoint().map(drop).map_err(Into::into));
-        if self.recorded.elapsed() >= rhythm.records_every {
-            self.recorded = Instant::now();
-            written = written.and(self.sessions.record().map(drop).map_err(Into::into));
-        }
-        match written {
-            Ok(()) if self.failing => {
-                info!("the ledger can be written again");
-                self.failing = false;
-            }
-            Err(error) if !self.failing => {
-                warn!(
-                    %error,
-                    "the ledger cannot be written: counting goes on in memory, and there is no \
-                     new session or credit until it can"
-                );
-                self.failing = true;
-            }
+        let written = enforced.map(drop).and(self.write(*rhythm).map_err(Into::into));
+        let trouble = written.err().map(|error: SessionError| error.to_string());
+        let before = self.sessions.set_trouble(trouble.clone());
+        match (before, trouble) {
+            (Some(_), None) => info!("the ledger can be written again"),
+            (None, Some(error)) => warn!(
+                error,
+                "the ledger cannot be written: counting goes on in memory, and there is no new \
+                 session or credit until it can"
+            ),
             _ => {}
         }
         self
     }
+
+    /// Writes what it is time for. What failed is tried again in the next turn.
+    fn write(&mut self, rhythm: Rhythm) -> Result<(), StoreError> {
+        if is_due(self.saved, rhythm.checkpoints_every) || self.sessions.trouble().is_some() {
+            self.sessions.checkpoint()?;
+            self.saved = Instant::now();
+        }
+        if is_due(self.recorded, rhythm.records_every) {
+            self.sessions.record()?;
+            self.recorded = Instant::now();
+        }
+        if let Some(retention) = rhythm.retention.filter(|_| is_due(self.forgotten, FORGET)) {
+            let gone = self.sessions.forget(retention, &self.receivers)?;
+            self.forgotten = Instant::now();
+            debug!(gone, "usage records whose time is over");
+        }
+        Ok(())
+    }
+}
+
+/// Whether it is time again. Turns come a little early or late.
+fn is_due(last: Instant, every: Duration) -> bool {
+    last.elapsed() + TURN / 2 >= every
 }

@@ -144,7 +144,13 @@ struct Kept {
 
 impl Applier for Kept {
     fn keys(&self) -> &'static [&'static str] {
-        &["ledger.record_seconds", "ledger.grace_seconds"]
+        &[
+            "ledger.checkpoint_seconds",
+            "ledger.record_seconds",
+            "ledger.grace_seconds",
+            "ledger.retain_days",
+            "ledger.retain_undelivered_days",
+        ]
     }
 
     fn prepare(&self, config: &Config) -> anyhow::Result<Change> {

@@ -85,6 +85,7 @@ impl NodeView for View {
             ledger_age_seconds: parts.sessions.ledger_age().as_secs_f64(),
             unpaid_bytes: parts.sessions.unpaid_bytes(),
             earned_wei: parts.sessions.earned().to_string(),
+            ledger_trouble: parts.sessions.trouble(),
         }
     }
 }

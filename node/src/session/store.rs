@@ -25,7 +25,9 @@ pub mod check;
 pub mod credit;
 mod deliveries;
 pub mod receipt;
+pub mod retention;
 mod schema;
+mod sums;
 pub mod usage;
 
 use credit::Extra;
@@ -90,12 +92,31 @@ pub enum StoreError {
         /// What is wrong.
         what: String,
     },
+    /// A usage record is not as the node signed it.
+    #[error(
+        "usage record {0} of the ledger has no good signature, so it was altered after weir wrote it: `weir ledger check` says what else is wrong"
+    )]
+    Unsigned(u64),
     /// The key that signs usage records.
     #[error(transparent)]
     Key(#[from] keys::KeyFileError),
-    /// SQLite failed, for example for want of disk space.
+    /// There is no room for what was to be written.
+    #[error(
+        "the disk with the ledger is full: nothing has changed. Make room on it; weir goes on by itself then"
+    )]
+    Full,
+    /// SQLite failed.
     #[error("the ledger: {0}")]
-    Sql(#[from] rusqlite::Error),
+    Sql(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::DiskFull) => Self::Full,
+            _ => Self::Sql(error),
+        }
+    }
 }
 
 /// The ledger, opened for writing.
@@ -115,13 +136,19 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// When the file cannot be had, is another node's, is damaged, or is of a newer weir.
+    /// When the file cannot be had, is another node's, is damaged or not as weir wrote it, or is of
+    /// a newer weir.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let io = |source| StoreError::Io { path: path.to_owned(), source };
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             fs::DirBuilder::new().recursive(true).mode(0o750).create(folder).map_err(io)?;
         }
         let lock = lock(path)?;
+        // To SQLite an empty file is a new one; with a key for its records it is not.
+        if fs::metadata(path).is_ok_and(|file| file.len() < 512) && ReceiptKey::is_beside(path) {
+            let what = "there is nothing left of it".to_owned();
+            return Err(StoreError::Damaged { path: path.to_owned(), what });
+        }
         // SQLite gives its side files the mode of the main one.
         OpenOptions::new().append(true).create(true).mode(0o640).open(path).map_err(io)?;
         let mut db = Connection::open(path).map_err(|e| damaged(path, e))?;
@@ -131,12 +158,13 @@ impl Store {
         )
         .map_err(|e| damaged(path, e))?;
         let verdict: String = db
-            .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+            .query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))
             .map_err(|e| damaged(path, e))?;
         if verdict != "ok" {
             return Err(StoreError::Damaged { path: path.to_owned(), what: verdict });
         }
         schema::migrate(&mut db, path)?;
+        sums::keep(&db)?;
         let raise = counters::NAMES
             .iter()
             .enumerate()
@@ -324,7 +352,7 @@ fn damaged(path: &Path, error: rusqlite::Error) -> StoreError {
         Some(DatabaseCorrupt | NotADatabase) => {
             StoreError::Damaged { path: path.to_owned(), what: error.to_string() }
         }
-        _ => StoreError::Sql(error),
+        _ => error.into(),
     }
 }
 

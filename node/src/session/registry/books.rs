@@ -14,11 +14,13 @@ struct State {
     saved: Instant,
     /// What all channels have promised, in wei.
     earned: U256,
+    /// Why the ledger cannot be written, while it cannot.
+    trouble: Option<String>,
 }
 
 impl Books {
     pub(super) fn new(earned: U256) -> Self {
-        Self(Mutex::new(State { saved: Instant::now(), earned }))
+        Self(Mutex::new(State { saved: Instant::now(), earned, trouble: None }))
     }
 
     /// All counters are in the ledger.
@@ -42,6 +44,17 @@ impl Sessions {
     #[must_use]
     pub fn ledger_age(&self) -> Duration {
         self.books.state().saved.elapsed()
+    }
+
+    /// Why the ledger cannot be written; `None` while it can.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.books.state().trouble.clone()
+    }
+
+    /// Says whether the ledger can be written, and gives what was said before.
+    pub fn set_trouble(&self, trouble: Option<String>) -> Option<String> {
+        std::mem::replace(&mut self.books.state().trouble, trouble)
     }
 
     /// What consumers have promised in all, in wei.

@@ -3,7 +3,7 @@
 use tokio::sync::watch;
 
 use super::*;
-use crate::session::store::receipt::Record;
+use crate::session::store::{receipt::Record, retention::Retention, usage::MOST};
 
 /// Sessions in one transaction: signing them takes a few milliseconds, during which no other
 /// change of the ledger waits longer.
@@ -87,6 +87,23 @@ impl Sessions {
     /// When the ledger cannot be written.
     pub fn set_delivered(&self, sink: &str, cursor: u64) -> Result<(), StoreError> {
         self.store().set_delivered(sink, cursor)
+    }
+
+    /// Deletes the usage records whose time is over, a few at a time so that nobody waits for long.
+    /// Returns how many.
+    ///
+    /// # Errors
+    ///
+    /// When the ledger cannot be written; the next call goes on.
+    pub fn forget(&self, kept: Retention, receivers: &[&str]) -> Result<usize, StoreError> {
+        let mut gone = 0;
+        loop {
+            let some = self.store().forget(kept, receivers)?;
+            gone += some;
+            if some < MOST as usize {
+                return Ok(gone);
+            }
+        }
     }
 
     /// What a session has used until now. With a `now` of 0, activity is as of the last time.

@@ -9,7 +9,7 @@ use super::{
     book::{self, Settlement},
     damaged,
     receipt::{ReceiptKey, Record},
-    schema, usage,
+    schema, sums, usage,
 };
 
 /// What a look through a ledger found.
@@ -53,17 +53,31 @@ impl Reader {
             });
         }
         // Reading a ledger is no reason to make a key.
-        let has_key = path.with_file_name("receipt.key").exists();
-        let signer = has_key.then(|| ReceiptKey::beside(path)).transpose()?;
+        let signer = ReceiptKey::is_beside(path).then(|| ReceiptKey::beside(path)).transpose()?;
         Ok(Self { db, signer: signer.map(|key| key.public().to_owned()) })
     }
 
-    /// Hands over every usage record after `cursor`, in order.
+    /// Hands over every usage record after `cursor`, in order, each once its signature is found
+    /// good.
     ///
     /// # Errors
     ///
-    /// When the ledger cannot be read, or `each` fails.
+    /// When the ledger cannot be read, a record is not as it was signed, or `each` fails.
     pub fn export<E: From<StoreError>>(
+        &self,
+        cursor: u64,
+        mut each: impl FnMut(&Record) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.walk(cursor, |record| {
+            // By whichever key: that it is the node's own, the check says.
+            if !record.is_signed_by(&record.signer) {
+                return Err(StoreError::Unsigned(record.cursor).into());
+            }
+            each(record)
+        })
+    }
+
+    fn walk<E: From<StoreError>>(
         &self,
         mut cursor: u64,
         mut each: impl FnMut(&Record) -> Result<(), E>,
@@ -96,6 +110,8 @@ impl Reader {
     /// When the ledger cannot be read at all; what can be read and is wrong is in the report.
     pub fn check(&self) -> Result<Report, StoreError> {
         let mut report = Report::default();
+        // One view of it all, while the node goes on writing.
+        let view = self.db.unchecked_transaction()?;
         let mut pages = self.db.prepare("PRAGMA integrity_check(20)")?;
         let lines = pages.query_map([], |row| row.get::<_, String>(0))?;
         for line in lines.filter_map(Result::ok).filter(|line| line != "ok") {
@@ -112,6 +128,10 @@ impl Reader {
                 found => report.problems.push(format!("{what}: {found}")),
             }
         }
+        match sums::differences(&view)? {
+            Some(differences) => report.problems.extend(differences),
+            None => report.problems.push("there are no sums over its content".to_owned()),
+        }
         self.check_records(&mut report)?;
         Ok(report)
     }
@@ -123,9 +143,8 @@ impl Reader {
     fn check_records(&self, report: &mut Report) -> Result<(), StoreError> {
         let mut latest: HashMap<String, Record> = HashMap::new();
         let problems = &mut report.problems;
-        self.export(0, |record| {
-            let signed = record.is_signed_by(self.signer.as_deref().unwrap_or(&record.signer));
-            if !signed {
+        self.walk(0, |record| {
+            if !record.is_signed_by(self.signer.as_deref().unwrap_or(&record.signer)) {
                 problems.push(format!("record {} has no good signature", record.cursor));
             }
             let before = latest.insert(record.session.clone(), record.clone());

@@ -111,6 +111,12 @@ impl ReceiptKey {
         Ok(Self::new(&seed.secret().to_bytes()))
     }
 
+    /// Whether there is such a file already.
+    #[must_use]
+    pub fn is_beside(ledger: &Path) -> bool {
+        ledger.with_file_name(FILE).exists()
+    }
+
     fn new(seed: &[u8; 32]) -> Self {
         let pair = Ed25519KeyPair::from_seed_unchecked(seed).expect("any 32 bytes are a seed");
         let public = STANDARD.encode(pair.public_key());

@@ -4,11 +4,11 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
-use super::{StoreError, damaged};
+use super::{StoreError, damaged, sums};
 
 /// Each entry takes the ledger from the schema of its index to the next. Entries are added, never
 /// altered: ledgers that they made are out there.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     // Who, and what was used, are apart: the second is rewritten each second, the first never.
     "CREATE TABLE sessions (
          number     INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -139,12 +139,16 @@ const MIGRATIONS: [&str; 2] = [
          WHEN length(new.amount) < length(old.amount)
              OR length(new.amount) = length(old.amount) AND new.amount <= old.amount
          BEGIN SELECT RAISE(ABORT, 'a promise is only replaced by a higher one'); END;",
+    // When a record was written, and the sums over each table.
+    "ALTER TABLE records ADD COLUMN made INTEGER NOT NULL DEFAULT 0;
+     CREATE TABLE sums (name TEXT PRIMARY KEY, sum INTEGER NOT NULL) STRICT, WITHOUT ROWID;",
 ];
 
 /// The schema that this weir writes.
 pub(super) const CURRENT: i64 = MIGRATIONS.len() as i64;
 
-/// Brings the ledger to the current schema, one transaction a step.
+/// Brings the ledger to the current schema, one transaction a step, once its content is found to be
+/// what weir wrote.
 pub(super) fn migrate(db: &mut Connection, path: &Path) -> Result<(), StoreError> {
     let found: i64 =
         db.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(|e| damaged(path, e))?;
@@ -152,10 +156,37 @@ pub(super) fn migrate(db: &mut Connection, path: &Path) -> Result<(), StoreError
     let Some(done) = known else {
         return Err(StoreError::Newer { path: path.to_owned(), found, known: CURRENT });
     };
+    if sums::are_kept(db)? {
+        match sums::differences(db)? {
+            Some(differences) if !differences.is_empty() => {
+                let what = differences.join(", ");
+                return Err(StoreError::Damaged { path: path.to_owned(), what });
+            }
+            Some(_) => {}
+            None => {
+                tracing::warn!(
+                    ledger = %path.display(),
+                    "the ledger's sums were removed: its content is taken as it is"
+                );
+                let change = db.transaction()?;
+                sums::rewrite(&change)?;
+                change.commit()?;
+            }
+        }
+    }
     for (version, step) in MIGRATIONS.iter().enumerate().skip(done) {
         let change = db.transaction()?;
-        change.execute_batch(step)?;
+        // A step that does not go is one that was made already: the schema's number is wrong.
+        change.execute_batch(step).map_err(|error| match error.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::Unknown) => {
+                StoreError::Damaged { path: path.to_owned(), what: error.to_string() }
+            }
+            _ => damaged(path, error),
+        })?;
         change.pragma_update(None, "user_version", version as i64 + 1)?;
+        if sums::are_kept(&change)? {
+            sums::rewrite(&change)?;
+        }
         change.commit()?;
     }
     Ok(())

@@ -134,3 +134,45 @@ impl Store {
         self.db.execute_batch("PRAGMA synchronous = FULL").expect("set");
     }
 }
+
+#[test]
+fn records_go_when_their_time_is_over_and_their_receivers_have_them() {
+    use retention::Retention;
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut store = Store::open(&folder.path().join("ledger.db")).expect("opened");
+    let (one, two) = (session(0), session(1));
+    for session in [&one, &two] {
+        store.insert(session, &Extra::default()).expect("inserted");
+    }
+    let write = |store: &mut Store, bytes: u64| {
+        for id in [one.id, two.id] {
+            let usage = Usage { counters: used(bytes), ..Usage::default() };
+            store.record(&[(id, usage)]).expect("written");
+        }
+    };
+    write(&mut store, 1);
+    write(&mut store, 2);
+    let cursors = |store: &Store| -> Vec<u64> {
+        store.usage_after(0, 100).expect("read").iter().map(|record| record.cursor).collect()
+    };
+    let day = Retention { delivered: 86_400, undelivered: None };
+    assert_eq!(store.forget(day, &[]).expect("done"), 0, "they are of today");
+    store
+        .db
+        .execute_batch("DROP TRIGGER records_stay_as_they_are; UPDATE records SET made = 7")
+        .expect("aged");
+    write(&mut store, 3);
+    assert_eq!(store.forget(day, &["webhook"]).expect("done"), 0, "it has none of them");
+    store.set_delivered("webhook", 3).expect("written");
+    store.set_delivered("file", 1).expect("written");
+    assert_eq!(store.forget(day, &["webhook", "file"]).expect("done"), 1);
+    assert_eq!(store.forget(day, &["webhook"]).expect("done"), 2);
+    assert_eq!(cursors(&store), [4, 5, 6]);
+    let limited = Retention { undelivered: Some(2 * 86_400), ..day };
+    assert_eq!(store.forget(limited, &["webhook"]).expect("done"), 1, "nobody came for it");
+    let always = Retention { delivered: 0, undelivered: Some(0) };
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    assert_eq!(store.forget(always, &[]).expect("done"), 0, "the last ones stay");
+    assert_eq!(cursors(&store), [5, 6]);
+    assert_eq!(store.last_cursor().expect("read"), 6);
+}

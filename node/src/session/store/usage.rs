@@ -127,8 +127,8 @@ pub(super) fn write(
     let Some(record) = record.map(|record| key.sign(record)) else { return Ok(()) };
     db.prepare_cached(
         "INSERT INTO records (session, sequence, bytes_up, packets_up, bytes_down, packets_down,
-             seconds, last_activity, end_reason, signer, signature)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+             seconds, last_activity, end_reason, signer, signature, made)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
     )?
     .execute(params![
         number,
@@ -142,6 +142,7 @@ pub(super) fn write(
         record.end_reason,
         record.signer,
         record.signature,
+        to_sql(unix_now()),
     ])?;
     Ok(())
 }

@@ -1,0 +1,186 @@
+//! A sum over the rows of each table, so that content that is not as weir wrote it shows: SQLite's
+//! own check sees damage to the structure of the file, not a flipped bit in a number.
+//!
+//! Each row has a hash, and a table's sum is that of its rows, whatever their order. Triggers of
+//! weir's own connection keep the sums, in the transaction of the change itself; they are not in
+//! the file, so that what another program writes does not fit them.
+
+use std::{collections::BTreeMap, fmt::Write as _};
+
+use rusqlite::{
+    Connection,
+    functions::{Context, FunctionFlags},
+    types::ValueRef,
+};
+
+use super::StoreError;
+
+/// The name of the sum over the definitions of the tables. No table can have it.
+const SCHEMA: &str = "(definitions)";
+
+/// The SQL function that adds a row to a sum (1), or takes it away (-1): sum, sign, table, values.
+const FUNCTION: &str = "weir_sum";
+
+/// Keeps the sums from now on, through whatever this connection changes.
+pub(super) fn keep(db: &Connection) -> Result<(), StoreError> {
+    // SQLite says nothing of rows that INSERT OR REPLACE removes unless triggers are recursive.
+    db.execute_batch("PRAGMA temp_store = MEMORY; PRAGMA recursive_triggers = ON")?;
+    let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
+    db.create_scalar_function(FUNCTION, -1, flags, add)?;
+    let mut triggers = String::new();
+    for table in tables(db)? {
+        let columns = columns(db, &table)?;
+        let values = |row: &str| {
+            let names = columns.iter().map(|name| format!("{row}.\"{name}\""));
+            names.collect::<Vec<_>>().join(", ")
+        };
+        let without = format!("{FUNCTION}(sum, -1, '{table}', {})", values("OLD"));
+        let with = |sum: &str| format!("{FUNCTION}({sum}, 1, '{table}', {})", values("NEW"));
+        for (change, sum) in
+            [("INSERT", with("sum")), ("UPDATE", with(&without)), ("DELETE", without.clone())]
+        {
+            // Writing to a string cannot fail.
+            writeln!(
+                triggers,
+                "CREATE TEMP TRIGGER sum_{table}_{change} AFTER {change} ON main.{table}
+                 BEGIN UPDATE sums SET sum = {sum} WHERE name = '{table}'; END;"
+            )
+            .ok();
+        }
+    }
+    Ok(db.execute_batch(&triggers)?)
+}
+
+/// Whether the ledger has a place for sums: those of an older schema have none.
+pub(super) fn are_kept(db: &Connection) -> Result<bool, StoreError> {
+    let sql = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'sums'";
+    Ok(db.query_row(sql, [], |row| row.get::<_, i64>(0))? > 0)
+}
+
+/// Writes the sums of the content as it is.
+pub(super) fn rewrite(db: &Connection) -> Result<(), StoreError> {
+    db.execute("DELETE FROM sums", [])?;
+    for (name, sum) in found(db)? {
+        db.execute("INSERT INTO sums (name, sum) VALUES (?1, ?2)", (name, sum))?;
+    }
+    Ok(())
+}
+
+/// What is not as weir wrote it, in words. `None` where there are no sums at all.
+pub(super) fn differences(db: &Connection) -> Result<Option<Vec<String>>, StoreError> {
+    let mut statement = db.prepare("SELECT name, sum FROM sums")?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let mut kept: BTreeMap<String, i64> = rows.collect::<Result<_, _>>()?;
+    if kept.is_empty() {
+        return Ok(None);
+    }
+    let mut differences = Vec::new();
+    for (name, sum) in found(db)? {
+        if kept.remove(&name) != Some(sum) {
+            differences.push(format!("the content of {name} is not what weir wrote"));
+        }
+    }
+    differences.extend(kept.keys().map(|name| format!("there is a sum, but no table {name}")));
+    Ok(Some(differences))
+}
+
+fn found(db: &Connection) -> Result<BTreeMap<String, i64>, StoreError> {
+    let mut sums = BTreeMap::new();
+    for table in tables(db)? {
+        sums.insert(table.clone(), sum(db, &table, &format!("SELECT * FROM main.{table}"))?);
+    }
+    let definitions = "SELECT type, name, tbl_name, sql FROM main.sqlite_schema";
+    sums.insert(SCHEMA.to_owned(), sum(db, SCHEMA, definitions)?);
+    Ok(sums)
+}
+
+fn sum(db: &Connection, table: &str, sql: &str) -> Result<i64, StoreError> {
+    let mut statement = db.prepare(sql)?;
+    let width = statement.column_count();
+    let mut rows = statement.query([])?;
+    let mut sum = 0i64;
+    while let Some(row) = rows.next()? {
+        let mut hash = RowHash::new(table.as_bytes());
+        for column in 0..width {
+            hash.value(row.get_ref(column)?);
+        }
+        sum = sum.wrapping_add(hash.end());
+    }
+    Ok(sum)
+}
+
+/// [`FUNCTION`].
+fn add(context: &Context<'_>) -> rusqlite::Result<i64> {
+    let (sum, sign): (i64, i64) = (context.get(0)?, context.get(1)?);
+    let mut hash = RowHash::new(context.get_raw(2).as_bytes().unwrap_or_default());
+    for value in 3..context.len() {
+        hash.value(context.get_raw(value));
+    }
+    Ok(sum.wrapping_add(hash.end().wrapping_mul(sign)))
+}
+
+/// A hash over a row's values, with their kinds and lengths. It is to find accidents, not intent,
+/// and is made ten thousand times a second. Each step is reversible, so that one altered value
+/// always shows.
+struct RowHash(u64);
+
+impl RowHash {
+    fn new(table: &[u8]) -> Self {
+        let mut hash = Self(0);
+        hash.bytes(0, table);
+        hash
+    }
+
+    fn value(&mut self, value: ValueRef<'_>) {
+        match value {
+            ValueRef::Null => self.step(1),
+            ValueRef::Integer(number) => {
+                self.step(2);
+                self.step(number.cast_unsigned());
+            }
+            ValueRef::Real(number) => {
+                self.step(3);
+                self.step(number.to_bits());
+            }
+            ValueRef::Text(text) => self.bytes(4, text),
+            ValueRef::Blob(blob) => self.bytes(5, blob),
+        }
+    }
+
+    fn bytes(&mut self, kind: u64, bytes: &[u8]) {
+        self.step(kind);
+        self.step(bytes.len() as u64);
+        let (words, rest) = bytes.as_chunks::<8>();
+        for word in words {
+            self.step(u64::from_le_bytes(*word));
+        }
+        self.step(rest.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)));
+    }
+
+    fn step(&mut self, word: u64) {
+        let mixed = (self.0 ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = (mixed ^ (mixed >> 32)).wrapping_add(1);
+    }
+
+    fn end(&self) -> i64 {
+        self.0.cast_signed()
+    }
+}
+
+fn tables(db: &Connection) -> Result<Vec<String>, StoreError> {
+    let mut statement = db.prepare(
+        "SELECT name FROM main.sqlite_schema
+         WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name <> 'sums'",
+    )?;
+    let names = statement.query_map([], |row| row.get(0))?;
+    Ok(names.collect::<Result<_, _>>()?)
+}
+
+fn columns(db: &Connection, table: &str) -> Result<Vec<String>, StoreError> {
+    let mut statement = db.prepare("SELECT name FROM pragma_table_info(?1) ORDER BY cid")?;
+    let names = statement.query_map([table], |row| row.get(0))?;
+    Ok(names.collect::<Result<_, _>>()?)
+}
+
+#[cfg(test)]
+mod tests;

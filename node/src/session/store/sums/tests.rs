@@ -1,0 +1,174 @@
+use rand_core::{OsRng, RngCore as _};
+
+use super::{super::*, *};
+use crate::session::keys::PrivateKey;
+
+/// A ledger with something in every table that sessions fill, and its rows.
+fn filled(folder: &Path) -> (PathBuf, Vec<String>) {
+    let path = folder.join("ledger.db");
+    let mut store = Store::open(&path).expect("opened");
+    store.in_one_go(|store| {
+        for slot in 0..60 {
+            let session = Session {
+                id: SessionId::random(),
+                slot: Slot(slot),
+                name: Some(format!("consumer {slot}")),
+                public_key: PrivateKey::random().public(),
+                created: 1_700_000_000,
+                state: SessionState::Open,
+            };
+            store.insert(&session, &Extra::default()).expect("inserted");
+            let counters = counters::from_array([u64::from(slot) * 1000; counters::COUNT]);
+            let used = Usage { counters, ..Usage::default() };
+            let more =
+                credit::Extension { reference: format!("p{slot}"), bytes: 1 << 40, seconds: 0 };
+            store.extend(session.id, &more, &used).expect("extended");
+            store.record(&[(session.id, used)]).expect("written");
+            store.checkpoint(&[(session.id, counters)]).expect("written");
+            if slot % 7 == 0 {
+                store.end(session.id, &used, "removed").expect("ended");
+            }
+        }
+        store.set_delivered("webhook", 17).expect("written");
+    });
+    drop(store);
+    let rows = rows(&path).expect("read");
+    (path, rows)
+}
+
+/// Every row of every table, as text.
+fn rows(path: &Path) -> Result<Vec<String>, StoreError> {
+    let db = Connection::open(path)?;
+    let mut all = Vec::new();
+    for table in tables(&db)? {
+        let mut statement = db.prepare(&format!("SELECT * FROM {table}"))?;
+        let width = statement.column_count();
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let values: Result<Vec<_>, _> = (0..width).map(|i| row.get_ref(i)).collect();
+            all.push(format!("{table} {:?}", values?));
+        }
+    }
+    all.sort();
+    Ok(all)
+}
+
+#[test]
+fn a_flipped_bit_anywhere_is_refused_or_was_in_no_row() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (path, expected) = filled(folder.path());
+    let whole = fs::read(&path).expect("read");
+    let (mut refused, mut harmless) = (0, 0);
+    for _ in 0..400 {
+        let (random, mut flipped) = (OsRng.next_u64(), whole.clone());
+        let place = (random >> 3) as usize % flipped.len();
+        flipped[place] ^= 1 << (random & 7);
+        fs::write(&path, &flipped).expect("written");
+        match Store::open(&path) {
+            Err(error) => {
+                refused += 1;
+                let text = error.to_string();
+                assert!(text.contains("ledger"), "byte {place}: {text}");
+            }
+            Ok(store) => {
+                harmless += 1;
+                drop(store);
+                assert_eq!(
+                    rows(&path).expect("read"),
+                    expected,
+                    "bit {} of byte {place}",
+                    random & 7
+                );
+            }
+        }
+        for side in ["-wal", "-shm"] {
+            fs::remove_file(folder.path().join(format!("ledger.db{side}"))).ok();
+        }
+    }
+    assert!(refused > 100, "{refused} refused, {harmless} without harm");
+}
+
+#[test]
+fn a_flipped_number_is_named_by_the_start_and_by_the_check() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (path, _) = filled(folder.path());
+    for (table, sql) in [
+        ("counters", "UPDATE counters SET bytes_up = bytes_up + 4096 WHERE session = 5"),
+        ("credit", "UPDATE credit SET bytes = bytes + 1 WHERE session = 9"),
+        ("sessions", "UPDATE sessions SET slot = 999 WHERE number = 3"),
+        ("payments", "DELETE FROM payments WHERE session = 4"),
+    ] {
+        let whole = fs::read(&path).expect("read");
+        let db = Connection::open(&path).expect("opened");
+        db.execute_batch(sql).expect("altered");
+        drop(db);
+        let error = Store::open(&path).expect_err("refused").to_string();
+        assert!(error.contains(table) && error.contains(".recover"), "{error}");
+        let report = check::Reader::open(&path).expect("opened").check().expect("read");
+        assert!(report.problems.iter().any(|problem| problem.contains(table)), "{report:?}");
+        fs::write(&path, whole).expect("written");
+    }
+    Store::open(&path).expect("as it was");
+}
+
+#[test]
+fn a_truncated_ledger_is_refused_at_any_length() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (path, _) = filled(folder.path());
+    let whole = fs::read(&path).expect("read");
+    for length in [0, 1, 100, 4096, 8192, whole.len() / 2, whole.len() - 4096, whole.len() - 1] {
+        fs::write(&path, &whole[..length]).expect("written");
+        let Err(error) = Store::open(&path) else { panic!("{length} of {} taken", whole.len()) };
+        assert!(matches!(error, StoreError::Damaged { .. }), "{length}: {error}");
+        assert_eq!(fs::read(&path).expect("read"), whole[..length], "it is left as it was");
+    }
+}
+
+#[test]
+fn an_altered_record_is_not_exported() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (path, _) = filled(folder.path());
+    let db = Connection::open(&path).expect("opened");
+    db.execute_batch(
+        "DROP TRIGGER records_stay_as_they_are; UPDATE records SET bytes_up = 1 WHERE cursor = 30",
+    )
+    .expect("altered");
+    drop(db);
+    let mut exported = 0;
+    let reader = check::Reader::open(&path).expect("opened");
+    let outcome = reader.export(0, |_| {
+        exported += 1;
+        Ok::<_, StoreError>(())
+    });
+    assert!(matches!(outcome, Err(StoreError::Unsigned(30))), "{outcome:?}");
+    assert_eq!(exported, 29);
+}
+
+#[test]
+fn a_repaired_ledger_is_taken_once_its_sums_are_removed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (path, _) = filled(folder.path());
+    let db = Connection::open(&path).expect("opened");
+    db.execute_batch("UPDATE counters SET bytes_up = bytes_up + 1; DELETE FROM sums").expect("ok");
+    drop(db);
+    drop(Store::open(&path).expect("taken as it is"));
+    let db = Connection::open(&path).expect("opened");
+    db.execute_batch("UPDATE counters SET bytes_up = bytes_up + 1").expect("altered");
+    drop(db);
+    assert!(Store::open(&path).is_err(), "the sums are kept again");
+}
+
+#[test]
+fn a_refused_change_leaves_the_sums_as_they_were() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (path, _) = filled(folder.path());
+    let mut store = Store::open(&path).expect("opened");
+    let live = store.live().expect("read");
+    let change = store.db.transaction().expect("begun");
+    change.execute("DELETE FROM credit", []).expect("deleted");
+    drop(change);
+    let twin = Session { id: SessionId::random(), ..live[0].0.clone() };
+    assert!(store.insert(&twin, &Extra::default()).is_err(), "its slot is taken");
+    drop(store);
+    Store::open(&path).expect("nothing has changed");
+}
