@@ -3,6 +3,7 @@
 pub mod case;
 pub mod chart;
 pub mod exit;
+pub mod floods;
 pub mod idle;
 pub mod iperf;
 pub mod parts;

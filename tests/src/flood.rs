@@ -56,9 +56,18 @@ impl Flood {
         kind: Kind,
         rate: u32,
     ) -> Result<Self> {
-        // 255: the IP header is ours, but for its length and checksum, which the kernel fills in.
-        let socket =
-            from.enter(|| Ok(Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(255)))?))?;
+        Ok(Self::over(from.enter(socket)?, to, public_key, kind, rate))
+    }
+
+    /// The same over a [`socket`] that was made where the flood is to come from.
+    #[must_use]
+    pub fn over(
+        socket: Socket,
+        to: SocketAddrV4,
+        public_key: &[u8; 32],
+        kind: Kind,
+        rate: u32,
+    ) -> Self {
         let mut random = Random(0x9e37_79b9_7f4a_7c15);
         let key = Mac1Key::new(public_key);
         let packets: Vec<_> =
@@ -66,7 +75,7 @@ impl Flood {
         let stop = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&stop);
         let sender = thread::spawn(move || send(&socket, to, packets, kind, rate, &told));
-        Ok(Self { stop, sender: Some(sender) })
+        Self { stop, sender: Some(sender) }
     }
 
     /// Ends it, and gives how many datagrams a second it sent.
@@ -84,6 +93,16 @@ impl Drop for Flood {
     fn drop(&mut self) {
         self.stop.store(true, Relaxed);
     }
+}
+
+/// A socket of the calling thread's namespace that sends whole IPv4 packets.
+///
+/// # Errors
+/// Without root.
+pub fn socket() -> Result<Socket> {
+    // 255: the IP header is ours, but for its length and checksum, which the kernel fills in.
+    let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(255)));
+    socket.context("cannot make a raw socket. Fix: run this as root (CAP_NET_RAW)")
 }
 
 fn send(

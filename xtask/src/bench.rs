@@ -12,13 +12,18 @@ use crate::{
 
 const BORINGTUN: &str = "0.7.1";
 
-/// Runs the comparison with the arguments that it takes.
+/// Runs the comparison with the arguments that it takes, or with `guard` the table of what each
+/// verdict of the guard costs.
 ///
 /// # Errors
 ///
 /// If something cannot be installed, built or started.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     setup::run()?;
+    if arguments == ["guard"] {
+        let program = ["-p", "weir-benches", "--bin", "weir-guard-cost"];
+        return workspace::run(cargo(&["run", "--quiet", "--release"]).args(program));
+    }
     let target = workspace::target();
     let tools = target.join("tools");
     let boringtun = tools.join("bin/boringtun-cli");

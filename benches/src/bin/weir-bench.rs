@@ -9,7 +9,7 @@ use weir_benches::compare::{
     case::{Case, Load, Outcome, packets_for},
     chart,
     exit::{Program, Tools},
-    idle,
+    floods, idle,
     parts::{self, Part, Scale, Target},
     report::{CaseResult, Report, Row},
 };
@@ -63,6 +63,7 @@ fn main() -> anyhow::Result<()> {
         match part {
             Part::Idle => part_done(idle_part(&tools, &scale, given.quick, &mut report)),
             Part::Latency => part_done(latency_part(&tools, &scale, rounds, &mut report)),
+            Part::Floods => part_done(floods_part(&tools, &scale, rounds, &mut report)),
             _ => {
                 let (cases, wanted) = parts::plan(*part, &scale);
                 in_turns(part.name(), &cases, rounds, &tools, &mut report)?;
@@ -75,11 +76,18 @@ fn main() -> anyhow::Result<()> {
         println!("quick: one short round each; not to be quoted.");
     }
     fs::create_dir_all(&given.out)?;
-    let json = given.out.join("bench.json");
+    // Some parts alone do not take the place of all.
+    let stem = match given.only.as_slice() {
+        [] => "bench".to_owned(),
+        only => {
+            format!("bench-{}", only.iter().map(|part| part.name()).collect::<Vec<_>>().join("-"))
+        }
+    };
+    let json = given.out.join(format!("{stem}.json"));
     fs::write(&json, serde_json::to_string_pretty(&report)?).context("cannot write the results")?;
     println!("wrote {}", json.display());
     if let Some(svg) = chart::svg(&report) {
-        let path = given.out.join("bench.svg");
+        let path = given.out.join(format!("{stem}.svg"));
         fs::write(&path, svg).context("cannot write the chart")?;
         println!("wrote {}", path.display());
     }
@@ -147,6 +155,7 @@ fn latency_part(
         setup: parts::setup(scale, program),
         load: Load::Up,
         shape: weir::bench::load::Shape::new(packets_for(program, scale.packets)),
+        attack: None,
     };
     let mut most = Vec::new();
     for program in [Program::WireguardGo, Program::Weir] {
@@ -179,6 +188,23 @@ fn latency_part(
             report.rows.push(Row::new(label, ours / theirs, Some(Target::AtMost(1.0))));
         }
     }
+    Ok(())
+}
+
+/// Each program at half of what it can do, alone and then under each attack.
+fn floods_part(
+    tools: &Tools,
+    scale: &Scale,
+    rounds: usize,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let mut cases = Vec::new();
+    for program in [Program::Weir, Program::WireguardGo, Program::Boringtun] {
+        let most = floods::alone(scale, program).run(tools)?.bits_per_second / (1420.0 * 8.0);
+        cases.extend(floods::cases(scale, program, most));
+    }
+    in_turns(Part::Floods.name(), &cases, rounds, tools, report)?;
+    report.rows.extend(floods::rows(report));
     Ok(())
 }
 

@@ -88,6 +88,7 @@ fn main() -> anyhow::Result<()> {
             rate: given.rate,
             ..Shape::new(given.packets)
         },
+        attack: None,
     };
     let outcome = case.run(&Tools { weir: given.weir, boringtun: given.boringtun })?;
     println!("{}", serde_json::to_string_pretty(&outcome)?);

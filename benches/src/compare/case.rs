@@ -15,6 +15,7 @@ use weir::bench::{
 
 use super::{
     exit::{Exit, Program, Setup, Tools},
+    floods::Attack,
     iperf,
 };
 
@@ -43,6 +44,8 @@ pub struct Case {
     pub load: Load,
     /// The load of the generator.
     pub shape: Shape,
+    /// What is sent at the node's port meanwhile; of loads up only.
+    pub attack: Option<Attack>,
 }
 
 /// What a run gave.
@@ -68,6 +71,12 @@ pub struct Outcome {
     pub latency_us: Option<[f64; 2]>,
     /// Share of the time that the host took the exit's core away.
     pub steal_ratio: f64,
+    /// Processor time of the exit's process per second on the clock.
+    pub process_ratio: f64,
+    /// Of the kernel's receive path in front of it, likewise.
+    pub receive_ratio: f64,
+    /// Datagrams per second of the attack.
+    pub attack_rate: f64,
     /// Processor time, in seconds.
     pub spent: Spent,
 }
@@ -83,8 +92,9 @@ impl Case {
         let limit = cipher::seal_rate(self.shape.size, std::time::Duration::from_millis(100))?;
         pin(self.setup.generator)?;
         let exit = Exit::start(tools, &self.setup)?;
+        let mut attack_rate = 0.0;
         let (counts, spent) = match self.load {
-            Load::Up => self.up(&exit)?,
+            Load::Up => self.up(&exit, &mut attack_rate)?,
             Load::Down => self.down(&exit)?,
             Load::IperfUp | Load::IperfDown => {
                 let seconds = (self.shape.packets / 250_000).clamp(2, 10) as u32;
@@ -94,14 +104,19 @@ impl Case {
                 (Counts { bytes, seconds, ..Counts::default() }, transfer.spent)
             }
         };
-        Ok(Outcome::new(&counts, &spent, limit))
+        Ok(Outcome { attack_rate, ..Outcome::new(&counts, &spent, limit) })
     }
 
-    fn up(&self, exit: &Exit) -> anyhow::Result<(Counts, Spent)> {
+    fn up(&self, exit: &Exit, attack_rate: &mut f64) -> anyhow::Result<(Counts, Spent)> {
         let mut consumers = self.consumers(exit)?;
         let mut sink = Sink::new(&exit.rig.outside, OUTSIDE, SERVER)?;
         let sealed = Sealed::new(&mut consumers, SERVER, self.shape)?;
+        let attack = self.attack.map(|attack| attack.begin(exit, sealed.receiver_index()));
+        let attack = attack.transpose()?;
         let measured = sealed.send(&consumers, &mut sink, || exit.meter.read())?;
+        if let Some(attack) = attack {
+            *attack_rate = attack.stop()?;
+        }
         check(&measured.counts)?;
         Ok((measured.counts, measured.after.since(&measured.before)))
     }
@@ -139,6 +154,9 @@ impl Outcome {
             checked: counts.checked,
             latency_us: counts.latency_us,
             steal_ratio: ratio(spent.steal, spent.wall),
+            process_ratio: ratio(spent.process, spent.wall),
+            receive_ratio: ratio(spent.receive, spent.wall),
+            attack_rate: 0.0,
             spent: *spent,
         }
     }
@@ -170,6 +188,9 @@ impl Outcome {
                 })
             }),
             steal_ratio: of(|outcome| outcome.steal_ratio),
+            process_ratio: of(|outcome| outcome.process_ratio),
+            receive_ratio: of(|outcome| outcome.receive_ratio),
+            attack_rate: of(|outcome| outcome.attack_rate),
             spent: Spent::default(),
         }
     }

@@ -30,6 +30,8 @@ pub enum Part {
     Latency,
     /// Memory and processor time of idle sessions
     Idle,
+    /// Floods at the node's port, with a consumer's traffic beside them
+    Floods,
 }
 
 impl Part {
@@ -47,6 +49,7 @@ impl Part {
             Self::Offload => "offload",
             Self::Latency => "latency",
             Self::Idle => "idle",
+            Self::Floods => "floods",
         }
     }
 }
@@ -102,8 +105,8 @@ pub fn plan(part: Part, scale: &Scale) -> (Vec<Case>, Vec<Wanted>) {
         Part::Workers => plan.workers(),
         Part::Xdp => plan.xdp(),
         Part::Offload => plan.offload(),
-        // These two have a shape of their own.
-        Part::Latency | Part::Idle => (Vec::new(), Vec::new()),
+        // These have a shape of their own.
+        Part::Latency | Part::Idle | Part::Floods => (Vec::new(), Vec::new()),
     }
 }
 
@@ -127,6 +130,7 @@ impl Plan<'_> {
             setup: setup(self.scale, program),
             load,
             shape: Shape::new(packets),
+            attack: None,
         }
     }
 

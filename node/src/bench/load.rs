@@ -159,6 +159,13 @@ impl Sealed {
         Ok(Self { bytes, call, probes, shape })
     }
 
+    /// The receiver index of the first packet: what an attacker who sees the traffic knows.
+    #[must_use]
+    pub fn receiver_index(&self) -> u32 {
+        let index = self.bytes.get(4..8).and_then(<[u8]>::first_chunk);
+        index.map_or(0, |bytes| u32::from_le_bytes(*bytes))
+    }
+
     /// Sends everything, and counts what arrives at `sink`; `read` is called at the beginning and
     /// the end of what is measured.
     ///
