@@ -14,15 +14,18 @@ use boringtun::{
     noise::{Tunn, TunnResult},
     x25519::{PublicKey as X25519Public, StaticSecret},
 };
+use bytes::Bytes;
 use weir::{
     control::{PeerSpec, PublicKey},
     dataplane::{
         checksum::{Sum, pseudo_header},
         endpoint::Endpoint,
+        identity::Identity,
+        inbox::Initiation,
         peer::Peer,
         pipeline::{FRAME_SLACK, Pipeline, Shared},
         stats::WorkerStats,
-        tunnel::{Identity, Tunnel},
+        tunnel::Tunnel,
         virtio::{Gso, NetHeader},
     },
     kernel::accounts::Accounts,
@@ -40,6 +43,7 @@ pub struct Node {
     /// Its packet path.
     pub pipeline: Pipeline,
     shared: Shared,
+    identity: Identity,
 }
 
 /// A connected consumer.
@@ -60,7 +64,6 @@ impl Node {
     pub fn new(slots: u32) -> anyhow::Result<Self> {
         let v6 = Ipv6Addr::new(0xfd66, 0x7765, 0x6972, 0, 0, 0, 0, 0);
         let shared = Shared {
-            identity: Identity::new([7; 32]),
             accounts: Arc::new(Accounts::private(slots)?),
             permutation: SlotPermutation { keys: [1, 2, 3, 4] },
             addresses: AddressPlan::new(Ipv4Addr::new(10, 66, 0, 0), 16, v6),
@@ -69,7 +72,7 @@ impl Node {
             uso: true,
         };
         let pipeline = Pipeline::new(shared.clone(), 0, Arc::new(WorkerStats::default()));
-        Ok(Self { pipeline, shared })
+        Ok(Self { pipeline, shared, identity: Identity::new([7; 32]) })
     }
 
     /// A new session at `slot`, connected.
@@ -92,10 +95,10 @@ impl Node {
         account.assign(u64::from(slot.0) + 1, &Counters::default());
         account.set_state(SessionState::Open);
         let index = self.shared.permutation.index_of(slot);
-        let tunnel = Tunnel::new(&self.shared.identity, public, index);
+        let tunnel = Tunnel::new(&self.identity, public, index);
         let peer = Peer::new(&spec, tunnel, Arc::clone(&self.shared.accounts));
         self.pipeline.add(Box::new(peer));
-        let node_key = *self.shared.identity.public();
+        let node_key = *self.identity.public();
         let mut tunn = Tunn::new(private, node_key, None, None, slot.0, None);
         let remote = (Ipv4Addr::new(198, 51, 100, 7), 4000).into();
         let endpoint = Endpoint { remote, local: None };
@@ -106,7 +109,10 @@ impl Node {
             bail!("no initiation");
         };
         self.pipeline.begin();
-        self.pipeline.initiation(slot, endpoint, initiation);
+        let message = Bytes::copy_from_slice(initiation);
+        let identity = self.identity.clone();
+        let initiation = Initiation { slot, from: endpoint, identity, message };
+        self.pipeline.initiation(&initiation);
         self.pipeline.finish();
         let run = self.pipeline.runs().first().context("no response")?;
         let response: Vec<u8> = self.pipeline.run_bytes(run).flatten().copied().collect();

@@ -10,6 +10,7 @@ pub mod checksum;
 pub mod coalesce;
 pub mod endpoint;
 pub mod handshake;
+pub mod identity;
 pub mod inbox;
 pub mod inner;
 pub mod limiter;

@@ -19,23 +19,32 @@ use anyhow::{Context as _, anyhow, bail};
 use rand_core::{OsRng, RngCore as _};
 use rustix::thread::sched_getaffinity;
 use tracing::{info, warn};
-use weir_common::{AddressPlan, SlotPermutation};
+use weir_common::{
+    AddressPlan, SlotPermutation,
+    mac1::{Mac1Key, Mac1Keys},
+};
 
 use self::{kernel_side::KernelSide, view::View};
 use crate::{
     config::{Auto, Config, IoWish},
     control::PublicKey,
     dataplane::{
+        identity::{Identities, Identity, Pair},
         pipeline::Shared,
         start::{Dataplane, Io, Start},
-        tunnel::Identity,
         udp::{self, Sockets},
         uring,
     },
     host::{Host, HostPlan, tun, tun::Tun, uplink::Uplink},
     live::Live,
     sandbox,
-    session::{keys, registry::Sessions, store::Store, wg_quick::Offer},
+    session::{
+        keys,
+        keys::{PrivateKey, rotation},
+        registry::Sessions,
+        store::Store,
+        wg_quick::Offer,
+    },
 };
 
 /// The name of the sessions' database within the state directory.
@@ -59,6 +68,7 @@ pub fn run(config: &Config, file: Option<&Path>) -> anyhow::Result<()> {
     if is_new {
         info!(file = %config.node.private_key_file.display(), "made the node's private key");
     }
+    let previous = rotation::previous(&config.node.private_key_file)?;
     let io = choose_io(&config.node.io)?;
     let cores = choose_cores(config)?;
     let plan = HostPlan::new(config, uplink.clone(), cores.len())?;
@@ -71,14 +81,18 @@ pub fn run(config: &Config, file: Option<&Path>) -> anyhow::Result<()> {
 
     let addresses = config.tunnel.plan();
     let permutation = random_permutation()?;
-    let mut kernel =
-        KernelSide::prepare(config, addresses, permutation, cores.len() as u32, key.public())?;
+    let mut kernel = KernelSide::prepare(
+        config,
+        addresses,
+        permutation,
+        cores.len() as u32,
+        mac1_keys(&key, previous.as_ref()),
+    )?;
     // What a killed run counted is not saved yet.
     let mut saved = kernel.is_vacant();
     let outcome = (|| {
         let xdp = kernel.attach(&uplink, config.node.xdp)?;
         let shared = Shared {
-            identity: Identity::new(key.secret().to_bytes()),
             accounts: kernel.accounts(),
             permutation,
             addresses,
@@ -86,14 +100,15 @@ pub fn run(config: &Config, file: Option<&Path>) -> anyhow::Result<()> {
             mtu: config.tunnel.mtu as usize,
             uso: tun.offloads.uso,
         };
-        let node_key = PublicKey(shared.identity.public().to_bytes());
+        let node_key = key.public();
+        let identities = Identities::new(identities(&key, previous.as_ref()));
         let interface = tun.name.clone();
         // Before the first thread that handles what comes from outside.
         let sandbox = sandbox::enter(config, file, kernel.has_mounted())?;
         for missing in &sandbox.missing {
             info!("sandbox: no {missing}");
         }
-        let dataplane = start_dataplane(config, shared, tun, &mut kernel, io, &cores)?;
+        let dataplane = start_dataplane(config, shared, identities, tun, &mut kernel, io, &cores)?;
         saved = false;
         let sessions = match open_sessions(config, &kernel, &dataplane, addresses, node_key) {
             Ok(sessions) => sessions,
@@ -161,9 +176,23 @@ pub fn run(config: &Config, file: Option<&Path>) -> anyhow::Result<()> {
     outcome.and(kernel_undone).and(host_undone)
 }
 
+fn identities(key: &PrivateKey, previous: Option<&PrivateKey>) -> Pair {
+    let identity = |key: &PrivateKey| Identity::new(key.secret().to_bytes());
+    Pair { current: identity(key), previous: previous.map(identity) }
+}
+
+fn mac1_keys(key: &PrivateKey, previous: Option<&PrivateKey>) -> Mac1Keys {
+    let mac1 = |key: &PrivateKey| Mac1Key::new(&key.public().0);
+    match previous {
+        Some(previous) => Mac1Keys::both(mac1(previous), mac1(key)),
+        None => Mac1Keys::one(mac1(key)),
+    }
+}
+
 fn start_dataplane(
     config: &Config,
     shared: Shared,
+    identities: Arc<Identities>,
     tun: Tun,
     kernel: &mut KernelSide,
     io: Io,
@@ -199,6 +228,7 @@ fn start_dataplane(
     }
     let start = Start {
         shared,
+        identities,
         io,
         cores: cores.to_vec(),
         sockets,

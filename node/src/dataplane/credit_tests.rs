@@ -140,7 +140,7 @@ fn a_paused_session_is_answered_and_a_closed_one_is_not() {
         account(&node).set_state(state);
         std::thread::sleep(std::time::Duration::from_millis(20)); // needs a newer timestamp
         let initiation = consumer.initiation();
-        let turn = node.turn(|p| p.initiation(consumer.slot, consumer.endpoint, &initiation));
+        let turn = node.turn(|p| p.initiation(&initiation));
         assert_eq!(turn.datagrams.len(), answers, "{state:?}");
     }
 }

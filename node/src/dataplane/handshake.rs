@@ -27,12 +27,12 @@ use weir_common::{
 
 use super::{
     endpoint::Endpoint,
+    identity::{Identities, Identity},
     inbox::{Bell, Inboxes, Initiation},
     limiter::{Rate, SourceLimiter},
     message::{receive_one, send_one},
     pipeline::Stray,
     stats::WorkerStats,
-    tunnel::Identity,
     udp::Sockets,
 };
 
@@ -123,9 +123,19 @@ pub struct Limits {
     pub before_cookies: u32,
 }
 
+/// One of the node's keys, and what is counted for it.
+struct Door {
+    identity: Identity,
+    cookies: RateLimiter,
+}
+
 /// The thread's state.
 pub struct Handshakes {
-    identity: Identity,
+    identities: Arc<Identities>,
+    doors: Vec<Door>,
+    /// Of the identities, when the doors were made.
+    changes: u64,
+    before_cookies: u32,
     permutation: SlotPermutation,
     directory: Arc<Directory>,
     workers: Inboxes,
@@ -134,14 +144,13 @@ pub struct Handshakes {
     /// Whether initiations arrive at `sockets` (by eBPF); else they are only sent from.
     listens: bool,
     stats: Arc<WorkerStats>,
-    cookies: RateLimiter,
     sources: SourceLimiter,
 }
 
 /// What the handshake thread is made of.
 pub struct Parts {
     /// The node's keys.
-    pub identity: Identity,
+    pub identities: Arc<Identities>,
     /// How peer indexes hide slots.
     pub permutation: SlotPermutation,
     /// Whose keys are known.
@@ -164,30 +173,40 @@ impl Handshakes {
     /// The state of a thread that has seen nothing yet.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts {
-            identity,
+        let Parts { identities, permutation, directory, workers, inbox, sockets, .. } = parts;
+        let sources = SourceLimiter::new(parts.limits.per_source, Instant::now());
+        let mut handshakes = Self {
+            identities,
+            doors: Vec::new(),
+            changes: 0,
+            before_cookies: parts.limits.before_cookies,
             permutation,
             directory,
             workers,
             inbox,
             sockets,
-            listens,
-            stats,
-            limits,
-        } = parts;
-        let cookies = RateLimiter::new(identity.public(), u64::from(limits.before_cookies));
-        let sources = SourceLimiter::new(limits.per_source, Instant::now());
-        Self {
-            identity,
-            permutation,
-            directory,
-            workers,
-            inbox,
-            sockets,
-            listens,
-            stats,
-            cookies,
+            listens: parts.listens,
+            stats: parts.stats,
             sources,
+        };
+        handshakes.open_doors();
+        handshakes
+    }
+
+    /// Takes over the identities as they are now. What was counted for those that stay is kept.
+    fn open_doors(&mut self) {
+        self.changes = self.identities.changes();
+        let mut old = std::mem::take(&mut self.doors);
+        for identity in self.identities.get().iter() {
+            let kept = old.iter().position(|door| door.identity.public() == identity.public());
+            let limit = u64::from(self.before_cookies);
+            self.doors.push(kept.map_or_else(
+                || Door {
+                    identity: identity.clone(),
+                    cookies: RateLimiter::new(identity.public(), limit),
+                },
+                |at| old.swap_remove(at),
+            ));
         }
     }
 
@@ -203,7 +222,7 @@ impl Handshakes {
         while !self.inbox.stop.load(Relaxed) {
             self.wait(counted)?;
             if reset.elapsed() >= Duration::from_secs(1) {
-                self.cookies.reset_count();
+                self.doors.iter().for_each(|door| door.cookies.reset_count());
                 reset = Instant::now();
                 counted = false;
             }
@@ -230,7 +249,9 @@ impl Handshakes {
     /// Every source begins anew, and cookies given out are void.
     fn limit(&mut self, limits: Limits) {
         let Limits { per_source, before_cookies } = limits;
-        self.cookies = RateLimiter::new(self.identity.public(), u64::from(before_cookies));
+        self.before_cookies = before_cookies;
+        self.doors.clear();
+        self.open_doors();
         self.sources = SourceLimiter::new(per_source, Instant::now());
     }
 
@@ -283,32 +304,43 @@ impl Handshakes {
                 return self.pass_on(receiver_index, message, from);
             }
         }
+        if self.changes != self.identities.changes() {
+            self.open_doors();
+        }
         let source = from.remote.ip();
         let mut cookie = [0; COOKIE_REPLY_LEN];
-        let initiation = match self.cookies.verify_packet(Some(source), message, &mut cookie) {
-            Ok(Packet::HandshakeInit(initiation)) => initiation,
-            Err(TunnResult::WriteToNetwork(reply)) => {
-                if let Some(socket) = self.socket(from.remote.is_ipv6()) {
-                    send_one(socket, &from, reply).ok();
+        let mut found = None;
+        for door in &self.doors {
+            match door.cookies.verify_packet(Some(source), message, &mut cookie) {
+                Ok(Packet::HandshakeInit(initiation)) => {
+                    found = Some((initiation, door.identity.clone()));
+                    break;
                 }
-                add_single_writer(&self.stats.cookies, 1);
-                return Ok(());
+                Err(TunnResult::WriteToNetwork(reply)) => {
+                    if let Some(socket) = self.socket(from.remote.is_ipv6()) {
+                        send_one(socket, &from, reply).ok();
+                    }
+                    add_single_writer(&self.stats.cookies, 1);
+                    return Ok(());
+                }
+                // Perhaps it is for the other key.
+                Err(TunnResult::Err(WireGuardError::InvalidMac)) => {}
+                Ok(_) | Err(_) => return Err(DropReason::HandshakeInvalid),
             }
-            Err(TunnResult::Err(WireGuardError::InvalidMac)) => return Err(DropReason::Mac1),
-            Ok(_) | Err(_) => return Err(DropReason::HandshakeInvalid),
-        };
+        }
+        let (initiation, identity) = found.ok_or(DropReason::Mac1)?;
         // After the cookie: spoofed sources must not use up the buckets of real ones.
         if !self.sources.allow(source, Instant::now()) {
             return Err(DropReason::HandshakeRate);
         }
-        let half =
-            parse_handshake_anon(self.identity.private(), self.identity.public(), &initiation)
-                .map_err(|_| DropReason::HandshakeInvalid)?;
+        let half = parse_handshake_anon(identity.private(), identity.public(), &initiation)
+            .map_err(|_| DropReason::HandshakeInvalid)?;
         let slot = self.directory.find(&half.peer_static_public).ok_or(DropReason::UnknownPeer)?;
         let worker = slot.worker(self.workers.len() as u32) as usize;
         let worker = self.workers.get(worker).ok_or(DropReason::UnknownPeer)?;
         debug_assert_eq!(message.len(), INITIATION_LEN);
-        let initiation = Initiation { slot, from, message: Bytes::copy_from_slice(message) };
+        let initiation =
+            Initiation { slot, from, identity, message: Bytes::copy_from_slice(message) };
         worker.initiations.push(initiation).map_err(|_| DropReason::HandshakeQueueFull)
     }
 

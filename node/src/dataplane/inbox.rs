@@ -11,7 +11,7 @@ use crossbeam::queue::{ArrayQueue, SegQueue};
 use rustix::event::{EventfdFlags, eventfd};
 use weir_common::Slot;
 
-use super::{endpoint::Endpoint, peer::Peer, pipeline::Stray};
+use super::{endpoint::Endpoint, identity::Identity, peer::Peer, pipeline::Stray};
 
 /// Strays that may wait for one worker. There are few: a flow's first packets, and rekeys.
 const STRAYS: usize = 1024;
@@ -34,6 +34,8 @@ pub struct Initiation {
     pub slot: Slot,
     /// Where it came from.
     pub from: Endpoint,
+    /// Which of the node's keys it is for.
+    pub identity: Identity,
     /// The message.
     pub message: Bytes,
 }

@@ -26,7 +26,6 @@ use super::{
     peer::Peer,
     runs::{Run, RunKind, Runs},
     stats::WorkerStats,
-    tunnel::Identity,
 };
 use crate::kernel::accounts::Accounts;
 
@@ -40,8 +39,6 @@ const MAX_SEALED_FRAME: usize = SEALED_CAPACITY / 2;
 /// What all workers of a node have in common.
 #[derive(Clone)]
 pub struct Shared {
-    /// The node's keys.
-    pub identity: Identity,
     /// The accounts of all slots.
     pub accounts: Arc<Accounts>,
     /// How peer indexes hide slots.

@@ -346,7 +346,8 @@ fn without_keys_a_packet_starts_a_handshake_and_is_not_kept() {
         address_v6: again.shared.addresses.address_v6(Slot(0)).expect("an address"),
     };
     let index = again.shared.permutation.index_of(Slot(0));
-    let tunnel = super::super::tunnel::Tunnel::new(&again.shared.identity, [9; 32], index);
+    let tunnel =
+        super::super::tunnel::Tunnel::new(&super::super::testing::identity(), [9; 32], index);
     let accounts = again.shared.accounts.clone();
     again.pipeline.add(Box::new(super::Peer::new(&spec, tunnel, accounts)));
     let turn = send(&mut again);

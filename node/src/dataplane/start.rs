@@ -14,6 +14,7 @@ use weir_common::{DropReason, PeerIndex, Slot};
 
 use super::{
     handshake::{Directory, HandshakeInbox, Handshakes, Limits, Parts},
+    identity::Identities,
     inbox::{Inbox, Inboxes, Order},
     peer::Peer,
     pipeline::{Pipeline, Shared},
@@ -53,6 +54,8 @@ impl Io {
 pub struct Start {
     /// What its workers share. The number of workers is that of `queues`.
     pub shared: Shared,
+    /// The node's keys; they may change while it runs.
+    pub identities: Arc<Identities>,
     /// How packets come and go.
     pub io: Io,
     /// The core of each worker.
@@ -77,6 +80,7 @@ pub struct Dataplane {
 }
 
 struct Handle {
+    identities: Arc<Identities>,
     shared: Shared,
     inboxes: Inboxes,
     directory: Arc<Directory>,
@@ -113,7 +117,7 @@ impl Dataplane {
             threads.push(thread.spawn(move || work(worker, &io, kind, core))?);
         }
         let parts = Parts {
-            identity: start.shared.identity.clone(),
+            identities: Arc::clone(&start.identities),
             permutation: start.shared.permutation,
             directory: Arc::clone(&directory),
             workers: Arc::clone(&inboxes),
@@ -129,7 +133,13 @@ impl Dataplane {
                 error!(%error, "the handshake thread ended: no new consumer can connect");
             }
         })?);
-        let handle = Arc::new(Handle { shared: start.shared, inboxes, directory, stats });
+        let handle = Arc::new(Handle {
+            identities: start.identities,
+            shared: start.shared,
+            inboxes,
+            directory,
+            stats,
+        });
         Ok(Self { handle, handshakes, threads })
     }
 
@@ -190,7 +200,8 @@ impl PeerControl for Handle {
             return;
         };
         let index: PeerIndex = self.shared.permutation.index_of(peer.slot);
-        let tunnel = Tunnel::new(&self.shared.identity, peer.public_key.0, index);
+        // Whoever has the node's other key is recognised by its first initiation.
+        let tunnel = Tunnel::new(&self.identities.get().current, peer.public_key.0, index);
         let accounts = Arc::clone(&self.shared.accounts);
         inbox.orders.push(Order::Add(Box::new(Peer::new(&peer, tunnel, accounts))));
         inbox.bell().ring();

@@ -14,11 +14,13 @@ use weir_common::{
 
 use super::{
     endpoint::Endpoint,
+    identity::Identity,
+    inbox::Initiation,
     peer::Peer,
     pipeline::{Owner, Pipeline, Shared, Stray},
     runs::RunKind,
     stats::WorkerStats,
-    tunnel::{Identity, Tunnel},
+    tunnel::Tunnel,
     virtio::{HEADER_LEN, NetHeader},
 };
 use crate::{
@@ -89,11 +91,15 @@ pub(crate) struct Consumer {
 pub(crate) const SERVER_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(45, 1, 2, 3));
 pub(crate) const SERVER_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2a0a, 1, 0, 0, 0, 0, 0, 3));
 
+/// The node's key in all of these tests.
+pub(crate) fn identity() -> Identity {
+    Identity::new([7; 32])
+}
+
 impl Node {
     pub(crate) fn new(slots: u32, workers: u32, worker: u32) -> Self {
         let pool_v6 = Ipv6Addr::new(0xfd66, 0x7765, 0x6972, 0, 0, 0, 0, 0);
         let shared = Shared {
-            identity: Identity::new([7; 32]),
             accounts: Arc::new(Accounts::private(slots).expect("memory")),
             permutation: SlotPermutation { keys: [1, 2, 3, 4] },
             addresses: AddressPlan::new(Ipv4Addr::new(10, 66, 0, 0), 16, pool_v6),
@@ -120,11 +126,12 @@ impl Node {
         account.assign(u64::from(slot.0) + 1, &Counters::default());
         account.set_state(SessionState::Open);
         let index = self.shared.permutation.index_of(slot);
-        let tunnel = Tunnel::new(&self.shared.identity, spec.public_key.0, index);
+        let identity = identity();
+        let tunnel = Tunnel::new(&identity, spec.public_key.0, index);
         let peer = Peer::new(&spec, tunnel, Arc::clone(&self.shared.accounts));
         self.pipeline.add(Box::new(peer));
         Consumer {
-            tunn: Tunn::new(private, *self.shared.identity.public(), None, None, 5, None),
+            tunn: Tunn::new(private, *identity.public(), None, None, 5, None),
             endpoint: Endpoint {
                 remote: ([198, 51, 100, 7], 4000 + slot.0 as u16).into(),
                 local: None,
@@ -140,7 +147,7 @@ impl Node {
         let mut consumer = self.add(slot);
         let initiation = consumer.initiation();
         let replies = self.turn(|pipeline| {
-            pipeline.initiation(consumer.slot, consumer.endpoint, &initiation);
+            pipeline.initiation(&initiation);
         });
         let [(RunKind::Handshake, response)] = &replies.datagrams[..] else {
             panic!("one handshake response");
@@ -203,12 +210,16 @@ pub(crate) struct Turn {
 }
 
 impl Consumer {
-    pub(crate) fn initiation(&mut self) -> Vec<u8> {
+    /// An initiation for the node's key, as the handshake thread hands it over.
+    pub(crate) fn initiation(&mut self) -> Initiation {
         let mut out = [0; 256];
-        match self.tunn.format_handshake_initiation(&mut out, true) {
-            TunnResult::WriteToNetwork(message) => message.to_vec(),
-            other => panic!("an initiation, not {other:?}"),
-        }
+        let TunnResult::WriteToNetwork(message) =
+            self.tunn.format_handshake_initiation(&mut out, true)
+        else {
+            panic!("no initiation");
+        };
+        let message = bytes::Bytes::copy_from_slice(message);
+        Initiation { slot: self.slot, from: self.endpoint, identity: identity(), message }
     }
 
     pub(crate) fn seal(&mut self, packet: &[u8]) -> Vec<u8> {

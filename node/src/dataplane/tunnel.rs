@@ -6,7 +6,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use boringtun::{
-    noise::{Tunn, TunnResult, errors::WireGuardError, rate_limiter::RateLimiter},
+    noise::{Tunn, TunnResult, errors::WireGuardError},
     x25519,
 };
 use weir_common::{
@@ -14,43 +14,13 @@ use weir_common::{
     wire::{DATA_OVERHEAD, INITIATION_LEN},
 };
 
+use super::identity::Identity;
+
 /// REJECT_AFTER_MESSAGES (whitepaper, section 6.1): no counter may reach it.
 pub const REJECT_AFTER_MESSAGES: u64 = u64::MAX - (1 << 13);
 
 /// The least room that a reply to a handshake message, or a timer's message, may take.
 pub const REPLY_LEN: usize = INITIATION_LEN;
-
-/// The node's static key pair, and what all tunnels derive from it.
-#[derive(Clone)]
-pub struct Identity {
-    private: x25519::StaticSecret,
-    public: x25519::PublicKey,
-    /// For the tunnels, which only see what the handshake thread has judged.
-    lenient: Arc<RateLimiter>,
-}
-
-impl Identity {
-    /// The identity with this private key.
-    #[must_use]
-    pub fn new(private: [u8; 32]) -> Self {
-        let private = x25519::StaticSecret::from(private);
-        let public = x25519::PublicKey::from(&private);
-        let lenient = Arc::new(RateLimiter::new(&public, u64::MAX));
-        Self { private, public, lenient }
-    }
-
-    /// The public key.
-    #[must_use]
-    pub fn public(&self) -> &x25519::PublicKey {
-        &self.public
-    }
-
-    /// The private key, for finding out whose an initiation is.
-    #[must_use]
-    pub(super) fn private(&self) -> &x25519::StaticSecret {
-        &self.private
-    }
-}
 
 /// What a data message turned out to be.
 #[derive(Debug, PartialEq, Eq)]
@@ -75,21 +45,27 @@ pub enum Reply {
 /// The tunnel of one consumer.
 pub struct Tunnel {
     tunn: Tunn,
+    node_key: [u8; 32],
+    consumer_key: x25519::PublicKey,
+    index: PeerIndex,
+    /// The consumer has begun to shake hands with the node's other key; until it has shown that it
+    /// has the new keys, the old ones stay.
+    successor: Option<Box<Successor>>,
+}
+
+struct Successor {
+    tunn: Tunn,
+    node_key: [u8; 32],
 }
 
 impl Tunnel {
     /// A tunnel to the consumer with `public_key`. Takes two scalar multiplications (0.1 ms).
     #[must_use]
     pub fn new(identity: &Identity, public_key: [u8; 32], index: PeerIndex) -> Self {
-        let tunn = Tunn::new(
-            identity.private.clone(),
-            x25519::PublicKey::from(public_key),
-            None,
-            None,
-            index.get(),
-            Some(Arc::clone(&identity.lenient)),
-        );
-        Self { tunn }
+        let consumer_key = x25519::PublicKey::from(public_key);
+        let node_key = identity.public.to_bytes();
+        let tunn = new_tunn(identity, consumer_key, index);
+        Self { tunn, node_key, consumer_key, index, successor: None }
     }
 
     /// Opens a data message into `out`, which must have room for the message.
@@ -107,19 +83,20 @@ impl Tunnel {
         if out.len() < message.len() {
             return Err(DropReason::Truncated);
         }
-        match self.tunn.decapsulate(None, message, out) {
-            TunnResult::WriteToTunnelV4(packet, source) => {
-                Ok(Opened::Packet(packet.len(), IpAddr::V4(source)))
-            }
-            TunnResult::WriteToTunnelV6(packet, source) => {
-                Ok(Opened::Packet(packet.len(), IpAddr::V6(source)))
-            }
-            TunnResult::Done => Ok(Opened::Keepalive),
-            // A data message is parsed before it is opened: this is about what was inside.
-            TunnResult::Err(WireGuardError::InvalidPacket) => Ok(Opened::NotIp),
-            TunnResult::Err(error) => Err(data_error(&error)),
-            TunnResult::WriteToNetwork(_) => Err(DropReason::HandshakeInvalid),
+        match open(&mut self.tunn, message, out) {
+            Err(reason) if self.successor.is_some() => self.succeed(message, out).ok_or(reason),
+            opened => opened,
         }
+    }
+
+    /// Opens what the old keys do not open by those of the successor, which takes over then.
+    #[cold]
+    fn succeed(&mut self, message: &[u8], out: &mut [u8]) -> Option<Opened> {
+        let opened = open(&mut self.successor.as_mut()?.tunn, message, out).ok()?;
+        let Successor { tunn, node_key } = *self.successor.take()?;
+        self.tunn = tunn;
+        self.node_key = node_key;
+        Some(opened)
     }
 
     /// Whether packets can be sealed: a handshake was completed and is not too old.
@@ -163,14 +140,42 @@ impl Tunnel {
         if out.len() < REPLY_LEN {
             return Err(DropReason::Truncated);
         }
-        match self.tunn.decapsulate(Some(source), message, out) {
-            TunnResult::WriteToNetwork(reply) => Ok(Reply::Send(reply.len())),
-            TunnResult::Done => Ok(Reply::None),
-            TunnResult::Err(WireGuardError::InvalidMac) => Err(DropReason::Mac1),
-            TunnResult::Err(_)
-            | TunnResult::WriteToTunnelV4(..)
-            | TunnResult::WriteToTunnelV6(..) => Err(DropReason::HandshakeInvalid),
+        handshake(&mut self.tunn, source, message, out)
+    }
+
+    /// Takes an initiation for the node's key of `identity`, which may be another than that of the
+    /// present keys. As [`Tunnel::handshake`] otherwise.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tunnel::handshake`].
+    pub fn initiation(
+        &mut self,
+        identity: &Identity,
+        source: IpAddr,
+        message: &[u8],
+        out: &mut [u8],
+    ) -> Result<Reply, DropReason> {
+        let node_key = identity.public.to_bytes();
+        if node_key == self.node_key {
+            return self.handshake(source, message, out);
         }
+        if out.len() < REPLY_LEN {
+            return Err(DropReason::Truncated);
+        }
+        // One that is there keeps its memory of what it has seen: a replay stays one.
+        let mut successor = match self.successor.take() {
+            Some(successor) if successor.node_key == node_key => successor,
+            _ => {
+                let tunn = new_tunn(identity, self.consumer_key, self.index);
+                Box::new(Successor { tunn, node_key })
+            }
+        };
+        // Nothing of its own is due yet: this is for its clock alone.
+        successor.tunn.update_timers(out);
+        let reply = handshake(&mut successor.tunn, source, message, out);
+        self.successor = Some(successor);
+        reply
     }
 
     /// Begins a handshake, unless one is under way. `out` must have room for [`REPLY_LEN`] bytes.
@@ -187,8 +192,53 @@ impl Tunnel {
         if out.len() < REPLY_LEN {
             return (Reply::None, true);
         }
+        if let Some(successor) = &mut self.successor {
+            // It sends nothing by itself before it has taken over.
+            successor.tunn.update_timers(out);
+            if successor.tunn.is_expired() {
+                self.successor = None;
+            }
+        }
         let reply = reply(&self.tunn.update_timers(out));
         (reply, !self.tunn.is_expired())
+    }
+}
+
+fn new_tunn(identity: &Identity, consumer: x25519::PublicKey, index: PeerIndex) -> Tunn {
+    let limiter = Some(Arc::clone(&identity.lenient));
+    Tunn::new(identity.private.clone(), consumer, None, None, index.get(), limiter)
+}
+
+#[inline]
+fn open(tunn: &mut Tunn, message: &[u8], out: &mut [u8]) -> Result<Opened, DropReason> {
+    match tunn.decapsulate(None, message, out) {
+        TunnResult::WriteToTunnelV4(packet, source) => {
+            Ok(Opened::Packet(packet.len(), IpAddr::V4(source)))
+        }
+        TunnResult::WriteToTunnelV6(packet, source) => {
+            Ok(Opened::Packet(packet.len(), IpAddr::V6(source)))
+        }
+        TunnResult::Done => Ok(Opened::Keepalive),
+        // A data message is parsed before it is opened: this is about what was inside.
+        TunnResult::Err(WireGuardError::InvalidPacket) => Ok(Opened::NotIp),
+        TunnResult::Err(error) => Err(data_error(&error)),
+        TunnResult::WriteToNetwork(_) => Err(DropReason::HandshakeInvalid),
+    }
+}
+
+fn handshake(
+    tunn: &mut Tunn,
+    source: IpAddr,
+    message: &[u8],
+    out: &mut [u8],
+) -> Result<Reply, DropReason> {
+    match tunn.decapsulate(Some(source), message, out) {
+        TunnResult::WriteToNetwork(reply) => Ok(Reply::Send(reply.len())),
+        TunnResult::Done => Ok(Reply::None),
+        TunnResult::Err(WireGuardError::InvalidMac) => Err(DropReason::Mac1),
+        TunnResult::Err(_) | TunnResult::WriteToTunnelV4(..) | TunnResult::WriteToTunnelV6(..) => {
+            Err(DropReason::HandshakeInvalid)
+        }
     }
 }
 

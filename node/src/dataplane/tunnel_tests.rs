@@ -1,5 +1,8 @@
 use super::*;
-use crate::dataplane::testing::{Node, SERVER_V4, udp};
+use crate::dataplane::{
+    inbox::Initiation,
+    testing::{Consumer, Node, SERVER_V4, udp},
+};
 
 /// A data message of the consumer's keys with another counter.
 fn with_counter(message: &[u8], counter: u64) -> Vec<u8> {
@@ -88,10 +91,9 @@ fn an_initiation_cannot_be_replayed() {
     let mut node = Node::new(1, 1, 0);
     let mut consumer = node.add(0);
     let initiation = consumer.initiation();
-    let slot = consumer.slot;
-    let first = node.turn(|p| p.initiation(slot, consumer.endpoint, &initiation));
+    let first = node.turn(|p| p.initiation(&initiation));
     assert_eq!(first.datagrams.len(), 1);
-    let second = node.turn(|p| p.initiation(slot, consumer.endpoint, &initiation));
+    let second = node.turn(|p| p.initiation(&initiation));
     assert!(second.datagrams.is_empty());
     assert_eq!(node.dropped(DropReason::HandshakeInvalid), 1);
 }
@@ -103,8 +105,7 @@ fn a_rekey_keeps_traffic_flowing_on_old_and_new_keys() {
     let old = consumer.seal(&udp(consumer.v4, SERVER_V4, 1, b"old"));
     std::thread::sleep(std::time::Duration::from_millis(20)); // initiations need a newer timestamp
     let initiation = consumer.initiation();
-    let slot = consumer.slot;
-    let turn = node.turn(|p| p.initiation(slot, consumer.endpoint, &initiation));
+    let turn = node.turn(|p| p.initiation(&initiation));
     let mut out = [0; 256];
     let TunnResult::WriteToNetwork(keepalive) =
         consumer.tunn.decapsulate(None, &turn.datagrams[0].1, &mut out)
@@ -131,5 +132,58 @@ fn padding_stays_within_the_mtu() {
         [(0, 0), (1, 16), (16, 16), (1408, 1408), (1409, 1420), (1420, 1420), (1500, 1500)]
     {
         assert_eq!(padded_len(len, 1420), padded);
+    }
+}
+
+/// A consumer of a node whose key changes: its keys with either.
+fn with_key_of(consumer: &Consumer, identity: &Identity) -> Tunn {
+    let private = x25519::StaticSecret::from([consumer.slot.0 as u8 + 100; 32]);
+    Tunn::new(private, *identity.public(), None, None, 9, None)
+}
+
+#[test]
+fn a_consumer_moves_to_the_nodes_new_key_while_its_old_session_goes_on_until_then() {
+    let mut node = Node::new(1, 1, 0);
+    let mut consumer = node.connect(0);
+    let new_identity = Identity::new([8; 32]);
+    let old = with_key_of(&consumer, &new_identity);
+    let old = std::mem::replace(&mut consumer.tunn, old);
+    let initiation = Initiation { identity: new_identity, ..consumer.initiation() };
+    let turn = node.turn(|p| p.initiation(&initiation));
+    let response = turn.datagrams[0].1.clone();
+
+    // Nobody has shown the new keys yet: a replay of an initiation gets nobody out of his session.
+    let mut new = std::mem::replace(&mut consumer.tunn, old);
+    let before = consumer.seal(&udp(consumer.v4, SERVER_V4, 1, b"old"));
+    let turn = node.turn(|p| p.datagram(consumer.endpoint, &before));
+    assert_eq!(turn.frames.len(), 1, "the old session goes on");
+    let replayed = node.turn(|p| p.initiation(&initiation));
+    assert!(replayed.datagrams.is_empty(), "a replay is refused");
+
+    let mut out = [0; 256];
+    let TunnResult::WriteToNetwork(keepalive) = new.decapsulate(None, &response, &mut out) else {
+        panic!("the response was not accepted");
+    };
+    let keepalive = keepalive.to_vec();
+    std::mem::swap(&mut consumer.tunn, &mut new);
+    let after = consumer.seal(&udp(consumer.v4, SERVER_V4, 1, b"new"));
+    let turn = node.turn(|p| {
+        p.datagram(consumer.endpoint, &keepalive);
+        p.datagram(consumer.endpoint, &after);
+    });
+    assert_eq!(turn.frames.len(), 1, "the new session carries traffic");
+    let late = new.encapsulate(&udp(consumer.v4, SERVER_V4, 1, b"late"), &mut out).clone_message();
+    let turn = node.turn(|p| p.datagram(consumer.endpoint, &late));
+    assert!(turn.frames.is_empty(), "the old keys are gone");
+}
+
+trait Message {
+    fn clone_message(self) -> Vec<u8>;
+}
+
+impl Message for TunnResult<'_> {
+    fn clone_message(self) -> Vec<u8> {
+        let TunnResult::WriteToNetwork(message) = self else { panic!("no message: {self:?}") };
+        message.to_vec()
     }
 }

@@ -86,7 +86,7 @@ impl Worker {
         }
         for _ in 0..INITIATIONS_PER_TURN {
             let Some(initiation) = self.inbox.initiations.pop() else { break };
-            self.pipeline.initiation(initiation.slot, initiation.from, &initiation.message);
+            self.pipeline.initiation(&initiation);
         }
         while let Some(stray) = self.inbox.strays.pop() {
             match stray {

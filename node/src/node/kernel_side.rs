@@ -8,15 +8,10 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use tracing::warn;
-use weir_common::{
-    AddressPlan, GuardConfig, Slot, SlotPermutation,
-    bucket::Rate,
-    mac1::{Mac1Key, Mac1Keys},
-};
+use weir_common::{AddressPlan, GuardConfig, Slot, SlotPermutation, bucket::Rate, mac1::Mac1Keys};
 
 use crate::{
     config::{Config, XdpWish},
-    control::PublicKey,
     host::{ethtool, uplink::Uplink},
     kernel::{
         Accounts, Guard, GuardCounts, GuardOptions, XdpMode, XdpPolicy, accounts_file,
@@ -74,7 +69,7 @@ impl KernelSide {
         plan: AddressPlan,
         permutation: SlotPermutation,
         workers: u32,
-        public_key: PublicKey,
+        mac1: Mac1Keys,
     ) -> anyhow::Result<Self> {
         let node = &config.node;
         let guard_config = GuardConfig {
@@ -84,7 +79,7 @@ impl KernelSide {
             slots: node.max_sessions,
             port: node.listen_port,
             super_packets: 0,
-            mac1: Mac1Keys::one(Mac1Key::new(&public_key.0)),
+            mac1,
             initiations: Rate::new(node.handshakes_per_source, node.handshakes_per_source_burst),
         };
         let loaded =

@@ -14,6 +14,8 @@ use zeroize::Zeroizing;
 
 use crate::control::PublicKey;
 
+pub mod rotation;
+
 /// Why a key was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
@@ -162,6 +164,17 @@ pub enum KeyFileError {
         /// Its permission bits.
         mode: u32,
     },
+    /// There is an old key already.
+    #[error(
+        "the node has two keys already: its old one, {path}, is still taken. Retire that first: weir key retire"
+    )]
+    TwoKeys {
+        /// The old key's file.
+        path: PathBuf,
+    },
+    /// There is no old key.
+    #[error("the node has one key, and none to retire: `weir key rotate` makes another")]
+    OneKey,
     /// The file holds something else.
     #[error(
         "{path} does not hold a private key: {source}. Put the key back, or move the file \

@@ -12,6 +12,8 @@ use weir_common::{
 use super::{Owner, Pipeline, Stray, data_kind, push_run};
 use crate::dataplane::{
     endpoint::Endpoint,
+    identity::Identity,
+    inbox::Initiation,
     peer::Fare,
     runs::RunKind,
     tunnel::{Opened, REPLY_LEN, Reply},
@@ -65,7 +67,7 @@ impl Pipeline {
         let result = if datagram.first() == Some(&message_type::DATA) {
             self.data(place, from, datagram)
         } else {
-            self.handshake(place, from, datagram)
+            self.handshake(place, from, datagram, None)
         };
         if let Err(reason) = result {
             self.stats.refuse(reason);
@@ -129,12 +131,14 @@ impl Pipeline {
         }
     }
 
-    /// A handshake response or cookie reply for the peer at `place`.
+    /// A handshake response or cookie reply for the peer at `place`, or an initiation for
+    /// `identity`.
     fn handshake(
         &mut self,
         place: usize,
         from: Endpoint,
         message: &[u8],
+        identity: Option<&Identity>,
     ) -> Result<(), DropReason> {
         self.wake(place)?;
         let peer = self.peers.get_mut(place).and_then(Option::as_deref_mut);
@@ -144,7 +148,11 @@ impl Pipeline {
         }
         let (mut span, buffer) = self.sealed.take(REPLY_LEN).ok_or(DropReason::Truncated)?;
         let kind = message.first().copied().unwrap_or_default();
-        let result = peer.tunnel.handshake(from.remote.ip(), message, buffer);
+        let source = from.remote.ip();
+        let result = match identity {
+            Some(identity) => peer.tunnel.initiation(identity, source, message, buffer),
+            None => peer.tunnel.handshake(source, message, buffer),
+        };
         let Ok(reply) = result else {
             self.sealed.truncate(span.start);
             return result.map(drop);
@@ -179,9 +187,10 @@ impl Pipeline {
     }
 
     /// Takes an initiation that the handshake thread found to be of this worker's peer.
-    pub fn initiation(&mut self, place_of: weir_common::Slot, from: Endpoint, message: &[u8]) {
-        let result = match self.place(place_of) {
-            Ok(place) => self.handshake(place, from, message),
+    pub fn initiation(&mut self, initiation: &Initiation) {
+        let Initiation { slot, from, identity, message } = initiation;
+        let result = match self.place(*slot) {
+            Ok(place) => self.handshake(place, *from, message, Some(identity)),
             Err(_) => Err(DropReason::UnknownPeer),
         };
         if let Err(reason) = result {
