@@ -9,7 +9,10 @@ use ip::{Located, locate};
 
 use crate::{
     DropReason, blake2s,
-    wire::{COOKIE_REPLY_LEN, INITIATION_LEN, Message, NotAMessage, RESPONSE_LEN, message_type},
+    wire::{
+        COOKIE_REPLY_LEN, DATA_OVERHEAD, INITIATION_LEN, Message, NotAMessage, RESPONSE_LEN,
+        message_type,
+    },
 };
 
 /// A received Ethernet frame.
@@ -206,8 +209,10 @@ fn judge_message(prefix: &[u8; Message::PREFIX], bytes: u32, rules: Rules) -> De
     Decision { verdict, bytes, receiver_index, at: 0, source: 0 }
 }
 
-/// The length of a super-packet's first message, if that is of `exact` bytes.
+/// The length of a super-packet's first message, if that is of `exact` bytes and what follows has
+/// room for the shortest datagram that can follow, an empty data message.
 #[inline(always)]
 fn first_len(bytes: u32, exact: usize) -> usize {
-    (bytes as usize).min(exact)
+    let bytes = bytes as usize;
+    if bytes >= exact + DATA_OVERHEAD { exact } else { bytes }
 }

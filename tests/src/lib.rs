@@ -13,6 +13,7 @@ pub mod command;
 pub mod disk;
 pub mod flood;
 pub mod http;
+pub mod frames;
 pub mod iperf;
 pub mod lab;
 pub mod namespace;

@@ -4,6 +4,8 @@
 mod fixtures;
 #[path = "xdp_verdicts/frames.rs"]
 mod frames;
+#[path = "xdp_verdicts/modes.rs"]
+mod modes;
 #[path = "xdp_verdicts/rules.rs"]
 mod rules;
 
@@ -189,6 +191,8 @@ fn behind_gro_a_handshake_message_may_be_followed_by_others() {
     let loaded = Loaded::new(GuardConfig { super_packets: 1, ..config() }, false);
     assert!(loaded.passes(&frame));
     assert!(!loaded.passes(&FrameSpec::v4(&message(2, 91, receiver_index(1))).build()));
+    // Nothing as short can follow.
+    assert!(!loaded.passes(&FrameSpec::v4(merged.get(..123).expect("longer")).build()));
 }
 
 /// The guard's memory as user space sees it. Its buckets are full or empty for good.

@@ -317,7 +317,11 @@ fn load_xdp(ebpf: &mut Ebpf, linear: bool) -> Result<&'static str, GuardError> {
                 return Err(GuardError::program(name::GUARD, error));
             }
             Err(error) => {
-                tracing::debug!(%error, "the kernel takes no guard for frames in several pieces");
+                tracing::warn!(
+                    %error,
+                    "this kernel takes no guard for frames in several pieces (Linux 5.18 does): on \
+                     an uplink with a large MTU the guard may have to use the generic path"
+                );
             }
         }
     }
