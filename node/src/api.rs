@@ -33,7 +33,7 @@ use axum::{
 use prometheus_client::registry::Registry;
 
 use crate::{
-    control::SharedView,
+    control::{SharedKeyRing, SharedView},
     live::Live,
     metrics::{self, Form},
     reload::SharedReload,
@@ -41,6 +41,7 @@ use crate::{
 };
 
 pub mod error;
+mod keys;
 mod listeners;
 mod patience;
 mod reload;
@@ -63,6 +64,7 @@ pub struct Api {
     view: SharedView,
     offer: Live<Offer>,
     reload: Option<SharedReload>,
+    keys: Option<SharedKeyRing>,
     registry: Arc<Registry>,
 }
 
@@ -83,13 +85,19 @@ impl Api {
     ) -> Self {
         let registry = metrics::registry(sessions.clone(), view.clone(), series.into());
         let (offer, registry) = (offer.into(), Arc::new(registry));
-        Self { sessions, view, offer, reload: None, registry }
+        Self { sessions, view, offer, reload: None, keys: None, registry }
     }
 
     /// The same, with a way to reload the node.
     #[must_use]
     pub fn with_reload(self, reload: SharedReload) -> Self {
         Self { reload: Some(reload), ..self }
+    }
+
+    /// The same, with the node's keys.
+    #[must_use]
+    pub fn with_keys(self, keys: SharedKeyRing) -> Self {
+        Self { keys: Some(keys), ..self }
     }
 
     /// Everything, for the Unix socket.
@@ -104,6 +112,9 @@ impl Api {
             .route("/v1/usage", get(usage::page))
             .route("/v1/usage/stream", get(usage::stream))
             .route("/v1/reload", post(reload::reload))
+            .route("/v1/keys", get(keys::show))
+            .route("/v1/keys/rotate", post(keys::rotate))
+            .route("/v1/keys/retire", post(keys::retire))
             .route("/v1/status", get(status));
         finish(control.merge(open_routes()), self)
     }

@@ -13,6 +13,7 @@ mod bench;
 pub(crate) mod client;
 mod doctor;
 mod guard;
+mod key;
 mod ledger;
 mod logging;
 mod out;
@@ -111,9 +112,27 @@ enum Command {
         A mistake leaves everything as it was. `kill -HUP` does the same and tells the log."
     )]
     Reload,
+    /// The node's own keys: show them, change to a new one, retire the old one
+    #[command(subcommand)]
+    Key(KeyCommand),
     /// Print or check a configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum KeyCommand {
+    /// Show the node's public key, and the old one while that is still taken
+    Show,
+    /// Change to a new key; the old one is still taken until it is retired
+    #[command(after_help = "Example:\n  weir key rotate\n\n\
+        New sessions are told the new key. Give the consumers of older ones the new public key\n\
+        (PublicKey in their configuration), then: weir key retire")]
+    Rotate,
+    /// Take the old key no more
+    #[command(after_help = "Example:\n  weir key retire\n\n\
+        Consumers who still have the old key cannot connect from then on.")]
+    Retire,
 }
 
 #[derive(Debug, Subcommand)]
@@ -332,6 +351,9 @@ fn execute(
             ledger::settlements(&file, out)?;
         }
         Command::Doctor => doctor::run(config, args.json, out)?,
+        Command::Key(KeyCommand::Show) => key::show(&client()?, args.json, out)?,
+        Command::Key(KeyCommand::Rotate) => key::change(&client()?, "rotate", args.json, out)?,
+        Command::Key(KeyCommand::Retire) => key::change(&client()?, "retire", args.json, out)?,
         Command::Reload => reload::run(&client()?, args.json, out)?,
         Command::Bench => bench::run(args.json, out, err)?,
         Command::Status => status::show(&client()?, args.json, out)?,

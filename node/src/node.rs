@@ -2,6 +2,7 @@
 //! and stopped in the reverse order, so that the machine is as it was.
 
 mod kernel_side;
+mod key_ring;
 mod ledger;
 mod reload;
 mod screen;
@@ -12,24 +13,21 @@ mod view;
 use std::{
     os::fd::{AsFd as _, BorrowedFd},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex},
 };
 
 use anyhow::{Context as _, anyhow, bail};
 use rand_core::{OsRng, RngCore as _};
 use rustix::thread::sched_getaffinity;
 use tracing::{info, warn};
-use weir_common::{
-    AddressPlan, SlotPermutation,
-    mac1::{Mac1Key, Mac1Keys},
-};
+use weir_common::{AddressPlan, SlotPermutation};
 
 use self::{kernel_side::KernelSide, view::View};
 use crate::{
     config::{Auto, Config, IoWish},
     control::PublicKey,
     dataplane::{
-        identity::{Identities, Identity, Pair},
+        identity::Identities,
         pipeline::Shared,
         start::{Dataplane, Io, Start},
         udp::{self, Sockets},
@@ -38,13 +36,7 @@ use crate::{
     host::{Host, HostPlan, tun, tun::Tun, uplink::Uplink},
     live::Live,
     sandbox,
-    session::{
-        keys,
-        keys::{PrivateKey, rotation},
-        registry::Sessions,
-        store::Store,
-        wg_quick::Offer,
-    },
+    session::{keys, keys::rotation, registry::Sessions, store::Store, wg_quick::Offer},
 };
 
 /// The name of the sessions' database within the state directory.
@@ -86,7 +78,7 @@ pub fn run(config: &Config, file: Option<&Path>) -> anyhow::Result<()> {
         addresses,
         permutation,
         cores.len() as u32,
-        mac1_keys(&key, previous.as_ref()),
+        key_ring::mac1_keys(&key, previous.as_ref()),
     )?;
     // What a killed run counted is not saved yet.
     let mut saved = kernel.is_vacant();
@@ -101,14 +93,15 @@ pub fn run(config: &Config, file: Option<&Path>) -> anyhow::Result<()> {
             uso: tun.offloads.uso,
         };
         let node_key = key.public();
-        let identities = Identities::new(identities(&key, previous.as_ref()));
+        let identities = Identities::new(key_ring::identities(&key, previous.as_ref()));
         let interface = tun.name.clone();
         // Before the first thread that handles what comes from outside.
         let sandbox = sandbox::enter(config, file, kernel.has_mounted())?;
         for missing in &sandbox.missing {
             info!("sandbox: no {missing}");
         }
-        let dataplane = start_dataplane(config, shared, identities, tun, &mut kernel, io, &cores)?;
+        let known = Arc::clone(&identities);
+        let dataplane = start_dataplane(config, shared, known, tun, &mut kernel, io, &cores)?;
         saved = false;
         let sessions = match open_sessions(config, &kernel, &dataplane, addresses, node_key) {
             Ok(sessions) => sessions,
@@ -134,6 +127,13 @@ pub fn run(config: &Config, file: Option<&Path>) -> anyhow::Result<()> {
             handshakes: dataplane.handshakes(),
             guard: kernel.control(),
         };
+        let keys = Arc::new(key_ring::Ring {
+            path: config.node.private_key_file.clone(),
+            identities,
+            guard: kernel.control(),
+            offer: offer.clone(),
+            changing: Mutex::default(),
+        });
         let reloader = Arc::new(reach.reloader(config, file, &uplink));
         let view = Arc::new(View::new(view::Parts {
             uplink: uplink.clone(),
@@ -142,8 +142,7 @@ pub fn run(config: &Config, file: Option<&Path>) -> anyhow::Result<()> {
             sandbox,
             notes: [host.offloads.describe(), host.notes.clone()].concat(),
             cores: cores.clone(),
-            public_key: keys::print_public(&node_key),
-            endpoint: endpoint.to_string(),
+            offer: offer.clone(),
             interface,
             mtu: config.tunnel.mtu,
             sessions: Arc::clone(&sessions),
@@ -157,6 +156,7 @@ pub fn run(config: &Config, file: Option<&Path>) -> anyhow::Result<()> {
             series,
             rhythm,
             reloader: Arc::clone(&reloader),
+            keys,
         };
         let served = serve::until_told(config, parts, kernel.take_log());
         // A change made after this would not be undone.
@@ -174,19 +174,6 @@ pub fn run(config: &Config, file: Option<&Path>) -> anyhow::Result<()> {
     let kernel_undone = kernel.undo(saved);
     let host_undone = host.undo();
     outcome.and(kernel_undone).and(host_undone)
-}
-
-fn identities(key: &PrivateKey, previous: Option<&PrivateKey>) -> Pair {
-    let identity = |key: &PrivateKey| Identity::new(key.secret().to_bytes());
-    Pair { current: identity(key), previous: previous.map(identity) }
-}
-
-fn mac1_keys(key: &PrivateKey, previous: Option<&PrivateKey>) -> Mac1Keys {
-    let mac1 = |key: &PrivateKey| Mac1Key::new(&key.public().0);
-    match previous {
-        Some(previous) => Mac1Keys::both(mac1(previous), mac1(key)),
-        None => Mac1Keys::one(mac1(key)),
-    }
 }
 
 fn start_dataplane(

@@ -17,8 +17,8 @@ use tokio::{
 
 use crate::{
     api::socket::{self, SocketError, SocketFile},
-    control::PublicKey,
-    session::Sessions,
+    live::Live,
+    session::{Sessions, wg_quick::Offer},
 };
 
 mod text;
@@ -43,8 +43,8 @@ const INVALID: &str = "errno=-22\n\n";
 pub struct Device {
     /// The sessions, which are the peers.
     pub sessions: Arc<Sessions>,
-    /// The node's key.
-    pub public_key: PublicKey,
+    /// What consumers are told: it has the key of the node.
+    pub offer: Live<Offer>,
     /// The node's UDP port.
     pub listen_port: u16,
     /// Whether to say where consumers are.

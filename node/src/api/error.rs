@@ -44,6 +44,10 @@ impl ApiError {
         Self { status: StatusCode::BAD_REQUEST, code, message: message.into() }
     }
 
+    pub(super) fn with_status(status: StatusCode, code: &'static str, message: String) -> Self {
+        Self { status, code, message }
+    }
+
     pub(super) fn body_too_large(limit: usize) -> Self {
         let message = format!("the request's body is larger than {limit} bytes");
         Self { status: StatusCode::PAYLOAD_TOO_LARGE, code: "body_too_large", message }
@@ -51,7 +55,7 @@ impl ApiError {
 
     pub(super) fn no_such_route() -> Self {
         let message =
-            "no such path: see /v1/sessions, /v1/usage, /v1/status, /v1/reload, /metrics, /health"
+            "no such path: see /v1/sessions, /v1/usage, /v1/status, /v1/reload, /v1/keys, /metrics, /health"
                 .to_owned();
         Self { status: StatusCode::NOT_FOUND, code: "no_such_route", message }
     }

@@ -8,14 +8,18 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use tracing::warn;
-use weir_common::{AddressPlan, GuardConfig, Slot, SlotPermutation, bucket::Rate, mac1::Mac1Keys};
+use weir_common::{
+    AddressPlan, GuardConfig, Slot, SlotPermutation,
+    bucket::Rate,
+    mac1::{Mac1Key, Mac1Keys},
+};
 
 use crate::{
     config::{Config, XdpWish},
     host::{ethtool, uplink::Uplink},
     kernel::{
         Accounts, Guard, GuardCounts, GuardOptions, XdpMode, XdpPolicy, accounts_file,
-        bpffs::Bpffs, log::GuardLog,
+        bpffs::Bpffs, guard::GuardError, log::GuardLog,
     },
 };
 
@@ -53,12 +57,29 @@ impl GuardCounter {
 pub(super) struct GuardControl(Option<Weak<Mutex<Guard>>>);
 
 impl GuardControl {
-    /// Changes how many initiations one source may send.
-    pub(super) fn set_initiations(&self, initiations: Rate) -> anyhow::Result<()> {
+    fn with(
+        &self,
+        change: impl FnOnce(&mut Guard) -> Result<(), GuardError>,
+    ) -> anyhow::Result<()> {
         let Some(guard) = &self.0 else { return Ok(()) };
         let guard = guard.upgrade().context("the node is stopping")?;
         let mut guard = guard.lock().unwrap_or_else(PoisonError::into_inner);
-        guard.set_initiations(initiations).context("the guard in the kernel does not take it")
+        change(&mut guard).context("the guard in the kernel does not take it")
+    }
+
+    /// Handshakes may be for this key too.
+    pub(super) fn add_mac1_key(&self, key: Mac1Key) -> anyhow::Result<()> {
+        self.with(|guard| guard.add_mac1_key(key))
+    }
+
+    /// Handshakes may be for the latest key only.
+    pub(super) fn retire_mac1_key(&self) -> anyhow::Result<()> {
+        self.with(Guard::retire_mac1_key)
+    }
+
+    /// Changes how many initiations one source may send.
+    pub(super) fn set_initiations(&self, initiations: Rate) -> anyhow::Result<()> {
+        self.with(|guard| guard.set_initiations(initiations))
     }
 }
 

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     api::{Api, Listeners, Token},
     config::{Config, Metrics},
-    control::{NodeView as _, SharedView},
+    control::{NodeView as _, SharedKeyRing, SharedView},
     gateway::Gateway,
     kernel::log::GuardLog,
     live::Live,
@@ -37,6 +37,7 @@ pub(super) struct Parts<'a> {
     pub(super) series: Live<Series>,
     pub(super) rhythm: Live<Rhythm>,
     pub(super) reloader: Arc<Reloader>,
+    pub(super) keys: SharedKeyRing,
 }
 
 /// Serves until SIGTERM or SIGINT.
@@ -57,7 +58,7 @@ pub(super) fn until_told(
 }
 
 async fn serve(config: &Config, parts: Parts<'_>, log: Option<GuardLog>) -> anyhow::Result<()> {
-    let Parts { sessions, view, offer, series, rhythm, reloader } = parts;
+    let Parts { sessions, view, offer, series, rhythm, reloader, keys } = parts;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let hangup = signal(SignalKind::hangup())?;
@@ -70,11 +71,13 @@ async fn serve(config: &Config, parts: Parts<'_>, log: Option<GuardLog>) -> anyh
     let shared: SharedView = view.clone();
     let device = Device {
         sessions: Arc::clone(sessions),
-        public_key: offer.get().node_key,
+        offer: offer.clone(),
         listen_port: config.node.listen_port,
         endpoints: config.api.wg_endpoints,
     };
-    let api = Api::new(Arc::clone(sessions), shared, offer, series).with_reload(reloader.clone());
+    let api = Api::new(Arc::clone(sessions), shared, offer, series)
+        .with_reload(reloader.clone())
+        .with_keys(keys);
     let group = Some(config.api.socket_group.as_str()).filter(|group| !group.is_empty());
     let metrics = match config.api.metrics {
         Metrics::On(address) => Some(address),

@@ -11,8 +11,9 @@ use crate::{
     dataplane::start::{Counts, Io},
     host::uplink::Uplink,
     kernel::XdpMode,
+    live::Live,
     sandbox::Sandbox,
-    session::registry::Sessions,
+    session::{keys, registry::Sessions, wg_quick::Offer},
 };
 
 /// What there is to see.
@@ -23,8 +24,7 @@ pub(super) struct Parts {
     pub(super) sandbox: Sandbox,
     pub(super) notes: Vec<String>,
     pub(super) cores: Vec<usize>,
-    pub(super) public_key: String,
-    pub(super) endpoint: String,
+    pub(super) offer: Live<Offer>,
     pub(super) interface: String,
     pub(super) mtu: u32,
     pub(super) sessions: Arc<Sessions>,
@@ -48,6 +48,7 @@ impl NodeView for View {
     fn status(&self) -> Status {
         let parts = &self.parts;
         let guard = parts.guard.read();
+        let offer = parts.offer.get();
         let uptime = self.started.elapsed().as_secs_f64();
         let busy: Vec<f64> = parts.counts.cpu().iter().map(Duration::as_secs_f64).collect();
         let mut offloads = parts.notes.clone();
@@ -64,8 +65,8 @@ impl NodeView for View {
             sandbox: parts.sandbox.describe(),
             offloads,
             worker_cores: parts.cores.clone(),
-            public_key: parts.public_key.clone(),
-            endpoint: parts.endpoint.clone(),
+            public_key: keys::print_public(&offer.node_key),
+            endpoint: offer.endpoint.clone(),
             interface: parts.interface.clone(),
             mtu: parts.mtu,
             sessions: parts.sessions.len(),

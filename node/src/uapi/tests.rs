@@ -9,7 +9,15 @@ use crate::{
 };
 
 fn device(rig: &Rig, endpoints: bool) -> Device {
-    Device { sessions: rig.sessions.clone(), public_key: node_key(), listen_port: 51820, endpoints }
+    let offer = Offer {
+        node_key: node_key(),
+        endpoint: "45.80.2.2:51820".into(),
+        dns: Vec::new(),
+        mtu: 1420,
+        keepalive: 0,
+    };
+    let (sessions, offer) = (rig.sessions.clone(), Live::from(offer));
+    Device { sessions, offer, listen_port: 51820, endpoints }
 }
 
 /// What a client gets that writes this and then no more.

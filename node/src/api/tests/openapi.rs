@@ -77,6 +77,14 @@ async fn the_described_fields_are_those_of_the_answers() {
         ("Record", &usage["records"][0]),
         ("Status", &status),
         ("Error", &error),
+        (
+            "NodeKeys",
+            &serde_json::to_value(crate::control::NodeKeys {
+                public_key: String::new(),
+                previous_public_key: None,
+            })
+            .expect("JSON"),
+        ),
         ("Outcome", &serde_json::to_value(crate::reload::Outcome::default()).expect("JSON")),
     ] {
         let (described, required) = properties(&document, name);

@@ -1,0 +1,80 @@
+//! The running node's keys, changed without a gap: the old one is taken until it is retired.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tracing::info;
+use weir_common::mac1::{Mac1Key, Mac1Keys};
+
+use super::kernel_side::GuardControl;
+use crate::{
+    control::{KeyChangeError, KeyRing, NodeKeys},
+    dataplane::identity::{Identities, Identity, Pair},
+    live::Live,
+    session::{
+        keys::{self, PrivateKey, rotation},
+        wg_quick::Offer,
+    },
+};
+
+/// Which identities a node has with these keys.
+pub(super) fn identities(key: &PrivateKey, previous: Option<&PrivateKey>) -> Pair {
+    let identity = |key: &PrivateKey| Identity::new(key.secret().to_bytes());
+    Pair { current: identity(key), previous: previous.map(identity) }
+}
+
+/// Which keys the guard takes handshakes for.
+pub(super) fn mac1_keys(key: &PrivateKey, previous: Option<&PrivateKey>) -> Mac1Keys {
+    let mac1 = |key: &PrivateKey| Mac1Key::new(&key.public().0);
+    match previous {
+        Some(previous) => Mac1Keys::both(mac1(previous), mac1(key)),
+        None => Mac1Keys::one(mac1(key)),
+    }
+}
+
+/// Where the keys are in use.
+pub(super) struct Ring {
+    pub(super) path: PathBuf,
+    pub(super) identities: Arc<Identities>,
+    pub(super) guard: GuardControl,
+    pub(super) offer: Live<Offer>,
+    /// One change at a time.
+    pub(super) changing: Mutex<()>,
+}
+
+impl KeyRing for Ring {
+    fn keys(&self) -> NodeKeys {
+        let print = |identity: &Identity| {
+            keys::print_public(&crate::control::PublicKey(identity.public().to_bytes()))
+        };
+        let pair = self.identities.get();
+        NodeKeys {
+            public_key: print(&pair.current),
+            previous_public_key: pair.previous.as_ref().map(print),
+        }
+    }
+
+    fn rotate(&self) -> Result<NodeKeys, KeyChangeError> {
+        let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = rotation::rotate(&self.path)?;
+        // The guard first: nobody can have the new key before it passes.
+        self.guard.add_mac1_key(Mac1Key::new(&key.public().0)).map_err(KeyChangeError::Guard)?;
+        let current = Identity::new(key.secret().to_bytes());
+        let previous = Some(self.identities.get().current);
+        self.identities.set(Pair { current, previous });
+        self.offer.set(Offer { node_key: key.public(), ..Offer::clone(&self.offer.get()) });
+        info!("the node has a new key; the old one is taken until it is retired");
+        Ok(self.keys())
+    }
+
+    fn retire(&self) -> Result<NodeKeys, KeyChangeError> {
+        let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        rotation::retire(&self.path)?;
+        self.identities.set(Pair { current: self.identities.get().current, previous: None });
+        self.guard.retire_mac1_key().map_err(KeyChangeError::Guard)?;
+        info!("the node's old key is retired");
+        Ok(self.keys())
+    }
+}
