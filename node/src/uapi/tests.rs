@@ -15,6 +15,7 @@ fn device(rig: &Rig, endpoints: bool) -> Device {
         dns: Vec::new(),
         mtu: 1420,
         keepalive: 0,
+        free_bytes: 0,
     };
     let (sessions, offer) = (rig.sessions.clone(), Live::from(offer));
     Device { sessions, offer, listen_port: 51820, endpoints }
