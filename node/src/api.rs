@@ -168,4 +168,4 @@ pub(crate) async fn off_thread<T: Send + 'static>(
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -150,6 +150,9 @@ pub struct Status {
     /// credit then.
     #[serde(default)]
     pub ledger_trouble: Option<String>,
+    /// How the connection to the fleet's server is: `connected`, or not; absent without one.
+    #[serde(default)]
+    pub fleet: Option<String>,
 }
 
 /// The node's public keys, in base64.

@@ -25,6 +25,7 @@ pub mod control;
 pub mod dataplane;
 pub mod delivery;
 pub mod doctor;
+pub mod fleet;
 pub mod gateway;
 pub mod host;
 pub mod kernel;

@@ -99,6 +99,29 @@ impl Lab {
         Ok(())
     }
 
+    /// One more namespace for a node, with an uplink of its own. Its subnets have this number,
+    /// which is 4 or more.
+    ///
+    /// # Errors
+    /// If one of the commands fails.
+    pub fn another_node(&self, subnet: u8) -> Result<Namespace> {
+        let node = Namespace::create(&format!("{}{subnet}", self.node.name()))?;
+        let (router, name) = (format!("to-node{subnet}"), node.name());
+        self.internet
+            .ip(&format!("link add {router} type veth peer name {UPLINK} netns {name}"))?;
+        for (namespace, interface, host) in
+            [(&self.internet, router.as_str(), 1), (&node, UPLINK, 2)]
+        {
+            namespace.ip(&format!("addr add 45.80.{subnet}.{host}/24 dev {interface}"))?;
+            namespace
+                .ip(&format!("addr add 2a0c:b641:{subnet}::{host}/64 dev {interface} nodad"))?;
+            namespace.ip(&format!("link set {interface} up"))?;
+        }
+        node.ip(&format!("route add default via 45.80.{subnet}.1"))?;
+        node.ip(&format!("route add default via 2a0c:b641:{subnet}::1"))?;
+        Ok(node)
+    }
+
     fn connect(&self) -> Result<()> {
         let Self { consumer, internet, node, .. } = self;
         let pairs = [(consumer, CONSUMER_LINK, "to-consumer"), (node, UPLINK, "to-node")];

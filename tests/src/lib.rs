@@ -17,6 +17,7 @@ pub mod http;
 pub mod iperf;
 pub mod lab;
 pub mod namespace;
+pub mod nats;
 pub mod newcomer;
 pub mod node;
 pub mod payer;

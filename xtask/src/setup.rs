@@ -21,6 +21,7 @@ const NEEDS: &[Need] = &[
     Need::new("iputils-ping", "/bin/ping", "pings through the tunnel"),
     Need::new("iperf3", "/usr/bin/iperf3", "measures throughput"),
     Need::new("prometheus", "/usr/bin/promtool", "checks the metrics and the alerts"),
+    Need::new("nats-server", "/usr/sbin/nats-server", "takes the usage records of a fleet"),
     Need::new("ethtool", "/usr/sbin/ethtool", "switches offloads"),
 ];
 

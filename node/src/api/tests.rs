@@ -233,7 +233,7 @@ async fn status_and_metrics_describe_the_node() {
     assert!(text.contains("\nweir_sessions{state=\"open\"} 1\n"), "{text}");
 }
 
-fn api(rig: &Rig) -> Api {
+pub(crate) fn api(rig: &Rig) -> Api {
     let offer = Offer {
         node_key: node_key(),
         endpoint: String::new(),

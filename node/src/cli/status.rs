@@ -51,6 +51,9 @@ fn screen(status: &Status) -> String {
     if let Some(trouble) = &status.ledger_trouble {
         line("LEDGER", &format!("cannot be written: {trouble}"));
     }
+    if let Some(fleet) = &status.fleet {
+        line("fleet", fleet);
+    }
     boundaries(&mut text, status);
     guard(&mut text, status);
     drops(&mut text, status);

@@ -8,10 +8,10 @@ use super::{
     mistake::{Mistake, nearest, position},
     rules,
     section::{Places, Section},
-    sections::{Api, Config, Ledger, Node, Payment, Policy, Tunnel},
+    sections::{Api, Config, Fleet, Ledger, Node, Payment, Policy, Tunnel},
 };
 
-const SECTIONS: &[&str] = &["node", "tunnel", "policy", "ledger", "payment", "api"];
+const SECTIONS: &[&str] = &["node", "tunnel", "policy", "ledger", "fleet", "payment", "api"];
 
 /// The configuration that `text` describes. With the uplink's MTU in bytes, the tunnel's is held
 /// against it.
@@ -79,6 +79,7 @@ impl Reader<'_> {
                 "tunnel" => self.section::<Tunnel>(known, table, &mut config.tunnel),
                 "policy" => self.section::<Policy>(known, table, &mut config.policy),
                 "ledger" => self.section::<Ledger>(known, table, &mut config.ledger),
+                "fleet" => self.section::<Fleet>(known, table, &mut config.fleet),
                 "payment" => self.section::<Payment>(known, table, &mut config.payment),
                 _ => self.section::<Api>(known, table, &mut config.api),
             }
@@ -155,6 +156,7 @@ fn section_of(key: &str) -> Option<&'static str> {
         ("tunnel", Tunnel::KEYS),
         ("policy", Policy::KEYS),
         ("ledger", Ledger::KEYS),
+        ("fleet", Fleet::KEYS),
         ("payment", Payment::KEYS),
         ("api", Api::KEYS),
     ]

@@ -23,6 +23,7 @@ pub(super) fn apply(config: &Config, uplink_mtu: Option<u32>, reader: &mut Reade
     mtu(config, uplink_mtu, reader);
     policy(config, reader);
     ledger(config, reader);
+    fleet(config, reader);
     payment(config, reader);
     paths(config, reader);
 }
@@ -101,6 +102,57 @@ fn payment(config: &Config, reader: &mut Reader<'_>) {
             "consumers could offer to pay nothing".into(),
             "write a price for a GiB or an hour, or enabled = false".into(),
         );
+    }
+}
+
+fn fleet(config: &Config, reader: &mut Reader<'_>) {
+    let fleet = &config.fleet;
+    if fleet.url.is_empty() {
+        return;
+    }
+    let is_server = |url: &str| {
+        let host = url.trim().strip_prefix("nats://").or(url.trim().strip_prefix("tls://"));
+        host.is_some_and(|host| !host.is_empty() && !host.contains(['/', ' ']))
+    };
+    if !fleet.url.split(',').all(is_server) {
+        reader.blame(
+            &[("fleet", "url")],
+            format!("{:?} is not the address of a NATS server", fleet.url),
+            "write for example \"nats://10.0.0.7:4222\", or \"\" for none".into(),
+        );
+    }
+    let is_word = |text: &str| {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+        (1..=64).contains(&text.len()) && text.bytes().all(plain)
+    };
+    for (key, text) in [("name", &fleet.name), ("stream", &fleet.stream)] {
+        if !is_word(text) {
+            reader.blame(
+                &[("fleet", key), ("fleet", "url")],
+                format!("{text:?} cannot be a name at the fleet's server"),
+                "write 1 to 64 letters, digits, \"-\" or \"_\", such as \"exit-7\"".into(),
+            );
+        }
+    }
+    if !fleet.subject.split('.').all(is_word) {
+        reader.blame(
+            &[("fleet", "subject")],
+            format!("{:?} cannot be what subjects begin with", fleet.subject),
+            "write words with dots between them, such as \"weir\"".into(),
+        );
+    }
+    for (key, path) in [
+        ("credentials_file", &fleet.credentials_file),
+        ("token_file", &fleet.token_file),
+        ("ca_file", &fleet.ca_file),
+    ] {
+        if !path.is_empty() && !path.starts_with('/') {
+            reader.blame(
+                &[("fleet", key)],
+                format!("{path:?} is not an absolute path"),
+                "write a path that begins with /, or \"\" for none".into(),
+            );
+        }
     }
 }
 

@@ -30,6 +30,8 @@ pub struct Config {
     pub ledger: Ledger,
     /// How consumers pay as they go.
     pub payment: Payment,
+    /// A payment layer for many nodes.
+    pub fleet: Fleet,
     /// How the operator and other programs see the node.
     pub api: Api,
 }
@@ -152,6 +154,32 @@ section! {
         usage_file: String = String::new();
         /// How large that file grows, in MiB, before it is renamed away. 1 to 1048576.
         usage_file_mib: u32 = 64;
+    }
+}
+
+section! {
+    /// A payment layer for many nodes: usage records to a NATS JetStream stream, and commands as
+    /// requests over the same connection. docs/payments.md explains it.
+    Fleet {
+        /// The server, "nats://host:4222" or "tls://host:4222"; several, with commas between them,
+        /// are one cluster. Empty: none.
+        url: String = String::new();
+        /// This node's name there: letters, digits, "-" and "_". No other node may have it.
+        name: String = String::new();
+        /// What the subjects begin with.
+        subject: String = "weir".into();
+        /// The stream. The first node makes it, on the server's disk, if there is none.
+        stream: String = "WEIR".into();
+        /// Whether commands are taken. Who may publish to this node's subject there, can do what
+        /// the `weir` commands do.
+        commands: bool = true;
+        /// The file with the node's NATS credentials (.creds). Empty: none.
+        credentials_file: String = String::new();
+        /// The file with a token for the server. Empty: none.
+        token_file: String = String::new();
+        /// The file with the certificates, in PEM, that the server's must be signed by.
+        /// Empty: those of this machine.
+        ca_file: String = String::new();
     }
 }
 
@@ -281,6 +309,7 @@ pub(crate) fn text(config: &Config) -> String {
     write_section(&mut text, "tunnel", &config.tunnel);
     write_section(&mut text, "policy", &config.policy);
     write_section(&mut text, "ledger", &config.ledger);
+    write_section(&mut text, "fleet", &config.fleet);
     write_section(&mut text, "payment", &config.payment);
     write_section(&mut text, "api", &config.api);
     text

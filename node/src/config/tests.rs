@@ -36,6 +36,8 @@ fn the_printed_default_explains_every_key() {
         ("node", Node::KEYS),
         ("tunnel", Tunnel::KEYS),
         ("policy", Policy::KEYS),
+        ("ledger", Ledger::KEYS),
+        ("fleet", Fleet::KEYS),
         ("payment", Payment::KEYS),
         ("api", Api::KEYS),
     ] {
@@ -90,6 +92,15 @@ fn every_key_can_be_set() {
         webhook_secret_file = "/w"
         usage_file = "/u"
         usage_file_mib = 1
+        [fleet]
+        url = "tls://a:4222, nats://b:4222"
+        name = "exit-7"
+        subject = "exits.eu"
+        stream = "EXITS"
+        commands = false
+        credentials_file = "/c"
+        token_file = "/n"
+        ca_file = "/ca"
         [payment]
         enabled = true
         port = 1
@@ -131,6 +142,7 @@ fn every_key_can_be_set() {
     differ(&config.tunnel, &default.tunnel);
     differ(&config.policy, &default.policy);
     differ(&config.ledger, &default.ledger);
+    differ(&config.fleet, &default.fleet);
     differ(&config.payment, &default.payment);
     differ(&config.api, &default.api);
     assert_eq!(check(&sections::text(&config), Some(1500)), Ok(config));

@@ -74,6 +74,10 @@ fn node(encoder: &mut DescriptorEncoder<'_>, status: &Status, started: u64) -> R
     let help =
         "Whether the ledger can be written: 1, or 0 while there is no new session or credit.";
     gauge(encoder, "ledger_writable", help, u64::from(status.ledger_trouble.is_none()))?;
+    if let Some(fleet) = &status.fleet {
+        let help = "Whether there is a connection to the fleet's server; only with a fleet.";
+        gauge(encoder, "fleet_connected", help, u64::from(fleet == "connected"))?;
+    }
     let help = "Processor time of a worker, which is all that it does on its core.";
     let mut family = Counters::begin(encoder, "worker_busy_seconds", help)?;
     for (worker, seconds) in status.worker_busy_seconds.iter().enumerate() {

@@ -46,6 +46,7 @@ impl NodeView for StillNode {
             unpaid_bytes: 12_345,
             earned_wei: "1500000000000000000".to_owned(),
             ledger_trouble: None,
+            fleet: Some("connected".to_owned()),
         }
     }
 }
@@ -127,6 +128,7 @@ fn a_scrape_is_openmetrics_with_every_drop_reason() {
         ("weir_unpaid_bytes", "12345"),
         ("weir_sessions_connected", "0"),
         ("weir_ledger_writable", "1"),
+        ("weir_fleet_connected", "1"),
         ("weir_uptime_seconds", "12.5"),
         ("weir_tunnel_receive_bytes_total", "0"),
     ] {

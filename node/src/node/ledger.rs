@@ -17,8 +17,9 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use crate::{
-    config::{Config, Ledger},
+    config::{self, Config, Ledger},
     delivery::{self, UsageFile, Webhook},
+    fleet,
     live::Live,
     session::{
         SessionError, SessionId, StoreError, registry::Sessions, store::retention::Retention,
@@ -64,6 +65,21 @@ pub(super) struct Books {
 }
 
 impl Books {
+    /// Takes part in a fleet: publishes usage records there, and takes its commands.
+    pub(super) fn join(
+        &mut self,
+        config: &config::Fleet,
+        link: fleet::Link,
+        sessions: &Arc<Sessions>,
+        api: axum::Router,
+    ) {
+        let stream = fleet::Stream::new(link.clone(), config);
+        self.deliveries.spawn(delivery::run(Arc::clone(sessions), stream));
+        if config.commands {
+            self.deliveries.spawn(fleet::commands::serve(link, api));
+        }
+    }
+
     /// Waits until nobody writes to the ledger any more. They must have been told to stop.
     pub(super) async fn stop(mut self) {
         self.deliveries.shutdown().await;
@@ -102,6 +118,7 @@ pub(super) fn keep(
     let mut receivers = Vec::new();
     receivers.extend((!ledger.webhook.is_empty()).then_some(delivery::webhook::NAME));
     receivers.extend((!ledger.usage_file.is_empty()).then_some(delivery::file::NAME));
+    receivers.extend((!config.fleet.url.is_empty()).then_some(fleet::stream::NAME));
     let now = Instant::now();
     let turn = Turn {
         sessions: Arc::clone(sessions),

@@ -17,6 +17,7 @@ use crate::{
     api::{Api, Listeners, Token},
     config::{Config, Metrics},
     control::{NodeView as _, SharedKeyRing, SharedView},
+    fleet,
     gateway::Gateway,
     kernel::log::GuardLog,
     live::Live,
@@ -102,7 +103,12 @@ async fn serve(config: &Config, parts: Parts<'_>, log: Option<GuardLog>) -> anyh
         }
     });
     let gateway = Gateway::bind(config, sessions).await?;
-    let books = ledger::keep(config, &rhythm, sessions, stopped)?;
+    let mut books = ledger::keep(config, &rhythm, sessions, stopped)?;
+    if !config.fleet.url.is_empty() {
+        let link = fleet::Link::connect(&config.fleet).await?;
+        view.show_fleet(link.clone());
+        books.join(&config.fleet, link, sessions, api.router());
+    }
 
     let status = view.status();
     screen::show(config, &status);

@@ -1,7 +1,7 @@
 //! The node as its operator sees it.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -9,6 +9,7 @@ use super::kernel_side::GuardCounter;
 use crate::{
     control::{NodeView, Status},
     dataplane::start::{Counts, Io},
+    fleet::Link,
     host::uplink::Uplink,
     kernel::XdpMode,
     live::Live,
@@ -36,11 +37,18 @@ pub(super) struct Parts {
 pub(super) struct View {
     parts: Parts,
     started: Instant,
+    fleet: OnceLock<Link>,
 }
 
 impl View {
     pub(super) fn new(parts: Parts) -> Self {
-        Self { parts, started: Instant::now() }
+        Self { parts, started: Instant::now(), fleet: OnceLock::new() }
+    }
+
+    /// Shows this connection too.
+    pub(super) fn show_fleet(&self, link: Link) {
+        // There is one only.
+        self.fleet.set(link).ok();
     }
 }
 
@@ -87,6 +95,7 @@ impl NodeView for View {
             unpaid_bytes: parts.sessions.unpaid_bytes(),
             earned_wei: parts.sessions.earned().to_string(),
             ledger_trouble: parts.sessions.trouble(),
+            fleet: self.fleet.get().map(Link::describe),
         }
     }
 }

@@ -74,6 +74,9 @@ impl Places {
             &config.api.token_file,
             &config.api.socket,
             usage,
+            Path::new(&config.fleet.credentials_file),
+            Path::new(&config.fleet.token_file),
+            Path::new(&config.fleet.ca_file),
         ] {
             if !file.as_os_str().is_empty() {
                 places.write.push(beside(file));

@@ -1,0 +1,101 @@
+//! Many nodes and one payment layer: usage records go to a NATS JetStream stream, and commands come
+//! as requests, over one connection that the node makes.
+//!
+//! | subject | what |
+//! |---|---|
+//! | `<subject>.<name>.usage` | the node publishes a usage record |
+//! | `<subject>.<name>.api` | the node answers a request, as its HTTP API does |
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use async_nats::{Client, ConnectOptions, Event, connection::State};
+use tracing::{info, warn};
+
+use crate::config;
+
+pub mod commands;
+pub mod stream;
+
+pub use stream::Stream;
+
+/// How long the server may take to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The connection to the fleet's server. It is made again whenever it is lost.
+#[derive(Clone, Debug)]
+pub struct Link {
+    client: Client,
+    url: String,
+    subject: String,
+}
+
+impl Link {
+    /// Begins to connect; that the server is away is no error.
+    ///
+    /// # Errors
+    ///
+    /// When a file with credentials cannot be read, or an address is no address.
+    pub async fn connect(fleet: &config::Fleet) -> anyhow::Result<Self> {
+        let url = fleet.url.clone();
+        let told = url.clone();
+        let mut options = ConnectOptions::new()
+            .name(format!("weir {}", fleet.name))
+            .retry_on_initial_connect()
+            .connection_timeout(PATIENCE)
+            .request_timeout(Some(PATIENCE))
+            .event_callback(move |event| {
+                let server = told.clone();
+                async move {
+                    match event {
+                        Event::Connected => info!(server, "connected to the fleet's server"),
+                        event => warn!(server, %event, "the fleet's server"),
+                    }
+                }
+            });
+        if !fleet.credentials_file.is_empty() {
+            let path = &fleet.credentials_file;
+            options = options.credentials_file(path).await.with_context(|| {
+                format!("cannot read fleet.credentials_file {path}. Fix: put there the .creds file that nsc or nk made for this node")
+            })?;
+        }
+        if !fleet.token_file.is_empty() {
+            let path = &fleet.token_file;
+            let token = std::fs::read_to_string(path).with_context(|| {
+                format!("cannot read fleet.token_file {path}. Fix: put there the token that the server's configuration has")
+            })?;
+            options = options.token(token.trim().to_owned());
+        }
+        if !fleet.ca_file.is_empty() {
+            let path = &fleet.ca_file;
+            std::fs::metadata(path).with_context(|| {
+                format!("cannot read fleet.ca_file {path}. Fix: put there the certificate that signed the server's, in PEM")
+            })?;
+            options = options.add_root_certificates(path.into());
+        }
+        let servers: Vec<&str> = url.split(',').map(str::trim).collect();
+        let client = options
+            .connect(servers)
+            .await
+            .with_context(|| format!("cannot connect to fleet.url {url}"))?;
+        Ok(Self { client, url, subject: format!("{}.{}", fleet.subject, fleet.name) })
+    }
+
+    /// Whether there is a connection now.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.client.connection_state() == State::Connected
+    }
+
+    /// How the connection is, for the operator.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        match self.is_up() {
+            true => "connected".to_owned(),
+            false => format!("no connection to {}", self.url),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

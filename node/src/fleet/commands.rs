@@ -1,0 +1,132 @@
+//! Requests to the node's API that come over the fleet's connection.
+
+use std::{sync::Arc, time::Duration};
+
+use async_nats::{Message, Subscriber};
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+    http::{Method, Request, StatusCode},
+};
+use futures_util::StreamExt as _;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::{sync::Semaphore, time::timeout};
+use tower::ServiceExt as _;
+use tracing::warn;
+
+use super::Link;
+
+/// Requests under way at once. Those beyond wait at the server.
+const MOST: usize = 16;
+/// No answer is larger, in bytes: the server takes messages of 1 MiB by default.
+const MAX_ANSWER: usize = 900 * 1024;
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// After the server has refused us.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// A request as it comes.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Asked {
+    method: String,
+    path: String,
+    #[serde(default)]
+    body: Option<Value>,
+}
+
+/// What goes back.
+#[derive(Debug, Serialize)]
+struct Answer {
+    status: u16,
+    body: Value,
+}
+
+impl Answer {
+    fn error(status: StatusCode, code: &str, message: &str) -> Self {
+        let body = json!({ "error": { "code": code, "message": message } });
+        Self { status: status.as_u16(), body }
+    }
+}
+
+/// Answers requests for as long as it is polled.
+pub async fn serve(link: Link, api: Router) {
+    let subject = format!("{}.api", link.subject);
+    loop {
+        match link.client.subscribe(subject.clone()).await {
+            Ok(requests) => answer_all(&link, requests, &api).await,
+            Err(error) => warn!(%error, subject, "no commands from the fleet"),
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+async fn answer_all(link: &Link, mut requests: Subscriber, api: &Router) {
+    let places = Arc::new(Semaphore::new(MOST));
+    while let Some(message) = requests.next().await {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let (link, api) = (link.clone(), api.clone());
+        tokio::spawn(async move {
+            let Message { reply, payload, .. } = message;
+            // Who wants no answer would never know whether it was done.
+            if let Some(reply) = reply {
+                let answer = answer(api, &payload).await;
+                let answer = serde_json::to_vec(&answer).unwrap_or_default();
+                if let Err(error) = link.client.publish(reply, answer.into()).await {
+                    warn!(%error, "an answer to the fleet was not sent");
+                }
+            }
+            drop(place);
+        });
+    }
+}
+
+/// Has the API's own routes answer.
+async fn answer(api: Router, payload: &[u8]) -> Answer {
+    let asked: Asked = match serde_json::from_slice(payload) {
+        Ok(asked) => asked,
+        Err(error) => {
+            let message = format!(
+                "{error}; expected {{\"method\": \"GET\", \"path\": \"/v1/sessions\", \"body\": {{...}}}}, the body optional"
+            );
+            return Answer::error(StatusCode::BAD_REQUEST, "bad_json", &message);
+        }
+    };
+    if asked.path.starts_with("/v1/usage/stream") {
+        let message = "usage records are in the fleet's stream already";
+        return Answer::error(StatusCode::BAD_REQUEST, "bad_path", message);
+    }
+    let body = asked.body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
+    let request = Method::from_bytes(asked.method.as_bytes())
+        .map_err(|error| error.to_string())
+        .and_then(|method| {
+            let request = Request::builder().method(method).uri(asked.path).body(body);
+            request.map_err(|error| error.to_string())
+        });
+    let request = match request {
+        Ok(request) => request,
+        Err(error) => return Answer::error(StatusCode::BAD_REQUEST, "bad_path", &error),
+    };
+    match timeout(PATIENCE, finish(api, request)).await {
+        Ok(answer) => answer,
+        Err(_) => {
+            let message = "the node did not answer in time: ask what has come of it";
+            Answer::error(StatusCode::GATEWAY_TIMEOUT, "internal", message)
+        }
+    }
+}
+
+async fn finish(api: Router, request: Request<Body>) -> Answer {
+    let Ok(response) = api.oneshot(request).await;
+    let status = response.status().as_u16();
+    let Ok(bytes) = to_bytes(response.into_body(), MAX_ANSWER).await else {
+        let message = "the answer is too large for a message: ask for less, for example with limit";
+        return Answer::error(StatusCode::INTERNAL_SERVER_ERROR, "internal", message);
+    };
+    let text = || Value::String(String::from_utf8_lossy(&bytes).into_owned());
+    Answer { status, body: serde_json::from_slice(&bytes).unwrap_or_else(|_| text()) }
+}
+
+#[cfg(test)]
+mod tests;
