@@ -15,6 +15,7 @@ use crate::session::{
 };
 
 pub mod file;
+mod tls;
 pub mod webhook;
 
 pub use file::UsageFile;

@@ -37,7 +37,7 @@ fn ledger(config: &Config, reader: &mut Reader<'_>) {
         reader.blame(
             &[("ledger", "webhook")],
             format!("{error:#}"),
-            "write for example \"http://127.0.0.1:8080/usage\", or \"\" for none".into(),
+            "write for example \"https://example.net/usage\", or \"\" for none".into(),
         );
     }
     let (delivered, undelivered) = (ledger.retain_days, ledger.retain_undelivered_days);

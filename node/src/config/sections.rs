@@ -146,10 +146,14 @@ section! {
         /// Seconds for which a session without credit is kept, paused, before it is closed.
         /// 0 to 31536000.
         grace_seconds: u32 = 300;
-        /// The URL to which usage records are pushed, "http://host:port/path". Empty: none.
+        /// The URL to which usage records are pushed, "https://host/path" or
+        /// "http://host:port/path". Empty: none.
         webhook: String = String::new();
         /// The file with the secret by which those pushes are signed.
         webhook_secret_file: PathBuf = "/var/lib/weir/webhook.secret".into();
+        /// The file with the certificates, in PEM, that an https webhook's must be signed by.
+        /// Empty: those of this machine.
+        webhook_ca_file: String = String::new();
         /// The file to which usage records are appended, one JSON object a line. Empty: none.
         usage_file: String = String::new();
         /// How large that file grows, in MiB, before it is renamed away. 1 to 1048576.

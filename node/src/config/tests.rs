@@ -90,6 +90,7 @@ fn every_key_can_be_set() {
         grace_seconds = 0
         webhook = "http://127.0.0.1:8080/usage"
         webhook_secret_file = "/w"
+        webhook_ca_file = "/ca"
         usage_file = "/u"
         usage_file_mib = 1
         [fleet]
@@ -317,7 +318,7 @@ proptest! {
 
 #[test]
 fn receivers_and_sockets_that_cannot_work_are_named() {
-    let text = "[ledger]\nwebhook = \"https://example.net/\"\nusage_file = \"usage\"\n\
+    let text = "[ledger]\nwebhook = \"ftp://example.net/\"\nusage_file = \"usage\"\n\
         record_seconds = 0\nretain_undelivered_days = 29\n\
         [api]\nhttp = \"127.0.0.1:9587\"\nwg_directory = \"wg\"\n";
     let found: Vec<String> = mistakes(text).iter().map(ToString::to_string).collect();

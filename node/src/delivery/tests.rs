@@ -1,11 +1,16 @@
 use std::{
     collections::HashMap,
-    io::{Read as _, Write as _},
+    io::{Read, Write},
     net::{TcpListener, TcpStream},
     sync::{
         Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
+};
+
+use tokio_rustls::rustls::{
+    ServerConfig, ServerConnection, StreamOwned, crypto::ring::default_provider as ring_provider,
+    pki_types::PrivateKeyDer,
 };
 
 use super::*;
@@ -39,8 +44,25 @@ impl Books {
     }
 }
 
+/// What a receiver speaks over.
+trait Wire: Read + Write {}
+impl<T: Read + Write> Wire for T {}
+
+/// A server's certificate for 127.0.0.1, and what it needs to use it.
+fn certificate() -> (String, Arc<ServerConfig>) {
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("made");
+    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key");
+    let config = ServerConfig::builder_with_provider(Arc::new(ring_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .expect("it fits");
+    (made.cert.pem(), Arc::new(config))
+}
+
 /// A request's body, once its signature is found good.
-fn read_signed(stream: &mut TcpStream) -> Option<Vec<u8>> {
+fn read_signed(stream: &mut dyn Wire) -> Option<Vec<u8>> {
     let mut seen = Vec::new();
     let mut chunk = [0; 65536];
     loop {
@@ -73,19 +95,26 @@ fn read_signed(stream: &mut TcpStream) -> Option<Vec<u8>> {
 }
 
 /// Fails, hangs, takes without an answer, answers twice, dies in the middle; now and then works.
-fn unreliable(listener: &TcpListener, books: &Books) {
+fn unreliable(listener: &TcpListener, books: &Books, tls: Option<&Arc<ServerConfig>>) {
     for stream in listener.incoming() {
         if books.stop.load(Relaxed) {
             return;
         }
-        let mut stream = stream.expect("a connection");
+        let stream = stream.expect("a connection");
         // A fixed mix, so that the test is the same each time.
         let turn = books.turns.fetch_add(1, Relaxed).wrapping_mul(2_654_435_761) >> 7;
         let ok = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
         if turn.is_multiple_of(7) {
             continue;
         }
-        let Some(body) = read_signed(&mut stream) else { continue };
+        let mut stream: Box<dyn Wire> = match tls {
+            Some(tls) => {
+                let server = ServerConnection::new(Arc::clone(tls)).expect("a server");
+                Box::new(StreamOwned::new(server, stream))
+            }
+            None => Box::new(stream),
+        };
+        let Some(body) = read_signed(&mut *stream) else { continue };
         let body: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
         let answer: &[u8] = match turn % 7 {
             1 => b"HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n",
@@ -111,12 +140,53 @@ fn unreliable(listener: &TcpListener, books: &Books) {
                 ok
             }
         };
-        drop(stream.write_all(answer));
+        drop(stream.write_all(answer).and_then(|()| stream.flush()));
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unreliable_receivers_totals_equal_the_ledgers() {
+    totals_equal(None).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_unreliable_receivers_totals_equal_the_ledgers_over_tls() {
+    totals_equal(Some(certificate())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_receiver_whom_nobody_vouches_for_gets_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rig = Rig::start(folder.path(), 1);
+    let slot = rig.add(None).session.slot;
+    rig.traffic(slot, 1);
+    rig.sessions.record().expect("written");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
+    let url = format!("https://{}/usage", listener.local_addr().expect("an address"));
+    let books = Arc::new(Books::default());
+    // One answer, which takes everything, if there is anything to take.
+    books.turns.store(6, Relaxed);
+    let ((_, server), (other, _)) = (certificate(), certificate());
+    let served = Arc::clone(&books);
+    std::thread::spawn(move || unreliable(&listener, &served, Some(&server)));
+    let ca_file = folder.path().join("ca.pem");
+    let hook = || Webhook::new(&url, SECRET).expect("a webhook");
+    for (pem, expected) in
+        [("nothing", "no certificates in PEM"), (&other, "no TLS with 127.0.0.1")]
+    {
+        std::fs::write(&ca_file, pem).expect("written");
+        let records = rig.sessions.usage_after(0, 10).expect("read");
+        let refused = match hook().with_roots(Some(&ca_file)) {
+            Ok(mut hook) => hook.take(&records).await.expect_err("refused"),
+            Err(error) => error,
+        };
+        assert!(format!("{refused:#}").contains(expected), "{refused:#}");
+    }
+    assert_eq!(books.total(), 0);
+}
+
+/// Ten thousand records to a receiver that seldom works.
+async fn totals_equal(tls: Option<(String, Arc<ServerConfig>)>) {
     let folder = tempfile::tempdir().expect("a folder");
     let rig = Rig::start(folder.path(), 100);
     let slots: Vec<_> = (0..100).map(|_| rig.add(None).session.slot).collect();
@@ -124,11 +194,17 @@ async fn an_unreliable_receivers_totals_equal_the_ledgers() {
     let address = listener.local_addr().expect("an address");
     let books = Arc::new(Books::default());
     let served = std::thread::spawn({
-        let books = Arc::clone(&books);
-        move || unreliable(&listener, &books)
+        let (books, tls) = (Arc::clone(&books), tls.as_ref().map(|(_, server)| server.clone()));
+        move || unreliable(&listener, &books, tls.as_ref())
     });
+    let ca_file = folder.path().join("ca.pem");
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    if let Some((pem, _)) = &tls {
+        std::fs::write(&ca_file, pem).expect("written");
+    }
     let start = || {
-        let hook = Webhook::new(&format!("http://{address}/usage"), SECRET).expect("a webhook");
+        let hook = Webhook::new(&format!("{scheme}://{address}/usage"), SECRET).expect("a webhook");
+        let hook = hook.with_roots(Some(&ca_file)).expect("roots");
         let hook = hook.with_patience(Duration::from_millis(100));
         let waits = (Duration::from_millis(1), Duration::from_millis(20));
         tokio::spawn(run_with(rig.sessions.clone(), hook, waits))
@@ -208,7 +284,7 @@ async fn the_file_has_each_record_once_over_crashes_and_rotation() {
 
 #[test]
 fn a_webhook_that_cannot_work_is_refused() {
-    for url in ["https://example.net/", "ftp://example.net/", "/usage", "http://", ""] {
+    for url in ["ftp://example.net/", "ftp://example.net/", "/usage", "http://", ""] {
         assert!(Webhook::new(url, SECRET).is_err(), "{url}");
     }
     assert!(Webhook::new("http://127.0.0.1:9/", b"").is_err());

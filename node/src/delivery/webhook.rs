@@ -1,16 +1,20 @@
 //! Usage records pushed to the payment layer by HTTP.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use anyhow::{Context as _, bail, ensure};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http_body_util::Full;
-use hyper::{Request, Uri, body::Bytes, client::conn::http1};
+use hyper::{Request, StatusCode, Uri, body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use ring::hmac;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::timeout,
+};
 
-use super::Receiver;
+use super::{Receiver, tls::Tls};
 use crate::session::{store::receipt::Record, unix_now};
 
 /// Its name in the ledger.
@@ -28,6 +32,9 @@ pub const TIMESTAMP: &str = "weir-timestamp";
 pub struct Webhook {
     url: Uri,
     host: String,
+    /// Whether it is to be spoken to by TLS, and how.
+    is_secure: bool,
+    tls: Option<Tls>,
     key: hmac::Key,
     patience: Duration,
 }
@@ -43,18 +50,29 @@ impl Webhook {
     ///
     /// # Errors
     ///
-    /// When the URL is not `http://host[:port]/path`, or the secret is empty.
+    /// When the URL is not `http[s]://host[:port]/path`, or the secret is empty.
     pub fn new(url: &str, secret: &[u8]) -> anyhow::Result<Self> {
         let parsed: Uri = url.parse().with_context(|| format!("{url:?} is not a URL"))?;
-        ensure!(
-            parsed.scheme_str() == Some("http"),
-            "{url:?} does not begin with http://: for https, name a proxy on this machine"
-        );
+        let (is_secure, port) = match parsed.scheme_str() {
+            Some("http") => (false, 80),
+            Some("https") => (true, 443),
+            _ => bail!("{url:?} begins neither with https:// nor with http://"),
+        };
         let host = parsed.host().context("the URL has no host")?;
-        let host = format!("{host}:{}", parsed.port_u16().unwrap_or(80));
+        let host = format!("{host}:{}", parsed.port_u16().unwrap_or(port));
         ensure!(!secret.is_empty(), "the webhook's secret is empty");
         let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
-        Ok(Self { url: parsed, host, key, patience: PATIENCE })
+        Ok(Self { url: parsed, host, is_secure, tls: None, key, patience: PATIENCE })
+    }
+
+    /// Reads whom to believe, for `https`: those in a PEM file, or those of this machine.
+    ///
+    /// # Errors
+    ///
+    /// When there is nobody to believe.
+    pub fn with_roots(self, ca_file: Option<&Path>) -> anyhow::Result<Self> {
+        let tls = self.is_secure.then(|| Tls::new(ca_file)).transpose()?;
+        Ok(Self { tls, ..self })
     }
 
     /// As it is, with another limit on how long an answer may take.
@@ -69,8 +87,6 @@ impl Webhook {
         let stream = TcpStream::connect(&self.host)
             .await
             .with_context(|| format!("cannot reach {}", self.host))?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        let connection = tokio::spawn(connection);
         let path = self.url.path_and_query().map_or("/", |path| path.as_str());
         let request = Request::post(path)
             .header("host", &self.host)
@@ -78,14 +94,31 @@ impl Webhook {
             .header(TIMESTAMP, now)
             .header(SIGNATURE, signature)
             .body(Full::new(Bytes::from(body)))?;
-        let answer = sender.send_request(request).await;
-        connection.abort();
-        let status = answer?.status();
+        let status = match &self.tls {
+            Some(tls) => {
+                let host = self.url.host().unwrap_or_default();
+                ask(tls.connect(host, stream).await?, request).await?
+            }
+            None if self.is_secure => bail!("nobody to believe {} with was named", self.host),
+            None => ask(stream, request).await?,
+        };
         if !status.is_success() {
             bail!("{} answered {status}", self.host);
         }
         Ok(())
     }
+}
+
+/// One request over a connection, and the status of its answer.
+async fn ask<S>(stream: S, request: Request<Full<Bytes>>) -> anyhow::Result<StatusCode>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let connection = tokio::spawn(connection);
+    let answer = sender.send_request(request).await;
+    connection.abort();
+    Ok(answer?.status())
 }
 
 impl Receiver for Webhook {

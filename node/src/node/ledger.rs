@@ -4,6 +4,7 @@
 use std::{
     collections::HashMap,
     fs,
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -107,7 +108,10 @@ pub(super) fn keep(
                 path.display()
             )
         })?;
+        let ca_file = Path::new(&ledger.webhook_ca_file);
+        let ca_file = (!ca_file.as_os_str().is_empty()).then_some(ca_file);
         let webhook = Webhook::new(&ledger.webhook, secret.trim().as_bytes())?;
+        let webhook = webhook.with_roots(ca_file)?;
         deliveries.spawn(delivery::run(Arc::clone(sessions), webhook));
     }
     if !ledger.usage_file.is_empty() {

@@ -77,6 +77,7 @@ impl Places {
             Path::new(&config.fleet.credentials_file),
             Path::new(&config.fleet.token_file),
             Path::new(&config.fleet.ca_file),
+            Path::new(&config.ledger.webhook_ca_file),
         ] {
             if !file.as_os_str().is_empty() {
                 places.write.push(beside(file));
