@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 mod bench;
 pub(crate) mod client;
@@ -251,6 +251,12 @@ enum ConfigCommand {
         /// The file to check
         file: PathBuf,
     },
+}
+
+/// The command line's definition, for manual pages and completions.
+#[must_use]
+pub fn command() -> clap::Command {
+    Args::command()
 }
 
 /// The whole command: reads the arguments, does what they say, and tells the exit status.

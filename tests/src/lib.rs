@@ -21,6 +21,7 @@ pub mod nats;
 pub mod newcomer;
 pub mod node;
 pub mod payer;
+pub mod privacy;
 pub mod process;
 pub mod standin;
 pub mod suite;

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use weir::{control::Status, session::store::receipt::Record};
 
 pub use self::settings::Settings;
-use crate::{Namespace, command, disk::Disk, http, process, sweep, until};
+use crate::{Namespace, command, disk::Disk, http, privacy, process, sweep, until};
 
 const READY: Duration = Duration::from_secs(30);
 const STOPPED: Duration = Duration::from_secs(30);
@@ -390,6 +390,7 @@ impl<'a> Node<'a> {
     }
 
     fn end(&mut self, signal: Signal) -> Result<ExitStatus> {
+        self.keep_scrape();
         let mut child = self.child.take().context("weir does not run")?;
         process::signal(&child, signal)?;
         let ended = process::wait(&mut child, STOPPED);
@@ -436,6 +437,7 @@ impl<'a> Node<'a> {
 
 impl Drop for Node<'_> {
     fn drop(&mut self) {
+        self.keep_scrape();
         if let Some(mut child) = self.child.take() {
             // On a panic its words may be the only hint.
             process::signal(&child, Signal::TERM).ok();
@@ -445,6 +447,7 @@ impl Drop for Node<'_> {
             }
         }
         sweep::mounts_and_pins(&self.name());
+        self.kept(".log", &self.log());
         if std::thread::panicking() {
             self.show_log();
         }
@@ -452,6 +455,23 @@ impl Drop for Node<'_> {
 }
 
 impl Node<'_> {
+    /// What it tells Prometheus now, for who looks through all of it at the end of the tests.
+    fn keep_scrape(&self) {
+        if self.child.is_some()
+            && std::env::var_os(privacy::KEEP).is_some()
+            && let Ok(page) = self.metrics()
+        {
+            self.kept(".metrics", &page);
+        }
+    }
+
+    fn kept(&self, kind: &str, text: &str) {
+        let kept = privacy::keep(&(self.name() + kind), text);
+        if !std::thread::panicking() {
+            kept.expect("the directory of WEIR_KEEP_LOGS can be written");
+        }
+    }
+
     #[expect(clippy::print_stderr, reason = "the test runner shows it with the failed test")]
     fn show_log(&self) {
         eprintln!("weir wrote:\n{}", self.log());

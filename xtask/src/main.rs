@@ -3,7 +3,9 @@
 mod bench;
 mod build_ebpf;
 mod check_ebpf;
+mod deb;
 mod demo;
+mod package_test;
 mod setup;
 mod test;
 mod workspace;
@@ -42,6 +44,18 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Build the Debian package, with manual pages and completions
+    Deb {
+        /// Which of cargo's profiles
+        #[arg(long, default_value = "release", value_name = "PROFILE")]
+        profile: String,
+    },
+    /// Install the package in a fresh Debian 12, use it, purge it, and look for what is left
+    PackageTest {
+        /// Which of cargo's profiles
+        #[arg(long, default_value = "release", value_name = "PROFILE")]
+        profile: String,
+    },
     /// Install what the demo and the tests need, from Debian packages
     Setup,
     /// Compile the eBPF programs into the object that weir embeds
@@ -55,6 +69,8 @@ fn main() -> anyhow::Result<()> {
         Task::Demo { json, seconds } => demo::run(json.as_deref(), seconds),
         Task::Test { arguments } => test::run(&arguments),
         Task::Bench { arguments } => bench::run(&arguments),
+        Task::Deb { profile } => deb::run(&profile),
+        Task::PackageTest { profile } => package_test::run(&profile),
         Task::Setup => setup::run(),
         Task::BuildEbpf => build_ebpf::run(),
         Task::CheckEbpf => check_ebpf::run(),

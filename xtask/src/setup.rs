@@ -1,8 +1,10 @@
 //! `cargo xtask setup`: installs what the demo and the tests need. The other tasks do it first.
 #![expect(clippy::print_stdout, reason = "a task tells what it does")]
 
-mod apt;
+pub(crate) mod apt;
 mod wireguard_go;
+
+pub(crate) use wireguard_go::mirror;
 
 use std::path::Path;
 

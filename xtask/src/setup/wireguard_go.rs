@@ -59,7 +59,7 @@ fn source() -> Result<String> {
     files.extend(parts.flatten().map(|entry| entry.path()));
     let texts = files.iter().filter_map(|file| fs::read_to_string(file).ok());
     texts
-        .filter_map(|text| mirror(&text))
+        .filter_map(|text| mirror_in(&text))
         .map(|(uri, key)| {
             let key = if key.is_empty() { key } else { format!("Signed-By: {key}\n") };
             format!("Types: deb\nURIs: {uri}\nSuites: {SUITE}\nComponents: main\n{key}")
@@ -68,8 +68,16 @@ fn source() -> Result<String> {
         .context("no mirror of bookworm in /etc/apt")
 }
 
+/// The mirror from which this machine has its packages.
+pub(crate) fn mirror() -> Option<String> {
+    let files = fs::read_dir("/etc/apt/sources.list.d").into_iter().flatten().flatten();
+    let files = files.map(|entry| entry.path()).chain([PathBuf::from("/etc/apt/sources.list")]);
+    let texts = files.filter_map(|file| fs::read_to_string(file).ok());
+    texts.filter_map(|text| mirror_in(&text)).map(|(uri, _)| uri).next()
+}
+
 /// The mirror of suite bookworm, and its keyring, in a file of either format.
-fn mirror(text: &str) -> Option<(String, String)> {
+fn mirror_in(text: &str) -> Option<(String, String)> {
     let stanza = |stanza: &str| {
         let field = |name: &str| {
             let line = stanza.lines().find_map(|line| line.strip_prefix(name))?;
@@ -131,11 +139,11 @@ mod tests {
         let stanzas = "Types: deb\n# a comment\nURIs: http://m/security\nSuites: bookworm-security\
                        \n\nTypes: deb\nURIs: http://m/debian\nSuites: bookworm bookworm-updates\n\
                        Signed-By: /k.gpg\n";
-        assert_eq!(mirror(stanzas), Some(("http://m/debian".into(), "/k.gpg".into())));
+        assert_eq!(mirror_in(stanzas), Some(("http://m/debian".into(), "/k.gpg".into())));
         let lines = "deb http://m/security bookworm-security main\n\
                      deb [arch=amd64 signed-by=/k.gpg] http://m/debian bookworm main\n";
-        assert_eq!(mirror(lines), Some(("http://m/debian".into(), "/k.gpg".into())));
-        assert_eq!(mirror("deb http://m/debian trixie main\n"), None);
+        assert_eq!(mirror_in(lines), Some(("http://m/debian".into(), "/k.gpg".into())));
+        assert_eq!(mirror_in("deb http://m/debian trixie main\n"), None);
     }
 
     #[test]

@@ -1,0 +1,99 @@
+//! What packages ship says what is true: example configurations, container files, documents.
+
+use std::{fs, path::PathBuf, process::Command};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+use weir_tests::node::binary;
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+#[test]
+fn the_shipped_configurations_have_no_mistake() -> Result<()> {
+    let mut files = vec![root().join("packaging/weir.toml")];
+    for entry in fs::read_dir(root().join("packaging/examples"))? {
+        files.push(entry?.path());
+    }
+    ensure!(files.len() >= 3, "{files:?}");
+    for file in files {
+        let text = fs::read_to_string(&file)?;
+        let checked = weir::config::check(&text, None);
+        ensure!(checked.is_ok(), "{}: {checked:?}", file.display());
+    }
+    // The one for a home fits PPPoE and does not need less.
+    let home = fs::read_to_string(root().join("packaging/examples/home.toml"))?;
+    ensure!(weir::config::check(&home, Some(1492)).is_ok(), "too large for PPPoE");
+    ensure!(weir::config::check(&home, Some(1491)).is_err(), "smaller than PPPoE needs");
+    Ok(())
+}
+
+#[test]
+fn the_container_allows_what_a_node_uses() -> Result<()> {
+    let text = fs::read_to_string(root().join("packaging/docker/seccomp.json"))?;
+    let profile: Value = serde_json::from_str(&text)?;
+    ensure!(profile["defaultAction"] == "SCMP_ACT_ALLOW", "{profile}");
+    let names = |action: &str| -> Vec<String> {
+        let rules = profile["syscalls"].as_array().cloned().unwrap_or_default();
+        let rules = rules.iter().filter(|rule| rule["action"] == action);
+        let names = rules.flat_map(|rule| rule["names"].as_array().cloned().unwrap_or_default());
+        names.filter_map(|name| Some(name.as_str()?.to_owned())).collect()
+    };
+    let (allowed, refused) = (names("SCMP_ACT_ALLOW"), names("SCMP_ACT_ERRNO"));
+    // What a node says that it misses without io_uring, and what doctor says to allow.
+    for call in ["io_uring_setup", "io_uring_enter", "io_uring_register", "bpf"] {
+        ensure!(allowed.contains(&call.to_owned()), "{call} is not allowed");
+    }
+    for call in ["mount", "ptrace", "init_module", "unshare"] {
+        ensure!(refused.contains(&call.to_owned()), "{call} is not refused");
+    }
+    ensure!(!allowed.iter().any(|call| refused.contains(call)), "{allowed:?} {refused:?}");
+
+    let compose = fs::read_to_string(root().join("packaging/docker/compose.yaml"))?;
+    for line in ["- seccomp=seccomp.json", "- /dev/net/tun", "- NET_ADMIN", "- BPF", "- PERFMON"] {
+        ensure!(compose.lines().any(|is| is.trim() == line), "compose.yaml has no {line:?}");
+    }
+    let file = fs::read_to_string(root().join("packaging/docker/Dockerfile"))?;
+    ensure!(file.contains("nftables") && file.contains("ENTRYPOINT [\"/usr/bin/weir\"]"));
+    Ok(())
+}
+
+#[test]
+fn every_command_has_a_manual_page_and_help_with_an_example() -> Result<()> {
+    let command = weir::cli::command();
+    let mut seen = 0;
+    for subcommand in command.get_subcommands() {
+        ensure!(subcommand.get_about().is_some(), "{} says nothing", subcommand.get_name());
+        let said = Command::new(binary()?).args([subcommand.get_name(), "--help"]).output()?;
+        ensure!(said.status.success(), "{} has no help", subcommand.get_name());
+        seen += 1;
+    }
+    ensure!(seen >= 8, "only {seen} commands");
+    Ok(())
+}
+
+/// `docs/guarantees.md` names a test for each promise: `file.rs::name`, below `tests/tests` or
+/// with its whole path.
+#[test]
+fn each_guarantee_names_a_test_that_there_is() -> Result<()> {
+    let text = fs::read_to_string(root().join("docs/guarantees.md"))?;
+    let mut seen = 0;
+    for line in text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| promise"))
+    {
+        let named = line.split('`').filter(|part| part.contains(".rs::"));
+        let mut tests = 0;
+        for test in named {
+            let (file, name) = test.split_once("::").context("no name")?;
+            let short = root().join("tests/tests").join(file);
+            let path = if short.exists() { short } else { root().join(file) };
+            let code = fs::read_to_string(&path).with_context(|| format!("no file of {test}"))?;
+            ensure!(code.contains(&format!("fn {name}(")), "there is no test {test}");
+            tests += 1;
+        }
+        ensure!(tests > 0, "no test proves: {line}");
+        seen += 1;
+    }
+    ensure!(seen >= 10, "only {seen} promises");
+    Ok(())
+}

@@ -1,0 +1,56 @@
+//! `cargo xtask deb`: the Debian package, with manual pages and completions from the command line
+//! itself.
+#![expect(clippy::print_stdout, reason = "a task tells what it does")]
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+use crate::workspace::{self, cargo};
+
+/// The version of cargo-deb that is installed, into the target directory, if there is none.
+const CARGO_DEB: &str = "3.8.0";
+
+/// Builds the package of a profile, and gives its path.
+///
+/// # Errors
+/// If something cannot be built.
+pub(crate) fn build(profile: &str) -> Result<PathBuf> {
+    docs()?;
+    println!("building weir ({profile})");
+    let out = ["--bin", "weir", "--profile", profile];
+    workspace::run(cargo(&["build", "--locked", "-p", "weir"]).args(out))?;
+    let tools = workspace::target().join("tools");
+    if !tools.join("bin/cargo-deb").exists() {
+        println!("installing cargo-deb {CARGO_DEB} into {}", tools.display());
+        let version = ["cargo-deb", "--version", CARGO_DEB, "--root"];
+        workspace::run(cargo(&["install", "--quiet", "--locked"]).args(version).arg(&tools))?;
+    }
+    let package = workspace::target().join("package/weir.deb");
+    let mut deb = std::process::Command::new(tools.join("bin/cargo-deb"));
+    deb.current_dir(workspace::root()).args(["-p", "weir", "--no-build", "--quiet"]);
+    deb.args(["--profile", profile, "--output"]).arg(&package);
+    workspace::run(&mut deb)?;
+    println!("{}", package.display());
+    Ok(package)
+}
+
+/// Makes the manual pages and completions.
+///
+/// # Errors
+/// If they cannot be made.
+pub(crate) fn docs() -> Result<()> {
+    let place = workspace::target().join("package");
+    std::fs::create_dir_all(&place).context("cannot make the package's directory")?;
+    println!("writing manual pages and completions to {}", place.display());
+    workspace::run(cargo(&["run", "--quiet", "-p", "weir", "--example", "cli_docs"]).arg(&place))
+}
+
+/// Builds the release package.
+///
+/// # Errors
+/// As [`build`].
+pub(crate) fn run(profile: &str) -> Result<()> {
+    let package: &Path = &build(profile)?;
+    workspace::run(std::process::Command::new("dpkg-deb").arg("--info").arg(package))
+}
