@@ -1,10 +1,19 @@
 //! What the node changed on its host is gone when it has stopped.
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
-use weir_tests::{Lab, Namespace, Node, Settings, lab::UPLINK, suite::connected};
+use weir_tests::{Lab, Namespace, Node, Settings, lab::UPLINK, suite::connected, until};
 
 /// Everything that the node may have changed, as text.
 fn host(namespace: &Namespace) -> Result<Vec<(&'static str, String)>> {
+    // Link-local addresses and their routes come by themselves, a while after their interface.
+    until("the kernel's own addresses", Duration::from_secs(30), || {
+        let addresses = namespace.ip("-o addr")?;
+        ensure!(!addresses.contains("tentative"), "{addresses}");
+        ensure!(addresses.contains("fe80::"), "{addresses}");
+        Ok(())
+    })?;
     let sysctls = namespace.run("sysctl -a --ignore")?;
     // Ports of ephemeral sockets, entropy and the like change by themselves.
     let kept = |line: &&str| line.starts_with("net.ipv4.") || line.starts_with("net.ipv6.");
@@ -22,8 +31,6 @@ fn host(namespace: &Namespace) -> Result<Vec<(&'static str, String)>> {
 }
 
 fn without_lifetimes(text: &str) -> String {
-    // Whether duplicate address detection has ended yet is the kernel's matter.
-    let text = text.replace(" tentative", "");
     text.lines().filter_map(|line| line.split(" valid_lft").next()).collect::<Vec<_>>().join("\n")
 }
 
