@@ -59,11 +59,12 @@ pub fn look(directory: &Path) -> Result<(usize, Vec<String>)> {
 /// Whether a line has this address, rather than one whose text begins or ends with its.
 fn has(line: &str, address: IpAddr) -> bool {
     let (line, text) = (line.to_ascii_lowercase(), address.to_string());
-    let (before, after): (fn(char) -> bool, fn(char) -> bool) = if address.is_ipv6() {
-        (|it| it.is_ascii_hexdigit() || it == ':', |it| it.is_ascii_hexdigit() || it == ':')
-    } else {
-        (|it| it.is_ascii_digit() || it == '.', |it| it.is_ascii_digit())
+    let part = |letter: char| match address {
+        IpAddr::V4(_) => letter.is_ascii_digit(),
+        IpAddr::V6(_) => letter.is_ascii_hexdigit(),
     };
+    let before = |letter: char| part(letter) || letter == if address.is_ipv6() { ':' } else { '.' };
+    let after = |letter: char| part(letter) || (address.is_ipv6() && letter == ':');
     line.match_indices(&text).any(|(at, _)| {
         let open = !line[..at].ends_with(before);
         open && !line[at + text.len()..].starts_with(after)
