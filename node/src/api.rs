@@ -14,6 +14,7 @@
 //! | `GET /v1/status` | 200 [`crate::control::Status`] |
 //! | `GET /health` | 200 `{"status": "ok"}` |
 //! | `GET /metrics` | 200, OpenMetrics or the older text, as `Accept` says |
+//! | `GET /` | 200, the status page; only on a TCP port |
 //!
 //! `{which}` is an identifier, four or more of its first digits, a name, or a public key
 //! (percent-encoded). Every error is `{"error": {"code", "message"}}`; see [`error`].
@@ -43,6 +44,7 @@ use crate::{
 pub mod error;
 mod keys;
 mod listeners;
+mod page;
 mod patience;
 mod reload;
 mod sessions;
@@ -119,10 +121,11 @@ impl Api {
         finish(control.merge(open_routes()), self)
     }
 
-    /// Everything, for a TCP port, to those who have the token.
+    /// The page, and everything to those who have the token, for a TCP port.
     pub fn http_router(&self, token: &Token) -> Router {
         let guard = axum::middleware::from_fn_with_state(token.clone(), token::require);
-        self.router().layer(guard)
+        // The page knows nothing by itself: it asks with the token.
+        self.router().layer(guard).merge(page::router())
     }
 
     /// What changes nothing and names no consumer, for a TCP port: `/metrics` and `/health`.

@@ -2,6 +2,7 @@
 
 use std::{
     ffi::OsString,
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -17,10 +18,12 @@ mod key;
 mod ledger;
 mod logging;
 mod out;
+mod page;
 mod qr;
 mod reload;
 mod session;
 mod status;
+mod top;
 mod units;
 
 use client::Client;
@@ -39,8 +42,19 @@ pub struct Edges {
     pub check_config: fn(&str) -> Vec<String>,
     /// The API's socket according to the configuration file, or the defaults.
     pub socket: fn(Option<&Path>) -> anyhow::Result<PathBuf>,
+    /// Where the node's page is according to the configuration file, or the defaults.
+    pub page: fn(Option<&Path>) -> anyhow::Result<PagePlace>,
     /// The ledger according to the configuration file, or the defaults.
     pub ledger: fn(Option<&Path>) -> anyhow::Result<PathBuf>,
+}
+
+/// Where the node's page is.
+#[derive(Clone, Debug)]
+pub struct PagePlace {
+    /// `api.http`, if it is on.
+    pub address: Option<SocketAddr>,
+    /// The file with the token.
+    pub token_file: PathBuf,
 }
 
 /// weir: a high-capacity exit node for decentralised VPNs.
@@ -68,6 +82,7 @@ Examples:
   weir session add --name alice > wg0.conf a consumer's configuration for wg-quick
   weir session list                        who has used how much
   weir status                              the node on one screen
+  weir top                                 the same, live, with all sessions
   weir guard                               what the kernel's guard passes and drops
 
 Exit status: 0 done, 1 it failed, 2 the command line is wrong.";
@@ -84,6 +99,14 @@ enum Command {
     /// Show the running node on one screen
     #[command(after_help = "Examples:\n  weir status\n  weir status --json | jq .boundaries")]
     Status,
+    /// Watch the running node: throughput, workers, sessions, drops
+    #[command(after_help = "Example:\n  weir top\n\nKeys: q quit, s sort by the next column, \
+        r reverse, up and down scroll, space hold.")]
+    Top,
+    /// Print the link to the node's page for a browser, with the token in it
+    #[command(after_help = "Examples:\n  weir page\n  xdg-open \"$(weir page)\"\n\n\
+        Set api.http in the configuration first, for example to \"127.0.0.1:9588\".")]
+    Page,
     /// Check or export the ledger's file, whether the node runs or not
     #[command(subcommand)]
     Ledger(LedgerCommand),
@@ -362,6 +385,8 @@ fn execute(
         Command::Key(KeyCommand::Retire) => key::change(&client()?, "retire", args.json, out)?,
         Command::Reload => reload::run(&client()?, args.json, out)?,
         Command::Bench => bench::run(args.json, out, err)?,
+        Command::Page => page::show((edges.page)(config)?, args.json, out)?,
+        Command::Top => top::run(client()?, args.json, out)?,
         Command::Status => status::show(&client()?, args.json, out)?,
         Command::Guard { once } => guard::show(&client()?, once, args.json, out)?,
         Command::Config(ConfigCommand::Default) => out.text(&(edges.default_config)())?,

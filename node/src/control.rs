@@ -136,6 +136,10 @@ pub struct Status {
     pub worker_busy_ratio: Vec<f64>,
     /// Time for which each worker was busy, in seconds.
     pub worker_busy_seconds: Vec<f64>,
+    /// Billed bytes from all consumers, ended sessions included.
+    pub bytes_up: u64,
+    /// Billed bytes to all consumers, ended sessions included.
+    pub bytes_down: u64,
     /// Handshakes that consumers completed.
     pub handshakes: u64,
     /// Handshakes that were answered by asking for a cookie, because there were many.

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use weir::{
-    cli::{self, Edges},
+    cli::{self, Edges, PagePlace},
     config::{self, Config},
     host::uplink::Uplink,
     node,
@@ -15,6 +15,14 @@ fn main() -> ExitCode {
         default_config: config::default_text,
         check_config,
         socket: |file| Ok(Config::load(file)?.api.socket),
+        page: |file| {
+            let api = Config::load(file)?.api;
+            let address = match api.http {
+                config::Metrics::On(address) => Some(address),
+                config::Metrics::Off => None,
+            };
+            Ok(PagePlace { address, token_file: api.token_file })
+        },
         ledger: |file| Ok(node::ledger_path(&Config::load(file)?)),
     })
 }

@@ -15,6 +15,16 @@ use crate::Namespace;
 /// # Errors
 /// If it does not.
 pub fn get(namespace: &Namespace, port: u16, path: &str) -> Result<String> {
+    let (head, body) = ask(namespace, port, path)?;
+    ensure!(head.split(' ').nth(1) == Some("200"), "{path}: {head}\n{body}");
+    Ok(body)
+}
+
+/// The head and the body of the answer to `GET path` from a server on this host.
+///
+/// # Errors
+/// If it does not answer.
+pub fn ask(namespace: &Namespace, port: u16, path: &str) -> Result<(String, String)> {
     let mut stream = namespace
         .enter(|| Ok(TcpStream::connect(("127.0.0.1", port))?))
         .with_context(|| format!("cannot reach port {port}"))?;
@@ -23,8 +33,7 @@ pub fn get(namespace: &Namespace, port: u16, path: &str) -> Result<String> {
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let (head, body) = answer.split_once("\r\n\r\n").context("no HTTP")?;
-    ensure!(head.split(' ').nth(1) == Some("200"), "{path}: {answer}");
-    Ok(body.to_owned())
+    Ok((head.to_owned(), body.to_owned()))
 }
 
 /// Text as a value in a URL's query.

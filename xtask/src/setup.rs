@@ -24,6 +24,7 @@ const NEEDS: &[Need] = &[
     Need::new("iperf3", "/usr/bin/iperf3", "measures throughput"),
     Need::new("prometheus", "/usr/bin/promtool", "checks the metrics and the alerts"),
     Need::new("nats-server", "/usr/sbin/nats-server", "takes the usage records of a fleet"),
+    Need::new("chromium", "/usr/bin/chromium", "shows the node's page"),
     Need::new("ethtool", "/usr/sbin/ethtool", "switches offloads"),
 ];
 

@@ -22,6 +22,11 @@ const EDGES: Edges = Edges {
     socket: |config| {
         Ok(config.map_or("/nonexistent/weir.sock".into(), |path| path.with_extension("sock")))
     },
+    page: |config| {
+        let config = config.map(Path::to_owned).unwrap_or_default();
+        let token_file = config.with_file_name("token");
+        Ok(PagePlace { address: Some(([0, 0, 0, 0], 9588).into()), token_file })
+    },
     ledger: |config| {
         Ok(config.map_or("/nonexistent/ledger.db".into(), |path| path.with_file_name("ledger.db")))
     },
@@ -263,4 +268,24 @@ fn credit_is_given_and_the_ledger_checked_and_exported() {
     assert_eq!(weir(&["ledger", "export", ledger, "--after", "1"]).out, "");
     let missing = weir(&["ledger", "check", "/nonexistent/ledger.db"]);
     assert!(!missing.success && missing.err.contains("/nonexistent/ledger.db"), "{}", missing.err);
+}
+
+#[test]
+fn the_link_to_the_page_has_the_token_and_an_address_of_this_machine() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = folder.path().join("weir.toml");
+    let config = config.to_str().expect("text");
+    let ran = weir(&["--config", config, "page"]);
+    assert!(ran.err.contains("cannot read the token"), "{}", ran.err);
+    std::fs::write(folder.path().join("token"), "abc_123-x\n").expect("written");
+    let ran = weir(&["--config", config, "page"]);
+    assert_eq!(ran.out, "http://127.0.0.1:9588/#token=abc_123-x\n");
+}
+
+#[test]
+fn without_a_terminal_top_says_what_to_use_instead() {
+    let ran = weir(&["--socket", "/nonexistent", "top"]);
+    assert!(ran.err.contains("weir top needs a terminal: use weir status"), "{}", ran.err);
+    let ran = weir(&["--json", "top"]);
+    assert!(ran.err.contains("weir status --json"), "{}", ran.err);
 }

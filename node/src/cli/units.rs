@@ -17,6 +17,23 @@ pub(super) fn bytes(count: u64) -> String {
     format!("{value:.decimals$} {}", UNITS[unit])
 }
 
+/// Bytes per second as bits per second with three digits or so: `1.46 Gbit/s`.
+pub(super) fn rate(bytes_per_second: f64) -> String {
+    let mut value = bytes_per_second.max(0.0) * 8.0;
+    let mut unit = 0;
+    const UNITS: [&str; 5] = ["bit/s", "kbit/s", "Mbit/s", "Gbit/s", "Tbit/s"];
+    while value >= 999.5 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    let decimals = match unit {
+        0 => 0,
+        _ if value < 9.995 => 2,
+        _ => usize::from(value < 99.95),
+    };
+    format!("{value:.decimals$} {}", UNITS[unit])
+}
+
 /// A span of time by its two largest units: `3 h 12 min`.
 pub(super) fn span(seconds: u64) -> String {
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
@@ -76,6 +93,20 @@ mod tests {
             (u64::MAX, "16.0 EiB"),
         ] {
             assert_eq!(bytes(count), text, "{count}");
+        }
+    }
+
+    #[test]
+    fn rates_are_in_bits() {
+        for (bytes, text) in [
+            (0.0, "0 bit/s"),
+            (124.9, "999 bit/s"),
+            (125.0, "1.00 kbit/s"),
+            (1.25e6, "10.0 Mbit/s"),
+            (1.5e8, "1.20 Gbit/s"),
+            (f64::INFINITY, "inf Tbit/s"),
+        ] {
+            assert_eq!(rate(bytes), text, "{bytes}");
         }
     }
 

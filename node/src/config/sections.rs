@@ -230,8 +230,9 @@ section! {
         socket: PathBuf = "/run/weir/weir.sock".into();
         /// The group whose members may use that socket. Empty: its owner alone.
         socket_group: String = String::new();
-        /// "address:port" on which the API is served over HTTP to those who have the token, or
-        /// "off". It is not encrypted: use an address of this machine or of a private network.
+        /// "address:port" on which the API, and the page for browsers, are served over HTTP to
+        /// those who have the token, or "off". It is not encrypted: use an address of this machine
+        /// or of a private network.
         http: Metrics = Metrics::Off;
         /// The file with that token. Made at the first start that needs it, readable by its owner
         /// alone. Whoever has it can do what the `weir` commands do.

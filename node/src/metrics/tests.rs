@@ -40,6 +40,8 @@ impl NodeView for StillNode {
             guard: vec![GuardCount { message: "data".to_owned(), datagrams: 440, bytes: u64::MAX }],
             worker_busy_ratio: vec![0.25, 0.5],
             worker_busy_seconds: vec![3.125, 6.25],
+            bytes_up: 1 << 30,
+            bytes_down: 3 << 30,
             handshakes: 3,
             cookies: 7,
             ledger_age_seconds: 0.5,

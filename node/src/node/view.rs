@@ -59,6 +59,7 @@ impl NodeView for View {
         let offer = parts.offer.get();
         let uptime = self.started.elapsed().as_secs_f64();
         let busy: Vec<f64> = parts.counts.cpu().iter().map(Duration::as_secs_f64).collect();
+        let totals = parts.sessions.totals();
         let mut offloads = parts.notes.clone();
         if let XdpMode::Off { reason } = &parts.xdp {
             offloads.push(format!("no XDP guard: {reason}"));
@@ -89,6 +90,8 @@ impl NodeView for View {
                 .map(|spent| (spent / uptime.max(0.001)).min(1.0))
                 .collect(),
             worker_busy_seconds: busy,
+            bytes_up: totals.bytes_up,
+            bytes_down: totals.bytes_down,
             handshakes: parts.counts.handshakes(),
             cookies: parts.counts.cookies(),
             ledger_age_seconds: parts.sessions.ledger_age().as_secs_f64(),

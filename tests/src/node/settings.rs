@@ -25,6 +25,7 @@ impl Settings {
             .with("node", "state_dir", &at("state"))
             .with("node", "runtime_dir", &at("run"))
             .with("api", "socket", &at("run/weir.sock"))
+            .with("api", "token_file", &at("state/api.token"))
             .with("api", "wg_directory", &at("wireguard"))
             .0;
         all.extend(self.0.clone());

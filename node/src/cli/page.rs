@@ -1,0 +1,43 @@
+//! `weir page`.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use anyhow::{Context as _, bail};
+use serde::Serialize;
+
+use super::{PagePlace, out::Out};
+
+#[derive(Serialize)]
+struct Link {
+    url: String,
+}
+
+pub(super) fn show(
+    PagePlace { address, token_file }: PagePlace,
+    json: bool,
+    out: &mut Out,
+) -> anyhow::Result<()> {
+    let Some(mut address) = address else {
+        bail!(
+            "there is no page: set api.http in the configuration, for example to \
+             \"127.0.0.1:9588\", and restart weir"
+        );
+    };
+    let token = std::fs::read_to_string(&token_file).with_context(|| {
+        let file = token_file.display();
+        format!("cannot read the token {file}: is weir running? Else run this as root")
+    })?;
+    // Where a node listens at all addresses, this machine's own is one of them.
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    // What is behind the # is never sent to a server.
+    let url = format!("http://{address}/#token={}", super::client::escape(token.trim()));
+    if json {
+        return out.json(&Link { url });
+    }
+    out.text(&format!("{url}\n"))?;
+    Ok(())
+}

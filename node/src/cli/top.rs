@@ -1,0 +1,76 @@
+//! `weir top`: the running node, live, in a terminal.
+
+use std::{io::IsTerminal as _, sync::mpsc, thread, time::Duration};
+
+use anyhow::{Context as _, bail};
+use ratatui::{
+    DefaultTerminal,
+    crossterm::event::{self, Event, KeyEventKind},
+};
+
+use self::state::{Answer, State, Step};
+use super::{client::Client, out::Out};
+
+mod screen;
+mod state;
+
+/// Between two looks at the node.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// Between two looks at the keyboard's queue: nobody notices.
+const GLANCE: Duration = Duration::from_millis(100);
+
+pub(super) fn run(client: Client, json: bool, out: &Out) -> anyhow::Result<()> {
+    if json {
+        bail!("weir top has no JSON: use weir status --json, or weir session list --json");
+    }
+    if !out.is_terminal() || !std::io::stdin().is_terminal() {
+        bail!("weir top needs a terminal: use weir status, or weir session list");
+    }
+    // What is wrong at the start is better said without a screen.
+    let first = look(&client)?;
+    let (looks, answers) = mpsc::sync_channel(1);
+    // Apart from the keys, which must work while the node does not answer.
+    thread::spawn(move || {
+        loop {
+            thread::sleep(INTERVAL);
+            let answer = look(&client).map_err(|error| format!("{error:#}"));
+            if looks.send(answer).is_err() {
+                return;
+            }
+        }
+    });
+    // Also puts the terminal back on a panic.
+    let mut terminal = ratatui::try_init().context("cannot take the terminal")?;
+    let watched = watch(&mut terminal, first, &answers);
+    ratatui::try_restore().context("cannot put the terminal back: type reset")?;
+    watched
+}
+
+fn look(client: &Client) -> anyhow::Result<Answer> {
+    Ok(Answer { status: client.get("/v1/status")?, sessions: client.get("/v1/sessions")? })
+}
+
+fn watch(
+    terminal: &mut DefaultTerminal,
+    first: Answer,
+    answers: &mpsc::Receiver<Result<Answer, String>>,
+) -> anyhow::Result<()> {
+    let mut state = State::default();
+    state.take(Ok(first));
+    loop {
+        terminal.draw(|frame| screen::draw(frame, &mut state)).context("cannot draw")?;
+        if event::poll(GLANCE).context("cannot read the keys")?
+            && let Event::Key(key) = event::read().context("cannot read the keys")?
+            && key.kind == KeyEventKind::Press
+            && state.key(key) == Step::Quit
+        {
+            return Ok(());
+        }
+        while let Ok(answer) = answers.try_recv() {
+            state.take(answer);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
