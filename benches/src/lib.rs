@@ -70,6 +70,7 @@ impl Node {
             workers: 1,
             mtu: 1420,
             uso: true,
+            levels: Arc::default(),
         };
         let pipeline = Pipeline::new(shared.clone(), 0, Arc::new(WorkerStats::default()));
         Ok(Self { pipeline, shared, identity: Identity::new([7; 32]) })
@@ -124,6 +125,20 @@ impl Node {
         self.pipeline.datagram(endpoint, keepalive);
         self.pipeline.finish();
         Ok(Consumer { tunn, endpoint, address })
+    }
+}
+
+impl Node {
+    /// Holds the session at `slot` to rates, in bytes per second each way.
+    pub fn set_rates(&self, slot: u32, up: u64, down: u64) {
+        if let Some(account) = self.shared.accounts.get(Slot(slot)) {
+            account.set_rates(up, down);
+        }
+    }
+
+    /// Holds every session to a share of the node's rate, in bytes per second each way.
+    pub fn set_level(&self, up: u64, down: u64) {
+        self.shared.levels.set(up, down);
     }
 }
 

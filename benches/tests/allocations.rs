@@ -9,6 +9,7 @@ use std::{
 };
 
 use weir_benches::{Node, SERVER, super_frame, tcp};
+use weir_common::DropReason;
 
 struct Counting;
 
@@ -48,6 +49,38 @@ fn allocations(act: impl FnOnce()) -> u64 {
 #[test]
 fn the_counter_counts() {
     assert!(allocations(|| drop(std::hint::black_box(vec![1u8; 100]))) > 0);
+}
+
+#[test]
+fn packets_held_to_a_rate_allocate_nothing() {
+    let mut node = Node::new(4).expect("a node");
+    let mut consumer = node.connect(0).expect("a consumer");
+    // Some pass, most do not: a bucket holds 300 ms of its rate.
+    node.set_rates(0, 1_000_000, 2_000_000);
+    node.set_level(1_500_000, 1_500_000);
+    let mut turns = Vec::new();
+    for sequence in 0..20 {
+        let packet = tcp(consumer.address, SERVER, 7, sequence * 1380, 1420);
+        let datagrams = consumer.seal(std::iter::repeat_n(packet.as_slice(), 40));
+        turns.push((datagrams, super_frame(consumer.address, 1, 44, 1420)));
+    }
+    let (mut up, mut down) = (0, 0);
+    let mut turn = |(datagrams, (frame, len)): &mut (Vec<u8>, (Vec<u8>, usize))| {
+        let pipeline = &mut node.pipeline;
+        pipeline.begin();
+        pipeline.receive(consumer.endpoint, datagrams, 1452);
+        pipeline.transmit(frame, *len);
+        pipeline.finish();
+        up += pipeline.frames().iter().map(|frame| u64::from(frame.packets)).sum::<u64>();
+        down += pipeline.runs().iter().map(|run| u64::from(run.datagrams)).sum::<u64>();
+    };
+    let (first, rest) = turns.split_at_mut(2);
+    first.iter_mut().for_each(&mut turn);
+    assert_eq!(allocations(|| rest.iter_mut().for_each(&mut turn)), 0);
+    let dropped = |reason| node.pipeline.stats().dropped(reason);
+    assert_eq!(up + dropped(DropReason::RateLimit), 20 * 40);
+    assert_eq!(down + dropped(DropReason::EgressRateLimit), 20 * 44);
+    assert!((100..700).contains(&up) && (100..700).contains(&down), "{up} {down}");
 }
 
 #[test]

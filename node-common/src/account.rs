@@ -86,8 +86,8 @@ pub struct Metered {
     pub handshake_bytes_down: AtomicU64,
     /// When the last handshake was completed, in seconds since 1970; 0 for never.
     pub last_handshake: AtomicU64,
-    /// Data messages of a paused session, both ways, in bytes: what it may exchange with the
-    /// gateway to pay, and what it sent beyond that. Not billed.
+    /// Data messages both ways, in bytes, that are not billed: what a paused session exchanges with
+    /// the gateway to pay, what it sent beyond that, and what a session sent beyond its rate.
     pub unbilled_bytes: AtomicU64,
 }
 
@@ -105,7 +105,11 @@ pub struct Whereabouts {
     /// The [`Control::limit`] that the worker found used up; 0 for none. Another limit than this
     /// one is new credit. Here because this line is rarely written.
     pub spent: AtomicU64,
-    reserved: [u64; 4],
+    /// Inner packets from the consumer that were dropped for its rate, in bytes.
+    pub limited_up: AtomicU64,
+    /// Inner packets to the consumer that were dropped for its rate, in bytes.
+    pub limited_down: AtomicU64,
+    reserved: [u64; 2],
 }
 
 /// What the control plane says of the slot.
@@ -121,7 +125,11 @@ pub struct Control {
     /// How many billed bytes the session may have, up and down together and since it was made; 0
     /// for no limit. A datagram that does not fit any more pauses the session.
     pub limit: AtomicU64,
-    rest: [u64; 5],
+    /// How many bytes of inner packets per second the consumer may send; 0 for no limit.
+    pub rate_up: AtomicU64,
+    /// How many bytes of inner packets per second the consumer may get; 0 for no limit.
+    pub rate_down: AtomicU64,
+    rest: [u64; 3],
 }
 
 /// One slot's record. Four cache lines, one per writer, so that writers never share a line.
@@ -209,7 +217,10 @@ impl Account {
         metered.unbilled_bytes.store(0, Relaxed);
         self.whereabouts.port.store(0, Relaxed);
         self.whereabouts.spent.store(0, Relaxed);
+        self.whereabouts.limited_up.store(0, Relaxed);
+        self.whereabouts.limited_down.store(0, Relaxed);
         self.control.limit.store(0, Relaxed);
+        self.set_rates(0, 0);
         self.control.session.store(id, Relaxed);
     }
 
@@ -226,7 +237,11 @@ impl Account {
         self.whereabouts.scope.store(other.whereabouts.scope.load(Relaxed), Relaxed);
         copy(&self.metered.unbilled_bytes, &other.metered.unbilled_bytes);
         copy(&self.whereabouts.spent, &other.whereabouts.spent);
+        copy(&self.whereabouts.limited_up, &other.whereabouts.limited_up);
+        copy(&self.whereabouts.limited_down, &other.whereabouts.limited_down);
         copy(&self.control.limit, &other.control.limit);
+        copy(&self.control.rate_up, &other.control.rate_up);
+        copy(&self.control.rate_down, &other.control.rate_down);
         self.control.state.store(other.control.state.load(Relaxed), Relaxed);
     }
 
@@ -269,6 +284,13 @@ impl Account {
     #[must_use]
     pub fn limit(&self) -> Option<u64> {
         Some(self.control.limit.load(Relaxed)).filter(|limit| *limit != 0)
+    }
+
+    /// Sets how many bytes of inner packets per second the session may send and get; 0 for no
+    /// limit. Takes effect with the next datagram.
+    pub fn set_rates(&self, up: u64, down: u64) {
+        self.control.rate_up.store(up, Relaxed);
+        self.control.rate_down.store(down, Relaxed);
     }
 
     /// Whether no further datagram fits within `limit`: the worker has met one that did not.

@@ -127,6 +127,10 @@ reasons! {
     Credit = 32, Inner, "credit";
     /// The session's credit is used up, and this is not from the gateway.
     EgressCredit = 33, Egress, "credit";
+    /// Beyond the rate of the session, or its share of the node's.
+    RateLimit = 34, Inner, "rate_limit";
+    /// Beyond the rate of the session, or its share of the node's.
+    EgressRateLimit = 35, Egress, "rate_limit";
 }
 
 impl DropReason {

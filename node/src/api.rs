@@ -8,6 +8,9 @@
 //! | `DELETE /v1/sessions/{which}` | 200 `{"session"}`, with its final counters |
 //! | `POST /v1/sessions/{which}/credit` `{"reference", "bytes"?, "seconds"?}` | 200 `{"session"}` |
 //! | `POST /v1/sessions/{which}/pause`, `/resume`, `/close` | 200 `{"session"}` |
+//! | `PUT /v1/sessions/{which}/rate` `{"up"?, "down"?}` | 200 `{"session"}` |
+//! | `GET /v1/limits` | 200 `{"limits", "now"}` |
+//! | `PUT /v1/limits` `{"node_rate_up"?, ..}` | 200 `{"limits", "now"}` |
 //! | `GET /v1/usage?after=CURSOR&limit=N` | 200 `{"records", "cursor", "signer"}` |
 //! | `GET /v1/usage/stream?after=CURSOR` | 200, server-sent events, a record each |
 //! | `POST /v1/reload` | 200 [`crate::reload::Outcome`] |
@@ -29,12 +32,13 @@ use axum::{
         header::{ACCEPT, CONTENT_TYPE},
     },
     response::IntoResponse,
-    routing::{get, post},
+    routing::{get, post, put},
 };
 use prometheus_client::registry::Registry;
 
 use crate::{
     control::{SharedKeyRing, SharedView},
+    limits::Limiter,
     live::Live,
     metrics::{self, Form},
     reload::SharedReload,
@@ -43,6 +47,7 @@ use crate::{
 
 pub mod error;
 mod keys;
+mod limits;
 mod listeners;
 mod page;
 mod patience;
@@ -67,6 +72,7 @@ pub struct Api {
     offer: Live<Offer>,
     reload: Option<SharedReload>,
     keys: Option<SharedKeyRing>,
+    limiter: Option<Arc<Limiter>>,
     registry: Arc<Registry>,
 }
 
@@ -87,7 +93,7 @@ impl Api {
     ) -> Self {
         let registry = metrics::registry(sessions.clone(), view.clone(), series.into());
         let (offer, registry) = (offer.into(), Arc::new(registry));
-        Self { sessions, view, offer, reload: None, keys: None, registry }
+        Self { sessions, view, offer, reload: None, keys: None, limiter: None, registry }
     }
 
     /// The same, with a way to reload the node.
@@ -102,6 +108,12 @@ impl Api {
         Self { keys: Some(keys), ..self }
     }
 
+    /// The same, with the node's limits.
+    #[must_use]
+    pub fn with_limits(self, limiter: Arc<Limiter>) -> Self {
+        Self { limiter: Some(limiter), ..self }
+    }
+
     /// Everything, for the Unix socket.
     pub fn router(&self) -> Router {
         let control = Router::new()
@@ -111,6 +123,8 @@ impl Api {
             .route("/v1/sessions/{which}/pause", post(sessions::pause))
             .route("/v1/sessions/{which}/resume", post(sessions::resume))
             .route("/v1/sessions/{which}/close", post(sessions::close))
+            .route("/v1/sessions/{which}/rate", put(sessions::set_rate))
+            .route("/v1/limits", get(limits::show).put(limits::change))
             .route("/v1/usage", get(usage::page))
             .route("/v1/usage/stream", get(usage::stream))
             .route("/v1/reload", post(reload::reload))

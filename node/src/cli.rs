@@ -16,6 +16,7 @@ mod doctor;
 mod guard;
 mod key;
 mod ledger;
+mod limits;
 mod logging;
 mod out;
 mod page;
@@ -29,7 +30,11 @@ mod units;
 use client::Client;
 use out::Out;
 
-use crate::{api::view::CreditRequest, session::SessionId};
+use crate::{
+    api::view::{CreditRequest, RateRequest},
+    config::amounts::BitRate,
+    session::SessionId,
+};
 
 /// What the command line needs of the rest of the node.
 #[derive(Debug)]
@@ -107,6 +112,14 @@ enum Command {
     #[command(after_help = "Examples:\n  weir page\n  xdg-open \"$(weir page)\"\n\n\
         Set api.http in the configuration first, for example to \"127.0.0.1:9588\".")]
     Page,
+    /// Show or change how much passes: rates, quotas, times of the week
+    #[command(after_help = "Examples:\n  weir limits\n  \
+        weir limits set node-rate-down=\"200 Mbit/s\" sessions=100\n\n\
+        A session's own rate is set with weir session rate.")]
+    Limits {
+        #[command(subcommand)]
+        command: Option<LimitsCommand>,
+    },
     /// Check or export the ledger's file, whether the node runs or not
     #[command(subcommand)]
     Ledger(LedgerCommand),
@@ -207,6 +220,20 @@ enum SessionCommand {
         #[arg(long)]
         reference: Option<String>,
     },
+    /// Give a session a rate of its own; without --up or --down, the node's holds for that way
+    #[command(after_help = "Examples:\n  weir session rate alice --up \"20 Mbit/s\" \
+        --down \"100 Mbit/s\"\n  weir session rate alice --down off\n  weir session rate alice")]
+    Rate {
+        /// Identifier, four or more of its first digits, name, or public key
+        #[arg(value_name = "SESSION")]
+        which: String,
+        /// The most that the consumer may send, such as "20 Mbit/s", or "off" for no limit
+        #[arg(long, value_name = "RATE")]
+        up: Option<BitRate>,
+        /// The most that the consumer gets
+        #[arg(long, value_name = "RATE")]
+        down: Option<BitRate>,
+    },
     /// Pause a session until it is resumed
     Pause {
         /// Identifier, four or more of its first digits, name, or public key
@@ -231,6 +258,20 @@ enum SessionCommand {
         /// Identifier, four or more of its first digits, name, or public key
         #[arg(value_name = "SESSION")]
         which: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum LimitsCommand {
+    /// Change limits until the node stops, or a reload finds others in its configuration
+    #[command(after_help = "Examples:\n  weir limits set node-rate-up=\"50 Mbit/s\"\n  \
+        weir limits set bytes-per-month=\"20 TB\" month-reset-day=15\n  \
+        weir limits set schedule=\"Sat,Sun 00:00-24:00 closed; daily 08:00-18:00 down=50mbit\"\n  \
+        weir limits set node-rate-up=off schedule=off")]
+    Set {
+        /// KEY=VALUE: the keys of [limits] in the configuration, with units as there, or off
+        #[arg(required = true, value_name = "KEY=VALUE")]
+        assignments: Vec<String>,
     },
 }
 
@@ -357,6 +398,14 @@ fn execute(
             let reference = reference.unwrap_or_else(|| SessionId::random().to_string());
             let request = CreditRequest { reference, bytes, seconds };
             session::credit(&client()?, &which, &request, args.json, out)?;
+        }
+        Command::Session(SessionCommand::Rate { which, up, down }) => {
+            let request = RateRequest { up: up.map(BitRate::bits), down: down.map(BitRate::bits) };
+            session::rate(&client()?, &which, &request, args.json, out)?;
+        }
+        Command::Limits { command: None } => limits::show(&client()?, args.json, out)?,
+        Command::Limits { command: Some(LimitsCommand::Set { assignments }) } => {
+            limits::set(&client()?, &assignments, args.json, out)?;
         }
         Command::Session(SessionCommand::Pause { which }) => {
             session::tell(&client()?, &which, "pause", args.json, out)?;

@@ -6,10 +6,12 @@
 
 use std::path::{Path, PathBuf};
 
+pub mod amounts;
 pub mod check;
 pub mod kinds;
 pub mod mistake;
 pub(crate) mod rules;
+pub mod schedule;
 #[macro_use]
 mod section;
 pub mod sections;
@@ -18,7 +20,7 @@ pub mod value;
 pub use check::check;
 pub use kinds::{Auto, HostPort, IoWish, Metrics, SandboxWish, Wei, XdpWish};
 pub use mistake::Mistake;
-pub use sections::{Api, Config, Fleet, Ledger, Node, Payment, Policy, Tunnel};
+pub use sections::{Api, Config, Fleet, Ledger, Limits, Node, Payment, Policy, Tunnel};
 
 /// The bytes that the tunnel adds to an inner packet when the consumer is reached over IPv4: IPv4
 /// header 20, UDP 8, WireGuard 32.

@@ -93,6 +93,37 @@ pub struct GuardCount {
     pub bytes: u64,
 }
 
+/// A quota of a day or a month.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuotaNow {
+    /// Billed bytes that all sessions together may have; 0 is no limit.
+    pub bytes: u64,
+    /// What they have had.
+    pub used: u64,
+    /// When the count begins anew, in seconds since 1970.
+    pub resets: u64,
+}
+
+/// What of the limits holds now. Rates are in bits per second, of packets inside the tunnel; 0 is
+/// no limit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitsNow {
+    /// All consumers' uploads together.
+    pub rate_up: u64,
+    /// All consumers' downloads together.
+    pub rate_down: u64,
+    /// The most that one session gets of that, up.
+    pub share_up: u64,
+    /// The most that one session gets of that, down.
+    pub share_down: u64,
+    /// Why all sessions are paused: `quota` or `schedule`.
+    pub paused_for: Option<String>,
+    /// The quota of the day.
+    pub day: QuotaNow,
+    /// The quota of the month.
+    pub month: QuotaNow,
+}
+
 /// The node as its operator sees it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {
@@ -126,6 +157,8 @@ pub struct Status {
     pub sessions: usize,
     /// How many there can be.
     pub max_sessions: u32,
+    /// What of the limits holds now.
+    pub limits: LimitsNow,
     /// The aggregation factors.
     pub boundaries: Boundaries,
     /// Every reason, also those with zero packets.

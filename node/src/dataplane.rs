@@ -25,6 +25,7 @@ pub mod stats;
 mod syscall;
 #[cfg(test)]
 mod testing;
+pub mod throttle;
 pub mod tunnel;
 pub mod udp;
 pub mod uring;

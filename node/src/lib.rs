@@ -9,6 +9,7 @@
 //!   every change back.
 //! - [`sandbox`]: what a running node gives up.
 //! - [`session`]: who may use the node, and what they have used; kept in SQLite.
+//! - [`limits`]: how much may pass: rates, quotas, times of the week.
 //! - [`payment`]: how consumers pay as they go, in the format of the Mysterium network.
 //! - [`gateway`]: what consumers reach of the node itself, inside the tunnel.
 //! - [`api`] and [`metrics`]: how the operator, the payment layer and Prometheus see it.
@@ -29,6 +30,7 @@ pub mod fleet;
 pub mod gateway;
 pub mod host;
 pub mod kernel;
+pub mod limits;
 pub mod live;
 pub mod metrics;
 pub mod node;

@@ -4,6 +4,7 @@
 mod kernel_side;
 mod key_ring;
 mod ledger;
+mod limits;
 mod reload;
 mod screen;
 mod serve;
@@ -30,10 +31,12 @@ use crate::{
         identity::Identities,
         pipeline::Shared,
         start::{Dataplane, Io, Start},
+        throttle::Levels,
         udp::{self, Sockets},
         uring,
     },
     host::{Host, HostPlan, tun, tun::Tun, uplink::Uplink},
+    limits::Limiter,
     live::Live,
     sandbox,
     session::{keys, keys::rotation, registry::Sessions, store::Store, wg_quick::Offer},
@@ -84,6 +87,7 @@ pub fn run(config: &Config, file: Option<&Path>) -> anyhow::Result<()> {
     let mut saved = kernel.is_vacant();
     let outcome = (|| {
         let xdp = kernel.attach(&uplink, config.node.xdp)?;
+        let levels = Arc::<Levels>::default();
         let shared = Shared {
             accounts: kernel.accounts(),
             permutation,
@@ -91,6 +95,7 @@ pub fn run(config: &Config, file: Option<&Path>) -> anyhow::Result<()> {
             workers: cores.len() as u32,
             mtu: config.tunnel.mtu as usize,
             uso: tun.offloads.uso,
+            levels: Arc::clone(&levels),
         };
         let node_key = key.public();
         let identities = Identities::new(key_ring::identities(&key, previous.as_ref()));
@@ -103,8 +108,14 @@ pub fn run(config: &Config, file: Option<&Path>) -> anyhow::Result<()> {
         let known = Arc::clone(&identities);
         let dataplane = start_dataplane(config, shared, known, tun, &mut kernel, io, &cores)?;
         saved = false;
-        let sessions = match open_sessions(config, &kernel, &dataplane, addresses, node_key) {
-            Ok(sessions) => sessions,
+        let opened = open_sessions(config, &kernel, &dataplane, addresses, node_key);
+        let limited = opened.and_then(|sessions| {
+            let (limits, known) = (config.limits.clone(), Arc::clone(&sessions));
+            let limiter = Limiter::new(limits, known, kernel.accounts(), levels)?;
+            Ok((sessions, Arc::new(limiter)))
+        });
+        let (sessions, limiter) = match limited {
+            Ok(limited) => limited,
             Err(error) => {
                 dataplane.stop();
                 return Err(error);
@@ -126,6 +137,7 @@ pub fn run(config: &Config, file: Option<&Path>) -> anyhow::Result<()> {
             rhythm: rhythm.clone(),
             handshakes: dataplane.handshakes(),
             guard: kernel.control(),
+            limiter: Arc::clone(&limiter),
         };
         let keys = Arc::new(key_ring::Ring {
             path: config.node.private_key_file.clone(),
@@ -148,6 +160,7 @@ pub fn run(config: &Config, file: Option<&Path>) -> anyhow::Result<()> {
             sessions: Arc::clone(&sessions),
             counts: dataplane.counts(),
             guard: kernel.counter(),
+            limiter: Arc::clone(&limiter),
         }));
         let parts = serve::Parts {
             sessions: &sessions,
@@ -155,6 +168,7 @@ pub fn run(config: &Config, file: Option<&Path>) -> anyhow::Result<()> {
             offer,
             series,
             rhythm,
+            limiter,
             reloader: Arc::clone(&reloader),
             keys,
         };

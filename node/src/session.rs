@@ -110,6 +110,42 @@ pub struct Snapshot {
     pub seconds: u64,
     /// How much it may use.
     pub credit: Credit,
+    /// The rates that it has of its own.
+    pub own_rates: OwnRates,
+    /// The rates that it is held to, up and down, in bits per second; 0 is no limit.
+    pub rates: [u64; 2],
+    /// Why it is paused: `operator`, `credit`, `quota` or `schedule`.
+    pub paused_for: Option<&'static str>,
+}
+
+/// The rates that a session has of its own, in bits per second of packets inside the tunnel. `None`
+/// is the node's rate for sessions, 0 is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OwnRates {
+    /// From the consumer.
+    pub up: Option<u64>,
+    /// To the consumer.
+    pub down: Option<u64>,
+}
+
+/// Why no session at all has traffic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// The node's quota of the day or the month is used up.
+    Quota,
+    /// The node is closed at this time of the week.
+    Schedule,
+}
+
+impl Hold {
+    /// The word in JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Quota => "quota",
+            Self::Schedule => "schedule",
+        }
+    }
 }
 
 /// What a session has used.

@@ -23,13 +23,25 @@ impl Server {
     /// # Errors
     /// If it does not listen.
     pub fn start(namespace: &Namespace) -> Result<Self> {
+        Self::start_at(namespace, None, PORT)
+    }
+
+    /// The same on one address, which iperf3 needs for UDP where there are several, and on a port of
+    /// its own: a server has one client at a time.
+    ///
+    /// # Errors
+    /// If it does not listen.
+    pub fn start_at(namespace: &Namespace, address: Option<IpAddr>, port: u16) -> Result<Self> {
         let mut command = namespace.command("iperf3");
-        command.args(["-s", "-p", &PORT.to_string()]).stdin(Stdio::null());
+        command.args(["-s", "-p", &port.to_string()]).stdin(Stdio::null());
+        if let Some(address) = address {
+            command.args(["-B", &address.to_string()]);
+        }
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let server = Self(child.context("cannot start iperf3")?);
         until("iperf3 listens", Duration::from_secs(10), || {
-            let listening = namespace.run(&format!("ss -Hltn sport = :{PORT}"))?;
-            anyhow::ensure!(!listening.is_empty(), "no listener on {PORT}");
+            let listening = namespace.run(&format!("ss -Hltn sport = :{port}"))?;
+            anyhow::ensure!(!listening.is_empty(), "no listener on {port}");
             Ok(())
         })?;
         Ok(server)
@@ -48,8 +60,16 @@ impl Drop for Server {
 /// # Errors
 /// If it fails.
 pub fn run(client: &Namespace, server: IpAddr, arguments: &str) -> Result<Value> {
+    run_on(client, server, PORT, arguments)
+}
+
+/// The same against a server on another port.
+///
+/// # Errors
+/// If it fails.
+pub fn run_on(client: &Namespace, server: IpAddr, port: u16, arguments: &str) -> Result<Value> {
     let mut command = client.command("iperf3");
-    command.args(["-J", "-c", &server.to_string(), "-p", &PORT.to_string()]);
+    command.args(["-J", "-c", &server.to_string(), "-p", &port.to_string()]);
     Ok(serde_json::from_str(&command::run(command.args(arguments.split_whitespace()))?)?)
 }
 

@@ -21,7 +21,8 @@ pub struct ErrorBody {
 pub struct ErrorDetail {
     /// `bad_json`, `body_too_large`, `bad_name`, `bad_key`, `bad_path`, `name_taken`,
     /// `key_taken`, `full`, `not_found`, `ambiguous`, `no_such_route`, `method_not_allowed`,
-    /// `bad_credit`, `contradicts`, `bad_query`, `bad_config`, `unauthorised`, `ledger` or `internal`.
+    /// `bad_credit`, `bad_limits`, `quota`, `contradicts`, `bad_query`, `bad_config`,
+    /// `unauthorised`, `ledger` or `internal`.
     pub code: String,
     /// What, why, and what to do.
     pub message: String,
@@ -55,7 +56,7 @@ impl ApiError {
 
     pub(super) fn no_such_route() -> Self {
         let message =
-            "no such path: see /v1/sessions, /v1/usage, /v1/status, /v1/reload, /v1/keys, /metrics, /health"
+            "no such path: see /v1/sessions, /v1/limits, /v1/usage, /v1/status, /v1/reload, /v1/keys, /metrics, /health"
                 .to_owned();
         Self { status: StatusCode::NOT_FOUND, code: "no_such_route", message }
     }
@@ -85,7 +86,8 @@ impl From<SessionError> for ApiError {
             SessionError::Key(_) => (StatusCode::BAD_REQUEST, "bad_key"),
             SessionError::NameTaken(_) => (StatusCode::CONFLICT, "name_taken"),
             SessionError::KeyTaken(_) => (StatusCode::CONFLICT, "key_taken"),
-            SessionError::Full(_) => (StatusCode::CONFLICT, "full"),
+            SessionError::Full(_) | SessionError::AtMost(_) => (StatusCode::CONFLICT, "full"),
+            SessionError::Quota => (StatusCode::CONFLICT, "quota"),
             SessionError::NotFound(_) => (StatusCode::NOT_FOUND, "not_found"),
             SessionError::Ambiguous(_) => (StatusCode::CONFLICT, "ambiguous"),
             SessionError::Reference | SessionError::NoCredit => {

@@ -12,18 +12,24 @@ use super::{
     Api,
     error::ApiError,
     off_thread,
-    view::{AllSessions, CreditRequest, MadeSession, OneSession, SessionRequest, SessionView},
+    view::{
+        AllSessions, CreditRequest, MadeSession, OneSession, RateRequest, SessionRequest,
+        SessionView,
+    },
 };
 use serde::de::DeserializeOwned;
 
 use crate::session::{
-    SessionError, keys,
+    OwnRates, SessionError, keys,
     registry::{Extension, NewSession},
     wg_quick,
 };
 
 /// No request that means anything is larger, in bytes.
 const MAX_BODY: usize = 16 * 1024;
+
+/// The highest rate of a session in bits per second: what JSON readers hold exactly.
+const MOST_RATE: u64 = 1 << 53;
 
 type Which = Result<Path<String>, PathRejection>;
 
@@ -122,6 +128,27 @@ pub(super) async fn close(
     let last = off_thread(move || api.sessions.end(&which, "closed")).await??;
     tracing::info!(session = %last.session.id, "session closed");
     Ok(Json(OneSession { session: SessionView::from(&last) }))
+}
+
+pub(super) async fn set_rate(
+    State(api): State<Api>,
+    which: Which,
+    body: Body,
+) -> Result<impl IntoResponse, ApiError> {
+    let which = selector(which)?;
+    let expected = r#"{"up": 50000000, "down": 0} in bits per second, 0 for no limit"#;
+    let request: RateRequest = read(body, expected).await?;
+    if let Some(rate) =
+        [request.up, request.down].into_iter().flatten().find(|rate| *rate > MOST_RATE)
+    {
+        let message =
+            format!("a rate of {rate} bit/s: write {MOST_RATE} or less, or 0 for no limit");
+        return Err(ApiError::bad_request("bad_limits", message));
+    }
+    let rates = OwnRates { up: request.up, down: request.down };
+    let limited = off_thread(move || api.sessions.set_rates(&which, rates)).await??;
+    tracing::info!(session = %limited.session.id, ?rates, "the session's rate was set");
+    Ok(Json(OneSession { session: SessionView::from(&limited) }))
 }
 
 /// Reads a request; an empty body is an empty object.

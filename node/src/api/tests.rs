@@ -31,7 +31,8 @@ async fn serve_node(max: u32) -> Served {
         free_bytes: 0,
     };
     let series = Series { per_session: true, max_sessions: 100 };
-    let api = Api::new(rig.sessions.clone(), Arc::new(StillNode), offer, series);
+    let api = Api::new(rig.sessions.clone(), Arc::new(StillNode), offer, series)
+        .with_limits(rig.limiter());
     let socket = folder.path().join("weir.sock");
     let (stop, stopped) = oneshot::channel::<()>();
     tokio::spawn(async move {

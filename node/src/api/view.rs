@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use serde::{Deserialize, Serialize};
 
 use crate::session::{Snapshot, keys, state_name, store::receipt::Record};
+use crate::{control::LimitsNow, limits::Change};
 
 /// A session in JSON. Bytes are those of authenticated data messages as UDP payload, the unit of
 /// `wg show transfer`; up is from the consumer, down is to it.
@@ -46,6 +47,13 @@ pub struct SessionView {
     pub credit_bytes: Option<u64>,
     /// The seconds that it may be open in all; absent for no limit.
     pub credit_seconds: Option<u64>,
+    /// The rate of its uploads in bits per second; absent where it has that of the node's limits,
+    /// 0 for no limit.
+    pub rate_up: Option<u64>,
+    /// The rate of its downloads, likewise.
+    pub rate_down: Option<u64>,
+    /// Why it is paused: `operator`, `credit`, `quota` or `schedule`; absent when it is not.
+    pub paused_for: Option<String>,
     /// What the guard saw before any authentication.
     pub kernel: KernelView,
 }
@@ -85,6 +93,9 @@ impl From<&Snapshot> for SessionView {
             seconds: snapshot.seconds,
             credit_bytes: snapshot.credit.bytes,
             credit_seconds: snapshot.credit.seconds,
+            rate_up: snapshot.own_rates.up,
+            rate_down: snapshot.own_rates.down,
+            paused_for: snapshot.paused_for.map(str::to_owned),
             kernel: KernelView {
                 datagrams: counters.seen_datagrams,
                 bytes: counters.seen_bytes,
@@ -133,6 +144,26 @@ pub struct CreditRequest {
     /// Seconds to add.
     #[serde(default)]
     pub seconds: u64,
+}
+
+/// The request for a session's own rates, in bits per second; 0 is no limit. What is absent is as
+/// the node's limits say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RateRequest {
+    /// From the consumer.
+    pub up: Option<u64>,
+    /// To the consumer.
+    pub down: Option<u64>,
+}
+
+/// The node's limits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitsView {
+    /// As they were set.
+    pub limits: Change,
+    /// What of them holds now.
+    pub now: LimitsNow,
 }
 
 /// Usage records, in the order of their cursors.

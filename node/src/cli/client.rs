@@ -50,6 +50,15 @@ impl Client {
         self.ask(Method::POST, path, serde_json::to_vec(body)?.into())
     }
 
+    /// `PUT path` with a body of JSON.
+    pub(super) fn put<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl serde::Serialize,
+    ) -> anyhow::Result<T> {
+        self.ask(Method::PUT, path, serde_json::to_vec(body)?.into())
+    }
+
     fn ask<T: DeserializeOwned>(
         &self,
         method: Method,

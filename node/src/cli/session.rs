@@ -8,7 +8,11 @@ use super::{
     qr, units,
 };
 use crate::{
-    api::view::{AllSessions, CreditRequest, MadeSession, OneSession, SessionRequest, SessionView},
+    api::view::{
+        AllSessions, CreditRequest, MadeSession, OneSession, RateRequest, SessionRequest,
+        SessionView,
+    },
+    config::amounts::BitRate,
     session::unix_now,
 };
 
@@ -83,6 +87,18 @@ pub(super) fn credit(
     print(&one, json, out)
 }
 
+pub(super) fn rate(
+    client: &Client,
+    which: &str,
+    request: &RateRequest,
+    json: bool,
+    out: &mut Out,
+) -> anyhow::Result<()> {
+    let path = format!("/v1/sessions/{}/rate", escape(which));
+    let one: OneSession = client.put(&path, request)?;
+    print(&one, json, out)
+}
+
 /// Says `pause`, `resume` or `close` of a session.
 pub(super) fn tell(
     client: &Client,
@@ -149,13 +165,14 @@ fn details(session: &SessionView, now: u64) -> String {
     let lines = [
         ("session", session.id.clone()),
         ("name", session.name.clone().unwrap_or_else(|| "-".to_owned())),
-        ("state", session.state.clone()),
+        ("state", state(session)),
         ("slot", session.slot.to_string()),
         ("public key", session.public_key.clone()),
         ("addresses", format!("{}, {}", session.address_v4, session.address_v6)),
         ("created", created),
         ("open for", units::span(session.seconds)),
         ("credit", credit_left(session)),
+        ("rate", format!("up {}, down {}", own(session.rate_up), own(session.rate_down))),
         ("last handshake", handshake(session, now)),
         ("up", traffic(session.bytes_up, session.packets_up)),
         ("down", traffic(session.bytes_down, session.packets_down)),
@@ -172,6 +189,18 @@ fn details(session: &SessionView, now: u64) -> String {
         writeln!(text, "{what:<16}{value}").ok();
         text
     })
+}
+
+fn state(session: &SessionView) -> String {
+    match &session.paused_for {
+        Some(reason) => format!("{} ({reason})", session.state),
+        None => session.state.clone(),
+    }
+}
+
+/// A rate of the session's own, in words.
+fn own(rate: Option<u64>) -> String {
+    rate.map_or("as the node's limits say".to_owned(), |bits| BitRate::new(bits).to_string())
 }
 
 /// What is left, in words.
@@ -215,6 +244,9 @@ mod tests {
             seconds: 0,
             credit_bytes: None,
             credit_seconds: None,
+            rate_up: None,
+            rate_down: Some(20_000_000),
+            paused_for: None,
             kernel: KernelView {
                 datagrams: 3,
                 bytes: 1684,
@@ -248,6 +280,7 @@ ID                NAME   STATE  ADDRESS          UP      DOWN  HANDSHAKE
             "up              1.50 KiB (1536 bytes) in 2 packets",
             "down            5.00 GiB (5368709120 bytes) in 4000000 packets",
             "kernel saw      1.64 KiB (1684 bytes) in 3 datagrams",
+            "rate            up as the node's limits say, down 20 Mbit/s",
             "kernel dropped  148 B (148 bytes) in 1 datagrams",
         ] {
             assert!(text.lines().any(|is| is == line), "{line:?} is not in\n{text}");

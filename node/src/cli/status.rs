@@ -3,7 +3,10 @@
 use std::fmt::Write as _;
 
 use super::{client::Client, out::Out, units};
-use crate::control::{Boundary, Status};
+use crate::{
+    config::amounts::BitRate,
+    control::{Boundary, Status},
+};
 
 pub(super) fn show(client: &Client, json: bool, out: &mut Out) -> anyhow::Result<()> {
     let status: Status = client.get("/v1/status")?;
@@ -53,6 +56,14 @@ fn screen(status: &Status) -> String {
     }
     if let Some(fleet) = &status.fleet {
         line("fleet", fleet);
+    }
+    let limits = &status.limits;
+    if let Some(reason) = &limits.paused_for {
+        line("paused", &format!("all sessions: {reason} (see weir limits)"));
+    }
+    if (limits.rate_up, limits.rate_down) != (0, 0) {
+        let (up, down) = (BitRate::new(limits.rate_up), BitRate::new(limits.rate_down));
+        line("rate", &format!("up {up}, down {down}"));
     }
     boundaries(&mut text, status);
     guard(&mut text, status);
@@ -117,6 +128,8 @@ mod tests {
             "uplink      eth0, MTU 1500, XDP native",
             "workers     2 by uring on core 0, 1, busy 25 %, 50 %",
             "sessions    1 of at most 4096; 3 handshakes",
+            "paused      all sessions: quota (see weir limits)",
+            "rate        up off, down 200 Mbit/s",
             "  UDP receive     44.0   440 in 10",
             "  TUN read           -   0 in 0",
             "  crypto replay             18446744073709551615",

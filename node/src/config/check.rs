@@ -8,10 +8,11 @@ use super::{
     mistake::{Mistake, nearest, position},
     rules,
     section::{Places, Section},
-    sections::{Api, Config, Fleet, Ledger, Node, Payment, Policy, Tunnel},
+    sections::{Api, Config, Fleet, Ledger, Limits, Node, Payment, Policy, Tunnel},
 };
 
-const SECTIONS: &[&str] = &["node", "tunnel", "policy", "ledger", "fleet", "payment", "api"];
+const SECTIONS: &[&str] =
+    &["node", "tunnel", "policy", "limits", "ledger", "fleet", "payment", "api"];
 
 /// The configuration that `text` describes. With the uplink's MTU in bytes, the tunnel's is held
 /// against it.
@@ -78,6 +79,7 @@ impl Reader<'_> {
                 "node" => self.section::<Node>(known, table, &mut config.node),
                 "tunnel" => self.section::<Tunnel>(known, table, &mut config.tunnel),
                 "policy" => self.section::<Policy>(known, table, &mut config.policy),
+                "limits" => self.section::<Limits>(known, table, &mut config.limits),
                 "ledger" => self.section::<Ledger>(known, table, &mut config.ledger),
                 "fleet" => self.section::<Fleet>(known, table, &mut config.fleet),
                 "payment" => self.section::<Payment>(known, table, &mut config.payment),
@@ -155,6 +157,7 @@ fn section_of(key: &str) -> Option<&'static str> {
         ("node", Node::KEYS),
         ("tunnel", Tunnel::KEYS),
         ("policy", Policy::KEYS),
+        ("limits", Limits::KEYS),
         ("ledger", Ledger::KEYS),
         ("fleet", Fleet::KEYS),
         ("payment", Payment::KEYS),

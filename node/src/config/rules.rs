@@ -22,10 +22,30 @@ pub(super) fn apply(config: &Config, uplink_mtu: Option<u32>, reader: &mut Reade
     pools(config, reader);
     mtu(config, uplink_mtu, reader);
     policy(config, reader);
+    limits(config, reader);
     ledger(config, reader);
     fleet(config, reader);
     payment(config, reader);
     paths(config, reader);
+}
+
+fn limits(config: &Config, reader: &mut Reader<'_>) {
+    let limits = &config.limits;
+    let offset = limits.utc_offset_minutes;
+    if !(-720..=840).contains(&offset) {
+        reader.blame(
+            &[("limits", "utc_offset_minutes")],
+            format!("{offset} is out of range"),
+            "write a number from -720 to 840".into(),
+        );
+    }
+    if limits.sessions > config.node.max_sessions {
+        reader.blame(
+            &[("limits", "sessions"), ("node", "max_sessions")],
+            format!("{} is more than node.max_sessions", limits.sessions),
+            format!("write {} or less, or raise node.max_sessions", config.node.max_sessions),
+        );
+    }
 }
 
 fn ledger(config: &Config, reader: &mut Reader<'_>) {
@@ -167,6 +187,7 @@ fn ranges(config: &Config, reader: &mut Reader<'_>) {
         ("node", "handshakes_per_source_burst", node.handshakes_per_source_burst, 1, 1_000_000),
         ("node", "handshakes_under_load", node.handshakes_under_load, 1, 10_000_000),
         ("tunnel", "mtu", config.tunnel.mtu, SMALLEST_MTU, 65535),
+        ("limits", "month_reset_day", config.limits.month_reset_day, 1, 31),
         ("ledger", "record_seconds", config.ledger.record_seconds, 1, 86_400),
         ("ledger", "checkpoint_seconds", config.ledger.checkpoint_seconds, 1, 60),
         ("ledger", "retain_days", config.ledger.retain_days, 0, 36_500),

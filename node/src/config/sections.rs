@@ -12,7 +12,9 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use weir_common::AddressPlan;
 
 use super::{
+    amounts::{BitRate, ByteCount},
     kinds::{Auto, HostPort, IoWish, Metrics, SandboxWish, Wei, XdpWish},
+    schedule::Window,
     section::Section,
 };
 use crate::payment::{Price, Terms};
@@ -26,6 +28,8 @@ pub struct Config {
     pub tunnel: Tunnel,
     /// What consumers may reach.
     pub policy: Policy,
+    /// How much passes.
+    pub limits: Limits,
     /// What is written down of what consumers use, and who is told.
     pub ledger: Ledger,
     /// How consumers pay as they go.
@@ -125,6 +129,39 @@ section! {
         allow: Vec<IpNet> = Vec::new();
         /// Networks that are refused besides, for example ["198.51.7.0/24", "2001:db8:7::/48"].
         block: Vec<IpNet> = Vec::new();
+    }
+}
+
+section! {
+    /// How much passes. All of it can also be changed while the node runs, with `weir limits set`;
+    /// docs/limits.md explains it. Rates are of the packets inside the tunnel.
+    Limits {
+        /// The rate of all consumers' uploads together, for example "200 Mbit/s", or "off".
+        /// Sessions that want more than their share of it share it evenly.
+        node_rate_up: BitRate = BitRate::OFF;
+        /// The rate of all consumers' downloads together, or "off".
+        node_rate_down: BitRate = BitRate::OFF;
+        /// The rate of each session's uploads that has none of its own, or "off".
+        session_rate_up: BitRate = BitRate::OFF;
+        /// The rate of each session's downloads that has none of its own, or "off".
+        session_rate_down: BitRate = BitRate::OFF;
+        /// The most sessions that can exist at once; 0 is as many as node.max_sessions.
+        /// With more than that already, none is ended, but none is made.
+        sessions: u32 = 0;
+        /// The most billed bytes a day, all sessions and both ways together, for example "500 GB",
+        /// or "off". When they are used up, all sessions are paused until the day ends.
+        bytes_per_day: ByteCount = ByteCount::default();
+        /// The most billed bytes a month, likewise, for example "20 TB", or "off".
+        bytes_per_month: ByteCount = ByteCount::default();
+        /// The day on which the month begins, 1 to 31; in a shorter month, its last day.
+        month_reset_day: u32 = 1;
+        /// Minutes by which this node's days and hours are ahead of UTC, -720 to 840: 60 is
+        /// Central European Time. There is no daylight saving time.
+        utc_offset_minutes: i32 = 0;
+        /// Times of the week at which the node has other rates or is closed; of several at once the
+        /// first counts. For example
+        /// ["Mon-Fri 08:00-18:00 up=50mbit down=100mbit", "Sat,Sun 00:00-24:00 closed"].
+        schedule: Vec<Window> = Vec::new();
     }
 }
 
@@ -313,6 +350,7 @@ pub(crate) fn text(config: &Config) -> String {
     write_section(&mut text, "node", &config.node);
     write_section(&mut text, "tunnel", &config.tunnel);
     write_section(&mut text, "policy", &config.policy);
+    write_section(&mut text, "limits", &config.limits);
     write_section(&mut text, "ledger", &config.ledger);
     write_section(&mut text, "fleet", &config.fleet);
     write_section(&mut text, "payment", &config.payment);

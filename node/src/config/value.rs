@@ -12,8 +12,10 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use toml::{Spanned, de::DeValue};
 
 use super::{
+    amounts::{BitRate, ByteCount},
     kinds::{Auto, HostPort, IoWish, Metrics, SandboxWish, Wei, XdpWish},
     mistake::nearest,
+    schedule::Window,
 };
 
 /// What is wrong with a value.
@@ -80,11 +82,13 @@ fn parsed<T: FromStr>(
 }
 
 macro_rules! number {
-    ($($type:ty),*) => {$(
+    ($($type:ty, $least:literal);*) => {$(
         impl Value for $type {
             fn read(value: &Spanned<DeValue<'_>>) -> Result<Self, Problem> {
                 let value = value.get_ref();
-                let range = format!("write a whole number from 0 to {}, without quotes", Self::MAX);
+                let range = format!(
+                    "write a whole number from {} to {}, without quotes", $least, Self::MAX
+                );
                 let Some(number) = value.as_integer() else {
                     return Err(Problem::new(
                         format!("{} is not a whole number", quote(value)),
@@ -102,7 +106,7 @@ macro_rules! number {
     )*};
 }
 
-number!(u16, u32);
+number!(u16, 0; u32, 0; i32, -2_147_483_648);
 
 impl Value for bool {
     fn read(value: &Spanned<DeValue<'_>>) -> Result<Self, Problem> {
@@ -271,6 +275,36 @@ macro_rules! address {
             }
         }
     )*};
+}
+
+/// A text that says itself what is wrong with it.
+macro_rules! explained {
+    ($($type:ty, $example:literal;)*) => {$(
+        impl Value for $type {
+            fn read(value: &Spanned<DeValue<'_>>) -> Result<Self, Problem> {
+                let text = text(value, $example)?;
+                text.parse().map_err(|error| {
+                    let error = format!("{error}");
+                    // Its second half is the fix.
+                    let (problem, fix) = error
+                        .split_once(". Write ")
+                        .or_else(|| error.split_once(": write "))
+                        .unwrap_or((&error, $example));
+                    Problem::new(problem, format!("write {fix}"))
+                })
+            }
+
+            fn show(&self) -> String {
+                format!("\"{self}\"")
+            }
+        }
+    )*};
+}
+
+explained! {
+    BitRate, "\"200 Mbit/s\" or \"off\"";
+    ByteCount, "\"2 TB\" or \"off\"";
+    Window, "\"Mon-Fri 08:00-18:00 down=100mbit\"";
 }
 
 address! {

@@ -5,11 +5,15 @@ use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
-use weir_common::{Account, DropReason, Slot, account::SessionState};
+use weir_common::{
+    Account, DropReason, Slot,
+    account::{SessionState, add_single_writer},
+};
 
 use super::{
     endpoint::Endpoint,
     runs::{RunIndex, RunKind},
+    throttle::{Bucket, Way, lower},
     tunnel::Tunnel,
 };
 use crate::{control::PeerSpec, kernel::accounts::Accounts};
@@ -71,6 +75,8 @@ pub struct Peer {
     pub last_run: (u64, Option<RunIndex>),
     /// Turn number, and what was sealed in that turn for the bill.
     unsent: (u64, u64),
+    /// Up and down.
+    buckets: [Bucket; 2],
     address_v4: Ipv4Addr,
     address_v6: Ipv6Addr,
     accounts: Arc<Accounts>,
@@ -90,6 +96,7 @@ impl Peer {
             greet: endpoint.is_some(),
             last_run: (0, None),
             unsent: (0, 0),
+            buckets: [Bucket::default(); 2],
             address_v4: spec.address_v4,
             address_v6: spec.address_v6,
             accounts,
@@ -127,6 +134,33 @@ impl Peer {
     pub fn will_send(&mut self, turn: u64, len: usize) {
         let before = if self.unsent.0 == turn { self.unsent.1 } else { 0 };
         self.unsent = (turn, before + len as u64);
+    }
+
+    /// The rate that the session is held to, in bytes of inner packets per second, where no session
+    /// has more than `level`; 0 is no limit for both.
+    #[inline(always)]
+    pub fn rate(&self, way: Way, level: u64) -> u64 {
+        let Some(account) = self.account() else { return level };
+        let own = match way {
+            Way::Up => &account.control.rate_up,
+            Way::Down => &account.control.rate_down,
+        };
+        lower(own.load(Relaxed), level)
+    }
+
+    /// Whether an inner packet of `len` bytes is within `rate`, which is not 0, at `now` in
+    /// nanoseconds. Notes in the account if it is not.
+    #[inline]
+    pub fn is_within(&mut self, way: Way, rate: u64, now: u64, len: usize) -> bool {
+        let passes = self.buckets[way as usize].passes(rate, now, len as u64);
+        if !passes && let Some(account) = self.account() {
+            let limited = match way {
+                Way::Up => &account.whereabouts.limited_up,
+                Way::Down => &account.whereabouts.limited_down,
+            };
+            add_single_writer(limited, len as u64);
+        }
+        passes
     }
 
     /// Whether `source` is the address assigned to the session.

@@ -26,6 +26,7 @@ use super::{
     peer::Peer,
     runs::{Run, RunKind, Runs},
     stats::WorkerStats,
+    throttle::{Levels, TurnClock},
 };
 use crate::kernel::accounts::Accounts;
 
@@ -51,6 +52,8 @@ pub struct Shared {
     pub mtu: usize,
     /// Whether the TUN device takes UDP super-packets.
     pub uso: bool,
+    /// What each session may have of the node's rate.
+    pub levels: Arc<Levels>,
 }
 
 impl Shared {
@@ -108,6 +111,9 @@ pub struct Pipeline {
     strays: Vec<(Owner, Stray)>,
     stats: Arc<WorkerStats>,
     turn: u64,
+    /// What [`Levels`] said at the beginning of the turn.
+    levels: [u64; 2],
+    clock: TurnClock,
 }
 
 impl Pipeline {
@@ -131,6 +137,8 @@ impl Pipeline {
             strays: Vec::with_capacity(64),
             stats,
             turn: 0,
+            levels: [0; 2],
+            clock: TurnClock::default(),
         }
     }
 
@@ -141,6 +149,7 @@ impl Pipeline {
         self.sealed.reset();
         self.coalescer.begin();
         self.runs.begin();
+        self.levels = self.shared.levels.get();
         add_single_writer(&self.stats.turns, 1);
     }
 
@@ -276,6 +285,9 @@ fn push_run(runs: &mut Runs, turn: u64, peer: &mut Peer, to: Endpoint, kind: Run
 #[cfg(test)]
 #[path = "credit_tests.rs"]
 mod credit_tests;
+#[cfg(test)]
+#[path = "rate_tests.rs"]
+mod rate_tests;
 #[cfg(test)]
 #[path = "pipeline_tests.rs"]
 mod tests;

@@ -106,6 +106,7 @@ impl Node {
             workers,
             mtu: MTU,
             uso: true,
+            levels: Arc::default(),
         };
         let pipeline = Pipeline::new(shared.clone(), worker, Arc::new(WorkerStats::default()));
         Self { pipeline, shared }

@@ -43,7 +43,8 @@ impl Collector for NodeCollector {
         let (status, sessions) = (self.view.status(), self.sessions.list());
         node(encoder, &status, self.started)?;
         handshakes(encoder, &status)?;
-        session_counts(encoder, &sessions, self.sessions.max())?;
+        session_counts(encoder, &sessions, self.sessions.at_most())?;
+        limits(encoder, &status)?;
         tunnel(encoder, &self.sessions.totals())?;
         boundaries(encoder, &status)?;
         drops(encoder, &status)?;
@@ -151,6 +152,36 @@ fn session_counts(
     let help = "Sessions whose last handshake is less than three minutes old.";
     gauge(encoder, "sessions_connected", help, connected.count() as u64)?;
     gauge(encoder, "sessions_max", "How many sessions there can be.", u64::from(max))
+}
+
+fn limits(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> Result<(), Error> {
+    let now = &status.limits;
+    let help = "The rate of all sessions together, in bits per second; 0 for no limit.";
+    let mut family = Gauges::begin(encoder, "rate_limit_bits_per_second", help)?;
+    family.sample(&[("direction", "up")], now.rate_up)?;
+    family.sample(&[("direction", "down")], now.rate_down)?;
+    let help = "The most that a session gets of that, in bits per second; 0 for no limit.";
+    let mut family = Gauges::begin(encoder, "rate_share_bits_per_second", help)?;
+    family.sample(&[("direction", "up")], now.share_up)?;
+    family.sample(&[("direction", "down")], now.share_down)?;
+    let quotas = [("day", now.day), ("month", now.month)];
+    let help = "Billed bytes that all sessions together may have; 0 for no limit.";
+    let mut family = Gauges::begin(encoder, "quota_bytes", help)?;
+    for (period, quota) in quotas {
+        family.sample(&[("period", period)], quota.bytes)?;
+    }
+    let help = "Billed bytes of all sessions since the day or month began.";
+    let mut family = Gauges::begin(encoder, "quota_used_bytes", help)?;
+    for (period, quota) in quotas {
+        family.sample(&[("period", period)], quota.used)?;
+    }
+    let help = "1 for why all sessions are paused.";
+    let mut family = Gauges::begin(encoder, "node_paused", help)?;
+    for reason in ["quota", "schedule"] {
+        let held = now.paused_for.as_deref() == Some(reason);
+        family.sample(&[("reason", reason)], u64::from(held))?;
+    }
+    Ok(())
 }
 
 fn tunnel(encoder: &mut DescriptorEncoder<'_>, total: &Used) -> Result<(), Error> {

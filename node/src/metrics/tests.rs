@@ -4,7 +4,7 @@ use weir_common::DropReason;
 
 use super::*;
 use crate::{
-    control::{Boundaries, Boundary, Drops, GuardCount, NodeView, Status},
+    control::{Boundaries, Boundary, Drops, GuardCount, LimitsNow, NodeView, QuotaNow, Status},
     session::registry::rig::Rig,
 };
 
@@ -31,6 +31,13 @@ impl NodeView for StillNode {
             mtu: 1420,
             sessions: 1,
             max_sessions: 4096,
+            limits: LimitsNow {
+                rate_down: 200_000_000,
+                share_down: 50_000_000,
+                paused_for: Some("quota".to_owned()),
+                month: QuotaNow { bytes: 2_000_000_000_000, used: 1_500_000_000_000, resets: 9 },
+                ..LimitsNow::default()
+            },
             boundaries: Boundaries { udp_receive: boundary, ..Boundaries::default() },
             drops: vec![Drops {
                 stage: "crypto".to_owned(),
@@ -115,6 +122,13 @@ fn a_scrape_is_openmetrics_with_every_drop_reason() {
         ("weir_xdp_mode{mode=\"off\"}", "0"),
         ("weir_io_mode{mode=\"uring\"}", "1"),
         ("weir_sessions{state=\"open\"}", "0"),
+        ("weir_rate_limit_bits_per_second{direction=\"down\"}", "200000000"),
+        ("weir_rate_share_bits_per_second{direction=\"down\"}", "50000000"),
+        ("weir_quota_bytes{period=\"month\"}", "2000000000000"),
+        ("weir_quota_used_bytes{period=\"month\"}", "1500000000000"),
+        ("weir_quota_bytes{period=\"day\"}", "0"),
+        ("weir_node_paused{reason=\"quota\"}", "1"),
+        ("weir_node_paused{reason=\"schedule\"}", "0"),
         ("weir_batch_packets_count{boundary=\"udp_receive\"}", "10"),
         ("weir_batch_packets_sum{boundary=\"udp_receive\"}", "440.0"),
         ("weir_batch_packets_bucket{le=\"32.0\",boundary=\"udp_receive\"}", "2"),

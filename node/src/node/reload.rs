@@ -12,6 +12,7 @@ use crate::{
         limiter::Rate,
     },
     host::uplink::Uplink,
+    limits::Limiter,
     live::Live,
     metrics::Series,
     reload::{Applier, Change, Reloader},
@@ -25,6 +26,7 @@ pub(super) struct Reach {
     pub(super) rhythm: Live<Rhythm>,
     pub(super) handshakes: Arc<HandshakeInbox>,
     pub(super) guard: GuardControl,
+    pub(super) limiter: Arc<Limiter>,
 }
 
 impl Reach {
@@ -41,6 +43,7 @@ impl Reach {
             Box::new(Told { offer: self.offer }),
             Box::new(Seen { series: self.series }),
             Box::new(Kept { rhythm: self.rhythm }),
+            Box::new(Limited { limiter: self.limiter }),
         ];
         Reloader::new(file.map(Path::to_owned), uplink.mtu, config.clone(), appliers)
     }
@@ -158,6 +161,36 @@ impl Applier for Kept {
         Ok(Box::new(move || {
             live.set(rhythm);
             Ok(Vec::new())
+        }))
+    }
+}
+
+/// How much passes.
+struct Limited {
+    limiter: Arc<Limiter>,
+}
+
+impl Applier for Limited {
+    fn keys(&self) -> &'static [&'static str] {
+        &[
+            "limits.node_rate_up",
+            "limits.node_rate_down",
+            "limits.session_rate_up",
+            "limits.session_rate_down",
+            "limits.sessions",
+            "limits.bytes_per_day",
+            "limits.bytes_per_month",
+            "limits.month_reset_day",
+            "limits.utc_offset_minutes",
+            "limits.schedule",
+        ]
+    }
+
+    fn prepare(&self, config: &Config) -> anyhow::Result<Change> {
+        let (limiter, limits) = (Arc::clone(&self.limiter), config.limits.clone());
+        Ok(Box::new(move || {
+            limiter.apply(limits);
+            Ok(vec!["what `weir limits set` has changed is as in the file again".into()])
         }))
     }
 }

@@ -11,7 +11,7 @@ use tracing::{error, info, warn};
 
 use super::{
     ledger::{self, Rhythm},
-    screen, service,
+    limits, screen, service,
 };
 use crate::{
     api::{Api, Listeners, Token},
@@ -20,6 +20,7 @@ use crate::{
     fleet,
     gateway::Gateway,
     kernel::log::GuardLog,
+    limits::Limiter,
     live::Live,
     metrics::Series,
     reload::{Outcome, Reload as _, ReloadError, Reloader},
@@ -37,6 +38,7 @@ pub(super) struct Parts<'a> {
     pub(super) offer: Live<Offer>,
     pub(super) series: Live<Series>,
     pub(super) rhythm: Live<Rhythm>,
+    pub(super) limiter: Arc<Limiter>,
     pub(super) reloader: Arc<Reloader>,
     pub(super) keys: SharedKeyRing,
 }
@@ -59,7 +61,7 @@ pub(super) fn until_told(
 }
 
 async fn serve(config: &Config, parts: Parts<'_>, log: Option<GuardLog>) -> anyhow::Result<()> {
-    let Parts { sessions, view, offer, series, rhythm, reloader, keys } = parts;
+    let Parts { sessions, view, offer, series, rhythm, limiter, reloader, keys } = parts;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let hangup = signal(SignalKind::hangup())?;
@@ -78,7 +80,8 @@ async fn serve(config: &Config, parts: Parts<'_>, log: Option<GuardLog>) -> anyh
     };
     let api = Api::new(Arc::clone(sessions), shared, offer, series)
         .with_reload(reloader.clone())
-        .with_keys(keys);
+        .with_keys(keys)
+        .with_limits(Arc::clone(&limiter));
     let group = Some(config.api.socket_group.as_str()).filter(|group| !group.is_empty());
     let metrics = match config.api.metrics {
         Metrics::On(address) => Some(address),
@@ -103,6 +106,7 @@ async fn serve(config: &Config, parts: Parts<'_>, log: Option<GuardLog>) -> anyh
         }
     });
     let gateway = Gateway::bind(config, sessions).await?;
+    let limited = limits::keep(limiter, stopped.clone());
     let mut books = ledger::keep(config, &rhythm, sessions, stopped)?;
     if !config.fleet.url.is_empty() {
         let link = fleet::Link::connect(&config.fleet).await?;
@@ -132,6 +136,8 @@ async fn serve(config: &Config, parts: Parts<'_>, log: Option<GuardLog>) -> anyh
     service::stopping();
     stop.send_replace(true);
     books.stop().await;
+    // Its panic has been reported already.
+    limited.await.ok();
     match ended {
         Some(ended) => ended.and(Err(std::io::ErrorKind::ConnectionAborted.into())),
         None => {

@@ -12,6 +12,7 @@ use crate::{
     fleet::Link,
     host::uplink::Uplink,
     kernel::XdpMode,
+    limits::Limiter,
     live::Live,
     sandbox::Sandbox,
     session::{keys, registry::Sessions, wg_quick::Offer},
@@ -31,6 +32,7 @@ pub(super) struct Parts {
     pub(super) sessions: Arc<Sessions>,
     pub(super) counts: Counts,
     pub(super) guard: GuardCounter,
+    pub(super) limiter: Arc<Limiter>,
 }
 
 /// Describes the node from its parts.
@@ -79,7 +81,8 @@ impl NodeView for View {
             interface: parts.interface.clone(),
             mtu: parts.mtu,
             sessions: parts.sessions.len(),
-            max_sessions: parts.sessions.max(),
+            max_sessions: parts.sessions.at_most(),
+            limits: parts.limiter.now(),
             boundaries: parts.counts.boundaries(),
             drops: parts.counts.drops(|reason| {
                 guard.as_ref().map_or(0, |counts| counts.dropped(reason).datagrams)

@@ -12,7 +12,7 @@ use weir_common::{
 };
 
 use super::{
-    Credit, Pause, Session, SessionId, Snapshot, StoreError, Usage, billed, counters,
+    Credit, OwnRates, Pause, Session, SessionId, Snapshot, StoreError, Usage, billed, counters,
     keys::{self, KeyError, PrivateKey},
     name::{self, NameError},
     slots::Slots,
@@ -32,6 +32,7 @@ use crate::{
 mod books;
 mod clock;
 mod credit;
+mod limits;
 pub mod pay;
 mod usage;
 
@@ -70,6 +71,18 @@ pub enum SessionError {
          address pool, if it is the limit) in the configuration and restart weir"
     )]
     Full(u32),
+    /// The operator's limit of sessions is reached.
+    #[error(
+        "there are {0} sessions already, and no more are allowed: remove one, or raise the limit \
+         with `weir limits set sessions=N` (limits.sessions in the configuration)"
+    )]
+    AtMost(u32),
+    /// The node's quota is used up.
+    #[error(
+        "the node's quota of bytes is used up: wait until the day or month ends (`weir limits` says \
+         when), or raise it with `weir limits set bytes-per-day=AMOUNT` or bytes-per-month"
+    )]
+    Quota,
     /// A session of the ledger does not fit the configuration.
     #[error(
         "session {id} has slot {}, but the configuration has room for {max} slots: raise \
@@ -157,6 +170,8 @@ struct Live {
     slots: Slots,
     /// What ended sessions have used.
     ended: Counters,
+    /// What holds for all of them.
+    common: limits::Common,
 }
 
 struct Entry {
@@ -166,6 +181,7 @@ struct Entry {
     /// How long it was open.
     clock: Clock,
     credit: Credit,
+    rates: OwnRates,
     /// How it pays as it goes, if it does.
     agreement: Option<Agreement>,
     pause: Option<Pause>,
@@ -183,6 +199,7 @@ impl Entry {
             saved,
             clock,
             credit: extra.credit,
+            rates: OwnRates::default(),
             agreement: None,
             pause: extra.pause,
             last_activity: extra.last_activity,
@@ -220,6 +237,7 @@ impl Sessions {
         let slots = Slots::new(max, &taken, store.freed_slots()?);
         let mut extras = store.extras()?;
         let mut agreements = store.agreements()?;
+        let mut rates = store.rates()?;
         let (written, _) = tokio::sync::watch::channel(store.last_cursor()?);
         let books = books::Books::new(store.earned()?);
         let mut live = Live {
@@ -228,6 +246,7 @@ impl Sessions {
             by_name: HashMap::new(),
             slots,
             ended: store.ended()?,
+            common: limits::Common::default(),
         };
         for account in (0..accounts.len())
             .map(Slot)
@@ -243,7 +262,8 @@ impl Sessions {
             }
             let extra = extras.remove(&session.id).unwrap_or_default();
             let agreement = agreements.remove(&session.id);
-            live.insert(Entry { agreement, ..Entry::new(session, saved, extra) });
+            let rates = rates.remove(&session.id).unwrap_or_default();
+            live.insert(Entry { agreement, rates, ..Entry::new(session, saved, extra) });
         }
         let sessions = Self {
             store: Mutex::new(store),
@@ -257,7 +277,10 @@ impl Sessions {
             books,
         };
         let ids: Vec<SessionId> = sessions.read().by_id.keys().copied().collect();
-        ids.into_iter().for_each(|id| sessions.apply_credit(id));
+        for id in ids {
+            sessions.apply_credit(id);
+            sessions.apply_rates(id);
+        }
         for entry in sessions.read().by_id.values() {
             sessions.serve(&entry.session);
         }
@@ -283,6 +306,7 @@ impl Sessions {
         }
 
         let mut store = self.store();
+        self.check_room()?;
         let mut session = self.write().reserve(new.name, public_key, self.max)?;
         let mut extra = Extra::default();
         if new.prepaid {
@@ -300,10 +324,11 @@ impl Sessions {
             account.assign(session.id.get(), &Counters::default());
             account.set_state(session.state);
         }
-        let entry = Entry::new(session.clone(), Counters::default(), extra);
-        let snapshot = self.snapshot(&entry);
-        self.write().insert(entry);
-        self.apply_credit(session.id);
+        let id = session.id;
+        self.write().insert(Entry::new(session.clone(), Counters::default(), extra));
+        self.apply_credit(id);
+        self.apply_rates(id);
+        let snapshot = self.get(&id.to_string())?;
         self.serve(&session);
         Ok(Added { snapshot, private_key })
     }
@@ -312,7 +337,8 @@ impl Sessions {
     #[must_use]
     pub fn list(&self) -> Vec<Snapshot> {
         let live = self.read();
-        let mut all: Vec<_> = live.by_id.values().map(|entry| self.snapshot(entry)).collect();
+        let mut all: Vec<_> =
+            live.by_id.values().map(|entry| self.snapshot(&live, entry)).collect();
         drop(live);
         all.sort_by_key(|snapshot| (snapshot.session.created, snapshot.session.slot));
         all
@@ -325,7 +351,7 @@ impl Sessions {
     /// When there is none, or more than one.
     pub fn get(&self, which: &str) -> Result<Snapshot, SessionError> {
         let live = self.read();
-        Ok(self.snapshot(live.find(which)?))
+        Ok(self.snapshot(&live, live.find(which)?))
     }
 
     /// Ends a session: it is served no more, its final counters are in the ledger, and its slot is
@@ -355,7 +381,7 @@ impl Sessions {
         let snapshot = live
             .by_id
             .get(&session.id)
-            .map(|entry| (self.snapshot(entry), self.used(entry, unix_now())));
+            .map(|entry| (self.snapshot(&live, entry), self.used(entry, unix_now())));
         drop(live);
         let Some((snapshot, last)) = snapshot else {
             return Err(SessionError::NotFound(session.id.to_string()));
@@ -506,7 +532,7 @@ impl Sessions {
         }
     }
 
-    fn snapshot(&self, entry: &Entry) -> Snapshot {
+    fn snapshot(&self, live: &Live, entry: &Entry) -> Snapshot {
         let addresses = (self.address_of)(entry.session.slot);
         let (address_v4, address_v6) =
             addresses.unwrap_or((Ipv4Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED));
@@ -517,6 +543,13 @@ impl Sessions {
             counters: self.counters(entry),
             seconds: entry.clock.seconds(),
             credit: entry.credit,
+            own_rates: entry.rates,
+            rates: live.common.rates_of(entry.rates),
+            paused_for: match (entry.pause, live.common.held) {
+                (Some(Pause::Operator), _) => Some(Pause::Operator.as_str()),
+                (_, Some(held)) => Some(held.as_str()),
+                (pause, None) => pause.map(Pause::as_str),
+            },
         }
     }
 

@@ -24,6 +24,7 @@ pub mod book;
 pub mod check;
 pub mod credit;
 mod deliveries;
+mod rates;
 pub mod receipt;
 pub mod retention;
 mod schema;

@@ -98,6 +98,9 @@ mod tests {
             counters: Counters::default(),
             seconds: 0,
             credit: crate::session::Credit::default(),
+            own_rates: crate::session::OwnRates::default(),
+            rates: [0; 2],
+            paused_for: None,
         }
     }
 

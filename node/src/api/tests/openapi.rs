@@ -46,7 +46,9 @@ async fn every_described_request_is_answered_and_every_route_is_described() {
     let source = include_str!("../../api.rs");
     for line in source.lines().filter(|line| line.trim_start().starts_with(".route(")) {
         let path = line.split('"').nth(1).expect("a path");
-        for (word, method) in [("get(", "GET"), ("post(", "POST"), ("delete(", "DELETE")] {
+        for (word, method) in
+            [("get(", "GET"), ("post(", "POST"), ("put(", "PUT"), ("delete(", "DELETE")]
+        {
             if line.contains(word) {
                 assert!(described.contains(&format!("{method} {path}")), "{method} {path}");
             }
@@ -69,6 +71,7 @@ async fn the_described_fields_are_those_of_the_answers() {
     node.rig.sessions.record().expect("written");
     let usage = node.ask("GET", "/v1/usage", "").await.json();
     let status = node.ask("GET", "/v1/status", "").await.json();
+    let limits = node.ask("GET", "/v1/limits", "").await.json();
     let error = node.ask("GET", "/v1/sessions/nobody", "").await.json();
     for (name, value) in [
         ("Session", &made["session"]),
@@ -85,6 +88,9 @@ async fn the_described_fields_are_those_of_the_answers() {
             })
             .expect("JSON"),
         ),
+        ("LimitsView", &limits),
+        ("LimitsNow", &limits["now"]),
+        ("Quota", &limits["now"]["day"]),
         ("Outcome", &serde_json::to_value(crate::reload::Outcome::default()).expect("JSON")),
     ] {
         let (described, required) = properties(&document, name);
@@ -94,6 +100,10 @@ async fn the_described_fields_are_those_of_the_answers() {
     let request = view::CreditRequest { reference: "x".into(), bytes: 1, seconds: 2 };
     let request = serde_json::to_value(request).expect("JSON");
     assert_eq!(properties(&document, "CreditRequest").0, keys(&request));
+    assert_eq!(properties(&document, "Limits").0, keys(&limits["limits"]));
+    let request = view::RateRequest { up: Some(1), down: Some(2) };
+    let request = serde_json::to_value(request).expect("JSON");
+    assert_eq!(properties(&document, "RateRequest").0, keys(&request));
     let record: Value =
         serde_json::from_str(include_str!("../../../../docs/usage-record.schema.json"))
             .expect("JSON");

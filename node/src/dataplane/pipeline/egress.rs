@@ -8,6 +8,7 @@ use crate::dataplane::{
     peer::Fare,
     runs::RunKind,
     split::{Cut, complete_checksum},
+    throttle::Way,
     tunnel::{REPLY_LEN, Reply, padded_len},
     virtio::{Gso, HEADER_LEN, NetHeader},
 };
@@ -80,6 +81,8 @@ impl Pipeline {
             self.initiate(place);
             return Err(lost(DropReason::NotConnected));
         }
+        let rate = peer.rate(Way::Down, self.levels[Way::Down as usize]);
+        let now = if rate == 0 { 0 } else { self.clock.now(self.turn) };
         let mtu = self.shared.mtu;
         let (sealed, runs, turn, stats) =
             (&mut self.sealed, &mut self.runs, self.turn, &self.stats);
@@ -88,6 +91,10 @@ impl Pipeline {
             let fare = peer.fare(turn, padded + DATA_OVERHEAD);
             if fare != Fare::Billed && !from_gateway {
                 stats.refuse(fare.refusal_down());
+                return;
+            }
+            if rate != 0 && fare == Fare::Billed && !peer.is_within(Way::Down, rate, now, len) {
+                stats.refuse(DropReason::EgressRateLimit);
                 return;
             }
             let Some((span, out)) = sealed.take(padded + DATA_OVERHEAD) else {

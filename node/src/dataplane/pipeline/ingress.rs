@@ -16,6 +16,7 @@ use crate::dataplane::{
     inbox::Initiation,
     peer::Fare,
     runs::RunKind,
+    throttle::Way,
     tunnel::{Opened, REPLY_LEN, Reply},
     virtio::HEADER_LEN,
 };
@@ -91,8 +92,16 @@ impl Pipeline {
         // From here on the message is authentic and new: it is billed whatever it carries, as the
         // consumer's own count has it. Only who may not send it anyway has it for nothing.
         let fare = peer.fare(self.turn, message.len());
+        let rate = peer.rate(Way::Up, self.levels[Way::Up as usize]);
+        let within = match opened {
+            Opened::Packet(len, source) if rate != 0 && fare == Fare::Billed => {
+                let now = self.clock.now(self.turn);
+                !peer.owns(source) || peer.is_within(Way::Up, rate, now, len)
+            }
+            _ => true,
+        };
         if let Some(account) = peer.account() {
-            if fare == Fare::Billed {
+            if fare == Fare::Billed && within {
                 add_single_writer(&account.metered.bytes_up, message.len() as u64);
                 add_single_writer(&account.metered.packets_up, 1);
             } else {
@@ -101,6 +110,7 @@ impl Pipeline {
         }
         peer.heard_from(from);
         let verdict = match opened {
+            Opened::Packet(..) if !within => Err(DropReason::RateLimit),
             Opened::Packet(len, source) if peer.owns(source) => {
                 let packet = buffer.get(HEADER_LEN..HEADER_LEN + len).unwrap_or_default();
                 let passes = match fare {

@@ -138,7 +138,10 @@ impl Sessions {
             Some(Pause::Operator) => Some(Pause::Operator),
             _ => used_up.then_some(Pause::Credit),
         };
-        let state = pause.map_or(SessionState::Open, |_| SessionState::Paused);
+        let state = match (pause, live.common.held) {
+            (None, None) => SessionState::Open,
+            _ => SessionState::Paused,
+        };
         if let Some(entry) = live.by_id.get_mut(&id) {
             entry.pause = pause;
             entry.session.state = state;

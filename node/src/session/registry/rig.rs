@@ -9,6 +9,7 @@ use std::{
 use weir_common::{Slot, account::Counters};
 
 use super::*;
+use crate::{config::Limits, limits::Limiter};
 
 /// What the packet path was told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +74,13 @@ impl Rig {
         let sessions =
             Sessions::open(store, accounts.clone(), peers.clone(), addresses(), node_key())?;
         Ok(Self { sessions: Arc::new(sessions), accounts, peers })
+    }
+
+    /// The limits of these sessions: none yet.
+    pub(crate) fn limiter(&self) -> Arc<Limiter> {
+        let (sessions, accounts) = (Arc::clone(&self.sessions), Arc::clone(&self.accounts));
+        let limiter = Limiter::new(Limits::default(), sessions, accounts, Arc::default());
+        Arc::new(limiter.expect("a ledger"))
     }
 
     pub(crate) fn add(&self, name: Option<&str>) -> Snapshot {

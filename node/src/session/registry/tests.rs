@@ -49,7 +49,14 @@ fn a_session_is_found_by_name_key_identifier_and_its_first_digits() {
 fn an_ambiguous_prefix_names_no_session() {
     let slots = Slots::new(4, &BTreeSet::new(), Vec::new());
     let (by_id, by_key, by_name) = (BTreeMap::new(), HashMap::new(), HashMap::new());
-    let mut live = Live { by_id, by_key, by_name, slots, ended: Counters::default() };
+    let mut live = Live {
+        by_id,
+        by_key,
+        by_name,
+        slots,
+        ended: Counters::default(),
+        common: limits::Common::default(),
+    };
     for id in [0xabcd_0000_0000_0001, 0xabcd_1000_0000_0002] {
         let key = PrivateKey::random().public();
         let mut session = live.reserve(None, key, 4).expect("room");

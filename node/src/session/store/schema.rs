@@ -8,7 +8,7 @@ use super::{StoreError, damaged, sums};
 
 /// Each entry takes the ledger from the schema of its index to the next. Entries are added, never
 /// altered: ledgers that they made are out there.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     // Who, and what was used, are apart: the second is rewritten each second, the first never.
     "CREATE TABLE sessions (
          number     INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -142,6 +142,18 @@ const MIGRATIONS: [&str; 3] = [
     // When a record was written, and the sums over each table.
     "ALTER TABLE records ADD COLUMN made INTEGER NOT NULL DEFAULT 0;
      CREATE TABLE sums (name TEXT PRIMARY KEY, sum INTEGER NOT NULL) STRICT, WITHOUT ROWID;",
+    // Bits per second; NULL is the node's default, 0 is no limit. A quota's count is the total of
+    // all sessions less what that was when the period began.
+    "CREATE TABLE rates (
+         session INTEGER PRIMARY KEY REFERENCES sessions (number),
+         up      INTEGER CHECK (up >= 0),
+         down    INTEGER CHECK (down >= 0)
+     ) STRICT;
+     CREATE TABLE quotas (
+         period  TEXT PRIMARY KEY CHECK (period IN ('day', 'month')),
+         started INTEGER NOT NULL,
+         total   INTEGER NOT NULL
+     ) STRICT, WITHOUT ROWID;",
 ];
 
 /// The schema that this weir writes.

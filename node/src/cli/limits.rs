@@ -1,0 +1,193 @@
+//! `weir limits`.
+
+use std::fmt::Write as _;
+
+use anyhow::{Context as _, bail};
+
+use super::{client::Client, out::Out, units};
+use crate::{
+    api::view::LimitsView,
+    config::amounts::{BitRate, ByteCount},
+    control::QuotaNow,
+    limits::Change,
+};
+
+/// What can stand before the `=`.
+const KEYS: &str = "node-rate-up, node-rate-down, session-rate-up, session-rate-down, sessions, \
+                    bytes-per-day, bytes-per-month, month-reset-day, utc-offset-minutes, schedule";
+
+pub(super) fn show(client: &Client, json: bool, out: &mut Out) -> anyhow::Result<()> {
+    let limits: LimitsView = client.get("/v1/limits")?;
+    print(&limits, json, out)
+}
+
+pub(super) fn set(
+    client: &Client,
+    assignments: &[String],
+    json: bool,
+    out: &mut Out,
+) -> anyhow::Result<()> {
+    let limits: LimitsView = client.put("/v1/limits", &change(assignments)?)?;
+    print(&limits, json, out)
+}
+
+/// What `KEY=VALUE` words ask for.
+fn change(assignments: &[String]) -> anyhow::Result<Change> {
+    let mut change = Change::default();
+    for assignment in assignments {
+        let (key, value) = assignment
+            .split_once('=')
+            .with_context(|| format!("{assignment:?} is not KEY=VALUE; the keys are {KEYS}"))?;
+        let rate = || value.parse::<BitRate>().map(|rate| Some(rate.bits()));
+        let bytes = || value.parse::<ByteCount>().map(|count| Some(count.bytes()));
+        let number = || {
+            let number = if value == "off" { "0" } else { value };
+            number.parse().with_context(|| format!("{key}: {value:?} is not a whole number"))
+        };
+        match key.replace('_', "-").as_str() {
+            "node-rate-up" => change.node_rate_up = rate()?,
+            "node-rate-down" => change.node_rate_down = rate()?,
+            "session-rate-up" => change.session_rate_up = rate()?,
+            "session-rate-down" => change.session_rate_down = rate()?,
+            "bytes-per-day" => change.bytes_per_day = bytes()?,
+            "bytes-per-month" => change.bytes_per_month = bytes()?,
+            "sessions" => change.sessions = Some(number()?),
+            "month-reset-day" => change.month_reset_day = Some(number()?),
+            "utc-offset-minutes" => {
+                let minutes = value.parse().with_context(|| format!("{value:?} is no number"))?;
+                change.utc_offset_minutes = Some(minutes);
+            }
+            "schedule" => {
+                let windows = value.split(';').map(str::trim).filter(|text| !text.is_empty());
+                let windows = windows.filter(|text| *text != "off").map(str::to_owned);
+                change.schedule = Some(windows.collect());
+            }
+            _ => bail!("there is no limit {key:?}; the keys are {KEYS}"),
+        }
+    }
+    Ok(change)
+}
+
+fn print(limits: &LimitsView, json: bool, out: &mut Out) -> anyhow::Result<()> {
+    if json {
+        return out.json(limits);
+    }
+    out.text(&screen(limits))?;
+    Ok(())
+}
+
+/// The limits, one a line.
+fn screen(view: &LimitsView) -> String {
+    let (limits, now) = (&view.limits, &view.now);
+    let mut text = String::new();
+    let mut line = |what: &str, value: &str| {
+        // Writing to a string cannot fail.
+        writeln!(text, "{what:<18}{value}").ok();
+    };
+    let rate = |bits: Option<u64>| BitRate::new(bits.unwrap_or(0)).to_string();
+    let both = |up, down| format!("up {}, down {}", rate(up), rate(down));
+    line("node rate", &both(limits.node_rate_up, limits.node_rate_down));
+    line("session rate", &both(limits.session_rate_up, limits.session_rate_down));
+    let sessions = limits.sessions.filter(|sessions| *sessions != 0);
+    line("sessions", &sessions.map_or("off".to_owned(), |most| format!("at most {most}")));
+    line("bytes per day", &quota(now.day));
+    line("bytes per month", &quota(now.month));
+    let windows = limits.schedule.iter().flatten();
+    for (index, window) in windows.enumerate() {
+        line(if index == 0 { "schedule" } else { "" }, window);
+    }
+    if limits.schedule.iter().flatten().next().is_none() {
+        line("schedule", "off");
+    }
+    let share = |bits: u64| match bits {
+        0 => "off".to_owned(),
+        // Whole kbit: the exact share has no meaning.
+        bits => BitRate::new((bits / 1000).max(1) * 1000).to_string(),
+    };
+    line("now", &both(Some(now.rate_up), Some(now.rate_down)));
+    let shares = format!("up {}, down {}", share(now.share_up), share(now.share_down));
+    line("a session's share", &shares);
+    match now.paused_for.as_deref() {
+        Some("quota") => line("paused", "all sessions: the quota is used up"),
+        Some(reason) => line("paused", &format!("all sessions: {reason}")),
+        None => {}
+    }
+    text
+}
+
+fn quota(quota: QuotaNow) -> String {
+    let QuotaNow { bytes, used, resets } = quota;
+    let used = units::bytes(used);
+    let resets = units::utc(resets);
+    match bytes {
+        0 => format!("off ({used} used; counted anew at {resets})"),
+        bytes => format!("{}, of which {used} are used until {resets}", ByteCount::new(bytes)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::LimitsNow;
+
+    fn words(text: &[&str]) -> Vec<String> {
+        text.iter().map(|word| (*word).to_owned()).collect()
+    }
+
+    #[test]
+    fn assignments_are_read_with_their_units() {
+        let assignments = words(&[
+            "node-rate-down=200 Mbit/s",
+            "session_rate_up=off",
+            "bytes-per-month=2TB",
+            "sessions=7",
+            "utc-offset-minutes=-60",
+            "schedule=Sat,Sun 00:00-24:00 closed; Mon-Fri 08:00-18:00 down=1mbit",
+        ]);
+        let change = change(&assignments).expect("read");
+        assert_eq!((change.node_rate_down, change.session_rate_up), (Some(200_000_000), Some(0)));
+        assert_eq!((change.bytes_per_month, change.sessions), (Some(2_000_000_000_000), Some(7)));
+        assert_eq!(change.utc_offset_minutes, Some(-60));
+        assert_eq!(change.schedule.map(|windows| windows.len()), Some(2));
+        assert_eq!(change.node_rate_up, None, "what is not named stays");
+    }
+
+    #[test]
+    fn what_is_unclear_is_refused_with_the_keys() {
+        for (word, why) in [
+            ("node-rate", "is not KEY=VALUE; the keys are node-rate-up"),
+            ("rate=5 Mbit/s", "there is no limit \"rate\"; the keys are"),
+            ("node-rate-up=5", "is not a rate: write for example"),
+            ("sessions=many", "is not a whole number"),
+        ] {
+            let error = format!("{:#}", change(&words(&[word])).expect_err(word));
+            assert!(error.contains(why), "{word}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_screen_says_what_holds_and_what_is_left() {
+        let month = QuotaNow { bytes: 2_000_000_000_000, used: 3 << 30, resets: 1_700_000_000 };
+        let view = LimitsView {
+            limits: Change { node_rate_down: Some(200_000_000), ..Change::default() },
+            now: LimitsNow {
+                rate_down: 200_000_000,
+                share_down: 20_000_123,
+                paused_for: Some("quota".into()),
+                month,
+                ..LimitsNow::default()
+            },
+        };
+        let text = screen(&view);
+        for line in [
+            "node rate         up off, down 200 Mbit/s",
+            "sessions          off",
+            "bytes per month   2 TB, of which 3.00 GiB are used until 2023-11-14 22:13:20 UTC",
+            "schedule          off",
+            "a session's share up off, down 20 Mbit/s",
+            "paused            all sessions: the quota is used up",
+        ] {
+            assert!(text.lines().any(|is| is == line), "{line:?} is not in\n{text}");
+        }
+    }
+}
