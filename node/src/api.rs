@@ -13,6 +13,7 @@
 //! | `PUT /v1/limits` `{"node_rate_up"?, ..}` | 200 `{"limits", "now"}` |
 //! | `GET /v1/usage?after=CURSOR&limit=N` | 200 `{"records", "cursor", "signer"}` |
 //! | `GET /v1/usage/stream?after=CURSOR` | 200, server-sent events, a record each |
+//! | `GET /v1/policy/test?address=A&port=P&protocol=tcp` | 200 [`crate::policy::Verdict`] |
 //! | `POST /v1/reload` | 200 [`crate::reload::Outcome`] |
 //! | `GET /v1/status` | 200 [`crate::control::Status`] |
 //! | `GET /health` | 200 `{"status": "ok"}` |
@@ -41,6 +42,7 @@ use crate::{
     limits::Limiter,
     live::Live,
     metrics::{self, Form},
+    policy::SharedJudge,
     reload::SharedReload,
     session::{Sessions, wg_quick::Offer},
 };
@@ -51,6 +53,7 @@ mod limits;
 mod listeners;
 mod page;
 mod patience;
+mod policy;
 mod reload;
 mod sessions;
 pub mod socket;
@@ -73,6 +76,7 @@ pub struct Api {
     reload: Option<SharedReload>,
     keys: Option<SharedKeyRing>,
     limiter: Option<Arc<Limiter>>,
+    judge: Option<SharedJudge>,
     registry: Arc<Registry>,
 }
 
@@ -93,7 +97,16 @@ impl Api {
     ) -> Self {
         let registry = metrics::registry(sessions.clone(), view.clone(), series.into());
         let (offer, registry) = (offer.into(), Arc::new(registry));
-        Self { sessions, view, offer, reload: None, keys: None, limiter: None, registry }
+        Self {
+            sessions,
+            view,
+            offer,
+            reload: None,
+            judge: None,
+            keys: None,
+            limiter: None,
+            registry,
+        }
     }
 
     /// The same, with a way to reload the node.
@@ -114,6 +127,12 @@ impl Api {
         Self { limiter: Some(limiter), ..self }
     }
 
+    /// The same, with the exit policy in force.
+    #[must_use]
+    pub fn with_judge(self, judge: SharedJudge) -> Self {
+        Self { judge: Some(judge), ..self }
+    }
+
     /// Everything, for the Unix socket.
     pub fn router(&self) -> Router {
         let control = Router::new()
@@ -131,6 +150,7 @@ impl Api {
             .route("/v1/keys", get(keys::show))
             .route("/v1/keys/rotate", post(keys::rotate))
             .route("/v1/keys/retire", post(keys::retire))
+            .route("/v1/policy/test", get(policy::test))
             .route("/v1/status", get(status));
         finish(control.merge(open_routes()), self)
     }

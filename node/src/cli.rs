@@ -20,6 +20,7 @@ mod limits;
 mod logging;
 mod out;
 mod page;
+mod policy;
 mod qr;
 mod reload;
 mod session;
@@ -33,6 +34,7 @@ use out::Out;
 use crate::{
     api::view::{CreditRequest, RateRequest},
     config::amounts::BitRate,
+    policy::{Question, Verdict},
     session::SessionId,
 };
 
@@ -43,8 +45,11 @@ pub struct Edges {
     pub run: fn(Option<&Path>) -> anyhow::Result<()>,
     /// The commented default configuration.
     pub default_config: fn() -> String,
-    /// The mistakes in the text of a configuration, each with its line and its fix.
-    pub check_config: fn(&str) -> Vec<String>,
+    /// The mistakes in the text of a configuration file and in the lists that it names, each with
+    /// its file, its line and its fix.
+    pub check_config: fn(&Path, &str) -> Vec<String>,
+    /// What becomes of a flow according to the configuration file, or the defaults.
+    pub judge: fn(Option<&Path>, &Question) -> anyhow::Result<Verdict>,
     /// The API's socket according to the configuration file, or the defaults.
     pub socket: fn(Option<&Path>) -> anyhow::Result<PathBuf>,
     /// Where the node's page is according to the configuration file, or the defaults.
@@ -151,6 +156,9 @@ enum Command {
     /// The node's own keys: show them, change to a new one, retire the old one
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Say what consumers can reach
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Print or check a configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -169,6 +177,26 @@ enum KeyCommand {
     #[command(after_help = "Example:\n  weir key retire\n\n\
         Consumers who still have the old key cannot connect from then on.")]
     Retire,
+}
+
+#[derive(Debug, Subcommand)]
+enum PolicyCommand {
+    /// Say what would become of a flow, and by which rule
+    #[command(after_help = "Examples:\n  weir policy test 9.9.9.9:443\n  \
+        weir policy test '[2620:fe::fe]:53' --udp\n  \
+        weir policy test 192.0.2.1:80 --offline --config /etc/weir/weir.toml\n\n\
+        The running node answers from the lists that it has in force.")]
+    Test {
+        /// Where it goes, \"address:port\"; an IPv6 address in brackets
+        #[arg(value_name = "ADDRESS:PORT")]
+        to: std::net::SocketAddr,
+        /// UDP instead of TCP
+        #[arg(long)]
+        udp: bool,
+        /// Ask the configuration and its lists instead of the running node
+        #[arg(long)]
+        offline: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -432,6 +460,14 @@ fn execute(
         Command::Key(KeyCommand::Show) => key::show(&client()?, args.json, out)?,
         Command::Key(KeyCommand::Rotate) => key::change(&client()?, "rotate", args.json, out)?,
         Command::Key(KeyCommand::Retire) => key::change(&client()?, "retire", args.json, out)?,
+        Command::Policy(PolicyCommand::Test { to, udp, offline }) => {
+            let question = policy::question(to, udp);
+            let verdict = match offline {
+                true => policy::look_up(edges, config, &question)?,
+                false => policy::ask(&client()?, &question)?,
+            };
+            policy::show(&question, &verdict, args.json, out)?;
+        }
         Command::Reload => reload::run(&client()?, args.json, out)?,
         Command::Bench => bench::run(args.json, out, err)?,
         Command::Page => page::show((edges.page)(config)?, args.json, out)?,
@@ -447,9 +483,9 @@ fn execute(
 fn check(edges: &Edges, file: &Path, out: &mut Out, err: &mut Out) -> anyhow::Result<()> {
     let text = std::fs::read_to_string(file)
         .with_context(|| format!("cannot read the configuration {}", file.display()))?;
-    let mistakes = (edges.check_config)(&text);
+    let mistakes = (edges.check_config)(file, &text);
     for mistake in &mistakes {
-        err.text(&format!("{}:{mistake}\n", file.display()))?;
+        err.text(&format!("{mistake}\n"))?;
     }
     match mistakes.len() {
         0 => out.text(&format!("{}: no mistakes\n", file.display()))?,

@@ -26,7 +26,11 @@ pub(crate) use sysctl::has_ipv6;
 use tun::Tun;
 use uplink::Uplink;
 
-use crate::config::{Config, rules};
+use crate::{
+    config::{Config, rules},
+    live::Live,
+    policy::Lists,
+};
 
 /// What is to be changed.
 #[derive(Clone, Debug)]
@@ -45,6 +49,8 @@ pub struct HostPlan {
     pub queues: usize,
     /// The exit policy.
     pub policy: Policy,
+    /// The lists that the policy is from.
+    pub lists: Live<Lists>,
     /// What is pinned in bpffs, directories before what is in them. Others make it after
     /// [`Host::prepare`]; a clean stop removes it, and a run that fails leaves it to the next one.
     pub pins: Vec<PathBuf>,
@@ -55,19 +61,22 @@ impl HostPlan {
     ///
     /// # Errors
     ///
-    /// Fails when the tunnel's MTU does not fit the uplink, and says which does.
+    /// Fails when the tunnel's MTU does not fit the uplink, and says which does, and when a list
+    /// of the policy cannot be read.
     pub fn new(config: &Config, uplink: Uplink, queues: usize) -> anyhow::Result<Self> {
         if let Some((problem, fix)) = rules::misfit(config, uplink.mtu) {
             bail!("tunnel.mtu: {problem} ({}). Fix: {fix}.", uplink.name);
         }
         let tunnel = &config.tunnel;
+        let lists = Lists::read(&config.policy)?;
         Ok(Self {
             runtime_dir: config.node.runtime_dir.clone(),
             gateway_v4: Ipv4Net::new(tunnel.plan().gateway_v4(), tunnel.pool_v4.prefix_len())?,
             gateway_v6: Ipv6Net::new(tunnel.plan().gateway_v6(), tunnel.pool_v6.prefix_len())?,
             mtu: tunnel.mtu,
             queues,
-            policy: Policy::new(config, &uplink.name),
+            policy: Policy::new(config, &lists, &uplink.name),
+            lists: Live::from(lists),
             uplink,
             pins: Vec::new(),
         })

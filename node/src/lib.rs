@@ -8,6 +8,7 @@
 //! - [`host`]: what the node changes on the machine (TUN, addresses, nftables) and how it takes
 //!   every change back.
 //! - [`sandbox`]: what a running node gives up.
+//! - [`policy`]: what consumers may not reach, and why.
 //! - [`session`]: who may use the node, and what they have used; kept in SQLite.
 //! - [`limits`]: how much may pass: rates, quotas, times of the week.
 //! - [`payment`]: how consumers pay as they go, in the format of the Mysterium network.
@@ -35,6 +36,7 @@ pub mod live;
 pub mod metrics;
 pub mod node;
 pub mod payment;
+pub mod policy;
 pub mod reload;
 pub mod sandbox;
 pub mod session;

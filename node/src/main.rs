@@ -1,12 +1,13 @@
 //! The `weir` command.
 
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
 use weir::{
     cli::{self, Edges, PagePlace},
     config::{self, Config},
-    host::uplink::Uplink,
+    host::uplink::{self, Uplink},
     node,
+    policy::{self, Lists, Question, Surroundings, Verdict},
 };
 
 fn main() -> ExitCode {
@@ -14,6 +15,7 @@ fn main() -> ExitCode {
         run: |file| node::run(&Config::load(file)?, file),
         default_config: config::default_text,
         check_config,
+        judge,
         socket: |file| Ok(Config::load(file)?.api.socket),
         page: |file| {
             let api = Config::load(file)?.api;
@@ -27,14 +29,28 @@ fn main() -> ExitCode {
     })
 }
 
-/// Checks against the uplink too, if this machine has the one that the configuration means.
-fn check_config(text: &str) -> Vec<String> {
+/// Checks against the uplink too, if this machine has the one that the configuration means; then
+/// the lists.
+fn check_config(file: &Path, text: &str) -> Vec<String> {
     let uplink_mtu = config::check(text, None)
         .ok()
         .and_then(|config| Uplink::find(&config.node.uplink).ok())
         .map(|uplink| uplink.mtu);
     match config::check(text, uplink_mtu) {
-        Ok(_) => Vec::new(),
-        Err(mistakes) => mistakes.iter().map(ToString::to_string).collect(),
+        Ok(config) => match Lists::read(&config.policy) {
+            Ok(_) => Vec::new(),
+            Err(error) => error.to_string().lines().map(str::to_owned).collect(),
+        },
+        Err(mistakes) => {
+            let line = |mistake: &config::Mistake| format!("{}:{mistake}", file.display());
+            mistakes.iter().map(line).collect()
+        }
     }
+}
+
+fn judge(file: Option<&Path>, question: &Question) -> anyhow::Result<Verdict> {
+    let config = Config::load(file)?;
+    let lists = Lists::read(&config.policy)?;
+    let around = Surroundings::new(&config, uplink::own_addresses()?);
+    Ok(policy::judge(question, &lists, &around))
 }

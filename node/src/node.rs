@@ -5,6 +5,7 @@ mod kernel_side;
 mod key_ring;
 mod ledger;
 mod limits;
+mod policy;
 mod reload;
 mod screen;
 mod serve;
@@ -131,7 +132,9 @@ pub fn run(config: &Config, file: Option<&Path>) -> anyhow::Result<()> {
         };
         let (offer, series) = (Live::from(offer), Live::from(reload::series(&config.api)));
         let rhythm = Live::from(ledger::Rhythm::from(&config.ledger));
+        let policy = Arc::new(policy::ExitPolicy::new(config, &plan));
         let reach = reload::Reach {
+            policy: Arc::clone(&policy),
             offer: offer.clone(),
             series: series.clone(),
             rhythm: rhythm.clone(),
@@ -171,6 +174,7 @@ pub fn run(config: &Config, file: Option<&Path>) -> anyhow::Result<()> {
             limiter,
             reloader: Arc::clone(&reloader),
             keys,
+            policy,
         };
         let served = serve::until_told(config, parts, kernel.take_log());
         // A change made after this would not be undone.

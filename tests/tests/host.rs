@@ -363,7 +363,8 @@ fn consumers_reach_the_internet_by_every_protocol() {
 fn what_consumers_must_not_reach_is_refused_and_counted_by_name() {
     let net = Net::new();
     inside(&net.node, || {
-        let block = "[policy]\nblock = [\"12.7.0.0/16\"]\nblocked_ports = [25, 445]";
+        let block =
+            "[policy]\nblock = [\"12.7.0.0/16\"]\nblocked_ports = [\"25/tcp\", \"445/tcp\"]";
         let mut host = net.prepare(block);
         let consumers = Consumers::of(&mut host);
         sh(&format!(

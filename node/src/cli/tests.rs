@@ -18,7 +18,11 @@ use crate::{
 const EDGES: Edges = Edges {
     run: |config| anyhow::bail!("asked to run with {config:?}"),
     default_config: || "# all settings\n".to_owned(),
-    check_config: |text| text.lines().map(|line| format!("1:1: {line}. Fix: remove it.")).collect(),
+    check_config: |file, text| {
+        let mistake = |line| format!("{}:1:1: {line}. Fix: remove it.", file.display());
+        text.lines().map(mistake).collect()
+    },
+    judge: |config, question| anyhow::bail!("asked for {question:?} with {config:?}"),
     socket: |config| {
         Ok(config.map_or("/nonexistent/weir.sock".into(), |path| path.with_extension("sock")))
     },

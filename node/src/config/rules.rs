@@ -209,13 +209,6 @@ fn ranges(config: &Config, reader: &mut Reader<'_>) {
             );
         }
     }
-    if config.policy.blocked_ports.contains(&0) {
-        reader.blame(
-            &[("policy", "blocked_ports")],
-            "0 is not a port".into(),
-            "write ports from 1 to 65535".into(),
-        );
-    }
     for (key, place) in [("metrics", config.api.metrics), ("http", config.api.http)] {
         if let Metrics::On(address) = place
             && address.port() == 0
@@ -430,12 +423,6 @@ fn policy(config: &Config, reader: &mut Reader<'_>) {
                 &[("policy", "allow"), ("tunnel", "pool_v4"), ("tunnel", "pool_v6")],
                 format!("{network} overlaps the pool {pool}: consumers never reach each other"),
                 "remove it, or choose another pool".into(),
-            );
-        } else if let Some(block) = policy.block.iter().find(|block| block.contains(network)) {
-            reader.blame(
-                &[("policy", "allow"), ("policy", "block")],
-                format!("{network} contradicts policy.block, which has {block}"),
-                "remove it from one of the two".into(),
             );
         }
     }

@@ -18,6 +18,7 @@ use super::{
     section::Section,
 };
 use crate::payment::{Price, Terms};
+use crate::policy::{PortRule, Protocol};
 
 /// Everything that can be set.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -121,14 +122,24 @@ section! {
     /// What consumers may reach. Private, link-local, shared (CGNAT), metadata, multicast and
     /// reserved addresses, this machine and other consumers are refused always.
     Policy {
-        /// TCP ports that are refused. 25 is mail between servers: a node that lets it out is
-        /// soon on every blocklist. Ports 465 and 587, for sending one's own mail, are no such risk.
-        blocked_ports: Vec<u16> = vec![25];
-        /// Networks within the refused ranges that are allowed after all, for example
-        /// ["192.168.7.0/24"].
+        /// Ports that are refused, for example ["25/tcp", "6881-6999", "53/udp"]; without a protocol,
+        /// of both. 25 is mail between servers: a node that lets it out is soon on every blocklist.
+        /// Ports 465 and 587, for sending one's own mail, are no such risk.
+        blocked_ports: Vec<PortRule> =
+            vec![PortRule { protocol: Some(Protocol::Tcp), low: 25, high: 25 }];
+        /// Files with more such ports, one a line; # begins a comment. Read again at a reload, as
+        /// all files here.
+        blocked_port_files: Vec<PathBuf> = Vec::new();
+        /// Networks that are allowed though they are refused ranges, or in a list of refused
+        /// ones, for example ["192.168.7.0/24"].
         allow: Vec<IpNet> = Vec::new();
+        /// Files with more such networks and addresses, one a line.
+        allow_files: Vec<PathBuf> = Vec::new();
         /// Networks that are refused besides, for example ["198.51.7.0/24", "2001:db8:7::/48"].
         block: Vec<IpNet> = Vec::new();
+        /// Files with more such networks and addresses, one a line. Hundreds of thousands of
+        /// lines cost a packet no more than a few.
+        block_files: Vec<PathBuf> = Vec::new();
     }
 }
 

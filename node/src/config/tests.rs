@@ -80,6 +80,9 @@ fn every_key_can_be_set() {
         keepalive = 25
         [policy]
         blocked_ports = []
+        blocked_port_files = ["/p"]
+        allow_files = ["/l"]
+        block_files = ["/m", "/n"]
         allow = ["10.9.0.0/16"]
         block = ["1.2.3.0/24"]
         [ledger]
@@ -242,8 +245,13 @@ fn keys_that_contradict_each_other_are_refused() {
     let workers = mistake("[node]\nworkers = 3\ncores = [0, 1]");
     assert_eq!(workers.fix, "write workers = 2, or \"auto\"");
     assert!(mistake("[node]\ncores = [0, 0]").problem.contains("twice"));
+    // An exception from a wider network is none.
     let policy = "[policy]\nallow = [\"10.1.2.0/24\"]\nblock = [\"10.0.0.0/8\"]";
-    assert!(mistake(policy).problem.contains("contradicts policy.block"));
+    assert!(check(policy, None).is_ok());
+    for bad in ["25", "\"25/sctp\"", "\"0\"", "\"9-8\""] {
+        let found = mistake(&format!("[policy]\nblocked_ports = [{bad}]"));
+        assert!(found.fix.contains("25/tcp"), "{found}");
+    }
     assert!(mistake("[policy]\nallow = [\"10.66.3.0/24\"]").problem.contains("overlaps the pool"));
     assert!(mistake("[node]\nruntime_dir = \"/var/lib/weir\"").problem.contains("state_dir"));
     assert!(mistake("[node]\nuplink = \"weir0\"").problem.contains("tunnel.interface"));

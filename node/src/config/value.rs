@@ -17,6 +17,7 @@ use super::{
     mistake::nearest,
     schedule::Window,
 };
+use crate::policy::PortRule;
 
 /// What is wrong with a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -312,6 +313,7 @@ address! {
     Ipv4Net, "an IPv4 network", "\"10.66.0.0/16\"";
     Ipv6Net, "an IPv6 network", "\"fd66:7765:6972::/64\"";
     Wei, "a whole number of wei", "\"100000000000000000\"";
+    PortRule, "ports", "\"25/tcp\", \"6881-6999\" or \"53/udp\"";
     IpNet, "a network", "\"192.168.7.0/24\" or \"2001:db8:7::/48\"";
 }
 

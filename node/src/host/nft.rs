@@ -9,17 +9,21 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::{Ipv4Net, Ipv6Net};
 
-use crate::config::Config;
+use crate::{
+    config::Config,
+    policy::{Lists, Networks, Ports},
+};
 
-mod ranges;
+mod kernel;
 mod render;
 
 pub use render::render;
 
 /// The table's family and name.
 const TABLE: &str = "inet weir";
+const NAME: &str = "weir";
 
 /// Every counter of the table, and what it counts. The names are the metric's labels.
 pub const COUNTERS: &[(&str, &str)] = &[
@@ -32,7 +36,7 @@ pub const COUNTERS: &[(&str, &str)] = &[
     ("metadata_destination", "to an address where clouds serve secrets to their machines"),
     ("reserved_destination", "to an address that is not of the internet"),
     ("smtp", "mail between servers, TCP port 25"),
-    ("blocked_port", "to another TCP port that the operator blocks"),
+    ("blocked_port", "to another port that the operator blocks"),
     ("host_destination", "to this machine"),
     ("inbound", "to a consumer that did not ask for it"),
 ];
@@ -58,18 +62,18 @@ pub struct Policy {
     pub own_tcp: Vec<u16>,
     /// UDP ports of the same.
     pub own_udp: Vec<u16>,
-    /// TCP ports that are refused.
-    pub blocked_ports: Vec<u16>,
-    /// Exceptions from the refused ranges.
-    pub allow: Vec<IpNet>,
+    /// Ports that are refused.
+    pub ports: Ports,
+    /// Exceptions from what follows and from the ranges that are always refused.
+    pub allow: Networks,
     /// What is refused besides.
-    pub block: Vec<IpNet>,
+    pub block: Networks,
 }
 
 impl Policy {
-    /// The policy of a configuration, with consumers' traffic leaving by `uplink`.
+    /// The policy of a configuration and its lists, with consumers' traffic leaving by `uplink`.
     #[must_use]
-    pub fn new(config: &Config, uplink: &str) -> Self {
+    pub fn new(config: &Config, lists: &Lists, uplink: &str) -> Self {
         let tunnel = &config.tunnel;
         Self {
             interface: tunnel.interface.clone(),
@@ -81,9 +85,9 @@ impl Policy {
             gateway_v6: tunnel.plan().gateway_v6(),
             own_tcp: config.payment.enabled.then_some(config.payment.port).into_iter().collect(),
             own_udp: Vec::new(),
-            blocked_ports: config.policy.blocked_ports.clone(),
-            allow: config.policy.allow.clone(),
-            block: config.policy.block.clone(),
+            ports: lists.blocked_ports(),
+            allow: lists.allowed(),
+            block: lists.blocked(),
         }
     }
 }
@@ -121,9 +125,12 @@ pub enum NftError {
         /// What to do about it.
         fix: &'static str,
     },
-    /// Its answer is not what it should be.
-    #[error("cannot read nftables' counters: {0}")]
-    Answer(String),
+    /// The kernel does not say.
+    #[error(
+        "cannot ask the kernel for its nftables: {0}. Fix: start weir as root, or with the \
+         capability CAP_NET_ADMIN, on a kernel with nf_tables."
+    )]
+    Ask(#[source] io::Error),
 }
 
 /// Installs the policy in the place of the one before it, if there is one; counters go on.
@@ -132,21 +139,8 @@ pub enum NftError {
 ///
 /// Says why the kernel does not have it. What was there before is still there then.
 pub fn apply(policy: &Policy) -> Result<(), NftError> {
-    let before = if exists()? { read_counters()? } else { Vec::new() };
-    let output = run(&["-f", "-"], &render(policy, &before))?;
+    let output = run(&["-f", "-"], &render(policy))?;
     accepted(&output, "install the exit policy")
-}
-
-/// Whether there is a table of this name.
-///
-/// # Errors
-///
-/// Fails when `nft` cannot be run or refuses.
-pub fn exists() -> Result<bool, NftError> {
-    let output = run(&["list", "tables"], "")?;
-    accepted(&output, "list its tables")?;
-    let wanted = format!("table {TABLE}");
-    Ok(String::from_utf8_lossy(&output.stdout).lines().any(|line| line.trim() == wanted))
 }
 
 /// Removes the table; it need not be there.
@@ -159,28 +153,17 @@ pub fn remove() -> Result<(), NftError> {
     accepted(&output, "remove the exit policy")
 }
 
-/// Every counter of [`COUNTERS`], in that order.
+/// Every counter of [`COUNTERS`], in that order; all zero without a table.
 ///
 /// # Errors
 ///
-/// Fails when there is no table, or `nft` cannot be run.
+/// Fails when the kernel does not say.
 pub fn read_counters() -> Result<Vec<Counter>, NftError> {
-    let output = run(&["-j", "list", "counters", "table", "inet", "weir"], "")?;
-    accepted(&output, "list the policy's counters")?;
-    let answer: serde_json::Value = serde_json::from_slice(&output.stdout)
-        .map_err(|error| NftError::Answer(error.to_string()))?;
-    let found = answer.get("nftables").and_then(serde_json::Value::as_array);
-    let found = found.ok_or_else(|| NftError::Answer("it has no list \"nftables\"".into()))?;
+    let found = kernel::counters(NAME).map_err(NftError::Ask)?;
     let counter = |name: &str| {
-        let named = |entry: &&serde_json::Value| entry.get("name").is_some_and(|it| it == name);
-        let entry = found.iter().filter_map(|entry| entry.get("counter")).find(named);
-        let number =
-            |key| entry.and_then(|entry| entry.get(key)).and_then(serde_json::Value::as_u64);
-        Counter {
-            name: name.to_owned(),
-            packets: number("packets").unwrap_or_default(),
-            bytes: number("bytes").unwrap_or_default(),
-        }
+        let found = found.iter().find(|counter| counter.name == name);
+        let (packets, bytes) = found.map_or((0, 0), |found| (found.packets, found.bytes));
+        Counter { name: name.to_owned(), packets, bytes }
     };
     Ok(COUNTERS.iter().map(|(name, _)| counter(name)).collect())
 }
@@ -190,27 +173,13 @@ pub fn read_counters() -> Result<Vec<Counter>, NftError> {
 ///
 /// # Errors
 ///
-/// Fails when `nft` cannot be run or refuses.
+/// Fails when the kernel does not say.
 pub fn foreign_drops() -> Result<Vec<String>, NftError> {
-    let output = run(&["-j", "list", "chains"], "")?;
-    accepted(&output, "list its chains")?;
-    let answer: serde_json::Value = serde_json::from_slice(&output.stdout)
-        .map_err(|error| NftError::Answer(error.to_string()))?;
-    let text = |chain: &serde_json::Value, key: &str| {
-        chain.get(key).and_then(serde_json::Value::as_str).unwrap_or_default().to_owned()
-    };
-    let drops = |entry: &serde_json::Value| {
-        let chain = entry.get("chain")?;
-        let foreign = text(chain, "table") != "weir"
-            && text(chain, "hook") == "forward"
-            && text(chain, "policy") == "drop"
-            && ["ip", "ip6", "inet"].contains(&text(chain, "family").as_str());
-        foreign.then(|| {
-            format!("{} {} {}", text(chain, "family"), text(chain, "table"), text(chain, "name"))
-        })
-    };
-    let chains = answer.get("nftables").and_then(serde_json::Value::as_array);
-    Ok(chains.map(|chains| chains.iter().filter_map(drops).collect()).unwrap_or_default())
+    /// NF_INET_FORWARD.
+    const FORWARD: u32 = 2;
+    let chains = kernel::base_chains().map_err(NftError::Ask)?;
+    let drops = chains.iter().filter(|it| it.table != NAME && it.hook == FORWARD && it.drops);
+    Ok(drops.map(|it| format!("{} {} {}", it.family, it.table, it.name)).collect())
 }
 
 /// What `nft --version` says.

@@ -112,6 +112,15 @@ impl Uplink {
     }
 }
 
+/// Every address of this machine.
+///
+/// # Errors
+///
+/// Fails when the kernel does not say.
+pub fn own_addresses() -> Result<Vec<IpAddr>, NetlinkError> {
+    Ok(networks()?.into_iter().map(|(_, network)| network.addr()).collect())
+}
+
 /// The networks in use on this machine, with the interface of each.
 pub(super) fn networks() -> Result<Vec<(String, IpNet)>, NetlinkError> {
     let (links, addresses) =

@@ -210,6 +210,9 @@ fn boundaries(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> Result<()
     Ok(())
 }
 
+/// The stage of what the exit policy refuses.
+const POLICY: &str = "policy";
+
 fn drops(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> Result<(), Error> {
     let mut family = Counters::begin(encoder, "drops", "Packets dropped, by stage and reason.")?;
     for known in DropReason::ALL {
@@ -220,6 +223,10 @@ fn drops(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> Result<(), Err
             .filter(|drops| drops.stage == stage && drops.reason == reason)
             .fold(0u64, |sum, drops| sum.saturating_add(drops.packets));
         family.sample(&[("stage", stage), ("reason", reason)], packets)?;
+    }
+    // Those of the exit policy are named by its table.
+    for drops in status.drops.iter().filter(|drops| drops.stage == POLICY) {
+        family.sample(&[("stage", POLICY), ("reason", &drops.reason)], drops.packets)?;
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use weir_common::bucket::Rate as GuardRate;
 
-use super::{kernel_side::GuardControl, ledger::Rhythm};
+use super::{kernel_side::GuardControl, ledger::Rhythm, policy::ExitPolicy};
 use crate::{
     config::{Api, Config, Node},
     dataplane::{
@@ -27,6 +27,7 @@ pub(super) struct Reach {
     pub(super) handshakes: Arc<HandshakeInbox>,
     pub(super) guard: GuardControl,
     pub(super) limiter: Arc<Limiter>,
+    pub(super) policy: Arc<ExitPolicy>,
 }
 
 impl Reach {
@@ -39,6 +40,7 @@ impl Reach {
     ) -> Reloader {
         // What can fail comes first: if the first one fails, nothing has changed.
         let appliers: Vec<Box<dyn Applier>> = vec![
+            Box::new(Refused { policy: self.policy }),
             Box::new(HandshakeRates { guard: self.guard, thread: self.handshakes }),
             Box::new(Told { offer: self.offer }),
             Box::new(Seen { series: self.series }),
@@ -65,6 +67,33 @@ pub(super) fn handshake_limits(node: &Node) -> Limits {
             burst: node.handshakes_per_source_burst,
         },
         before_cookies: node.handshakes_under_load,
+    }
+}
+
+/// What consumers may reach.
+struct Refused {
+    policy: Arc<ExitPolicy>,
+}
+
+impl Applier for Refused {
+    fn keys(&self) -> &'static [&'static str] {
+        &[
+            "policy.blocked_ports",
+            "policy.blocked_port_files",
+            "policy.allow",
+            "policy.allow_files",
+            "policy.block",
+            "policy.block_files",
+        ]
+    }
+
+    fn reads_files(&self) -> bool {
+        true
+    }
+
+    fn prepare(&self, config: &Config) -> anyhow::Result<Change> {
+        let change = ExitPolicy::prepare(&self.policy, config)?;
+        Ok(Box::new(move || Ok(vec![change()?])))
     }
 }
 

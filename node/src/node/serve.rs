@@ -11,7 +11,9 @@ use tracing::{error, info, warn};
 
 use super::{
     ledger::{self, Rhythm},
-    limits, screen, service,
+    limits,
+    policy::ExitPolicy,
+    screen, service,
 };
 use crate::{
     api::{Api, Listeners, Token},
@@ -41,6 +43,7 @@ pub(super) struct Parts<'a> {
     pub(super) limiter: Arc<Limiter>,
     pub(super) reloader: Arc<Reloader>,
     pub(super) keys: SharedKeyRing,
+    pub(super) policy: Arc<ExitPolicy>,
 }
 
 /// Serves until SIGTERM or SIGINT.
@@ -61,7 +64,7 @@ pub(super) fn until_told(
 }
 
 async fn serve(config: &Config, parts: Parts<'_>, log: Option<GuardLog>) -> anyhow::Result<()> {
-    let Parts { sessions, view, offer, series, rhythm, limiter, reloader, keys } = parts;
+    let Parts { sessions, view, offer, series, rhythm, limiter, reloader, keys, policy } = parts;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let hangup = signal(SignalKind::hangup())?;
@@ -81,6 +84,7 @@ async fn serve(config: &Config, parts: Parts<'_>, log: Option<GuardLog>) -> anyh
     let api = Api::new(Arc::clone(sessions), shared, offer, series)
         .with_reload(reloader.clone())
         .with_keys(keys)
+        .with_judge(policy)
         .with_limits(Arc::clone(&limiter));
     let group = Some(config.api.socket_group.as_str()).filter(|group| !group.is_empty());
     let metrics = match config.api.metrics {

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::kernel_side::GuardCounter;
+use super::{kernel_side::GuardCounter, policy};
 use crate::{
     control::{NodeView, Status},
     dataplane::start::{Counts, Io},
@@ -66,6 +66,10 @@ impl NodeView for View {
         if let XdpMode::Off { reason } = &parts.xdp {
             offloads.push(format!("no XDP guard: {reason}"));
         }
+        let mut drops = parts
+            .counts
+            .drops(|reason| guard.as_ref().map_or(0, |counts| counts.dropped(reason).datagrams));
+        drops.extend(policy::drops());
         Status {
             version: env!("CARGO_PKG_VERSION").into(),
             uptime_seconds: uptime,
@@ -84,9 +88,7 @@ impl NodeView for View {
             max_sessions: parts.sessions.at_most(),
             limits: parts.limiter.now(),
             boundaries: parts.counts.boundaries(),
-            drops: parts.counts.drops(|reason| {
-                guard.as_ref().map_or(0, |counts| counts.dropped(reason).datagrams)
-            }),
+            drops,
             guard: guard.as_ref().map(|counts| counts.messages()).unwrap_or_default(),
             worker_busy_ratio: busy
                 .iter()

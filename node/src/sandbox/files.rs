@@ -67,6 +67,10 @@ impl Places {
         if !config.api.wg_directory.is_empty() {
             places.write.push(config.api.wg_directory.clone().into());
         }
+        let policy = &config.policy;
+        for list in [&policy.allow_files, &policy.block_files, &policy.blocked_port_files] {
+            places.read.extend(list.iter().map(|file| beside(file)));
+        }
         let usage = Path::new(&config.ledger.usage_file);
         for file in [
             node.private_key_file.as_path(),

@@ -57,6 +57,12 @@ async fn every_described_request_is_answered_and_every_route_is_described() {
     assert!(described.len() >= 12, "{described:?}");
 }
 
+fn verdict() -> Value {
+    let (rule, reason) = ("default".to_owned(), "no rule refuses it".to_owned());
+    let verdict = crate::policy::Verdict { allowed: true, rule, reason, entry: None };
+    serde_json::to_value(verdict).expect("JSON")
+}
+
 fn code_of(answer: &Answer) -> String {
     let value: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
     value["error"]["code"].as_str().unwrap_or_default().to_owned()
@@ -91,6 +97,7 @@ async fn the_described_fields_are_those_of_the_answers() {
         ("LimitsView", &limits),
         ("LimitsNow", &limits["now"]),
         ("Quota", &limits["now"]["day"]),
+        ("Verdict", &verdict()),
         ("Outcome", &serde_json::to_value(crate::reload::Outcome::default()).expect("JSON")),
     ] {
         let (described, required) = properties(&document, name);

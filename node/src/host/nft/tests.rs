@@ -2,39 +2,59 @@ use proptest::prelude::*;
 
 use super::{render::translated_ports, *};
 
+fn policy_of(text: &str) -> Policy {
+    let config = crate::config::check(text, None).expect("a right configuration");
+    let lists = Lists::read(&config.policy).expect("right lists");
+    Policy::new(&config, &lists, "eth0")
+}
+
 fn policy() -> Policy {
-    Policy::new(&Config::default(), "eth0")
+    policy_of("")
 }
 
 #[test]
 fn the_default_policy_is_the_golden_one() {
     let golden = include_str!("default.nft");
-    let rendered = render(&policy(), &[]);
+    let rendered = render(&policy());
     assert!(rendered == golden, "the default policy is now:\n{rendered}");
 }
 
 #[test]
 fn the_operators_lists_come_as_sets_before_the_refused_ranges() {
-    let networks = |list: &[&str]| list.iter().map(|it| it.parse().expect("a network")).collect();
-    let policy = Policy {
-        allow: networks(&["10.1.0.0/16", "fd00:1::/32"]),
-        block: networks(&["8.8.8.0/24", "8.8.8.8/32"]),
-        blocked_ports: vec![445, 25, 445],
-        ..policy()
-    };
-    let text = render(&policy, &[]);
-    assert!(text.contains("elements = { 8.8.8.0/24, 8.8.8.8/32 }"), "{text}");
-    assert!(text.contains("ip daddr @blocked4 counter name blocked_destination goto refuse"));
-    assert!(text.contains("ip daddr != @allowed4 ip daddr vmap {"), "{text}");
-    assert!(text.contains("ip6 daddr != @allowed6 ip6 daddr vmap {"), "{text}");
+    let policy = policy_of(
+        "[policy]\nallow = [\"10.1.0.0/16\", \"fd00:1::/32\"]\n\
+         block = [\"8.8.8.8/32\", \"8.8.8.0/24\", \"8.8.9.0/25\", \"9.9.9.9/32\"]\n\
+         blocked_ports = [\"445/tcp\", \"20-30/tcp\", \"445\", \"53/udp\"]",
+    );
+    let text = render(&policy);
+    assert!(text.contains("elements = { 8.8.8.0-8.8.9.127, 9.9.9.9 }"), "{text}");
+    let order = [
+        "ip daddr @allowed4 goto to_port",
+        "ip daddr @blocked4 counter name blocked_destination goto refuse",
+        "ip daddr { 10.0.0.0-10.255.255.255, ",
+        "ip6 daddr @allowed6 goto to_port",
+        "ip6 daddr { fc00::",
+        "\t\tgoto to_port\n",
+    ];
+    let places: Vec<_> = order.iter().map(|rule| text.find(rule).expect(rule)).collect();
+    assert!(places.is_sorted(), "{text}");
     assert!(!text.contains("@blocked6"), "{text}");
-    assert!(text.contains("tcp dport vmap { 25 : goto smtp, 445 : goto blocked_port }"), "{text}");
+    for rule in [
+        "tcp dport 25 goto smtp",
+        "tcp dport { 20-24, 26-30, 445 } goto blocked_port",
+        "udp dport { 53, 445 } goto blocked_port",
+    ] {
+        assert!(text.contains(rule), "{text}");
+    }
+    // Also without lists what is refused always is refused.
+    let text = render(&policy_of("[policy]\nblocked_ports = []"));
+    assert!(!text.contains("dport {") && !text.contains("tcp dport 25"), "{text}");
 }
 
 #[test]
 fn the_nodes_own_services_are_open_at_the_gateway_alone() {
     let policy = Policy { own_tcp: vec![8077], own_udp: vec![53], ..policy() };
-    let text = render(&policy, &[]);
+    let text = render(&policy);
     let (_, to_host) = text.split_once("chain to_host {").expect("the chain");
     let (to_host, _) = to_host.split_once('}').expect("its end");
     for rule in [
@@ -50,21 +70,10 @@ fn the_nodes_own_services_are_open_at_the_gateway_alone() {
 }
 
 #[test]
-fn counters_go_on_from_where_they_were() {
-    let before = [Counter { name: "smtp".into(), packets: 7, bytes: 420 }];
-    let text = render(&policy(), &before);
-    assert!(text.contains("counter smtp { packets 7 bytes 420 }"), "{text}");
-    assert!(text.contains("counter spoofed { packets 0 bytes 0 }"), "{text}");
-}
-
-#[test]
 fn every_counter_is_used_and_no_other() {
-    let full = Policy {
-        block: vec!["8.8.8.0/24".parse().expect("a network")],
-        blocked_ports: vec![25, 445],
-        ..policy()
-    };
-    let text = render(&full, &[]);
+    let full =
+        policy_of("[policy]\nblock = [\"8.8.8.0/24\"]\nblocked_ports = [\"25/tcp\", \"445\"]");
+    let text = render(&full);
     for (name, _) in COUNTERS {
         assert!(text.contains(&format!("counter name {name} ")), "{name} counts nothing");
     }

@@ -1,0 +1,79 @@
+//! `weir policy`.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::Path,
+};
+
+use super::{Edges, client::Client, out::Out};
+use crate::policy::{Protocol, Question, Verdict};
+
+/// The flow that the words of a command line mean.
+pub(super) fn question(to: SocketAddr, udp: bool) -> Question {
+    let protocol = if udp { Protocol::Udp } else { Protocol::Tcp };
+    // IPv4 written as IPv6 is what it is to the kernel's rules too.
+    Question { address: to.ip(), port: to.port(), protocol }
+}
+
+/// Asks the running node.
+pub(super) fn ask(client: &Client, question: &Question) -> anyhow::Result<Verdict> {
+    let Question { address, port, protocol } = question;
+    let address = super::client::escape(&address.to_string());
+    let protocol = protocol.as_str();
+    client.get(&format!("/v1/policy/test?address={address}&port={port}&protocol={protocol}"))
+}
+
+/// Asks the configuration and its lists.
+pub(super) fn look_up(
+    edges: &Edges,
+    config: Option<&Path>,
+    question: &Question,
+) -> anyhow::Result<Verdict> {
+    (edges.judge)(config, question)
+}
+
+pub(super) fn show(
+    question: &Question,
+    verdict: &Verdict,
+    json: bool,
+    out: &mut Out,
+) -> anyhow::Result<()> {
+    if json {
+        return out.json(verdict);
+    }
+    out.text(&text(question, verdict))?;
+    Ok(())
+}
+
+fn text(question: &Question, verdict: &Verdict) -> String {
+    let Question { address, port, protocol } = question;
+    let to = match address {
+        IpAddr::V4(_) => format!("{address}:{port}"),
+        IpAddr::V6(_) => format!("[{address}]:{port}"),
+    };
+    let Verdict { allowed, rule, reason, entry } = verdict;
+    let becomes = if *allowed { "allowed" } else { "refused" };
+    let at = entry.as_ref().map(|entry| format!(" ({entry})")).unwrap_or_default();
+    format!("{to}/{} is {becomes}: {reason}{at}\nrule: {rule}\n", protocol.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_names_the_rule_and_where_it_stands() {
+        let to: SocketAddr = "[2a00::1]:53".parse().expect("an address");
+        let verdict = Verdict {
+            allowed: false,
+            rule: "blocked_destination".into(),
+            reason: "2a00::/32 is blocked".into(),
+            entry: Some("/etc/weir/block.txt:7".into()),
+        };
+        assert_eq!(
+            text(&question(to, true), &verdict),
+            "[2a00::1]:53/udp is refused: 2a00::/32 is blocked (/etc/weir/block.txt:7)\n\
+             rule: blocked_destination\n"
+        );
+    }
+}

@@ -1,0 +1,76 @@
+//! The exit policy in force.
+
+use std::{net::IpAddr, sync::Arc};
+
+use anyhow::Context as _;
+
+use crate::{
+    config::Config,
+    host::{HostPlan, nft, uplink},
+    live::Live,
+    policy::{Judge, Lists, Question, Surroundings, Verdict, judge},
+};
+
+/// The lists in force, and how they are replaced.
+pub(super) struct ExitPolicy {
+    uplink: String,
+    around: Surroundings,
+    lists: Live<Lists>,
+}
+
+impl ExitPolicy {
+    /// What the plan has installed.
+    pub(super) fn new(config: &Config, plan: &HostPlan) -> Self {
+        let none: [IpAddr; 0] = [];
+        Self {
+            uplink: plan.uplink.name.clone(),
+            around: Surroundings::new(config, none),
+            lists: plan.lists.clone(),
+        }
+    }
+
+    /// Reads the lists of a configuration; the function puts them in force, all at once, and says
+    /// what they are.
+    pub(super) fn prepare(
+        this: &Arc<Self>,
+        config: &Config,
+    ) -> anyhow::Result<impl FnOnce() -> anyhow::Result<String> + Send + 'static> {
+        let lists = Lists::read(&config.policy)?;
+        let policy = nft::Policy::new(config, &lists, &this.uplink);
+        let this = Arc::clone(this);
+        Ok(move || {
+            nft::apply(&policy)?;
+            this.lists.set(lists);
+            let (allow, block) = (policy.allow.len(), policy.block.len());
+            let ports = policy.ports.tcp.len() + policy.ports.udp.len();
+            Ok(format!(
+                "exit policy: {block} ranges of addresses and {ports} of ports are refused, {allow} \
+                 excepted"
+            ))
+        })
+    }
+}
+
+impl Judge for ExitPolicy {
+    fn judge(&self, question: &Question) -> anyhow::Result<Verdict> {
+        let addresses =
+            uplink::own_addresses().context("cannot ask for this machine's addresses")?;
+        let mut around = self.around.clone();
+        around.own.extend(addresses);
+        Ok(judge(question, &self.lists.get(), &around))
+    }
+}
+
+/// What the policy refused, as drops.
+pub(super) fn drops() -> Vec<crate::control::Drops> {
+    let counters = nft::read_counters().unwrap_or_else(|error| {
+        tracing::warn!(%error, "cannot read the exit policy's counters");
+        Vec::new()
+    });
+    let one = |counter: nft::Counter| crate::control::Drops {
+        stage: "policy".into(),
+        reason: counter.name,
+        packets: counter.packets,
+    };
+    counters.into_iter().map(one).collect()
+}

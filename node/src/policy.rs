@@ -1,0 +1,13 @@
+//! The exit policy as the operator and the registries have it: what consumers may not reach, and
+//! why. Pure but for [`Lists::read`]; [`crate::host::nft`] makes rules of it.
+
+pub mod lists;
+pub mod merge;
+pub mod port;
+pub mod refused;
+pub mod verdict;
+
+pub use lists::{ListError, Lists, Origin};
+pub use merge::{Networks, Ports};
+pub use port::{PortRule, Protocol};
+pub use verdict::{Judge, Question, SharedJudge, Surroundings, Verdict, judge};

@@ -1,0 +1,100 @@
+//! Ports, as an operator writes them: `25/tcp`, `6881-6999`, `53/udp`.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+/// A protocol that has ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl Protocol {
+    /// Its name in lower case.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+}
+
+/// Ports that are refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortRule {
+    /// Of this protocol, or of both.
+    pub protocol: Option<Protocol>,
+    /// The first.
+    pub low: u16,
+    /// The last.
+    pub high: u16,
+}
+
+impl PortRule {
+    /// Whether it is about this protocol.
+    #[must_use]
+    pub fn is_of(self, protocol: Protocol) -> bool {
+        self.protocol.is_none_or(|own| own == protocol)
+    }
+}
+
+impl fmt::Display for PortRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.low)?;
+        if self.high != self.low {
+            write!(f, "-{}", self.high)?;
+        }
+        self.protocol.map_or(Ok(()), |protocol| write!(f, "/{}", protocol.as_str()))
+    }
+}
+
+/// Why a text is no [`PortRule`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not ports from 1 to 65535, such as 25/tcp, 53/udp or 6881-6999")]
+pub struct NoPorts;
+
+impl FromStr for PortRule {
+    type Err = NoPorts;
+
+    fn from_str(text: &str) -> Result<Self, NoPorts> {
+        let (ports, protocol) = match text.split_once('/') {
+            None => (text, None),
+            Some((ports, "tcp")) => (ports, Some(Protocol::Tcp)),
+            Some((ports, "udp")) => (ports, Some(Protocol::Udp)),
+            Some(_) => return Err(NoPorts),
+        };
+        let (low, high) = ports.split_once('-').unwrap_or((ports, ports));
+        let port = |text: &str| {
+            let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+            text.parse().ok().filter(|port| digits && *port > 0).ok_or(NoPorts)
+        };
+        let (low, high) = (port(low)?, port(high)?);
+        if low > high {
+            return Err(NoPorts);
+        }
+        Ok(Self { protocol, low, high })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_read_as_they_are_written() {
+        for text in ["25/tcp", "53/udp", "80", "6881-6999", "1-65535/udp"] {
+            assert_eq!(text.parse::<PortRule>().expect(text).to_string(), text);
+        }
+        let one: PortRule = "7-7/tcp".parse().expect("a range of one");
+        assert_eq!(one.to_string(), "7/tcp");
+        for bad in ["", "0", "65536", "+25", "25/", "25/sctp", "9-8", "1-", "-1", "a", "25 /tcp"] {
+            assert_eq!(bad.parse::<PortRule>(), Err(NoPorts), "{bad}");
+        }
+    }
+}
