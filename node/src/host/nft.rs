@@ -19,7 +19,7 @@ use crate::{
 mod kernel;
 mod render;
 
-pub use render::render;
+pub use render::{Rendered, render};
 
 /// The table's family and name.
 const TABLE: &str = "inet weir";
@@ -137,10 +137,16 @@ pub enum NftError {
 ///
 /// # Errors
 ///
-/// Says why the kernel does not have it. What was there before is still there then.
+/// Says why the kernel does not have it. The rules before are still in force then.
 pub fn apply(policy: &Policy) -> Result<(), NftError> {
-    let output = run(&["-f", "-"], &render(policy))?;
-    accepted(&output, "install the exit policy")
+    let old = kernel::sets(NAME).map_err(NftError::Ask)?;
+    let used = |name: &String| name.rsplit_once('_').and_then(|(_, number)| number.parse().ok());
+    let last: u32 = old.iter().filter_map(used).max().unwrap_or_default();
+    let Rendered { sets, rules } = render(policy, last.wrapping_add(1), &old);
+    for (text, what) in [(sets, "take the lists"), (rules, "install the exit policy")] {
+        accepted(&run(&["-f", "-"], &text)?, what)?;
+    }
+    Ok(())
 }
 
 /// Removes the table; it need not be there.

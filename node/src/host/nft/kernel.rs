@@ -8,6 +8,7 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 /// NFNL_SUBSYS_NFTABLES, in the upper half of a message's type.
 const NFTABLES: u16 = 10 << 8;
 const GET_CHAIN: u16 = NFTABLES | 4;
+const GET_SET: u16 = NFTABLES | 10;
 const GET_OBJECT: u16 = NFTABLES | 19;
 /// NLM_F_REQUEST | NLM_F_DUMP.
 const DUMP: u16 = 0x301;
@@ -54,6 +55,23 @@ pub(super) fn counters(table: &str) -> io::Result<Vec<NamedCounter>> {
         })
     };
     Ok(objects.iter().filter_map(counter).collect())
+}
+
+/// The sets of an `inet` table that have a name of their own.
+pub(super) fn sets(table: &str) -> io::Result<Vec<String>> {
+    /// NFT_SET_ANONYMOUS.
+    const ANONYMOUS: u64 = 1;
+    let set = |(_, attributes): &(u8, Vec<u8>)| {
+        let is_own = text(find(attributes, 1)) == table;
+        let named = number(find(attributes, 3)) & ANONYMOUS == 0;
+        (is_own && named).then(|| text(find(attributes, 2)))
+    };
+    match dump(GET_SET, INET, &attribute(1, table)) {
+        Ok(found) => Ok(found.iter().filter_map(set).collect()),
+        // There is no such table.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
 }
 
 /// The base chains of all tables that see IP packets.

@@ -5,52 +5,78 @@ use std::fmt::{Display, Write as _};
 use super::{COUNTERS, Policy, TABLE};
 use crate::policy::refused::{self, Refused};
 
-/// The table as input for `nft -f -`, whether it is there or not.
+/// The table as two inputs for `nft -f -`, one after the other, whether it is there or not.
 ///
 /// A packet meets the old rules or the new ones, never neither. So the hooks stay, and only what
 /// hangs on them is replaced: with a second table's hooks beside the first's, a packet could pass
-/// one before and the other after the change. Sets are replaced, not emptied, and verdicts come from
-/// rules and not from maps, whose elements are gone from one moment to the next.
-#[must_use]
-pub fn render(policy: &Policy) -> String {
-    let table = Table::of(policy);
-    let mut out = format!("add table {TABLE}\n");
-    for (name, _) in COUNTERS {
-        line(&mut out, 0, &format!("add counter {TABLE} {name}"));
-    }
-    out.push_str(&table.chains);
-    line(&mut out, 0, &format!("flush table {TABLE}"));
-    for (name, kind) in SETS {
-        line(&mut out, 0, &format!("add set {TABLE} {name} {{ type {kind}; flags interval; }}"));
-        line(&mut out, 0, &format!("delete set {TABLE} {name}"));
-    }
-    line(&mut out, 0, &format!("table {TABLE} {{"));
-    out.push_str(&table.body);
-    line(&mut out, 0, "}");
-    out
+/// one before and the other after the change. And sets are made, under names of their own, before
+/// the rules that look into them, because the kernel shows their elements only after the rules that
+/// came with them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rendered {
+    /// Makes what is missing, and the new sets.
+    pub sets: String,
+    /// Replaces the rules, and removes the old sets.
+    pub rules: String,
 }
 
-/// The operator's lists in the table.
-const SETS: [(&str, &str); 4] = [
-    ("allowed4", "ipv4_addr"),
-    ("allowed6", "ipv6_addr"),
-    ("blocked4", "ipv4_addr"),
-    ("blocked6", "ipv6_addr"),
-];
+/// Renders the table, with the names of its sets ending in `generation`; `old` are the names of the
+/// sets that are there.
+#[must_use]
+pub fn render(policy: &Policy, generation: u32, old: &[String]) -> Rendered {
+    let mut table = Table { generation, ..Table::default() };
+    fill(&mut table, policy);
+    let mut sets = format!("add table {TABLE}\n");
+    for (name, _) in COUNTERS {
+        line(&mut sets, 0, &format!("add counter {TABLE} {name}"));
+    }
+    sets.push_str(&table.chains);
+    if !table.sets.is_empty() {
+        sets.push_str(&format!("table {TABLE} {{\n{}}}\n", table.sets));
+    }
+    let mut rules = format!("flush table {TABLE}\n");
+    for name in old {
+        line(&mut rules, 0, &format!("delete set {TABLE} {name}"));
+    }
+    rules.push_str(&format!("table {TABLE} {{\n{}}}\n", table.body));
+    Rendered { sets, rules }
+}
 
 #[derive(Default)]
 struct Table {
     /// What makes the chains, if they are not there.
     chains: String,
-    /// Their rules, and the sets.
+    /// Their rules.
     body: String,
+    sets: String,
+    generation: u32,
 }
 
 impl Table {
-    fn of(policy: &Policy) -> Self {
-        let mut table = Self::default();
-        fill(&mut table, policy);
-        table
+    /// Makes a set of ranges, which are in order and apart: so the kernel need not sort or join
+    /// them. Says how rules name it; nothing without elements.
+    fn set<A: Display + PartialEq>(
+        &mut self,
+        name: &str,
+        kind: &str,
+        ranges: &[(A, A)],
+    ) -> Option<String> {
+        let name = format!("{name}_{}", self.generation);
+        let out = &mut self.sets;
+        let (first, rest) = ranges.split_first()?;
+        line(out, 1, &format!("set {name} {{"));
+        line(out, 2, &format!("type {kind}"));
+        line(out, 2, "flags interval");
+        // Writing to a string does not fail.
+        write!(out, "\t\telements = {{ {}", Shown(first)).ok();
+        for (number, range) in rest.iter().enumerate() {
+            // Not too long for the lines in nft's errors.
+            let between = if number % 8 == 7 { ",\n\t\t" } else { ", " };
+            write!(out, "{between}{}", Shown(range)).ok();
+        }
+        out.push_str(" }\n");
+        line(out, 1, "}");
+        Some(format!("@{name}"))
     }
 
     fn chain(&mut self, name: &str, hook: Option<&str>, rules: &[String]) {
@@ -68,7 +94,6 @@ impl Table {
 fn fill(out: &mut Table, policy: &Policy) {
     let Policy { interface, uplink, listen_port, pool_v4, pool_v6, .. } = policy;
     let (gateway_v4, gateway_v6) = (policy.gateway_v4, policy.gateway_v6);
-    sets(&mut out.body, policy);
     refusals(out);
 
     // Before routing, which may drop a foreign source without counting it (rp_filter), and which
@@ -105,9 +130,10 @@ fn fill(out: &mut Table, policy: &Policy) {
         "ct state established,related accept".into(),
         "ct state invalid,untracked goto invalid".into(),
     ];
-    from_consumer.extend(destinations(policy));
+    from_consumer.extend(destinations(out, policy));
     from_consumer.push("goto to_port".into());
-    out.chain("to_port", None, &ports(policy));
+    let to_port = ports(out, policy);
+    out.chain("to_port", None, &to_port);
     out.chain("from_consumer", None, &from_consumer);
     out.chain(
         "to_consumer",
@@ -180,34 +206,6 @@ pub(super) fn translated_ports(listen_port: u16) -> String {
     }
 }
 
-fn sets(out: &mut String, policy: &Policy) {
-    for (name, networks) in [("allowed", &policy.allow), ("blocked", &policy.block)] {
-        set(out, &format!("{name}4"), "ipv4_addr", &networks.v4);
-        set(out, &format!("{name}6"), "ipv6_addr", &networks.v6);
-    }
-}
-
-/// A set of ranges, which are in order and apart: so the kernel need not sort or join them.
-fn set<A: Display + PartialEq>(out: &mut String, name: &str, kind: &str, ranges: &[(A, A)]) {
-    if ranges.is_empty() {
-        return;
-    }
-    line(out, 1, &format!("set {name} {{"));
-    line(out, 2, &format!("type {kind}"));
-    line(out, 2, "flags interval");
-    out.push_str("\t\telements = { ");
-    for (number, range) in ranges.iter().enumerate() {
-        if number > 0 {
-            // Not too long for the lines in nft's errors.
-            out.push_str(if number % 8 == 0 { ",\n\t\t" } else { ", " });
-        }
-        // Writing to a string does not fail.
-        write!(out, "{}", Shown(range)).ok();
-    }
-    out.push_str(" }\n");
-    line(out, 1, "}");
-}
-
 /// A range as nft reads it.
 struct Shown<'r, A>(&'r (A, A));
 
@@ -246,41 +244,41 @@ fn refusals(out: &mut Table) {
 }
 
 /// The rules on a new flow's destination.
-fn destinations(policy: &Policy) -> Vec<String> {
+fn destinations(out: &mut Table, policy: &Policy) -> Vec<String> {
     let (allow, block) = (&policy.allow, &policy.block);
-    let mut rules = destination("ip", 4, refused::V4, !allow.v4.is_empty(), !block.v4.is_empty());
-    rules.extend(destination("ip6", 6, refused::V6, !allow.v6.is_empty(), !block.v6.is_empty()));
+    let v4 = ("ip", "4", "ipv4_addr");
+    let mut rules = destination(out, v4, refused::V4, &allow.v4, &block.v4);
+    let v6 = ("ip6", "6", "ipv6_addr");
+    rules.extend(destination(out, v6, refused::V6, &allow.v6, &block.v6));
     rules
 }
 
 fn destination<A: Display + PartialEq + Copy>(
-    protocol: &str,
-    family: u8,
+    out: &mut Table,
+    (protocol, family, kind): (&str, &str, &str),
     refused: &[Refused<A>],
-    allows: bool,
-    blocks: bool,
+    allow: &[(A, A)],
+    block: &[(A, A)],
 ) -> Vec<String> {
     let mut rules = Vec::new();
-    if allows {
-        rules.push(format!("{protocol} daddr @allowed{family} goto to_port"));
+    if let Some(set) = out.set(&format!("allowed{family}"), kind, allow) {
+        rules.push(format!("{protocol} daddr {set} goto to_port"));
     }
-    if blocks {
-        rules.push(format!(
-            "{protocol} daddr @blocked{family} counter name blocked_destination goto refuse"
-        ));
+    if let Some(set) = out.set(&format!("blocked{family}"), kind, block) {
+        rules.push(format!("{protocol} daddr {set} counter name blocked_destination goto refuse"));
     }
     for counter in refused::COUNTERS {
         let of = refused.iter().filter(|it| it.counter == *counter);
-        let ranges: Vec<String> = of.map(|it| Shown(&(it.low, it.high)).to_string()).collect();
-        if !ranges.is_empty() {
-            rules.push(format!("{protocol} daddr {{ {} }} goto {counter}", ranges.join(", ")));
+        let ranges: Vec<(A, A)> = of.map(|it| (it.low, it.high)).collect();
+        if let Some(set) = out.set(&format!("{counter}{family}"), kind, &ranges) {
+            rules.push(format!("{protocol} daddr {set} goto {counter}"));
         }
     }
     rules
 }
 
 /// The rules on a new flow's port.
-fn ports(policy: &Policy) -> Vec<String> {
+fn ports(out: &mut Table, policy: &Policy) -> Vec<String> {
     const SMTP: u16 = 25;
     let mut rules = Vec::new();
     let mut tcp = policy.ports.tcp.clone();
@@ -291,10 +289,8 @@ fn ports(policy: &Policy) -> Vec<String> {
         tcp.sort_unstable();
     }
     for (protocol, ranges) in [("tcp", &tcp), ("udp", &policy.ports.udp)] {
-        if !ranges.is_empty() {
-            let ranges: Vec<String> = ranges.iter().map(|it| Shown(it).to_string()).collect();
-            rules.push(format!("{protocol} dport {{ {} }} goto blocked_port", ranges.join(", ")));
-        }
+        let set = out.set(&format!("{protocol}_ports"), "inet_service", ranges);
+        rules.extend(set.map(|set| format!("{protocol} dport {set} goto blocked_port")));
     }
     rules.push("accept".into());
     rules
