@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, ensure};
 
 use super::content::{Content, Hash};
-use crate::Namespace;
+use crate::{Client, Namespace};
 
 /// A transfer that stands still for so long has failed.
 const STALL: Duration = Duration::from_secs(60);
@@ -75,7 +75,39 @@ pub fn transfer(
 ) -> Result<()> {
     let timeout = Duration::from_secs(20);
     let stream = client.enter(|| Ok(TcpStream::connect_timeout(&server, timeout)?));
-    let mut stream = stream.with_context(|| format!("no connection to {server}"))?;
+    transfer_over(
+        stream.with_context(|| format!("no connection to {server}"))?,
+        way,
+        length,
+        progress,
+    )
+}
+
+/// As [`transfer`], by one of several tunnels of the namespace.
+///
+/// # Errors
+/// As [`transfer`].
+pub fn transfer_by(
+    client: &Client<'_>,
+    server: SocketAddr,
+    way: Way,
+    length: u64,
+    progress: &AtomicU64,
+) -> Result<()> {
+    let connect = || {
+        let domain = socket2::Domain::for_address(server);
+        let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
+        socket.bind_device(Some(client.interface().as_bytes()))?;
+        socket.connect_timeout(&server.into(), Duration::from_secs(20))?;
+        Ok(TcpStream::from(socket))
+    };
+    let stream = client.namespace().enter(connect);
+    let stream = stream.with_context(|| format!("no connection to {server}"))?;
+    transfer_over(stream, way, length, progress)
+}
+
+fn transfer_over(mut stream: TcpStream, way: Way, length: u64, progress: &AtomicU64) -> Result<()> {
+    let server = stream.peer_addr()?;
     prepare(&stream)?;
     let seed = u64::from(stream.local_addr()?.port());
     let mut request = [0; 17];
