@@ -5,32 +5,51 @@
 
 use std::{io, net::SocketAddr, sync::Arc};
 
-use tokio::{net::TcpListener, sync::watch};
+use tokio::{
+    net::{TcpListener, UdpSocket},
+    sync::watch,
+};
 use weir_common::AddressPlan;
 
-use crate::{config::Config, session::registry::Sessions};
+use crate::{
+    config::{Config, sections::DNS_PORT},
+    session::registry::Sessions,
+};
 
 pub mod allowance;
+mod dns;
 mod door;
 pub mod pay;
 
+use dns::Dns;
 use door::Door;
 use pay::Pay;
 
 /// Why a service is not there.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot serve {what} at {address} inside the tunnel: {source}. Fix: {fix}.")]
-pub struct GatewayError {
-    what: &'static str,
-    address: SocketAddr,
-    source: io::Error,
-    fix: &'static str,
+pub enum GatewayError {
+    /// An address and port cannot be had.
+    #[error("cannot serve {what} at {address} inside the tunnel: {source}. Fix: {fix}.")]
+    Bind {
+        /// The service.
+        what: &'static str,
+        /// Its place.
+        address: SocketAddr,
+        /// The system's answer.
+        source: io::Error,
+        /// What to do about it.
+        fix: &'static str,
+    },
+    /// The DNS forwarder cannot be made.
+    #[error("{0:#}. Fix: check dns.upstreams, or set dns.enabled = false.")]
+    Dns(anyhow::Error),
 }
 
 /// The services, bound and not yet served.
 #[derive(Debug, Default)]
 pub struct Gateway {
     pay: Option<(Vec<Door>, Pay)>,
+    dns: Option<(Vec<UdpSocket>, Vec<Door>, Dns)>,
 }
 
 impl Gateway {
@@ -43,16 +62,30 @@ impl Gateway {
         let plan = config.tunnel.plan();
         let mut gateway = Self::default();
         if let Some(pay) = Pay::new(&config.payment, sessions) {
+            let (what, fix) =
+                ("payments", "stop what uses the port (ss -tlnp), or set payment.port");
             let mut doors = Vec::new();
             for address in addresses(&plan, config.payment.port) {
-                let what = "payments";
-                let fix = "stop what uses the port (ss -tlnp), or set payment.port";
                 let bound = TcpListener::bind(address).await;
-                let listener =
-                    bound.map_err(|source| GatewayError { what, address, source, fix })?;
+                let listener = bound.map_err(failure(what, address, fix))?;
                 doors.push(Door::new(listener, plan, sessions));
             }
             gateway.pay = Some((doors, pay));
+        }
+        if let Some(dns) = Dns::new(config, sessions).map_err(GatewayError::Dns)? {
+            let (what, fix) = (
+                "DNS",
+                "have the machine's own DNS server (ss -ulpn) listen on the addresses that it \
+                 needs alone, or set dns.enabled = false",
+            );
+            let (mut sockets, mut doors) = (Vec::new(), Vec::new());
+            for address in addresses(&plan, DNS_PORT) {
+                sockets.push(UdpSocket::bind(address).await.map_err(failure(what, address, fix))?);
+                let bound = TcpListener::bind(address).await;
+                let listener = bound.map_err(failure(what, address, fix))?;
+                doors.push(Door::new(listener, plan, sessions));
+            }
+            gateway.dns = Some((sockets, doors, dns));
         }
         Ok(gateway)
     }
@@ -69,6 +102,14 @@ impl Gateway {
                 tasks.spawn(door.serve(pay.router(), stopped.clone()));
             }
         }
+        if let Some((sockets, doors, dns)) = self.dns {
+            for socket in sockets {
+                tasks.spawn(dns.clone().serve_udp(socket, stopped.clone()));
+            }
+            for door in doors {
+                tasks.spawn(dns.clone().serve_tcp(door, stopped.clone()));
+            }
+        }
         while let Some(ended) = tasks.join_next().await {
             ended.map_err(io::Error::other)??;
         }
@@ -77,6 +118,14 @@ impl Gateway {
         stopped.wait_for(|stopped| *stopped).await.ok();
         Ok(())
     }
+}
+
+fn failure(
+    what: &'static str,
+    address: SocketAddr,
+    fix: &'static str,
+) -> impl FnOnce(io::Error) -> GatewayError {
+    move |source| GatewayError::Bind { what, address, source, fix }
 }
 
 /// The gateway's addresses. IPv6 may be off on this machine, and consumers get IPv4 alone then.

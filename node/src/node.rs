@@ -125,7 +125,7 @@ pub fn run(config: &Config, file: Option<&Path>) -> anyhow::Result<()> {
         let offer = Offer {
             node_key,
             endpoint: endpoint.to_string(),
-            dns: config.tunnel.dns.clone(),
+            dns: config.dns_servers(),
             mtu: config.tunnel.mtu,
             keepalive: config.tunnel.keepalive,
             free_bytes: config.payment.free_bytes(),

@@ -25,6 +25,8 @@ const NEEDS: &[Need] = &[
     Need::new("prometheus", "/usr/bin/promtool", "checks the metrics and the alerts"),
     Need::new("nats-server", "/usr/sbin/nats-server", "takes the usage records of a fleet"),
     Need::new("chromium", "/usr/bin/chromium", "shows the node's page"),
+    Need::new("dnsmasq-base", "/usr/sbin/dnsmasq", "is the DNS server on the internet"),
+    Need::new("bind9-dnsutils", "/usr/bin/dig", "asks for names"),
     Need::new("ethtool", "/usr/sbin/ethtool", "switches offloads"),
 ];
 

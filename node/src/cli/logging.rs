@@ -17,8 +17,12 @@ pub(super) fn start() -> anyhow::Result<()> {
     let wish = std::env::var("WEIR_LOG").unwrap_or_else(|_| "info".to_owned());
     let levels = EnvFilter::try_new(&wish)
         .with_context(|| format!("WEIR_LOG is {wish:?}: try info, debug or weir::api=debug"))?;
-    // boringtun logs what could tell one consumer from another; no level lets that out.
-    let allowed = filter_fn(|metadata| !metadata.target().starts_with("boringtun"));
+    // boringtun logs what could tell one consumer from another, and hickory the names that they
+    // ask for; no level lets that out.
+    let secretive = ["boringtun", "hickory"];
+    let allowed = filter_fn(move |metadata| {
+        !secretive.iter().any(|library| metadata.target().starts_with(library))
+    });
     let lines = fmt::layer().with_writer(io::stderr).with_filter(allowed);
     tracing_subscriber::registry().with(levels).with(lines).try_init().context("cannot log")?;
     Ok(())

@@ -8,11 +8,11 @@ use super::{
     mistake::{Mistake, nearest, position},
     rules,
     section::{Places, Section},
-    sections::{Api, Config, Fleet, Ledger, Limits, Node, Payment, Policy, Tunnel},
+    sections::{Api, Config, Dns, Fleet, Ledger, Limits, Node, Payment, Policy, Tunnel},
 };
 
 const SECTIONS: &[&str] =
-    &["node", "tunnel", "policy", "limits", "ledger", "fleet", "payment", "api"];
+    &["node", "tunnel", "policy", "dns", "limits", "ledger", "fleet", "payment", "api"];
 
 /// The configuration that `text` describes. With the uplink's MTU in bytes, the tunnel's is held
 /// against it.
@@ -82,6 +82,7 @@ impl Reader<'_> {
                 "limits" => self.section::<Limits>(known, table, &mut config.limits),
                 "ledger" => self.section::<Ledger>(known, table, &mut config.ledger),
                 "fleet" => self.section::<Fleet>(known, table, &mut config.fleet),
+                "dns" => self.section::<Dns>(known, table, &mut config.dns),
                 "payment" => self.section::<Payment>(known, table, &mut config.payment),
                 _ => self.section::<Api>(known, table, &mut config.api),
             }
@@ -160,6 +161,7 @@ fn section_of(key: &str) -> Option<&'static str> {
         ("limits", Limits::KEYS),
         ("ledger", Ledger::KEYS),
         ("fleet", Fleet::KEYS),
+        ("dns", Dns::KEYS),
         ("payment", Payment::KEYS),
         ("api", Api::KEYS),
     ]

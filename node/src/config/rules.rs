@@ -9,6 +9,7 @@ use super::{
     Config, OVERHEAD_V4, OVERHEAD_V6,
     check::Reader,
     kinds::{Auto, Metrics},
+    sections::DNS_PORT,
 };
 use crate::{delivery::Webhook, payment::Price};
 
@@ -25,6 +26,7 @@ pub(super) fn apply(config: &Config, uplink_mtu: Option<u32>, reader: &mut Reade
     limits(config, reader);
     ledger(config, reader);
     fleet(config, reader);
+    dns(config, reader);
     payment(config, reader);
     paths(config, reader);
 }
@@ -97,6 +99,13 @@ fn payment(config: &Config, reader: &mut Reader<'_>) {
                 "write an address on the chain (0x and 40 hex digits), or enabled = false".into(),
             );
         }
+    }
+    if config.dns.enabled && payment.port == DNS_PORT {
+        reader.blame(
+            &[("payment", "port")],
+            "53 is the port of the DNS forwarder".into(),
+            "write another port, such as 8077, or set dns.enabled = false".into(),
+        );
     }
     let (price, floor) = (payment.price(), payment.floor());
     for (key, floor_key, price, floor) in [
@@ -188,6 +197,8 @@ fn ranges(config: &Config, reader: &mut Reader<'_>) {
         ("node", "handshakes_under_load", node.handshakes_under_load, 1, 10_000_000),
         ("tunnel", "mtu", config.tunnel.mtu, SMALLEST_MTU, 65535),
         ("limits", "month_reset_day", config.limits.month_reset_day, 1, 31),
+        ("dns", "per_second", config.dns.per_second, 1, 100_000),
+        ("dns", "cache", config.dns.cache, 0, 1 << 20),
         ("ledger", "record_seconds", config.ledger.record_seconds, 1, 86_400),
         ("ledger", "checkpoint_seconds", config.ledger.checkpoint_seconds, 1, 60),
         ("ledger", "retain_days", config.ledger.retain_days, 0, 36_500),
@@ -355,7 +366,12 @@ fn pools(config: &Config, reader: &mut Reader<'_>) {
             format!("write a network of length 64, such as \"{}/64\"", v6.network()),
         );
     }
-    for server in &tunnel.dns {
+    let plan = tunnel.plan();
+    let gateways = [IpAddr::V4(plan.gateway_v4()), IpAddr::V6(plan.gateway_v6())];
+    for server in tunnel.dns.set().into_iter().flatten() {
+        if config.dns.enabled && gateways.contains(server) {
+            continue;
+        }
         if [v4, v6].iter().any(|pool| pool.contains(server)) {
             reader.blame(
                 &[("tunnel", "dns"), ("tunnel", "pool_v4"), ("tunnel", "pool_v6")],
@@ -367,6 +383,23 @@ fn pools(config: &Config, reader: &mut Reader<'_>) {
                 &[("tunnel", "dns")],
                 format!("{server} is no address of a server that consumers could reach"),
                 "name a server on the internet".into(),
+            );
+        }
+    }
+}
+
+fn dns(config: &Config, reader: &mut Reader<'_>) {
+    let tunnel = &config.tunnel;
+    let pools = [IpNet::V4(tunnel.pool_v4), IpNet::V6(tunnel.pool_v6)];
+    for server in &config.dns.upstreams {
+        if server.is_unspecified()
+            || server.is_multicast()
+            || pools.iter().any(|pool| pool.contains(server))
+        {
+            reader.blame(
+                &[("dns", "upstreams"), ("tunnel", "pool_v4"), ("tunnel", "pool_v6")],
+                format!("{server} is no address of a server that this machine could ask"),
+                "name a server that resolves names, or write [] for the machine's own".into(),
             );
         }
     }

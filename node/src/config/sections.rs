@@ -31,6 +31,8 @@ pub struct Config {
     pub policy: Policy,
     /// How much passes.
     pub limits: Limits,
+    /// How names are resolved for consumers.
+    pub dns: Dns,
     /// What is written down of what consumers use, and who is told.
     pub ledger: Ledger,
     /// How consumers pay as they go.
@@ -106,12 +108,9 @@ section! {
         /// The largest IP packet inside the tunnel, in bytes. 1280 to 65535, and at least 80 less
         /// than the uplink's (60 when consumers reach the node by IPv4 alone).
         mtu: u32 = 1420;
-        /// The DNS servers in the configuration that consumers get.
-        dns: Vec<IpAddr> = vec![
-            IpAddr::V4(Ipv4Addr::new(9, 9, 9, 9)),
-            IpAddr::V4(Ipv4Addr::new(1, 1, 1, 1)),
-            IpAddr::V6(Ipv6Addr::new(0x2620, 0xfe, 0, 0, 0, 0, 0, 0xfe)),
-        ];
+        /// The DNS servers in the configuration that consumers get, for example ["9.9.9.9"].
+        /// "auto" is the gateway, and public ones where dns.enabled is false.
+        dns: Auto<Vec<IpAddr>> = Auto::Auto;
         /// Seconds between keepalives that consumers are told to send, 0 to 65535. 0 is none;
         /// 25 keeps a consumer behind NAT reachable while it is silent.
         keepalive: u16 = 0;
@@ -173,6 +172,21 @@ section! {
         /// first counts. For example
         /// ["Mon-Fri 08:00-18:00 up=50mbit down=100mbit", "Sat,Sun 00:00-24:00 closed"].
         schedule: Vec<Window> = Vec::new();
+    }
+}
+
+section! {
+    /// The DNS forwarder for consumers, at the gateway's addresses inside the tunnel.
+    Dns {
+        /// Whether there is one.
+        enabled: bool = true;
+        /// The servers that it asks, by the machine's own routes, for example ["9.9.9.9"].
+        /// Empty: those of the machine (/etc/resolv.conf).
+        upstreams: Vec<IpAddr> = Vec::new();
+        /// Questions per second that a consumer may ask; twice as many at once. 1 to 100000.
+        per_second: u32 = 50;
+        /// How many answers are remembered. 0 to 1048576.
+        cache: u32 = 8192;
     }
 }
 
@@ -310,6 +324,44 @@ impl Tunnel {
     }
 }
 
+/// The port of DNS.
+pub const DNS_PORT: u16 = 53;
+
+/// What consumers are told where the node resolves no names itself.
+const PUBLIC_DNS: [IpAddr; 3] = [
+    IpAddr::V4(Ipv4Addr::new(9, 9, 9, 9)),
+    IpAddr::V4(Ipv4Addr::new(1, 1, 1, 1)),
+    IpAddr::V6(Ipv6Addr::new(0x2620, 0xfe, 0, 0, 0, 0, 0, 0xfe)),
+];
+
+impl Config {
+    /// The TCP ports of the node's own services inside the tunnel.
+    #[must_use]
+    pub fn own_tcp(&self) -> Vec<u16> {
+        let pay = self.payment.enabled.then_some(self.payment.port);
+        pay.into_iter().chain(self.own_udp()).collect()
+    }
+
+    /// The UDP ports of the same.
+    #[must_use]
+    pub fn own_udp(&self) -> Vec<u16> {
+        self.dns.enabled.then_some(DNS_PORT).into_iter().collect()
+    }
+
+    /// The DNS servers that consumers are told.
+    #[must_use]
+    pub fn dns_servers(&self) -> Vec<IpAddr> {
+        let plan = self.tunnel.plan();
+        match &self.tunnel.dns {
+            Auto::Set(servers) => servers.clone(),
+            Auto::Auto if self.dns.enabled => {
+                vec![plan.gateway_v4().into(), plan.gateway_v6().into()]
+            }
+            Auto::Auto => PUBLIC_DNS.to_vec(),
+        }
+    }
+}
+
 impl Payment {
     /// What a new session pays.
     #[must_use]
@@ -362,6 +414,7 @@ pub(crate) fn text(config: &Config) -> String {
     write_section(&mut text, "tunnel", &config.tunnel);
     write_section(&mut text, "policy", &config.policy);
     write_section(&mut text, "limits", &config.limits);
+    write_section(&mut text, "dns", &config.dns);
     write_section(&mut text, "ledger", &config.ledger);
     write_section(&mut text, "fleet", &config.fleet);
     write_section(&mut text, "payment", &config.payment);

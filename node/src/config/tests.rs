@@ -38,6 +38,7 @@ fn the_printed_default_explains_every_key() {
         ("policy", Policy::KEYS),
         ("ledger", Ledger::KEYS),
         ("fleet", Fleet::KEYS),
+        ("dns", Dns::KEYS),
         ("payment", Payment::KEYS),
         ("api", Api::KEYS),
     ] {
@@ -105,6 +106,11 @@ fn every_key_can_be_set() {
         credentials_file = "/c"
         token_file = "/n"
         ca_file = "/ca"
+        [dns]
+        enabled = false
+        upstreams = ["127.0.0.53"]
+        per_second = 1
+        cache = 0
         [payment]
         enabled = true
         port = 1
@@ -147,6 +153,7 @@ fn every_key_can_be_set() {
     differ(&config.policy, &default.policy);
     differ(&config.ledger, &default.ledger);
     differ(&config.fleet, &default.fleet);
+    differ(&config.dns, &default.dns);
     differ(&config.payment, &default.payment);
     differ(&config.api, &default.api);
     assert_eq!(check(&sections::text(&config), Some(1500)), Ok(config));
@@ -373,5 +380,27 @@ fn payments_without_an_identity_a_price_or_a_sensible_floor_are_mistakes() {
         let found = mistake(&format!("[payment]\n{text}"));
         assert_eq!(found.key, key, "{text}");
         assert!(found.problem.contains(problem), "{text}: {found}");
+    }
+}
+
+#[test]
+fn consumers_are_told_the_gateway_or_what_the_operator_says() {
+    let told = |text: &str| check(text, None).expect("no mistakes").dns_servers();
+    let gateway: Vec<std::net::IpAddr> = ["10.66.0.1", "fd66:7765:6972::1"]
+        .iter()
+        .map(|text| text.parse().expect("an address"))
+        .collect();
+    assert_eq!(told(""), gateway);
+    assert_eq!(told("[tunnel]\ndns = [\"10.66.0.1\"]\n"), gateway[..1]);
+    assert!(told("[tunnel]\ndns = []\n").is_empty());
+    assert!(!told("[dns]\nenabled = false\n").contains(&gateway[0]));
+    for text in [
+        "[tunnel]\ndns = [\"10.66.0.1\"]\n[dns]\nenabled = false\n",
+        "[tunnel]\ndns = [\"10.66.0.2\"]\n",
+        "[dns]\nupstreams = [\"10.66.0.1\"]\n",
+        "[dns]\nupstreams = [\"::\"]\n",
+        "[dns]\nper_second = 0\n",
+    ] {
+        mistake(text);
     }
 }

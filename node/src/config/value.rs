@@ -317,6 +317,16 @@ address! {
     IpNet, "a network", "\"192.168.7.0/24\" or \"2001:db8:7::/48\"";
 }
 
+impl AutoValue for Vec<IpAddr> {
+    fn read_set(value: &Spanned<DeValue<'_>>) -> Result<Self, Problem> {
+        Self::read(value)
+    }
+
+    fn show_set(&self) -> String {
+        self.show()
+    }
+}
+
 impl AutoValue for Wei {
     fn read_set(value: &Spanned<DeValue<'_>>) -> Result<Self, Problem> {
         Self::read(value)

@@ -138,7 +138,7 @@ impl Applier for Told {
     fn prepare(&self, config: &Config) -> anyhow::Result<Change> {
         let tunnel = &config.tunnel;
         let offer = Offer {
-            dns: tunnel.dns.clone(),
+            dns: config.dns_servers(),
             keepalive: tunnel.keepalive,
             ..Offer::clone(&self.offer.get())
         };

@@ -58,7 +58,7 @@ fn what_can_change_does_and_what_cannot_is_named_each_time() {
     assert_eq!(first.needs_restart, ["node.listen_port"]);
     assert_eq!(first.notes, ["a note"]);
     let told = rig.told();
-    assert_eq!(told[0].tunnel.dns, [std::net::IpAddr::from([8, 8, 8, 8])]);
+    assert_eq!(told[0].dns_servers(), [std::net::IpAddr::from([8, 8, 8, 8])]);
     assert_eq!(told[0].node.listen_port, 51820, "it needs a restart");
 
     let again = rig.reload(text).expect("it fits");
