@@ -36,7 +36,7 @@ fn what_can_change_changes_at_once_and_the_session_goes_on() -> Result<()> {
     node.configure(Settings::default().with("node", "max_sessions", "99"))?;
     node.hang_up()?;
     ensure!(node.log().contains("needs a restart") || node.log().contains("after a restart"));
-    ensure!(node.session_add("last")?.config.contains("DNS = 9.9.9.9, 1.1.1.1"));
+    ensure!(node.session_add("last")?.config.contains("DNS = 10.66.0.1, fd66:"));
     for server in SERVERS {
         client.ping(server, 3)?;
     }
@@ -65,7 +65,7 @@ fn a_mistake_leaves_the_old_configuration_in_force() -> Result<()> {
     ensure!(named(&error) == named(&check), "reload: {error}\ncheck: {check}");
     node.hang_up()?;
     ensure!(node.log().contains("stays as it was"), "{}", node.log());
-    ensure!(node.session_add("new")?.config.contains("DNS = 9.9.9.9, 1.1.1.1"));
+    ensure!(node.session_add("new")?.config.contains("DNS = 10.66.0.1, fd66:"));
     client.ping(SERVERS[0], 3)?;
     node.stop()
 }

@@ -244,7 +244,7 @@ fn a_pool_of_unfit_addresses_is_refused() {
     let host = mistake("[tunnel]\npool_v4 = \"10.66.0.1/16\"");
     assert_eq!(host.fix, "write the network: \"10.66.0.0/16\"");
     assert!(mistake("[tunnel]\npool_v6 = \"fd00::/120\"").problem.contains("/120"));
-    assert!(mistake("[tunnel]\ndns = [\"10.66.0.1\"]").problem.contains("pool"));
+    assert!(mistake("[tunnel]\ndns = [\"10.66.0.2\"]").problem.contains("pool"));
 }
 
 #[test]

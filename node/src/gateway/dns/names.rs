@@ -39,7 +39,7 @@ pub(super) fn is_private(name: &Name, kind: RecordType) -> bool {
     let below = |suffix: &&str| {
         lower.strip_suffix(*suffix).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
     };
-    if PRIVATE.iter().any(|suffix| below(&suffix)) {
+    if PRIVATE.iter().any(below) {
         return true;
     }
     // Reverse names of private networks, also of whole parts of them.
