@@ -189,7 +189,7 @@ enum PolicyCommand {
     Test {
         /// Where it goes, \"address:port\"; an IPv6 address in brackets
         #[arg(value_name = "ADDRESS:PORT")]
-        to: std::net::SocketAddr,
+        to: SocketAddr,
         /// UDP instead of TCP
         #[arg(long)]
         udp: bool,

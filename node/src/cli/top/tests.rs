@@ -31,6 +31,9 @@ fn session(number: u32, bytes: u64) -> SessionView {
         seconds: 1,
         credit_bytes: (number == 2).then_some(1 << 40),
         credit_seconds: None,
+        rate_up: None,
+        rate_down: None,
+        paused_for: None,
         kernel: KernelView { datagrams: 0, bytes: 0, dropped_datagrams: 0, dropped_bytes: 0 },
     }
 }
