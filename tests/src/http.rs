@@ -2,13 +2,15 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::TcpStream,
+    net::{Ipv4Addr, TcpStream},
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
 
 use crate::Namespace;
+
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The body of `GET path` from a server on this host, which must answer with 200.
 ///
@@ -26,9 +28,9 @@ pub fn get(namespace: &Namespace, port: u16, path: &str) -> Result<String> {
 /// If it does not answer.
 pub fn ask(namespace: &Namespace, port: u16, path: &str) -> Result<(String, String)> {
     let mut stream = namespace
-        .enter(|| Ok(TcpStream::connect(("127.0.0.1", port))?))
+        .enter(|| Ok(TcpStream::connect_timeout(&(Ipv4Addr::LOCALHOST, port).into(), PATIENCE)?))
         .with_context(|| format!("cannot reach port {port}"))?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
     stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;

@@ -306,7 +306,8 @@ impl<'a> Node<'a> {
     /// # Errors
     /// If there is no such table.
     pub fn nft_table(&self) -> Result<String> {
-        self.namespace.run("nft --stateless list table inet weir")
+        let table = self.namespace.run("nft --stateless list table inet weir")?;
+        Ok(table.lines().map(|line| without_generation(line) + "\n").collect())
     }
 
     /// Packets that weir's nftables table refused, by the name of its counter.
@@ -495,6 +496,23 @@ pub fn binary() -> Result<PathBuf> {
         .filter(|path| path.exists())
         .max_by_key(age)
         .context("weir is not built. Fix: cargo build --release -p weir")
+}
+
+/// A line of the table without the number that the names of its sets end in, which is another after
+/// each change: `ip daddr @blocked4_7` and `set blocked4_7 {`.
+fn without_generation(line: &str) -> String {
+    let is_set = |before: &str, word: &str| word.starts_with('@') || before.trim() == "set";
+    let mut before = "";
+    let strip = |word| {
+        let last = std::mem::replace(&mut before, word);
+        match word.trim_end().rsplit_once('_') {
+            Some((name, number)) if is_set(last, word) && number.parse::<u32>().is_ok() => {
+                format!("{name} ")
+            }
+            _ => word.to_owned(),
+        }
+    };
+    line.split_inclusive(' ').map(strip).collect()
 }
 
 fn parse<T: serde::de::DeserializeOwned>(text: &str) -> Result<T> {

@@ -38,7 +38,8 @@ impl Upstream {
             "--no-resolv",
             "--no-hosts",
         ]);
-        command.args(["--bind-interfaces", "--user=root", "--log-queries", "--local-ttl=300"]);
+        // Also an IPv6 address that the kernel still makes sure of.
+        command.args(["--bind-dynamic", "--user=root", "--log-queries", "--local-ttl=300"]);
         command.args([format!("--listen-address={SERVER_V4},{SERVER_V6}")]);
         command.arg(format!("--log-facility={}", log.path().display()));
         command.args([format!("--host-record=www.weir-test.net,{WWW_V4},{WWW_V6}")]);

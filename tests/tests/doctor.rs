@@ -110,6 +110,7 @@ fn as_root_it_tells_everything_and_changes_nothing() -> Result<()> {
     let fix = said.finding("firewall")?["fix"].as_str().context("no fix")?.to_owned();
     lab.node.run(&fix)?;
     doctor(&config)?.is("firewall", "good")?;
+    lab.node.run("nft delete table inet filter")?;
     drop(taken);
 
     // With the node running, its own port and program are no fault, and it is not disturbed.
