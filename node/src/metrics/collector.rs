@@ -156,14 +156,14 @@ fn session_counts(
 
 fn limits(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> Result<(), Error> {
     let now = &status.limits;
-    let help = "The rate of all sessions together, in bits per second; 0 for no limit.";
-    let mut family = Gauges::begin(encoder, "rate_limit_bits_per_second", help)?;
-    family.sample(&[("direction", "up")], now.rate_up)?;
-    family.sample(&[("direction", "down")], now.rate_down)?;
-    let help = "The most that a session gets of that, in bits per second; 0 for no limit.";
-    let mut family = Gauges::begin(encoder, "rate_share_bits_per_second", help)?;
-    family.sample(&[("direction", "up")], now.share_up)?;
-    family.sample(&[("direction", "down")], now.share_down)?;
+    let help = "The rate of all sessions together, in bytes per second; 0 for no limit.";
+    let mut family = Gauges::begin(encoder, "rate_limit_bytes_per_second", help)?;
+    family.sample(&[("direction", "up")], now.rate_up / 8)?;
+    family.sample(&[("direction", "down")], now.rate_down / 8)?;
+    let help = "The most that a session gets of that, in bytes per second; 0 for no limit.";
+    let mut family = Gauges::begin(encoder, "rate_share_bytes_per_second", help)?;
+    family.sample(&[("direction", "up")], now.share_up / 8)?;
+    family.sample(&[("direction", "down")], now.share_down / 8)?;
     let quotas = [("day", now.day), ("month", now.month)];
     let help = "Billed bytes that all sessions together may have; 0 for no limit.";
     let mut family = Gauges::begin(encoder, "quota_bytes", help)?;
