@@ -38,8 +38,7 @@ impl Upstream {
             "--no-resolv",
             "--no-hosts",
         ]);
-        // Also an IPv6 address that the kernel still makes sure of.
-        command.args(["--bind-dynamic", "--user=root", "--log-queries", "--local-ttl=300"]);
+        command.args(["--bind-interfaces", "--user=root", "--log-queries", "--local-ttl=300"]);
         command.args([format!("--listen-address={SERVER_V4},{SERVER_V6}")]);
         command.arg(format!("--log-facility={}", log.path().display()));
         command.args([format!("--host-record=www.weir-test.net,{WWW_V4},{WWW_V6}")]);
@@ -51,9 +50,12 @@ impl Upstream {
         command.arg(format!("--txt-record=big.weir-test.net,{}", text.join(",")));
         command.arg("--edns-packet-max=4096");
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let child = child.spawn().context("cannot start dnsmasq")?;
-        let upstream = Self { child, log };
+        let mut upstream = Self { child: child.spawn().context("cannot start dnsmasq")?, log };
         until("dnsmasq answers", Duration::from_secs(10), || {
+            // It ends when the kernel still makes sure of its IPv6 address.
+            if upstream.child.try_wait()?.is_some() {
+                upstream.child = child.spawn()?;
+            }
             let answer = lab.internet.run(&format!("dig +short @{SERVER_V4} www.weir-test.net"))?;
             ensure!(answer.trim() == WWW_V4, "{answer}");
             Ok(())

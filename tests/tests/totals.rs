@@ -4,6 +4,7 @@
 use std::{fs, thread, time::Duration};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
+use weir_common::wire::INITIATION_LEN;
 use weir_tests::{
     Client, Lab, Node, Settings, command,
     lab::{SERVER_V4, SERVERS},
@@ -117,7 +118,10 @@ fn the_ledger_the_records_and_the_consumers_of_a_hundred_sessions_agree_to_the_b
         for (added, client) in &consumers {
             let ours = all.iter().find(|one| one.id == added.session.id).context("no session")?;
             let theirs = client.transfer()?;
-            ensure!(theirs.sent == ours.bytes_up + ours.handshake_bytes_up, "{theirs:?} {ours:?}");
+            // An initiation that was sent while the node was dead reached nobody.
+            let lost = theirs.sent.checked_sub(ours.bytes_up + ours.handshake_bytes_up);
+            let lost = lost.with_context(|| format!("{theirs:?} {ours:?}"))?;
+            ensure!(lost.is_multiple_of(INITIATION_LEN as u64), "{theirs:?} {ours:?}");
             let down = ours.bytes_down + ours.handshake_bytes_down;
             ensure!(theirs.received == down, "{theirs:?} {ours:?}");
             total = (total.0 + ours.bytes_up, total.1 + ours.bytes_down);
