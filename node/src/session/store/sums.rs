@@ -5,7 +5,7 @@
 //! weir's own connection keep the sums, in the transaction of the change itself; they are not in
 //! the file, so that what another program writes does not fit them.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::collections::BTreeMap;
 
 use rusqlite::{
     Connection,
@@ -29,26 +29,49 @@ pub(super) fn keep(db: &Connection) -> Result<(), StoreError> {
     db.create_scalar_function(FUNCTION, -1, flags, add)?;
     let mut triggers = String::new();
     for table in tables(db)? {
-        let columns = columns(db, &table)?;
-        let values = |row: &str| {
-            let names = columns.iter().map(|name| format!("{row}.\"{name}\""));
-            names.collect::<Vec<_>>().join(", ")
-        };
-        let without = format!("{FUNCTION}(sum, -1, '{table}', {})", values("OLD"));
-        let with = |sum: &str| format!("{FUNCTION}({sum}, 1, '{table}', {})", values("NEW"));
-        for (change, sum) in
-            [("INSERT", with("sum")), ("UPDATE", with(&without)), ("DELETE", without.clone())]
-        {
-            // Writing to a string cannot fail.
-            writeln!(
-                triggers,
-                "CREATE TEMP TRIGGER sum_{table}_{change} AFTER {change} ON main.{table}
-                 BEGIN UPDATE sums SET sum = {sum} WHERE name = '{table}'; END;"
-            )
-            .ok();
+        for change in ["INSERT", "UPDATE", "DELETE"] {
+            triggers.push_str(&trigger(db, &table, change)?);
         }
     }
     Ok(db.execute_batch(&triggers)?)
+}
+
+/// What makes the trigger that keeps a table's sum through one kind of change.
+fn trigger(db: &Connection, table: &str, change: &str) -> Result<String, StoreError> {
+    let columns = columns(db, table)?;
+    let values = |row: &str| {
+        let names = columns.iter().map(|name| format!("{row}.\"{name}\""));
+        names.collect::<Vec<_>>().join(", ")
+    };
+    let without = format!("{FUNCTION}(sum, -1, '{table}', {})", values("OLD"));
+    let with = |sum: &str| format!("{FUNCTION}({sum}, 1, '{table}', {})", values("NEW"));
+    let sum = match change {
+        "INSERT" => with("sum"),
+        "UPDATE" => with(&without),
+        _ => without,
+    };
+    Ok(format!(
+        "CREATE TEMP TRIGGER sum_{table}_{change} AFTER {change} ON main.{table}
+         BEGIN UPDATE sums SET sum = {sum} WHERE name = '{table}'; END;\n"
+    ))
+}
+
+/// Has `updates` change most of the rows of a table, within a transaction, and keeps its sum at once
+/// instead of row by row. What was wrong with the sum before stays wrong.
+pub(super) fn through(
+    db: &Connection,
+    table: &str,
+    updates: impl FnOnce() -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let all = format!("SELECT * FROM main.{table}");
+    let before = sum(db, table, &all)?;
+    db.execute_batch(&format!("DROP TRIGGER temp.sum_{table}_UPDATE"))?;
+    updates()?;
+    let change = sum(db, table, &all)?.wrapping_sub(before);
+    let kept: i64 = db.query_row("SELECT sum FROM sums WHERE name = ?1", [table], |r| r.get(0))?;
+    let now = kept.wrapping_add(change);
+    db.execute("UPDATE sums SET sum = ?2 WHERE name = ?1", (table, now))?;
+    Ok(db.execute_batch(&trigger(db, table, "UPDATE")?)?)
 }
 
 /// Whether the ledger has a place for sums: those of an older schema have none.
