@@ -22,6 +22,10 @@ pub const SECRETS: [IpAddr; 6] = [
     IpAddr::V6(SERVER_V6),
 ];
 
+/// A server of the operator's own, which the log may name: in the tests of fleets it has the address
+/// of a server that consumers reach.
+const OPERATORS: &str = "nats://45.80.3.1:4222";
+
 /// Keeps a text of a node, if somebody wants to look through it.
 ///
 /// # Errors
@@ -37,7 +41,11 @@ pub fn keep(name: &str, text: &str) -> Result<()> {
 /// The lines of a text that have one of the addresses in them.
 #[must_use]
 pub fn leaks(text: &str) -> Vec<&str> {
-    text.lines().filter(|line| SECRETS.iter().any(|secret| has(line, *secret))).collect()
+    let is_leak = |line: &&str| {
+        let line = line.replace(OPERATORS, "");
+        SECRETS.iter().any(|secret| has(&line, *secret))
+    };
+    text.lines().filter(is_leak).collect()
 }
 
 /// Looks through a directory: how many files there are, and each line that says too much.
@@ -89,6 +97,7 @@ mod tests {
             }
         }
         assert_eq!(leaks("45.80.1.2:4711 and 45.80.3.1.").len(), 1);
+        assert_eq!(leaks("nats://45.80.3.1:4222 and 45.80.3.1").len(), 1);
     }
 
     #[test]
@@ -96,6 +105,7 @@ mod tests {
         let text = "endpoint 45.80.2.2:51820\n45.80.1.20 145.80.1.2 45.80.3.10\n\
                     2a0c:b641:2::2 2a0c:b641:1::20 12a0c:b641:3::1\n10.66.0.2 fd66::2\n";
         assert!(leaks(text).is_empty(), "{:?}", leaks(text));
+        assert!(leaks("connected server=\"nats://45.80.3.1:4222\"").is_empty());
     }
 
     #[test]

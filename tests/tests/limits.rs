@@ -81,9 +81,14 @@ fn a_udp_flood_is_cut_to_the_rate_and_what_is_cut_is_not_billed() -> Result<()> 
     node.weir(&["limits", "set", "session-rate-up=10 Mbit/s", "session-rate-down=10 Mbit/s"])?;
     for way in WAYS {
         let before = node.session_show(&added.session.id)?;
-        let got = goodput(&lab, &format!("-u -b 60M -l 1300 -t 4 {way}"))?;
+        // Its own report may get lost in its flood: what was billed tells.
+        let flood = Running::start(
+            &lab.consumer,
+            &format!("-c {} -u -b 60M -l 1300 -O 1 -t 4 {way}", SERVERS[0]),
+        )?;
+        std::thread::sleep(Duration::from_secs(6));
+        drop(flood);
         let after = node.session_show(&added.session.id)?;
-        ensure!((7.0..=10.6).contains(&got), "{got} of 10 Mbit/s {way}");
         let billed = (after.bytes_up - before.bytes_up).max(after.bytes_down - before.bytes_down);
         // 5 s, 0.3 s of a full bucket, and 5 % for WireGuard; 37 MB were sent.
         ensure!((4_000_000..8_000_000).contains(&billed), "{billed} {way}");
