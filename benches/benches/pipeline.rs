@@ -3,11 +3,17 @@
 
 #![expect(clippy::expect_used, reason = "a benchmark that cannot begin must stop")]
 
-use std::{hint::black_box, sync::atomic::AtomicU64, time::Duration};
+use std::{hint::black_box, net::Ipv4Addr, sync::atomic::AtomicU64, time::Duration};
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
-use weir::dataplane::checksum::Sum;
+use weir::dataplane::{
+    arena::Arena,
+    checksum::Sum,
+    coalesce::Coalescer,
+    split::Cut,
+    virtio::{HEADER_LEN, NetHeader},
+};
 use weir_benches::{Node, SERVER, super_frame, tcp};
 use weir_common::{
     account::add_single_writer,
@@ -16,6 +22,7 @@ use weir_common::{
 
 /// Packets per super-packet: what 64 KiB hold at 1452 bytes.
 const PACKETS: usize = 44;
+const CONSUMER: Ipv4Addr = Ipv4Addr::new(10, 66, 0, 2);
 const SIZES: [usize; 3] = [1420, 576, 128];
 
 fn cipher(c: &mut Criterion) {
@@ -108,6 +115,66 @@ fn egress(c: &mut Criterion) {
     group.finish();
 }
 
+/// Joining alone: packets that lie in the arena, as the cipher leaves them there.
+fn join(c: &mut Criterion) {
+    const TURN: usize = 8 * PACKETS;
+    let mut group = c.benchmark_group("coalesce");
+    group.throughput(Throughput::Elements(TURN as u64));
+    for flows in [1, 8, 64] {
+        let mut arena = Arena::new(1 << 20);
+        let mut spans = Vec::new();
+        for next in 0..TURN {
+            let sequence = (next / flows * 1380) as u32;
+            let packet = tcp(CONSUMER, SERVER, (next % flows) as u16 + 1, sequence, 1420);
+            let taken = arena.take(HEADER_LEN + packet.len()).expect("room for a turn");
+            taken.1[HEADER_LEN..].copy_from_slice(&packet);
+            spans.push(taken.0);
+        }
+        let mut coalescer = Coalescer::new(true);
+        group.bench_function(format!("{flows} flows"), |b| {
+            b.iter_batched_ref(
+                // Joining writes into the first packet of each frame.
+                || arena.clone(),
+                |arena| {
+                    coalescer.begin();
+                    for span in &spans {
+                        coalescer.push(arena, *span);
+                    }
+                    coalescer.finish(arena);
+                    assert!(coalescer.frames().len() >= flows);
+                },
+                BatchSize::PerIteration,
+            );
+        });
+    }
+    group.finish();
+}
+
+/// Cutting alone, with the checksum that each packet needs.
+fn cut(c: &mut Criterion) {
+    let mut group = c.benchmark_group("split");
+    group.throughput(Throughput::Elements(PACKETS as u64));
+    let (frame, len) = super_frame(CONSUMER, 1, PACKETS, 1420);
+    let header = frame.first_chunk().and_then(NetHeader::parse).expect("a header");
+    group.bench_function("1420B", |b| {
+        b.iter_batched_ref(
+            || frame.clone(),
+            |frame| {
+                let packet = &mut frame[HEADER_LEN..len];
+                let cut = Cut::plan(&header, packet).expect("a super-packet");
+                let mut packets = 0;
+                cut.each(packet, |buffer, start, len| {
+                    black_box(&buffer[start..start + len]);
+                    packets += 1;
+                });
+                assert_eq!(packets, PACKETS);
+            },
+            BatchSize::PerIteration,
+        );
+    });
+    group.finish();
+}
+
 fn checksum(c: &mut Criterion) {
     let mut group = c.benchmark_group("checksum");
     let bytes = vec![0x5a; 1420];
@@ -146,6 +213,6 @@ fn account(c: &mut Criterion) {
 criterion_group! {
     name = pure;
     config = Criterion::default().measurement_time(Duration::from_secs(3)).warm_up_time(Duration::from_secs(1)).without_plots();
-    targets = cipher, checksum, parse, account, ingress, egress
+    targets = cipher, checksum, parse, account, join, cut, ingress, egress
 }
 criterion_main!(pure);

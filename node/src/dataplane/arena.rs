@@ -28,7 +28,7 @@ impl Span {
 }
 
 /// The buffer. It never grows: what does not fit is refused.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Arena {
     bytes: Box<[u8]>,
     used: usize,
