@@ -43,8 +43,8 @@ impl Reach {
             Box::new(Refused { policy: self.policy }),
             Box::new(HandshakeRates { guard: self.guard, thread: self.handshakes }),
             Box::new(Told { offer: self.offer }),
-            Box::new(Seen { series: self.series }),
-            Box::new(Kept { rhythm: self.rhythm }),
+            Box::new(seen(self.series)),
+            Box::new(kept(self.rhythm)),
             Box::new(Limited { limiter: self.limiter }),
         ];
         Reloader::new(file.map(Path::to_owned), uplink.mtu, config.clone(), appliers)
@@ -150,48 +150,43 @@ impl Applier for Told {
     }
 }
 
-/// What Prometheus sees.
-struct Seen {
-    series: Live<Series>,
+/// A value that others read anew each time they use it.
+struct Read<T> {
+    live: Live<T>,
+    keys: &'static [&'static str],
+    from: fn(&Config) -> T,
 }
 
-impl Applier for Seen {
+impl<T: Send + Sync + 'static> Applier for Read<T> {
     fn keys(&self) -> &'static [&'static str] {
-        &["api.per_session_metrics", "api.per_session_metrics_max"]
+        self.keys
     }
 
     fn prepare(&self, config: &Config) -> anyhow::Result<Change> {
-        let (live, series) = (self.series.clone(), series(&config.api));
+        let (live, value) = (self.live.clone(), (self.from)(config));
         Ok(Box::new(move || {
-            live.set(series);
+            live.set(value);
             Ok(Vec::new())
         }))
     }
+}
+
+/// Which sessions Prometheus sees.
+fn seen(live: Live<Series>) -> Read<Series> {
+    let keys = &["api.per_session_metrics", "api.per_session_metrics_max"];
+    Read { live, keys, from: |config| series(&config.api) }
 }
 
 /// How often usage is written down, and how long a session without credit is kept.
-struct Kept {
-    rhythm: Live<Rhythm>,
-}
-
-impl Applier for Kept {
-    fn keys(&self) -> &'static [&'static str] {
-        &[
-            "ledger.checkpoint_seconds",
-            "ledger.record_seconds",
-            "ledger.grace_seconds",
-            "ledger.retain_days",
-            "ledger.retain_undelivered_days",
-        ]
-    }
-
-    fn prepare(&self, config: &Config) -> anyhow::Result<Change> {
-        let (live, rhythm) = (self.rhythm.clone(), Rhythm::from(&config.ledger));
-        Ok(Box::new(move || {
-            live.set(rhythm);
-            Ok(Vec::new())
-        }))
-    }
+fn kept(live: Live<Rhythm>) -> Read<Rhythm> {
+    let keys = &[
+        "ledger.checkpoint_seconds",
+        "ledger.record_seconds",
+        "ledger.grace_seconds",
+        "ledger.retain_days",
+        "ledger.retain_undelivered_days",
+    ];
+    Read { live, keys, from: |config| Rhythm::from(&config.ledger) }
 }
 
 /// How much passes.

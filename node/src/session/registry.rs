@@ -12,9 +12,9 @@ use weir_common::{
 };
 
 use super::{
-    Credit, OwnRates, Pause, Session, SessionId, Snapshot, StoreError, Usage, billed, counters,
-    keys::{self, KeyError, PrivateKey},
-    name::{self, NameError},
+    Pause, Session, SessionId, Snapshot, StoreError, Usage, billed, counters,
+    keys::{KeyError, PrivateKey},
+    name,
     slots::Slots,
     store::{
         Store,
@@ -32,12 +32,15 @@ use crate::{
 mod books;
 mod clock;
 mod credit;
+mod error;
 mod limits;
+mod live;
 pub mod pay;
 mod usage;
 
-use clock::Clock;
 pub use credit::{Enforced, Extension};
+pub use error::SessionError;
+use live::{Entry, Live};
 
 /// The inner addresses of a slot; `None` where the pool ends.
 pub type AddressOf = Box<dyn Fn(Slot) -> Option<(Ipv4Addr, Ipv6Addr)> + Send + Sync>;
@@ -47,83 +50,6 @@ pub const MIN_PREFIX: usize = 4;
 
 /// The longest reference of an extension of credit, in bytes.
 pub const MAX_REFERENCE: usize = 128;
-
-/// Why a session could not be made, found or removed.
-#[derive(Debug, thiserror::Error)]
-pub enum SessionError {
-    /// The name will not do.
-    #[error(transparent)]
-    Name(#[from] NameError),
-    /// The key will not do.
-    #[error(transparent)]
-    Key(#[from] KeyError),
-    /// Another session has the name.
-    #[error("session {0} has this name already: choose another, or remove that session")]
-    NameTaken(SessionId),
-    /// Another session has the key.
-    #[error(
-        "session {0} has this public key already: a key belongs to one session, make another key"
-    )]
-    KeyTaken(SessionId),
-    /// No slot is free.
-    #[error(
-        "all {0} session slots are in use: remove a session, or raise max_sessions (and the \
-         address pool, if it is the limit) in the configuration and restart weir"
-    )]
-    Full(u32),
-    /// The operator's limit of sessions is reached.
-    #[error(
-        "there are {0} sessions already, and no more are allowed: remove one, or raise the limit \
-         with `weir limits set sessions=N` (limits.sessions in the configuration)"
-    )]
-    AtMost(u32),
-    /// The node's quota is used up.
-    #[error(
-        "the node's quota of bytes is used up: wait until the day or month ends (`weir limits` says \
-         when), or raise it with `weir limits set bytes-per-day=AMOUNT` or bytes-per-month"
-    )]
-    Quota,
-    /// A session of the ledger does not fit the configuration.
-    #[error(
-        "session {id} has slot {}, but the configuration has room for {max} slots: raise \
-         max_sessions and the address pool to more than {}", slot.0, slot.0
-    )]
-    NoRoom {
-        /// The session.
-        id: SessionId,
-        /// Its slot.
-        slot: Slot,
-        /// How many slots there are.
-        max: u32,
-    },
-    /// Nothing of this identifier, name or key.
-    #[error(
-        "no session {0:?}: give an identifier, {MIN_PREFIX} or more of its first digits, a name \
-         or a public key, as `weir session list` shows them"
-    )]
-    NotFound(String),
-    /// Several sessions' identifiers begin so.
-    #[error("more than one session's identifier begins with {0:?}: give more digits")]
-    Ambiguous(String),
-    /// A reference to an extension of credit is missing or too long.
-    #[error(
-        "an extension of credit needs a reference of 1 to {MAX_REFERENCE} bytes, so that it is never added \
-         twice: give for example the number of the payment"
-    )]
-    Reference,
-    /// An extension of nothing.
-    #[error("the credit would be extended by nothing: give bytes, seconds, or both")]
-    NoCredit,
-    /// The reference was used for another extension.
-    #[error(
-        "the reference {0:?} stands for another extension of this session's credit: nothing has been added; give \
-         each payment a reference of its own"
-    )]
-    Contradicts(String),
-    /// The ledger failed; nothing has changed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
 
 /// What a new session is to be.
 #[derive(Clone, Debug, Default)]
@@ -161,51 +87,6 @@ pub struct Sessions {
     /// The cursor of the last usage record, for those who wait for the next.
     written: tokio::sync::watch::Sender<u64>,
     books: books::Books,
-}
-
-struct Live {
-    by_id: BTreeMap<SessionId, Entry>,
-    by_key: HashMap<PublicKey, SessionId>,
-    by_name: HashMap<String, SessionId>,
-    slots: Slots,
-    /// What ended sessions have used.
-    ended: Counters,
-    /// What holds for all of them.
-    common: limits::Common,
-}
-
-struct Entry {
-    session: Session,
-    /// What the ledger has.
-    saved: Counters,
-    /// How long it was open.
-    clock: Clock,
-    credit: Credit,
-    rates: OwnRates,
-    /// How it pays as it goes, if it does.
-    agreement: Option<Agreement>,
-    pause: Option<Pause>,
-    /// When traffic was last counted.
-    last_activity: u64,
-    /// What the last usage record of this run said.
-    recorded: Option<Usage>,
-}
-
-impl Entry {
-    fn new(session: Session, saved: Counters, extra: Extra) -> Self {
-        let clock = Clock::new(extra.seconds, session.state == SessionState::Open);
-        Self {
-            session,
-            saved,
-            clock,
-            credit: extra.credit,
-            rates: OwnRates::default(),
-            agreement: None,
-            pause: extra.pause,
-            last_activity: extra.last_activity,
-            recorded: None,
-        }
-    }
 }
 
 impl std::fmt::Debug for Sessions {
@@ -587,71 +468,6 @@ fn take_up(account: &Account, session: &Session, saved: &Counters) {
         account.assign(session.id.get(), saved);
     }
     account.set_state(session.state);
-}
-
-impl Live {
-    /// Checks what must be unique and takes a slot.
-    fn reserve(
-        &mut self,
-        name: Option<String>,
-        public_key: PublicKey,
-        max: u32,
-    ) -> Result<Session, SessionError> {
-        if let Some(id) = self.by_key.get(&public_key) {
-            return Err(SessionError::KeyTaken(*id));
-        }
-        if let Some(id) = name.as_ref().and_then(|name| self.by_name.get(name)) {
-            return Err(SessionError::NameTaken(*id));
-        }
-        let slot = self.slots.take().ok_or(SessionError::Full(max))?;
-        let (id, created) = (SessionId::random(), unix_now());
-        Ok(Session { id, slot, name, public_key, created, state: SessionState::Open })
-    }
-
-    fn insert(&mut self, entry: Entry) {
-        let session = &entry.session;
-        self.by_key.insert(session.public_key, session.id);
-        if let Some(name) = &session.name {
-            self.by_name.insert(name.clone(), session.id);
-        }
-        self.by_id.insert(session.id, entry);
-    }
-
-    fn remove(&mut self, session: &Session) {
-        self.by_id.remove(&session.id);
-        self.by_key.remove(&session.public_key);
-        if let Some(name) = &session.name {
-            self.by_name.remove(name);
-        }
-    }
-
-    fn find(&self, which: &str) -> Result<&Entry, SessionError> {
-        let key = keys::parse_public(which).ok();
-        let named = self.by_name.get(which);
-        let known = named.or_else(|| key.and_then(|key| self.by_key.get(&key)));
-        if let Some(entry) = known.and_then(|id| self.by_id.get(id)) {
-            return Ok(entry);
-        }
-        let not_found = || SessionError::NotFound(which.chars().take(name::MAX_LEN).collect());
-        let (low, high) = prefix_range(which).ok_or_else(not_found)?;
-        let mut found = self.by_id.range(SessionId(low)..=SessionId(high)).map(|(_, entry)| entry);
-        match (found.next(), found.next()) {
-            (Some(entry), None) => Ok(entry),
-            (Some(_), Some(_)) => Err(SessionError::Ambiguous(which.to_owned())),
-            (None, _) => Err(not_found()),
-        }
-    }
-}
-
-/// The identifiers that begin with these hex digits.
-fn prefix_range(digits: &str) -> Option<(u64, u64)> {
-    let sensible = (MIN_PREFIX..=16).contains(&digits.len());
-    if !sensible || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return None;
-    }
-    let rest = 4 * (16 - digits.len()) as u32;
-    let low = u64::from_str_radix(digits, 16).ok()? << rest;
-    Some((low, low | ((1 << rest) - 1)))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 use std::time::{Duration, Instant};
 
 use super::{rig::Rig, *};
+use crate::session::Credit;
 use crate::session::unix_now;
 
 fn extension(reference: &str, bytes: u64) -> Extension {

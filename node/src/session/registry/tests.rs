@@ -6,6 +6,7 @@ use super::{
     rig::{Rig, Told, node_key},
     *,
 };
+use crate::session::keys;
 
 #[test]
 fn a_session_is_served_from_its_adding_to_its_removal() {

@@ -61,7 +61,7 @@ fn the_time_of_a_silent_session_survives_a_crash() {
     let rig = Rig::start(folder.path(), 4);
     let id = rig.add(Some("alice")).session.id;
     if let Some(entry) = rig.sessions.write().by_id.get_mut(&id) {
-        entry.clock = Clock::new(500, true);
+        entry.clock = clock::Clock::new(500, true);
     }
     assert_eq!(rig.sessions.record().expect("written"), 0, "it is silent");
     drop(rig);
