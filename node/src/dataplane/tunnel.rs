@@ -68,6 +68,12 @@ impl Tunnel {
         Self { tunn, node_key, consumer_key, index, successor: None }
     }
 
+    /// Whether the present keys were agreed with this key of the node.
+    #[must_use]
+    pub fn is_for(&self, identity: &Identity) -> bool {
+        self.node_key == identity.public.to_bytes()
+    }
+
     /// Opens a data message into `out`, which must have room for the message.
     ///
     /// # Errors
@@ -156,10 +162,10 @@ impl Tunnel {
         message: &[u8],
         out: &mut [u8],
     ) -> Result<Reply, DropReason> {
-        let node_key = identity.public.to_bytes();
-        if node_key == self.node_key {
+        if self.is_for(identity) {
             return self.handshake(source, message, out);
         }
+        let node_key = identity.public.to_bytes();
         if out.len() < REPLY_LEN {
             return Err(DropReason::Truncated);
         }

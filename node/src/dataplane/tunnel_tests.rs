@@ -1,5 +1,6 @@
 use super::*;
 use crate::dataplane::{
+    endpoint::Endpoint,
     inbox::Initiation,
     testing::{Consumer, Node, SERVER_V4, udp},
 };
@@ -175,6 +176,27 @@ fn a_consumer_moves_to_the_nodes_new_key_while_its_old_session_goes_on_until_the
     let late = new.encapsulate(&udp(consumer.v4, SERVER_V4, 1, b"late"), &mut out).clone_message();
     let turn = node.turn(|p| p.datagram(consumer.endpoint, &late));
     assert!(turn.frames.is_empty(), "the old keys are gone");
+}
+
+#[test]
+fn a_replay_for_the_nodes_other_key_does_not_move_the_endpoint() {
+    let mut node = Node::new(1, 1, 0);
+    let mut consumer = node.connect(0);
+    let at_home = consumer.endpoint;
+    let other = Identity::new([8; 32]);
+    let tunn = with_key_of(&consumer, &other);
+    let old = std::mem::replace(&mut consumer.tunn, tunn);
+    // Sent once, long ago: the tunnel remembers nothing of that key.
+    let captured = Initiation { identity: other, ..consumer.initiation() };
+    consumer.tunn = old;
+    let elsewhere = Endpoint { remote: ([203, 0, 113, 9], 999).into(), local: None };
+    let replayed = node.turn(|p| p.initiation(&Initiation { from: elsewhere, ..captured }));
+    assert_eq!(replayed.datagrams.len(), 1, "it is answered, as it may be a first one");
+    let account = node.shared.accounts.get(consumer.slot).expect("an account");
+    let known = Endpoint::load(&account.whereabouts);
+    assert_eq!(known, Some(at_home), "answers go where the consumer is");
+    let message = consumer.seal(&udp(consumer.v4, SERVER_V4, 1, b"here"));
+    assert_eq!(node.turn(|p| p.datagram(at_home, &message)).frames.len(), 1);
 }
 
 trait Message {
