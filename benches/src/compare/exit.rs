@@ -135,6 +135,8 @@ fn start_weir(tools: &Tools, setup: &Setup, rig: &Rig) -> anyhow::Result<Started
         cores: setup.cores.clone(),
         xdp: setup.xdp.clone(),
         max_sessions: setup.sessions + 16,
+        // A source may have five at once.
+        crowded: setup.sessions > 4,
     };
     let node = Node::start(&tools.weir, &rig.node, &settings)?;
     let add = |index| {
