@@ -10,6 +10,7 @@ pub mod account;
 pub mod address;
 pub mod blake2s;
 pub mod bucket;
+pub mod direct;
 pub mod filter;
 pub mod guard;
 pub mod mac1;

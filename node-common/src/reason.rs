@@ -131,6 +131,8 @@ reasons! {
     RateLimit = 34, Inner, "rate_limit";
     /// Beyond the rate of the session, or its share of the node's.
     EgressRateLimit = 35, Egress, "rate_limit";
+    /// The worker was too far behind to take more that came the direct way.
+    DirectFull = 36, Udp, "direct_full";
 }
 
 impl DropReason {

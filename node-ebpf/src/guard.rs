@@ -3,15 +3,16 @@
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use aya_log_ebpf::debug;
 use weir_common::{
-    Slot,
+    GuardConfig, Slot,
+    direct::may_go,
     filter::decide,
     guard::verdict_index,
     packet::{Class, Decision, Frame, Verdict},
 };
 
 use crate::{
-    maps::{ACCOUNTS, CONFIG, VERDICTS},
-    memory::{Linear, Maps, Scattered, Seen, add_to_tally},
+    maps::{ACCOUNTS, CONFIG, DIRECT, VERDICTS},
+    memory::{Linear, Maps, Scattered, Seen, add_to_tally, receive_queue},
 };
 
 /// For frames in one piece or several: a large MTU needs it.
@@ -34,10 +35,29 @@ fn guard<F: Frame>(ctx: &XdpContext, frame: &F) -> u32 {
     };
     let (decision, slot) = decide(frame, config, &Maps);
     count(&decision, slot);
-    match decision.verdict {
-        Verdict::Pass(_) => xdp_action::XDP_PASS,
-        Verdict::Drop(_) => xdp_action::XDP_DROP,
+    match (decision.verdict, slot) {
+        (Verdict::Drop(_), _) => xdp_action::XDP_DROP,
+        (Verdict::Pass(Class::Data), Some(slot)) => deliver(ctx, frame, decision.at, slot, config),
+        (Verdict::Pass(_), _) => xdp_action::XDP_PASS,
     }
+}
+
+/// Sends a session's data message the direct way, where there is one, else to the stack.
+#[inline(always)]
+fn deliver<F: Frame>(
+    ctx: &XdpContext,
+    frame: &F,
+    at: u32,
+    slot: Slot,
+    config: &GuardConfig,
+) -> u32 {
+    let queue = receive_queue(ctx);
+    if !config.is_read_by_owner(slot, queue) || !may_go(frame, at as usize) {
+        return xdp_action::XDP_PASS;
+    }
+    // Without a socket at this queue the kernel does what the flags say.
+    let pass = u64::from(xdp_action::XDP_PASS);
+    DIRECT.redirect(queue, pass).unwrap_or(xdp_action::XDP_PASS)
 }
 
 #[inline(always)]

@@ -3,10 +3,11 @@
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
     macros::map,
-    maps::{Array, LruHashMap, PerCpuArray, ReusePortSockArray},
+    maps::{Array, LruHashMap, PerCpuArray, ReusePortSockArray, XskMap},
 };
 use weir_common::{
     Account, GuardConfig,
+    direct::DIRECT_QUEUES,
     guard::{SOURCES as SOURCE_COUNT, Tally, VERDICTS as VERDICT_COUNT},
 };
 
@@ -24,6 +25,10 @@ pub static VERDICTS: PerCpuArray<Tally> = PerCpuArray::with_max_entries(VERDICT_
 
 #[map]
 pub static SOCKETS: ReusePortSockArray = ReusePortSockArray::with_max_entries(4, 0);
+
+/// The sockets of the direct way, each bound to the queue that is its index.
+#[map]
+pub static DIRECT: XskMap = XskMap::with_max_entries(DIRECT_QUEUES, 0);
 
 /// When the bucket of each source's initiations will be full again.
 #[map]

@@ -116,6 +116,13 @@ pub fn udp_bytes<const N: usize>(ctx: &SkReuseportContext, offset: u32) -> Optio
     }
 }
 
+/// The receive queue at which the frame arrived.
+#[inline(always)]
+pub fn receive_queue(ctx: &XdpContext) -> u32 {
+    // SAFETY: the context is the one that the kernel gave this program.
+    unsafe { (&raw const (*ctx.ctx).rx_queue_index).read_volatile() }
+}
+
 /// Counts a frame.
 #[inline(always)]
 pub fn add_to_tally(tally: *mut Tally, bytes: u64) {

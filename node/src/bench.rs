@@ -107,8 +107,13 @@ pub fn run(program: &Path, progress: &mut dyn FnMut(&str)) -> anyhow::Result<Rep
     pin(generator)?;
     let rig = Rig::new()?;
     rig.set(Arrival::Packets, false, generator)?;
-    let settings =
-        Settings { cores: vec![core], xdp: "auto".into(), max_sessions: 16, crowded: false };
+    let settings = Settings {
+        cores: vec![core],
+        xdp: "auto".into(),
+        receive: "auto".into(),
+        max_sessions: 16,
+        crowded: false,
+    };
     progress("starting a node in namespaces of its own");
     let node = Node::start(program, &rig.node, &settings)?;
     let kernel_threads = rig.bind_receive(&[core])?;

@@ -18,7 +18,7 @@ pub mod sections;
 pub mod value;
 
 pub use check::check;
-pub use kinds::{Auto, HostPort, IoWish, Metrics, SandboxWish, Wei, XdpWish};
+pub use kinds::{Auto, HostPort, IoWish, Metrics, ReceiveWish, SandboxWish, Wei, XdpWish};
 pub use mistake::Mistake;
 pub use sections::{Api, Config, Dns, Fleet, Ledger, Limits, Node, Payment, Policy, Tunnel};
 

@@ -137,6 +137,8 @@ pub struct Status {
     pub uplink_mtu: u32,
     /// `native`, `generic` or `off`.
     pub xdp_mode: String,
+    /// `direct` (from the guard by AF_XDP) or `sockets` (through the kernel's stack).
+    pub receive: String,
     /// `uring` or `syscall`.
     pub io: String,
     /// What the node has given up: capabilities, files, system calls. In words.

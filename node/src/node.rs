@@ -6,6 +6,7 @@ mod key_ring;
 mod ledger;
 mod limits;
 mod policy;
+mod receive;
 mod reload;
 mod screen;
 mod serve;
@@ -24,11 +25,12 @@ use rustix::thread::sched_getaffinity;
 use tracing::{info, warn};
 use weir_common::{AddressPlan, SlotPermutation};
 
-use self::{kernel_side::KernelSide, view::View};
+use self::{kernel_side::KernelSide, receive::Receive, view::View};
 use crate::{
     config::{Auto, Config, IoWish},
     control::PublicKey,
     dataplane::{
+        direct::DirectQueues,
         identity::Identities,
         pipeline::Shared,
         start::{Dataplane, Io, Start},
@@ -88,6 +90,7 @@ pub fn run(config: &Config, file: Option<&Path>) -> anyhow::Result<()> {
     let mut saved = kernel.is_vacant();
     let outcome = (|| {
         let xdp = kernel.attach(&uplink, config.node.xdp)?;
+        let receive = Receive::prepare(&config.node.receive, &xdp, &uplink, cores.len())?;
         let levels = Arc::<Levels>::default();
         let shared = Shared {
             accounts: kernel.accounts(),
@@ -107,7 +110,10 @@ pub fn run(config: &Config, file: Option<&Path>) -> anyhow::Result<()> {
             info!("sandbox: no {missing}");
         }
         let known = Arc::clone(&identities);
-        let dataplane = start_dataplane(config, shared, known, tun, &mut kernel, io, &cores)?;
+        receive.begin(&kernel)?;
+        let way = receive.way();
+        let workers = Workers { io, cores: &cores, direct: receive.direct };
+        let dataplane = start_dataplane(config, shared, known, tun, &mut kernel, workers)?;
         saved = false;
         let opened = open_sessions(config, &kernel, &dataplane, addresses, node_key);
         let limited = opened.and_then(|sessions| {
@@ -153,6 +159,7 @@ pub fn run(config: &Config, file: Option<&Path>) -> anyhow::Result<()> {
         let view = Arc::new(View::new(view::Parts {
             uplink: uplink.clone(),
             xdp,
+            receive: way,
             io,
             sandbox,
             notes: [host.offloads.describe(), host.notes.clone()].concat(),
@@ -194,15 +201,22 @@ pub fn run(config: &Config, file: Option<&Path>) -> anyhow::Result<()> {
     outcome.and(kernel_undone).and(host_undone)
 }
 
+/// How the workers work.
+struct Workers<'a> {
+    io: Io,
+    cores: &'a [usize],
+    direct: Vec<DirectQueues>,
+}
+
 fn start_dataplane(
     config: &Config,
     shared: Shared,
     identities: Arc<Identities>,
     tun: Tun,
     kernel: &mut KernelSide,
-    io: Io,
-    cores: &[usize],
+    workers: Workers<'_>,
 ) -> anyhow::Result<Dataplane> {
+    let Workers { io, cores, direct } = workers;
     let port = config.node.listen_port;
     let bind = || {
         udp::bind(port).with_context(|| {
@@ -237,6 +251,7 @@ fn start_dataplane(
         io,
         cores: cores.to_vec(),
         sockets,
+        direct,
         queues: tun.queues,
         handshake_sockets,
         handshakes_steered,

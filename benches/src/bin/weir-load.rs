@@ -49,6 +49,9 @@ struct Arguments {
     /// weir's node.xdp
     #[arg(long, default_value = "auto")]
     xdp: String,
+    /// weir's node.receive
+    #[arg(long, default_value = "auto")]
+    receive: String,
     /// The exit's cores
     #[arg(long, value_delimiter = ',', default_value = "1")]
     cores: Vec<usize>,
@@ -75,6 +78,7 @@ fn main() -> anyhow::Result<()> {
             cores: given.cores,
             generator: given.generator,
             xdp: given.xdp,
+            receive: given.receive,
             arrival,
             software_egress: given.software_egress,
             sessions,

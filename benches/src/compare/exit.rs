@@ -65,6 +65,8 @@ pub struct Setup {
     pub generator: usize,
     /// weir's `node.xdp`.
     pub xdp: String,
+    /// weir's `node.receive`.
+    pub receive: String,
     /// How packets reach it.
     pub arrival: Arrival,
     /// Whether its egress device cannot segment.
@@ -134,6 +136,7 @@ fn start_weir(tools: &Tools, setup: &Setup, rig: &Rig) -> anyhow::Result<Started
     let settings = Settings {
         cores: setup.cores.clone(),
         xdp: setup.xdp.clone(),
+        receive: setup.receive.clone(),
         max_sessions: setup.sessions + 16,
         // A source may have five at once.
         crowded: setup.sessions > 4,

@@ -313,6 +313,7 @@ pub fn setup(scale: &Scale, program: Program) -> Setup {
         cores: vec![scale.core],
         generator: scale.generator,
         xdp: "auto".to_owned(),
+        receive: "auto".to_owned(),
         arrival: Arrival::Packets,
         software_egress: false,
         sessions: 1,

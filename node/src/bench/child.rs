@@ -32,6 +32,8 @@ pub struct Settings {
     pub cores: Vec<usize>,
     /// `node.xdp`.
     pub xdp: String,
+    /// `node.receive`.
+    pub receive: String,
     /// `node.max_sessions`.
     pub max_sessions: u32,
     /// More consumers shake hands from one address than the limits on handshakes let through: these
@@ -144,6 +146,7 @@ fn config(directory: &Path, settings: &Settings) -> String {
     format!(
         "[node]\nuplink = {UPLINK:?}\nprivate_key_file = {}\nstate_dir = {}\nruntime_dir = {}\n\
          max_sessions = {}\ncores = {:?}\nworkers = {}\nxdp = {:?}\n\
+         receive = {:?}\n\
          {handshakes}[api]\nsocket = {}\nmetrics = \"off\"\n",
         at("private.key"),
         at("state"),
@@ -152,6 +155,7 @@ fn config(directory: &Path, settings: &Settings) -> String {
         settings.cores,
         settings.cores.len(),
         settings.xdp,
+        settings.receive,
         at("weir.sock"),
     )
 }

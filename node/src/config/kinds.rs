@@ -136,6 +136,18 @@ words! {
     }
 }
 
+words! {
+    /// How data of consumers is to reach the workers.
+    ReceiveWish {
+        /// Straight from the guard where that can be, else through the sockets.
+        Auto = "auto",
+        /// Straight from the guard, or the node does not start.
+        Direct = "direct",
+        /// Through the kernel's network stack and the sockets.
+        Sockets = "sockets",
+    }
+}
+
 /// An amount of money in wei: a text in the configuration, because TOML's numbers are too small.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wei(pub u128);

@@ -13,7 +13,7 @@ use weir_common::AddressPlan;
 
 use super::{
     amounts::{BitRate, ByteCount},
-    kinds::{Auto, HostPort, IoWish, Metrics, SandboxWish, Wei, XdpWish},
+    kinds::{Auto, HostPort, IoWish, Metrics, ReceiveWish, SandboxWish, Wei, XdpWish},
     schedule::Window,
     section::Section,
 };
@@ -78,6 +78,10 @@ section! {
         /// How workers talk to the kernel. "auto": io_uring, or plain system calls where io_uring
         /// is not allowed. "uring" or "syscall": that one, or the node does not start.
         io: IoWish = IoWish::Auto;
+        /// How consumers' data reaches the workers. "auto": straight from the guard (AF_XDP) where
+        /// that is in the driver, else through the kernel's network stack. "direct": straight, or
+        /// the node does not start. "sockets": through the stack, whose firewall then sees it.
+        receive: ReceiveWish = ReceiveWish::Auto;
         /// Whether the node, once everything is prepared, gives up what it does not need:
         /// capabilities, new privileges, files (Landlock) and system calls (seccomp). "auto": as far
         /// as the kernel lets it. "off": not at all. "required": all, or the node does not start.

@@ -13,6 +13,7 @@ use tracing::{error, warn};
 use weir_common::{DropReason, PeerIndex, Slot};
 
 use super::{
+    direct::DirectQueues,
     handshake::{Directory, HandshakeInbox, Handshakes, Limits, Parts},
     identity::Identities,
     inbox::{Inbox, Inboxes, Order},
@@ -62,6 +63,8 @@ pub struct Start {
     pub cores: Vec<usize>,
     /// The sockets of each worker.
     pub sockets: Vec<Sockets>,
+    /// The sockets of each worker for the direct way; none at all, or those of every worker.
+    pub direct: Vec<DirectQueues>,
     /// The TUN queue of each worker.
     pub queues: Vec<OwnedFd>,
     /// The sockets of the handshake thread.
@@ -102,6 +105,7 @@ impl Dataplane {
         let stats: Vec<_> = (0..=workers).map(|_| Arc::new(WorkerStats::default())).collect();
         let directory = Arc::new(Directory::default());
         let mut threads = Vec::new();
+        let mut direct = start.direct.into_iter();
         let own = start.sockets.into_iter().zip(start.queues).zip(inboxes.iter()).zip(&stats);
         for (index, (((sockets, tun), inbox), stats)) in own.enumerate() {
             let pipeline = Pipeline::new(start.shared.clone(), index as u32, Arc::clone(stats));
@@ -112,9 +116,10 @@ impl Dataplane {
                 Arc::clone(&handshakes),
             );
             let io = WorkerIo { sockets, tun };
+            let direct = direct.next().unwrap_or_default();
             let (kind, core) = (start.io, start.cores.get(index).copied());
             let thread = std::thread::Builder::new().name(format!("weir-worker-{index}"));
-            threads.push(thread.spawn(move || work(worker, &io, kind, core))?);
+            threads.push(thread.spawn(move || work(worker, &io, direct, kind, core))?);
         }
         let parts = Parts {
             identities: Arc::clone(&start.identities),
@@ -176,7 +181,7 @@ impl Dataplane {
     }
 }
 
-fn work(worker: Worker, io: &WorkerIo, kind: Io, core: Option<usize>) {
+fn work(worker: Worker, io: &WorkerIo, direct: DirectQueues, kind: Io, core: Option<usize>) {
     if let Some(core) = core {
         let mut cores = CpuSet::new();
         cores.set(core);
@@ -185,8 +190,8 @@ fn work(worker: Worker, io: &WorkerIo, kind: Io, core: Option<usize>) {
         }
     }
     let result = match kind {
-        Io::Uring => uring::run(worker, io),
-        Io::Syscall => syscall::run(worker, io),
+        Io::Uring => uring::run(worker, io, direct),
+        Io::Syscall => syscall::run(worker, io, direct),
     };
     if let Err(error) = result {
         error!(%error, "a worker ended: its sessions have no traffic until weir is restarted");

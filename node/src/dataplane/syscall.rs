@@ -11,6 +11,7 @@ use std::{
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{
+    direct::{DirectQueues, MOST_SOCKETS},
     message::{Gather, receive_one, send_many, write_frame},
     pipeline::{FRAME_SLACK, Transmitted},
     uring::{cannot_cut, send_apart, socket_for},
@@ -19,6 +20,8 @@ use super::{
 
 /// Super-packets taken from each descriptor before the turn ends.
 const BATCH: usize = 8;
+/// The bell, the TUN device, two UDP sockets, and those of the direct way.
+const MOST_WAITED_FOR: usize = 4 + MOST_SOCKETS;
 const RECEIVE_LEN: usize = 65_536;
 const FRAME_LEN: usize = 65_536 + FRAME_SLACK;
 
@@ -27,7 +30,7 @@ const FRAME_LEN: usize = 65_536 + FRAME_SLACK;
 /// # Errors
 ///
 /// Fails when waiting fails, which no packet can cause.
-pub(super) fn run(mut worker: Worker, io: &WorkerIo) -> io::Result<()> {
+pub(super) fn run(mut worker: Worker, io: &WorkerIo, mut direct: DirectQueues) -> io::Result<()> {
     let mut datagrams = vec![0u8; RECEIVE_LEN];
     let mut frame = vec![0u8; FRAME_LEN];
     // A frame for which the last turn had no room.
@@ -36,6 +39,7 @@ pub(super) fn run(mut worker: Worker, io: &WorkerIo) -> io::Result<()> {
     let mut gso = true;
     loop {
         worker.pipeline.begin();
+        direct.take(&mut worker.pipeline);
         for socket in [Some(io.sockets.v4.as_fd()), io.sockets.v6.as_ref().map(AsFd::as_fd)] {
             let Some(socket) = socket else { continue };
             for _ in 0..BATCH {
@@ -66,8 +70,9 @@ pub(super) fn run(mut worker: Worker, io: &WorkerIo) -> io::Result<()> {
         if !go_on {
             return Ok(());
         }
-        let patience = if held.is_some() { Some(Duration::ZERO) } else { worker.patience() };
-        wait(&worker, io, patience)?;
+        let at_once = held.is_some() || direct.is_ready();
+        let patience = if at_once { Some(Duration::ZERO) } else { worker.patience() };
+        wait(&worker, io, &direct, patience)?;
     }
 }
 
@@ -104,22 +109,24 @@ fn put_out(worker: &Worker, io: &WorkerIo, gather: &Gather, gso: &mut bool) {
     }
 }
 
-fn wait(worker: &Worker, io: &WorkerIo, patience: Option<Duration>) -> io::Result<()> {
+fn wait(
+    worker: &Worker,
+    io: &WorkerIo,
+    direct: &DirectQueues,
+    patience: Option<Duration>,
+) -> io::Result<()> {
     let bell: BorrowedFd<'_> = worker.inbox().bell().as_fd();
-    let mut fds = [
-        PollFd::from_borrowed_fd(bell, PollFlags::IN),
-        PollFd::from_borrowed_fd(io.tun.as_fd(), PollFlags::IN),
-        PollFd::from_borrowed_fd(io.sockets.v4.as_fd(), PollFlags::IN),
-        PollFd::from_borrowed_fd(
-            io.sockets.v6.as_ref().map_or(io.sockets.v4.as_fd(), AsFd::as_fd),
-            PollFlags::IN,
-        ),
-    ];
+    let own = [Some(bell), Some(io.tun.as_fd()), Some(io.sockets.v4.as_fd())];
+    let v6 = io.sockets.v6.as_ref().map(AsFd::as_fd);
+    let mut fds = [None; MOST_WAITED_FOR];
+    let all = own.into_iter().flatten().chain(v6).chain(direct.sockets().map(|(_, fd)| fd));
+    let count = fds.iter_mut().zip(all).map(|(place, fd)| *place = Some(fd)).count();
+    let mut fds = fds.map(|fd| PollFd::from_borrowed_fd(fd.unwrap_or(bell), PollFlags::IN));
     let timeout = patience.map(|patience| Timespec {
         tv_sec: patience.as_secs() as i64,
         tv_nsec: i64::from(patience.subsec_nanos()),
     });
-    match poll(&mut fds, timeout.as_ref()) {
+    match poll(&mut fds[..count], timeout.as_ref()) {
         Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
         Err(error) => Err(error.into()),
     }

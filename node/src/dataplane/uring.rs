@@ -18,6 +18,7 @@ use tracing::debug;
 
 use super::{
     buffers::BufferRing,
+    direct::DirectQueues,
     message::{Gather, empty_header, send_one},
     pipeline::{FRAME_SLACK, Transmitted},
     runs::Run,
@@ -53,11 +54,19 @@ enum Kind {
     Bell = 4,
     Write = 5,
     Send = 6,
+    Direct = 7,
 }
 
 impl Kind {
-    const ALL: [Self; 6] =
-        [Self::ReceiveV4, Self::ReceiveV6, Self::Read, Self::Bell, Self::Write, Self::Send];
+    const ALL: [Self; 7] = [
+        Self::ReceiveV4,
+        Self::ReceiveV6,
+        Self::Read,
+        Self::Bell,
+        Self::Write,
+        Self::Send,
+        Self::Direct,
+    ];
 
     fn tag(self, index: usize) -> u64 {
         (self as u64) << 32 | index as u64 & 0xffff_ffff
@@ -110,15 +119,16 @@ struct Shell<'a> {
     udp: BufferRing,
     tun: BufferRing,
     io: &'a WorkerIo,
+    direct: DirectQueues,
     gather: Gather,
     /// The names and lengths that multishot receives are told once.
     template: Box<libc::msghdr>,
     arrivals: VecDeque<Arrival>,
     in_flight: usize,
     /// Multishot operations that have ended and must be begun again.
-    to_arm: Vec<Kind>,
+    to_arm: Vec<(Kind, usize)>,
     /// Those of them that failed, which must not be begun again at once.
-    resting: Vec<Kind>,
+    resting: Vec<(Kind, usize)>,
     /// Whether the kernel can cut runs on the way out; a device without checksum offload cannot.
     gso: bool,
 }
@@ -128,10 +138,11 @@ struct Shell<'a> {
 /// # Errors
 ///
 /// Fails when the ring cannot be set up or waiting fails, which no packet can cause.
-pub(super) fn run(mut worker: Worker, io: &WorkerIo) -> io::Result<()> {
-    let mut shell = Shell::new(&worker, io)?;
+pub(super) fn run(mut worker: Worker, io: &WorkerIo, direct: DirectQueues) -> io::Result<()> {
+    let mut shell = Shell::new(&worker, io, direct)?;
     loop {
         worker.pipeline.begin();
+        shell.direct.take(&mut worker.pipeline);
         shell.take_arrivals(&mut worker);
         let go_on = worker.between();
         worker.pipeline.finish();
@@ -143,7 +154,7 @@ pub(super) fn run(mut worker: Worker, io: &WorkerIo) -> io::Result<()> {
         }
         // The turn's buffers may be used again once all that was put out has been taken.
         let patience = match worker.patience() {
-            _ if !shell.arrivals.is_empty() || !go_on => Some(Duration::ZERO),
+            _ if !go_on || shell.has_arrivals() => Some(Duration::ZERO),
             patience if shell.resting.is_empty() => patience,
             patience => Some(patience.map_or(REST, |patience| patience.min(REST))),
         };
@@ -158,7 +169,7 @@ pub(super) fn run(mut worker: Worker, io: &WorkerIo) -> io::Result<()> {
 }
 
 impl<'a> Shell<'a> {
-    fn new(worker: &Worker, io: &'a WorkerIo) -> io::Result<Self> {
+    fn new(worker: &Worker, io: &'a WorkerIo, direct: DirectQueues) -> io::Result<Self> {
         let ring = build()?;
         let v6 = io.sockets.v6.as_ref().map_or(-1, AsRawFd::as_raw_fd);
         let bell = worker.inbox().bell().as_fd().as_raw_fd();
@@ -176,15 +187,17 @@ impl<'a> Shell<'a> {
         let mut template = Box::new(empty_header());
         template.msg_namelen = NAME as u32;
         template.msg_controllen = RECEIVE_CONTROL;
-        let mut to_arm = vec![Kind::ReceiveV4, Kind::Read, Kind::Bell];
+        let mut to_arm = vec![(Kind::ReceiveV4, 0), (Kind::Read, 0), (Kind::Bell, 0)];
         if v6 >= 0 {
-            to_arm.push(Kind::ReceiveV6);
+            to_arm.push((Kind::ReceiveV6, 0));
         }
+        to_arm.extend((0..direct.sockets().count()).map(|index| (Kind::Direct, index)));
         Ok(Self {
             ring,
             udp,
             tun,
             io,
+            direct,
             gather: Gather::default(),
             template,
             arrivals: VecDeque::with_capacity(4 * usize::from(BUFFERS)),
@@ -198,6 +211,11 @@ impl<'a> Shell<'a> {
     /// Makes the kernel let go of the buffers.
     fn close(self) -> io::Result<()> {
         self.ring.submitter().register_sync_cancel(None, CancelBuilder::any())
+    }
+
+    /// Whether there is something for the next turn.
+    fn has_arrivals(&self) -> bool {
+        !self.arrivals.is_empty() || self.direct.is_ready()
     }
 
     /// Hands what has arrived to the pipeline, as far as this turn has room.
@@ -218,14 +236,14 @@ impl<'a> Shell<'a> {
                     }
                     self.tun.give_back(arrival.buffer);
                 }
-                Kind::Bell | Kind::Write | Kind::Send => {}
+                Kind::Bell | Kind::Write | Kind::Send | Kind::Direct => {}
             }
         }
     }
 
     /// Begins the multishot operations that have ended.
     fn arm(&mut self) -> io::Result<()> {
-        while let Some(kind) = self.to_arm.pop() {
+        while let Some((kind, index)) = self.to_arm.pop() {
             let template = &raw const *self.template;
             let entry = match kind {
                 Kind::ReceiveV4 => opcode::RecvMsgMulti::new(V4, template, UDP_GROUP).build(),
@@ -235,13 +253,18 @@ impl<'a> Shell<'a> {
                     let tun = Fd(self.io.tun.as_raw_fd());
                     opcode::ReadMulti::new(tun, 0, TUN_GROUP).build()
                 }
+                Kind::Direct => {
+                    let Some((_, socket)) = self.direct.sockets().nth(index) else { continue };
+                    let socket = Fd(socket.as_raw_fd());
+                    opcode::PollAdd::new(socket, libc::POLLIN as u32).multi(true).build()
+                }
                 Kind::Bell | Kind::Write | Kind::Send => {
                     opcode::PollAdd::new(BELL, libc::POLLIN as u32).multi(true).build()
                 }
             };
             // SAFETY: the template lives as long as the ring and is never written; the buffers
             // are registered.
-            unsafe { self.push(&entry.user_data(kind.tag(0)))? };
+            unsafe { self.push(&entry.user_data(kind.tag(index)))? };
         }
         Ok(())
     }
@@ -340,10 +363,17 @@ impl<'a> Shell<'a> {
                         _ => pipeline.sent(run, 0, 0),
                     }
                 }
-                Kind::Bell => {
-                    worker.inbox().bell().silence();
+                // What came is in the socket's own ring.
+                Kind::Direct if result < 0 => {
+                    debug!(?kind, error = -result, "waiting failed");
+                    resting.push((kind, index));
+                }
+                Kind::Bell | Kind::Direct => {
+                    if kind == Kind::Bell {
+                        worker.inbox().bell().silence();
+                    }
                     if !cqueue::more(flags) {
-                        to_arm.push(kind);
+                        to_arm.push((kind, index));
                     }
                 }
                 Kind::ReceiveV4 | Kind::ReceiveV6 | Kind::Read => {
@@ -354,11 +384,11 @@ impl<'a> Shell<'a> {
                     } else if -result != libc::ENOBUFS {
                         // Not for every packet: ICMP errors come this way, too.
                         debug!(?kind, error = -result, "a receive failed");
-                        resting.push(kind);
+                        resting.push((kind, index));
                         continue;
                     }
                     if !cqueue::more(flags) {
-                        to_arm.push(kind);
+                        to_arm.push((kind, index));
                     }
                 }
             }

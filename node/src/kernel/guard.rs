@@ -8,7 +8,7 @@ mod pins;
 mod trial;
 
 use std::{
-    os::fd::{AsFd as _, BorrowedFd},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
     path::PathBuf,
     sync::Arc,
     time::Duration,
@@ -16,7 +16,7 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, PerCpuArray, ReusePortSockArray},
+    maps::{Array, PerCpuArray, ReusePortSockArray, XskMap},
     programs::{
         Program, ProgramError, SkReuseport, SocketFilter, TestRun as _, TestRunOptions, Xdp,
     },
@@ -170,6 +170,24 @@ impl Guard {
         let program: &mut SkReuseport = program(&mut self.ebpf, name::REUSEPORT)?;
         for socket in [v4.first(), v6.first()].into_iter().flatten() {
             program.attach(socket).map_err(|error| GuardError::program(name::REUSEPORT, error))?;
+        }
+        Ok(())
+    }
+
+    /// Sends sessions' data the direct way at these receive queues of the uplink. A socket that is
+    /// closed takes itself out again.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the kernel refuses a socket.
+    pub fn direct<'a>(
+        &mut self,
+        sockets: impl Iterator<Item = (u32, BorrowedFd<'a>)>,
+    ) -> Result<(), GuardError> {
+        let map = self.ebpf.map_mut(name::DIRECT).ok_or(GuardError::Object(name::DIRECT))?;
+        let mut map = XskMap::try_from(map).map_err(GuardError::Map)?;
+        for (queue, socket) in sockets {
+            map.set(queue, socket.as_raw_fd(), 0).map_err(GuardError::Map)?;
         }
         Ok(())
     }

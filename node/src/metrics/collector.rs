@@ -62,6 +62,8 @@ fn node(encoder: &mut DescriptorEncoder<'_>, status: &Status, started: u64) -> R
     info(encoder, "build", "The version of weir.", &[("version", &status.version)])?;
     let help = "1 for where the guard in the kernel runs.";
     mode(encoder, "xdp_mode", help, &["native", "generic", "off"], &status.xdp_mode)?;
+    let help = "1 for how consumers' data reaches the workers.";
+    mode(encoder, "receive_mode", help, &["direct", "sockets"], &status.receive)?;
     let help = "1 for how the workers talk to the kernel.";
     mode(encoder, "io_mode", help, &["uring", "syscall"], &status.io)?;
     gauge(

@@ -222,6 +222,16 @@ impl KernelSide {
         guard.steer_udp(v4, v6).context("cannot steer datagrams to their workers")
     }
 
+    /// Sends data the direct way at the queues of these sockets.
+    pub(super) fn direct<'a>(
+        &self,
+        sockets: impl Iterator<Item = (u32, BorrowedFd<'a>)>,
+    ) -> anyhow::Result<()> {
+        let Some(guard) = &self.guard else { return Ok(()) };
+        let mut guard = guard.lock().unwrap_or_else(PoisonError::into_inner);
+        guard.direct(sockets).context("the guard does not take the AF_XDP sockets")
+    }
+
     /// A descriptor of the program that chooses the TUN queue, if there is one.
     pub(super) fn steering_program(&self) -> anyhow::Result<Option<std::os::fd::OwnedFd>> {
         let Some(guard) = &self.guard else { return Ok(None) };

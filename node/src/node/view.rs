@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{kernel_side::GuardCounter, policy};
+use super::{kernel_side::GuardCounter, policy, receive::Way};
 use crate::{
     control::{NodeView, Status},
     dataplane::start::{Counts, Io},
@@ -22,6 +22,7 @@ use crate::{
 pub(super) struct Parts {
     pub(super) uplink: Uplink,
     pub(super) xdp: XdpMode,
+    pub(super) receive: Way,
     pub(super) io: Io,
     pub(super) sandbox: Sandbox,
     pub(super) notes: Vec<String>,
@@ -66,6 +67,12 @@ impl NodeView for View {
         if let XdpMode::Off { reason } = &parts.xdp {
             offloads.push(format!("no XDP guard: {reason}"));
         }
+        offloads.push(match parts.receive.word {
+            "direct" => {
+                format!("data straight from the guard to the workers: {}", parts.receive.text)
+            }
+            _ => format!("data through the kernel's stack: {}", parts.receive.text),
+        });
         let mut drops = parts
             .counts
             .drops(|reason| guard.as_ref().map_or(0, |counts| counts.dropped(reason).datagrams));
@@ -76,6 +83,7 @@ impl NodeView for View {
             uplink: parts.uplink.name.clone(),
             uplink_mtu: parts.uplink.mtu,
             xdp_mode: parts.xdp.as_str().into(),
+            receive: parts.receive.word.into(),
             io: parts.io.as_str().into(),
             sandbox: parts.sandbox.describe(),
             offloads,

@@ -11,6 +11,7 @@ use crate::{
 };
 
 const NET_ADMIN: u32 = 12;
+const NET_RAW: u32 = 13;
 const SYS_ADMIN: u32 = 21;
 const PERFMON: u32 = 38;
 const BPF: u32 = 39;
@@ -70,6 +71,14 @@ fn capabilities(facts: &Facts) -> Finding {
         return Finding::unknown("capabilities", error.as_str());
     }
     if has(facts, NET_ADMIN) && may_load(facts) {
+        if !has(facts, NET_RAW) {
+            return Finding::warning(
+                "capabilities",
+                "CAP_NET_RAW missing: a node started like this has no direct way from the guard \
+                 to its workers, and takes more CPU",
+                "start it as root, with systemd, or with --cap-add NET_RAW",
+            );
+        }
         return Finding::good("capabilities", "all that a node needs are there");
     }
     let wanted = [(NET_ADMIN, "CAP_NET_ADMIN"), (BPF, "CAP_BPF"), (PERFMON, "CAP_PERFMON")];

@@ -82,6 +82,9 @@ fn each_fault_is_found_by_its_check_alone() {
         ("kernel", Warning, "backports", |it| it.kernel.release = Ok("6.1.0-18-amd64".into())),
         ("kernel", Unknown, "", |it| it.kernel.release = Ok("what".into())),
         ("capabilities", Warning, "root", |it| it.kernel.capabilities = Ok(1 << 12)),
+        ("capabilities", Warning, "NET_RAW", |it| {
+            it.kernel.capabilities = Ok(!(1 << 13));
+        }),
         ("capabilities", Unknown, "", |it| it.kernel.capabilities = Ok(0)),
         ("seccomp", Unknown, "", |it| it.kernel.seccomp = Err(no())),
         ("io_uring", Warning, "io_uring_disabled=0", |it| {

@@ -1,0 +1,222 @@
+//! The direct way: data messages that go from the guard straight to the worker that owns their
+//! session, over an `AF_XDP` socket, and not through the kernel's network stack.
+//!
+//! Only frames that the stack would have nothing to say about may go there; it judges all others.
+
+use crate::packet::Frame;
+
+/// How many receive queues of the uplink can have a socket for the direct way.
+pub const DIRECT_QUEUES: u32 = 64;
+/// Bytes of the memory that one frame gets.
+pub const DIRECT_CHUNK: usize = 2048;
+/// The largest frame that fits: the kernel keeps `XDP_PACKET_HEADROOM` before it.
+pub const DIRECT_LEN: usize = DIRECT_CHUNK - 256;
+
+const ETHERNET: usize = 14;
+const UDP: usize = 8;
+/// Where the UDP payload is behind IPv4 without options, and behind IPv6 without extensions.
+const AT_V4: usize = ETHERNET + 20 + UDP;
+const AT_V6: usize = ETHERNET + 40 + UDP;
+
+/// The addresses of a frame that may go the direct way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Addresses {
+    /// IPv4: source and destination.
+    V4([u8; 4], [u8; 4]),
+    /// IPv6: source and destination.
+    V6([u8; 16], [u8; 16]),
+}
+
+/// A frame that may go the direct way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Direct<'a> {
+    /// From where and to which of our addresses.
+    pub addresses: Addresses,
+    /// The port of the source.
+    pub source_port: u16,
+    /// The UDP payload.
+    pub payload: &'a [u8],
+}
+
+/// Whether a frame that the guard lets pass, with its UDP payload at `at`, may go the direct way:
+/// it is small enough, to one receiver, has plain headers, and a source that may be answered. The
+/// stack would drop loopback, multicast and unspecified sources, and needs to know the interface of
+/// link-local ones.
+#[must_use]
+#[inline(always)]
+pub fn may_go<F: Frame + ?Sized>(frame: &F, at: usize) -> bool {
+    let is_unicast = |bytes: Option<[u8; 1]>| bytes.is_some_and(|[first]| first & 1 == 0);
+    if frame.len() > DIRECT_LEN || !is_unicast(frame.bytes(0)) {
+        return false;
+    }
+    let Some([version]) = frame.bytes(ETHERNET) else { return false };
+    if at == AT_V4 && version == 0x45 {
+        let Some([source, _, _, _, destination]) = frame.bytes(ETHERNET + 12) else { return false };
+        is_host_v4(source) && is_host_v4(destination)
+    } else if at == AT_V6 && version >> 4 == 6 {
+        let source = frame.bytes(ETHERNET + 8);
+        let destination = frame.bytes(ETHERNET + 24);
+        let (Some([source]), Some([destination])) = (source, destination) else { return false };
+        is_host_v6(source) && is_host_v6(destination)
+    } else {
+        false
+    }
+}
+
+/// By the first byte: neither "this network" nor loopback, multicast or reserved.
+#[inline(always)]
+const fn is_host_v4(first: u8) -> bool {
+    first != 0 && first != 127 && first < 224
+}
+
+/// By the first byte: neither unspecified, loopback or IPv4-mapped, nor link-local or multicast.
+#[inline(always)]
+const fn is_host_v6(first: u8) -> bool {
+    first != 0 && first < 0xfe
+}
+
+impl<'a> Direct<'a> {
+    /// Reads a frame that the guard sent the direct way. `None` for one that it would not have
+    /// sent, or whose IPv4 header has a wrong checksum (RFC 791; IPv6 has none). The UDP checksum is
+    /// not looked at: the message is authenticated.
+    #[must_use]
+    #[inline]
+    pub fn of(frame: &'a [u8]) -> Option<Self> {
+        let (at, addresses) = if frame.get(ETHERNET)? >> 4 == 4 {
+            let header = frame.get(ETHERNET..ETHERNET + 20)?.first_chunk::<20>()?;
+            if !has_right_checksum(header) {
+                return None;
+            }
+            let source = *header.get(12..)?.first_chunk()?;
+            (AT_V4, Addresses::V4(source, *header.last_chunk()?))
+        } else {
+            let source = *frame.get(ETHERNET + 8..)?.first_chunk()?;
+            (AT_V6, Addresses::V6(source, *frame.get(ETHERNET + 24..)?.first_chunk()?))
+        };
+        if !may_go(frame, at) {
+            return None;
+        }
+        let [p0, p1, _, _, l0, l1, _, _] = *frame.get(at - UDP..)?.first_chunk()?;
+        let len = usize::from(u16::from_be_bytes([l0, l1])).checked_sub(UDP)?;
+        let payload = frame.get(at..at + len)?;
+        Some(Self { addresses, source_port: u16::from_be_bytes([p0, p1]), payload })
+    }
+}
+
+fn has_right_checksum(header: &[u8; 20]) -> bool {
+    let (words, _) = header.as_chunks::<2>();
+    let sum: u32 = words.iter().map(|word| u32::from(u16::from_be_bytes(*word))).sum();
+    // Ten words: their carries fit in one more addition.
+    (sum & 0xffff) + (sum >> 16) == 0xffff
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::{vec, vec::Vec};
+
+    use super::*;
+
+    fn v4(payload: &[u8]) -> Vec<u8> {
+        let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0];
+        let mut header = [0; 20];
+        header[0] = 0x45;
+        header[2..4].copy_from_slice(&(28 + payload.len() as u16).to_be_bytes());
+        (header[8], header[9]) = (64, 17);
+        header[12..16].copy_from_slice(&[198, 51, 7, 9]);
+        header[16..].copy_from_slice(&[203, 0, 114, 1]);
+        let sum: u32 =
+            header.chunks(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]]))).sum();
+        let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
+        header[10..12].copy_from_slice(&sum.to_be_bytes());
+        frame.extend(header);
+        push_udp(&mut frame, payload);
+        frame
+    }
+
+    fn v6(payload: &[u8]) -> Vec<u8> {
+        let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x86, 0xdd];
+        frame.extend([0x60, 0, 0, 0, 0, 8 + payload.len() as u8, 17, 64]);
+        frame.extend([0x2a; 16]);
+        frame.extend([0x2b; 16]);
+        push_udp(&mut frame, payload);
+        frame
+    }
+
+    fn push_udp(frame: &mut Vec<u8>, payload: &[u8]) {
+        frame.extend(7777u16.to_be_bytes());
+        frame.extend(51820u16.to_be_bytes());
+        frame.extend((8 + payload.len() as u16).to_be_bytes());
+        frame.extend([0, 0]);
+        frame.extend(payload);
+    }
+
+    #[test]
+    fn plain_frames_are_read_as_they_are() {
+        let payload = [4; 32];
+        let frame = v4(&payload);
+        let direct = Direct::of(&frame).expect("a plain frame");
+        assert_eq!(direct.addresses, Addresses::V4([198, 51, 7, 9], [203, 0, 114, 1]));
+        assert_eq!((direct.source_port, direct.payload), (7777, &payload[..]));
+        let frame = v6(&payload);
+        let direct = Direct::of(&frame).expect("a plain frame");
+        assert_eq!(direct.addresses, Addresses::V6([0x2a; 16], [0x2b; 16]));
+        assert_eq!((direct.source_port, direct.payload), (7777, &payload[..]));
+    }
+
+    #[test]
+    fn what_follows_the_datagram_is_no_part_of_it() {
+        let mut frame = v4(&[4; 32]);
+        frame.extend([9; 6]);
+        assert_eq!(Direct::of(&frame).map(|direct| direct.payload.len()), Some(32));
+    }
+
+    /// Each with the frame on the other side of its edge.
+    #[test]
+    fn unusual_frames_are_left_to_the_stack() {
+        let change = |at: usize, value: u8| {
+            let mut frame = v4(&[4; 32]);
+            frame[at] = value;
+            may_go(&frame[..], AT_V4)
+        };
+        // Multicast and broadcast at the link.
+        assert!(change(0, 0x02) && !change(0, 0x03) && !change(0, 0xff));
+        // Options.
+        assert!(change(14, 0x45) && !change(14, 0x46));
+        for at in [26, 30] {
+            assert!(change(at, 1) && !change(at, 0), "this network, at {at}");
+            assert!(change(at, 126) && !change(at, 127) && change(at, 128), "loopback, at {at}");
+            assert!(change(at, 223) && !change(at, 224) && !change(at, 255), "multicast, at {at}");
+        }
+        let change = |at: usize, value: u8| {
+            let mut frame = v6(&[4; 32]);
+            frame[at] = value;
+            may_go(&frame[..], AT_V6)
+        };
+        for at in [22, 38] {
+            assert!(change(at, 1) && !change(at, 0), "loopback, at {at}");
+            assert!(change(at, 0xfd) && !change(at, 0xfe) && !change(at, 0xff), "local, at {at}");
+        }
+        // Extensions, or a VLAN tag, move the payload.
+        assert!(!may_go(&v6(&[4; 32])[..], AT_V6 + 8));
+        assert!(!may_go(&v4(&[4; 32])[..], AT_V4 + 4));
+        assert!(may_go(&v4(&vec![4; DIRECT_LEN - AT_V4])[..], AT_V4));
+        assert!(!may_go(&v4(&vec![4; DIRECT_LEN - AT_V4 + 1])[..], AT_V4));
+    }
+
+    #[test]
+    fn damaged_frames_are_refused_without_a_panic() {
+        let whole = v4(&[4; 32]);
+        for len in 0..whole.len() {
+            assert_eq!(Direct::of(&whole[..len]), None, "{len} bytes");
+        }
+        for at in 14..34 {
+            let mut frame = whole.clone();
+            frame[at] ^= 0x10;
+            assert_eq!(Direct::of(&frame), None, "byte {at}");
+        }
+        let mut short = whole;
+        short[38..40].copy_from_slice(&7u16.to_be_bytes());
+        assert_eq!(Direct::of(&short), None, "a length below the header's");
+    }
+}

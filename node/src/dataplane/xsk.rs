@@ -1,0 +1,232 @@
+//! An `AF_XDP` socket that only receives, in copy mode (Documentation/networking/af_xdp.rst).
+//!
+//! Not zero-copy: that would put every frame of the queue into our memory, and those of the
+//! internet's answers, which are for the stack, would be copied out of it again.
+
+#![expect(unsafe_code, reason = "rings and frames in memory that is shared with the kernel")]
+
+use std::{
+    ffi::c_void,
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    ptr::NonNull,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use rustix::{
+    mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap},
+    net::{
+        AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt,
+        xdp::{
+            SocketAddrXdp, SocketAddrXdpFlags, XDP_PGOFF_RX_RING, XDP_UMEM_PGOFF_FILL_RING,
+            XdpDesc, XdpRingOffset, XdpUmemReg, XdpUmemRegFlags,
+        },
+    },
+};
+use weir_common::direct::DIRECT_CHUNK;
+
+/// Frames that can wait: some milliseconds of a fast line. A power of two.
+const FRAMES: u32 = 2048;
+/// The kernel wants a ring for what was sent, which is nothing.
+const UNUSED: u32 = 64;
+
+/// The socket, bound to one receive queue of an interface.
+pub struct Xsk {
+    // Dropped in this order: the kernel lets go of the memory when the socket is closed.
+    socket: OwnedFd,
+    received: Ring<XdpDesc>,
+    free: Ring<u64>,
+    frames: Mapping,
+    queue: u32,
+    lost: u64,
+}
+
+impl Xsk {
+    /// Opens a socket at a receive queue of an interface. Frames come once it is in the guard's map.
+    ///
+    /// # Errors
+    ///
+    /// Fails without CAP_NET_RAW, on kernels without `AF_XDP`, where there is no such queue, and
+    /// where the locked memory is not allowed.
+    pub fn open(interface: u32, queue: u32) -> io::Result<Self> {
+        let flags = SocketFlags::CLOEXEC;
+        let socket = socket_with(AddressFamily::XDP, SocketType::RAW, flags, None)?;
+        let frames = Mapping::anonymous(FRAMES as usize * DIRECT_CHUNK)?;
+        let memory = XdpUmemReg {
+            addr: frames.base.as_ptr() as u64,
+            len: frames.len as u64,
+            chunk_size: DIRECT_CHUNK as u32,
+            headroom: 0,
+            flags: XdpUmemRegFlags::empty(),
+            tx_metadata_len: 0,
+        };
+        sockopt::set_xdp_umem_reg(&socket, memory)?;
+        sockopt::set_xdp_umem_fill_ring_size(&socket, FRAMES)?;
+        sockopt::set_xdp_umem_completion_ring_size(&socket, UNUSED)?;
+        sockopt::set_xdp_rx_ring_size(&socket, FRAMES)?;
+        let offsets = sockopt::xdp_mmap_offsets(&socket)?;
+        let received = Ring::map(&socket, XDP_PGOFF_RX_RING, &offsets.rx)?;
+        let mut free = Ring::map(&socket, XDP_UMEM_PGOFF_FILL_RING, &offsets.fr)?;
+        free.put((0..FRAMES).map(|frame| u64::from(frame) * DIRECT_CHUNK as u64));
+        bind(&socket, &SocketAddrXdp::new(SocketAddrXdpFlags::XDP_COPY, interface, queue))?;
+        Ok(Self { socket, received, free, frames, queue, lost: 0 })
+    }
+
+    /// The queue that it is bound to.
+    #[must_use]
+    pub fn queue(&self) -> u32 {
+        self.queue
+    }
+
+    /// Whether frames are waiting.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.received.len() > 0
+    }
+
+    /// Hands up to `most` waiting frames to `take`, and gives their memory back to the kernel.
+    /// Returns how many there were.
+    pub fn take(&mut self, most: u32, mut take: impl FnMut(&[u8])) -> u32 {
+        let count = self.received.len().min(most);
+        for index in 0..count {
+            let descriptor = self.received.get(index);
+            take(self.frames.bytes(descriptor.addr as usize, descriptor.len as usize));
+        }
+        // The chunk that a frame is in, wherever in it the frame began.
+        let chunk = |address: u64| address - address % DIRECT_CHUNK as u64;
+        let received = &self.received;
+        self.free.put((0..count).map(|index| chunk(received.get(index).addr)));
+        self.received.release(count);
+        count
+    }
+
+    /// How many frames the kernel could not hand over since this was last asked, because too many
+    /// were waiting.
+    pub fn newly_lost(&mut self) -> u64 {
+        let Ok(statistics) = sockopt::xdp_statistics(&self.socket) else { return 0 };
+        let lost = statistics.rx_dropped + statistics.rx_ring_full.unwrap_or(0);
+        let newly = lost.saturating_sub(self.lost);
+        self.lost = lost;
+        newly
+    }
+}
+
+impl AsFd for Xsk {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// One end of a ring of [`FRAMES`] entries, of which the kernel has the other.
+struct Ring<T> {
+    mapping: Mapping,
+    producer: usize,
+    consumer: usize,
+    entries: usize,
+    /// Our own end: how many we have put in, or taken out, in all.
+    ours: u32,
+    entry: std::marker::PhantomData<T>,
+}
+
+impl<T: Copy> Ring<T> {
+    fn map(socket: &OwnedFd, at: u64, offsets: &XdpRingOffset) -> io::Result<Self> {
+        let entries = offsets.desc as usize;
+        let mapping = Mapping::of(socket, at, entries + FRAMES as usize * size_of::<T>())?;
+        let (producer, consumer) = (offsets.producer as usize, offsets.consumer as usize);
+        Ok(Self { mapping, producer, consumer, entries, ours: 0, entry: std::marker::PhantomData })
+    }
+
+    fn end(&self, offset: usize) -> &AtomicU32 {
+        // SAFETY: the kernel says that an aligned 32-bit index is there, within the mapping, and
+        // both sides access it atomically.
+        unsafe { self.mapping.base.add(offset).cast::<AtomicU32>().as_ref() }
+    }
+
+    fn place(&self, index: u32) -> NonNull<T> {
+        let index = (index & (FRAMES - 1)) as usize;
+        // SAFETY: the entries begin at this offset, and the mapping has room for all of them.
+        unsafe { self.mapping.base.add(self.entries).cast::<T>().add(index) }
+    }
+}
+
+impl Ring<XdpDesc> {
+    /// How many entries the kernel has put in that we have not released.
+    fn len(&self) -> u32 {
+        let put = self.end(self.producer).load(Ordering::Acquire);
+        put.wrapping_sub(self.ours).min(FRAMES)
+    }
+
+    /// The entry `index` places behind the oldest; one of [`Ring::len`].
+    fn get(&self, index: u32) -> XdpDesc {
+        // SAFETY: within the mapping. The kernel wrote it before it moved its end, which `len`
+        // has seen, and writes it again only after we have moved ours.
+        unsafe { self.place(self.ours.wrapping_add(index)).read() }
+    }
+
+    fn release(&mut self, count: u32) {
+        self.ours = self.ours.wrapping_add(count);
+        self.end(self.consumer).store(self.ours, Ordering::Release);
+    }
+}
+
+impl Ring<u64> {
+    /// Puts entries in. There is always room: there are as many places as frames.
+    fn put(&mut self, entries: impl Iterator<Item = u64>) {
+        for entry in entries {
+            // SAFETY: within the mapping. The kernel reads it only once our end, which the store
+            // below moves, is past it.
+            unsafe { self.place(self.ours).write(entry) };
+            self.ours = self.ours.wrapping_add(1);
+        }
+        self.end(self.producer).store(self.ours, Ordering::Release);
+    }
+}
+
+/// Memory that is shared with the kernel.
+struct Mapping {
+    base: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: the mapping belongs to its owner alone, on whichever thread that is.
+unsafe impl Send for Mapping {}
+
+impl Mapping {
+    fn anonymous(len: usize) -> io::Result<Self> {
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: an anonymous mapping at an address of the kernel's choice touches nothing else.
+        let base = unsafe { mmap_anonymous(std::ptr::null_mut(), len, access, MapFlags::PRIVATE)? };
+        Self::new(base, len)
+    }
+
+    fn of(socket: &OwnedFd, at: u64, len: usize) -> io::Result<Self> {
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        let flags = MapFlags::SHARED | MapFlags::POPULATE;
+        // SAFETY: the kernel's own rings, at an address of its choice.
+        let base = unsafe { mmap(std::ptr::null_mut(), len, access, flags, socket, at)? };
+        Self::new(base, len)
+    }
+
+    fn new(base: *mut c_void, len: usize) -> io::Result<Self> {
+        let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { base, len })
+    }
+
+    /// `len` bytes at `at`; none where the mapping does not have them.
+    fn bytes(&self, at: usize, len: usize) -> &[u8] {
+        if at.checked_add(len).is_none_or(|end| end > self.len) {
+            return &[];
+        }
+        // SAFETY: within the mapping, which lives as long as `self`. The kernel has handed the
+        // frame over and writes to it only once it is in the ring of free ones again.
+        unsafe { std::slice::from_raw_parts(self.base.add(at).as_ptr(), len) }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: unmaps what `new` was given; nobody else refers to it.
+        let result = unsafe { munmap(self.base.as_ptr().cast(), self.len) };
+        debug_assert!(result.is_ok(), "unmapping: {result:?}");
+    }
+}

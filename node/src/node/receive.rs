@@ -1,0 +1,75 @@
+//! How consumers' data reaches the workers: straight from the guard, or through the stack.
+
+use anyhow::{Context as _, anyhow};
+use tracing::info;
+
+use super::kernel_side::KernelSide;
+use crate::{
+    config::ReceiveWish, dataplane::direct::DirectQueues, host::uplink::Uplink, kernel::XdpMode,
+};
+
+/// The sockets of the direct way, if it is to be had.
+pub(super) struct Receive {
+    /// Those of each worker.
+    pub(super) direct: Vec<DirectQueues>,
+    /// Why there are none.
+    without: Option<String>,
+}
+
+impl Receive {
+    /// Opens the sockets. Do it while the process has the rights for it.
+    pub(super) fn prepare(
+        wish: &ReceiveWish,
+        mode: &XdpMode,
+        uplink: &Uplink,
+        workers: usize,
+    ) -> anyhow::Result<Self> {
+        if *wish == ReceiveWish::Sockets {
+            return Ok(Self::sockets("node.receive is \"sockets\""));
+        }
+        let opened = match mode {
+            XdpMode::Native => DirectQueues::open(uplink.index, workers).context(
+                "no AF_XDP socket. Fix: give the node CAP_NET_RAW at its start and room for locked \
+                 memory (LimitMEMLOCK=infinity), and a kernel with CONFIG_XDP_SOCKETS",
+            ),
+            _ => Err(anyhow!("the guard is not in the driver of {}", uplink.name)),
+        };
+        match (opened, wish) {
+            (Ok(direct), _) => Ok(Self { direct, without: None }),
+            (Err(error), ReceiveWish::Auto) => {
+                info!("no direct way from the guard to the workers: {error:#}");
+                Ok(Self::sockets(format!("{error:#}")))
+            }
+            (Err(error), _) => Err(error.context("node.receive is \"direct\"")),
+        }
+    }
+
+    fn sockets(reason: impl Into<String>) -> Self {
+        Self { direct: Vec::new(), without: Some(reason.into()) }
+    }
+
+    /// Tells the guard of the sockets.
+    pub(super) fn begin(&self, kernel: &KernelSide) -> anyhow::Result<()> {
+        if self.without.is_some() {
+            return Ok(());
+        }
+        kernel.direct(self.direct.iter().flat_map(DirectQueues::sockets))
+    }
+
+    /// The way, as it is shown.
+    pub(super) fn way(&self) -> Way {
+        let queues = self.direct.iter().flat_map(DirectQueues::sockets).count();
+        match &self.without {
+            None => Way { word: "direct", text: format!("AF_XDP, receive queues: {queues}") },
+            Some(reason) => Way { word: "sockets", text: reason.clone() },
+        }
+    }
+}
+
+/// How data reaches the workers, as it is shown.
+pub(super) struct Way {
+    /// `direct` or `sockets`.
+    pub(super) word: &'static str,
+    /// How many queues, or why not.
+    pub(super) text: String,
+}

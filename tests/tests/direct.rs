@@ -1,0 +1,149 @@
+//! The direct way from the guard to the workers (AF_XDP), beside the one through the stack.
+
+use std::{net::SocketAddrV4, thread, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use weir::session::keys;
+use weir_tests::{
+    Client, Lab, Node, Settings,
+    flood::{Flood, Kind},
+    lab::{NODE_V4, SERVERS},
+    newcomer,
+    suite::{connected, everything_passes, outside},
+    until,
+    wgquick::WgQuick,
+};
+
+fn settings(receive: &str) -> Settings {
+    Settings::default().with("node", "receive", &format!("{receive:?}"))
+}
+
+/// What the node's UDP sockets have received, by the kernel's own count.
+fn through_the_stack(lab: &Lab) -> Result<u64> {
+    let mut all = 0;
+    let v4 = lab.node.run("cat /proc/thread-self/net/snmp")?;
+    let mut udp = v4.lines().filter(|line| line.starts_with("Udp: "));
+    let (names, values) = (udp.next().context("no UDP")?, udp.next().context("no UDP")?);
+    for (name, value) in names.split(' ').zip(values.split(' ')) {
+        if name == "InDatagrams" {
+            all += value.parse::<u64>()?;
+        }
+    }
+    let v6 = lab.node.run("cat /proc/thread-self/net/snmp6")?;
+    let line = v6.lines().find(|line| line.starts_with("Udp6InDatagrams"));
+    all +=
+        line.and_then(|line| line.split_whitespace().nth(1)).context("no UDP6")?.parse::<u64>()?;
+    Ok(all)
+}
+
+#[test]
+fn data_passes_the_direct_way_in_both_families_and_is_billed_as_the_client_counts() -> Result<()> {
+    let lab = Lab::new()?;
+    let node = Node::start(&lab.node, settings("direct").with("node", "workers", "1"))?;
+    ensure!(node.status()?.receive == "direct", "{:?}", node.status()?);
+    for outer in SERVERS {
+        let added = node.session_add(if outer.is_ipv4() { "by-v4" } else { "by-v6" })?;
+        let client = Client::connect_with(&lab.consumer, &outside(&added.config, outer)?)?;
+        client.wait_connected(SERVERS[0])?;
+        let before = through_the_stack(&lab)?;
+        everything_passes(&lab, &client)?;
+        let datagrams = node.session_show(&added.session.id)?.packets_up;
+        // Handshakes, and the lab's own datagrams, of which the stack counts those that it merged once.
+        let stack = through_the_stack(&lab)? - before;
+        ensure!(datagrams > 2000 && stack < 50, "{stack} of {datagrams} went through the stack");
+        until("both ends agree", Duration::from_secs(15), || {
+            let (theirs, ours) = (client.transfer()?, node.session_show(&added.session.id)?);
+            ensure!(ours.bytes_up + ours.handshake_bytes_up <= theirs.sent, "{theirs:?} {ours:?}");
+            ensure!(ours.bytes_up == ours.kernel.bytes, "{ours:?}");
+            ensure!(
+                theirs.received == ours.bytes_down + ours.handshake_bytes_down,
+                "{theirs:?} {ours:?}"
+            );
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+#[test]
+fn everything_passes_the_direct_way_with_plain_system_calls() -> Result<()> {
+    let lab = Lab::new()?;
+    let (node, _added, client) =
+        connected(&lab, settings("direct").with("node", "io", "\"syscall\""))?;
+    let status = node.status()?;
+    ensure!((status.receive.as_str(), status.io.as_str()) == ("direct", "syscall"), "{status:?}");
+    everything_passes(&lab, &client)
+}
+
+/// One queue and three workers: one worker's sessions go the direct way, the others' do not.
+#[test]
+fn sessions_of_all_workers_pass_where_one_has_the_only_queue() -> Result<()> {
+    let lab = Lab::new()?;
+    let node = Node::start(&lab.node, settings("direct").with("node", "workers", "3"))?;
+    for name in ["one", "two", "three"] {
+        let added = node.session_add(name)?;
+        let client = Client::connect(&lab.consumer, &added.config)?;
+        client.wait_connected(SERVERS[0])?;
+        let before = through_the_stack(&lab)?;
+        everything_passes(&lab, &client)?;
+        let stack = through_the_stack(&lab)? - before;
+        let is_direct = added.session.slot % 3 == 0;
+        ensure!((stack < 50) == is_direct, "slot {}: {stack}", added.session.slot);
+    }
+    Ok(())
+}
+
+#[test]
+fn what_has_no_direct_way_goes_through_the_sockets_and_says_why() -> Result<()> {
+    for (settings, why) in [
+        (settings("sockets"), "node.receive"),
+        (settings("auto").with("node", "xdp", "\"generic\""), "not in the driver"),
+    ] {
+        let lab = Lab::new()?;
+        let (node, _added, client) = connected(&lab, settings)?;
+        let status = node.status()?;
+        ensure!(status.receive == "sockets", "{status:?}");
+        ensure!(status.offloads.iter().any(|note| note.contains(why)), "{status:?}");
+        everything_passes(&lab, &client)?;
+    }
+    let lab = Lab::new()?;
+    let settings = settings("direct").with("node", "xdp", "\"generic\"");
+    let refused = Node::start(&lab.node, settings).err().context("it started")?;
+    ensure!(format!("{refused:#}").contains("node.receive is \"direct\""), "{refused:#}");
+    Ok(())
+}
+
+#[test]
+fn what_a_worker_has_no_room_for_is_counted_and_not_billed() -> Result<()> {
+    let lab = Lab::new()?;
+    let (node, _added, client) = connected(&lab, settings("direct").with("node", "workers", "1"))?;
+    let other = node.session_add("other")?;
+    let wg = WgQuick::parse(&other.config)?.wg;
+    let key = |name: &str| {
+        let line = wg.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|line| line.split_once('=')).map(|(_, key)| key.trim()).context("no key")
+    };
+    let private = keys::PrivateKey::parse(key("PrivateKey")?)?.secret().to_bytes();
+    let public = keys::parse_public(key("PublicKey")?)?.0;
+    let to = SocketAddrV4::new(NODE_V4, 51820);
+    let patience = Duration::from_secs(2);
+    let shaken = newcomer::shake_hands(&lab.consumer, to.into(), private, public, patience)?;
+    let pid = Pid::from_raw(node.pid()?.cast_signed()).context("no process")?;
+    kill_process(pid, Signal::STOP)?;
+    let flood =
+        Flood::start(&lab.internet, to, &public, Kind::LiveIndex(shaken.node_index), 20_000)?;
+    thread::sleep(Duration::from_secs(1));
+    flood.stop()?;
+    kill_process(pid, Signal::CONT)?;
+    until("the loss is counted", Duration::from_secs(10), || {
+        let lost = node.drops("udp", "direct_full")?;
+        let looked_at = node.drops("crypto", "authentication")? + node.drops("crypto", "replay")?;
+        let seen = node.session_show(&other.session.id)?.kernel.datagrams;
+        ensure!(lost > 1000 && lost + looked_at >= seen - 8, "{lost} + {looked_at} of {seen}");
+        Ok(())
+    })?;
+    ensure!(node.session_show(&other.session.id)?.bytes_up == 0, "forged data was billed");
+    // And it goes on.
+    everything_passes(&lab, &client)
+}
