@@ -45,18 +45,21 @@ pub struct Direct<'a> {
 #[must_use]
 #[inline(always)]
 pub fn may_go<F: Frame + ?Sized>(frame: &F, at: usize) -> bool {
-    let is_unicast = |bytes: Option<[u8; 1]>| bytes.is_some_and(|[first]| first & 1 == 0);
+    // Never one byte alone: the kernel's verifier does not follow how a compiler compares for that.
+    let is_unicast = |link: Option<[u8; 6]>| link.is_some_and(|[first, ..]| first & 1 == 0);
     if frame.len() > DIRECT_LEN || !is_unicast(frame.bytes(0)) {
         return false;
     }
-    let Some([version]) = frame.bytes(ETHERNET) else { return false };
+    let Some([version, _]) = frame.bytes(ETHERNET) else { return false };
     if at == AT_V4 && version == 0x45 {
         let Some([source, _, _, _, destination]) = frame.bytes(ETHERNET + 12) else { return false };
         is_host_v4(source) && is_host_v4(destination)
     } else if at == AT_V6 && version >> 4 == 6 {
         let source = frame.bytes(ETHERNET + 8);
         let destination = frame.bytes(ETHERNET + 24);
-        let (Some([source]), Some([destination])) = (source, destination) else { return false };
+        let (Some([source, _]), Some([destination, _])) = (source, destination) else {
+            return false;
+        };
         is_host_v6(source) && is_host_v6(destination)
     } else {
         false
