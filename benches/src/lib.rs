@@ -144,8 +144,9 @@ impl Node {
         self.shared.levels.set(up, down);
     }
 
-    /// Limits what every session may reach.
-    pub fn set_contacts(&self, limits: ContactLimits) {
+    /// Limits what every session may reach, as the default configuration does.
+    pub fn limit_contacts(&self) {
+        let limits = ContactLimits { new_flows: 200, destinations: 1000 };
         self.shared.levels.set_contacts(limits);
     }
 }
