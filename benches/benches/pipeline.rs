@@ -50,6 +50,7 @@ fn ingress(c: &mut Criterion) {
     for (size, flows) in [(1420, 1), (1420, 8), (1420, 64), (576, 1), (128, 1)] {
         let mut node = Node::new(4).expect("a node");
         let mut consumer = node.connect(0).expect("a consumer");
+        node.limit_contacts();
         // As many receive buffers as a turn of a busy worker has.
         const BUFFERS: usize = 8;
         group.throughput(Throughput::Bytes((size * PACKETS * BUFFERS) as u64));

@@ -19,7 +19,9 @@ use weir::{
     control::{PeerSpec, PublicKey},
     dataplane::{
         checksum::{Sum, pseudo_header},
+        contacts::ContactLimits,
         endpoint::Endpoint,
+        flow::FlowKeys,
         identity::Identity,
         inbox::Initiation,
         peer::Peer,
@@ -71,6 +73,7 @@ impl Node {
             mtu: 1420,
             uso: true,
             levels: Arc::default(),
+            flow_keys: FlowKeys([0x243f_6a88_85a3_08d3, 5, 6, 0x082e_fa98_ec4e_6c89]),
         };
         let pipeline = Pipeline::new(shared.clone(), 0, Arc::new(WorkerStats::default()));
         Ok(Self { pipeline, shared, identity: Identity::new([7; 32]) })
@@ -139,6 +142,12 @@ impl Node {
     /// Holds every session to a share of the node's rate, in bytes per second each way.
     pub fn set_level(&self, up: u64, down: u64) {
         self.shared.levels.set(up, down);
+    }
+
+    /// Limits what every session may reach, as the default configuration does.
+    pub fn limit_contacts(&self) {
+        let limits = ContactLimits { new_flows: 200, destinations: 1000 };
+        self.shared.levels.set_contacts(limits);
     }
 }
 

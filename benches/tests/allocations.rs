@@ -87,6 +87,7 @@ fn packets_held_to_a_rate_allocate_nothing() {
 fn packets_of_an_established_session_allocate_nothing() {
     let mut node = Node::new(4).expect("a node");
     let mut consumer = node.connect(0).expect("a consumer");
+    node.limit_contacts();
     let mut sequence = 0;
     let mut turns = Vec::new();
     for _ in 0..20 {
@@ -118,4 +119,32 @@ fn packets_of_an_established_session_allocate_nothing() {
     let (first, rest) = turns.split_at_mut(10);
     first.iter_mut().for_each(&mut turn);
     assert_eq!(allocations(|| rest.iter_mut().for_each(&mut turn)), 0);
+}
+
+#[test]
+fn a_scan_that_is_stopped_allocates_nothing() {
+    let mut node = Node::new(4).expect("a node");
+    let mut consumer = node.connect(0).expect("a consumer");
+    node.limit_contacts();
+    let mut turns = Vec::new();
+    for turn in 0..20 {
+        let hosts =
+            (0..200u32).map(|i| std::net::Ipv4Addr::from_bits(0x2d02_0000 + turn * 200 + i));
+        let packets: Vec<_> = hosts.map(|host| tcp(consumer.address, host, 1, 0, 128)).collect();
+        turns.push(consumer.seal(packets.iter().map(Vec::as_slice)));
+    }
+    let mut passed = 0;
+    let mut turn = |datagrams: &mut Vec<u8>| {
+        node.pipeline.begin();
+        node.pipeline.receive(consumer.endpoint, datagrams, 160);
+        node.pipeline.finish();
+        passed += node.pipeline.frames().len();
+    };
+    let (first, rest) = turns.split_at_mut(2);
+    first.iter_mut().for_each(&mut turn);
+    assert_eq!(allocations(|| rest.iter_mut().for_each(&mut turn)), 0);
+    let dropped = node.pipeline.stats().dropped(DropReason::Destinations) as usize;
+    assert_eq!(passed + dropped, 4000);
+    // A second or so may pass meanwhile, on a machine that has other things to do.
+    assert!((1000..2000).contains(&passed), "{passed}");
 }

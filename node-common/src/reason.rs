@@ -131,8 +131,12 @@ reasons! {
     RateLimit = 34, Inner, "rate_limit";
     /// Beyond the rate of the session, or its share of the node's.
     EgressRateLimit = 35, Egress, "rate_limit";
+    /// The session begins more flows than it may.
+    NewFlows = 36, Inner, "new_flows";
+    /// The session reaches for more destinations than it may, as a scan does.
+    Destinations = 37, Inner, "destinations";
     /// The worker was too far behind to take more that came the direct way.
-    DirectFull = 36, Udp, "direct_full";
+    DirectFull = 38, Udp, "direct_full";
 }
 
 impl DropReason {

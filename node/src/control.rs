@@ -116,6 +116,10 @@ pub struct LimitsNow {
     pub share_up: u64,
     /// The most that one session gets of that, down.
     pub share_down: u64,
+    /// The new flows per second that each session may begin.
+    pub session_new_flows: u32,
+    /// The different destinations that each session may reach in ten seconds.
+    pub session_destinations: u32,
     /// Why all sessions are paused: `quota` or `schedule`.
     pub paused_for: Option<String>,
     /// The quota of the day.

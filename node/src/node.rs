@@ -31,6 +31,7 @@ use crate::{
     control::PublicKey,
     dataplane::{
         direct::DirectQueues,
+        flow::FlowKeys,
         identity::Identities,
         pipeline::Shared,
         start::{Dataplane, Io, Start},
@@ -100,6 +101,7 @@ pub fn run(config: &Config, file: Option<&Path>) -> anyhow::Result<()> {
             mtu: config.tunnel.mtu as usize,
             uso: tun.offloads.uso,
             levels: Arc::clone(&levels),
+            flow_keys: random_flow_keys()?,
         };
         let node_key = key.public();
         let identities = Identities::new(key_ring::identities(&key, previous.as_ref()));
@@ -311,9 +313,24 @@ fn choose_cores(config: &Config) -> anyhow::Result<Vec<usize>> {
     Ok(cores.iter().copied().cycle().take(count).collect())
 }
 
-fn random_permutation() -> anyhow::Result<SlotPermutation> {
-    let mut random = [0; 16];
+fn random_bytes<const N: usize>() -> anyhow::Result<[u8; N]> {
+    let mut random = [0; N];
     OsRng.try_fill_bytes(&mut random).map_err(|error| anyhow!("no random numbers: {error}"))?;
+    Ok(random)
+}
+
+fn random_flow_keys() -> anyhow::Result<FlowKeys> {
+    let random = random_bytes::<32>()?;
+    let (words, _) = random.as_chunks::<8>();
+    let mut keys = [0; 4];
+    for (key, word) in keys.iter_mut().zip(words) {
+        *key = u64::from_ne_bytes(*word);
+    }
+    Ok(FlowKeys(keys))
+}
+
+fn random_permutation() -> anyhow::Result<SlotPermutation> {
+    let random = random_bytes::<16>()?;
     let (words, _) = random.as_chunks::<4>();
     let mut keys = [0; 4];
     for (key, word) in keys.iter_mut().zip(words) {

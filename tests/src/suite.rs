@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 
 use crate::{
     Client, Lab, Node, Settings,
-    lab::{NODE_V4, NODE_V6, SERVERS},
+    lab::{CONSUMER_V4, NODE_V4, NODE_V6, SERVERS},
     node::Added,
     traffic::{
         tcp::{self, Way},
@@ -27,6 +27,21 @@ pub fn connected(lab: &Lab, settings: Settings) -> Result<(Node<'_>, Added, Clie
         .wait_connected(SERVERS[0])
         .with_context(|| format!("status {:?}\nweir wrote:\n{}", node.status(), node.log()))?;
     Ok((node, added, client))
+}
+
+/// A consumer beside others in the same namespace, with its inner IPv4 address: what has that as its
+/// source goes through its tunnel, by a routing table of this number.
+///
+/// # Errors
+/// If one of the steps fails.
+pub fn beside<'a>(lab: &'a Lab, added: &Added, table: usize) -> Result<(Client<'a>, IpAddr)> {
+    let client = Client::start(&lab.consumer, &outside(&added.config, CONSUMER_V4.into())?)?;
+    let own: IpAddr = added.session.address_v4.parse()?;
+    let interface = client.interface();
+    lab.consumer.ip(&format!("route add default dev {interface} table {table}"))?;
+    lab.consumer.ip(&format!("rule add from {own} table {table}"))?;
+    client.wait_connected(SERVERS[0])?;
+    Ok((client, own))
 }
 
 /// A configuration whose endpoint is the node's address of the same family as `like`.

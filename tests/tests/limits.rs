@@ -1,7 +1,7 @@
 //! Rates, quotas and times of the week, with real traffic.
 
 use std::{
-    net::{IpAddr, UdpSocket},
+    net::UdpSocket,
     process::{Child, Stdio},
     time::{Duration, Instant},
 };
@@ -9,10 +9,9 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use weir_tests::{
-    Client, Lab, Namespace, Node, Settings, iperf,
-    lab::{CONSUMER_V4, SERVERS},
-    node::Added,
-    suite::{connected, outside},
+    Lab, Namespace, Node, Settings, iperf,
+    lab::SERVERS,
+    suite::{beside, connected},
     until,
 };
 
@@ -112,17 +111,6 @@ impl Drop for Running {
         self.0.kill().ok();
         self.0.wait().ok();
     }
-}
-
-/// A consumer beside others in the same namespace: what has its address goes through its tunnel.
-fn beside<'a>(lab: &'a Lab, added: &Added, table: usize) -> Result<(Client<'a>, IpAddr)> {
-    let client = Client::start(&lab.consumer, &outside(&added.config, CONSUMER_V4.into())?)?;
-    let own: IpAddr = added.session.address_v4.parse()?;
-    let interface = client.interface();
-    lab.consumer.ip(&format!("route add default dev {interface} table {table}"))?;
-    lab.consumer.ip(&format!("rule add from {own} table {table}"))?;
-    client.wait_connected(SERVERS[0])?;
-    Ok((client, own))
 }
 
 #[test]

@@ -13,8 +13,9 @@ use crate::{
 };
 
 /// What can stand before the `=`.
-const KEYS: &str = "node-rate-up, node-rate-down, session-rate-up, session-rate-down, sessions, \
-                    bytes-per-day, bytes-per-month, month-reset-day, utc-offset-minutes, schedule";
+const KEYS: &str = "node-rate-up, node-rate-down, session-rate-up, session-rate-down, \
+                    session-new-flows, session-destinations, sessions, bytes-per-day, \
+                    bytes-per-month, month-reset-day, utc-offset-minutes, schedule";
 
 pub(super) fn show(client: &Client, json: bool, out: &mut Out) -> anyhow::Result<()> {
     let limits: LimitsView = client.get("/v1/limits")?;
@@ -51,6 +52,8 @@ fn change(assignments: &[String]) -> anyhow::Result<Change> {
             "session-rate-down" => change.session_rate_down = rate()?,
             "bytes-per-day" => change.bytes_per_day = bytes()?,
             "bytes-per-month" => change.bytes_per_month = bytes()?,
+            "session-new-flows" => change.session_new_flows = Some(number()?),
+            "session-destinations" => change.session_destinations = Some(number()?),
             "sessions" => change.sessions = Some(number()?),
             "month-reset-day" => change.month_reset_day = Some(number()?),
             "utc-offset-minutes" => {
@@ -88,8 +91,13 @@ fn screen(view: &LimitsView) -> String {
     let both = |up, down| format!("up {}, down {}", rate(up), rate(down));
     line("node rate", &both(limits.node_rate_up, limits.node_rate_down));
     line("session rate", &both(limits.session_rate_up, limits.session_rate_down));
-    let sessions = limits.sessions.filter(|sessions| *sessions != 0);
-    line("sessions", &sessions.map_or("off".to_owned(), |most| format!("at most {most}")));
+    let at_most = |most: Option<u32>, unit: &str| match most.unwrap_or(0) {
+        0 => "off".to_owned(),
+        most => format!("at most {most}{unit}"),
+    };
+    line("session flows", &at_most(limits.session_new_flows, " new ones a second"));
+    line("destinations", &at_most(limits.session_destinations, " of each session in 10 seconds"));
+    line("sessions", &at_most(limits.sessions, ""));
     line("bytes per day", &quota(now.day));
     line("bytes per month", &quota(now.month));
     let windows = limits.schedule.iter().flatten();
@@ -141,12 +149,15 @@ mod tests {
             "session_rate_up=off",
             "bytes-per-month=2TB",
             "sessions=7",
+            "session-new-flows=50",
+            "session_destinations=off",
             "utc-offset-minutes=-60",
             "schedule=Sat,Sun 00:00-24:00 closed; Mon-Fri 08:00-18:00 down=1mbit",
         ]);
         let change = change(&assignments).expect("read");
         assert_eq!((change.node_rate_down, change.session_rate_up), (Some(200_000_000), Some(0)));
         assert_eq!((change.bytes_per_month, change.sessions), (Some(2_000_000_000_000), Some(7)));
+        assert_eq!((change.session_new_flows, change.session_destinations), (Some(50), Some(0)));
         assert_eq!(change.utc_offset_minutes, Some(-60));
         assert_eq!(change.schedule.map(|windows| windows.len()), Some(2));
         assert_eq!(change.node_rate_up, None, "what is not named stays");
@@ -169,7 +180,12 @@ mod tests {
     fn the_screen_says_what_holds_and_what_is_left() {
         let month = QuotaNow { bytes: 2_000_000_000_000, used: 3 << 30, resets: 1_700_000_000 };
         let view = LimitsView {
-            limits: Change { node_rate_down: Some(200_000_000), ..Change::default() },
+            limits: Change {
+                node_rate_down: Some(200_000_000),
+                session_new_flows: Some(200),
+                session_destinations: Some(0),
+                ..Change::default()
+            },
             now: LimitsNow {
                 rate_down: 200_000_000,
                 share_down: 20_000_123,
@@ -181,6 +197,8 @@ mod tests {
         let text = screen(&view);
         for line in [
             "node rate         up off, down 200 Mbit/s",
+            "session flows     at most 200 new ones a second",
+            "destinations      off",
             "sessions          off",
             "bytes per month   2 TB, of which 3.00 GiB are used until 2023-11-14 22:13:20 UTC",
             "schedule          off",

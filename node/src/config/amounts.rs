@@ -10,6 +10,10 @@ pub struct BitRate(u64);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteCount(u64);
 
+/// How many at most; `off` is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AtMost(u32);
+
 /// A text that is no rate or no number of bytes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not {what}: write for example {example}")]
@@ -70,6 +74,20 @@ impl ByteCount {
     /// The bytes; 0 for no limit.
     #[must_use]
     pub const fn bytes(self) -> u64 {
+        self.0
+    }
+}
+
+impl AtMost {
+    /// So many; 0 for no limit.
+    #[must_use]
+    pub const fn new(most: u32) -> Self {
+        Self(most)
+    }
+
+    /// How many; 0 for no limit.
+    #[must_use]
+    pub const fn get(self) -> u32 {
         self.0
     }
 }
@@ -137,6 +155,15 @@ fn show(f: &mut fmt::Formatter<'_>, value: u64, units: &[(&str, u64)]) -> fmt::R
 impl fmt::Display for BitRate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         show(f, self.0, RATE_UNITS)
+    }
+}
+
+impl fmt::Display for AtMost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 => f.write_str("off"),
+            most => write!(f, "{most}"),
+        }
     }
 }
 

@@ -11,7 +11,11 @@ use super::{
     kinds::{Auto, Metrics},
     sections::DNS_PORT,
 };
-use crate::{delivery::Webhook, payment::Price};
+use crate::{
+    dataplane::contacts::{MOST_DESTINATIONS, MOST_NEW_FLOWS},
+    delivery::Webhook,
+    payment::Price,
+};
 
 /// The smallest MTU that IPv6 allows.
 const SMALLEST_MTU: u32 = 1280;
@@ -40,6 +44,18 @@ fn limits(config: &Config, reader: &mut Reader<'_>) {
             format!("{offset} is out of range"),
             "write a number from -720 to 840".into(),
         );
+    }
+    for (key, value, most) in [
+        ("session_new_flows", limits.session_new_flows, MOST_NEW_FLOWS),
+        ("session_destinations", limits.session_destinations, MOST_DESTINATIONS),
+    ] {
+        if value.get() > most {
+            reader.blame(
+                &[("limits", key)],
+                format!("{value} is out of range"),
+                format!("write a number from 1 to {most}, or \"off\""),
+            );
+        }
     }
     if limits.sessions > config.node.max_sessions {
         reader.blame(

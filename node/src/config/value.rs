@@ -12,7 +12,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use toml::{Spanned, de::DeValue};
 
 use super::{
-    amounts::{BitRate, ByteCount},
+    amounts::{AtMost, BitRate, ByteCount},
     kinds::{Auto, HostPort, IoWish, Metrics, ReceiveWish, SandboxWish, Wei, XdpWish},
     mistake::nearest,
     schedule::Window,
@@ -306,6 +306,26 @@ explained! {
     BitRate, "\"200 Mbit/s\" or \"off\"";
     ByteCount, "\"2 TB\" or \"off\"";
     Window, "\"Mon-Fri 08:00-18:00 down=100mbit\"";
+}
+
+impl Value for AtMost {
+    fn read(value: &Spanned<DeValue<'_>>) -> Result<Self, Problem> {
+        if value.get_ref().as_str() == Some("off") {
+            return Ok(Self::default());
+        }
+        let fix = "write a whole number without quotes, or \"off\"";
+        match u32::read(value).map_err(|problem| Problem { fix: fix.into(), ..problem })? {
+            0 => Err(Problem::new("0 would let nothing through", fix)),
+            most => Ok(Self::new(most)),
+        }
+    }
+
+    fn show(&self) -> String {
+        match self.get() {
+            0 => "\"off\"".into(),
+            most => most.to_string(),
+        }
+    }
 }
 
 address! {

@@ -11,12 +11,17 @@ use weir_common::{
 };
 
 use super::{
+    contacts::Contacts,
     endpoint::Endpoint,
     runs::{RunIndex, RunKind},
     throttle::{Bucket, Way, lower},
     tunnel::Tunnel,
 };
 use crate::{control::PeerSpec, kernel::accounts::Accounts};
+
+/// After so many quarters of a second all that a silent session had reached is older than what
+/// [`Contacts`] must remember.
+const FORGET_AFTER: u32 = 100;
 
 /// What a data message means to its session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +82,10 @@ pub struct Peer {
     unsent: (u64, u64),
     /// Up and down.
     buckets: [Bucket; 2],
+    /// Only while it sends: most sessions are idle.
+    contacts: Option<Box<Contacts>>,
+    /// Quarters of a second since it sent, or less: see [`Peer::grow_silent`].
+    silence: u32,
     address_v4: Ipv4Addr,
     address_v6: Ipv6Addr,
     accounts: Arc<Accounts>,
@@ -97,6 +106,8 @@ impl Peer {
             last_run: (0, None),
             unsent: (0, 0),
             buckets: [Bucket::default(); 2],
+            contacts: None,
+            silence: 0,
             address_v4: spec.address_v4,
             address_v6: spec.address_v6,
             accounts,
@@ -161,6 +172,28 @@ impl Peer {
             add_single_writer(limited, len as u64);
         }
         passes
+    }
+
+    /// What it has reached lately. Memory is taken for it when it is first asked for after silence.
+    #[inline]
+    pub fn contacts(&mut self) -> &mut Contacts {
+        self.silence = 0;
+        self.contacts.get_or_insert_default()
+    }
+
+    /// A quarter of a second has passed, or more. What a silent session had reached is forgotten in
+    /// the end.
+    pub fn grow_silent(&mut self) {
+        self.silence = self.silence.saturating_add(1);
+        if self.silence >= FORGET_AFTER {
+            self.contacts = None;
+        }
+    }
+
+    /// Its timers do not run any more: it has no keys, and sends nothing.
+    pub fn sleep(&mut self) {
+        self.active = false;
+        self.contacts = None;
     }
 
     /// Whether `source` is the address assigned to the session.

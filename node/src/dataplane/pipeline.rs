@@ -21,7 +21,9 @@ use weir_common::{
 use super::{
     arena::{Arena, Span},
     coalesce::{Coalescer, Frame},
+    contacts::ContactLimits,
     endpoint::Endpoint,
+    flow::FlowKeys,
     inner,
     peer::Peer,
     runs::{Run, RunKind, Runs},
@@ -52,8 +54,10 @@ pub struct Shared {
     pub mtu: usize,
     /// Whether the TUN device takes UDP super-packets.
     pub uso: bool,
-    /// What each session may have of the node's rate.
+    /// What each session may have of the node's rate, and what it may reach.
     pub levels: Arc<Levels>,
+    /// By which flows are known again.
+    pub flow_keys: FlowKeys,
 }
 
 impl Shared {
@@ -113,6 +117,7 @@ pub struct Pipeline {
     turn: u64,
     /// What [`Levels`] said at the beginning of the turn.
     levels: [u64; 2],
+    contact_limits: ContactLimits,
     clock: TurnClock,
 }
 
@@ -138,6 +143,7 @@ impl Pipeline {
             stats,
             turn: 0,
             levels: [0; 2],
+            contact_limits: ContactLimits::default(),
             clock: TurnClock::default(),
         }
     }
@@ -150,6 +156,7 @@ impl Pipeline {
         self.coalescer.begin();
         self.runs.begin();
         self.levels = self.shared.levels.get();
+        self.contact_limits = self.shared.levels.contacts();
         add_single_writer(&self.stats.turns, 1);
     }
 
@@ -282,6 +289,9 @@ fn push_run(runs: &mut Runs, turn: u64, peer: &mut Peer, to: Endpoint, kind: Run
     peer.last_run = (turn, Some(runs.push(last, to, peer.slot, kind, span)));
 }
 
+#[cfg(test)]
+#[path = "contact_tests.rs"]
+mod contact_tests;
 #[cfg(test)]
 #[path = "credit_tests.rs"]
 mod credit_tests;

@@ -14,6 +14,7 @@ use weir_common::{
 
 use super::{
     endpoint::Endpoint,
+    flow::FlowKeys,
     identity::Identity,
     inbox::Initiation,
     peer::Peer,
@@ -107,6 +108,7 @@ impl Node {
             mtu: MTU,
             uso: true,
             levels: Arc::default(),
+            flow_keys: FlowKeys([0x243f_6a88_85a3_08d3, 5, 6, 0x082e_fa98_ec4e_6c89]),
         };
         let pipeline = Pipeline::new(shared.clone(), worker, Arc::new(WorkerStats::default()));
         Self { pipeline, shared }

@@ -4,9 +4,11 @@
 //! packets are dropped more and more often, one here and one there, as a queue with active
 //! management would: a TCP connection then finds the rate without losing a whole burst at once.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use rustix::time::{ClockId, clock_gettime};
+
+use super::contacts::ContactLimits;
 
 /// How long a full bucket lasts at its rate: long enough for TCP to recover from a loss, the
 /// shortest retransmission timeout of Linux (200 ms) included.
@@ -27,12 +29,15 @@ pub enum Way {
     Down,
 }
 
-/// The most that any session gets of the node's rate, each way, in bytes of inner packets per
-/// second; 0 is no limit. One writer (`limits`), read by each worker once a turn.
+/// What is the same for every session: the most that it gets of the node's rate, each way, in bytes
+/// of inner packets per second, and what it may reach; 0 is no limit. One writer (`limits`), read by
+/// each worker once a turn.
 #[derive(Debug, Default)]
 pub struct Levels {
     up: AtomicU64,
     down: AtomicU64,
+    new_flows: AtomicU32,
+    destinations: AtomicU32,
 }
 
 impl Levels {
@@ -46,6 +51,21 @@ impl Levels {
     #[must_use]
     pub fn get(&self) -> [u64; 2] {
         [self.up.load(Relaxed), self.down.load(Relaxed)]
+    }
+
+    /// Says what each session may reach.
+    pub fn set_contacts(&self, limits: ContactLimits) {
+        self.new_flows.store(limits.new_flows, Relaxed);
+        self.destinations.store(limits.destinations, Relaxed);
+    }
+
+    /// What each session may reach.
+    #[must_use]
+    pub fn contacts(&self) -> ContactLimits {
+        ContactLimits {
+            new_flows: self.new_flows.load(Relaxed),
+            destinations: self.destinations.load(Relaxed),
+        }
     }
 }
 

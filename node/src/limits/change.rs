@@ -4,12 +4,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{
     Limits,
-    amounts::{BitRate, ByteCount},
+    amounts::{AtMost, BitRate, ByteCount},
     schedule::NotAWindow,
 };
+use crate::dataplane::contacts::{MOST_DESTINATIONS, MOST_NEW_FLOWS};
 
 /// Limits to be changed; what is absent stays as it is. Rates are in bits per second, and 0 is no
-/// limit, of rates, bytes and sessions alike.
+/// limit, of rates, bytes and numbers alike.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Change {
@@ -25,6 +26,12 @@ pub struct Change {
     /// The downloads of each session that has no rate of its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session_rate_down: Option<u64>,
+    /// New flows per second of each session.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session_new_flows: Option<u32>,
+    /// Different destinations of each session in ten seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session_destinations: Option<u32>,
     /// The most sessions at once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sessions: Option<u32>,
@@ -77,6 +84,8 @@ impl Change {
             node_rate_down: Some(limits.node_rate_down.bits()),
             session_rate_up: Some(limits.session_rate_up.bits()),
             session_rate_down: Some(limits.session_rate_down.bits()),
+            session_new_flows: Some(limits.session_new_flows.get()),
+            session_destinations: Some(limits.session_destinations.get()),
             sessions: Some(limits.sessions),
             bytes_per_day: Some(limits.bytes_per_day.bytes()),
             bytes_per_month: Some(limits.bytes_per_month.bytes()),
@@ -109,6 +118,18 @@ impl Change {
         rate("node_rate_down", self.node_rate_down, &mut limits.node_rate_down)?;
         rate("session_rate_up", self.session_rate_up, &mut limits.session_rate_up)?;
         rate("session_rate_down", self.session_rate_down, &mut limits.session_rate_down)?;
+        let at_most =
+            |key, value: Option<u32>, most: u32, into: &mut AtMost| -> Result<(), BadLimit> {
+                if let Some(value) = value {
+                    within(key, value.into(), 0, most.into())?;
+                    *into = AtMost::new(value);
+                }
+                Ok(())
+            };
+        let (flows, destinations) = (self.session_new_flows, self.session_destinations);
+        at_most("session_new_flows", flows, MOST_NEW_FLOWS, &mut limits.session_new_flows)?;
+        let into = &mut limits.session_destinations;
+        at_most("session_destinations", destinations, MOST_DESTINATIONS, into)?;
         if let Some(sessions) = self.sessions {
             within("sessions", sessions.into(), 0, slots.into())?;
             limits.sessions = sessions;
@@ -144,6 +165,8 @@ mod tests {
             node_rate_up: BitRate::new(5_000_000),
             bytes_per_month: ByteCount::new(7),
             sessions: 3,
+            session_new_flows: AtMost::new(7),
+            session_destinations: AtMost::default(),
             schedule: vec!["Sun 22:00-06:00 closed".parse().expect("a window")],
             ..Limits::default()
         };
@@ -163,6 +186,8 @@ mod tests {
             r#"{"month_reset_day": 0}"#,
             r#"{"month_reset_day": 32}"#,
             r#"{"sessions": 5}"#,
+            r#"{"session_new_flows": 501}"#,
+            r#"{"session_destinations": 2001}"#,
             r#"{"utc_offset_minutes": 841}"#,
             r#"{"node_rate_up": 18446744073709551615}"#,
             r#"{"schedule": ["never"]}"#,

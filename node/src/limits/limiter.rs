@@ -22,7 +22,7 @@ use crate::{
         schedule::{Rule, rule_at},
     },
     control::{LimitsNow, QuotaNow},
-    dataplane::throttle::Levels,
+    dataplane::{contacts::ContactLimits, throttle::Levels},
     kernel::accounts::Accounts,
     session::{Hold, Sessions, StoreError, billed, unix_now},
 };
@@ -107,6 +107,10 @@ impl Limiter {
         let (up, down) = (settings.session_rate_up.bits(), settings.session_rate_down.bits());
         self.sessions.set_default_rates(up, down);
         self.sessions.set_at_most(settings.sessions);
+        self.levels.set_contacts(ContactLimits {
+            new_flows: settings.session_new_flows.get(),
+            destinations: settings.session_destinations.get(),
+        });
         self.state().settings = settings;
         self.look(unix_now());
         self.share();
@@ -140,6 +144,9 @@ impl Limiter {
         now.day.used = marks[0].mark.used(total);
         now.month.used = marks[1].mark.used(total);
         [now.share_up, now.share_down] = self.levels.get().map(|bytes| bytes.saturating_mul(8));
+        let contacts = self.levels.contacts();
+        (now.session_new_flows, now.session_destinations) =
+            (contacts.new_flows, contacts.destinations);
         now
     }
 
@@ -181,9 +188,8 @@ impl Limiter {
         let [rate_up, rate_down] = state.rates.map(BitRate::bits);
         let paused_for = hold.map(|hold| hold.as_str().to_owned());
         let [day, month] = quotas;
-        let share = [state.now.share_up, state.now.share_down];
-        let [share_up, share_down] = share;
-        state.now = LimitsNow { rate_up, rate_down, share_up, share_down, paused_for, day, month };
+        state.now =
+            LimitsNow { rate_up, rate_down, paused_for, day, month, ..LimitsNow::default() };
         drop(state);
         if self.sessions.held() != hold {
             match hold {

@@ -201,6 +201,8 @@ impl Applier for Limited {
             "limits.node_rate_down",
             "limits.session_rate_up",
             "limits.session_rate_down",
+            "limits.session_new_flows",
+            "limits.session_destinations",
             "limits.sessions",
             "limits.bytes_per_day",
             "limits.bytes_per_month",

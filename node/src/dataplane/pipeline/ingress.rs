@@ -12,6 +12,7 @@ use weir_common::{
 use super::{Owner, Pipeline, Stray, data_kind, push_run};
 use crate::dataplane::{
     endpoint::Endpoint,
+    flow::Flow,
     identity::Identity,
     inbox::Initiation,
     peer::Fare,
@@ -92,16 +93,29 @@ impl Pipeline {
         // From here on the message is authentic and new: it is billed whatever it carries, as the
         // consumer's own count has it. Only who may not send it anyway has it for nothing.
         let fare = peer.fare(self.turn, message.len());
-        let rate = peer.rate(Way::Up, self.levels[Way::Up as usize]);
-        let within = match opened {
-            Opened::Packet(len, source) if rate != 0 && fare == Fare::Billed => {
-                let now = self.clock.now(self.turn);
-                !peer.owns(source) || peer.is_within(Way::Up, rate, now, len)
+        let mut beyond = None;
+        if let Opened::Packet(len, source) = opened
+            && fare == Fare::Billed
+            && peer.owns(source)
+        {
+            let packet = buffer.get(HEADER_LEN..HEADER_LEN + len).unwrap_or_default();
+            let limits = self.contact_limits;
+            if !limits.is_off()
+                && let Some(flow) = Flow::of(&self.shared.flow_keys, packet)
+                && let contacts = peer.contacts()
+                && !contacts.knows(limits, &flow)
+                && !self.shared.is_to_gateway(packet)
+            {
+                beyond = contacts.admit(limits, &flow, self.clock.now(self.turn)).err();
             }
-            _ => true,
-        };
+            let rate = peer.rate(Way::Up, self.levels[Way::Up as usize]);
+            if beyond.is_none() && rate != 0 {
+                let within = peer.is_within(Way::Up, rate, self.clock.now(self.turn), len);
+                beyond = (!within).then_some(DropReason::RateLimit);
+            }
+        }
         if let Some(account) = peer.account() {
-            if fare == Fare::Billed && within {
+            if fare == Fare::Billed && beyond.is_none() {
                 add_single_writer(&account.metered.bytes_up, message.len() as u64);
                 add_single_writer(&account.metered.packets_up, 1);
             } else {
@@ -109,9 +123,9 @@ impl Pipeline {
             }
         }
         peer.heard_from(from);
-        let verdict = match opened {
-            Opened::Packet(..) if !within => Err(DropReason::RateLimit),
-            Opened::Packet(len, source) if peer.owns(source) => {
+        let verdict = match (opened, beyond) {
+            (_, Some(reason)) => Err(reason),
+            (Opened::Packet(len, source), None) if peer.owns(source) => {
                 let packet = buffer.get(HEADER_LEN..HEADER_LEN + len).unwrap_or_default();
                 let passes = match fare {
                     Fare::Billed => true,
@@ -120,9 +134,9 @@ impl Pipeline {
                 };
                 if passes { Ok(len) } else { Err(fare.refusal()) }
             }
-            Opened::Packet(..) => Err(DropReason::SourceAddress),
-            Opened::NotIp => Err(DropReason::InnerMalformed),
-            Opened::Keepalive => {
+            (Opened::Packet(..), None) => Err(DropReason::SourceAddress),
+            (Opened::NotIp, None) => Err(DropReason::InnerMalformed),
+            (Opened::Keepalive, None) => {
                 self.plain.truncate(span.start);
                 return Ok(());
             }

@@ -73,12 +73,15 @@ impl Pipeline {
             if self.sealed.room() < REPLY_LEN {
                 return;
             }
+            if let Some(peer) = self.peers.get_mut(place as usize).and_then(Option::as_mut) {
+                peer.grow_silent();
+            }
             if self.tick_peer(place as usize) {
                 self.tick_at += 1;
             } else {
                 self.active.swap_remove(self.tick_at);
                 if let Some(peer) = self.peers.get_mut(place as usize).and_then(Option::as_mut) {
-                    peer.active = false;
+                    peer.sleep();
                 }
             }
         }
