@@ -315,6 +315,7 @@ pub fn setup(scale: &Scale, program: Program) -> Setup {
         xdp: "auto".to_owned(),
         arrival: Arrival::Packets,
         software_egress: false,
+        receive_first: false,
         sessions: 1,
     }
 }
