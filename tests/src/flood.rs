@@ -1,9 +1,8 @@
 //! What an attacker sends to a node's port, from the internet and with sources of its choice.
 //!
-//! The frames are made in the kernel and handed to the driver of the interface, as a router's
-//! would be: some 0.3 us each, so that beside them there is time left for those whom the attack is
-//! to harm. The other end must take frames so: it does with an XDP program in its driver, or with
-//! GRO.
+//! The frames are made in the kernel and handed to the driver of the interface: less than 1 us
+//! each, so that there is time left for those whom the attack is to harm. The other end must take
+//! frames so: a veth does with an XDP program in its driver, or with GRO.
 
 mod live;
 mod outlet;
@@ -30,7 +29,7 @@ use weir_common::{
 pub use self::outlet::Outlet;
 use self::{
     live::Live,
-    program::{HEADERS, Varied, sender},
+    program::{HEADERS, Varied},
 };
 use crate::Namespace;
 
@@ -131,7 +130,7 @@ fn send(
     outlet.enter()?;
     // It sleeps most of the time, and is to send in time beside whoever is busy.
     setpriority_process(None, -20).context("cannot hurry. Fix: run this as root")?;
-    let live = Live::load(&sender(outlet.interface, kind.varied()))?;
+    let live = Live::new(outlet.interface, BATCH as u32, &program::change(kind.varied()))?;
     let before = outlet.taken()?;
     let rate = f64::from(rate.max(1));
     let start = Instant::now();
@@ -145,7 +144,7 @@ fn send(
         if late < BATCH {
             thread::sleep(Duration::from_secs_f64((BATCH - late) / rate));
         }
-        live.run(frame, BATCH as u32)?;
+        live.send(frame)?;
         sent += BATCH;
     }
     let seconds = start.elapsed().as_secs_f64();

@@ -1,5 +1,7 @@
-//! What an attacker changes from datagram to datagram, as an XDP program: it gives each frame a
-//! source of its own, and sends it out.
+//! An attacker's programs: one sends a frame to all places of a device map, the other changes each
+//! copy.
+
+use std::os::fd::RawFd;
 
 /// An instruction, as the kernel takes it.
 pub(super) type Instruction = [u8; 8];
@@ -25,8 +27,20 @@ pub(super) struct Varied {
     pub(super) counter: bool,
 }
 
-/// The program that sends frames out of the interface with this number.
-pub(super) fn sender(interface: u32, varied: Varied) -> Vec<Instruction> {
+/// Sends a frame to all interfaces of this device map.
+pub(super) fn to_all_of(map: RawFd) -> Vec<Instruction> {
+    vec![
+        op(LOAD_LONG, 1, MAP_BY_DESCRIPTOR, 0, map),
+        op(0, 0, 0, 0, 0),
+        op(MOVE_NUMBER, 2, 0, 0, 0),
+        op(MOVE_NUMBER, 3, 0, 0, BROADCAST),
+        op(CALL, 0, 0, 0, REDIRECT_MAP),
+        op(EXIT, 0, 0, 0, 0),
+    ]
+}
+
+/// Changes a copy, which then leaves.
+pub(super) fn change(varied: Varied) -> Vec<Instruction> {
     // The frame's beginning and its end; it goes nowhere if it is too short.
     let mut program = vec![
         op(LOAD_WORD, 6, 1, 0, 0),
@@ -50,21 +64,22 @@ pub(super) fn sender(interface: u32, varied: Varied) -> Vec<Instruction> {
             program.extend([op(CALL, 0, 0, 0, GET_PRANDOM_U32), op(STORE_WORD, 6, 0, at, 0)]);
         }
     }
-    program.extend([
-        op(MOVE_NUMBER, 1, 0, 0, interface.cast_signed()),
-        op(MOVE_NUMBER, 2, 0, 0, 0),
-        op(CALL, 0, 0, 0, REDIRECT),
-        op(EXIT, 0, 0, 0, 0),
-    ]);
+    program.extend([op(MOVE_NUMBER, 0, 0, 0, XDP_PASS), op(EXIT, 0, 0, 0, 0)]);
     program
 }
 
 const XDP_ABORTED: i32 = 0;
+const XDP_PASS: i32 = 2;
+/// To all places of a map.
+const BROADCAST: i32 = 8;
+/// In the place of a register: the number is a map's file descriptor.
+const MAP_BY_DESCRIPTOR: u8 = 1;
 // Helpers of the kernel's, by their numbers.
 const GET_PRANDOM_U32: i32 = 7;
-const REDIRECT: i32 = 23;
+const REDIRECT_MAP: i32 = 51;
 
 // Codes of instructions. The names of those that end in NUMBER take the immediate value.
+const LOAD_LONG: u8 = 0x18;
 const LOAD_WORD: u8 = 0x61;
 const STORE_HALF: u8 = 0x6b;
 const STORE_WORD: u8 = 0x63;
