@@ -1,7 +1,15 @@
 //! What an attacker sends to a node's port, from the internet and with sources of its choice.
+//!
+//! The frames are made in the kernel and handed to the driver of the interface: less than 1 us
+//! each, so that there is time left for those whom the attack is to harm. The other end must take
+//! frames so: a veth does with an XDP program in its driver, or with GRO.
+
+mod live;
+mod outlet;
+mod program;
 
 use std::{
-    net::{Ipv4Addr, SocketAddrV4},
+    net::SocketAddrV4,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -10,16 +18,29 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, anyhow};
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
-use weir_common::mac1::Mac1Key;
+use anyhow::{Context as _, Result, anyhow, ensure};
+use rustix::process::setpriority_process;
+use weir::dataplane::checksum::Sum;
+use weir_common::{
+    mac1::Mac1Key,
+    wire::{DATA_OVERHEAD, INITIATION_LEN, message_type},
+};
 
+pub use self::outlet::Outlet;
+use self::{
+    live::Live,
+    program::{HEADERS, Varied},
+};
 use crate::Namespace;
 
-/// Number of different messages, which are sent again and again.
-const MESSAGES: usize = 1024;
-/// Datagrams sent between two looks at the clock.
-const BATCH: u64 = 32;
+/// Number of different messages, which are sent in turn.
+const MESSAGES: usize = 512;
+/// Copies of a message that are made at once; all but those with a valid MAC are made different.
+const BATCH: f64 = 64.0;
+/// Of a data message: an inner packet of 112 bytes.
+const DATA_LEN: usize = DATA_OVERHEAD + 112;
+/// Of what could not be sent in time no more is made up for: an attack comes evenly.
+const MOST_LATE: f64 = 2.0 * BATCH;
 
 /// A kind of flood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,11 +57,20 @@ pub enum Kind {
     LiveIndex(u32),
 }
 
+/// How many datagrams a second a flood came to.
+#[derive(Clone, Copy, Debug)]
+pub struct Rates {
+    /// That were sent.
+    pub sent: f64,
+    /// That found a place in the receive ring of the other end.
+    pub taken: f64,
+}
+
 /// A running flood; it ends when this is dropped.
 #[derive(Debug)]
 pub struct Flood {
     stop: Arc<AtomicBool>,
-    sender: Option<JoinHandle<Result<f64>>>,
+    sender: Option<JoinHandle<Result<Rates>>>,
 }
 
 impl Flood {
@@ -48,7 +78,7 @@ impl Flood {
     /// `to` with this public key.
     ///
     /// # Errors
-    /// Without root.
+    /// Without root, or when the node's host does not answer.
     pub fn start(
         from: &Namespace,
         to: SocketAddrV4,
@@ -56,33 +86,28 @@ impl Flood {
         kind: Kind,
         rate: u32,
     ) -> Result<Self> {
-        Ok(Self::over(from.enter(socket)?, to, public_key, kind, rate))
+        Ok(Self::out_of(from.enter(|| Outlet::towards(to))?, public_key, kind, rate))
     }
 
-    /// The same over a [`socket`] that was made where the flood is to come from.
+    /// The same out of an [`Outlet`] that was found where the flood is to come from.
     #[must_use]
-    pub fn over(
-        socket: Socket,
-        to: SocketAddrV4,
-        public_key: &[u8; 32],
-        kind: Kind,
-        rate: u32,
-    ) -> Self {
+    pub fn out_of(outlet: Outlet, public_key: &[u8; 32], kind: Kind, rate: u32) -> Self {
         let mut random = Random(0x9e37_79b9_7f4a_7c15);
         let key = Mac1Key::new(public_key);
-        let packets: Vec<_> =
-            (0..MESSAGES).map(|_| packet(to, &message(kind, &key, &mut random))).collect();
+        let frames: Vec<_> = (0..MESSAGES)
+            .map(|_| frame(&outlet, kind, &message(kind, &key, &mut random), &mut random))
+            .collect();
         let stop = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&stop);
-        let sender = thread::spawn(move || send(&socket, to, packets, kind, rate, &told));
+        let sender = thread::spawn(move || send(&outlet, &frames, kind, rate, &told));
         Self { stop, sender: Some(sender) }
     }
 
-    /// Ends it, and gives how many datagrams a second it sent.
+    /// Ends it, and gives what it came to.
     ///
     /// # Errors
-    /// If the kernel refused one.
-    pub fn stop(mut self) -> Result<f64> {
+    /// If the kernel makes no frames, or the other end takes none.
+    pub fn stop(mut self) -> Result<Rates> {
         self.stop.store(true, Relaxed);
         let sender = self.sender.take().context("stopped once only")?;
         sender.join().map_err(|_| anyhow!("the flood panicked"))?
@@ -95,59 +120,65 @@ impl Drop for Flood {
     }
 }
 
-/// A socket of the calling thread's namespace that sends whole IPv4 packets.
-///
-/// # Errors
-/// Without root.
-pub fn socket() -> Result<Socket> {
-    // 255: the IP header is ours, but for its length and checksum, which the kernel fills in.
-    let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(255)));
-    socket.context("cannot make a raw socket. Fix: run this as root (CAP_NET_RAW)")
-}
-
 fn send(
-    socket: &Socket,
-    to: SocketAddrV4,
-    mut packets: Vec<Vec<u8>>,
+    outlet: &Outlet,
+    frames: &[Vec<u8>],
     kind: Kind,
     rate: u32,
     stop: &AtomicBool,
-) -> Result<f64> {
-    let mut random = Random(0x2545_f491_4f6c_dd1d);
-    let to = SockAddr::from(to);
+) -> Result<Rates> {
+    outlet.enter()?;
+    // It sleeps most of the time, and is to send in time beside whoever is busy.
+    setpriority_process(None, -20).context("cannot hurry. Fix: run this as root")?;
+    let live = Live::new(outlet.interface, BATCH as u32, &program::change(kind.varied()))?;
+    let before = outlet.taken()?;
+    let rate = f64::from(rate.max(1));
     let start = Instant::now();
-    let mut sent = 0u64;
-    for at in (0..MESSAGES).cycle() {
-        let packet = packets.get_mut(at).context("within the packets")?;
-        if kind != Kind::ValidMacOneSource {
-            // 64.0.0.0/3, whose answers go nowhere in the lab.
-            let source = (random.next() as u32 & 0x1fff_ffff) | 0x4000_0000;
-            packet.get_mut(12..16).context("a header")?.copy_from_slice(&source.to_be_bytes());
+    let (mut sent, mut given_up) = (0.0, 0.0);
+    for frame in frames.iter().cycle() {
+        if stop.load(Relaxed) {
+            break;
         }
-        match socket.send_to(packet, &to) {
-            Ok(_) => sent += 1,
-            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {}
-            Err(error) => return Err(error).context("flood"),
+        let late = start.elapsed().as_secs_f64() * rate - sent - given_up;
+        given_up += (late - MOST_LATE).max(0.0);
+        if late < BATCH {
+            thread::sleep(Duration::from_secs_f64((BATCH - late) / rate));
         }
-        if sent.is_multiple_of(BATCH) {
-            if stop.load(Relaxed) {
-                break;
-            }
-            let due = Duration::from_secs_f64(sent as f64 / f64::from(rate.max(1)));
-            thread::sleep(due.saturating_sub(start.elapsed()));
-        }
+        live.send(frame)?;
+        sent += BATCH;
     }
-    Ok(sent as f64 / start.elapsed().as_secs_f64())
+    let seconds = start.elapsed().as_secs_f64();
+    let taken = outlet.taken()? - before;
+    ensure!(
+        taken > 0,
+        "the other end took no frame. Fix: XDP in its driver, or `ethtool -K gro on`"
+    );
+    Ok(Rates { sent: sent / seconds, taken: taken as f64 / seconds })
+}
+
+impl Kind {
+    /// A MAC is over all of its message, so that only the source can be another.
+    fn varied(self) -> Varied {
+        let (source, index, counter) = match self {
+            Self::ValidMacOneSource => (false, false, false),
+            Self::ValidMac => (true, false, false),
+            Self::LiveIndex(_) => (true, false, true),
+            Self::Forged | Self::DeadIndexes => (true, true, true),
+        };
+        Varied { source, index, counter }
+    }
 }
 
 fn message(kind: Kind, key: &Mac1Key, random: &mut Random) -> Vec<u8> {
-    let mut message = vec![0; 148];
-    message.fill_with(|| random.next() as u8);
-    let (tag, index) = match kind {
-        Kind::Forged | Kind::ValidMac | Kind::ValidMacOneSource => (1, random.next() as u32),
-        Kind::DeadIndexes => (4, random.next() as u32),
-        Kind::LiveIndex(index) => (4, index),
+    let (tag, len, index) = match kind {
+        Kind::Forged | Kind::ValidMac | Kind::ValidMacOneSource => {
+            (message_type::INITIATION, INITIATION_LEN, random.next() as u32)
+        }
+        Kind::DeadIndexes => (message_type::DATA, DATA_LEN, random.next() as u32),
+        Kind::LiveIndex(index) => (message_type::DATA, DATA_LEN, index),
     };
+    let mut message = vec![0; len];
+    message.fill_with(|| random.next() as u8);
     if let Some(header) = message.first_chunk_mut::<8>() {
         let [i0, i1, i2, i3] = index.to_le_bytes();
         *header = [tag, 0, 0, 0, i0, i1, i2, i3];
@@ -163,18 +194,35 @@ fn message(kind: Kind, key: &Mac1Key, random: &mut Random) -> Vec<u8> {
     message
 }
 
-/// An IPv4 packet with a UDP datagram, whose checksum is left out.
-fn packet(to: SocketAddrV4, payload: &[u8]) -> Vec<u8> {
-    let source = Ipv4Addr::new(70, 1, 2, 3);
-    let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, 17, 0, 0];
-    packet.extend(source.octets());
-    packet.extend(to.ip().octets());
-    packet.extend(40_000u16.to_be_bytes());
-    packet.extend(to.port().to_be_bytes());
-    packet.extend((payload.len() as u16 + 8).to_be_bytes());
-    packet.extend([0, 0]);
-    packet.extend(payload);
-    packet
+/// A frame with a UDP datagram, whose checksum is left out.
+fn frame(outlet: &Outlet, kind: Kind, payload: &[u8], random: &mut Random) -> Vec<u8> {
+    // 64.0.0.0/3, whose answers go nowhere in the lab. The program replaces the low half and the
+    // ID, of which one is the other's complement here too.
+    let [s0, s1] = match kind {
+        Kind::ValidMacOneSource => [70, 1],
+        _ => [(random.next() as u8 & 0x1f) | 0x40, random.next() as u8],
+    };
+    let udp_len = payload.len() as u16 + 8;
+    let mut frame = Vec::with_capacity(HEADERS + payload.len());
+    frame.extend(outlet.next_hop);
+    // An address of its own; nobody looks at it.
+    frame.extend([2, 0, 0, 0, 0, 1, 8, 0]);
+    frame.extend([0x45, 0]);
+    frame.extend((udp_len + 20).to_be_bytes());
+    frame.extend([0xfd, 0xfc, 0x40, 0, 64, 17, 0, 0, s0, s1, 2, 3]);
+    frame.extend(outlet.to.ip().octets());
+    if let Some(header) = frame.get(14..34) {
+        let [c0, c1] = Sum::default().bytes(header).checksum().to_be_bytes();
+        if let Some(place) = frame.get_mut(24..26) {
+            place.copy_from_slice(&[c0, c1]);
+        }
+    }
+    frame.extend(40_000u16.to_be_bytes());
+    frame.extend(outlet.to.port().to_be_bytes());
+    frame.extend(udp_len.to_be_bytes());
+    frame.extend([0, 0]);
+    frame.extend(payload);
+    frame
 }
 
 /// Marsaglia's xorshift: enough to be different.

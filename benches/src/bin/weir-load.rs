@@ -8,6 +8,7 @@ use weir::bench::{load::Shape, rig::Arrival};
 use weir_benches::compare::{
     case::{Case, Load, transport},
     exit::{Program, Setup, Tools},
+    floods::Attack,
 };
 
 /// Offers one load to one exit in namespaces of its own, and says what came through.
@@ -40,12 +41,18 @@ struct Arguments {
     /// Packets per second; otherwise as fast as they come through
     #[arg(long)]
     rate: Option<f64>,
+    /// What is sent at the node's port meanwhile; of a load up only
+    #[arg(long, value_enum)]
+    attack: Option<Attack>,
     /// Packets arrive as super-packets, on the generator's core
     #[arg(long)]
     super_packets: bool,
     /// The egress device cannot segment
     #[arg(long)]
     software_egress: bool,
+    /// Receiving comes before everything else on the exit's cores, as with a network card
+    #[arg(long)]
+    receive_first: bool,
     /// weir's node.xdp
     #[arg(long, default_value = "auto")]
     xdp: String,
@@ -81,6 +88,7 @@ fn main() -> anyhow::Result<()> {
             receive: given.receive,
             arrival,
             software_egress: given.software_egress,
+            receive_first: given.receive_first,
             sessions,
         },
         load: given.load,
@@ -92,7 +100,7 @@ fn main() -> anyhow::Result<()> {
             rate: given.rate,
             ..Shape::new(given.packets)
         },
-        attack: None,
+        attack: given.attack,
     };
     let outcome = case.run(&Tools { weir: given.weir, boringtun: given.boringtun })?;
     println!("{}", serde_json::to_string_pretty(&outcome)?);

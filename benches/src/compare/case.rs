@@ -12,6 +12,7 @@ use weir::bench::{
     rig::{OUTSIDE, SERVER},
     sink::Sink,
 };
+use weir_tests::flood::Rates;
 
 use super::{
     exit::{Exit, Program, Setup, Tools},
@@ -77,6 +78,8 @@ pub struct Outcome {
     pub receive_ratio: f64,
     /// Datagrams per second of the attack.
     pub attack_rate: f64,
+    /// Of these, the ones that the exit's receive ring took.
+    pub attack_taken: f64,
     /// Processor time, in seconds.
     pub spent: Spent,
 }
@@ -92,9 +95,9 @@ impl Case {
         let limit = cipher::seal_rate(self.shape.size, std::time::Duration::from_millis(100))?;
         pin(self.setup.generator)?;
         let exit = Exit::start(tools, &self.setup)?;
-        let mut attack_rate = 0.0;
+        let mut attack = None;
         let (counts, spent) = match self.load {
-            Load::Up => self.up(&exit, &mut attack_rate)?,
+            Load::Up => self.up(&exit, &mut attack)?,
             Load::Down => self.down(&exit)?,
             Load::IperfUp | Load::IperfDown => {
                 let seconds = (self.shape.packets / 250_000).clamp(2, 10) as u32;
@@ -104,10 +107,16 @@ impl Case {
                 (Counts { bytes, seconds, ..Counts::default() }, transfer.spent)
             }
         };
-        Ok(Outcome { attack_rate, ..Outcome::new(&counts, &spent, limit) })
+        let outcome = Outcome::new(&counts, &spent, limit);
+        Ok(match attack {
+            Some(Rates { sent, taken }) => {
+                Outcome { attack_rate: sent, attack_taken: taken, ..outcome }
+            }
+            None => outcome,
+        })
     }
 
-    fn up(&self, exit: &Exit, attack_rate: &mut f64) -> anyhow::Result<(Counts, Spent)> {
+    fn up(&self, exit: &Exit, came_to: &mut Option<Rates>) -> anyhow::Result<(Counts, Spent)> {
         let mut consumers = self.consumers(exit)?;
         let mut sink = Sink::new(&exit.rig.outside, OUTSIDE, SERVER)?;
         let sealed = Sealed::new(&mut consumers, SERVER, self.shape)?;
@@ -115,7 +124,7 @@ impl Case {
         let attack = attack.transpose()?;
         let measured = sealed.send(&consumers, &mut sink, || exit.meter.read())?;
         if let Some(attack) = attack {
-            *attack_rate = attack.stop()?;
+            *came_to = Some(attack.stop()?);
         }
         check(&measured.counts)?;
         Ok((measured.counts, measured.after.since(&measured.before)))
@@ -157,6 +166,7 @@ impl Outcome {
             process_ratio: ratio(spent.process, spent.wall),
             receive_ratio: ratio(spent.receive, spent.wall),
             attack_rate: 0.0,
+            attack_taken: 0.0,
             spent: *spent,
         }
     }
@@ -191,6 +201,7 @@ impl Outcome {
             process_ratio: of(|outcome| outcome.process_ratio),
             receive_ratio: of(|outcome| outcome.receive_ratio),
             attack_rate: of(|outcome| outcome.attack_rate),
+            attack_taken: of(|outcome| outcome.attack_taken),
             spent: Spent::default(),
         }
     }

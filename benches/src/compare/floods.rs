@@ -1,14 +1,11 @@
 //! What an attack on the node's port costs those who are connected.
 
-use weir::bench::{
-    load::Shape,
-    rig::{Arrival, NODE},
-};
-use weir_tests::flood::{self, Flood, Kind};
+use weir::bench::{load::Shape, rig::NODE};
+use weir_tests::flood::{Flood, Kind, Outlet};
 
 use super::{
     case::{Case, Load, packets_for},
-    exit::{Exit, Program},
+    exit::{Exit, Program, Setup},
     parts::{Scale, Target, setup},
     report::{Report, Row},
 };
@@ -19,7 +16,7 @@ const RATE: u32 = 200_000;
 const SECONDS: f64 = 3.0;
 
 /// An attack.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Attack {
     /// Initiations without a valid first MAC.
     Forged,
@@ -57,8 +54,8 @@ impl Attack {
             Self::DeadIndexes => Kind::DeadIndexes,
             Self::LiveIndex => Kind::LiveIndex(live_index),
         };
-        let socket = exit.rig.outside.enter(flood::socket)?;
-        Ok(Flood::over(socket, NODE, &exit.access.key, kind, RATE))
+        let outlet = exit.rig.outside.enter(|| Outlet::towards(NODE))?;
+        Ok(Flood::out_of(outlet, &exit.access.key, kind, RATE))
     }
 }
 
@@ -67,7 +64,8 @@ impl Attack {
 pub fn alone(scale: &Scale, program: Program) -> Case {
     let shape = Shape::new(packets_for(program, scale.packets));
     let (name, load) = ("most".to_owned(), Load::Up);
-    Case { name, setup: setup(scale, program), load, shape, attack: None }
+    let setup = Setup { receive_first: true, ..setup(scale, program) };
+    Case { name, setup, load, shape, attack: None }
 }
 
 /// A program at half of the `most` packets per second, without and with each attack.
@@ -77,7 +75,6 @@ pub fn cases(scale: &Scale, program: Program, most: f64) -> Vec<Case> {
     let case = |attack: Option<Attack>| {
         let mut case = alone(scale, program);
         case.name = attack.map_or("no flood", Attack::name).to_owned();
-        case.setup.arrival = Arrival::Packets;
         // The second one sends the latency probes.
         case.setup.sessions = 2;
         case.shape.rate = Some(most / 2.0);
@@ -89,7 +86,7 @@ pub fn cases(scale: &Scale, program: Program, most: f64) -> Vec<Case> {
     [None].into_iter().chain(attacks).map(case).collect()
 }
 
-/// What is kept of the goodput, and what one datagram of the flood costs.
+/// What is kept of the goodput, and what one datagram of the flood costs the exit.
 #[must_use]
 pub fn rows(report: &Report) -> Vec<Row> {
     let mut rows = Vec::new();
@@ -99,12 +96,21 @@ pub fn rows(report: &Report) -> Vec<Row> {
             let Some(under) = report.median(attack.name(), program) else { continue };
             let what = format!("{}: {}", program.name(), attack.name());
             let is_ours = program == Program::Weir && attack == Attack::Forged;
+            let kept = under.bits_per_second / calm.bits_per_second;
             rows.push(Row::new(
                 format!("{what}, {:.0}/s: goodput kept", under.attack_rate),
-                under.bits_per_second / calm.bits_per_second,
+                kept,
                 is_ours.then_some(Target::AtLeast(0.95)),
             ));
-            let each = |with: f64, without: f64| (with - without) / under.attack_rate * 1e6;
+            rows.push(Row::new(
+                format!("{what}: of the datagrams, taken by the exit's ring"),
+                under.attack_taken / under.attack_rate,
+                None,
+            ));
+            // Without what the load that still comes through costs.
+            let each = |with: f64, without: f64| {
+                (with - without * kept.min(1.0)) / under.attack_taken * 1e6
+            };
             rows.push(Row::new(
                 format!("{what}: us of the process per datagram"),
                 each(under.process_ratio, calm.process_ratio),

@@ -316,6 +316,7 @@ pub fn setup(scale: &Scale, program: Program) -> Setup {
         receive: "auto".to_owned(),
         arrival: Arrival::Packets,
         software_egress: false,
+        receive_first: false,
         sessions: 1,
     }
 }
