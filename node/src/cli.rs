@@ -17,7 +17,6 @@ mod guard;
 mod key;
 mod ledger;
 mod limits;
-mod logging;
 mod out;
 mod page;
 mod policy;
@@ -101,7 +100,7 @@ Exit status: 0 done, 1 it failed, 2 the command line is wrong.";
 enum Command {
     /// Run the node until SIGTERM or SIGINT
     #[command(after_help = "Examples:\n  weir run\n  weir run --config /etc/weir/weir.toml\n\n\
-        WEIR_LOG sets what is logged to standard error, for example WEIR_LOG=debug.")]
+        It logs to standard error; log.level and log.format in the configuration say how.")]
     Run,
     /// Add, list, show and remove consumers' sessions
     #[command(subcommand)]
@@ -407,10 +406,7 @@ fn execute(
         Client::new(path)
     };
     match args.command {
-        Command::Run => {
-            logging::start()?;
-            (edges.run)(config)?;
-        }
+        Command::Run => (edges.run)(config)?,
         Command::Session(SessionCommand::Add { name, public_key, prepaid }) => {
             session::add(&client()?, name, public_key, prepaid, args.json, out, err)?;
         }

@@ -16,7 +16,7 @@ const CARGO_DEB: &str = "3.8.0";
 /// # Errors
 /// If something cannot be built.
 pub(crate) fn build(profile: &str) -> Result<PathBuf> {
-    docs()?;
+    docs(profile)?;
     println!("building weir ({profile})");
     let out = ["--bin", "weir", "--profile", profile];
     workspace::run(cargo(&["build", "--locked", "-p", "weir"]).args(out))?;
@@ -35,12 +35,11 @@ pub(crate) fn build(profile: &str) -> Result<PathBuf> {
     Ok(package)
 }
 
-/// Makes the manual pages and completions.
-///
-/// # Errors
-/// If they cannot be made.
-pub(crate) fn docs() -> Result<()> {
-    let place = workspace::target().join("package");
+/// Makes the manual pages and completions, beside what the profile builds: of all directories
+/// cargo-deb looks only for this one wherever `CARGO_TARGET_DIR` is.
+fn docs(profile: &str) -> Result<()> {
+    let built = if profile == "dev" { "debug" } else { profile };
+    let place = workspace::target().join(built).join("package");
     std::fs::create_dir_all(&place).context("cannot make the package's directory")?;
     println!("writing manual pages and completions to {}", place.display());
     workspace::run(cargo(&["run", "--quiet", "-p", "weir", "--example", "cli_docs"]).arg(&place))

@@ -13,7 +13,7 @@ use toml::{Spanned, de::DeValue};
 
 use super::{
     amounts::{BitRate, ByteCount},
-    kinds::{Auto, HostPort, IoWish, Metrics, SandboxWish, Wei, XdpWish},
+    kinds::{Auto, HostPort, IoWish, LogFormat, LogLevel, Metrics, SandboxWish, Wei, XdpWish},
     mistake::nearest,
     schedule::Window,
 };
@@ -245,7 +245,7 @@ macro_rules! one_word {
     )*};
 }
 
-one_word!(XdpWish, IoWish, SandboxWish);
+one_word!(XdpWish, IoWish, SandboxWish, LogLevel, LogFormat);
 
 impl Value for Metrics {
     fn read(value: &Spanned<DeValue<'_>>) -> Result<Self, Problem> {
