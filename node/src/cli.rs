@@ -13,6 +13,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 mod bench;
 pub(crate) mod client;
 mod doctor;
+mod fold;
 mod guard;
 mod key;
 mod ledger;
@@ -88,11 +89,11 @@ Examples:
   weir doctor                              what is in the way on this machine
   weir run                                 start the node with default settings
   weir config default > weir.toml          every setting, explained
-  weir session add --name alice > wg0.conf a consumer's configuration for wg-quick
+  weir session add --name a > a.conf       a consumer's configuration (wg-quick)
   weir session list                        who has used how much
   weir status                              the node on one screen
   weir top                                 the same, live, with all sessions
-  weir guard                               what the kernel's guard passes and drops
+  weir guard                               what the guard in the kernel drops
 
 Exit status: 0 done, 1 it failed, 2 the command line is wrong.";
 

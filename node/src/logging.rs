@@ -1,6 +1,6 @@
 //! What a running node logs, and where.
 
-use std::io;
+use std::io::{self, IsTerminal as _};
 
 use anyhow::Context as _;
 use tracing_subscriber::{
@@ -44,7 +44,8 @@ impl Log {
         let allowed = filter_fn(move |metadata| {
             !secretive.iter().any(|library| metadata.target().starts_with(library))
         });
-        let lines = fmt::layer().with_writer(io::stderr);
+        // Colours are for a terminal: in the journal and in files they are noise.
+        let lines = fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
         let lines = match wish.format {
             LogFormat::Text => lines.boxed(),
             LogFormat::Json => lines.json().boxed(),

@@ -121,7 +121,7 @@ fn quota(quota: QuotaNow) -> String {
     let resets = units::utc(resets);
     match bytes {
         0 => format!("off ({used} used; counted anew at {resets})"),
-        bytes => format!("{}, of which {used} are used until {resets}", ByteCount::new(bytes)),
+        bytes => format!("{}; {used} used until {resets}", ByteCount::new(bytes)),
     }
 }
 
@@ -182,7 +182,7 @@ mod tests {
         for line in [
             "node rate         up off, down 200 Mbit/s",
             "sessions          off",
-            "bytes per month   2 TB, of which 3.00 GiB are used until 2023-11-14 22:13:20 UTC",
+            "bytes per month   2 TB; 3.00 GiB used until 2023-11-14 22:13:20 UTC",
             "schedule          off",
             "a session's share up off, down 20 Mbit/s",
             "paused            all sessions: the quota is used up",
