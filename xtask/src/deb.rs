@@ -29,7 +29,8 @@ pub(crate) fn build(profile: &str) -> Result<PathBuf> {
     let package = workspace::target().join("package/weir.deb");
     let mut deb = std::process::Command::new(tools.join("bin/cargo-deb"));
     deb.current_dir(workspace::root()).args(["-p", "weir", "--no-build", "--quiet"]);
-    deb.args(["--profile", profile, "--output"]).arg(&package);
+    // Without the lines of the source, which are four fifths of the file.
+    deb.args(["--strip", "--profile", profile, "--output"]).arg(&package);
     workspace::run(&mut deb)?;
     println!("{}", package.display());
     Ok(package)
