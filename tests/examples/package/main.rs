@@ -6,8 +6,9 @@ mod machine;
 
 use std::{
     fs,
+    io::Write as _,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     time::Duration,
 };
 
@@ -90,7 +91,7 @@ fn version(machine: &Machine<'_>) -> Result<String> {
 
 /// The line of the package's group: removing leaves it, as the files are its.
 fn group(machine: &Machine<'_>) -> Result<String> {
-    Ok(machine.run("getent group weir")?)
+    machine.run("getent group weir")
 }
 
 fn serves(machine: &Machine<'_>) -> Result<()> {
@@ -107,9 +108,9 @@ fn drop_in(machine: &Machine<'_>, line: &str) -> Result<()> {
     let text = format!("[Service]\n{line}\n");
     // /run is another file system in there.
     let mut tee = machine.command(&format!("tee {DROP_IN}"));
-    let mut child = tee.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::null());
-    let mut child = child.spawn()?;
-    std::io::Write::write_all(&mut child.stdin.take().context("no pipe")?, text.as_bytes())?;
+    tee.stdin(Stdio::piped()).stdout(Stdio::null());
+    let mut child = tee.spawn()?;
+    child.stdin.take().context("no pipe")?.write_all(text.as_bytes())?;
     ensure!(child.wait()?.success(), "cannot write {DROP_IN}");
     machine.run("systemctl daemon-reload")?;
     Ok(())
