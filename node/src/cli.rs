@@ -13,11 +13,11 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 mod bench;
 pub(crate) mod client;
 mod doctor;
+mod fold;
 mod guard;
 mod key;
 mod ledger;
 mod limits;
-mod logging;
 mod out;
 mod page;
 mod policy;
@@ -89,11 +89,11 @@ Examples:
   weir doctor                              what is in the way on this machine
   weir run                                 start the node with default settings
   weir config default > weir.toml          every setting, explained
-  weir session add --name alice > wg0.conf a consumer's configuration for wg-quick
+  weir session add --name a > a.conf       a consumer's configuration (wg-quick)
   weir session list                        who has used how much
   weir status                              the node on one screen
   weir top                                 the same, live, with all sessions
-  weir guard                               what the kernel's guard passes and drops
+  weir guard                               what the guard in the kernel drops
 
 Exit status: 0 done, 1 it failed, 2 the command line is wrong.";
 
@@ -101,7 +101,7 @@ Exit status: 0 done, 1 it failed, 2 the command line is wrong.";
 enum Command {
     /// Run the node until SIGTERM or SIGINT
     #[command(after_help = "Examples:\n  weir run\n  weir run --config /etc/weir/weir.toml\n\n\
-        WEIR_LOG sets what is logged to standard error, for example WEIR_LOG=debug.")]
+        It logs to standard error; log.level and log.format in the configuration say how.")]
     Run,
     /// Add, list, show and remove consumers' sessions
     #[command(subcommand)]
@@ -407,10 +407,7 @@ fn execute(
         Client::new(path)
     };
     match args.command {
-        Command::Run => {
-            logging::start()?;
-            (edges.run)(config)?;
-        }
+        Command::Run => (edges.run)(config)?,
         Command::Session(SessionCommand::Add { name, public_key, prepaid }) => {
             session::add(&client()?, name, public_key, prepaid, args.json, out, err)?;
         }

@@ -18,9 +18,11 @@ pub mod sections;
 pub mod value;
 
 pub use check::check;
-pub use kinds::{Auto, HostPort, IoWish, Metrics, ReceiveWish, SandboxWish, Wei, XdpWish};
+pub use kinds::{
+    Auto, HostPort, IoWish, LogFormat, LogLevel, Metrics, ReceiveWish, SandboxWish, Wei, XdpWish,
+};
 pub use mistake::Mistake;
-pub use sections::{Api, Config, Dns, Fleet, Ledger, Limits, Node, Payment, Policy, Tunnel};
+pub use sections::{Api, Config, Dns, Fleet, Ledger, Limits, Log, Node, Payment, Policy, Tunnel};
 
 /// The bytes that the tunnel adds to an inner packet when the consumer is reached over IPv4: IPv4
 /// header 20, UDP 8, WireGuard 32.

@@ -17,6 +17,7 @@
 //! - [`bench`]: how much a machine carries, measured with load of our own.
 //! - [`doctor`]: what a machine offers a node and what is in the way, told without changing it.
 //! - [`reload`]: how a running node takes a changed configuration.
+//! - [`logging`]: what it writes of all that, which is nothing about consumers.
 //! - [`config`], [`cli`], [`node`]: the edges. [`node`] puts everything together.
 
 pub mod api;
@@ -33,6 +34,7 @@ pub mod host;
 pub mod kernel;
 pub mod limits;
 pub mod live;
+pub mod logging;
 pub mod metrics;
 pub mod node;
 pub mod payment;

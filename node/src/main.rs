@@ -6,13 +6,17 @@ use weir::{
     cli::{self, Edges, PagePlace},
     config::{self, Config},
     host::uplink::{self, Uplink},
+    logging::Log,
     node,
     policy::{self, Lists, Question, Surroundings, Verdict},
 };
 
 fn main() -> ExitCode {
     cli::main(&Edges {
-        run: |file| node::run(&Config::load(file)?, file),
+        run: |file| {
+            let config = Config::load(file)?;
+            node::run(&config, file, Log::start(&config.log)?)
+        },
         default_config: config::default_text,
         check_config,
         judge,

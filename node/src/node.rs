@@ -42,6 +42,7 @@ use crate::{
     host::{Host, HostPlan, tun, tun::Tun, uplink::Uplink},
     limits::Limiter,
     live::Live,
+    logging::Log,
     sandbox,
     session::{keys, keys::rotation, registry::Sessions, store::Store, wg_quick::Offer},
 };
@@ -61,7 +62,7 @@ pub fn ledger_path(config: &Config) -> PathBuf {
 /// # Errors
 ///
 /// Says what is in the way of serving, and what to do about it. Nothing is left changed then.
-pub fn run(config: &Config, file: Option<&Path>) -> anyhow::Result<()> {
+pub fn run(config: &Config, file: Option<&Path>, log: Log) -> anyhow::Result<()> {
     let uplink = Uplink::find(&config.node.uplink)?;
     let (key, is_new) = keys::load_or_create(&config.node.private_key_file)?;
     if is_new {
@@ -149,6 +150,7 @@ pub fn run(config: &Config, file: Option<&Path>) -> anyhow::Result<()> {
             handshakes: dataplane.handshakes(),
             guard: kernel.control(),
             limiter: Arc::clone(&limiter),
+            log,
         };
         let keys = Arc::new(key_ring::Ring {
             path: config.node.private_key_file.clone(),

@@ -16,7 +16,7 @@ const CARGO_DEB: &str = "3.8.0";
 /// # Errors
 /// If something cannot be built.
 pub(crate) fn build(profile: &str) -> Result<PathBuf> {
-    docs()?;
+    docs(profile)?;
     println!("building weir ({profile})");
     let out = ["--bin", "weir", "--profile", profile];
     workspace::run(cargo(&["build", "--locked", "-p", "weir"]).args(out))?;
@@ -29,18 +29,18 @@ pub(crate) fn build(profile: &str) -> Result<PathBuf> {
     let package = workspace::target().join("package/weir.deb");
     let mut deb = std::process::Command::new(tools.join("bin/cargo-deb"));
     deb.current_dir(workspace::root()).args(["-p", "weir", "--no-build", "--quiet"]);
-    deb.args(["--profile", profile, "--output"]).arg(&package);
+    // Without the lines of the source, which are four fifths of the file.
+    deb.args(["--strip", "--profile", profile, "--output"]).arg(&package);
     workspace::run(&mut deb)?;
     println!("{}", package.display());
     Ok(package)
 }
 
-/// Makes the manual pages and completions.
-///
-/// # Errors
-/// If they cannot be made.
-pub(crate) fn docs() -> Result<()> {
-    let place = workspace::target().join("package");
+/// Makes the manual pages and completions, beside what the profile builds: of all directories
+/// cargo-deb looks only for this one wherever `CARGO_TARGET_DIR` is.
+fn docs(profile: &str) -> Result<()> {
+    let built = if profile == "dev" { "debug" } else { profile };
+    let place = workspace::target().join(built).join("package");
     std::fs::create_dir_all(&place).context("cannot make the package's directory")?;
     println!("writing manual pages and completions to {}", place.display());
     workspace::run(cargo(&["run", "--quiet", "-p", "weir", "--example", "cli_docs"]).arg(&place))

@@ -1,6 +1,6 @@
-//! `cargo xtask package-test`: the package in a fresh Debian 12, of which only the network
-//! namespaces and the kernel are this machine's. The work is done by the example `package` of the
-//! tests.
+//! `cargo xtask package-test`: the package in a fresh Debian 12 with systemd as its first process, of
+//! which only the network namespaces and the kernel are this machine's. The work is done by the
+//! example `package` of the tests.
 #![expect(clippy::print_stdout, reason = "a task tells what it does")]
 
 use std::{fs, path::Path, process::Command};
@@ -15,8 +15,13 @@ use crate::{
 
 const DEBOOTSTRAP: Need =
     Need::new("debootstrap", "/usr/sbin/debootstrap", "makes a fresh Debian 12 to install into");
-/// What the package depends on, and `curl` to scrape as Prometheus does.
-const INCLUDE: &str = "--include=nftables,iproute2,procps,curl";
+const NSPAWN: Need =
+    Need::new("systemd-container", "/usr/bin/systemd-nspawn", "boots that Debian with systemd");
+/// systemd, what the package depends on, and `curl` to scrape as Prometheus does.
+const INCLUDE: &str = "--include=systemd,systemd-sysv,dbus,nftables,iproute2,procps,curl";
+
+/// Says in a fresh Debian that all of it is there.
+const DONE: &str = "var/cache/weir-package-test";
 
 /// Builds the package and tries it.
 ///
@@ -24,16 +29,20 @@ const INCLUDE: &str = "--include=nftables,iproute2,procps,curl";
 /// If something cannot be built or installed, or the package does not do its work.
 pub(crate) fn run(profile: &str) -> Result<()> {
     setup::run()?;
-    apt::install(&[&DEBOOTSTRAP])?;
+    let missing = [&DEBOOTSTRAP, &NSPAWN];
+    let missing = missing.into_iter().filter(|need| !Path::new(need.proof).exists());
+    apt::install(&missing.collect::<Vec<_>>())?;
     let package = deb::build(profile)?;
     let base = workspace::target().join("package-test/base");
-    if !base.join("usr/sbin/nft").exists() {
+    if !base.join(DONE).exists() {
+        remove(&base)?;
         println!("making a fresh Debian 12 in {}", base.display());
         let mirror = setup::mirror().context("no mirror of bookworm in /etc/apt")?;
         fs::create_dir_all(&base)?;
         let mut command = Command::new(DEBOOTSTRAP.proof);
         command.args(["--variant=minbase", INCLUDE, "bookworm"]).arg(&base).arg(mirror);
         apt::run(&mut command)?;
+        fs::write(base.join(DONE), "").context("cannot mark the fresh Debian as whole")?;
     }
     let root = base.with_file_name("root");
     remove(&root)?;

@@ -10,7 +10,7 @@ pub(super) fn run(config: Option<&Path>, json: bool, out: &mut Out) -> anyhow::R
     if json {
         out.json(&report)?;
     } else {
-        out.text(&screen(&report))?;
+        out.folded(&screen(&report), 24)?;
     }
     out.flush()?;
     let bad = report.findings.iter().filter(|finding| finding.verdict == Verdict::Bad).count();

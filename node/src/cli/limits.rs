@@ -129,7 +129,7 @@ fn quota(quota: QuotaNow) -> String {
     let resets = units::utc(resets);
     match bytes {
         0 => format!("off ({used} used; counted anew at {resets})"),
-        bytes => format!("{}, of which {used} are used until {resets}", ByteCount::new(bytes)),
+        bytes => format!("{}; {used} used until {resets}", ByteCount::new(bytes)),
     }
 }
 
@@ -200,7 +200,7 @@ mod tests {
             "session flows     at most 200 new ones a second",
             "destinations      off",
             "sessions          off",
-            "bytes per month   2 TB, of which 3.00 GiB are used until 2023-11-14 22:13:20 UTC",
+            "bytes per month   2 TB; 3.00 GiB used until 2023-11-14 22:13:20 UTC",
             "schedule          off",
             "a session's share up off, down 20 Mbit/s",
             "paused            all sessions: the quota is used up",

@@ -2,6 +2,15 @@
 
 use std::io::{self, IsTerminal as _, Write};
 
+use ratatui::crossterm::terminal;
+
+use super::fold::fold;
+
+/// How many columns a terminal has that does not say.
+const USUAL: usize = 80;
+/// In fewer columns, broken lines are no better.
+const LEAST: usize = 50;
+
 /// A stream for people or programs.
 pub(super) struct Out {
     to: Box<dyn Write>,
@@ -37,6 +46,15 @@ impl Out {
     /// Prints the text as it is.
     pub(super) fn text(&mut self, text: &str) -> io::Result<()> {
         self.to.write_all(text.as_bytes())
+    }
+
+    /// Prints the text; on a terminal with its long lines broken, and indented by `indent`.
+    pub(super) fn folded(&mut self, text: &str, indent: usize) -> io::Result<()> {
+        if !self.terminal {
+            return self.text(text);
+        }
+        let size = terminal::size().map_or(USUAL, |(columns, _)| usize::from(columns));
+        self.text(&fold(text, size.max(LEAST), indent))
     }
 
     /// Prints a value as JSON.

@@ -13,7 +13,7 @@ pub(super) fn show(client: &Client, json: bool, out: &mut Out) -> anyhow::Result
     if json {
         return out.json(&status);
     }
-    out.text(&screen(&status))?;
+    out.folded(&screen(&status), 12)?;
     Ok(())
 }
 
@@ -41,16 +41,19 @@ fn screen(status: &Status) -> String {
     let cores = status.worker_cores.iter().map(ToString::to_string);
     let (busy, cores) = (busy.collect::<Vec<_>>(), cores.collect::<Vec<_>>());
     let workers = format!(
-        "{} by {} on core {}, busy {}",
+        "{} by {} on {} {}, busy {}",
         cores.len(),
-        status.io,
+        if status.io == "uring" { "io_uring" } else { "plain system calls" },
+        if cores.len() == 1 { "core" } else { "cores" },
         cores.join(", "),
         busy.join(", ")
     );
     line("workers", &workers);
     line("sandbox", &status.sandbox);
     let sessions = format!("{} of at most {}", status.sessions, status.max_sessions);
-    line("sessions", &format!("{sessions}; {} handshakes", status.handshakes));
+    line("sessions", &format!("{sessions}; handshakes: {}", status.handshakes));
+    let (from, to) = (units::bytes(status.bytes_up), units::bytes(status.bytes_down));
+    line("billed", &format!("{from} from consumers, {to} to consumers"));
     if let Some(trouble) = &status.ledger_trouble {
         line("LEDGER", &format!("cannot be written: {trouble}"));
     }
@@ -72,7 +75,7 @@ fn screen(status: &Status) -> String {
 }
 
 fn boundaries(text: &mut String, status: &Status) {
-    text.push_str("\npackets per super-packet\n");
+    text.push_str("\npackets that cross at once\n");
     let boundaries = &status.boundaries;
     for (name, boundary) in [
         ("UDP receive", boundaries.udp_receive),
@@ -126,8 +129,8 @@ mod tests {
         for line in [
             "weir        0.1.0, up 12 s",
             "uplink      eth0, MTU 1500, XDP native",
-            "workers     2 by uring on core 0, 1, busy 25 %, 50 %",
-            "sessions    1 of at most 4096; 3 handshakes",
+            "workers     2 by io_uring on cores 0, 1, busy 25 %, 50 %",
+            "sessions    1 of at most 4096; handshakes: 3",
             "paused      all sessions: quota (see weir limits)",
             "rate        up off, down 200 Mbit/s",
             "  UDP receive     44.0   440 in 10",

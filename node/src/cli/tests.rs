@@ -206,7 +206,7 @@ fn the_socket_comes_from_the_flag_the_environment_or_the_configuration() {
 #[test]
 fn status_is_one_screen_or_json() {
     let node = served();
-    assert!(node.weir(&["status"]).out.contains("packets per super-packet"));
+    assert!(node.weir(&["status"]).out.contains("packets that cross at once"));
     let json = node.weir(&["status", "--json"]).out;
     let status: crate::control::Status = serde_json::from_str(&json).expect("a status");
     assert_eq!(status, crate::control::NodeView::status(&StillNode));

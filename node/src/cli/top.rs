@@ -1,12 +1,18 @@
 //! `weir top`: the running node, live, in a terminal.
 
-use std::{io::IsTerminal as _, sync::mpsc, thread, time::Duration};
+use std::{
+    io::IsTerminal as _,
+    sync::mpsc::{self, TryRecvError},
+    thread,
+    time::Duration,
+};
 
 use anyhow::{Context as _, bail};
 use ratatui::{
     DefaultTerminal,
     crossterm::event::{self, Event, KeyEventKind},
 };
+use tokio::signal::unix::{SignalKind, signal};
 
 use self::state::{Answer, State, Step};
 use super::{client::Client, out::Out};
@@ -39,11 +45,35 @@ pub(super) fn run(client: Client, json: bool, out: &Out) -> anyhow::Result<()> {
             }
         }
     });
+    let told = told_to_end()?;
     // Also puts the terminal back on a panic.
     let mut terminal = ratatui::try_init().context("cannot take the terminal")?;
-    let watched = watch(&mut terminal, first, &answers);
+    let watched = watch(&mut terminal, first, &answers, &told);
     ratatui::try_restore().context("cannot put the terminal back: type reset")?;
     watched
+}
+
+/// Hears of SIGTERM and its like, which would else end us with the terminal in disorder.
+fn told_to_end() -> anyhow::Result<mpsc::Receiver<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
+    let runtime = runtime.context("cannot wait for signals")?;
+    let entered = runtime.enter();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    drop(entered);
+    let (tell, told) = mpsc::sync_channel(1);
+    thread::spawn(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+                _ = hangup.recv() => {}
+            }
+        });
+        tell.send(()).ok();
+    });
+    Ok(told)
 }
 
 fn look(client: &Client) -> anyhow::Result<Answer> {
@@ -54,6 +84,7 @@ fn watch(
     terminal: &mut DefaultTerminal,
     first: Answer,
     answers: &mpsc::Receiver<Result<Answer, String>>,
+    told: &mpsc::Receiver<()>,
 ) -> anyhow::Result<()> {
     let mut state = State::default();
     state.take(Ok(first));
@@ -66,8 +97,15 @@ fn watch(
         {
             return Ok(());
         }
-        while let Ok(answer) = answers.try_recv() {
-            state.take(answer);
+        if told.try_recv().is_ok() {
+            return Ok(());
+        }
+        loop {
+            match answers.try_recv() {
+                Ok(answer) => state.take(answer),
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => bail!("nobody looks at the node any more"),
+            }
         }
     }
 }

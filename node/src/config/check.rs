@@ -8,11 +8,11 @@ use super::{
     mistake::{Mistake, nearest, position},
     rules,
     section::{Places, Section},
-    sections::{Api, Config, Dns, Fleet, Ledger, Limits, Node, Payment, Policy, Tunnel},
+    sections::{Api, Config, Dns, Fleet, Ledger, Limits, Log, Node, Payment, Policy, Tunnel},
 };
 
 const SECTIONS: &[&str] =
-    &["node", "tunnel", "policy", "dns", "limits", "ledger", "fleet", "payment", "api"];
+    &["node", "tunnel", "policy", "dns", "limits", "ledger", "fleet", "payment", "api", "log"];
 
 /// The configuration that `text` describes. With the uplink's MTU in bytes, the tunnel's is held
 /// against it.
@@ -84,7 +84,8 @@ impl Reader<'_> {
                 "fleet" => self.section::<Fleet>(known, table, &mut config.fleet),
                 "dns" => self.section::<Dns>(known, table, &mut config.dns),
                 "payment" => self.section::<Payment>(known, table, &mut config.payment),
-                _ => self.section::<Api>(known, table, &mut config.api),
+                "api" => self.section::<Api>(known, table, &mut config.api),
+                _ => self.section::<Log>(known, table, &mut config.log),
             }
         }
         config
@@ -164,6 +165,7 @@ fn section_of(key: &str) -> Option<&'static str> {
         ("dns", Dns::KEYS),
         ("payment", Payment::KEYS),
         ("api", Api::KEYS),
+        ("log", Log::KEYS),
     ]
     .into_iter()
     .find(|(_, keys)| keys.contains(&key))

@@ -180,6 +180,30 @@ words! {
     }
 }
 
+words! {
+    /// How much is logged.
+    LogLevel {
+        /// What the node does.
+        Info = "info",
+        /// What went wrong.
+        Error = "error",
+        /// Also what is not as it should be.
+        Warn = "warn",
+        /// Also what only who looks for a fault wants to know.
+        Debug = "debug",
+    }
+}
+
+words! {
+    /// How each thing that is logged looks.
+    LogFormat {
+        /// A line for people.
+        Text = "text",
+        /// A JSON object.
+        Json = "json",
+    }
+}
+
 /// Where Prometheus gets the metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Metrics {

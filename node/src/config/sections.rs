@@ -13,7 +13,10 @@ use weir_common::AddressPlan;
 
 use super::{
     amounts::{AtMost, BitRate, ByteCount},
-    kinds::{Auto, HostPort, IoWish, Metrics, ReceiveWish, SandboxWish, Wei, XdpWish},
+    kinds::{
+        Auto, HostPort, IoWish, LogFormat, LogLevel, Metrics, ReceiveWish, SandboxWish, Wei,
+        XdpWish,
+    },
     schedule::Window,
     section::Section,
 };
@@ -41,6 +44,8 @@ pub struct Config {
     pub fleet: Fleet,
     /// How the operator and other programs see the node.
     pub api: Api,
+    /// What the node writes about itself.
+    pub log: Log,
 }
 
 section! {
@@ -327,6 +332,18 @@ section! {
     }
 }
 
+section! {
+    /// What the node writes about itself, to standard error (with systemd: the journal). Consumers'
+    /// addresses and what they reach are not in it, at any level.
+    Log {
+        /// "error", "warn", "info" or "debug", each with those before it. The variable WEIR_LOG of
+        /// the environment, if there is one, counts instead.
+        level: LogLevel = LogLevel::Info;
+        /// "text", or "json": one object a line, for programs.
+        format: LogFormat = LogFormat::Text;
+    }
+}
+
 impl Tunnel {
     /// The arithmetic of the addresses inside the tunnel.
     #[must_use]
@@ -431,6 +448,7 @@ pub(crate) fn text(config: &Config) -> String {
     write_section(&mut text, "fleet", &config.fleet);
     write_section(&mut text, "payment", &config.payment);
     write_section(&mut text, "api", &config.api);
+    write_section(&mut text, "log", &config.log);
     text
 }
 

@@ -13,7 +13,10 @@ use toml::{Spanned, de::DeValue};
 
 use super::{
     amounts::{AtMost, BitRate, ByteCount},
-    kinds::{Auto, HostPort, IoWish, Metrics, ReceiveWish, SandboxWish, Wei, XdpWish},
+    kinds::{
+        Auto, HostPort, IoWish, LogFormat, LogLevel, Metrics, ReceiveWish, SandboxWish, Wei,
+        XdpWish,
+    },
     mistake::nearest,
     schedule::Window,
 };
@@ -245,7 +248,7 @@ macro_rules! one_word {
     )*};
 }
 
-one_word!(XdpWish, IoWish, ReceiveWish, SandboxWish);
+one_word!(XdpWish, IoWish, ReceiveWish, SandboxWish, LogLevel, LogFormat);
 
 impl Value for Metrics {
     fn read(value: &Spanned<DeValue<'_>>) -> Result<Self, Problem> {

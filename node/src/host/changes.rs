@@ -115,8 +115,7 @@ fn undo_sysctl(parameter: &str, old: &str, set: Option<&str>) -> Result<(), Stri
     if set.is_some() && sysctl::is_forwarding_everywhere_since(parameter) {
         return Ok(());
     }
-    sysctl::write(parameter, old)
-        .map_err(|error| format!("cannot set /proc/sys/{parameter} back to {old}: {error}"))
+    sysctl::write(parameter, old).map_err(|error| format!("taking a change back: {error}"))
 }
 
 /// Why the list of changes cannot be kept.

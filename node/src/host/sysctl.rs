@@ -15,7 +15,10 @@ pub(super) fn read(parameter: &str) -> io::Result<String> {
 
 /// Sets a parameter.
 pub(super) fn write(parameter: &str, value: &str) -> io::Result<()> {
-    fs::write(path(parameter), value)
+    fs::write(path(parameter), value).map_err(|error| {
+        let said = format!("cannot set /proc/sys/{parameter} to {value}: {error}");
+        io::Error::new(error.kind(), said)
+    })
 }
 
 fn path(parameter: &str) -> PathBuf {
@@ -124,18 +127,14 @@ pub(super) fn forward_everywhere_v6(changes: &mut Changes) -> io::Result<()> {
 
 /// Records a parameter's value and sets it.
 fn set(changes: &mut Changes, parameter: &str, value: &str) -> io::Result<()> {
-    let explain = |error: io::Error| {
-        io::Error::new(
-            error.kind(),
-            format!("cannot set /proc/sys/{parameter} to {value}: {error}"),
-        )
-    };
-    let old = read(parameter).map_err(explain)?;
+    let old = read(parameter).map_err(|error| {
+        io::Error::new(error.kind(), format!("cannot read /proc/sys/{parameter}: {error}"))
+    })?;
     if old == value && !changes.has_sysctl(parameter) {
         return Ok(());
     }
     changes.record(Change::Sysctl { parameter: parameter.into(), old, set: Some(value.into()) })?;
-    write(parameter, value).map_err(explain)
+    write(parameter, value)
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use crate::{
     host::uplink::Uplink,
     limits::Limiter,
     live::Live,
+    logging::Log,
     metrics::Series,
     reload::{Applier, Change, Reloader},
     session::wg_quick::Offer,
@@ -28,6 +29,7 @@ pub(super) struct Reach {
     pub(super) guard: GuardControl,
     pub(super) limiter: Arc<Limiter>,
     pub(super) policy: Arc<ExitPolicy>,
+    pub(super) log: Log,
 }
 
 impl Reach {
@@ -46,6 +48,7 @@ impl Reach {
             Box::new(seen(self.series)),
             Box::new(kept(self.rhythm)),
             Box::new(Limited { limiter: self.limiter }),
+            Box::new(Logged { log: self.log }),
         ];
         Reloader::new(file.map(Path::to_owned), uplink.mtu, config.clone(), appliers)
     }
@@ -218,5 +221,21 @@ impl Applier for Limited {
             limiter.apply(limits);
             Ok(vec!["what `weir limits set` has changed is as in the file again".into()])
         }))
+    }
+}
+
+/// How much is logged.
+struct Logged {
+    log: Log,
+}
+
+impl Applier for Logged {
+    fn keys(&self) -> &'static [&'static str] {
+        &["log.level"]
+    }
+
+    fn prepare(&self, config: &Config) -> anyhow::Result<Change> {
+        let (log, level) = (self.log.clone(), config.log.level);
+        Ok(Box::new(move || log.set(level)))
     }
 }

@@ -4,11 +4,28 @@
 
 use std::fmt::Write as _;
 
-use crate::{config::Config, control::Status};
+use tracing::info;
 
-/// Shows the screen.
+use crate::{
+    config::{Config, LogFormat},
+    control::Status,
+};
+
+/// Shows the screen; to programs the same in one object.
 pub(super) fn show(config: &Config, status: &Status) {
-    eprint!("{}", text(config, status));
+    match config.log.format {
+        LogFormat::Text => eprint!("{}", text(config, status)),
+        LogFormat::Json => info!(
+            version = status.version,
+            endpoint = status.endpoint,
+            public_key = %status.public_key,
+            uplink = status.uplink,
+            xdp = status.xdp_mode,
+            io = status.io,
+            sandbox = status.sandbox,
+            "serves"
+        ),
+    }
 }
 
 fn text(config: &Config, status: &Status) -> String {

@@ -119,7 +119,10 @@ pub(super) fn restrict(places: &Places) -> anyhow::Result<String> {
         }
     }
     match rules.restrict_self().context("the kernel takes no rules")?.ruleset {
-        RulesetStatus::NotEnforced => bail!("this kernel has none; boot it with lsm=landlock,..."),
+        RulesetStatus::NotEnforced => bail!(
+            "this kernel has none: boot it with lsm=landlock,... (or a seccomp filter around weir \
+             refuses it)"
+        ),
         RulesetStatus::PartiallyEnforced => Ok("Landlock, as far as this kernel has it".into()),
         RulesetStatus::FullyEnforced => Ok("Landlock".into()),
     }

@@ -49,7 +49,7 @@ async fn a_session_is_a_peer() {
     let expected = format!(
         "own_public_key={own}\nlisten_port=51820\npublic_key={key}\nprotocol_version=1\n\
          endpoint=[2001:db8::7]:4242\nlast_handshake_time_sec=1700000000\n\
-         last_handshake_time_nsec=0\nrx_bytes=1148\ntx_bytes=0\n\
+         last_handshake_time_nsec=1\nrx_bytes=1148\ntx_bytes=0\n\
          persistent_keepalive_interval=0\nallowed_ip=10.66.0.2/32\n\
          allowed_ip=fd00:66::2/128\nerrno=0\n\n"
     );

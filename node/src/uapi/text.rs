@@ -33,7 +33,8 @@ fn peer(text: &mut String, device: &Device, snapshot: &Snapshot) {
         writeln!(text, "endpoint={}", endpoint.remote).ok();
     }
     writeln!(text, "last_handshake_time_sec={}", used.last_handshake).ok();
-    text.push_str("last_handshake_time_nsec=0\n");
+    // wgctrl takes a moment without nanoseconds for none.
+    writeln!(text, "last_handshake_time_nsec={}", u8::from(used.last_handshake > 0)).ok();
     // As `wg` has it at the consumer's end: handshakes included.
     let received = used.bytes_up.saturating_add(used.handshake_bytes_up);
     let sent = used.bytes_down.saturating_add(used.handshake_bytes_down);

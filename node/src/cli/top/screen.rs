@@ -141,10 +141,19 @@ fn draw_sessions(frame: &mut Frame<'_>, area: Rect, state: &mut State) {
     let shown = state.rows.iter().skip(state.top).take(room);
     let wide = area.width >= 100;
     let head = ["session", "state", "up", "down", "total up", "total down", "left", "handshake"];
-    let columns = if wide { head.len() } else { 5 };
-    let widths = [16, 7, 11, 11, 10, 10, 10, 13].map(Constraint::Length);
-    let widths = std::iter::once(Constraint::Min(10)).chain(widths.into_iter().skip(1));
-    let cells = shown.map(|row| Cells::new(cells(row, wide, state.now)));
+    // A rate that is cut would read as another one.
+    let narrow = area.width < 56;
+    let widths: Vec<_> = match (wide, narrow) {
+        (true, _) => vec![7, 11, 11, 10, 10, 10, 13],
+        (_, true) => vec![11, 11],
+        _ => vec![7, 11, 11, 10],
+    };
+    let widths = widths.into_iter().map(Constraint::Length);
+    let widths = std::iter::once(Constraint::Min(10)).chain(widths);
+    let cells = shown.map(|row| {
+        let cells = cells(row, wide, state.now).into_iter().enumerate();
+        Cells::new(cells.filter(|(at, _)| !narrow || [0, 2, 3].contains(at)).map(|(_, cell)| cell))
+    });
     let order = if state.reverse { ", reversed" } else { "" };
     let title = format!(" sessions by {}{order} ", state.sort.as_str());
     let range = match state.rows.len() {
@@ -155,15 +164,17 @@ fn draw_sessions(frame: &mut Frame<'_>, area: Rect, state: &mut State) {
         .border_style(Style::new().dim())
         .title(title)
         .title_bottom(Line::from(range).dim().right_aligned());
-    let head = match wide {
-        true => head.to_vec(),
-        false => vec!["session", "state", "up", "down", "total"],
+    let head = match (wide, narrow) {
+        (true, _) => head.to_vec(),
+        (_, true) => vec!["session", "up", "down"],
+        _ => vec!["session", "state", "up", "down", "total"],
     };
-    let head = head.into_iter().enumerate().map(|(at, text)| {
+    let head = head.into_iter().map(|text| {
         let line = Line::from(text).bold();
-        Cell::new(if at < 2 { line } else { line.right_aligned() })
+        let is_word = ["session", "state"].contains(&text);
+        Cell::new(if is_word { line } else { line.right_aligned() })
     });
-    let table = Table::new(cells, widths.take(columns)).header(Cells::new(head)).block(block);
+    let table = Table::new(cells, widths).header(Cells::new(head)).block(block);
     frame.render_widget(table, area);
 }
 
