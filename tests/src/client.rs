@@ -106,6 +106,22 @@ impl<'a> Client<'a> {
         Ok(())
     }
 
+    /// Has it give up its keys, as after two minutes: it takes another identity, and its own of
+    /// `config` again.
+    ///
+    /// # Errors
+    /// If `wg` fails, or the configuration has no private key.
+    pub fn forget_keys(&self, config: &str) -> Result<()> {
+        let own = config.lines().find_map(|line| line.strip_prefix("PrivateKey = "));
+        let other = command::run(&mut command::words("wg genkey"))?;
+        for key in [other.trim(), own.context("no private key")?.trim()] {
+            let file = tempfile::NamedTempFile::new()?;
+            fs::write(file.path(), key)?;
+            self.set(&format!("private-key {}", file.path().display()))?;
+        }
+        Ok(())
+    }
+
     /// Lets the consumer's kernel hand wireguard-go bursts of at most `bytes` of TCP. A full burst
     /// of 64 KiB is, encrypted, a little more than one UDP send can have, so that wireguard-go
     /// makes two of it: a full one and a remainder of one or two datagrams.

@@ -11,6 +11,7 @@
 pub mod client;
 pub mod command;
 pub mod disk;
+pub mod faketime;
 pub mod flood;
 pub mod frames;
 pub mod http;

@@ -51,6 +51,10 @@ pub struct Session {
     pub address_v6: String,
     /// `open`, `paused` or `closed`.
     pub state: String,
+    /// When it was made by the node's clock, in seconds since 1970.
+    pub created: u64,
+    /// Seconds for which it was open.
+    pub seconds: u64,
     /// Billed from the consumer, in bytes.
     pub bytes_up: u64,
     /// Billed from the consumer, in datagrams.
@@ -448,6 +452,7 @@ impl Drop for Node<'_> {
             }
         }
         sweep::mounts_and_pins(&self.name());
+        sweep::clocks();
         self.kept(".log", &self.log());
         if std::thread::panicking() {
             self.show_log();

@@ -20,6 +20,10 @@ const DIRECTORY: &str = "weir-test-";
 const WIREGUARD: &str = "/var/run/wireguard";
 const BPFFS: &str = "/sys/fs/bpf";
 
+/// What libfaketime leaves of a process that was killed, or that could not remove it itself for its
+/// sandbox.
+const CLOCKS: (&str, [&str; 2]) = ("/dev/shm", ["faketime_shm_", "sem.faketime_sem_"]);
+
 /// A name for a namespace of this process.
 pub(crate) fn namespace(number: u32) -> String {
     format!("{NAMESPACE}{}-{number}", std::process::id())
@@ -42,7 +46,24 @@ pub(crate) fn socket(interface: &str) -> PathBuf {
 
 /// Removes what dead processes have left.
 pub fn dead() {
-    remove_where(|pid| !Path::new(&format!("/proc/{pid}")).exists());
+    remove_where(is_dead);
+    clocks();
+}
+
+/// Removes what is left of dead processes' clocks.
+pub(crate) fn clocks() {
+    let (directory, prefixes) = CLOCKS;
+    for path in entries(directory) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let pid = prefixes.iter().find_map(|prefix| name.strip_prefix(prefix)?.parse().ok());
+        if pid.is_some_and(is_dead) {
+            fs::remove_file(&path).ok();
+        }
+    }
+}
+
+fn is_dead(pid: u32) -> bool {
+    !Path::new(&format!("/proc/{pid}")).exists()
 }
 
 /// Removes everything of this process; for an interrupt, after which nothing is dropped.

@@ -1,12 +1,12 @@
 //! The ledger's total, the sum of the records and what the consumers of a hundred sessions counted are
 //! one number, over new keys, new addresses and restarts.
 
-use std::{fs, thread, time::Duration};
+use std::{thread, time::Duration};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use weir_common::wire::INITIATION_LEN;
 use weir_tests::{
-    Client, Lab, Node, Settings, command,
+    Client, Lab, Node, Settings,
     lab::{SERVER_V4, SERVERS},
     node::Added,
     until,
@@ -56,18 +56,6 @@ fn greeted(node: &Node<'_>) -> Result<()> {
     })
 }
 
-/// Has a client give up its keys, as after two minutes: it takes another identity and its own again.
-fn forget_keys((added, client): &Consumer<'_>) -> Result<()> {
-    let own = added.config.lines().find_map(|line| line.strip_prefix("PrivateKey = "));
-    let other = command::run(&mut command::words("wg genkey"))?;
-    for key in [other.trim(), own.context("no private key")?.trim()] {
-        let file = tempfile::NamedTempFile::new()?;
-        fs::write(file.path(), key)?;
-        client.set(&format!("private-key {}", file.path().display()))?;
-    }
-    Ok(())
-}
-
 #[test]
 fn the_ledger_the_records_and_the_consumers_of_a_hundred_sessions_agree_to_the_byte() -> Result<()>
 {
@@ -90,7 +78,7 @@ fn the_ledger_the_records_and_the_consumers_of_a_hundred_sessions_agree_to_the_b
 
     let shook = |node: &Node<'_>| -> Result<u64> { Ok(node.status()?.handshakes) };
     let (before, some) = (shook(&node)?, &consumers[..USED / 4]);
-    each(some, forget_keys)?;
+    each(some, |(added, client)| client.forget_keys(&added.config))?;
     everybody_pings(&consumers, 300)?;
     let after = shook(&node)?;
     ensure!(after >= before + some.len() as u64, "new keys: {before} handshakes, then {after}");
@@ -105,7 +93,7 @@ fn the_ledger_the_records_and_the_consumers_of_a_hundred_sessions_agree_to_the_b
     // After a clean stop the consumers come by themselves, once they miss the node.
     node.stop()?;
     node.restart()?;
-    each(&consumers, forget_keys)?;
+    each(&consumers, |(added, client)| client.forget_keys(&added.config))?;
     everybody_pings(&consumers, 100)?;
     node.kill()?;
     node.restart()?;

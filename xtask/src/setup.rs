@@ -24,6 +24,7 @@ const NEEDS: &[Need] = &[
     Need::new("iperf3", "/usr/bin/iperf3", "measures throughput"),
     Need::new("prometheus", "/usr/bin/promtool", "checks the metrics and the alerts"),
     Need::new("nats-server", "/usr/sbin/nats-server", "takes the usage records of a fleet"),
+    Need::new("libfaketime", "/usr/share/doc/libfaketime/copyright", "sets a node's clock"),
     Need::new("chromium", "/usr/bin/chromium", "shows the node's page"),
     Need::new("dnsmasq-base", "/usr/sbin/dnsmasq", "is the DNS server on the internet"),
     Need::new("bind9-dnsutils", "/usr/bin/dig", "asks for names"),
