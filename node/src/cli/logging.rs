@@ -8,13 +8,16 @@ use tracing_subscriber::{
     util::SubscriberInitExt as _,
 };
 
+/// The NATS library would tell each of its attempts to connect, every four seconds.
+const USUAL: &str = "info,async_nats=off";
+
 /// Logs to standard error from now on: `info` and above, or what `WEIR_LOG` says.
 ///
 /// # Errors
 ///
 /// When `WEIR_LOG` cannot be understood.
 pub(super) fn start() -> anyhow::Result<()> {
-    let wish = std::env::var("WEIR_LOG").unwrap_or_else(|_| "info".to_owned());
+    let wish = std::env::var("WEIR_LOG").unwrap_or_else(|_| USUAL.to_owned());
     let levels = EnvFilter::try_new(&wish)
         .with_context(|| format!("WEIR_LOG is {wish:?}: try info, debug or weir::api=debug"))?;
     // boringtun logs what could tell one consumer from another, and hickory the names that they
