@@ -9,13 +9,15 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use async_nats::{Client, ConnectOptions, Event, connection::State};
+use async_nats::{Client, ClientError, ConnectOptions, Event, connection::State};
 use tracing::{info, warn};
 
+use self::trouble::Trouble;
 use crate::config;
 
 pub mod commands;
 pub mod stream;
+mod trouble;
 
 pub use stream::Stream;
 
@@ -28,6 +30,7 @@ pub struct Link {
     client: Client,
     url: String,
     subject: String,
+    trouble: Trouble,
 }
 
 impl Link {
@@ -39,16 +42,28 @@ impl Link {
     pub async fn connect(fleet: &config::Fleet) -> anyhow::Result<Self> {
         let url = fleet.url.clone();
         let told = url.clone();
+        let trouble = Trouble::default();
+        let (seen, over) = (trouble.clone(), trouble.clone());
         let mut options = ConnectOptions::new()
             .name(format!("weir {}", fleet.name))
             .retry_on_initial_connect()
             .connection_timeout(PATIENCE)
             .request_timeout(Some(PATIENCE))
+            // It chooses nothing: here is where the library says why the last attempt failed.
+            .reconnect_to_server_callback(move |servers, _| {
+                seen.look(&servers);
+                std::future::ready(None)
+            })
             .event_callback(move |event| {
-                let server = told.clone();
+                let (server, over) = (told.clone(), over.clone());
                 async move {
                     match event {
-                        Event::Connected => info!(server, "connected to the fleet's server"),
+                        Event::Connected => {
+                            over.is_over();
+                            info!(server, "connected to the fleet's server");
+                        }
+                        // An attempt has failed, which it says of each: why, the trouble knows.
+                        Event::ClientError(ClientError::Other(_)) => {}
                         event => warn!(server, %event, "the fleet's server"),
                     }
                 }
@@ -78,7 +93,8 @@ impl Link {
             .connect(servers)
             .await
             .with_context(|| format!("cannot connect to fleet.url {url}"))?;
-        Ok(Self { client, url, subject: format!("{}.{}", fleet.subject, fleet.name) })
+        let subject = format!("{}.{}", fleet.subject, fleet.name);
+        Ok(Self { client, url, subject, trouble })
     }
 
     /// Whether there is a connection now.
@@ -87,12 +103,13 @@ impl Link {
         self.client.connection_state() == State::Connected
     }
 
-    /// How the connection is, for the operator.
+    /// How the connection is, for the operator: where there is none, why, and what to do.
     #[must_use]
     pub fn describe(&self) -> String {
-        match self.is_up() {
-            true => "connected".to_owned(),
-            false => format!("no connection to {}", self.url),
+        match (self.is_up(), self.trouble.words()) {
+            (true, _) => "connected".to_owned(),
+            (false, None) => format!("no connection to {}", self.url),
+            (false, Some(why)) => format!("no connection to {}: {why}", self.url),
         }
     }
 }

@@ -72,12 +72,13 @@ impl Log {
     }
 }
 
-/// Of libraries nothing below `info`: nobody has looked at what they say there about consumers.
+/// Of libraries nothing below `info`: nobody has looked at what they say there about consumers. The
+/// NATS library would tell each of its attempts to connect, every four seconds.
 fn filter(level: LogLevel) -> EnvFilter {
     EnvFilter::new(match level {
-        LogLevel::Error => "error",
-        LogLevel::Warn => "warn",
-        LogLevel::Info => "info",
-        LogLevel::Debug => "info,weir=debug",
+        LogLevel::Error => "error,async_nats=off",
+        LogLevel::Warn => "warn,async_nats=off",
+        LogLevel::Info => "info,async_nats=off",
+        LogLevel::Debug => "info,async_nats=off,weir=debug",
     })
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    fs,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
@@ -15,7 +16,7 @@ use weir::session::store::receipt::Record;
 use weir_tests::{
     Client, Lab, Node, Settings,
     lab::{SERVER_V4, SERVERS},
-    nats::Server,
+    nats::{Authority, Operator, Server},
     until,
     wgquick::WgQuick,
 };
@@ -178,4 +179,69 @@ fn sessions_and_credit_are_commanded_by_request_and_nonsense_is_answered() -> Re
     let (_, listed) = until("the node is there again", PATIENCE, || ask(&server, "exit-1", &list))?;
     ensure!(listed["sessions"].as_array().map(Vec::len) == Some(1), "{listed}");
     Ok(())
+}
+
+/// Waits until the status, the metric and the log say why there is no connection, and what to do.
+fn refused(node: &Node<'_>, server: &Server<'_>, words: [&str; 2]) -> Result<()> {
+    until("the status says why", PATIENCE, || {
+        let fleet = node.status()?.fleet.unwrap_or_default();
+        let expected = format!("no connection to {}: ", server.url());
+        let says = fleet.starts_with(&expected) && words.iter().all(|word| fleet.contains(word));
+        Ok(ensure!(says, "not {words:?}: {fleet}"))
+    })?;
+    ensure!(node.metrics()?.lines().any(|line| line == "weir_fleet_connected 0"), "connected?");
+    let log = node.log();
+    let told = |line: &&str| words.iter().all(|word| line.contains(word));
+    let times = log.lines().filter(told).count();
+    ensure!(times == 1, "the log says {words:?} {times} times:\n{log}");
+    Ok(())
+}
+
+#[test]
+fn by_tls_and_credentials_a_node_trusts_and_is_trusted_or_says_what_is_missing() -> Result<()> {
+    let lab = Lab::new()?;
+    let (ours, theirs) = (Authority::new()?, Authority::new()?);
+    let (known, unknown) = (Operator::new(), Operator::new());
+    let mut server = Server::secured(&lab.internet, SERVER_V4, &theirs, &unknown)?;
+    let files = tempfile::tempdir()?;
+    let [ca, credentials] = ["ca.pem", "exit-1.creds"].map(|name| files.path().join(name));
+    fs::write(&ca, ours.certificate())?;
+    fs::write(&credentials, known.node("exit-1")?)?;
+    let settings = Settings::default()
+        .with("ledger", "record_seconds", "1")
+        .with("fleet", "url", &format!("{:?}", server.url()))
+        .with("fleet", "name", "\"exit-1\"")
+        .with("fleet", "ca_file", &format!("{ca:?}"))
+        .with("fleet", "credentials_file", &format!("{credentials:?}"));
+    let mut node = Node::start(&lab.node, settings)?;
+    let added = node.session_add("consumer")?;
+    let client = Client::start(&lab.consumer, &WgQuick::parse(&added.config)?)?;
+    client.wait_connected(SERVERS[0])?;
+
+    refused(&node, &server, ["certificate", "Fix: let the server's certificate name"])?;
+    server.kill()?;
+    server.secure(&ours, &unknown)?;
+    server.restart()?;
+    refused(&node, &server, ["authorization violation", "Fix: let the server know"])?;
+    server.kill()?;
+    server.secure(&ours, &known)?;
+    server.restart()?;
+    // Nobody tells the node.
+    until("the node is at the server", PATIENCE, || {
+        ensure!(node.status()?.fleet.as_deref() == Some("connected"), "{:?}", node.status()?.fleet);
+        Ok(())
+    })?;
+    ensure!(node.metrics()?.lines().any(|line| line == "weir_fleet_connected 1"), "no connection?");
+    client.ping(SERVERS[0], 20)?;
+    let close = command("POST", "/v1/sessions/consumer/close", &json!({}));
+    let (status, closed) = until("the node answers", PATIENCE, || ask(&server, "exit-1", &close))?;
+    ensure!(status == 200, "{closed}");
+    let ledger = until("all records are in the stream", PATIENCE, || {
+        let stored: Vec<Record> = messages(&server)?.into_iter().map(|(_, one)| one).collect();
+        let ledger = node.records()?;
+        ensure!(stored == ledger, "{stored:?} {ledger:?}");
+        Ok(ledger)
+    })?;
+    ensure!(ledger.last().is_some_and(|last| last.end_reason.is_some()), "{ledger:?}");
+    node.stop()
 }

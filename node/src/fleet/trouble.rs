@@ -1,0 +1,61 @@
+//! Why there is no connection to the fleet's server, and what to do about it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_nats::Server;
+use tracing::warn;
+
+/// What the last attempt to connect failed for, if it did.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Trouble(Arc<Mutex<Option<String>>>);
+
+impl Trouble {
+    /// Takes what the library remembers of its servers. The log is told when it is something new:
+    /// attempts go on every few seconds, for as long as it takes.
+    pub(super) fn look(&self, servers: &[Server]) {
+        let failed = |server: &Server| {
+            let error = server.last_error.as_ref()?;
+            Some(format!("{error}{}", fix(error)))
+        };
+        let mut all: Vec<_> = servers.iter().filter_map(failed).collect();
+        // Each of several for its own reason, and all for one only once.
+        all.sort();
+        all.dedup();
+        if all.is_empty() {
+            return;
+        }
+        let words = all.join("; ");
+        let mut last = self.lock();
+        if last.as_ref() != Some(&words) {
+            warn!(error = words, "no connection to the fleet's server");
+            *last = Some(words);
+        }
+    }
+
+    /// There is a connection.
+    pub(super) fn is_over(&self) {
+        *self.lock() = None;
+    }
+
+    /// In words, with the fix.
+    pub(super) fn words(&self) -> Option<String> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What to do about what the library says.
+fn fix(error: &str) -> &'static str {
+    if error.contains("authorization violation") || error.contains("signing nonce") {
+        ". Fix: let the server know the credentials in fleet.credentials_file or fleet.token_file, \
+         or put there what it knows"
+    } else if error.contains("certificate") {
+        ". Fix: let the server's certificate name the host in fleet.url, and put that of who signed \
+         it into fleet.ca_file"
+    } else {
+        ""
+    }
+}
