@@ -46,11 +46,17 @@ pub(super) fn run(client: Client, json: bool, out: &Out) -> anyhow::Result<()> {
         }
     });
     let told = told_to_end()?;
-    // Also puts the terminal back on a panic.
+    on_screen(|terminal| watch(terminal, first, &answers, &told))
+}
+
+/// Gives the terminal back as it was, also when `action` panics.
+fn on_screen(
+    action: impl FnOnce(&mut DefaultTerminal) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let mut terminal = ratatui::try_init().context("cannot take the terminal")?;
-    let watched = watch(&mut terminal, first, &answers, &told);
+    let done = action(&mut terminal);
     ratatui::try_restore().context("cannot put the terminal back: type reset")?;
-    watched
+    done
 }
 
 /// Hears of SIGTERM and its like, which would else end us with the terminal in disorder.

@@ -1,3 +1,5 @@
+use std::process::{Command, Stdio};
+
 use ratatui::{
     Terminal,
     backend::TestBackend,
@@ -91,6 +93,9 @@ fn any_size_of_terminal_will_do() {
     }
     let narrow = picture(&mut full, 80, 24);
     assert!(narrow.contains("from consumers") && narrow.contains("total"), "{narrow}");
+    // What does not fit is left out whole: half of a number is another number.
+    let phone = picture(&mut full, 40, 24);
+    assert!(phone.contains(" 24.0 Mbit/s 48.0 Mbit/s") && !phone.contains("total"), "{phone}");
 }
 
 #[test]
@@ -150,4 +155,28 @@ fn trouble_is_said_and_the_last_answer_stays() {
     stale.status.ledger_age_seconds = 70.0;
     state.take(Ok(stale));
     assert!(picture(&mut state, 110, 24).contains("ledger not written for 1 min 10 s"));
+}
+
+/// Runs itself again in a terminal, which `script` of util-linux makes, and panics there.
+#[test]
+fn a_panic_puts_the_terminal_back() {
+    const INSIDE: &str = "WEIR_TEST_PANICS_ON_SCREEN";
+    if std::env::var_os(INSIDE).is_some() {
+        on_screen(|_| panic!("on purpose")).expect("a screen");
+    }
+    let own = std::env::current_exe().expect("a path");
+    let name = "cli::top::tests::a_panic_puts_the_terminal_back";
+    let line = format!(
+        "stty rows 24 cols 80; before=$(stty -g); {} --exact {name} --nocapture; \
+         test \"$before\" = \"$(stty -g)\" && echo AS-BEFORE",
+        own.display()
+    );
+    let mut script = Command::new("script");
+    script.args(["--quiet", "--command", &line, "/dev/null"]).env(INSIDE, "1");
+    let output = script.env("TERM", "xterm").stdin(Stdio::null()).output().expect("script");
+    let shown = String::from_utf8_lossy(&output.stdout);
+    let (enter, leave) = (shown.find("\x1b[?1049h"), shown.rfind("\x1b[?1049l"));
+    assert!(enter.is_some() && leave > enter, "{shown}");
+    assert!(shown.rfind("on purpose") > enter, "{shown}");
+    assert!(shown.contains("AS-BEFORE"), "{shown}");
 }
