@@ -24,6 +24,7 @@ pub mod node;
 pub mod payer;
 pub mod privacy;
 pub mod process;
+pub mod prometheus;
 pub mod standin;
 pub mod suite;
 pub mod sweep;

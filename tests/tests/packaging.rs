@@ -54,6 +54,9 @@ fn the_container_allows_what_a_node_uses() -> Result<()> {
     for line in ["- seccomp=seccomp.json", "- /dev/net/tun", "- NET_ADMIN", "- BPF", "- PERFMON"] {
         ensure!(compose.lines().any(|is| is.trim() == line), "compose.yaml has no {line:?}");
     }
+    // The runtimes mount nothing there: what is written there takes systempaths=unconfined.
+    ensure!(!compose.contains(":/proc/"), "a volume below /proc");
+    ensure!(compose.lines().any(|line| line.trim() == "- systempaths=unconfined"), "{compose}");
     let file = fs::read_to_string(root().join("packaging/docker/Dockerfile"))?;
     ensure!(file.contains("nftables") && file.contains("ENTRYPOINT [\"/usr/bin/weir\"]"));
     Ok(())

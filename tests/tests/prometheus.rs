@@ -4,16 +4,13 @@
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Command,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
-use rustix::process::Signal;
 use serde_json::Value;
-use weir_tests::{Lab, Namespace, Settings, command, http, lab::SERVERS, process, suite, until};
-
-const PORT: u16 = 9090;
+use weir_tests::{Lab, Settings, command, lab::SERVERS, prometheus::Prometheus, suite, until};
 
 fn packaging(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging").join(name)
@@ -65,51 +62,6 @@ fn alerts() -> Result<Vec<String>> {
     text.split("- alert:").skip(1).map(|rule| block(rule).context("no expression")).collect()
 }
 
-/// A Prometheus in the node's namespace that scrapes it every second; gone when dropped.
-struct Prometheus<'a> {
-    namespace: &'a Namespace,
-    child: Child,
-    _directory: tempfile::TempDir,
-}
-
-impl<'a> Prometheus<'a> {
-    fn start(namespace: &'a Namespace) -> Result<Self> {
-        let directory = tempfile::tempdir()?;
-        let scrape = std::fs::read_to_string(packaging("prometheus/scrape.yml"))?;
-        let config = directory.path().join("prometheus.yml");
-        std::fs::write(&config, scrape.replace("15s", "1s"))?;
-        let rules = "weir.rules.yml";
-        std::fs::copy(packaging("prometheus").join(rules), directory.path().join(rules))?;
-        let mut command = namespace.command("prometheus");
-        command.arg(format!("--config.file={}", config.display()));
-        command.arg(format!("--storage.tsdb.path={}", directory.path().join("data").display()));
-        command.arg(format!("--web.listen-address=127.0.0.1:{PORT}"));
-        command.args(["--log.level=error"]);
-        command.stdin(Stdio::null()).stdout(Stdio::null());
-        let child = command.spawn().context("cannot start prometheus: cargo xtask setup")?;
-        Ok(Self { namespace, child, _directory: directory })
-    }
-
-    fn ask(&self, path: &str) -> Result<Value> {
-        let answer: Value = serde_json::from_str(&http::get(self.namespace, PORT, path)?)?;
-        ensure!(answer["status"] == "success", "{path}: {answer}");
-        Ok(answer["data"].clone())
-    }
-
-    /// The series that are the result of a query now.
-    fn query(&self, query: &str) -> Result<Vec<Value>> {
-        let data = self.ask(&format!("/api/v1/query?query={}", http::escape(query)))?;
-        Ok(data["result"].as_array().context("no result")?.clone())
-    }
-}
-
-impl Drop for Prometheus<'_> {
-    fn drop(&mut self) {
-        process::signal(&self.child, Signal::KILL).ok();
-        self.child.wait().ok();
-    }
-}
-
 #[test]
 fn the_alerts_are_well_formed_and_fire_when_they_should() -> Result<()> {
     let directory = packaging("prometheus");
@@ -139,7 +91,7 @@ fn a_prometheus_understands_the_node_and_the_dashboard_finds_what_it_shows() -> 
         ensure!(exported.contains(&name), "the node does not export {name}");
     }
 
-    let prometheus = Prometheus::start(&lab.node)?;
+    let prometheus = Prometheus::start(&lab.node, &packaging("prometheus"))?;
     until("Prometheus scrapes the node", Duration::from_secs(60), || {
         client.ping(SERVERS[0], 5)?;
         let scrapes = prometheus.query("min(count_over_time(up{job=\"weir\"}[1m]))")?;

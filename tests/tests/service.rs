@@ -87,5 +87,24 @@ fn the_unit_names_what_there_is() -> Result<()> {
     for name in ["CAP_NET_ADMIN", "CAP_BPF", "CAP_NET_BIND_SERVICE"] {
         ensure!(capabilities.contains(name), "{name}: {capabilities}");
     }
+    // What weir needs to confine itself is in none of systemd 252's groups that the unit allows.
+    let allowed: Vec<_> = unit
+        .lines()
+        .filter_map(|line| line.strip_prefix("SystemCallFilter="))
+        .filter(|calls| !calls.starts_with('~'))
+        .flat_map(str::split_whitespace)
+        .collect();
+    for call in [
+        "seccomp",
+        "landlock_create_ruleset",
+        "landlock_add_rule",
+        "landlock_restrict_self",
+        "bpf",
+        "io_uring_setup",
+        "io_uring_enter",
+        "io_uring_register",
+    ] {
+        ensure!(allowed.contains(&call), "{call} is not in {allowed:?}");
+    }
     Ok(())
 }

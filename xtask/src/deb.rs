@@ -2,7 +2,10 @@
 //! itself.
 #![expect(clippy::print_stdout, reason = "a task tells what it does")]
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context as _, Result};
 
@@ -27,7 +30,7 @@ pub(crate) fn build(profile: &str) -> Result<PathBuf> {
         workspace::run(cargo(&["install", "--quiet", "--locked"]).args(version).arg(&tools))?;
     }
     let package = workspace::target().join("package/weir.deb");
-    let mut deb = std::process::Command::new(tools.join("bin/cargo-deb"));
+    let mut deb = Command::new(tools.join("bin/cargo-deb"));
     deb.current_dir(workspace::root()).args(["-p", "weir", "--no-build", "--quiet"]);
     // Without the lines of the source, which are four fifths of the file.
     deb.args(["--strip", "--profile", profile, "--output"]).arg(&package);
@@ -41,9 +44,16 @@ pub(crate) fn build(profile: &str) -> Result<PathBuf> {
 fn docs(profile: &str) -> Result<()> {
     let built = if profile == "dev" { "debug" } else { profile };
     let place = workspace::target().join(built).join("package");
+    if place.exists() {
+        std::fs::remove_dir_all(&place).context("cannot empty the package's directory")?;
+    }
     std::fs::create_dir_all(&place).context("cannot make the package's directory")?;
     println!("writing manual pages and completions to {}", place.display());
-    workspace::run(cargo(&["run", "--quiet", "-p", "weir", "--example", "cli_docs"]).arg(&place))
+    workspace::run(cargo(&["run", "--quiet", "-p", "weir", "--example", "cli_docs"]).arg(&place))?;
+    // Debian wants them so, and cargo-deb does it only to what is not in the target directory.
+    let pages = std::fs::read_dir(place.join("man"))?.collect::<Result<Vec<_>, _>>()?;
+    let pages = pages.iter().map(std::fs::DirEntry::path);
+    workspace::run(Command::new("gzip").args(["-9", "--no-name"]).args(pages))
 }
 
 /// Builds the release package.
@@ -52,5 +62,5 @@ fn docs(profile: &str) -> Result<()> {
 /// As [`build`].
 pub(crate) fn run(profile: &str) -> Result<()> {
     let package: &Path = &build(profile)?;
-    workspace::run(std::process::Command::new("dpkg-deb").arg("--info").arg(package))
+    workspace::run(Command::new("dpkg-deb").arg("--info").arg(package))
 }

@@ -17,8 +17,8 @@ const DEBOOTSTRAP: Need =
     Need::new("debootstrap", "/usr/sbin/debootstrap", "makes a fresh Debian 12 to install into");
 const NSPAWN: Need =
     Need::new("systemd-container", "/usr/bin/systemd-nspawn", "boots that Debian with systemd");
-/// systemd, what the package depends on, and `curl` to scrape as Prometheus does.
-const INCLUDE: &str = "--include=systemd,systemd-sysv,dbus,nftables,iproute2,procps,curl";
+/// systemd, and what the package depends on.
+const INCLUDE: &str = "--include=systemd,systemd-sysv,dbus,nftables,iproute2,procps";
 
 /// Says in a fresh Debian that all of it is there.
 const DONE: &str = "var/cache/weir-package-test";

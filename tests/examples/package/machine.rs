@@ -129,7 +129,7 @@ impl<'a> Machine<'a> {
         let node = &self.lab.node;
         Ok([
             node.ip("-o link")?,
-            node.ip("-o address")?,
+            node.ip("-brief address")?,
             node.ip("route")?,
             node.run("nft list ruleset")?,
             node.run("sysctl -a --ignore --pattern forwarding|accept_ra")?,

@@ -14,7 +14,9 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use weir_tests::{Client, Lab, command, lab::SERVERS, suite::everything_passes, until};
+use weir_tests::{
+    Client, Lab, command, lab::SERVERS, prometheus::Prometheus, suite::everything_passes, until,
+};
 
 use self::machine::Machine;
 
@@ -55,7 +57,7 @@ fn try_package(lab: &Lab, machine: &Machine<'_>, package: &Path) -> Result<()> {
     let client = Client::connect(&lab.consumer, &config)?;
     client.wait_connected(SERVERS[0])?;
     everything_passes(lab, &client)?;
-    scrape(machine)?;
+    scrape(lab, machine)?;
     reload(machine)?;
     client.ping(SERVERS[0], 3)?;
     watchdog(machine, &client)?;
@@ -65,7 +67,9 @@ fn try_package(lab: &Lab, machine: &Machine<'_>, package: &Path) -> Result<()> {
     drop(client);
 
     machine.run("dpkg --remove weir")?;
-    ensure!(machine.host()?.replace(&group(machine)?, "") == host, "the stop left something");
+    // The group stays, as the files do that are its.
+    let stopped = machine.host()?.replace(&machine.run("getent group weir")?, "");
+    ensure!(stopped == host, "before:\n{host}\nremoved:\n{stopped}");
     ensure!(machine.path(CONFIG).exists(), "removing took the configuration");
     ensure!(machine.path("/var/lib/weir/ledger.db").exists(), "removing took the ledger");
     fs::remove_file(machine.path("/etc/weir/private.key"))?;
@@ -87,11 +91,6 @@ fn install(machine: &Machine<'_>, package: &Path) -> Result<()> {
 
 fn version(machine: &Machine<'_>) -> Result<String> {
     machine.run("dpkg-query --show --showformat=${Version} weir")
-}
-
-/// The line of the package's group: removing leaves it, as the files are its.
-fn group(machine: &Machine<'_>) -> Result<String> {
-    machine.run("getent group weir")
 }
 
 fn serves(machine: &Machine<'_>) -> Result<()> {
@@ -147,12 +146,14 @@ fn privileges(machine: &Machine<'_>) -> Result<()> {
     Ok(())
 }
 
-fn scrape(machine: &Machine<'_>) -> Result<()> {
-    let page = machine.run("curl --silent --fail http://127.0.0.1:9587/metrics")?;
-    let bytes = page.lines().find_map(|line| line.strip_prefix("weir_tunnel_receive_bytes_total "));
-    let many = bytes.is_some_and(|count| count.parse::<f64>().is_ok_and(|count| count > 1e6));
-    ensure!(many, "{page}");
-    println!("served wireguard-go, and a scrape that counts {} bytes", bytes.unwrap_or_default());
+fn scrape(lab: &Lab, machine: &Machine<'_>) -> Result<()> {
+    let prometheus = Prometheus::start(&lab.node, &machine.path("/usr/share/weir/prometheus"))?;
+    let bytes = until("Prometheus has the bytes", Duration::from_secs(60), || {
+        let found = prometheus.query("weir_tunnel_receive_bytes_total{job=\"weir\"} > 1e6")?;
+        let sample = found.first().context("none yet")?;
+        Ok(sample["value"][1].as_str().context("no value")?.to_owned())
+    })?;
+    println!("served wireguard-go, and Prometheus with the package's files counts {bytes} bytes");
     Ok(())
 }
 
