@@ -8,6 +8,7 @@ use weir::bench::{load::Shape, rig::Arrival};
 use weir_benches::compare::{
     case::{Case, Load, transport},
     exit::{Program, Setup, Tools},
+    metering::Metering,
 };
 
 /// Offers one load to one exit in namespaces of its own, and says what came through.
@@ -31,6 +32,9 @@ struct Arguments {
     /// Sessions
     #[arg(long, default_value_t = 1)]
     sessions: u32,
+    /// What weir writes down and tells
+    #[arg(long, value_enum, default_value = "usual")]
+    metering: Metering,
     /// Packets of a session that follow each other
     #[arg(long, default_value_t = 44)]
     burst: usize,
@@ -78,6 +82,7 @@ fn main() -> anyhow::Result<()> {
             arrival,
             software_egress: given.software_egress,
             sessions,
+            metering: given.metering,
         },
         load: given.load,
         shape: Shape {
