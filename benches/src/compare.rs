@@ -6,5 +6,6 @@ pub mod exit;
 pub mod floods;
 pub mod idle;
 pub mod iperf;
+pub mod metering;
 pub mod parts;
 pub mod report;

@@ -24,7 +24,7 @@ use anyhow::{Context as _, ensure};
 use serde::Serialize;
 
 use self::{
-    child::{Node, Settings},
+    child::{Books, Node, Settings},
     consumer::{Access, Consumer, Credentials},
     download::Download,
     load::{Counts, Sealed, Shape},
@@ -113,6 +113,8 @@ pub fn run(program: &Path, progress: &mut dyn FnMut(&str)) -> anyhow::Result<Rep
         receive: "auto".into(),
         max_sessions: 16,
         crowded: false,
+        books: Books::Usual,
+        metrics: None,
     };
     progress("starting a node in namespaces of its own");
     let node = Node::start(program, &rig.node, &settings)?;

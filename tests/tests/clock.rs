@@ -110,7 +110,8 @@ impl Rig<'_> {
                 self.clock.set(days)?;
                 self.node.restart()?;
                 until("the consumer is greeted", PATIENCE, || {
-                    Ok(ensure!(self.node.status()?.handshakes > 0, "no handshake"))
+                    ensure!(self.node.status()?.handshakes > 0, "no handshake");
+                    Ok(())
                 })?;
             }
         }
@@ -123,7 +124,8 @@ impl Rig<'_> {
         let (noon, name) = (self.clock.noon_of(days), format!("at {days}"));
         until("the node looks at its clock", PATIENCE, || {
             let day = self.node.status()?.limits.day;
-            Ok(ensure!(day.resets == noon + DAY / 2, "{day:?} is not around {noon}"))
+            ensure!(day.resets == noon + DAY / 2, "{day:?} is not around {noon}");
+            Ok(())
         })?;
         let created = self.node.session_add(&name)?.session.created;
         self.node.weir(&["session", "remove", &name])?;
@@ -249,7 +251,8 @@ fn a_clock_that_steps_back_opens_no_quota_that_is_used_up() -> Result<()> {
     let look = |rig: &Rig<'_>, days: i64| {
         until("the node looks at its clock", PATIENCE, || {
             let day = rig.node.status()?.limits.day;
-            Ok(ensure!(day.resets == rig.clock.noon_of(days) + DAY / 2, "{day:?}"))
+            ensure!(day.resets == rig.clock.noon_of(days) + DAY / 2, "{day:?}");
+            Ok(())
         })
     };
     for days in [-1, -20, 0] {

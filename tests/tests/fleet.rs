@@ -187,7 +187,8 @@ fn refused(node: &Node<'_>, server: &Server<'_>, words: [&str; 2]) -> Result<()>
         let fleet = node.status()?.fleet.unwrap_or_default();
         let expected = format!("no connection to {}: ", server.url());
         let says = fleet.starts_with(&expected) && words.iter().all(|word| fleet.contains(word));
-        Ok(ensure!(says, "not {words:?}: {fleet}"))
+        ensure!(says, "not {words:?}: {fleet}");
+        Ok(())
     })?;
     ensure!(node.metrics()?.lines().any(|line| line == "weir_fleet_connected 0"), "connected?");
     let log = node.log();

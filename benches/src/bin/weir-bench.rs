@@ -66,6 +66,7 @@ fn main() -> anyhow::Result<()> {
             Part::Floods => part_done(floods_part(&tools, &scale, rounds, &mut report)),
             _ => {
                 let (cases, wanted) = parts::plan(*part, &scale);
+                let rounds = if given.quick { rounds } else { rounds.max(part.least_rounds()) };
                 in_turns(part.name(), &cases, rounds, &tools, &mut report)?;
                 report.want(&wanted);
             }

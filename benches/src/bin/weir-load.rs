@@ -9,6 +9,7 @@ use weir_benches::compare::{
     case::{Case, Load, transport},
     exit::{Program, Setup, Tools},
     floods::Attack,
+    metering::Metering,
 };
 
 /// Offers one load to one exit in namespaces of its own, and says what came through.
@@ -32,6 +33,9 @@ struct Arguments {
     /// Sessions
     #[arg(long, default_value_t = 1)]
     sessions: u32,
+    /// What weir writes down and tells
+    #[arg(long, value_enum, default_value = "usual")]
+    metering: Metering,
     /// Packets of a session that follow each other
     #[arg(long, default_value_t = 44)]
     burst: usize,
@@ -90,6 +94,7 @@ fn main() -> anyhow::Result<()> {
             software_egress: given.software_egress,
             receive_first: given.receive_first,
             sessions,
+            metering: given.metering,
         },
         load: given.load,
         shape: Shape {

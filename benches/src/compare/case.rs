@@ -76,6 +76,8 @@ pub struct Outcome {
     pub process_ratio: f64,
     /// Of the kernel's receive path in front of it, likewise.
     pub receive_ratio: f64,
+    /// Of weir's threads that are not workers, likewise; what a program without workers takes.
+    pub control_ratio: f64,
     /// Datagrams per second of the attack.
     pub attack_rate: f64,
     /// Of these, the ones that the exit's receive ring took.
@@ -107,6 +109,7 @@ impl Case {
                 (Counts { bytes, seconds, ..Counts::default() }, transfer.spent)
             }
         };
+        exit.takers.check(self.setup.sessions)?;
         let outcome = Outcome::new(&counts, &spent, limit);
         Ok(match attack {
             Some(Rates { sent, taken }) => {
@@ -165,6 +168,7 @@ impl Outcome {
             steal_ratio: ratio(spent.steal, spent.wall),
             process_ratio: ratio(spent.process, spent.wall),
             receive_ratio: ratio(spent.receive, spent.wall),
+            control_ratio: ratio(spent.process - spent.workers, spent.wall),
             attack_rate: 0.0,
             attack_taken: 0.0,
             spent: *spent,
@@ -200,6 +204,7 @@ impl Outcome {
             steal_ratio: of(|outcome| outcome.steal_ratio),
             process_ratio: of(|outcome| outcome.process_ratio),
             receive_ratio: of(|outcome| outcome.receive_ratio),
+            control_ratio: of(|outcome| outcome.control_ratio),
             attack_rate: of(|outcome| outcome.attack_rate),
             attack_taken: of(|outcome| outcome.attack_taken),
             spent: Spent::default(),

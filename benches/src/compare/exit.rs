@@ -21,6 +21,8 @@ use weir::bench::{
     rig::{Arrival, CONSUMERS, NODE, Rig},
 };
 
+use super::metering::{Metering, Takers};
+
 /// An implementation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -75,6 +77,8 @@ pub struct Setup {
     pub receive_first: bool,
     /// Sessions.
     pub sessions: u32,
+    /// What weir writes down and tells.
+    pub metering: Metering,
 }
 
 /// A running exit in a rig of its own; both gone when dropped.
@@ -86,6 +90,8 @@ pub struct Exit {
     pub credentials: Vec<Credentials>,
     /// Its processor time.
     pub meter: Meter,
+    /// Those whom it tells what was used.
+    pub takers: Takers,
     /// Its surroundings.
     pub rig: Rig,
 }
@@ -104,8 +110,9 @@ impl Exit {
     pub fn start(tools: &Tools, setup: &Setup) -> anyhow::Result<Self> {
         let rig = Rig::new()?;
         rig.set(setup.arrival, setup.software_egress, setup.generator)?;
+        let mut takers = Takers::prepare(setup.metering, &rig.node)?;
         let (running, key, credentials) = match setup.program {
-            Program::Weir => start_weir(tools, setup, &rig)?,
+            Program::Weir => start_weir(tools, setup, &rig, &mut takers)?,
             Program::WireguardGo | Program::Boringtun => start_other(tools, setup, &rig)?,
         };
         let pid = match &running {
@@ -122,7 +129,7 @@ impl Exit {
         let core = setup.cores.first().copied().context("no core for the exit")?;
         let meter = Meter { pid, kernel_threads, core };
         let access = Access { from: CONSUMERS, node: NODE, key };
-        Ok(Self { running, access, credentials, meter, rig })
+        Ok(Self { running, access, credentials, meter, takers, rig })
     }
 
     /// The node, if it is weir.
@@ -137,7 +144,13 @@ impl Exit {
 
 type Started = (Running, [u8; 32], Vec<Credentials>);
 
-fn start_weir(tools: &Tools, setup: &Setup, rig: &Rig) -> anyhow::Result<Started> {
+fn start_weir(
+    tools: &Tools,
+    setup: &Setup,
+    rig: &Rig,
+    takers: &mut Takers,
+) -> anyhow::Result<Started> {
+    let (books, metrics) = takers.settings();
     let settings = Settings {
         cores: setup.cores.clone(),
         xdp: setup.xdp.clone(),
@@ -145,8 +158,11 @@ fn start_weir(tools: &Tools, setup: &Setup, rig: &Rig) -> anyhow::Result<Started
         max_sessions: setup.sessions + 16,
         // A source may have five at once.
         crowded: setup.sessions > 4,
+        books,
+        metrics,
     };
     let node = Node::start(&tools.weir, &rig.node, &settings)?;
+    takers.begin(&rig.node)?;
     let add = |index| {
         let new = Credentials::fixed(index, Ipv4Addr::UNSPECIFIED);
         Ok(Credentials { address: node.add(new.public())?, ..new })

@@ -5,6 +5,7 @@ use weir::bench::{load::Shape, packet::Transport, rig::Arrival};
 use super::{
     case::{Case, Load, Outcome, packets_for},
     exit::{Program, Setup},
+    metering::Metering,
 };
 
 /// The parts, in the order in which they run.
@@ -32,6 +33,8 @@ pub enum Part {
     Idle,
     /// Floods at the node's port, with a consumer's traffic beside them
     Floods,
+    /// Ledger, export and metrics, everything on and off
+    Metering,
 }
 
 impl Part {
@@ -50,7 +53,15 @@ impl Part {
             Self::Latency => "latency",
             Self::Idle => "idle",
             Self::Floods => "floods",
+            Self::Metering => "metering",
         }
+    }
+
+    /// How many rounds it takes at least to tell what its targets are about.
+    #[must_use]
+    pub fn least_rounds(self) -> usize {
+        // Two in a hundred are less than one run differs from the next.
+        if self == Self::Metering { 9 } else { 1 }
     }
 }
 
@@ -105,6 +116,7 @@ pub fn plan(part: Part, scale: &Scale) -> (Vec<Case>, Vec<Wanted>) {
         Part::Workers => plan.workers(),
         Part::Xdp => plan.xdp(),
         Part::Offload => plan.offload(),
+        Part::Metering => plan.metering(),
         // These have a shape of their own.
         Part::Latency | Part::Idle | Part::Floods => (Vec::new(), Vec::new()),
     }
@@ -292,6 +304,40 @@ impl Plan<'_> {
         self.done()
     }
 
+    fn metering(mut self) -> Planned {
+        const OFF: Metering = Metering::Off;
+        for (way, load) in WAYS {
+            let name = |metering: Metering| format!("{way} {}", metering.name());
+            for metering in [OFF, Metering::On, Metering::Scraped] {
+                let mut case = self.case(&name(metering), Program::Weir, load);
+                case.setup.sessions = 256;
+                case.setup.metering = metering;
+                // Some seconds, in each of which something is written down.
+                if load == Load::Down {
+                    case.shape.packets *= 2;
+                }
+                self.cases.push(case);
+            }
+            let goodput: fn(&Outcome) -> f64 = |outcome| outcome.bits_per_second;
+            let per_second: fn(&Outcome) -> f64 = |outcome| outcome.per_exit_second;
+            for metering in [Metering::On, Metering::Scraped] {
+                for (what, value) in [("goodput", goodput), ("per exit-CPU-second", per_second)] {
+                    let label = format!("{way}: {what}, {} / off", metering.name());
+                    let (of, to) = (name(metering), name(OFF));
+                    let to = Some((to.as_str(), Program::Weir));
+                    self.want(label, (&of, Program::Weir), to, value, Some(0.98));
+                }
+            }
+            for metering in [OFF, Metering::On, Metering::Scraped] {
+                let label =
+                    format!("{way}: ms of control plane's CPU a second, {}", metering.name());
+                let value = |outcome: &Outcome| outcome.control_ratio * 1000.0;
+                self.want(label, (&name(metering), Program::Weir), None, value, None);
+            }
+        }
+        self.done()
+    }
+
     fn keeps(&mut self, way: &str, [of, to]: [&str; 2], target: f64) {
         let label = format!("{way}: per worker-CPU-second, {of} / {to}");
         let (of, to) = (format!("{way} {of}"), format!("{way} {to}"));
@@ -318,5 +364,6 @@ pub fn setup(scale: &Scale, program: Program) -> Setup {
         software_egress: false,
         receive_first: false,
         sessions: 1,
+        metering: Metering::Usual,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    net::Ipv4Addr,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
@@ -39,7 +39,27 @@ pub struct Settings {
     /// More consumers shake hands from one address than the limits on handshakes let through: these
     /// are lifted.
     pub crowded: bool,
+    /// What is written down.
+    pub books: Books,
+    /// Where Prometheus may ask.
+    pub metrics: Option<SocketAddr>,
 }
+
+/// What the node writes down of what its sessions use, and whom it tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Books {
+    /// What it does by default.
+    Usual,
+    /// As little as the configuration lets it: a checkpoint a minute, and no usage records within
+    /// the first day.
+    Few,
+    /// As much: a checkpoint and a record of each session every second, to a file and to the
+    /// webhook at this address.
+    All(SocketAddr),
+}
+
+/// The secret of the webhook in [`Books::All`].
+const WEBHOOK_SECRET: &str = "a secret of the benchmark";
 
 /// A running node; stopped, and its files removed, when dropped.
 pub struct Node {
@@ -63,6 +83,7 @@ impl Node {
             .with_context(|| format!("cannot make {}", directory.display()))?;
         let at = |name: &str| directory.join(name);
         fs::write(at("weir.toml"), config(&directory, settings))?;
+        fs::write(at("webhook.secret"), WEBHOOK_SECRET)?;
         let log = File::create(at("log"))?;
         let child = place.enter(|| {
             let mut set = CpuSet::new();
@@ -143,11 +164,22 @@ fn config(directory: &Path, settings: &Settings) -> String {
                   handshakes_under_load = 1000000\n";
     let handshakes = if settings.crowded { lifted } else { "" };
     let at = |name: &str| format!("{:?}", directory.join(name));
+    let ledger = match settings.books {
+        Books::Usual => String::new(),
+        Books::Few => "checkpoint_seconds = 60\nrecord_seconds = 86400\n".into(),
+        Books::All(webhook) => format!(
+            "checkpoint_seconds = 1\nrecord_seconds = 1\nwebhook = \"http://{webhook}/usage\"\n\
+             webhook_secret_file = {}\nusage_file = {}\n",
+            at("webhook.secret"),
+            at("usage.ndjson")
+        ),
+    };
+    let metrics = settings.metrics.map_or("off".into(), |address| address.to_string());
     format!(
         "[node]\nuplink = {UPLINK:?}\nprivate_key_file = {}\nstate_dir = {}\nruntime_dir = {}\n\
          max_sessions = {}\ncores = {:?}\nworkers = {}\nxdp = {:?}\n\
          receive = {:?}\n\
-         {handshakes}[api]\nsocket = {}\nmetrics = \"off\"\n",
+         {handshakes}[ledger]\n{ledger}[api]\nsocket = {}\nmetrics = {metrics:?}\n",
         at("private.key"),
         at("state"),
         at("run"),
