@@ -110,7 +110,7 @@ pub fn run(program: &Path, progress: &mut dyn FnMut(&str)) -> anyhow::Result<Rep
     let settings = Settings {
         cores: vec![core],
         xdp: "auto".into(),
-        receive: "auto".into(),
+        receive: "sockets".into(),
         max_sessions: 16,
         crowded: false,
         books: Books::Usual,

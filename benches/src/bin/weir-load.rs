@@ -61,7 +61,7 @@ struct Arguments {
     #[arg(long, default_value = "auto")]
     xdp: String,
     /// weir's node.receive
-    #[arg(long, default_value = "auto")]
+    #[arg(long, default_value = "sockets")]
     receive: String,
     /// The exit's cores
     #[arg(long, value_delimiter = ',', default_value = "1")]

@@ -359,7 +359,7 @@ pub fn setup(scale: &Scale, program: Program) -> Setup {
         cores: vec![scale.core],
         generator: scale.generator,
         xdp: "auto".to_owned(),
-        receive: "auto".to_owned(),
+        receive: "sockets".to_owned(),
         arrival: Arrival::Packets,
         software_egress: false,
         receive_first: false,

@@ -68,7 +68,7 @@ fn every_key_can_be_set() {
         cores = [1, 3]
         xdp = "generic"
         io = "syscall"
-        receive = "sockets"
+        receive = "direct"
         sandbox = "off"
         handshakes_per_source = 1
         handshakes_per_source_burst = 2

@@ -1,6 +1,10 @@
 //! How consumers' data reaches the workers: straight from the guard, or through the stack.
 
 use anyhow::{Context as _, anyhow};
+use rustix::{
+    process::{Resource, getrlimit},
+    thread::{CapabilitySet, capabilities},
+};
 use tracing::info;
 
 use super::kernel_side::KernelSide;
@@ -28,9 +32,12 @@ impl Receive {
             return Ok(Self::sockets("node.receive is \"sockets\""));
         }
         let opened = match mode {
+            XdpMode::Native if is_memory_scarce() => Err(anyhow!(
+                "its frames take locked memory. Fix: LimitMEMLOCK=infinity, or ulimit -l unlimited"
+            )),
             XdpMode::Native => DirectQueues::open(uplink.index, workers).context(
-                "no AF_XDP socket. Fix: give the node CAP_NET_RAW at its start and room for locked \
-                 memory (LimitMEMLOCK=infinity), and a kernel with CONFIG_XDP_SOCKETS",
+                "no AF_XDP socket. Fix: give the node CAP_NET_RAW at its start, and a kernel with \
+                 CONFIG_XDP_SOCKETS",
             ),
             _ => Err(anyhow!("the guard is not in the driver of {}", uplink.name)),
         };
@@ -72,4 +79,11 @@ pub(super) struct Way {
     pub(super) word: &'static str,
     /// How many queues, or why not.
     pub(super) text: String,
+}
+
+/// Whether locked memory is limited: what the sockets took would be missing to io_uring.
+fn is_memory_scarce() -> bool {
+    let may_lock =
+        capabilities(None).is_ok_and(|all| all.effective.contains(CapabilitySet::IPC_LOCK));
+    !may_lock && getrlimit(Resource::Memlock).current.is_some()
 }
