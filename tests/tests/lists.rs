@@ -121,6 +121,8 @@ fn lists_are_replaced_under_traffic_and_nothing_refused_slips_through() -> Resul
     let list = folder.path().join("block.txt");
     fs::write(&list, format!("{BLOCKED_V4}\n"))?;
     let settings = Settings::default().with("policy", "block_files", &format!("[{list:?}]"));
+    // Thousands of flows a second are to reach the policy.
+    let settings = settings.with("limits", "session_new_flows", "\"off\"");
     let (mut node, _added, _client) = connected(&lab, settings)?;
     let service = tcp::Server::start(&lab.internet)?;
     // Whatever arrives at the refused address, from whomever.
