@@ -79,13 +79,15 @@ fn as_root_it_tells_everything_and_changes_nothing() -> Result<()> {
     let state = || -> Result<String> {
         let links = lab.node.ip("-o -d link")?;
         let sysctls = lab.node.run("sysctl -a --ignore --pattern ^net.ipv")?;
-        Ok(links + &lab.node.ip("-o addr")? + &sysctls + &lab.node.run("nft list ruleset")?)
+        // Brief: without whether an address is still tentative, which the kernel changes by itself.
+        Ok(links + &lab.node.ip("-brief addr")? + &sysctls + &lab.node.run("nft list ruleset")?)
     };
     let mut node = Node::prepare(&lab.node, Settings::default())?;
     let config = node.config_path().to_string_lossy().into_owned();
     let before = state()?;
     let said = doctor(&config)?;
-    ensure!(before == state()?, "it changed the machine");
+    let after = state()?;
+    ensure!(before == after, "it changed the machine from\n{before}\nto\n{after}");
     ensure!(!node.runtime_dir().exists(), "it made the runtime directory");
     for check in CHECKS {
         said.finding(check)?;
