@@ -19,7 +19,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, ensure};
-use rustix::process::setpriority_process;
+use rustix::{
+    process::setpriority_process,
+    time::{ClockId, Timespec, clock_gettime},
+};
 use weir::dataplane::checksum::Sum;
 use weir_common::{
     mac1::Mac1Key,
@@ -57,13 +60,15 @@ pub enum Kind {
     LiveIndex(u32),
 }
 
-/// How many datagrams a second a flood came to.
+/// What a flood came to.
 #[derive(Clone, Copy, Debug)]
 pub struct Rates {
-    /// That were sent.
+    /// Datagrams a second that were sent.
     pub sent: f64,
-    /// That found a place in the receive ring of the other end.
+    /// Those that found a place in the receive ring of the other end.
     pub taken: f64,
+    /// The share of a core that the sending took.
+    pub core: f64,
 }
 
 /// A running flood; it ends when this is dropped.
@@ -133,7 +138,7 @@ fn send(
     let live = Live::new(outlet.interface, BATCH as u32, &program::change(kind.varied()))?;
     let before = outlet.taken()?;
     let rate = f64::from(rate.max(1));
-    let start = Instant::now();
+    let (start, cpu) = (Instant::now(), cpu_seconds());
     let (mut sent, mut given_up) = (0.0, 0.0);
     for frame in frames.iter().cycle() {
         if stop.load(Relaxed) {
@@ -153,7 +158,14 @@ fn send(
         taken > 0,
         "the other end took no frame. Fix: XDP in its driver, or `ethtool -K gro on`"
     );
-    Ok(Rates { sent: sent / seconds, taken: taken as f64 / seconds })
+    let core = (cpu_seconds() - cpu) / seconds;
+    Ok(Rates { sent: sent / seconds, taken: taken as f64 / seconds, core })
+}
+
+/// Processor time of the calling thread.
+fn cpu_seconds() -> f64 {
+    let Timespec { tv_sec, tv_nsec } = clock_gettime(ClockId::ThreadCPUTime);
+    tv_sec as f64 + tv_nsec as f64 / 1e9
 }
 
 impl Kind {

@@ -7,16 +7,21 @@ use std::{
     os::fd::{AsFd as _, BorrowedFd},
     path::PathBuf,
     process::Command,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
     time::Duration,
 };
 
 use socket2::{Domain, Protocol, Socket, Type};
-use weir::kernel::{Guard, GuardOptions, XdpMode, XdpPolicy, bpffs::Bpffs};
+use weir::{
+    dataplane::checksum::Sum,
+    kernel::{Guard, GuardOptions, XdpMode, XdpPolicy, bpffs::Bpffs},
+};
 use weir_common::{
     AddressPlan, GuardConfig, Slot, SlotPermutation,
     account::{Counters, SessionState},
     packet::Class,
 };
+use weir_tests::frames::FrameSender;
 
 const PORT: u16 = 51820;
 const WORKERS: u32 = 3;
@@ -127,7 +132,7 @@ fn a_killed_nodes_counts_and_guard_are_taken_over_and_a_clean_stop_leaves_nothin
     let account = second.accounts();
     let account = account.get(Slot(9)).expect("within");
     assert_eq!(account.counters(), counters);
-    assert_eq!(account.control.session.load(std::sync::atomic::Ordering::Relaxed), 77);
+    assert_eq!(account.control.session.load(Relaxed), 77);
     let (mode, second_id) = xdp_on("up0").expect("attached");
     assert_eq!(mode, "native");
     assert_ne!(second_id, first_id, "the new program is in the place of the old one");
@@ -135,6 +140,72 @@ fn a_killed_nodes_counts_and_guard_are_taken_over_and_a_clean_stop_leaves_nothin
     second.detach_and_unpin().expect("a clean stop");
     assert_eq!(xdp_on("up0"), None);
     assert!(!rig.pins.exists(), "no pin is left");
+}
+
+/// Each new program takes the place of the one before it while frames arrive without a pause.
+#[test]
+fn no_frame_slips_past_while_one_program_follows_another() {
+    let rig = Rig::new();
+    let ifindex = rig.veth("up0");
+    ip("addr add 192.0.2.1/24 dev up0");
+    let sender = FrameSender::new(index_of("up0p")).expect("a packet socket");
+    let listener = UdpSocket::bind(("192.0.2.1", PORT)).expect("the port is free");
+    listener.set_nonblocking(true).expect("a socket");
+    let frame = broadcast(&message(9, 100, 0));
+    let arrives = || {
+        sender.send(&frame).expect("sent");
+        std::thread::sleep(Duration::from_millis(20));
+        listener.recv(&mut [0; 200]).is_ok()
+    };
+    assert!(arrives(), "without a guard it does");
+    let mut guard = rig.load(8);
+    assert_eq!(guard.attach(ifindex, XdpPolicy::Native).expect("attaches"), XdpMode::Native);
+    let stop = AtomicBool::new(false);
+    let sent = std::thread::scope(|scope| {
+        let flood = scope.spawn(|| {
+            let mut sent = 0u64;
+            while !stop.load(Relaxed) {
+                sender.send(&frame).expect("sent");
+                sent += 1;
+            }
+            sent
+        });
+        let mut last = xdp_on("up0");
+        for _ in 0..10 {
+            let mut next = rig.load(8);
+            next.attach(ifindex, XdpPolicy::Native).expect("attaches");
+            // The one before dies without undoing anything, as a killed node does.
+            guard = next;
+            let now = xdp_on("up0");
+            assert_ne!(now, last, "a new program");
+            last = now;
+        }
+        stop.store(true, Relaxed);
+        flood.join().expect("it sends")
+    });
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(sent > 1000, "{sent} frames");
+    assert!(listener.recv(&mut [0; 200]).is_err(), "one of {sent} has passed");
+    guard.detach_and_unpin().expect("a clean stop");
+    assert!(arrives(), "after the guard it does again");
+}
+
+/// A frame to everybody with a datagram from 192.0.2.2 to port [`PORT`] of 192.0.2.1.
+fn broadcast(payload: &[u8]) -> Vec<u8> {
+    let mut header = vec![0x45, 0];
+    header.extend((payload.len() as u16 + 28).to_be_bytes());
+    header.extend([0, 0, 0x40, 0, 64, 17, 0, 0, 192, 0, 2, 2, 192, 0, 2, 1]);
+    let checksum = Sum::default().bytes(&header).checksum();
+    header[10..12].copy_from_slice(&checksum.to_be_bytes());
+    let mut frame = vec![0xff; 6];
+    frame.extend([2, 0, 0, 0, 0, 2, 8, 0]);
+    frame.extend(header);
+    frame.extend(40_000u16.to_be_bytes());
+    frame.extend(PORT.to_be_bytes());
+    frame.extend((payload.len() as u16 + 8).to_be_bytes());
+    frame.extend([0, 0]);
+    frame.extend(payload);
+    frame
 }
 
 #[test]

@@ -205,7 +205,8 @@ fn floods_part(
         cases.extend(floods::cases(scale, program, most));
     }
     in_turns(Part::Floods.name(), &cases, rounds, tools, report)?;
-    report.rows.extend(floods::rows(report));
+    report.floods = floods::flooded(report);
+    report.rows.extend(floods::rows(&report.floods));
     Ok(())
 }
 

@@ -54,9 +54,6 @@ struct Arguments {
     /// The egress device cannot segment
     #[arg(long)]
     software_egress: bool,
-    /// Receiving comes before everything else on the exit's cores, as with a network card
-    #[arg(long)]
-    receive_first: bool,
     /// weir's node.xdp
     #[arg(long, default_value = "auto")]
     xdp: String,
@@ -92,7 +89,6 @@ fn main() -> anyhow::Result<()> {
             receive: given.receive,
             arrival,
             software_egress: given.software_egress,
-            receive_first: given.receive_first,
             sessions,
             metering: given.metering,
         },

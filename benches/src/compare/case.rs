@@ -82,6 +82,8 @@ pub struct Outcome {
     pub attack_rate: f64,
     /// Of these, the ones that the exit's receive ring took.
     pub attack_taken: f64,
+    /// The share of the generator's core that sending them took.
+    pub attack_core: f64,
     /// Processor time, in seconds.
     pub spent: Spent,
 }
@@ -112,8 +114,8 @@ impl Case {
         exit.takers.check(self.setup.sessions)?;
         let outcome = Outcome::new(&counts, &spent, limit);
         Ok(match attack {
-            Some(Rates { sent, taken }) => {
-                Outcome { attack_rate: sent, attack_taken: taken, ..outcome }
+            Some(Rates { sent, taken, core }) => {
+                Outcome { attack_rate: sent, attack_taken: taken, attack_core: core, ..outcome }
             }
             None => outcome,
         })
@@ -171,6 +173,7 @@ impl Outcome {
             control_ratio: ratio(spent.process - spent.workers, spent.wall),
             attack_rate: 0.0,
             attack_taken: 0.0,
+            attack_core: 0.0,
             spent: *spent,
         }
     }
@@ -207,6 +210,7 @@ impl Outcome {
             control_ratio: of(|outcome| outcome.control_ratio),
             attack_rate: of(|outcome| outcome.attack_rate),
             attack_taken: of(|outcome| outcome.attack_taken),
+            attack_core: of(|outcome| outcome.attack_core),
             spent: Spent::default(),
         }
     }

@@ -73,8 +73,6 @@ pub struct Setup {
     pub arrival: Arrival,
     /// Whether its egress device cannot segment.
     pub software_egress: bool,
-    /// Whether receiving comes before everything else on its cores, as with a network card.
-    pub receive_first: bool,
     /// Sessions.
     pub sessions: u32,
     /// What weir writes down and tells.
@@ -123,9 +121,6 @@ impl Exit {
             Arrival::Packets => rig.bind_receive(&setup.cores)?,
             Arrival::SuperPackets => Vec::new(),
         };
-        if setup.receive_first {
-            rig.receive_first(&kernel_threads)?;
-        }
         let core = setup.cores.first().copied().context("no core for the exit")?;
         let meter = Meter { pid, kernel_threads, core };
         let access = Access { from: CONSUMERS, node: NODE, key };

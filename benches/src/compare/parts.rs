@@ -362,7 +362,6 @@ pub fn setup(scale: &Scale, program: Program) -> Setup {
         receive: "sockets".to_owned(),
         arrival: Arrival::Packets,
         software_egress: false,
-        receive_first: false,
         sessions: 1,
         metering: Metering::Usual,
     }

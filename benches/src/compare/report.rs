@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::{
     case::Outcome,
     exit::Program,
+    floods::{self, Flooded},
     idle::Idle,
     parts::{Target, Wanted},
 };
@@ -24,6 +25,8 @@ pub struct Report {
     pub rows: Vec<Row>,
     /// Idle sessions.
     pub idle: Option<Idle>,
+    /// Floods.
+    pub floods: Vec<Flooded>,
 }
 
 /// A case of one program.
@@ -137,6 +140,9 @@ impl Report {
             }
         }
         line(String::new());
+        if !self.floods.is_empty() {
+            line(floods::table(&self.floods));
+        }
         line(format!("{:<72}{:>9}  {:<10}", "ratio", "value", "target"));
         for row in &self.rows {
             let met = match row.met {

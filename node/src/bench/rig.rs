@@ -8,10 +8,7 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use anyhow::Context as _;
-use rustix::{
-    process::{Pid, setpriority_process},
-    thread::CpuSet,
-};
+use rustix::{process::Pid, thread::CpuSet};
 
 use super::{meter::kernel_threads, place::Place};
 
@@ -122,20 +119,6 @@ impl Rig {
                 .context("cannot bind the receive thread")?;
         }
         Ok(threads)
-    }
-
-    /// Lets these threads run before everything else on their cores, as a network card's interrupt
-    /// does. Otherwise the receive ring runs over while they wait for the node's time slice to end.
-    ///
-    /// # Errors
-    ///
-    /// Fails when they cannot be given that priority.
-    pub fn receive_first(&self, threads: &[u32]) -> anyhow::Result<()> {
-        for pid in threads {
-            setpriority_process(Pid::from_raw(pid.cast_signed()), -20)
-                .context("cannot raise the receive thread's priority")?;
-        }
-        Ok(())
     }
 }
 
