@@ -4,7 +4,7 @@
 //! each, so that there is time left for those whom the attack is to harm. The other end must take
 //! frames so: a veth does with an XDP program in its driver, or with GRO.
 
-mod live;
+mod copier;
 mod outlet;
 mod program;
 
@@ -31,7 +31,7 @@ use weir_common::{
 
 pub use self::outlet::Outlet;
 use self::{
-    live::Live,
+    copier::Copier,
     program::{HEADERS, Varied},
 };
 use crate::Namespace;
@@ -135,7 +135,7 @@ fn send(
     outlet.enter()?;
     // It sleeps most of the time, and is to send in time beside whoever is busy.
     setpriority_process(None, -20).context("cannot hurry. Fix: run this as root")?;
-    let live = Live::new(outlet.interface, BATCH as u32, &program::change(kind.varied()))?;
+    let copier = Copier::new(outlet.interface, BATCH as u32, &program::change(kind.varied()))?;
     let before = outlet.taken()?;
     let rate = f64::from(rate.max(1));
     let (start, cpu) = (Instant::now(), cpu_seconds());
@@ -149,7 +149,7 @@ fn send(
         if late < BATCH {
             thread::sleep(Duration::from_secs_f64((BATCH - late) / rate));
         }
-        live.send(frame)?;
+        copier.send(frame)?;
         sent += BATCH;
     }
     let seconds = start.elapsed().as_secs_f64();

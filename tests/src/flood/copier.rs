@@ -1,6 +1,6 @@
-//! Many frames of one, made in the kernel and handed to an interface's driver: a program's test run
-//! puts one on its way (`BPF_F_TEST_XDP_LIVE_FRAMES`, Linux 5.18 and later), a device map with the
-//! interface in every place makes a copy for each, and a program in the map changes each copy.
+//! Many frames of one. A frame sent into a pair of interfaces of its own meets an XDP program at
+//! the other end, which sends it on to all places of a device map. In each place is the interface
+//! through which the flood is to leave, and a program that changes the copy which it gets.
 #![expect(unsafe_code, reason = "aya loads no program that is not in an object file")]
 
 use std::{
@@ -11,20 +11,23 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use rustix::net::{AddressFamily, SocketType, netdevice::name_to_index, socket};
+use weir::bench::place::Place;
 
 use super::program::{self, Instruction};
+use crate::frames::FrameSender;
 
 // Commands.
 const MAP_CREATE: c_long = 0;
 const MAP_UPDATE_ELEM: c_long = 2;
 const PROG_LOAD: c_long = 5;
-const PROG_TEST_RUN: c_long = 10;
+const LINK_CREATE: c_long = 28;
 
 const MAP_TYPE_DEVMAP: u32 = 14;
 const PROG_TYPE_XDP: u32 = 6;
 const ATTACH_TYPE_XDP_DEVMAP: u32 = 33;
 const ATTACH_TYPE_XDP: u32 = 37;
-const TEST_XDP_LIVE_FRAMES: u32 = 2;
+const XDP_FLAGS_DRV_MODE: u32 = 4;
 
 /// The kernel's `union bpf_attr` for `BPF_MAP_CREATE`; what follows counts as zero, in all of them.
 #[repr(C)]
@@ -65,78 +68,75 @@ struct ProgLoad {
     attach_type: u32,
 }
 
-/// Likewise for `BPF_PROG_TEST_RUN`.
+/// Likewise for `BPF_LINK_CREATE`.
 #[repr(C)]
-#[derive(Default)]
-struct TestRun {
+struct LinkCreate {
     program: u32,
-    value: u32,
-    len_in: u32,
-    len_out: u32,
-    data_in: u64,
-    data_out: u64,
-    repeat: u32,
-    duration: u32,
-    context_len_in: u32,
-    context_len_out: u32,
-    context_in: u64,
-    context_out: u64,
+    interface: u32,
+    attach_type: u32,
     flags: u32,
-    processor: u32,
-    batch: u32,
-    padding: u32,
 }
 
-/// A way out for copies of frames.
+/// What makes the copies.
 #[derive(Debug)]
-pub(super) struct Live(OwnedFd);
+pub(super) struct Copier {
+    sender: FrameSender,
+    _link: OwnedFd,
+    _place: Place,
+}
 
-impl Live {
+impl Copier {
     /// Prepares it: so many copies of each frame leave through the interface with this number in
     /// the calling thread's network namespace, each changed by this program.
     ///
     /// # Errors
-    /// Without root, or if the verifier refuses the program.
+    /// Without root, or if the kernel refuses one of the parts.
     pub(super) fn new(interface: u32, copies: u32, change: &[Instruction]) -> Result<Self> {
-        let mut create =
-            MapCreate { kind: MAP_TYPE_DEVMAP, key_len: 4, value_len: 8, places: copies };
-        // SAFETY: the attributes hold no pointer.
-        let map = unsafe { made(MAP_CREATE, &mut create) }.context("cannot make a map")?;
         let change = load(change, ATTACH_TYPE_XDP_DEVMAP)?;
-        let device = Device { interface, program: number(&change) };
-        for place in 0..copies {
-            let mut update = MapUpdate {
-                map: number(&map).into(),
-                key: &raw const place as u64,
-                value: &raw const device as u64,
-                flags: 0,
-            };
-            // SAFETY: key and value are valid during the call, of the lengths that the map was made
-            // with; the kernel only reads them.
-            unsafe { bpf(MAP_UPDATE_ELEM, &mut update) }.context("cannot use the interface")?;
+        let map = map(copies, &Device { interface, program: number(&change) })?;
+        let spread = load(&program::to_all_of(map.as_raw_fd()), ATTACH_TYPE_XDP)?;
+        let place = Place::bare()?;
+        place.ip("link add in0 type veth peer name out0")?;
+        for end in ["in0", "out0"] {
+            // Without addresses the kernel sends nothing of its own.
+            place.ip(&format!("link set {end} addrgenmode none"))?;
+            place.ip(&format!("link set {end} up"))?;
         }
-        // The program holds the map, and the map the other program.
-        Ok(Self(load(&program::to_all_of(map.as_raw_fd()), ATTACH_TYPE_XDP)?))
+        let (sender, link) = place.enter(|| {
+            let any = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
+            let number = |name| name_to_index(&any, name).context("no such interface");
+            Ok((FrameSender::new(number("in0")?)?, attach(&spread, number("out0")?)?))
+        })?;
+        // The link holds the program, that the map, and the map the other program.
+        Ok(Self { sender, _link: link, _place: place })
     }
 
-    /// Sends the copies of a frame; in the network namespace in which this was prepared.
+    /// Sends the copies of a frame.
     ///
     /// # Errors
-    /// If the kernel is too old.
+    /// If it cannot be sent.
     pub(super) fn send(&self, frame: &[u8]) -> Result<()> {
-        let mut run = TestRun {
-            program: number(&self.0),
-            len_in: frame.len() as u32,
-            data_in: frame.as_ptr() as u64,
-            repeat: 1,
-            flags: TEST_XDP_LIVE_FRAMES,
-            batch: 1,
-            ..TestRun::default()
-        };
-        // SAFETY: the frame is valid for its length during the call, and the kernel only reads it.
-        unsafe { bpf(PROG_TEST_RUN, &mut run) }.context("cannot make frames: Linux 5.18 can")?;
-        Ok(())
+        self.sender.send(frame)
     }
+}
+
+/// A device map with the same in all of its places.
+fn map(places: u32, device: &Device) -> Result<OwnedFd> {
+    let mut create = MapCreate { kind: MAP_TYPE_DEVMAP, key_len: 4, value_len: 8, places };
+    // SAFETY: the attributes hold no pointer.
+    let map = unsafe { made(MAP_CREATE, &mut create) }.context("cannot make a map: run as root")?;
+    for place in 0..places {
+        let mut update = MapUpdate {
+            map: number(&map).into(),
+            key: &raw const place as u64,
+            value: ptr::from_ref(device) as u64,
+            flags: 0,
+        };
+        // SAFETY: key and value are valid during the call, of the lengths that the map was made
+        // with; the kernel only reads them.
+        unsafe { bpf(MAP_UPDATE_ELEM, &mut update) }.context("cannot use the interface")?;
+    }
+    Ok(map)
 }
 
 fn load(program: &[Instruction], attach_type: u32) -> Result<OwnedFd> {
@@ -156,6 +156,18 @@ fn load(program: &[Instruction], attach_type: u32) -> Result<OwnedFd> {
     unsafe { made(PROG_LOAD, &mut load) }.context("cannot load the attacker's program: run as root")
 }
 
+/// Attaches a program to an interface of the calling thread's network namespace.
+fn attach(program: &OwnedFd, interface: u32) -> Result<OwnedFd> {
+    let mut create = LinkCreate {
+        program: number(program),
+        interface,
+        attach_type: ATTACH_TYPE_XDP,
+        flags: XDP_FLAGS_DRV_MODE,
+    };
+    // SAFETY: the attributes hold no pointer.
+    unsafe { made(LINK_CREATE, &mut create) }.context("cannot attach the attacker's program")
+}
+
 fn number(fd: &OwnedFd) -> u32 {
     fd.as_raw_fd().cast_unsigned()
 }
@@ -173,7 +185,7 @@ unsafe fn made<T>(command: c_long, attributes: &mut T) -> io::Result<OwnedFd> {
 /// `attributes` must be what the command takes, and pointers in it must be valid.
 unsafe fn bpf<T>(command: c_long, attributes: &mut T) -> io::Result<i32> {
     let (attributes, size) = (ptr::from_mut(attributes), size_of::<T>());
-    // SAFETY: the caller's promise; the kernel writes results within the attributes' own size.
+    // SAFETY: the caller's promise; the kernel writes nothing beyond the attributes' own size.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, attributes, size) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }
 }
