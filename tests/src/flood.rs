@@ -29,9 +29,9 @@ use weir_common::{
     wire::{DATA_OVERHEAD, INITIATION_LEN, message_type},
 };
 
-pub use self::outlet::Outlet;
 use self::{
     copier::Copier,
+    outlet::Outlet,
     program::{HEADERS, Varied},
 };
 use crate::Namespace;
@@ -91,12 +91,21 @@ impl Flood {
         kind: Kind,
         rate: u32,
     ) -> Result<Self> {
-        Ok(Self::out_of(from.enter(|| Outlet::towards(to))?, public_key, kind, rate))
+        from.enter(|| Self::from_here(to, public_key, kind, rate))
     }
 
-    /// The same out of an [`Outlet`] that was found where the flood is to come from.
-    #[must_use]
-    pub fn out_of(outlet: Outlet, public_key: &[u8; 32], kind: Kind, rate: u32) -> Self {
+    /// The same from the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn from_here(
+        to: SocketAddrV4,
+        public_key: &[u8; 32],
+        kind: Kind,
+        rate: u32,
+    ) -> Result<Self> {
+        let outlet = Outlet::towards(to)?;
+        let copier = Copier::new(outlet.interface, BATCH as u32, &program::change(kind.varied()))?;
         let mut random = Random(0x9e37_79b9_7f4a_7c15);
         let key = Mac1Key::new(public_key);
         let frames: Vec<_> = (0..MESSAGES)
@@ -104,14 +113,15 @@ impl Flood {
             .collect();
         let stop = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&stop);
-        let sender = thread::spawn(move || send(&outlet, &frames, kind, rate, &told));
-        Self { stop, sender: Some(sender) }
+        // A thread is where the one is that made it.
+        let sender = thread::spawn(move || send(&outlet, &copier, &frames, rate, &told));
+        Ok(Self { stop, sender: Some(sender) })
     }
 
     /// Ends it, and gives what it came to.
     ///
     /// # Errors
-    /// If the kernel makes no frames, or the other end takes none.
+    /// If a frame could not be sent, or the other end took none.
     pub fn stop(mut self) -> Result<Rates> {
         self.stop.store(true, Relaxed);
         let sender = self.sender.take().context("stopped once only")?;
@@ -127,15 +137,13 @@ impl Drop for Flood {
 
 fn send(
     outlet: &Outlet,
+    copier: &Copier,
     frames: &[Vec<u8>],
-    kind: Kind,
     rate: u32,
     stop: &AtomicBool,
 ) -> Result<Rates> {
-    outlet.enter()?;
     // It sleeps most of the time, and is to send in time beside whoever is busy.
     setpriority_process(None, -20).context("cannot hurry. Fix: run this as root")?;
-    let copier = Copier::new(outlet.interface, BATCH as u32, &program::change(kind.varied()))?;
     let before = outlet.taken()?;
     let rate = f64::from(rate.max(1));
     let (start, cpu) = (Instant::now(), cpu_seconds());

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 use weir::bench::{load::Shape, rig::NODE};
-use weir_tests::flood::{Flood, Kind, Outlet};
+use weir_tests::flood::{Flood, Kind};
 
 use super::{
     case::{Case, Load, packets_for},
@@ -57,8 +57,7 @@ impl Attack {
             Self::DeadIndexes => Kind::DeadIndexes,
             Self::LiveIndex => Kind::LiveIndex(live_index),
         };
-        let outlet = exit.rig.outside.enter(|| Outlet::towards(NODE))?;
-        Ok(Flood::out_of(outlet, &exit.access.key, kind, RATE))
+        exit.rig.outside.enter(|| Flood::from_here(NODE, &exit.access.key, kind, RATE))
     }
 }
 

@@ -1,24 +1,20 @@
 //! Where a flood comes out.
 
 use std::{
-    fs::{self, File},
+    fs,
     net::{SocketAddrV4, UdpSocket},
-    os::fd::AsFd as _,
     process::Command,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result};
-use rustix::{
-    net::netdevice::name_to_index,
-    thread::{LinkNameSpaceType, move_into_link_name_space},
-};
+use rustix::net::netdevice::name_to_index;
 
 use crate::{command::run, until};
 
 /// The interface of a network namespace that leads to a node, and the node's hardware address.
 #[derive(Debug)]
-pub struct Outlet {
+pub(super) struct Outlet {
     /// Its number.
     pub(super) interface: u32,
     /// Who is at the other end.
@@ -26,7 +22,6 @@ pub struct Outlet {
     /// The node.
     pub(super) to: SocketAddrV4,
     name: String,
-    namespace: File,
 }
 
 impl Outlet {
@@ -34,9 +29,7 @@ impl Outlet {
     ///
     /// # Errors
     /// If nobody answers there.
-    pub fn towards(to: SocketAddrV4) -> Result<Self> {
-        let namespace =
-            File::open("/proc/thread-self/ns/net").context("cannot open the network")?;
+    pub(super) fn towards(to: SocketAddrV4) -> Result<Self> {
         let socket = UdpSocket::bind("0.0.0.0:0")?;
         // Whatever comes of it, the kernel must ask who has the address. Nobody listens there.
         socket.send_to(&[0], (*to.ip(), DISCARD))?;
@@ -45,13 +38,7 @@ impl Outlet {
             neighbour(&table, &to.ip().to_string()).context("it does not answer")
         })?;
         let interface = name_to_index(&socket, &name).context("an interface")?;
-        Ok(Self { interface, next_hop, to, name, namespace })
-    }
-
-    /// Puts the calling thread into the namespace.
-    pub(super) fn enter(&self) -> Result<()> {
-        move_into_link_name_space(self.namespace.as_fd(), Some(LinkNameSpaceType::Network))
-            .context("cannot enter the network. Fix: run this as root")
+        Ok(Self { interface, next_hop, to, name })
     }
 
     /// How many frames the other end has taken from programs; in the namespace.
