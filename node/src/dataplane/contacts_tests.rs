@@ -156,7 +156,21 @@ fn who_keeps_many_flows_alive_gets_no_free_scan_by_it() {
         passed(&mut contacts, limits, (0..alive).map(|port| (flow(1, port), now)));
     }
     let got = passed(&mut contacts, limits, scan(1 << 40, 100_000, 100_000, now));
-    assert!((200..1000).contains(&got), "a second of the rate, and 1 in 125: {got} of 100000");
+    assert!((200..533).contains(&got), "a second of the rate, and 1 in 300: {got} of 100000");
+}
+
+#[test]
+fn at_the_highest_limits_a_scan_is_stopped_too() {
+    let limits = ContactLimits { new_flows: MOST_NEW_FLOWS, destinations: MOST_DESTINATIONS };
+    let mut contacts = Contacts::default();
+    let got = passed(&mut contacts, limits, scan(0, 300_000, 10_000, START));
+    let allowed = 2000 + 30 * 200;
+    assert!((allowed - 1..allowed + 292_000 / 30).contains(&got), "{got}");
+    let mut contacts = Contacts::default();
+    let ports = (0..300_000).map(|port| (flow(1, port), START + port * SECOND / 10_000));
+    let got = passed(&mut contacts, limits, ports);
+    let allowed = 2500 + 30 * 500;
+    assert!((allowed - 1..allowed + 282_500 / 30).contains(&got), "{got}");
 }
 
 /// Exactly who was reached when.

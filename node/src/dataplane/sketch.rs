@@ -8,7 +8,7 @@
 pub const MOST_CARRIED: u32 = 1024;
 
 /// With 1000 hashes in each generation, which is what the default limits let in, less than 1 in
-/// 10,000 that did not come is taken for one that did. With half the blocks it is 1 in 500, and then
+/// 10,000 that did not come is taken for one that did. With half the blocks it is 1 in 400, and then
 /// a fast scan keeps old bits alive by its own errors, and errs ever more.
 const BLOCKS: usize = 128;
 
