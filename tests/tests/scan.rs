@@ -189,15 +189,15 @@ fn new_flows_are_held_to_a_rate_that_can_be_changed_live() -> Result<()> {
     let (arrived, dropped) = knock(300)?;
     // 20 at once, less what has been begun before, and 4 a second.
     ensure!((5..=60).contains(&arrived) && dropped >= 200, "{arrived} arrived, {dropped} dropped");
-    node.weir(&["limits", "set", "session-new-flows=500"])?;
+    node.weir(&["limits", "set", "session-new-flows=300"])?;
     thread::sleep(Duration::from_secs(1));
     let (arrived, dropped) = knock(300)?;
     ensure!((290..=300).contains(&arrived) && dropped == 0, "{arrived} arrived, {dropped} dropped");
     let limits: Value = serde_json::from_str(&node.weir(&["limits", "--json"])?)?;
-    ensure!(limits["now"]["session_new_flows"] == 500, "{limits}");
-    ensure!(node.metrics()?.contains("weir_session_new_flows_limit_per_second 500\n"));
-    let refused = node.weir(&["limits", "set", "session-new-flows=501"]).expect_err("too many");
-    ensure!(refused.to_string().contains("from 0 to 500"), "{refused}");
+    ensure!(limits["now"]["session_new_flows"] == 300, "{limits}");
+    ensure!(node.metrics()?.contains("weir_session_new_flows_limit_per_second 300\n"));
+    let refused = node.weir(&["limits", "set", "session-new-flows=301"]).expect_err("too many");
+    ensure!(refused.to_string().contains("from 0 to 300"), "{refused}");
 
     node.configure(Settings::default().with("limits", "session_new_flows", "\"off\""))?;
     let outcome = node.weir(&["reload"])?;

@@ -164,11 +164,11 @@ section! {
         session_rate_up: BitRate = BitRate::OFF;
         /// The rate of each session's downloads that has none of its own, or "off".
         session_rate_down: BitRate = BitRate::OFF;
-        /// The new flows (connections) per second that each session may begin, 1 to 500, or "off";
+        /// The new flows (connections) per second that each session may begin, 1 to 300, or "off";
         /// five times as many at once. Beyond it the first packets of new flows are dropped, and
         /// open ones go on.
         session_new_flows: AtMost = AtMost::new(200);
-        /// The different destinations that each session may reach in ten seconds, 1 to 2000, or
+        /// The different destinations that each session may reach in ten seconds, 1 to 1500, or
         /// "off". Browsing and file sharing stay below it; scanning, for which hosters send
         /// notices, does not. No destination is stored.
         session_destinations: AtMost = AtMost::new(1000);

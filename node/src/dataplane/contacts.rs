@@ -15,9 +15,9 @@ const FLOW_WINDOW: u64 = 5_000_000_000;
 const DESTINATION_WINDOW: u64 = 10_000_000_000;
 
 /// The most new flows per second that can be set: more would fill the filter.
-pub const MOST_NEW_FLOWS: u32 = 500;
+pub const MOST_NEW_FLOWS: u32 = 300;
 /// The most destinations in ten seconds that can be set, likewise.
-pub const MOST_DESTINATIONS: u32 = 2000;
+pub const MOST_DESTINATIONS: u32 = 1500;
 
 /// What each session may reach. 0 is no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
