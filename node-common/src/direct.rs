@@ -5,8 +5,9 @@
 
 use crate::packet::Frame;
 
-/// How many receive queues of the uplink can have a socket for the direct way.
-pub const DIRECT_QUEUES: u32 = 64;
+/// How many receive queues of the uplink can have a socket for the direct way: each takes some MiB
+/// of locked memory.
+pub const DIRECT_QUEUES: u32 = 16;
 /// Bytes of the memory that one frame gets.
 pub const DIRECT_CHUNK: usize = 2048;
 /// The largest frame that fits: the kernel keeps `XDP_PACKET_HEADROOM` before it.

@@ -17,6 +17,7 @@ pub mod identity;
 pub mod inbox;
 pub mod inner;
 pub mod limiter;
+mod mapping;
 mod message;
 pub mod peer;
 pub mod pieces;

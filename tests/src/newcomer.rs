@@ -11,7 +11,9 @@ use boringtun::{
     x25519::{PublicKey, StaticSecret},
 };
 
-use crate::Namespace;
+use weir::session::keys;
+
+use crate::{Namespace, wgquick::WgQuick};
 
 /// WireGuard's REKEY_TIMEOUT.
 const RETRY: Duration = Duration::from_secs(5);
@@ -70,4 +72,19 @@ pub fn shake_hands(
         }
     }
     bail!("no handshake within {patience:?}; a cookie came: {by_cookie}")
+}
+
+/// The consumer's private and the node's public key.
+///
+/// # Errors
+/// If they are not in this configuration for wg-quick.
+pub fn keys_of(config: &str) -> Result<([u8; 32], [u8; 32])> {
+    let wg = WgQuick::parse(config)?.wg;
+    let key = |name: &str| {
+        let line = wg.lines().find_map(|line| line.strip_prefix(name));
+        let (_, text) = line.and_then(|line| line.split_once('=')).context("no such key")?;
+        anyhow::Ok(text.trim().to_owned())
+    };
+    let private = keys::PrivateKey::parse(&key("PrivateKey")?)?.secret().to_bytes();
+    Ok((private, keys::parse_public(&key("PublicKey")?)?.0))
 }

@@ -4,7 +4,6 @@ use std::{net::SocketAddrV4, thread, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
-use weir::session::keys;
 use weir_tests::{
     Client, Lab, Node, Settings,
     flood::{Flood, Kind},
@@ -12,7 +11,6 @@ use weir_tests::{
     newcomer,
     suite::{connected, everything_passes, outside},
     until,
-    wgquick::WgQuick,
 };
 
 fn settings(receive: &str) -> Settings {
@@ -119,13 +117,7 @@ fn what_a_worker_has_no_room_for_is_counted_and_not_billed() -> Result<()> {
     let lab = Lab::new()?;
     let (node, _added, client) = connected(&lab, settings("direct").with("node", "workers", "1"))?;
     let other = node.session_add("other")?;
-    let wg = WgQuick::parse(&other.config)?.wg;
-    let key = |name: &str| {
-        let line = wg.lines().find_map(|line| line.strip_prefix(name));
-        line.and_then(|line| line.split_once('=')).map(|(_, key)| key.trim()).context("no key")
-    };
-    let private = keys::PrivateKey::parse(key("PrivateKey")?)?.secret().to_bytes();
-    let public = keys::parse_public(key("PublicKey")?)?.0;
+    let (private, public) = newcomer::keys_of(&other.config)?;
     let to = SocketAddrV4::new(NODE_V4, 51820);
     let patience = Duration::from_secs(2);
     let shaken = newcomer::shake_hands(&lab.consumer, to.into(), private, public, patience)?;

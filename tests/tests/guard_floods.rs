@@ -4,7 +4,6 @@
 use std::{net::SocketAddrV4, thread, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use weir::session::keys;
 use weir_tests::{
     Lab, Node, Settings,
     flood::{Flood, Kind, Rates},
@@ -12,7 +11,6 @@ use weir_tests::{
     newcomer::{self, Handshake},
     suite::connected,
     traffic::tcp::{self, Way},
-    wgquick::WgQuick,
 };
 
 const TO: SocketAddrV4 = SocketAddrV4::new(NODE_V4, 51820);
@@ -52,7 +50,7 @@ fn forged_data_for_a_live_session_is_not_billed() -> Result<()> {
     let lab = Lab::new()?;
     let (node, _added, _client) = connected(&lab, Settings::default())?;
     let victim = node.session_add("victim")?;
-    let (private, public) = keys_of(&victim.config)?;
+    let (private, public) = newcomer::keys_of(&victim.config)?;
     let handshake =
         newcomer::shake_hands(&lab.consumer, TO.into(), private, public, Duration::from_secs(2))?;
     thread::sleep(Duration::from_millis(200));
@@ -85,7 +83,7 @@ fn during(
     patience: Duration,
 ) -> Result<Handshake> {
     let newcomer = node.session_add("newcomer")?;
-    let (private, public) = keys_of(&newcomer.config)?;
+    let (private, public) = newcomer::keys_of(&newcomer.config)?;
     let server = tcp::Server::start(&lab.internet)?;
     let flood = Flood::start(&lab.internet, TO, &public, kind, rate)?;
     thread::sleep(Duration::from_secs(1));
@@ -99,16 +97,4 @@ fn during(
     println!("{rates}; a newcomer in {:?}, by a cookie: {}", came.took, came.by_cookie);
     ensure!(taken > 5000.0, "no flood: {rates}");
     Ok(came)
-}
-
-/// The consumer's private and the node's public key.
-fn keys_of(config: &str) -> Result<([u8; 32], [u8; 32])> {
-    let wg = WgQuick::parse(config)?.wg;
-    let key = |name: &str| {
-        let line = wg.lines().find_map(|line| line.strip_prefix(name));
-        let (_, text) = line.and_then(|line| line.split_once('=')).context("no such key")?;
-        anyhow::Ok(text.trim().to_owned())
-    };
-    let private = keys::PrivateKey::parse(&key("PrivateKey")?)?.secret().to_bytes();
-    Ok((private, keys::parse_public(&key("PublicKey")?)?.0))
 }

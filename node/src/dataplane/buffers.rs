@@ -4,44 +4,17 @@
 
 use std::{
     io,
-    ptr::NonNull,
     sync::atomic::{AtomicU16, Ordering},
 };
 
 use io_uring::{IoUring, types::BufRingEntry};
-use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
-const PAGE: usize = 4096;
-
-/// Memory that belongs to this process alone.
-struct Memory {
-    base: NonNull<u8>,
-    len: usize,
-}
-
-impl Memory {
-    fn new(len: usize) -> io::Result<Self> {
-        let len = len.next_multiple_of(PAGE);
-        let (access, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
-        // SAFETY: an anonymous mapping at an address of the kernel's choice touches nothing else.
-        let base = unsafe { mmap_anonymous(std::ptr::null_mut(), len, access, flags)? };
-        let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Self { base, len })
-    }
-}
-
-impl Drop for Memory {
-    fn drop(&mut self) {
-        // SAFETY: unmaps what `new` was given; the owner has outlived the kernel's use of it.
-        let result = unsafe { munmap(self.base.as_ptr().cast(), self.len) };
-        debug_assert!(result.is_ok(), "unmapping buffers: {result:?}");
-    }
-}
+use super::mapping::Mapping;
 
 /// The buffers of one group. Must outlive the ring that it is registered with.
 pub(super) struct BufferRing {
-    entries: Memory,
-    buffers: Memory,
+    entries: Mapping,
+    buffers: Mapping,
     count: u16,
     /// Bytes that the kernel may write to a buffer.
     offered: usize,
@@ -59,8 +32,8 @@ impl BufferRing {
     /// Fails when the memory cannot be had.
     pub(super) fn new(count: u16, offered: usize, slack: usize) -> io::Result<Self> {
         let stride = (offered + slack).next_multiple_of(64);
-        let entries = Memory::new(usize::from(count) * size_of::<BufRingEntry>())?;
-        let buffers = Memory::new(usize::from(count) * stride)?;
+        let entries = Mapping::anonymous(usize::from(count) * size_of::<BufRingEntry>())?;
+        let buffers = Mapping::anonymous(usize::from(count) * stride)?;
         let mut ring = Self { entries, buffers, count, offered, stride, tail: 0 };
         for id in 0..count {
             ring.give_back(id);
@@ -78,7 +51,7 @@ impl BufferRing {
     ///
     /// Fails on kernels before 5.19.
     pub(super) unsafe fn register(&self, uring: &IoUring, group: u16) -> io::Result<()> {
-        let address = self.entries.base.as_ptr() as u64;
+        let address = self.entries.base().as_ptr() as u64;
         // SAFETY: the entries are page-aligned, `count` long, and live as long as the caller says.
         unsafe { uring.submitter().register_buf_ring_with_flags(address, self.count, group, 0) }
     }
@@ -89,7 +62,7 @@ impl BufferRing {
         // SAFETY: within the mapping. The kernel does not touch a buffer between the completion
         // that hands it over and `give_back`, and `&mut self` keeps others of ours away.
         unsafe {
-            let start = self.buffers.base.add(index * self.stride);
+            let start = self.buffers.base().add(index * self.stride);
             std::slice::from_raw_parts_mut(start.as_ptr(), self.stride)
         }
     }
@@ -102,8 +75,8 @@ impl BufferRing {
         // which the release store below says; the tail overlays a field of the first entry that
         // the setters do not write.
         unsafe {
-            let address = self.buffers.base.add(index * self.stride);
-            let first = self.entries.base.cast::<BufRingEntry>();
+            let address = self.buffers.base().add(index * self.stride);
+            let first = self.entries.base().cast::<BufRingEntry>();
             let mut entry = first.add(slot);
             entry.as_mut().set_addr(address.as_ptr() as u64);
             entry.as_mut().set_len(self.offered as u32);

@@ -15,8 +15,6 @@ use super::{endpoint::Endpoint, pipeline::Pipeline, xsk::Xsk};
 
 /// Frames of one turn: more of them would leave the processor's cache before they are sealed.
 const MOST: u32 = 512;
-/// All sockets together: each has a few MiB of locked memory.
-pub(super) const MOST_SOCKETS: usize = 16;
 
 /// The sockets of one worker: one for each receive queue of the uplink whose number has the
 /// worker's as its remainder.
@@ -33,7 +31,7 @@ impl DirectQueues {
     /// Says why there can be none.
     pub fn open(interface: u32, workers: usize) -> io::Result<Vec<Self>> {
         let mut all: Vec<Self> = (0..workers).map(|_| Self::default()).collect();
-        for queue in 0..DIRECT_QUEUES.min(MOST_SOCKETS as u32) {
+        for queue in 0..DIRECT_QUEUES {
             match Xsk::open(interface, queue) {
                 Ok(socket) => {
                     if let Some(own) = all.get_mut(queue as usize % workers.max(1)) {

@@ -9,9 +9,10 @@ use std::{
 };
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use weir_common::direct::DIRECT_QUEUES;
 
 use super::{
-    direct::{DirectQueues, MOST_SOCKETS},
+    direct::DirectQueues,
     message::{Gather, receive_one, send_many, write_frame},
     pipeline::{FRAME_SLACK, Transmitted},
     uring::{cannot_cut, send_apart, socket_for},
@@ -21,7 +22,7 @@ use super::{
 /// Super-packets taken from each descriptor before the turn ends.
 const BATCH: usize = 8;
 /// The bell, the TUN device, two UDP sockets, and those of the direct way.
-const MOST_WAITED_FOR: usize = 4 + MOST_SOCKETS;
+const MOST_WAITED_FOR: usize = 4 + DIRECT_QUEUES as usize;
 const RECEIVE_LEN: usize = 65_536;
 const FRAME_LEN: usize = 65_536 + FRAME_SLACK;
 

@@ -6,24 +6,22 @@
 #![expect(unsafe_code, reason = "rings and frames in memory that is shared with the kernel")]
 
 use std::{
-    ffi::c_void,
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     ptr::NonNull,
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use rustix::{
-    mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap},
-    net::{
-        AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt,
-        xdp::{
-            SocketAddrXdp, SocketAddrXdpFlags, XDP_PGOFF_RX_RING, XDP_UMEM_PGOFF_FILL_RING,
-            XdpDesc, XdpRingOffset, XdpUmemReg, XdpUmemRegFlags,
-        },
+use rustix::net::{
+    AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt,
+    xdp::{
+        SocketAddrXdp, SocketAddrXdpFlags, XDP_PGOFF_RX_RING, XDP_UMEM_PGOFF_FILL_RING, XdpDesc,
+        XdpRingOffset, XdpUmemReg, XdpUmemRegFlags,
     },
 };
 use weir_common::direct::DIRECT_CHUNK;
+
+use super::mapping::Mapping;
 
 /// Frames that can wait: some milliseconds of a fast line. A power of two.
 const FRAMES: u32 = 2048;
@@ -38,6 +36,10 @@ pub struct Xsk {
     free: Ring<u64>,
     frames: Mapping,
     queue: u32,
+    /// Frames of the latest [`Xsk::take`], which the kernel did not have meanwhile.
+    latest: u32,
+    /// Whether every frame was in use since [`Xsk::newly_lost`] asked.
+    full: bool,
     lost: u64,
 }
 
@@ -53,8 +55,8 @@ impl Xsk {
         let socket = socket_with(AddressFamily::XDP, SocketType::RAW, flags, None)?;
         let frames = Mapping::anonymous(FRAMES as usize * DIRECT_CHUNK)?;
         let memory = XdpUmemReg {
-            addr: frames.base.as_ptr() as u64,
-            len: frames.len as u64,
+            addr: frames.base().as_ptr() as u64,
+            len: frames.len() as u64,
             chunk_size: DIRECT_CHUNK as u32,
             headroom: 0,
             flags: XdpUmemRegFlags::empty(),
@@ -69,7 +71,7 @@ impl Xsk {
         let mut free = Ring::map(&socket, XDP_UMEM_PGOFF_FILL_RING, &offsets.fr)?;
         free.put((0..FRAMES).map(|frame| u64::from(frame) * DIRECT_CHUNK as u64));
         bind(&socket, &SocketAddrXdp::new(SocketAddrXdpFlags::XDP_COPY, interface, queue))?;
-        Ok(Self { socket, received, free, frames, queue, lost: 0 })
+        Ok(Self { socket, received, free, frames, queue, latest: 0, full: false, lost: 0 })
     }
 
     /// The queue that it is bound to.
@@ -87,11 +89,13 @@ impl Xsk {
     /// Hands up to `most` waiting frames to `take`, and gives their memory back to the kernel.
     /// Returns how many there were.
     pub fn take(&mut self, most: u32, mut take: impl FnMut(&[u8])) -> u32 {
-        let count = self.received.len().min(most);
+        let waiting = self.received.len();
+        self.full |= waiting + self.latest >= FRAMES;
+        let count = waiting.min(most);
         for index in 0..count {
-            let descriptor = self.received.get(index);
-            take(self.frames.bytes(descriptor.addr as usize, descriptor.len as usize));
+            take(self.frame(self.received.get(index)));
         }
+        self.latest = count;
         // The chunk that a frame is in, wherever in it the frame began.
         let chunk = |address: u64| address - address % DIRECT_CHUNK as u64;
         let received = &self.received;
@@ -101,13 +105,27 @@ impl Xsk {
     }
 
     /// How many frames the kernel could not hand over since this was last asked, because too many
-    /// were waiting.
+    /// were waiting. A system call, but only when all were in use.
     pub fn newly_lost(&mut self) -> u64 {
+        if !std::mem::take(&mut self.full) {
+            return 0;
+        }
         let Ok(statistics) = sockopt::xdp_statistics(&self.socket) else { return 0 };
         let lost = statistics.rx_dropped + statistics.rx_ring_full.unwrap_or(0);
         let newly = lost.saturating_sub(self.lost);
         self.lost = lost;
         newly
+    }
+
+    /// The frame that a descriptor is of; nothing where the memory does not have it.
+    fn frame(&self, descriptor: XdpDesc) -> &[u8] {
+        let (at, len) = (descriptor.addr as usize, descriptor.len as usize);
+        if at.checked_add(len).is_none_or(|end| end > self.frames.len()) {
+            return &[];
+        }
+        // SAFETY: within the mapping, which lives as long as `self`. The kernel has handed the
+        // frame over and writes to it only once it is in the ring of free ones again.
+        unsafe { std::slice::from_raw_parts(self.frames.base().add(at).as_ptr(), len) }
     }
 }
 
@@ -131,7 +149,7 @@ struct Ring<T> {
 impl<T: Copy> Ring<T> {
     fn map(socket: &OwnedFd, at: u64, offsets: &XdpRingOffset) -> io::Result<Self> {
         let entries = offsets.desc as usize;
-        let mapping = Mapping::of(socket, at, entries + FRAMES as usize * size_of::<T>())?;
+        let mapping = Mapping::offered(socket, at, entries + FRAMES as usize * size_of::<T>())?;
         let (producer, consumer) = (offsets.producer as usize, offsets.consumer as usize);
         Ok(Self { mapping, producer, consumer, entries, ours: 0, entry: std::marker::PhantomData })
     }
@@ -139,13 +157,13 @@ impl<T: Copy> Ring<T> {
     fn end(&self, offset: usize) -> &AtomicU32 {
         // SAFETY: the kernel says that an aligned 32-bit index is there, within the mapping, and
         // both sides access it atomically.
-        unsafe { self.mapping.base.add(offset).cast::<AtomicU32>().as_ref() }
+        unsafe { self.mapping.base().add(offset).cast::<AtomicU32>().as_ref() }
     }
 
     fn place(&self, index: u32) -> NonNull<T> {
         let index = (index & (FRAMES - 1)) as usize;
         // SAFETY: the entries begin at this offset, and the mapping has room for all of them.
-        unsafe { self.mapping.base.add(self.entries).cast::<T>().add(index) }
+        unsafe { self.mapping.base().add(self.entries).cast::<T>().add(index) }
     }
 }
 
@@ -179,54 +197,5 @@ impl Ring<u64> {
             self.ours = self.ours.wrapping_add(1);
         }
         self.end(self.producer).store(self.ours, Ordering::Release);
-    }
-}
-
-/// Memory that is shared with the kernel.
-struct Mapping {
-    base: NonNull<u8>,
-    len: usize,
-}
-
-// SAFETY: the mapping belongs to its owner alone, on whichever thread that is.
-unsafe impl Send for Mapping {}
-
-impl Mapping {
-    fn anonymous(len: usize) -> io::Result<Self> {
-        let access = ProtFlags::READ | ProtFlags::WRITE;
-        // SAFETY: an anonymous mapping at an address of the kernel's choice touches nothing else.
-        let base = unsafe { mmap_anonymous(std::ptr::null_mut(), len, access, MapFlags::PRIVATE)? };
-        Self::new(base, len)
-    }
-
-    fn of(socket: &OwnedFd, at: u64, len: usize) -> io::Result<Self> {
-        let access = ProtFlags::READ | ProtFlags::WRITE;
-        let flags = MapFlags::SHARED | MapFlags::POPULATE;
-        // SAFETY: the kernel's own rings, at an address of its choice.
-        let base = unsafe { mmap(std::ptr::null_mut(), len, access, flags, socket, at)? };
-        Self::new(base, len)
-    }
-
-    fn new(base: *mut c_void, len: usize) -> io::Result<Self> {
-        let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Self { base, len })
-    }
-
-    /// `len` bytes at `at`; none where the mapping does not have them.
-    fn bytes(&self, at: usize, len: usize) -> &[u8] {
-        if at.checked_add(len).is_none_or(|end| end > self.len) {
-            return &[];
-        }
-        // SAFETY: within the mapping, which lives as long as `self`. The kernel has handed the
-        // frame over and writes to it only once it is in the ring of free ones again.
-        unsafe { std::slice::from_raw_parts(self.base.add(at).as_ptr(), len) }
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: unmaps what `new` was given; nobody else refers to it.
-        let result = unsafe { munmap(self.base.as_ptr().cast(), self.len) };
-        debug_assert!(result.is_ok(), "unmapping: {result:?}");
     }
 }

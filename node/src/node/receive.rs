@@ -57,9 +57,6 @@ impl Receive {
 
     /// Tells the guard of the sockets.
     pub(super) fn begin(&self, kernel: &KernelSide) -> anyhow::Result<()> {
-        if self.without.is_some() {
-            return Ok(());
-        }
         kernel.direct(self.direct.iter().flat_map(DirectQueues::sockets))
     }
 
@@ -67,8 +64,15 @@ impl Receive {
     pub(super) fn way(&self) -> Way {
         let queues = self.direct.iter().flat_map(DirectQueues::sockets).count();
         match &self.without {
-            None => Way { word: "direct", text: format!("AF_XDP, receive queues: {queues}") },
-            Some(reason) => Way { word: "sockets", text: reason.clone() },
+            None => Way {
+                word: "direct",
+                note: format!(
+                    "data straight from the guard to the workers, receive queues: {queues}"
+                ),
+            },
+            Some(reason) => {
+                Way { word: "sockets", note: format!("data through the kernel's stack: {reason}") }
+            }
         }
     }
 }
@@ -78,7 +82,7 @@ pub(super) struct Way {
     /// `direct` or `sockets`.
     pub(super) word: &'static str,
     /// How many queues, or why not.
-    pub(super) text: String,
+    pub(super) note: String,
 }
 
 /// Whether locked memory is limited: what the sockets took would be missing to io_uring.

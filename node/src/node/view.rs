@@ -67,12 +67,7 @@ impl NodeView for View {
         if let XdpMode::Off { reason } = &parts.xdp {
             offloads.push(format!("no XDP guard: {reason}"));
         }
-        offloads.push(match parts.receive.word {
-            "direct" => {
-                format!("data straight from the guard to the workers: {}", parts.receive.text)
-            }
-            _ => format!("data through the kernel's stack: {}", parts.receive.text),
-        });
+        offloads.push(parts.receive.note.clone());
         let mut drops = parts
             .counts
             .drops(|reason| guard.as_ref().map_or(0, |counts| counts.dropped(reason).datagrams));
