@@ -7,7 +7,9 @@ pub(super) fn fold(text: &str, width: usize, indent: usize) -> String {
     for line in text.split_inclusive('\n') {
         let own = line.chars().take_while(|letter| *letter == ' ').count();
         // Behind the mark, such as an arrow, with which such a line begins.
-        let mark = line.trim_start().find(' ').map_or(0, |at| at + 1);
+        let first = line.split_whitespace().next().unwrap_or_default();
+        let is_mark = !first.contains(char::is_alphanumeric) && !first.is_empty();
+        let mark = if is_mark { first.len() + 1 } else { 0 };
         fold_line(&mut folded, line, width, if own > 0 { own + mark } else { indent });
     }
     folded
