@@ -306,9 +306,10 @@ impl Plan<'_> {
 
     fn metering(mut self) -> Planned {
         const OFF: Metering = Metering::Off;
+        const MORE: [Metering; 3] = [Metering::On, Metering::EverySecond, Metering::Scraped];
         for (way, load) in WAYS {
             let name = |metering: Metering| format!("{way} {}", metering.name());
-            for metering in [OFF, Metering::On, Metering::Scraped] {
+            for metering in [OFF].into_iter().chain(MORE) {
                 let mut case = self.case(&name(metering), Program::Weir, load);
                 case.setup.sessions = 256;
                 case.setup.metering = metering;
@@ -320,7 +321,7 @@ impl Plan<'_> {
             }
             let goodput: fn(&Outcome) -> f64 = |outcome| outcome.bits_per_second;
             let per_second: fn(&Outcome) -> f64 = |outcome| outcome.per_exit_second;
-            for metering in [Metering::On, Metering::Scraped] {
+            for metering in MORE {
                 for (what, value) in [("goodput", goodput), ("per exit-CPU-second", per_second)] {
                     let label = format!("{way}: {what}, {} / off", metering.name());
                     let (of, to) = (name(metering), name(OFF));
@@ -328,7 +329,7 @@ impl Plan<'_> {
                     self.want(label, (&of, Program::Weir), to, value, Some(0.98));
                 }
             }
-            for metering in [OFF, Metering::On, Metering::Scraped] {
+            for metering in [OFF].into_iter().chain(MORE) {
                 let label =
                     format!("{way}: ms of control plane's CPU a second, {}", metering.name());
                 let value = |outcome: &Outcome| outcome.control_ratio * 1000.0;

@@ -53,9 +53,13 @@ pub enum Books {
     /// As little as the configuration lets it: a checkpoint a minute, and no usage records within
     /// the first day.
     Few,
-    /// As much: a checkpoint and a record of each session every second, to a file and to the
-    /// webhook at this address.
-    All(SocketAddr),
+    /// A checkpoint every second, and records to a file and to a webhook.
+    All {
+        /// Where the webhook is.
+        webhook: SocketAddr,
+        /// Seconds between two records of a session.
+        record_seconds: u32,
+    },
 }
 
 /// The secret of the webhook in [`Books::All`].
@@ -167,8 +171,8 @@ fn config(directory: &Path, settings: &Settings) -> String {
     let ledger = match settings.books {
         Books::Usual => String::new(),
         Books::Few => "checkpoint_seconds = 60\nrecord_seconds = 86400\n".into(),
-        Books::All(webhook) => format!(
-            "checkpoint_seconds = 1\nrecord_seconds = 1\nwebhook = \"http://{webhook}/usage\"\n\
+        Books::All { webhook, record_seconds } => format!(
+            "checkpoint_seconds = 1\nrecord_seconds = {record_seconds}\nwebhook = \"http://{webhook}/usage\"\n\
              webhook_secret_file = {}\nusage_file = {}\n",
             at("webhook.secret"),
             at("usage.ndjson")
