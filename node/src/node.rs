@@ -22,6 +22,7 @@ use std::{
 use anyhow::{Context as _, anyhow, bail};
 use rand_core::{OsRng, RngCore as _};
 use rustix::thread::sched_getaffinity;
+use tokio::sync::mpsc;
 use tracing::{info, warn};
 use weir_common::{AddressPlan, SlotPermutation};
 
@@ -34,7 +35,7 @@ use crate::{
         flow::FlowKeys,
         identity::Identities,
         pipeline::Shared,
-        start::{Dataplane, Io, Start},
+        start::{Dataplane, Io, OnEnd, Start},
         throttle::Levels,
         udp::{self, Sockets},
         uring,
@@ -115,7 +116,9 @@ pub fn run(config: &Config, file: Option<&Path>, log: Log) -> anyhow::Result<()>
         let known = Arc::clone(&identities);
         receive.begin(&kernel)?;
         let way = receive.way();
-        let workers = Workers { io, cores: &cores, direct: receive.direct };
+        let (on_end, ended) = mpsc::unbounded_channel();
+        let on_end: OnEnd = Arc::new(move |thread| drop(on_end.send(thread)));
+        let workers = Workers { io, cores: &cores, direct: receive.direct, on_end };
         let dataplane = start_dataplane(config, shared, known, tun, &mut kernel, workers)?;
         saved = false;
         let opened = open_sessions(config, &kernel, &dataplane, addresses, node_key);
@@ -186,6 +189,7 @@ pub fn run(config: &Config, file: Option<&Path>, log: Log) -> anyhow::Result<()>
             reloader: Arc::clone(&reloader),
             keys,
             policy,
+            ended,
         };
         let served = serve::until_told(config, parts, kernel.take_log());
         // A change made after this would not be undone.
@@ -210,6 +214,7 @@ struct Workers<'a> {
     io: Io,
     cores: &'a [usize],
     direct: Vec<DirectQueues>,
+    on_end: OnEnd,
 }
 
 fn start_dataplane(
@@ -220,7 +225,7 @@ fn start_dataplane(
     kernel: &mut KernelSide,
     workers: Workers<'_>,
 ) -> anyhow::Result<Dataplane> {
-    let Workers { io, cores, direct } = workers;
+    let Workers { io, cores, direct, on_end } = workers;
     let port = config.node.listen_port;
     let bind = || {
         udp::bind(port).with_context(|| {
@@ -260,6 +265,7 @@ fn start_dataplane(
         handshake_sockets,
         handshakes_steered,
         limits: reload::handshake_limits(&config.node),
+        on_end,
     };
     Dataplane::start(start).context("cannot start the workers")
 }

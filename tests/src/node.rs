@@ -202,6 +202,20 @@ impl<'a> Node<'a> {
         Ok(())
     }
 
+    /// Waits until it ends without having been told to.
+    ///
+    /// # Errors
+    /// If it goes on running.
+    pub fn wait_for_end(&mut self) -> Result<ExitStatus> {
+        let mut child = self.child.take().context("weir does not run")?;
+        let ended = process::wait(&mut child, STOPPED);
+        if ended.is_err() {
+            // What is left of it is for `Drop`.
+            self.child = Some(child);
+        }
+        ended.with_context(|| format!("weir wrote:\n{}", self.log()))
+    }
+
     /// Kills it, so that it can clean nothing up.
     ///
     /// # Errors

@@ -78,3 +78,24 @@ fn a_node_that_cannot_start_leaves_the_host_as_it_was() -> Result<()> {
     ensure!(said.contains("51820"), "the port is not named: {said}");
     nothing_left(&node, &before, &lab)
 }
+
+#[test]
+fn a_node_whose_device_was_removed_ends_and_says_so_and_leaves_the_rest_as_it_was() -> Result<()> {
+    for io in ["uring", "syscall"] {
+        let lab = Lab::new()?;
+        let before = host(&lab.node)?;
+        let settings = Settings::default().with("node", "io", &format!("{io:?}"));
+        let (mut node, _added, client) = connected(&lab, settings)?;
+        lab.node.ip("link del weir0")?;
+        let status = node.wait_for_end()?;
+        ensure!(status.code() == Some(1), "{io}: {status}");
+        let log = node.log();
+        ensure!(log.contains("the TUN device was removed while weir ran. Fix:"), "{io}: {log}");
+        drop(client);
+        nothing_left(&node, &before, &lab)?;
+        // As after every end, the service manager may start it again.
+        node.restart()?;
+        node.stop()?;
+    }
+    Ok(())
+}

@@ -73,6 +73,21 @@ pub struct Start {
     pub handshakes_steered: bool,
     /// How many handshakes are let through.
     pub limits: Limits,
+    /// Is told of a thread that ended though nobody stopped it: from then on the node does not
+    /// serve everybody.
+    pub on_end: OnEnd,
+}
+
+/// What is told of a [`ThreadEnded`], on the thread that ends.
+pub type OnEnd = Arc<dyn Fn(ThreadEnded) + Send + Sync>;
+
+/// A thread of the packet path ended though nobody stopped it.
+#[derive(Debug, thiserror::Error)]
+#[error("{thread} ended")]
+pub struct ThreadEnded {
+    thread: String,
+    #[source]
+    reason: io::Error,
 }
 
 /// The running packet path. Dropping it without [`Dataplane::stop`] leaves its threads running.
@@ -118,8 +133,8 @@ impl Dataplane {
             let io = WorkerIo { sockets, tun };
             let direct = direct.next().unwrap_or_default();
             let (kind, core) = (start.io, start.cores.get(index).copied());
-            let thread = std::thread::Builder::new().name(format!("weir-worker-{index}"));
-            threads.push(thread.spawn(move || work(worker, &io, direct, kind, core))?);
+            let work = move || work(worker, &io, direct, kind, core);
+            threads.push(spawn(format!("weir-worker-{index}"), &start.on_end, work)?);
         }
         let parts = Parts {
             identities: Arc::clone(&start.identities),
@@ -132,12 +147,8 @@ impl Dataplane {
             stats: stats.last().map(Arc::clone).unwrap_or_default(),
             limits: start.limits,
         };
-        let thread = std::thread::Builder::new().name("weir-handshake".into());
-        threads.push(thread.spawn(move || {
-            if let Err(error) = Handshakes::new(parts).run() {
-                error!(%error, "the handshake thread ended: no new consumer can connect");
-            }
-        })?);
+        let answer = move || Handshakes::new(parts).run();
+        threads.push(spawn("weir-handshake".into(), &start.on_end, answer)?);
         let handle = Arc::new(Handle {
             identities: start.identities,
             shared: start.shared,
@@ -181,7 +192,26 @@ impl Dataplane {
     }
 }
 
-fn work(worker: Worker, io: &WorkerIo, direct: DirectQueues, kind: Io, core: Option<usize>) {
+fn spawn(
+    thread: String,
+    on_end: &OnEnd,
+    body: impl FnOnce() -> io::Result<()> + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
+    let on_end = Arc::clone(on_end);
+    std::thread::Builder::new().name(thread.clone()).spawn(move || {
+        if let Err(reason) = body() {
+            on_end(ThreadEnded { thread, reason });
+        }
+    })
+}
+
+fn work(
+    worker: Worker,
+    io: &WorkerIo,
+    direct: DirectQueues,
+    kind: Io,
+    core: Option<usize>,
+) -> io::Result<()> {
     if let Some(core) = core {
         let mut cores = CpuSet::new();
         cores.set(core);
@@ -189,12 +219,9 @@ fn work(worker: Worker, io: &WorkerIo, direct: DirectQueues, kind: Io, core: Opt
             warn!(core, %error, "a worker could not be pinned to its core");
         }
     }
-    let result = match kind {
+    match kind {
         Io::Uring => uring::run(worker, io, direct),
         Io::Syscall => syscall::run(worker, io, direct),
-    };
-    if let Err(error) = result {
-        error!(%error, "a worker ended: its sessions have no traffic until weir is restarted");
     }
 }
 

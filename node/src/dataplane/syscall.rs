@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+};
 use weir_common::direct::DIRECT_QUEUES;
 
 use super::{
@@ -16,7 +19,7 @@ use super::{
     message::{Gather, receive_one, send_many, write_frame},
     pipeline::{FRAME_SLACK, Transmitted},
     uring::{cannot_cut, send_apart, socket_for},
-    worker::{Worker, WorkerIo},
+    worker::{Worker, WorkerIo, tun_is_gone},
 };
 
 /// Super-packets taken from each descriptor before the turn ends.
@@ -30,7 +33,7 @@ const FRAME_LEN: usize = 65_536 + FRAME_SLACK;
 ///
 /// # Errors
 ///
-/// Fails when waiting fails, which no packet can cause.
+/// Fails when waiting fails or somebody removed the TUN device, which no packet can cause.
 pub(super) fn run(mut worker: Worker, io: &WorkerIo, mut direct: DirectQueues) -> io::Result<()> {
     let mut datagrams = vec![0u8; RECEIVE_LEN];
     let mut frame = vec![0u8; FRAME_LEN];
@@ -54,6 +57,7 @@ pub(super) fn run(mut worker: Worker, io: &WorkerIo, mut direct: DirectQueues) -
                 Some(len) => len,
                 None => match rustix::io::read(&io.tun, &mut frame[..FRAME_LEN - FRAME_SLACK]) {
                     Ok(len) => len,
+                    Err(Errno::BADFD) => return Err(tun_is_gone()),
                     Err(_) => break,
                 },
             };
@@ -128,7 +132,7 @@ fn wait(
         tv_nsec: i64::from(patience.subsec_nanos()),
     });
     match poll(&mut fds[..count], timeout.as_ref()) {
-        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Ok(_) | Err(Errno::INTR) => Ok(()),
         Err(error) => Err(error.into()),
     }
 }

@@ -23,7 +23,7 @@ use super::{
     pipeline::{FRAME_SLACK, Transmitted},
     runs::Run,
     udp::{NAME, RECEIVE_CONTROL, Received},
-    worker::{Worker, WorkerIo},
+    worker::{Worker, WorkerIo, tun_is_gone},
 };
 
 /// Few and large: more of them only make the cache cold.
@@ -131,13 +131,15 @@ struct Shell<'a> {
     resting: Vec<(Kind, usize)>,
     /// Whether the kernel can cut runs on the way out; a device without checksum offload cannot.
     gso: bool,
+    tun_is_gone: bool,
 }
 
 /// Runs `worker` on the calling thread until it is told to stop.
 ///
 /// # Errors
 ///
-/// Fails when the ring cannot be set up or waiting fails, which no packet can cause.
+/// Fails when the ring cannot be set up, waiting fails, or somebody removed the TUN device; no
+/// packet can cause any of these.
 pub(super) fn run(mut worker: Worker, io: &WorkerIo, direct: DirectQueues) -> io::Result<()> {
     let mut shell = Shell::new(&worker, io, direct)?;
     loop {
@@ -164,6 +166,10 @@ pub(super) fn run(mut worker: Worker, io: &WorkerIo, direct: DirectQueues) -> io
         while shell.in_flight > 0 {
             shell.enter(1, None)?;
             shell.collect(&mut worker);
+        }
+        if shell.tun_is_gone {
+            shell.close()?;
+            return Err(tun_is_gone());
         }
     }
 }
@@ -205,6 +211,7 @@ impl<'a> Shell<'a> {
             to_arm,
             resting: Vec::new(),
             gso: true,
+            tun_is_gone: false,
         })
     }
 
@@ -338,7 +345,7 @@ impl<'a> Shell<'a> {
     /// Collects all completions: of what was put out to the pipeline's counts, of what arrived to
     /// the list.
     fn collect(&mut self, worker: &mut Worker) {
-        let Self { ring, arrivals, in_flight, to_arm, resting, gso, io, .. } = self;
+        let Self { ring, arrivals, in_flight, to_arm, resting, gso, io, tun_is_gone, .. } = self;
         for completion in ring.completion() {
             let (flags, result) = (completion.flags(), completion.result());
             let Some((kind, index)) = Kind::of(completion.user_data()) else { continue };
@@ -382,6 +389,7 @@ impl<'a> Shell<'a> {
                     {
                         arrivals.push_back(Arrival { kind, buffer, len });
                     } else if -result != libc::ENOBUFS {
+                        *tun_is_gone |= kind == Kind::Read && -result == libc::EBADFD;
                         // Not for every packet: ICMP errors come this way, too.
                         debug!(?kind, error = -result, "a receive failed");
                         resting.push((kind, index));

@@ -1,6 +1,7 @@
 //! A worker's turn, whichever way its packets come and go.
 
 use std::{
+    io,
     os::fd::OwnedFd,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
@@ -28,6 +29,15 @@ pub(super) struct WorkerIo {
     pub(super) sockets: Sockets,
     /// Its queue of the TUN device.
     pub(super) tun: OwnedFd,
+}
+
+/// Why a worker ends whose TUN queue belongs to no device any more (the kernel says EBADFD then).
+pub(super) fn tun_is_gone() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::NotFound,
+        "the TUN device was removed while weir ran. Fix: find what removed it (`ip link delete`, \
+         a network manager), and start weir again.",
+    )
 }
 
 /// A worker without its I/O.

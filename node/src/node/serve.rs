@@ -1,11 +1,11 @@
 //! The control plane, from the first request to the signal that ends it.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{io, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::watch,
+    sync::{mpsc::UnboundedReceiver, watch},
 };
 use tracing::{error, info, warn};
 
@@ -19,6 +19,7 @@ use crate::{
     api::{Api, Listeners, Token},
     config::{Config, Metrics},
     control::{NodeView as _, SharedKeyRing, SharedView},
+    dataplane::start::ThreadEnded,
     fleet,
     gateway::Gateway,
     kernel::log::GuardLog,
@@ -44,9 +45,11 @@ pub(super) struct Parts<'a> {
     pub(super) reloader: Arc<Reloader>,
     pub(super) keys: SharedKeyRing,
     pub(super) policy: Arc<ExitPolicy>,
+    /// What the packet path says of a thread that ended.
+    pub(super) ended: UnboundedReceiver<ThreadEnded>,
 }
 
-/// Serves until SIGTERM or SIGINT.
+/// Serves until SIGTERM or SIGINT, or until the packet path is no longer whole.
 pub(super) fn until_told(
     config: &Config,
     parts: Parts<'_>,
@@ -64,7 +67,8 @@ pub(super) fn until_told(
 }
 
 async fn serve(config: &Config, parts: Parts<'_>, log: Option<GuardLog>) -> anyhow::Result<()> {
-    let Parts { sessions, view, offer, series, rhythm, limiter, reloader, keys, policy } = parts;
+    let Parts { sessions, view, offer, series, rhythm, limiter, reloader, keys, policy, mut ended } =
+        parts;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let hangup = signal(SignalKind::hangup())?;
@@ -126,15 +130,19 @@ async fn serve(config: &Config, parts: Parts<'_>, log: Option<GuardLog>) -> anyh
     let mut reloads = std::pin::pin!(reload_when_told(hangup, reloader, &endpoint));
     let mut watchdog = std::pin::pin!(service::beat());
     service::ready(&serves(&endpoint));
-    let ended = tokio::select! {
+    let broken = tokio::select! {
         () = &mut reloads => None,
         () = &mut watchdog => None,
         _ = terminate.recv() => None,
         _ = interrupt.recv() => None,
-        ended = &mut server => Some(ended),
-        ended = &mut log => Some(ended),
+        served = &mut server => Some(no_longer_served(served)),
+        served = &mut log => Some(no_longer_served(served)),
         () = &mut uapi => None,
-        ended = &mut gateway => Some(ended),
+        served = &mut gateway => Some(no_longer_served(served)),
+        // The other threads' consumers are served better by a node that is started again.
+        Some(thread) = ended.recv() => {
+            Some(anyhow::Error::new(thread).context("the packet path is not whole any more"))
+        }
     };
     info!("stopping");
     service::stopping();
@@ -142,15 +150,19 @@ async fn serve(config: &Config, parts: Parts<'_>, log: Option<GuardLog>) -> anyh
     books.stop().await;
     // Its panic has been reported already.
     limited.await.ok();
-    match ended {
-        Some(ended) => ended.and(Err(std::io::ErrorKind::ConnectionAborted.into())),
-        None => {
-            // Of a consumer that goes on sending, nothing more is taken after this.
-            tokio::time::timeout(GRACE, gateway).await.ok();
-            server.await
-        }
+    if let Some(error) = broken {
+        return Err(error);
     }
-    .context("the API could not be served any longer")
+    // Of a consumer that goes on sending, nothing more is taken after this.
+    tokio::time::timeout(GRACE, gateway).await.ok();
+    server.await.context(NO_LONGER_SERVED)
+}
+
+const NO_LONGER_SERVED: &str = "the API could not be served any longer";
+
+fn no_longer_served(ended: io::Result<()>) -> anyhow::Error {
+    let reason = ended.err().unwrap_or_else(|| io::ErrorKind::ConnectionAborted.into());
+    anyhow::Error::new(reason).context(NO_LONGER_SERVED)
 }
 
 /// Reads the configuration again at each SIGHUP, and tells the log.
