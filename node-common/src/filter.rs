@@ -7,7 +7,10 @@ use crate::{
     DropReason, GuardConfig, Slot,
     account::SessionState,
     bucket::Rate,
+    guard::Lane,
+    mac1::MAC_LEN,
     packet::{Class, Decision, Frame, Verdict, judge},
+    wire::INITIATION_LEN,
 };
 
 /// Data messages of a paused session that may pass: enough to pay through the tunnel.
@@ -21,6 +24,8 @@ pub trait Memory {
     fn take_trickle(&self, slot: Slot, rate: Rate) -> bool;
     /// Takes one from a source's bucket for initiations.
     fn take_initiation(&self, source: u64, rate: Rate) -> bool;
+    /// Takes one from this CPU's bucket for the initiations of all sources.
+    fn take_of_all(&self, lane: Lane, rate: Rate) -> bool;
 }
 
 /// Judges a frame by all that is known. With the decision comes the slot whose session the message
@@ -85,6 +90,14 @@ fn refuse_initiation<F: Frame + ?Sized, M: Memory>(
     }
     if config.initiations.interval > 0 && !memory.take_initiation(source, config.initiations) {
         return Some(DropReason::GuardHandshakeRate);
+    }
+    if config.ceiling.interval > 0 {
+        // Who has a cookie fills all 16 bytes with a MAC: its first four are as good as never zero.
+        let second_mac = frame.word(at + INITIATION_LEN - MAC_LEN);
+        let lane = if second_mac == 0 { Lane::WithoutCookie } else { Lane::WithCookie };
+        if !memory.take_of_all(lane, config.ceiling) {
+            return Some(DropReason::GuardHandshakeCeiling);
+        }
     }
     None
 }

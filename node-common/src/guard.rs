@@ -30,6 +30,8 @@ pub mod name {
     pub const DIRECT: &str = "DIRECT";
     /// The map of initiations' buckets, by [`crate::packet::Decision::source`].
     pub const SOURCES: &str = "SOURCES";
+    /// The map of the buckets of all initiations of a CPU, by [`super::Lane`].
+    pub const CEILINGS: &str = "CEILINGS";
 }
 
 /// The parameters of the eBPF programs.
@@ -52,6 +54,25 @@ pub struct GuardConfig {
     pub mac1: Mac1Keys,
     /// How many initiations one source may send.
     pub initiations: Rate,
+    /// How many initiations of all sources together pass on each CPU: so many without a cookie, and
+    /// so many with one.
+    pub ceiling: Rate,
+}
+
+/// Which bucket of the ceiling an initiation takes from. Whether a cookie is right, user space
+/// tells; a flood that does not even pretend to have one takes nothing from those who do.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// Of initiations whose second MAC is zero.
+    WithoutCookie = 0,
+    /// Of those that have a second MAC.
+    WithCookie = 1,
+}
+
+impl Lane {
+    /// How many there are.
+    pub const COUNT: usize = 2;
 }
 
 /// How many sources' buckets the guard remembers; the ones that were silent longest are forgotten.
@@ -59,7 +80,7 @@ pub const SOURCES: u32 = 16384;
 
 /// Length of a [`GuardConfig`] in memory.
 pub const GUARD_CONFIG_LEN: usize = size_of::<GuardConfig>();
-const _: () = assert!(GUARD_CONFIG_LEN == 128);
+const _: () = assert!(GUARD_CONFIG_LEN == 144);
 
 impl GuardConfig {
     /// What the parser must know of it.
@@ -91,15 +112,16 @@ impl GuardConfig {
         let words = [v4_base, capacity, k0, k1, k2, k3, self.workers, self.slots, ports, live];
         let mut bytes = [0; GUARD_CONFIG_LEN];
         let (first, rest) = bytes.split_at_mut(8);
-        let (rest, last) = rest.split_at_mut(GUARD_CONFIG_LEN - 8 - 16);
-        let (interval, window) = last.split_at_mut(8);
+        let (rest, rates) = rest.split_at_mut(GUARD_CONFIG_LEN - 8 - 32);
         first.copy_from_slice(&v6_prefix.to_ne_bytes());
         let words = words.into_iter().chain(one.words).chain(two.words);
         for (place, word) in rest.chunks_exact_mut(4).zip(words) {
             place.copy_from_slice(&word.to_ne_bytes());
         }
-        interval.copy_from_slice(&self.initiations.interval.to_ne_bytes());
-        window.copy_from_slice(&self.initiations.window.to_ne_bytes());
+        let longs = [self.initiations, self.ceiling].map(|rate| [rate.interval, rate.window]);
+        for (place, long) in rates.chunks_exact_mut(8).zip(longs.as_flattened()) {
+            place.copy_from_slice(&long.to_ne_bytes());
+        }
         bytes
     }
 }
@@ -148,6 +170,7 @@ mod tests {
             super_packets: 1,
             mac1: Mac1Keys::both(Mac1Key::new(&[8; 32]), Mac1Key::new(&[9; 32])),
             initiations: Rate { interval: 10, window: 11 },
+            ceiling: Rate { interval: 12, window: 13 },
         };
         let bytes = config.to_bytes();
         let word = |at: usize| {

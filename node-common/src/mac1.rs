@@ -7,7 +7,8 @@ use crate::{
     wire::{INITIATION_LEN, RESPONSE_LEN},
 };
 
-const MAC_LEN: usize = 16;
+/// Length of each of the two MACs, in bytes.
+pub const MAC_LEN: usize = 16;
 const LABEL: &[u8; 8] = b"mac1----";
 /// What of an initiation the MAC covers: all but the two MACs.
 const INITIATION_COVERS: usize = INITIATION_LEN - 2 * MAC_LEN;

@@ -137,6 +137,8 @@ reasons! {
     Destinations = 37, Inner, "destinations";
     /// The worker was too far behind to take more that came the direct way.
     DirectFull = 38, Udp, "direct_full";
+    /// More initiations of all sources together than the guard lets through on this CPU.
+    GuardHandshakeCeiling = 39, Xdp, "handshake_ceiling";
 }
 
 impl DropReason {

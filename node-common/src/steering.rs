@@ -121,6 +121,7 @@ mod tests {
             super_packets: 0,
             mac1: Default::default(),
             initiations: Default::default(),
+            ceiling: Default::default(),
         }
     }
 

@@ -8,7 +8,7 @@ use aya_ebpf::{
 use weir_common::{
     Account, GuardConfig,
     direct::DIRECT_QUEUES,
-    guard::{SOURCES as SOURCE_COUNT, Tally, VERDICTS as VERDICT_COUNT},
+    guard::{Lane, SOURCES as SOURCE_COUNT, Tally, VERDICTS as VERDICT_COUNT},
 };
 
 /// An [`Account`], in a type that a static may hold: this target's atomics are no `Sync`.
@@ -29,6 +29,10 @@ pub static SOCKETS: ReusePortSockArray = ReusePortSockArray::with_max_entries(4,
 /// The sockets of the direct way, each bound to the queue that is its index.
 #[map]
 pub static DIRECT: XskMap = XskMap::with_max_entries(DIRECT_QUEUES, 0);
+
+/// When the buckets of this CPU's initiations will be full again, by lane.
+#[map]
+pub static CEILINGS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Lane::COUNT as u32, 0);
 
 /// When the bucket of each source's initiations will be full again.
 #[map]

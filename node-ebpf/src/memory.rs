@@ -11,10 +11,10 @@ use aya_ebpf::{
     programs::{SkReuseportContext, XdpContext},
 };
 use weir_common::{
-    Account, Slot, account::SessionState, bucket::Rate, filter::Memory, guard::Tally, packet::Frame,
+    Account, Slot, account::SessionState, bucket::Rate, filter::Memory, guard::{Lane, Tally}, packet::Frame,
 };
 
-use crate::maps::{ACCOUNTS, Record, SOURCES};
+use crate::maps::{ACCOUNTS, CEILINGS, Record, SOURCES};
 
 /// How the kernel's loader knows what the programs may call.
 #[unsafe(no_mangle)]
@@ -175,6 +175,12 @@ impl Memory for Maps {
                 true
             }
         }
+    }
+
+    #[inline(always)]
+    fn take_of_all(&self, lane: Lane, rate: Rate) -> bool {
+        // SAFETY: a map lookup gave the pointer.
+        CEILINGS.get_ptr_mut(lane as u32).is_none_or(|full_at| unsafe { take(full_at, rate) })
     }
 }
 

@@ -80,6 +80,7 @@ fn config(slots: u32) -> GuardConfig {
         super_packets: 0,
         mac1: Default::default(),
         initiations: Default::default(),
+        ceiling: Default::default(),
     }
 }
 

@@ -26,7 +26,7 @@ use weir_common::{
     account::SessionState,
     bucket::Rate,
     filter::{Memory, decide},
-    guard::{GUARD_CONFIG_LEN, SOURCES, VERDICTS, name},
+    guard::{GUARD_CONFIG_LEN, Lane, SOURCES, VERDICTS, name},
     mac1::{Mac1Key, Mac1Keys},
     packet::{Class, Decision, Verdict},
 };
@@ -46,6 +46,7 @@ fn config() -> GuardConfig {
         super_packets: 0,
         mac1: Mac1Keys::one(Mac1Key::new(&NODE_KEY)),
         initiations: Rate::UNLIMITED,
+        ceiling: Rate::UNLIMITED,
     }
 }
 
@@ -211,6 +212,10 @@ impl Memory for Model<'_> {
     }
 
     fn take_initiation(&self, _: u64, _: Rate) -> bool {
+        true
+    }
+
+    fn take_of_all(&self, _: Lane, _: Rate) -> bool {
         true
     }
 }

@@ -32,6 +32,7 @@ fn main() -> Result<()> {
         super_packets: 0,
         mac1: Mac1Keys::one(keys[0]),
         initiations: Rate::new(20, 5),
+        ceiling: Rate::UNLIMITED,
     };
     let mut guard = Guard::load(&GuardOptions { pins, config, linear: false })?;
     let accounts = guard.accounts();
@@ -65,7 +66,10 @@ fn main() -> Result<()> {
         let answer = guard.test_run(program, frame, REPEAT)?;
         println!("{what:<44}{:>10}", answer.duration.as_nanos());
     }
-    guard.set_initiations(Rate::UNLIMITED)?;
+    guard.set_initiations(Rate::UNLIMITED, Rate::new(1, 1))?;
+    let answer = guard.test_run(program, &frame(&good, PORT), REPEAT)?;
+    println!("{:<44}{:>10}", "initiation, beyond the ceiling", answer.duration.as_nanos());
+    guard.set_initiations(Rate::UNLIMITED, Rate::UNLIMITED)?;
     let answer = guard.test_run(program, &frame(&good, PORT), REPEAT)?;
     println!("{:<44}{:>10}", "initiation, MAC fits", answer.duration.as_nanos());
     guard.add_mac1_key(keys[1])?;

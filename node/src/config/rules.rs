@@ -211,6 +211,7 @@ fn ranges(config: &Config, reader: &mut Reader<'_>) {
         ("node", "handshakes_per_source", node.handshakes_per_source, 1, 1_000_000),
         ("node", "handshakes_per_source_burst", node.handshakes_per_source_burst, 1, 1_000_000),
         ("node", "handshakes_under_load", node.handshakes_under_load, 1, 10_000_000),
+        ("node", "handshakes_per_core", node.handshakes_per_core, 1, 10_000_000),
         ("tunnel", "mtu", config.tunnel.mtu, SMALLEST_MTU, 65535),
         ("limits", "month_reset_day", config.limits.month_reset_day, 1, 31),
         ("dns", "per_second", config.dns.per_second, 1, 100_000),

@@ -100,6 +100,10 @@ section! {
         /// Handshakes per second, of all sources together, beyond which a source must first prove
         /// with a cookie that it can receive at its address. 1 to 10000000.
         handshakes_under_load: u32 = 1000;
+        /// Handshakes per second, of all sources together, that the guard lets through on each core
+        /// that receives; so many again of those with a cookie. It bounds what a flood with forged
+        /// sources can cost. 1 to 10000000.
+        handshakes_per_core: u32 = 25_000;
     }
 }
 

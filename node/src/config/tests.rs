@@ -73,6 +73,7 @@ fn every_key_can_be_set() {
         handshakes_per_source = 1
         handshakes_per_source_burst = 2
         handshakes_under_load = 3
+        handshakes_per_core = 4
         [tunnel]
         interface = "w"
         pool_v4 = "10.1.0.0/24"

@@ -247,13 +247,14 @@ impl Guard {
         self.configure(GuardConfig { mac1, ..self.config })
     }
 
-    /// Changes how many initiations one source may send.
+    /// Changes how many initiations one source may send, and how many pass of all sources together
+    /// on each CPU.
     ///
     /// # Errors
     ///
     /// Fails when the kernel does not take it.
-    pub fn set_initiations(&mut self, initiations: Rate) -> Result<(), GuardError> {
-        self.configure(GuardConfig { initiations, ..self.config })
+    pub fn set_initiations(&mut self, one_source: Rate, ceiling: Rate) -> Result<(), GuardError> {
+        self.configure(GuardConfig { initiations: one_source, ceiling, ..self.config })
     }
 
     /// Takes the guard off the interface, and removes every pin.

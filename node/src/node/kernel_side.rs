@@ -15,7 +15,7 @@ use weir_common::{
 };
 
 use crate::{
-    config::{Config, XdpWish},
+    config::{Config, Node, XdpWish},
     host::{ethtool, uplink::Uplink},
     kernel::{
         Accounts, Guard, GuardCounts, GuardOptions, XdpMode, XdpPolicy, accounts_file,
@@ -77,10 +77,21 @@ impl GuardControl {
         self.with(Guard::retire_mac1_key)
     }
 
-    /// Changes how many initiations one source may send.
-    pub(super) fn set_initiations(&self, initiations: Rate) -> anyhow::Result<()> {
-        self.with(|guard| guard.set_initiations(initiations))
+    /// Changes how many initiations pass.
+    pub(super) fn set_initiations(&self, node: &Node) -> anyhow::Result<()> {
+        let (one_source, ceiling) = initiations(node);
+        self.with(|guard| guard.set_initiations(one_source, ceiling))
     }
+}
+
+/// How many initiations one source may send, and how many pass of all sources on each CPU.
+fn initiations(node: &Node) -> (Rate, Rate) {
+    let ceiling = node.handshakes_per_core;
+    (
+        Rate::new(node.handshakes_per_source, node.handshakes_per_source_burst),
+        // What comes within a tenth of a second may come at once.
+        Rate::new(ceiling, ceiling / 10),
+    )
 }
 
 impl KernelSide {
@@ -93,6 +104,7 @@ impl KernelSide {
         mac1: Mac1Keys,
     ) -> anyhow::Result<Self> {
         let node = &config.node;
+        let (one_source, ceiling) = initiations(node);
         let guard_config = GuardConfig {
             plan,
             permutation,
@@ -101,7 +113,8 @@ impl KernelSide {
             port: node.listen_port,
             super_packets: 0,
             mac1,
-            initiations: Rate::new(node.handshakes_per_source, node.handshakes_per_source_burst),
+            initiations: one_source,
+            ceiling,
         };
         let loaded =
             Bpffs::find_or_mount(&node.runtime_dir).context("no bpffs").and_then(|bpffs| {

@@ -2,8 +2,6 @@
 
 use std::{path::Path, sync::Arc};
 
-use weir_common::bucket::Rate as GuardRate;
-
 use super::{kernel_side::GuardControl, ledger::Rhythm, policy::ExitPolicy};
 use crate::{
     config::{Api, Config, Node},
@@ -112,16 +110,16 @@ impl Applier for HandshakeRates {
             "node.handshakes_per_source",
             "node.handshakes_per_source_burst",
             "node.handshakes_under_load",
+            "node.handshakes_per_core",
         ]
     }
 
     fn prepare(&self, config: &Config) -> anyhow::Result<Change> {
-        let node = &config.node;
-        let limits = handshake_limits(node);
-        let rate = GuardRate::new(node.handshakes_per_source, node.handshakes_per_source_burst);
+        let node = config.node.clone();
+        let limits = handshake_limits(&node);
         let (guard, thread) = (self.guard.clone(), Arc::clone(&self.thread));
         Ok(Box::new(move || {
-            guard.set_initiations(rate)?;
+            guard.set_initiations(&node)?;
             thread.set_limits(limits);
             Ok(Vec::new())
         }))

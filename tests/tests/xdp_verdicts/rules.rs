@@ -2,6 +2,7 @@
 
 use std::{sync::atomic::Ordering::Relaxed, time::Instant};
 
+use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
 use weir_common::{
     DropReason, GuardConfig, Slot,
     account::SessionState,
@@ -190,12 +191,46 @@ fn a_source_has_its_burst_of_initiations_and_others_have_theirs() {
 }
 
 #[test]
+fn all_sources_together_have_a_ceiling_and_those_with_a_cookie_one_of_their_own() {
+    // Each CPU has buckets of its own, and the kernel runs the program where this thread is.
+    let mut here = CpuSet::new();
+    here.set(sched_getcpu());
+    sched_setaffinity(None, &here).expect("a thread may choose among its CPUs");
+    let loaded = Loaded::new(GuardConfig { ceiling: Rate::new(1, 7), ..config() }, false);
+    let start = Instant::now();
+    let with = message(1, 148, 0);
+    let mut without = with.clone();
+    without[132..].fill(0);
+    let [with, without] = [with, without].map(|message| FrameSpec::v4(&message).build());
+    let passed = |frame: &[u8]| {
+        let mut frame = frame.to_vec();
+        (0..20u32)
+            .filter(|source| {
+                frame[26..30].copy_from_slice(&source.to_be_bytes());
+                loaded.passes(&frame)
+            })
+            .count()
+    };
+    let mut bad = message(1, 148, 0);
+    bad[50] ^= 1;
+    assert_eq!(passed(&FrameSpec::v4(&bad).build()), 0, "these take nothing from the bucket");
+    assert_eq!(passed(&without), 7);
+    assert_eq!(loaded.verdict(&without), Verdict::Drop(DropReason::GuardHandshakeCeiling));
+    assert_eq!(passed(&with), 7, "who has a cookie keeps its chance");
+    assert!(start.elapsed().as_millis() < 1000, "too slow to tell");
+    let data = FrameSpec::v4(&message(4, 32, receiver_index(1)));
+    assert!(loaded.passes(&data.build()), "initiations only");
+}
+
+#[test]
 fn new_limits_count_at_once() {
     let mut loaded = Loaded::new(config(), false);
     let initiation = FrameSpec::v4(&message(1, 148, 0)).build();
     assert!((0..50).all(|_| loaded.passes(&initiation)), "no limit");
     let guard = loaded.guard.as_mut().expect("taken by drop only");
-    guard.set_initiations(Rate::new(1, 3)).expect("the kernel takes a configuration");
+    guard
+        .set_initiations(Rate::new(1, 3), Rate::UNLIMITED)
+        .expect("the kernel takes a configuration");
     assert_eq!((0..50).filter(|_| loaded.passes(&initiation)).count(), 3);
 }
 
