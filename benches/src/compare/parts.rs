@@ -25,6 +25,8 @@ pub enum Part {
     Workers,
     /// The guard in the driver, and off
     Xdp,
+    /// Consumers' data straight from the guard, and through the kernel's stack
+    Receive,
     /// An egress device that cannot segment
     Offload,
     /// The way through at half load
@@ -49,6 +51,7 @@ impl Part {
             Self::Sessions => "sessions",
             Self::Workers => "workers",
             Self::Xdp => "xdp",
+            Self::Receive => "receive",
             Self::Offload => "offload",
             Self::Latency => "latency",
             Self::Idle => "idle",
@@ -115,6 +118,7 @@ pub fn plan(part: Part, scale: &Scale) -> (Vec<Case>, Vec<Wanted>) {
         Part::Sessions => plan.sessions(),
         Part::Workers => plan.workers(),
         Part::Xdp => plan.xdp(),
+        Part::Receive => plan.receive(),
         Part::Offload => plan.offload(),
         Part::Metering => plan.metering(),
         // These have a shape of their own.
@@ -287,6 +291,23 @@ impl Plan<'_> {
             let value = |outcome: &Outcome| outcome.per_exit_second;
             let to = Some((to.as_str(), Program::Weir));
             self.want(label, (&of, Program::Weir), to, value, Some(0.9));
+        }
+        self.done()
+    }
+
+    fn receive(mut self) -> Planned {
+        // On the way down nothing but acknowledgements is received.
+        for receive in ["direct", "sockets"] {
+            let mut case = self.case(&format!("up {receive}"), Program::Weir, Load::Up);
+            receive.clone_into(&mut case.setup.receive);
+            self.cases.push(case);
+        }
+        let (of, to) = (("up direct", Program::Weir), ("up sockets", Program::Weir));
+        let exit: fn(&Outcome) -> f64 = |outcome| outcome.per_exit_second;
+        let process: fn(&Outcome) -> f64 = |outcome| outcome.per_process_second;
+        for (what, value) in [("exit", exit), ("process", process)] {
+            let label = format!("up: per {what}-CPU-second, direct / sockets");
+            self.want(label, of, Some(to), value, None);
         }
         self.done()
     }
