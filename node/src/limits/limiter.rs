@@ -37,6 +37,10 @@ const REFRESH: Duration = Duration::from_secs(1);
 /// Their words in the ledger.
 const PERIODS: [&str; 2] = ["day", "month"];
 
+fn periods(settings: &Limits) -> [Period; 2] {
+    [Period::Day, Period::Month(settings.month_reset_day)]
+}
+
 /// Holds the node to its limits.
 pub struct Limiter {
     sessions: Arc<Sessions>,
@@ -157,22 +161,22 @@ impl Limiter {
 
     /// Looks at the clock and the quotas. To be called about once a second; may write to the ledger.
     pub fn look(&self, now: u64) {
-        let total = billed(&self.sessions.totals());
+        // Of thousands of sessions the sum is not made each second for nothing.
+        let total = self.is_total_needed(now).then(|| billed(&self.sessions.totals()));
         let mut state = self.state();
         let settings = state.settings.clone();
         let offset = i64::from(settings.utc_offset_minutes) * 60;
         let mut quotas = [QuotaNow::default(); 2];
         let limits = [settings.bytes_per_day, settings.bytes_per_month];
-        let periods = [Period::Day, Period::Month(settings.month_reset_day)];
-        for (index, period) in periods.into_iter().enumerate() {
+        for (index, period) in periods(&settings).into_iter().enumerate() {
             let (started, resets) = period.around(now, offset);
             let marked = &mut state.marks[index];
-            let mark = marked.mark.at(started, total);
+            let mark = total.map_or(marked.mark, |total| marked.mark.at(started, total));
             if mark != marked.mark {
                 *marked = Marked { mark, is_saved: false };
             }
-            quotas[index] =
-                QuotaNow { bytes: limits[index].bytes(), used: mark.used(total), resets };
+            let used = total.map_or(0, |total| mark.used(total));
+            quotas[index] = QuotaNow { bytes: limits[index].bytes(), used, resets };
         }
         let is_used_up = |quota: &QuotaNow| quota.bytes != 0 && quota.used >= quota.bytes;
         let rule = rule_at(&settings.schedule, minute_of_week(now, offset));
@@ -200,6 +204,20 @@ impl Limiter {
             self.sessions.hold(hold);
         }
         self.save_marks();
+    }
+
+    /// Whether a quota is set, or the mark of a period that begins is to be made.
+    fn is_total_needed(&self, now: u64) -> bool {
+        let state = self.state();
+        let settings = &state.settings;
+        let offset = i64::from(settings.utc_offset_minutes) * 60;
+        let has_quota = [settings.bytes_per_day, settings.bytes_per_month]
+            .iter()
+            .any(|quota| quota.bytes() != 0);
+        let begins = |(period, marked): (Period, &Marked)| {
+            marked.mark.started != period.around(now, offset).0
+        };
+        has_quota || periods(settings).into_iter().zip(&state.marks).any(begins)
     }
 
     /// Where a period has begun, the ledger must know: tries until it does.

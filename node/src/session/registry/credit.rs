@@ -165,6 +165,10 @@ impl Sessions {
     }
 
     fn is_used_up(&self, entry: &Entry) -> bool {
+        let is_limited = entry.credit.bytes.is_some() || entry.credit.seconds.is_some();
+        if !is_limited && entry.agreement.is_none() {
+            return false;
+        }
         let seconds = entry.clock.seconds();
         let limit = byte_limit(entry, seconds);
         // Usually a little is left, in which no datagram fits: then the worker says so.
