@@ -41,6 +41,10 @@ fn periods(settings: &Limits) -> [Period; 2] {
     [Period::Day, Period::Month(settings.month_reset_day)]
 }
 
+fn has_quota(settings: &Limits) -> bool {
+    [settings.bytes_per_day, settings.bytes_per_month].iter().any(|quota| quota.bytes() != 0)
+}
+
 /// Holds the node to its limits.
 pub struct Limiter {
     sessions: Arc<Sessions>,
@@ -165,6 +169,10 @@ impl Limiter {
         let total = self.is_total_needed(now).then(|| billed(&self.sessions.totals()));
         let mut state = self.state();
         let settings = state.settings.clone();
+        if total.is_none() && has_quota(&settings) {
+            // Set since the look above, by a change that looks for itself.
+            return;
+        }
         let offset = i64::from(settings.utc_offset_minutes) * 60;
         let mut quotas = [QuotaNow::default(); 2];
         let limits = [settings.bytes_per_day, settings.bytes_per_month];
@@ -211,13 +219,10 @@ impl Limiter {
         let state = self.state();
         let settings = &state.settings;
         let offset = i64::from(settings.utc_offset_minutes) * 60;
-        let has_quota = [settings.bytes_per_day, settings.bytes_per_month]
-            .iter()
-            .any(|quota| quota.bytes() != 0);
         let begins = |(period, marked): (Period, &Marked)| {
             marked.mark.started != period.around(now, offset).0
         };
-        has_quota || periods(settings).into_iter().zip(&state.marks).any(begins)
+        has_quota(settings) || periods(settings).into_iter().zip(&state.marks).any(begins)
     }
 
     /// Where a period has begun, the ledger must know: tries until it does.

@@ -59,7 +59,7 @@ fn a_flipped_bit_anywhere_is_refused_or_was_in_no_row() {
     let (path, expected) = filled(folder.path());
     let whole = fs::read(&path).expect("read");
     let (mut refused, mut harmless) = (0, 0);
-    for _ in 0..400 {
+    for _ in 0..800 {
         let (random, mut flipped) = (OsRng.next_u64(), whole.clone());
         let place = (random >> 3) as usize % flipped.len();
         flipped[place] ^= 1 << (random & 7);
@@ -85,8 +85,8 @@ fn a_flipped_bit_anywhere_is_refused_or_was_in_no_row() {
             fs::remove_file(folder.path().join(format!("ledger.db{side}"))).ok();
         }
     }
-    // About a quarter of the file's bytes are in rows or lead to them: some hundred of the 400.
-    assert!(refused > 20, "{refused} refused, {harmless} without harm");
+    // A quarter of the file's bytes or more are in rows or lead to them: of the 800, some 200.
+    assert!(refused > 100, "{refused} refused, {harmless} without harm");
 }
 
 #[test]
