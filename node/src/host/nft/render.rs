@@ -99,23 +99,29 @@ fn fill(out: &mut Table, policy: &Policy) {
     // Before routing, which may drop a foreign source without counting it (rp_filter), and which
     // answers a packet that goes back where it came from with a redirect. The tunnel's own datagrams need no flow: it would cost a lookup each, and a consumer whose own
     // flow is translated to our port could receive another consumer's datagrams.
+    // Every packet passes `first` and `clamp`: no name is compared twice, and none for nothing.
+    out.chain(
+        "from_tunnel",
+        None,
+        &[
+            format!("ip saddr != {pool_v4} counter name spoofed drop"),
+            format!("ip6 saddr != {pool_v6} counter name spoofed drop"),
+            format!(
+                "ip daddr {pool_v4} ip daddr != {gateway_v4} counter name consumer_to_consumer \
+                 goto refuse"
+            ),
+            format!(
+                "ip6 daddr {pool_v6} ip6 daddr != {gateway_v6} counter name consumer_to_consumer \
+                 goto refuse"
+            ),
+        ],
+    );
     out.chain(
         "first",
         Some("filter hook prerouting priority raw"),
         &[
-            format!("iifname \"{interface}\" ip saddr != {pool_v4} counter name spoofed drop"),
-            format!("iifname \"{interface}\" ip6 saddr != {pool_v6} counter name spoofed drop"),
-            format!(
-                "iifname \"{interface}\" ip daddr {pool_v4} ip daddr != {gateway_v4} \
-                 counter name consumer_to_consumer goto refuse"
-            ),
-            format!(
-                "iifname \"{interface}\" ip6 daddr {pool_v6} ip6 daddr != {gateway_v6} \
-                 counter name consumer_to_consumer goto refuse"
-            ),
-            format!(
-                "iifname != \"{interface}\" udp dport {listen_port} fib daddr type local notrack"
-            ),
+            format!("iifname \"{interface}\" goto from_tunnel"),
+            format!("udp dport {listen_port} fib daddr type local notrack"),
         ],
     );
     out.chain(
@@ -158,11 +164,16 @@ fn fill(out: &mut Table, policy: &Policy) {
             format!("iifname != \"lo\" ip6 daddr {pool_v6} counter name inbound drop"),
         ],
     );
-    let clamp = "tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu";
+    let clamp = "tcp option maxseg size set rt mtu";
+    out.chain(
+        "clamp_syn",
+        None,
+        &[format!("iifname \"{interface}\" {clamp}"), format!("oifname \"{interface}\" {clamp}")],
+    );
     out.chain(
         "clamp",
         Some("filter hook forward priority mangle"),
-        &[format!("iifname \"{interface}\" {clamp}"), format!("oifname \"{interface}\" {clamp}")],
+        &["tcp flags & (syn | rst) == syn goto clamp_syn".into()],
     );
     let ports = translated_ports(*listen_port);
     out.chain(
