@@ -1,5 +1,5 @@
-//! A worker on io_uring: one ring, one system call a turn. Multishot receives and reads fill
-//! buffers that the kernel picks; the frames and runs of a turn go out together.
+//! A worker on io_uring: one ring, one system call a turn unless it writes much. Multishot receives
+//! and reads fill buffers that the kernel picks; the frames and runs of a turn go out together.
 
 #![expect(unsafe_code, reason = "submits operations that point into our buffers")]
 
@@ -33,6 +33,10 @@ const RECEIVE_LEN: usize = 65_536 + 256;
 const FRAME_LEN: usize = 65_536;
 const UDP_GROUP: u16 = 0;
 const TUN_GROUP: u16 = 1;
+/// Writes that one system call submits. Each goes through forwarding and NAT before the next begins,
+/// and meanwhile the kernel lets no thread onto this core, not even the one that receives: with
+/// more of them its ring overflows.
+const WRITES: usize = 16;
 /// How long a failed receive rests before it is begun again.
 const REST: Duration = Duration::from_millis(50);
 const ENTRIES: u32 = 1024;
@@ -289,6 +293,9 @@ impl<'a> Shell<'a> {
             // collected, before the next turn begins.
             unsafe { self.push(&entry.user_data(Kind::Write.tag(index)))? };
             self.in_flight += 1;
+            if index % WRITES == WRITES - 1 {
+                self.ring.submit()?;
+            }
         }
         for (index, run) in pipeline.runs().iter().enumerate() {
             if run.datagrams > 1 && !self.gso {
