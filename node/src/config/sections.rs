@@ -83,10 +83,11 @@ section! {
         /// How workers talk to the kernel. "auto": io_uring, or plain system calls where io_uring
         /// is not allowed. "uring" or "syscall": that one, or the node does not start.
         io: IoWish = IoWish::Auto;
-        /// How consumers' data reaches the workers. "sockets": through the kernel's network stack.
-        /// "auto": straight from the guard (AF_XDP) where that is in the driver, else through the
-        /// stack. "direct": straight, or the node does not start. New, and not yet the default.
-        receive: ReceiveWish = ReceiveWish::Sockets;
+        /// How consumers' data reaches the workers. "auto": straight from the guard (AF_XDP) where
+        /// that is in the driver, else through the kernel's network stack. "direct": straight, or the
+        /// node does not start. "sockets": through the stack, where this machine's own firewall and
+        /// tcpdump see it.
+        receive: ReceiveWish = ReceiveWish::Auto;
         /// Whether the node, once everything is prepared, gives up what it does not need:
         /// capabilities, new privileges, files (Landlock) and system calls (seccomp). "auto": as far
         /// as the kernel lets it. "off": not at all. "required": all, or the node does not start.
