@@ -1,18 +1,29 @@
 //! Processor time: of a process, of kernel threads, of a core.
 
-use std::{fs, time::Instant};
+use std::{
+    fs,
+    sync::{Mutex, PoisonError},
+    time::Instant,
+};
 
 use anyhow::Context as _;
+use perf_event::{Builder, Counter, events::Software};
 
 /// Whose processor time is read.
-#[derive(Clone, Debug, Default)]
+///
+/// By a clock of its own for each thread (`PERF_COUNT_SW_TASK_CLOCK`), and not by what the scheduler
+/// says (`/proc/PID/schedstat`). That one is wrong where it matters here: when a packet wakes the
+/// receive thread while the node is in a long system call, the scheduler leaves its clock as it is
+/// until the switch (`rq_clock_skip_update` in kernel/sched/core.c, 6.18), and counts the rest of
+/// the call as the receive thread's.
+#[derive(Debug)]
 pub struct Meter {
     /// The process.
     pub pid: u32,
-    /// Kernel threads that work for it, such as that of an interface's receive queue.
-    pub kernel_threads: Vec<u32>,
-    /// The core that it runs on.
-    pub core: usize,
+    process: Vec<Clock>,
+    workers: Vec<Clock>,
+    kernel: Vec<Clock>,
+    core: usize,
 }
 
 /// Processor time so far.
@@ -49,17 +60,66 @@ struct CoreTicks {
 }
 
 impl Meter {
-    /// Reads.
+    /// A meter of a process's threads, and of those that they start from now on; of kernel threads
+    /// that work for it, such as that of an interface's receive queue; and of the core that it runs
+    /// on.
     ///
     /// # Errors
     ///
     /// Fails when the process is gone.
+    pub fn new(pid: u32, kernel_threads: &[u32], core: usize) -> anyhow::Result<Self> {
+        let tasks = fs::read_dir(format!("/proc/{pid}/task"));
+        let tasks = tasks.with_context(|| format!("process {pid} is gone"))?;
+        let (mut process, mut workers) = (Vec::new(), Vec::new());
+        for task in tasks.flatten() {
+            let Some(thread) = task.file_name().to_str().and_then(|name| name.parse().ok()) else {
+                continue;
+            };
+            let name = fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+            let kind = if name.starts_with("weir-worker") { &mut workers } else { &mut process };
+            kind.push(Clock::of(thread));
+        }
+        let kernel = kernel_threads.iter().copied().map(Clock::of).collect();
+        Ok(Self { pid, process, workers, kernel, core })
+    }
+
+    /// Reads.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the core is gone.
     pub fn read(&self) -> anyhow::Result<Reading> {
-        let (process_ns, worker_ns) = threads(self.pid)?;
-        let kernel_ns =
-            self.kernel_threads.iter().map(|pid| runtime(*pid, *pid).unwrap_or(0)).sum();
+        let sum = |clocks: &[Clock]| clocks.iter().map(Clock::nanos).sum::<u64>();
+        let worker_ns = sum(&self.workers);
+        let process_ns = sum(&self.process) + worker_ns;
         let core = core_ticks(self.core).context("no such core in /proc/stat")?;
+        let kernel_ns = sum(&self.kernel);
         Ok(Reading { at: Instant::now(), process_ns, worker_ns, kernel_ns, core })
+    }
+}
+
+/// The time that a thread, and all that it has started since, was on a processor.
+#[derive(Debug)]
+struct Clock {
+    thread: u32,
+    /// None where performance events are not to be had: then the scheduler must do.
+    counter: Option<Mutex<Counter>>,
+}
+
+impl Clock {
+    fn of(thread: u32) -> Self {
+        let mut wanted = Builder::new(Software::TASK_CLOCK);
+        wanted.observe_pid(thread.cast_signed()).any_cpu().inherit(true).enabled(true);
+        let counter = wanted.include_kernel().include_hv().build();
+        Self { thread, counter: counter.ok().map(Mutex::new) }
+    }
+
+    fn nanos(&self) -> u64 {
+        let counted = self.counter.as_ref().and_then(|counter| {
+            let mut counter = counter.lock().unwrap_or_else(PoisonError::into_inner);
+            counter.read().ok()
+        });
+        counted.or_else(|| scheduled(self.thread)).unwrap_or(0)
     }
 }
 
@@ -80,27 +140,9 @@ impl Reading {
     }
 }
 
-/// Nanoseconds on the processor of all threads of a process, and of those named as workers.
-fn threads(pid: u32) -> anyhow::Result<(u64, u64)> {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task"));
-    let tasks = tasks.with_context(|| format!("process {pid} is gone"))?;
-    let (mut all, mut workers) = (0, 0);
-    for task in tasks.flatten() {
-        let Some(tid) = task.file_name().to_str().and_then(|name| name.parse().ok()) else {
-            continue;
-        };
-        let spent = runtime(pid, tid).unwrap_or(0);
-        all += spent;
-        let name = fs::read_to_string(task.path().join("comm")).unwrap_or_default();
-        if name.starts_with("weir-worker") {
-            workers += spent;
-        }
-    }
-    Ok((all, workers))
-}
-
-fn runtime(pid: u32, tid: u32) -> Option<u64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/task/{tid}/schedstat")).ok()?;
+/// What the scheduler says.
+fn scheduled(thread: u32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{thread}/schedstat")).ok()?;
     text.split_whitespace().next()?.parse().ok()
 }
 
@@ -140,18 +182,43 @@ pub fn pin(core: usize) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use rustix::time::{ClockId, clock_gettime};
+
     use super::*;
+
+    const BUSY_NANOS: u64 = 20_000_000;
+
+    /// Takes that much of a processor, however long that takes.
+    fn busy() {
+        let spent = || {
+            let time = clock_gettime(ClockId::ThreadCPUTime);
+            time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+        };
+        let end = spent() + BUSY_NANOS;
+        while spent() < end {
+            std::hint::spin_loop();
+        }
+    }
 
     #[test]
     fn a_busy_thread_is_seen() {
-        let meter = Meter { pid: std::process::id(), ..Meter::default() };
-        let before = meter.read().expect("we are here");
-        let end = Instant::now() + std::time::Duration::from_millis(50);
-        while Instant::now() < end {
-            std::hint::spin_loop();
-        }
-        let spent = meter.read().expect("we are here").since(&before);
-        assert!(spent.process > 0.0 && spent.wall >= 0.05, "{spent:?}");
+        let meter = Meter::new(std::process::id(), &[], 0).expect("we are here");
+        let before = meter.read().expect("there is a core 0");
+        busy();
+        let spent = meter.read().expect("there is a core 0").since(&before);
+        assert!(spent.process > 0.0 && spent.wall > 0.0, "{spent:?}");
         assert_eq!(spent.workers, 0.0);
+    }
+
+    #[test]
+    fn a_thread_that_is_started_later_is_seen_too() {
+        let own = rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned();
+        let clock = Clock::of(own);
+        let before = clock.nanos();
+        std::thread::spawn(busy).join().expect("it ends");
+        let spent = clock.nanos() - before;
+        // The scheduler's clock, for want of a better one, is of this thread alone.
+        let least = if clock.counter.is_some() { BUSY_NANOS / 2 } else { 0 };
+        assert!(spent > least, "{spent} ns");
     }
 }
