@@ -4,6 +4,7 @@
 //! are sealed beforehand ([`load`]), and a sink that compares content ([`sink`]). The development
 //! benchmarks use the same parts.
 
+mod cable;
 pub mod child;
 pub mod cipher;
 pub mod consumer;
@@ -55,6 +56,8 @@ pub struct Report {
     pub xdp_mode: String,
     /// How workers talked to the kernel.
     pub io: String,
+    /// How data reached them.
+    pub receive: String,
     /// From the consumer to the internet.
     pub up: Way,
     /// From the internet to the consumer.
@@ -105,12 +108,12 @@ pub fn run(program: &Path, progress: &mut dyn FnMut(&str)) -> anyhow::Result<Rep
     progress("the cipher alone, on each core");
     let mut cipher = cores.iter().map(|core| seal_on(*core)).collect::<anyhow::Result<Vec<_>>>()?;
     pin(generator)?;
-    let rig = Rig::new()?;
-    rig.set(Arrival::Packets, false, generator)?;
+    let rig = Rig::new(Arrival::Packets)?;
+    rig.set(false, generator)?;
     let settings = Settings {
         cores: vec![core],
         xdp: "auto".into(),
-        receive: "sockets".into(),
+        receive: "auto".into(),
         max_sessions: 16,
         crowded: false,
         books: Books::Usual,
@@ -119,7 +122,7 @@ pub fn run(program: &Path, progress: &mut dyn FnMut(&str)) -> anyhow::Result<Rep
     progress("starting a node in namespaces of its own");
     let node = Node::start(program, &rig.node, &settings)?;
     let kernel_threads = rig.bind_receive(&[core])?;
-    let meter = Meter { pid: node.pid(), kernel_threads, core };
+    let meter = Meter::new(node.pid(), &kernel_threads, core)?;
     let address = node.add(Credentials::fixed(0, SERVER).public())?;
     let bench = Bench {
         access: Access { from: CONSUMERS, node: NODE, key: node.public_key()? },
@@ -166,6 +169,7 @@ pub fn run(program: &Path, progress: &mut dyn FnMut(&str)) -> anyhow::Result<Rep
         cipher_bits_per_second: cipher,
         xdp_mode: status.xdp_mode,
         io: status.io,
+        receive: status.receive,
         up,
         down,
         nic,
@@ -186,6 +190,7 @@ impl Bench<'_> {
     fn up(&self, shape: &Shape) -> anyhow::Result<(Counts, Spent)> {
         let mut consumers = [self.consumer(shape)?];
         let mut sink = Sink::new(&self.rig.outside, OUTSIDE, SERVER)?;
+        Download::establish(&mut consumers, &mut sink, SERVER, *shape)?;
         let sealed = Sealed::new(&mut consumers, SERVER, *shape)?;
         let measured = sealed.send(&consumers, &mut sink, || self.meter.read())?;
         check(&measured.counts)?;

@@ -48,9 +48,9 @@ struct Arguments {
     /// What is sent at the node's port meanwhile; of a load up only
     #[arg(long, value_enum)]
     attack: Option<Attack>,
-    /// Packets arrive as super-packets, on the generator's core
-    #[arg(long)]
-    super_packets: bool,
+    /// How packets reach the exit
+    #[arg(long, value_enum, default_value = "packets")]
+    arrival: Arrival,
     /// The egress device cannot segment
     #[arg(long)]
     software_egress: bool,
@@ -58,7 +58,7 @@ struct Arguments {
     #[arg(long, default_value = "auto")]
     xdp: String,
     /// weir's node.receive
-    #[arg(long, default_value = "sockets")]
+    #[arg(long, default_value = "auto")]
     receive: String,
     /// The exit's cores
     #[arg(long, value_delimiter = ',', default_value = "1")]
@@ -76,7 +76,6 @@ struct Arguments {
 
 fn main() -> anyhow::Result<()> {
     let given = Arguments::parse();
-    let arrival = if given.super_packets { Arrival::SuperPackets } else { Arrival::Packets };
     // Latency probes have a session of their own.
     let sessions = given.sessions + u32::from(given.rate.is_some());
     let case = Case {
@@ -87,7 +86,7 @@ fn main() -> anyhow::Result<()> {
             generator: given.generator,
             xdp: given.xdp,
             receive: given.receive,
-            arrival,
+            arrival: given.arrival,
             software_egress: given.software_egress,
             sessions,
             metering: given.metering,

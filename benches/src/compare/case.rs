@@ -124,6 +124,7 @@ impl Case {
     fn up(&self, exit: &Exit, came_to: &mut Option<Rates>) -> anyhow::Result<(Counts, Spent)> {
         let mut consumers = self.consumers(exit)?;
         let mut sink = Sink::new(&exit.rig.outside, OUTSIDE, SERVER)?;
+        Download::establish(&mut consumers, &mut sink, SERVER, self.shape)?;
         let sealed = Sealed::new(&mut consumers, SERVER, self.shape)?;
         let attack = self.attack.map(|attack| attack.begin(exit, sealed.receiver_index()));
         let attack = attack.transpose()?;

@@ -106,8 +106,8 @@ impl Exit {
     ///
     /// Fails without root, or when it does not start.
     pub fn start(tools: &Tools, setup: &Setup) -> anyhow::Result<Self> {
-        let rig = Rig::new()?;
-        rig.set(setup.arrival, setup.software_egress, setup.generator)?;
+        let rig = Rig::new(setup.arrival)?;
+        rig.set(setup.software_egress, setup.generator)?;
         let mut takers = Takers::prepare(setup.metering, &rig.node)?;
         let (running, key, credentials) = match setup.program {
             Program::Weir => start_weir(tools, setup, &rig, &mut takers)?,
@@ -117,12 +117,9 @@ impl Exit {
             Running::Weir(node) => node.pid(),
             Running::Other(other) => other.child.id(),
         };
-        let kernel_threads = match setup.arrival {
-            Arrival::Packets => rig.bind_receive(&setup.cores)?,
-            Arrival::SuperPackets => Vec::new(),
-        };
+        let kernel_threads = rig.bind_receive(&setup.cores)?;
         let core = setup.cores.first().copied().context("no core for the exit")?;
-        let meter = Meter { pid, kernel_threads, core };
+        let meter = Meter::new(pid, &kernel_threads, core)?;
         let access = Access { from: CONSUMERS, node: NODE, key };
         Ok(Self { running, access, credentials, meter, takers, rig })
     }

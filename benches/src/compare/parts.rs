@@ -280,34 +280,46 @@ impl Plan<'_> {
     }
 
     fn xdp(mut self) -> Planned {
+        // Behind the sender's packet buffers XDP costs a veth a copy that no card's driver makes.
+        let arrivals = [("", Arrival::Packets), (" frames", Arrival::Frames)];
         for (way, load) in WAYS {
-            for xdp in ["native", "off"] {
-                let mut case = self.case(&format!("{way} xdp {xdp}"), Program::Weir, load);
-                xdp.clone_into(&mut case.setup.xdp);
-                self.cases.push(case);
+            for (of_what, arrival) in arrivals {
+                let name = |xdp: &str| format!("{way}{of_what} xdp {xdp}");
+                for xdp in ["native", "off"] {
+                    let mut case = self.case(&name(xdp), Program::Weir, load);
+                    xdp.clone_into(&mut case.setup.xdp);
+                    case.setup.arrival = arrival;
+                    self.cases.push(case);
+                }
+                let label = format!("{way}{of_what}: per exit-CPU-second, XDP native / off");
+                let value = |outcome: &Outcome| outcome.per_exit_second;
+                let (of, to) = (name("native"), name("off"));
+                let to = Some((to.as_str(), Program::Weir));
+                self.want(label, (&of, Program::Weir), to, value, Some(0.9));
             }
-            let label = format!("{way}: per exit-CPU-second, XDP native / off");
-            let (of, to) = (format!("{way} xdp native"), format!("{way} xdp off"));
-            let value = |outcome: &Outcome| outcome.per_exit_second;
-            let to = Some((to.as_str(), Program::Weir));
-            self.want(label, (&of, Program::Weir), to, value, Some(0.9));
         }
         self.done()
     }
 
     fn receive(mut self) -> Planned {
         // On the way down nothing but acknowledgements is received.
-        for receive in ["direct", "sockets"] {
-            let mut case = self.case(&format!("up {receive}"), Program::Weir, Load::Up);
-            receive.clone_into(&mut case.setup.receive);
-            self.cases.push(case);
-        }
-        let (of, to) = (("up direct", Program::Weir), ("up sockets", Program::Weir));
-        let exit: fn(&Outcome) -> f64 = |outcome| outcome.per_exit_second;
-        let process: fn(&Outcome) -> f64 = |outcome| outcome.per_process_second;
-        for (what, value) in [("exit", exit), ("process", process)] {
-            let label = format!("up: per {what}-CPU-second, direct / sockets");
-            self.want(label, of, Some(to), value, None);
+        let arrivals = [("", Arrival::Packets), (" frames", Arrival::Frames)];
+        for (of_what, arrival) in arrivals {
+            let name = |receive: &str| format!("up{of_what} {receive}");
+            for receive in ["direct", "sockets"] {
+                let mut case = self.case(&name(receive), Program::Weir, Load::Up);
+                receive.clone_into(&mut case.setup.receive);
+                case.setup.arrival = arrival;
+                self.cases.push(case);
+            }
+            let (of, to) = (name("direct"), name("sockets"));
+            let exit: fn(&Outcome) -> f64 = |outcome| outcome.per_exit_second;
+            let process: fn(&Outcome) -> f64 = |outcome| outcome.per_process_second;
+            for (what, value) in [("exit", exit), ("process", process)] {
+                let label = format!("up{of_what}: per {what}-CPU-second, direct / sockets");
+                let to = Some((to.as_str(), Program::Weir));
+                self.want(label, (&of, Program::Weir), to, value, None);
+            }
         }
         self.done()
     }
@@ -381,7 +393,7 @@ pub fn setup(scale: &Scale, program: Program) -> Setup {
         cores: vec![scale.core],
         generator: scale.generator,
         xdp: "auto".to_owned(),
-        receive: "sockets".to_owned(),
+        receive: "auto".to_owned(),
         arrival: Arrival::Packets,
         software_egress: false,
         sessions: 1,

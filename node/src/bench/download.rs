@@ -73,6 +73,25 @@ impl Download {
         Ok(Self { ways, shape })
     }
 
+    /// Opens the flows of a load from the consumers, and answers each once. A real server would: what
+    /// has no answer is new to the node's connection tracking with every packet.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`], or if an answer cannot be sent.
+    pub fn establish(
+        consumers: &mut [Consumer],
+        sink: &mut Sink,
+        server: Ipv4Addr,
+        shape: Shape,
+    ) -> anyhow::Result<()> {
+        let mut flows = Self::open(consumers, sink, server, shape)?;
+        for way in &mut flows.ways {
+            ensure!(way.send(sink, &shape, 1), "cannot answer a flow");
+        }
+        Ok(())
+    }
+
     /// Sends everything, and counts what arrives at the consumers.
     ///
     /// # Errors

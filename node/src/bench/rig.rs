@@ -4,13 +4,19 @@
 //!  outside: consumers and servers          node
 //!  out0 45.80.2.1 ------------------ up0 45.80.2.2
 //! ```
+//!
+//! Between them is a [`Cable`](super::cable) where frames are to arrive as from a network card.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use anyhow::Context as _;
 use rustix::{process::Pid, thread::CpuSet};
 
-use super::{meter::kernel_threads, place::Place};
+use super::{
+    cable::{self, Cable},
+    meter::kernel_threads,
+    place::Place,
+};
 
 /// The node's uplink.
 pub const UPLINK: &str = "up0";
@@ -26,11 +32,14 @@ pub const SERVER: Ipv4Addr = Ipv4Addr::new(45, 80, 3, 7);
 pub const REAL_SERVER: Ipv4Addr = Ipv4Addr::new(45, 80, 3, 1);
 
 /// How packets reach the node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Arrival {
-    /// One by one, as from a network card: GRO merges them on the node's core, in a kernel thread
-    /// that can be told apart from the node.
+    /// One by one, in pages, as a network card's driver hands them on. GRO merges them on the node's
+    /// core, in a kernel thread that can be told apart from the node.
+    Frames,
+    /// The same, but in the sender's packet buffers, as one veth gives them to another: XDP makes
+    /// the node's core copy each.
     Packets,
     /// As the super-packets that the generator sent, which veth passes on whole; the receive path
     /// runs on the generator's core. What the node costs without it.
@@ -44,6 +53,8 @@ pub struct Rig {
     pub outside: Place,
     /// The node.
     pub node: Place,
+    arrival: Arrival,
+    cable: Option<Cable>,
     old_threads: Vec<u32>,
 }
 
@@ -52,16 +63,17 @@ impl Rig {
     ///
     /// # Errors
     ///
-    /// Fails without root or without `ip`.
-    pub fn new() -> anyhow::Result<Self> {
+    /// Fails without root, without `ip`, or where there can be no cable for `arrival`.
+    pub fn new(arrival: Arrival) -> anyhow::Result<Self> {
         let (outside, node) = (Place::new()?, Place::new()?);
         let old_threads = kernel_threads(&receive_thread());
-        let rig = Self { outside, node, old_threads };
-        let (outside, node) = (&rig.outside, &rig.node);
-        node.ip(&format!(
-            "link add {UPLINK} type veth peer name {OUTSIDE} netns {}",
-            outside.path()
-        ))?;
+        let cable = if arrival == Arrival::Frames {
+            Some(Cable::new((&outside, OUTSIDE), (&node, UPLINK))?)
+        } else {
+            let peer = outside.path();
+            node.ip(&format!("link add {UPLINK} type veth peer name {OUTSIDE} netns {peer}"))?;
+            None
+        };
         node.ip(&format!("addr add {}/24 dev {UPLINK}", NODE.ip()))?;
         node.ip(&format!("link set {UPLINK} up"))?;
         outside.ip(&format!("addr add {CONSUMERS}/24 dev {OUTSIDE}"))?;
@@ -69,23 +81,18 @@ impl Rig {
         outside.ip(&format!("addr add {REAL_SERVER}/32 dev lo"))?;
         outside.ip(&format!("route add blackhole {SERVER}"))?;
         node.ip(&format!("route add default via {CONSUMERS}"))?;
-        Ok(rig)
+        Ok(Self { outside, node, arrival, cable, old_threads })
     }
 
-    /// Sets how packets arrive, whether the node's egress segments in software, and on which cores
-    /// the generator (for what the node sends) and the node receive.
+    /// Sets how packets arrive, whether the node's egress segments in software, and that the
+    /// generator's core receives what the node sends.
     ///
     /// # Errors
     ///
     /// Fails without `ethtool`.
-    pub fn set(
-        &self,
-        arrival: Arrival,
-        software_egress: bool,
-        generator_core: usize,
-    ) -> anyhow::Result<()> {
+    pub fn set(&self, software_egress: bool, generator: usize) -> anyhow::Result<()> {
         let onoff = |on: bool| if on { "on" } else { "off" };
-        let one_by_one = arrival == Arrival::Packets;
+        let one_by_one = self.arrival != Arrival::SuperPackets;
         let whole = onoff(!one_by_one);
         self.outside
             .run(&format!("ethtool -K {OUTSIDE} tso {whole} tx-udp-segmentation {whole}"))?;
@@ -97,13 +104,20 @@ impl Rig {
         if one_by_one {
             attribute(&self.node, UPLINK, "threaded", "1")?;
         }
+        let (place, peer) = match &self.cable {
+            None => (&self.outside, OUTSIDE),
+            Some(cable) => {
+                // A redirected frame is its bytes and nothing else: they must have the checksum.
+                self.outside.run(&format!("ethtool -K {OUTSIDE} tx off"))?;
+                (&cable.place, cable::TOWARDS_NODE)
+            }
+        };
         // What the node sends is received on the sender's core otherwise, and charged to the node.
-        let mask = format!("{:x}", 1u64 << generator_core.min(31));
-        attribute(&self.outside, OUTSIDE, "queues/rx-0/rps_cpus", &mask)?;
-        Ok(())
+        let mask = format!("{:x}", 1u64 << generator.min(31));
+        attribute(place, peer, "queues/rx-0/rps_cpus", &mask)
     }
 
-    /// Binds the kernel threads that receive for the node to its core; gives them. To be called
+    /// Binds the kernel threads that receive for the node to its cores; gives them. To be called
     /// when the node runs: attaching XDP may make new ones.
     ///
     /// # Errors

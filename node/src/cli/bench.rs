@@ -30,7 +30,8 @@ fn screen(report: &Report) -> String {
     let cipher: Vec<_> =
         pairs.map(|(core, rate)| format!("core {core}: {}", gigabits(*rate))).collect();
     line("cipher alone", &cipher.join(", "));
-    line("data plane", &format!("{}, XDP {}, one worker", report.io, report.xdp_mode));
+    let how = format!("{}, XDP {}, receive {}", report.io, report.xdp_mode, report.receive);
+    line("data plane", &format!("{how}, one worker"));
     way(&mut line, "consumer to internet", &report.up);
     way(&mut line, "internet to consumer", &report.down);
     match &report.nic {
@@ -87,6 +88,7 @@ mod tests {
             cipher_bits_per_second: vec![1e10, 1.1e10],
             xdp_mode: "native".into(),
             io: "uring".into(),
+            receive: "direct".into(),
             up: way,
             down: way,
             nic: None,
@@ -99,6 +101,7 @@ mod tests {
             "core 0: 10.00 Gbit/s, core 1: 11.00 Gbit/s",
             "4.00 Gbit/s per core, 5.00 Gbit/s without the kernel's receive path (50 % of",
             "capacity to announce  5.60 Gbit/s (2 cores at 70 %)",
+            "data plane            uring, XDP native, receive direct, one worker",
             "steal                 20 %",
         ] {
             assert!(text.contains(part), "{part:?} is not in\n{text}");
