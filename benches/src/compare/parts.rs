@@ -187,19 +187,23 @@ impl Plan<'_> {
             let value = |outcome: &Outcome| outcome.cipher_ratio;
             self.want(label, (way, Program::Weir), None, value, Some(target));
         }
-        // Without the receive path, and without what XDP costs a veth.
+        // As a card's driver hands packets on; and without the receive path and XDP at all.
+        let others =
+            [("frames", Arrival::Frames, "auto"), ("super-packets", Arrival::SuperPackets, "off")];
         for (way, load) in WAYS {
-            let name = format!("{way} super-packets");
-            for program in ALL {
-                let mut case = self.case(&name, program, load);
-                case.setup.arrival = Arrival::SuperPackets;
-                "off".clone_into(&mut case.setup.xdp);
-                self.cases.push(case);
+            for (what, arrival, xdp) in others {
+                let name = format!("{way} {what}");
+                for program in ALL {
+                    let mut case = self.case(&name, program, load);
+                    case.setup.arrival = arrival;
+                    xdp.clone_into(&mut case.setup.xdp);
+                    self.cases.push(case);
+                }
+                self.against_peers(&name, false);
+                let label = format!("{name}: per worker-CPU-second / ring's seal");
+                let value = |outcome: &Outcome| outcome.cipher_ratio;
+                self.want(label, (&name, Program::Weir), None, value, None);
             }
-            self.against_peers(&name, false);
-            let label = format!("{name}: per worker-CPU-second / ring's seal");
-            let value = |outcome: &Outcome| outcome.cipher_ratio;
-            self.want(label, (&name, Program::Weir), None, value, None);
         }
         self.done()
     }

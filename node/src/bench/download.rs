@@ -3,6 +3,7 @@
 use std::{
     net::Ipv4Addr,
     os::fd::AsFd as _,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -86,8 +87,13 @@ impl Download {
         shape: Shape,
     ) -> anyhow::Result<()> {
         let mut flows = Self::open(consumers, sink, server, shape)?;
+        let end = Instant::now() + PATIENCE;
         for way in &mut flows.ways {
-            ensure!(way.send(sink, &shape, 1), "cannot answer a flow");
+            // The ring in front of the node holds 256.
+            while !way.send(sink, &shape, 1) {
+                ensure!(Instant::now() < end, "cannot answer a flow");
+                thread::sleep(Duration::from_millis(1));
+            }
         }
         Ok(())
     }
