@@ -105,6 +105,9 @@ pub enum Target {
 
 const ALL: [Program; 3] = [Program::Weir, Program::WireguardGo, Program::Boringtun];
 const WAYS: [(&str, Load); 2] = [("up", Load::Up), ("down", Load::Down)];
+/// What a case is called by how packets arrive. With XDP a veth copies the sender's packet buffers
+/// first, which no card's driver does: so what is about XDP is measured both ways.
+const ARRIVALS: [(&str, Arrival); 2] = [("", Arrival::Packets), (" frames", Arrival::Frames)];
 
 /// The cases of a part, and the ratios that it gives.
 #[must_use]
@@ -284,10 +287,8 @@ impl Plan<'_> {
     }
 
     fn xdp(mut self) -> Planned {
-        // Behind the sender's packet buffers XDP costs a veth a copy that no card's driver makes.
-        let arrivals = [("", Arrival::Packets), (" frames", Arrival::Frames)];
         for (way, load) in WAYS {
-            for (of_what, arrival) in arrivals {
+            for (of_what, arrival) in ARRIVALS {
                 let name = |xdp: &str| format!("{way}{of_what} xdp {xdp}");
                 for xdp in ["native", "off"] {
                     let mut case = self.case(&name(xdp), Program::Weir, load);
@@ -307,8 +308,7 @@ impl Plan<'_> {
 
     fn receive(mut self) -> Planned {
         // On the way down nothing but acknowledgements is received.
-        let arrivals = [("", Arrival::Packets), (" frames", Arrival::Frames)];
-        for (of_what, arrival) in arrivals {
+        for (of_what, arrival) in ARRIVALS {
             let name = |receive: &str| format!("up{of_what} {receive}");
             for receive in ["direct", "sockets"] {
                 let mut case = self.case(&name(receive), Program::Weir, Load::Up);
