@@ -109,7 +109,10 @@ pub struct Whereabouts {
     pub limited_up: AtomicU64,
     /// Inner packets to the consumer that were dropped for its rate, in bytes.
     pub limited_down: AtomicU64,
-    reserved: [u64; 2],
+    /// The timestamp of the newest initiation that was taken, as one number; 0 for none. Older ones
+    /// are refused. Written by the handshake thread only.
+    pub newest_initiation: AtomicU64,
+    reserved: u64,
 }
 
 /// What the control plane says of the slot.
@@ -174,6 +177,8 @@ pub struct Counters {
     pub dropped_datagrams: u64,
     /// See [`Seen::dropped_bytes`].
     pub dropped_bytes: u64,
+    /// See [`Whereabouts::newest_initiation`].
+    pub newest_initiation: u64,
 }
 
 impl Account {
@@ -193,6 +198,7 @@ impl Account {
             seen_bytes: seen.bytes.load(Relaxed),
             dropped_datagrams: seen.dropped_datagrams.load(Relaxed),
             dropped_bytes: seen.dropped_bytes.load(Relaxed),
+            newest_initiation: self.whereabouts.newest_initiation.load(Relaxed),
         }
     }
 
@@ -219,6 +225,7 @@ impl Account {
         self.whereabouts.spent.store(0, Relaxed);
         self.whereabouts.limited_up.store(0, Relaxed);
         self.whereabouts.limited_down.store(0, Relaxed);
+        self.whereabouts.newest_initiation.store(base.newest_initiation, Relaxed);
         self.control.limit.store(0, Relaxed);
         self.set_rates(0, 0);
         self.control.session.store(id, Relaxed);

@@ -139,6 +139,8 @@ reasons! {
     DirectFull = 38, Udp, "direct_full";
     /// More initiations of all sources together than the guard lets through on this CPU.
     GuardHandshakeCeiling = 39, Xdp, "handshake_ceiling";
+    /// The initiation is not newer than the newest one that its session has had.
+    HandshakeReplay = 40, Handshake, "replay";
 }
 
 impl DropReason {

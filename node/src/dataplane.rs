@@ -15,6 +15,7 @@ pub mod flow;
 pub mod handshake;
 pub mod identity;
 pub mod inbox;
+mod initiation;
 pub mod inner;
 pub mod limiter;
 mod mapping;
@@ -31,6 +32,7 @@ mod syscall;
 #[cfg(test)]
 mod testing;
 pub mod throttle;
+mod timestamp;
 pub mod tunnel;
 pub mod udp;
 pub mod uring;

@@ -6,15 +6,15 @@ use std::{
     io,
     os::fd::{AsFd, BorrowedFd},
     sync::{
-        Arc, RwLock,
+        Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
 
-use boringtun::noise::{
-    Packet, TunnResult, errors::WireGuardError, handshake::parse_handshake_anon,
-    rate_limiter::RateLimiter,
+use boringtun::{
+    noise::{Packet, TunnResult, errors::WireGuardError, rate_limiter::RateLimiter},
+    x25519::SharedSecret,
 };
 use bytes::Bytes;
 use crossbeam::queue::ArrayQueue;
@@ -29,12 +29,14 @@ use super::{
     endpoint::Endpoint,
     identity::{Identities, Identity},
     inbox::{Bell, Inboxes, Initiation},
+    initiation::{Claim, agree},
     limiter::{Rate, SourceLimiter},
     message::{receive_one, send_one},
     pipeline::Stray,
     stats::WorkerStats,
     udp::Sockets,
 };
+use crate::kernel::accounts::Accounts;
 
 /// Initiations that may wait for the thread: a tenth of a second of its work.
 const QUEUE: usize = 1024;
@@ -44,25 +46,72 @@ const SUPER_PACKET: usize = 65_536;
 const BATCH: usize = 64;
 
 /// Which session has which static key.
-#[derive(Debug, Default)]
-pub struct Directory(RwLock<HashMap<[u8; 32], Slot>>);
+#[derive(Default)]
+pub struct Directory(RwLock<HashMap<[u8; 32], Known>>);
+
+/// A session, as the handshake thread knows it.
+struct Known {
+    slot: Slot,
+    /// What the key shares with each of the node's that it was used for, at most two: working it
+    /// out costs a scalar multiplication.
+    shared: Mutex<Vec<([u8; 32], Arc<SharedSecret>)>>,
+}
+
+impl Known {
+    fn shared(&self, identity: &Identity, key: [u8; 32]) -> Option<Arc<SharedSecret>> {
+        let node = identity.public().to_bytes();
+        let mut kept = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, shared)) = kept.iter().find(|(of, _)| *of == node) {
+            return Some(Arc::clone(shared));
+        }
+        let shared = Arc::new(agree(identity, key)?);
+        if kept.len() >= 2 {
+            kept.remove(0);
+        }
+        kept.push((node, Arc::clone(&shared)));
+        Some(shared)
+    }
+}
 
 impl Directory {
     /// Knows a key from now on.
     pub fn insert(&self, key: [u8; 32], slot: Slot) {
-        self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner).insert(key, slot);
+        let known = Known { slot, shared: Mutex::default() };
+        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(key, known);
     }
 
-    /// Knows the keys of a slot no more.
+    /// Knows the keys of a slot no more. Nothing that [`Directory::authenticate`] has begun for
+    /// them goes on afterwards.
     pub fn remove(&self, slot: Slot) {
-        let mut keys = self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        keys.retain(|_, at| *at != slot);
+        let mut keys = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        keys.retain(|_, known| known.slot != slot);
     }
 
-    /// The slot of a key.
-    #[must_use]
-    pub fn find(&self, key: &[u8; 32]) -> Option<Slot> {
-        self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner).get(key).copied()
+    /// Finds out whether an initiation is of the key that it names, and newer than all that its
+    /// session has had, and makes it the newest one if so.
+    ///
+    /// # Errors
+    ///
+    /// Says that no session has the key, that the sender does not have it, or that the initiation
+    /// is a replay.
+    fn authenticate(
+        &self,
+        claim: &Claim,
+        identity: &Identity,
+        accounts: &Accounts,
+    ) -> Result<Slot, DropReason> {
+        let keys = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let known = keys.get(&claim.static_public).ok_or(DropReason::UnknownPeer)?;
+        let shared = known.shared(identity, claim.static_public);
+        let timestamp = shared.and_then(|shared| claim.prove(&shared));
+        let timestamp = timestamp.ok_or(DropReason::HandshakeInvalid)?;
+        let account = accounts.get(known.slot).ok_or(DropReason::UnknownPeer)?;
+        let newest = &account.whereabouts.newest_initiation;
+        if !timestamp.is_after(newest) {
+            return Err(DropReason::HandshakeReplay);
+        }
+        timestamp.save(newest);
+        Ok(known.slot)
     }
 }
 
@@ -138,6 +187,7 @@ pub struct Handshakes {
     before_cookies: u32,
     permutation: SlotPermutation,
     directory: Arc<Directory>,
+    accounts: Arc<Accounts>,
     workers: Inboxes,
     inbox: Arc<HandshakeInbox>,
     sockets: Sockets,
@@ -155,6 +205,8 @@ pub struct Parts {
     pub permutation: SlotPermutation,
     /// Whose keys are known.
     pub directory: Arc<Directory>,
+    /// The accounts of all slots, which keep the newest initiation of each.
+    pub accounts: Arc<Accounts>,
     /// The workers.
     pub workers: Inboxes,
     /// Its own inbox.
@@ -173,7 +225,8 @@ impl Handshakes {
     /// The state of a thread that has seen nothing yet.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { identities, permutation, directory, workers, inbox, sockets, .. } = parts;
+        let Parts { identities, permutation, directory, accounts, workers, inbox, sockets, .. } =
+            parts;
         let sources = SourceLimiter::new(parts.limits.per_source, Instant::now());
         let mut handshakes = Self {
             identities,
@@ -182,6 +235,7 @@ impl Handshakes {
             before_cookies: parts.limits.before_cookies,
             permutation,
             directory,
+            accounts,
             workers,
             inbox,
             sockets,
@@ -312,8 +366,8 @@ impl Handshakes {
         let mut found = None;
         for door in &self.doors {
             match door.cookies.verify_packet(Some(source), message, &mut cookie) {
-                Ok(Packet::HandshakeInit(initiation)) => {
-                    found = Some((initiation, door.identity.clone()));
+                Ok(Packet::HandshakeInit(_)) => {
+                    found = Some(door.identity.clone());
                     break;
                 }
                 Err(TunnResult::WriteToNetwork(reply)) => {
@@ -328,14 +382,13 @@ impl Handshakes {
                 Ok(_) | Err(_) => return Err(DropReason::HandshakeInvalid),
             }
         }
-        let (initiation, identity) = found.ok_or(DropReason::Mac1)?;
+        let identity = found.ok_or(DropReason::Mac1)?;
         // After the cookie: spoofed sources must not use up the buckets of real ones.
         if !self.sources.allow(source, Instant::now()) {
             return Err(DropReason::HandshakeRate);
         }
-        let half = parse_handshake_anon(identity.private(), identity.public(), &initiation)
-            .map_err(|_| DropReason::HandshakeInvalid)?;
-        let slot = self.directory.find(&half.peer_static_public).ok_or(DropReason::UnknownPeer)?;
+        let claim = Claim::read(&identity, message).ok_or(DropReason::HandshakeInvalid)?;
+        let slot = self.directory.authenticate(&claim, &identity, &self.accounts)?;
         let worker = slot.worker(self.workers.len() as u32) as usize;
         let worker = self.workers.get(worker).ok_or(DropReason::UnknownPeer)?;
         debug_assert_eq!(message.len(), INITIATION_LEN);

@@ -140,6 +140,7 @@ impl Dataplane {
             identities: Arc::clone(&start.identities),
             permutation: start.shared.permutation,
             directory: Arc::clone(&directory),
+            accounts: Arc::clone(&start.shared.accounts),
             workers: Arc::clone(&inboxes),
             inbox: Arc::clone(&handshakes),
             sockets: start.handshake_sockets,

@@ -197,16 +197,19 @@ impl Sessions {
                 extra.pause = Some(Pause::Credit);
             }
         }
-        if let Err(error) = store.insert(&session, &extra) {
-            self.write().slots.put_back(session.slot);
-            return Err(error.into());
-        }
+        let counters = match store.insert(&session, &extra) {
+            Ok(counters) => counters,
+            Err(error) => {
+                self.write().slots.put_back(session.slot);
+                return Err(error.into());
+            }
+        };
         if let Some(account) = self.accounts.get(session.slot) {
-            account.assign(session.id.get(), &Counters::default());
+            account.assign(session.id.get(), &counters);
             account.set_state(session.state);
         }
         let id = session.id;
-        self.write().insert(Entry::new(session.clone(), Counters::default(), extra));
+        self.write().insert(Entry::new(session.clone(), counters, extra));
         self.apply_credit(id);
         self.apply_rates(id);
         let snapshot = self.get(&id.to_string())?;

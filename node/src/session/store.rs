@@ -123,6 +123,9 @@ impl From<rusqlite::Error> for StoreError {
 /// Sessions changed in one checkpoint, from which on their sum is kept at once.
 const MANY: usize = 500;
 
+const NEWEST_INITIATION: &str = "SELECT coalesce(max(newest_initiation), 0)
+    FROM sessions JOIN counters ON session = number WHERE public_key = ?1";
+
 /// The ledger, opened for writing.
 #[derive(Debug)]
 pub struct Store {
@@ -227,13 +230,16 @@ impl Store {
         Ok(self.db.query_row(&sql, [], |row| read_counters(row, 0))?)
     }
 
-    /// Writes down a new session, with counters of zero, and its limit if it has one.
+    /// Writes down a new session, and its limit if it has one. Returns its first counters: zero,
+    /// but for the newest initiation that an earlier session with its key has taken.
     ///
     /// # Errors
     ///
     /// When the ledger cannot be written; nothing has changed then.
-    pub fn insert(&mut self, session: &Session, extra: &Extra) -> Result<(), StoreError> {
+    pub fn insert(&mut self, session: &Session, extra: &Extra) -> Result<Counters, StoreError> {
         let change = self.db.transaction()?;
+        let public_key = keys::print_public(&session.public_key);
+        let newest: i64 = change.query_row(NEWEST_INITIATION, [&public_key], |row| row.get(0))?;
         change.execute(
             "INSERT INTO sessions (id, slot, name, public_key, created, state, pause_reason)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
@@ -241,7 +247,7 @@ impl Store {
                 session.id.to_string(),
                 session.slot.0,
                 session.name,
-                keys::print_public(&session.public_key),
+                public_key,
                 to_sql(session.created),
                 state_name(session.state),
                 extra.pause.map(super::Pause::as_str),
@@ -249,8 +255,8 @@ impl Store {
         )?;
         let number = change.last_insert_rowid();
         change.execute(
-            "INSERT INTO counters (session, updated) VALUES (?1, ?2)",
-            params![number, to_sql(session.created)],
+            "INSERT INTO counters (session, updated, newest_initiation) VALUES (?1, ?2, ?3)",
+            params![number, to_sql(session.created), newest],
         )?;
         if extra.credit != super::Credit::default() {
             let (bytes, seconds) = (extra.credit.bytes, extra.credit.seconds);
@@ -261,7 +267,7 @@ impl Store {
         }
         change.commit()?;
         self.numbers.insert(session.id, number);
-        Ok(())
+        Ok(Counters { newest_initiation: newest.unsigned_abs(), ..Counters::default() })
     }
 
     /// Raises the counters of live sessions to the given ones, all or none. Counters never fall:

@@ -181,13 +181,7 @@ impl Pipeline {
             self.sealed.truncate(span.start);
             return result.map(drop);
         };
-        // A cookie reply authenticates nobody: only who knows the keys may move the endpoint. Nor
-        // does an initiation for the node's other key: whether it is a replay shows only when the
-        // consumer uses the new keys.
-        let is_known = identity.is_none_or(|identity| peer.tunnel.is_for(identity));
-        if kind != message_type::COOKIE_REPLY && is_known {
-            peer.heard_from(from);
-        }
+        // The endpoint stays where it is: the first data message under the new keys moves it.
         if let Some(account) = peer.account() {
             add_single_writer(&account.metered.handshake_bytes_up, message.len() as u64);
             if kind != message_type::COOKIE_REPLY {

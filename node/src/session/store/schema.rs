@@ -8,7 +8,7 @@ use super::{StoreError, damaged, sums};
 
 /// Each entry takes the ledger from the schema of its index to the next. Entries are added, never
 /// altered: ledgers that they made are out there.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     // Who, and what was used, are apart: the second is rewritten each second, the first never.
     "CREATE TABLE sessions (
          number     INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -154,6 +154,10 @@ const MIGRATIONS: [&str; 4] = [
          started INTEGER NOT NULL,
          total   INTEGER NOT NULL
      ) STRICT, WITHOUT ROWID;",
+    // The newest initiation of each session, which one with the same key goes on from.
+    "ALTER TABLE counters ADD COLUMN newest_initiation INTEGER NOT NULL DEFAULT 0;
+     ALTER TABLE ended_totals ADD COLUMN newest_initiation INTEGER NOT NULL DEFAULT 0;
+     CREATE INDEX sessions_by_public_key ON sessions (public_key);",
 ];
 
 /// The schema that this weir writes.
