@@ -3,6 +3,7 @@ use weir_common::{DropReason, Slot, account::SessionState};
 
 use super::{FRAME_SLACK, Owner, Stray, Transmitted};
 use crate::dataplane::{
+    inbox::Initiation,
     runs::RunKind,
     split::Cut,
     testing::{Consumer, MTU, Node, SERVER_V4, SERVER_V6, frame, tcp, udp},
@@ -302,9 +303,17 @@ fn an_endpoint_moves_with_authentic_data_only() {
         node.pipeline.runs()[0].to.remote
     };
     assert_eq!(answer(&mut node), consumer.endpoint.remote);
-    let authentic = consumer.tunn_keepalive();
-    node.turn(|p| p.datagram(elsewhere, &authentic));
+    // A new handshake is answered where it came from, and moves nothing before data confirms it.
+    let initiation = Initiation { from: elsewhere, ..consumer.initiation() };
+    let turn = node.turn(|p| p.initiation(&initiation));
+    let [(RunKind::Handshake, response)] = &turn.datagrams[..] else { panic!("one response") };
+    assert_eq!(answer(&mut node), consumer.endpoint.remote);
+    let confirmation = consumer.take_response(response);
+    node.turn(|p| p.datagram(elsewhere, &confirmation));
     assert_eq!(answer(&mut node), elsewhere.remote);
+    let keepalive = consumer.tunn_keepalive();
+    node.turn(|p| p.datagram(consumer.endpoint, &keepalive));
+    assert_eq!(answer(&mut node), consumer.endpoint.remote);
 }
 
 #[test]

@@ -155,13 +155,7 @@ impl Node {
         let [(RunKind::Handshake, response)] = &replies.datagrams[..] else {
             panic!("one handshake response");
         };
-        let mut out = [0; 256];
-        let TunnResult::WriteToNetwork(keepalive) =
-            consumer.tunn.decapsulate(None, response, &mut out)
-        else {
-            panic!("a keepalive");
-        };
-        let keepalive = keepalive.to_vec();
+        let keepalive = consumer.take_response(response);
         self.turn(|pipeline| pipeline.datagram(consumer.endpoint, &keepalive));
         consumer
     }
@@ -223,6 +217,15 @@ impl Consumer {
         };
         let message = bytes::Bytes::copy_from_slice(message);
         Initiation { slot: self.slot, from: self.endpoint, identity: identity(), message }
+    }
+
+    /// Takes the node's response, and returns the keepalive that confirms it.
+    pub(crate) fn take_response(&mut self, response: &[u8]) -> Vec<u8> {
+        let mut out = [0; 256];
+        match self.tunn.decapsulate(None, response, &mut out) {
+            TunnResult::WriteToNetwork(keepalive) => keepalive.to_vec(),
+            other => panic!("a keepalive, not {other:?}"),
+        }
     }
 
     pub(crate) fn seal(&mut self, packet: &[u8]) -> Vec<u8> {
