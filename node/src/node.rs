@@ -11,12 +11,14 @@ mod reload;
 mod screen;
 mod serve;
 mod service;
+mod uplink;
 mod view;
+mod watch;
 
 use std::{
     os::fd::{AsFd as _, BorrowedFd},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::AtomicU32},
 };
 
 use anyhow::{Context as _, anyhow, bail};
@@ -40,7 +42,11 @@ use crate::{
         udp::{self, Sockets},
         uring,
     },
-    host::{Host, HostPlan, tun, tun::Tun, uplink::Uplink},
+    host::{
+        Host, HostPlan, tun,
+        tun::Tun,
+        watch::{Conditions, Watcher},
+    },
     limits::Limiter,
     live::Live,
     logging::Log,
@@ -64,7 +70,10 @@ pub fn ledger_path(config: &Config) -> PathBuf {
 ///
 /// Says what is in the way of serving, and what to do about it. Nothing is left changed then.
 pub fn run(config: &Config, file: Option<&Path>, log: Log) -> anyhow::Result<()> {
-    let uplink = Uplink::find(&config.node.uplink)?;
+    let Some(uplink::Found { uplink, endpoint }) = uplink::wait_for(config)? else {
+        info!("told to stop before there was an uplink");
+        return Ok(());
+    };
     let (key, is_new) = keys::load_or_create(&config.node.private_key_file)?;
     if is_new {
         info!(file = %config.node.private_key_file.display(), "made the node's private key");
@@ -73,12 +82,12 @@ pub fn run(config: &Config, file: Option<&Path>, log: Log) -> anyhow::Result<()>
     let io = choose_io(&config.node.io)?;
     let cores = choose_cores(config)?;
     let plan = HostPlan::new(config, uplink.clone(), cores.len())?;
-    let endpoint = uplink.endpoint(config).context(
-        "the uplink has no address that consumers could be told. Fix: set node.endpoint to the \
-         \"host:port\" at which this machine is reached.",
-    )?;
     let mut host = Host::prepare(&plan)?;
     let tun = host.take_tun().context("the TUN device is gone")?;
+    let in_force = host.policy().context("there is no exit policy")?;
+    let notes = [host.offloads.describe(), host.notes.clone()].concat();
+    // The watch has it while the node serves.
+    let mut host = Some(host);
 
     let addresses = config.tunnel.plan();
     let permutation = random_permutation()?;
@@ -144,7 +153,7 @@ pub fn run(config: &Config, file: Option<&Path>, log: Log) -> anyhow::Result<()>
         };
         let (offer, series) = (Live::from(offer), Live::from(reload::series(&config.api)));
         let rhythm = Live::from(ledger::Rhythm::from(&config.ledger));
-        let policy = Arc::new(policy::ExitPolicy::new(config, &plan));
+        let policy = Arc::new(policy::ExitPolicy::new(config, &plan, in_force));
         let reach = reload::Reach {
             policy: Arc::clone(&policy),
             offer: offer.clone(),
@@ -163,13 +172,29 @@ pub fn run(config: &Config, file: Option<&Path>, log: Log) -> anyhow::Result<()>
             changing: Mutex::default(),
         });
         let reloader = Arc::new(reach.reloader(config, file, &uplink));
+        let conditions = Conditions::default();
+        let uplink_mtu = Arc::new(AtomicU32::new(uplink.mtu));
+        let (broken, breaks) = mpsc::unbounded_channel();
+        let (servers, resolver) = watch::resolver(config);
+        let listeners = watch::listeners(config, &offer, uplink_mtu.clone(), servers, broken);
+        let prepared = host.take().context("the host is prepared once")?;
+        let watcher = Watcher::start(prepared, plan, config, conditions.clone(), listeners);
+        let watcher = match watcher {
+            Ok(watcher) => watcher,
+            Err(error) => {
+                dataplane.stop();
+                return Err(error);
+            }
+        };
         let view = Arc::new(View::new(view::Parts {
             uplink: uplink.clone(),
+            uplink_mtu: Arc::clone(&uplink_mtu),
             xdp,
             receive: way,
             io,
             sandbox,
-            notes: [host.offloads.describe(), host.notes.clone()].concat(),
+            notes,
+            conditions: conditions.clone(),
             cores: cores.clone(),
             offer: offer.clone(),
             interface,
@@ -190,22 +215,26 @@ pub fn run(config: &Config, file: Option<&Path>, log: Log) -> anyhow::Result<()>
             keys,
             policy,
             ended,
+            breaks,
+            resolver,
         };
         let served = serve::until_told(config, parts, kernel.take_log());
         // A change made after this would not be undone.
         reloader.close();
         dataplane.stop();
+        // Until then packets may pass, and what keeps them in must not go.
+        let watched = watcher.stop().map(|prepared| host = Some(prepared));
         // Only now is every count final.
         sessions
             .record()
             .and_then(|_| sessions.checkpoint())
             .context("cannot write the last counts to the ledger")?;
         saved = true;
-        served
+        served.and(watched)
     })();
     // Whether it served or not: the machine is to be as it was.
     let kernel_undone = kernel.undo(saved);
-    let host_undone = host.undo();
+    let host_undone = host.map_or(Ok(()), Host::undo);
     outcome.and(kernel_undone).and(host_undone)
 }
 

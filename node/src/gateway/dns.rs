@@ -10,6 +10,7 @@ use std::{
 };
 
 use axum::serve::Listener as _;
+use ipnet::IpNet;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::UdpSocket,
@@ -24,6 +25,7 @@ use super::{
 };
 use crate::{
     config::Config,
+    live::Live,
     session::{SessionId, registry::Sessions},
 };
 
@@ -47,7 +49,11 @@ struct Inner {
     sessions: Arc<Sessions>,
     allowance: Allowance,
     places: Semaphore,
-    forwarder: Forwarder,
+    forwarder: Live<Forwarder>,
+    /// The machine's own servers, where those are asked.
+    resolver: Option<watch::Receiver<Vec<IpAddr>>>,
+    cache: u64,
+    allow: Vec<IpNet>,
 }
 
 impl Dns {
@@ -56,12 +62,16 @@ impl Dns {
     /// # Errors
     ///
     /// When the resolver cannot be made.
-    pub(super) fn new(config: &Config, sessions: &Arc<Sessions>) -> anyhow::Result<Option<Self>> {
+    pub(super) fn new(
+        config: &Config,
+        sessions: &Arc<Sessions>,
+        mut resolver: watch::Receiver<Vec<IpAddr>>,
+    ) -> anyhow::Result<Option<Self>> {
         if !config.dns.enabled {
             return Ok(None);
         }
         let upstreams = match config.dns.upstreams.as_slice() {
-            [] => machines_own(),
+            [] => resolver.borrow_and_update().clone(),
             servers => servers.to_vec(),
         };
         if upstreams.is_empty() {
@@ -71,14 +81,38 @@ impl Dns {
             );
         }
         let rate = config.dns.per_second;
-        let allow = config.policy.allow.clone();
+        let (cache, allow) = (config.dns.cache.into(), config.policy.allow.clone());
+        let forwarder = Forwarder::new(&upstreams, cache, allow.clone())?;
         Ok(Some(Self(Arc::new(Inner {
             plan: config.tunnel.plan(),
             sessions: Arc::clone(sessions),
             allowance: Allowance::new(rate, rate.saturating_mul(2)),
             places: Semaphore::new(MOST),
-            forwarder: Forwarder::new(&upstreams, config.dns.cache.into(), allow)?,
+            forwarder: Live::from(forwarder),
+            resolver: config.dns.upstreams.is_empty().then_some(resolver),
+            cache,
+            allow,
         }))))
+    }
+
+    /// Asks the machine's name servers of the time, until `stopped` says so.
+    pub(super) async fn follow(self, mut stopped: watch::Receiver<bool>) -> io::Result<()> {
+        let inner = &self.0;
+        let Some(mut resolver) = inner.resolver.clone() else { return Ok(()) };
+        loop {
+            tokio::select! {
+                changed = resolver.changed() => if changed.is_err() { return Ok(()) },
+                _ = stopped.wait_for(|stopped| *stopped) => return Ok(()),
+            }
+            let servers = resolver.borrow_and_update().clone();
+            match Forwarder::new(&servers, inner.cache, inner.allow.clone()) {
+                Ok(forwarder) => {
+                    tracing::info!(servers = servers.len(), "the machine has other name servers");
+                    inner.forwarder.set(forwarder);
+                }
+                Err(error) => tracing::warn!("the name servers stay as they were: {error:#}"),
+            }
+        }
     }
 
     /// Answers datagrams until `stopped` says so.
@@ -149,7 +183,7 @@ impl Dns {
         let Ok(_place) = inner.places.try_acquire() else {
             return forwarder::failed(question);
         };
-        inner.forwarder.answer(question, is_datagram).await
+        inner.forwarder.get().answer(question, is_datagram).await
     }
 }
 
@@ -160,8 +194,8 @@ impl Inner {
 }
 
 /// The servers that this machine asks.
-fn machines_own() -> Vec<IpAddr> {
-    read_servers(&std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default())
+pub(crate) fn machines_servers() -> io::Result<Vec<IpAddr>> {
+    Ok(read_servers(&std::fs::read_to_string("/etc/resolv.conf")?))
 }
 
 /// The servers of a `resolv.conf`.

@@ -11,14 +11,21 @@ use std::{
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
+use super::uplink::Uplink;
 use crate::{
     config::Config,
     policy::{Lists, Networks, Ports},
 };
 
+mod elements;
+pub mod gate;
+mod in_force;
 mod kernel;
+mod print;
 mod render;
 
+pub use elements::ElementEvents;
+pub use in_force::{InForce, Look};
 pub use render::{Rendered, render};
 
 /// The table's family and name.
@@ -48,6 +55,8 @@ pub struct Policy {
     pub interface: String,
     /// The only interface by which consumers' packets may leave.
     pub uplink: String,
+    /// The only one for IPv6, where that is another one.
+    pub uplink_v6: Option<String>,
     /// The UDP port of the node.
     pub listen_port: u16,
     /// Where consumers' IPv4 addresses are from.
@@ -71,13 +80,14 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// The policy of a configuration and its lists, with consumers' traffic leaving by `uplink`.
+    /// The policy of a configuration and its lists, with consumers' traffic leaving by the uplink.
     #[must_use]
-    pub fn new(config: &Config, lists: &Lists, uplink: &str) -> Self {
+    pub fn new(config: &Config, lists: &Lists, uplink: &Uplink) -> Self {
         let tunnel = &config.tunnel;
         Self {
             interface: tunnel.interface.clone(),
-            uplink: uplink.to_owned(),
+            uplink: uplink.name.clone(),
+            uplink_v6: uplink.v6_way.other().map(str::to_owned),
             listen_port: config.node.listen_port,
             pool_v4: tunnel.pool_v4,
             pool_v6: tunnel.pool_v6,
@@ -125,6 +135,13 @@ pub enum NftError {
         /// What to do about it.
         fix: &'static str,
     },
+    /// The kernel does not take the gate.
+    #[error(
+        "the kernel does not take the table that keeps consumers' packets in while the exit \
+         policy is away: {0}. Fix: use a kernel with nf_tables and nft_objref (modprobe nf_tables \
+         says whether yours has them)."
+    )]
+    Gate(#[source] io::Error),
     /// The kernel does not say.
     #[error(
         "cannot ask the kernel for its nftables: {0}. Fix: start weir as root, or with the \
@@ -156,7 +173,15 @@ pub fn apply(policy: &Policy) -> Result<(), NftError> {
 /// Fails when `nft` cannot be run or refuses.
 pub fn remove() -> Result<(), NftError> {
     let output = run(&["-f", "-"], &format!("add table {TABLE}\ndelete table {TABLE}\n"))?;
-    accepted(&output, "remove the exit policy")
+    accepted(&output, "remove the exit policy")?;
+    remove_gate()
+}
+
+/// Removes the gate that has no owner; it need not be there.
+fn remove_gate() -> Result<(), NftError> {
+    let gate = gate::NAME;
+    let text = format!("add table inet {gate}\ndelete table inet {gate}\n");
+    accepted(&run(&["-f", "-"], &text)?, "remove the gate")
 }
 
 /// Every counter of [`COUNTERS`], in that order; all zero without a table.

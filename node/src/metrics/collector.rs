@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     control::{BATCHES, Drops, SharedView, Status},
+    host::watch::Part,
     live::Live,
     session::{Sessions, Snapshot, state_name, unix_now},
 };
@@ -49,6 +50,7 @@ impl Collector for NodeCollector {
         boundaries(encoder, &status)?;
         drops(encoder, &status)?;
         guard(encoder, &status)?;
+        host(encoder, &status)?;
         books(encoder, &status)?;
         let series = self.series.get();
         if series.per_session {
@@ -247,6 +249,21 @@ fn guard(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> Result<(), Err
     let mut family = Counters::begin(encoder, "guard_bytes", help)?;
     for count in &status.guard {
         family.sample(&[("message", &count.message)], count.bytes)?;
+    }
+    Ok(())
+}
+
+fn host(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> Result<(), Error> {
+    let help = "1 for what of the machine is not as the node needs it.";
+    let mut family = Gauges::begin(encoder, "host_condition", help)?;
+    for part in Part::ALL.map(Part::as_str) {
+        let holds = status.host.iter().any(|condition| condition.part == part);
+        family.sample(&[("part", part)], u64::from(holds))?;
+    }
+    let help = "How often the node put back what others had changed on the machine.";
+    let mut family = Counters::begin(encoder, "host_restored", help)?;
+    for restored in &status.restored {
+        family.sample(&[("part", &restored.part)], restored.times)?;
     }
     Ok(())
 }

@@ -4,7 +4,10 @@ use weir_common::DropReason;
 
 use super::*;
 use crate::{
-    control::{Boundaries, Boundary, Drops, GuardCount, LimitsNow, NodeView, QuotaNow, Status},
+    control::{
+        Boundaries, Boundary, Drops, GuardCount, HostCondition, HostRestored, LimitsNow, NodeView,
+        QuotaNow, Status,
+    },
     session::registry::rig::Rig,
 };
 
@@ -57,6 +60,12 @@ impl NodeView for StillNode {
             ledger_age_seconds: 0.5,
             unpaid_bytes: 12_345,
             earned_wei: "1500000000000000000".to_owned(),
+            host: vec![HostCondition {
+                part: "default_route".to_owned(),
+                said: "IPv4 has no default route".to_owned(),
+                fix: "ip -4 route add default via ROUTER dev eth0".to_owned(),
+            }],
+            restored: vec![HostRestored { part: "policy".to_owned(), times: 2 }],
             ledger_trouble: None,
             fleet: Some("connected".to_owned()),
         }

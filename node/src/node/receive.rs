@@ -32,6 +32,13 @@ impl Receive {
             return Ok(Self::sockets("node.receive is \"sockets\""));
         }
         let opened = match mode {
+            // Frames come up with the number of a port's queue, while a socket is bound to a queue
+            // of the interface above: handshakes would pass, and data would not.
+            _ if !uplink.ports.is_empty() => Err(anyhow!(
+                "{} is made of other interfaces ({}), whose queues the sockets are not bound to",
+                uplink.name,
+                uplink.ports.join(", ")
+            )),
             XdpMode::Native if is_memory_scarce() => Err(anyhow!(
                 "its frames take locked memory. Fix: LimitMEMLOCK=infinity, or ulimit -l unlimited"
             )),

@@ -137,15 +137,10 @@ impl Applier for Told {
     }
 
     fn prepare(&self, config: &Config) -> anyhow::Result<Change> {
-        let tunnel = &config.tunnel;
-        let offer = Offer {
-            dns: config.dns_servers(),
-            keepalive: tunnel.keepalive,
-            ..Offer::clone(&self.offer.get())
-        };
+        let (dns, keepalive) = (config.dns_servers(), config.tunnel.keepalive);
         let live = self.offer.clone();
         Ok(Box::new(move || {
-            live.set(offer);
+            live.change(|offer| Offer { dns, keepalive, ..offer.clone() });
             Ok(vec!["consumers get the new tunnel.* in configurations made from now on".into()])
         }))
     }

@@ -11,6 +11,15 @@ pub(super) fn ready(status: &str) {
     tell(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
+/// The start waits for something that comes from outside, and goes on to wait: beyond the time
+/// that a start may take, if need be. To be told again within `interval`.
+pub(super) fn waiting(reason: &str, interval: Duration) {
+    // Not by a hair: the node may be short of processor time.
+    let more = (interval * 20).as_micros().try_into().unwrap_or(u32::MAX);
+    let status = format!("waiting for the uplink: {reason}");
+    tell(&[NotifyState::Status(&status), NotifyState::ExtendTimeoutUsec(more)]);
+}
+
 /// The node reads its configuration again; [`ready`] ends that.
 pub(super) fn reloading() {
     match NotifyState::monotonic_usec_now() {

@@ -41,7 +41,7 @@ pub struct Nic {
 
 impl Nic {
     pub(super) fn gather(wanted: &Auto<String>) -> Result<Self, String> {
-        let Uplink { name, index, mtu, v4, v6 } =
+        let Uplink { name, index, mtu, v4, v6, .. } =
             Uplink::find(wanted).map_err(|error| error.to_string())?;
         let place = PathBuf::from("/sys/class/net").join(&name);
         let driver = fs::read_link(place.join("device/driver")).ok();

@@ -6,21 +6,22 @@ use std::io;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 
 /// NFNL_SUBSYS_NFTABLES, in the upper half of a message's type.
-const NFTABLES: u16 = 10 << 8;
+pub(super) const NFTABLES: u16 = 10 << 8;
 const GET_CHAIN: u16 = NFTABLES | 4;
 const GET_SET: u16 = NFTABLES | 10;
 const GET_OBJECT: u16 = NFTABLES | 19;
 /// NLM_F_REQUEST | NLM_F_DUMP.
 const DUMP: u16 = 0x301;
+pub(super) const REQUEST: u16 = 1;
 const ERROR: u16 = 2;
 const DONE: u16 = 3;
 /// The header of a netlink message, and that of nftables behind it.
-const HEADER: usize = 16;
+pub(super) const HEADER: usize = 16;
 const NF_HEADER: usize = 4;
 /// The flag of an attribute that has others inside.
-const NESTED: u16 = 0x8000;
+pub(super) const NESTED: u16 = 0x8000;
 
-const INET: u8 = 1;
+pub(super) const INET: u8 = 1;
 
 /// A chain that sees packets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,19 +97,44 @@ pub(super) fn base_chains() -> io::Result<Vec<BaseChain>> {
     Ok(dump(GET_CHAIN, 0, &[])?.iter().filter_map(chain).collect())
 }
 
-/// Asks for everything of a kind: the family and the attributes of each.
-fn dump(kind: u16, family: u8, attributes: &[u8]) -> io::Result<Vec<(u8, Vec<u8>)>> {
+/// The number of the last change of any table: it is another one after each transaction.
+pub(super) fn generation() -> io::Result<u32> {
+    const GET_GENERATION: u16 = NFTABLES | 16;
+    let socket = open()?;
+    socket.send(&message(GET_GENERATION, REQUEST, 0, &[]), 0)?;
+    let (answer, _) = socket.recv_from_full()?;
+    let mut found = Vec::new();
+    take(&answer, &mut found)?;
+    let generation = found.first().map(|(_, attributes)| number(find(attributes, 1)));
+    generation
+        .and_then(|generation| u32::try_from(generation).ok())
+        .ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// A socket to nftables.
+pub(super) fn open() -> io::Result<Socket> {
     let mut socket = Socket::new(NETLINK_NETFILTER)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
+    Ok(socket)
+}
+
+/// A message with its headers.
+pub(super) fn message(kind: u16, flags: u16, family: u8, attributes: &[u8]) -> Vec<u8> {
     let length = (HEADER + NF_HEADER + attributes.len()) as u32;
-    let mut request = length.to_ne_bytes().to_vec();
-    request.extend(kind.to_ne_bytes());
-    request.extend(DUMP.to_ne_bytes());
-    request.extend([0; 8]);
-    request.extend([family, 0, 0, 0]);
-    request.extend(attributes);
-    socket.send(&request, 0)?;
+    let mut message = length.to_ne_bytes().to_vec();
+    message.extend(kind.to_ne_bytes());
+    message.extend(flags.to_ne_bytes());
+    message.extend([0; 8]);
+    message.extend([family, 0, 0, 0]);
+    message.extend(attributes);
+    message
+}
+
+/// Asks for everything of a kind: the family and the attributes of each.
+pub(super) fn dump(kind: u16, family: u8, attributes: &[u8]) -> io::Result<Vec<(u8, Vec<u8>)>> {
+    let socket = open()?;
+    socket.send(&message(kind, DUMP, family, attributes), 0)?;
     let mut found = Vec::new();
     loop {
         let (answer, _) = socket.recv_from_full()?;
@@ -119,7 +145,7 @@ fn dump(kind: u16, family: u8, attributes: &[u8]) -> io::Result<Vec<(u8, Vec<u8>
 }
 
 /// Takes the messages of one answer; whether that was the last.
-fn take(mut answer: &[u8], found: &mut Vec<(u8, Vec<u8>)>) -> io::Result<bool> {
+pub(super) fn take(mut answer: &[u8], found: &mut Vec<(u8, Vec<u8>)>) -> io::Result<bool> {
     let broken = || io::Error::new(io::ErrorKind::InvalidData, "an answer that is cut off");
     while let Some(header) = answer.first_chunk::<HEADER>() {
         let [l0, l1, l2, l3, t0, t1, ..] = *header;
@@ -144,7 +170,7 @@ fn take(mut answer: &[u8], found: &mut Vec<(u8, Vec<u8>)>) -> io::Result<bool> {
     Ok(false)
 }
 
-fn attribute(kind: u16, text: &str) -> Vec<u8> {
+pub(super) fn attribute(kind: u16, text: &str) -> Vec<u8> {
     let length = 4 + text.len() + 1;
     let mut attribute = (length as u16).to_ne_bytes().to_vec();
     attribute.extend(kind.to_ne_bytes());
@@ -154,7 +180,7 @@ fn attribute(kind: u16, text: &str) -> Vec<u8> {
 }
 
 /// The value of the attribute of a kind; empty if there is none.
-fn find(mut attributes: &[u8], kind: u16) -> &[u8] {
+pub(super) fn find(mut attributes: &[u8], kind: u16) -> &[u8] {
     while let Some(&[l0, l1, k0, k1]) = attributes.first_chunk() {
         let length = usize::from(u16::from_ne_bytes([l0, l1]));
         let Some(value) = attributes.get(4..length) else { break };
@@ -166,12 +192,12 @@ fn find(mut attributes: &[u8], kind: u16) -> &[u8] {
     &[]
 }
 
-fn text(value: &[u8]) -> String {
+pub(super) fn text(value: &[u8]) -> String {
     String::from_utf8_lossy(value.strip_suffix(&[0]).unwrap_or(value)).into_owned()
 }
 
 /// Numbers of nftables are big-endian, of 4 or 8 bytes.
-fn number(value: &[u8]) -> u64 {
+pub(super) fn number(value: &[u8]) -> u64 {
     value.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::{Display, Write as _};
 
-use super::{COUNTERS, Policy, TABLE};
+use super::{COUNTERS, Policy, TABLE, gate::SEEN};
 use crate::policy::refused::{self, Refused};
 
 /// The table as two inputs for `nft -f -`, one after the other, whether it is there or not.
@@ -92,7 +92,7 @@ impl Table {
 }
 
 fn fill(out: &mut Table, policy: &Policy) {
-    let Policy { interface, uplink, listen_port, pool_v4, pool_v6, .. } = policy;
+    let Policy { interface, listen_port, pool_v4, pool_v6, .. } = policy;
     let (gateway_v4, gateway_v6) = (policy.gateway_v4, policy.gateway_v6);
     refusals(out);
 
@@ -114,6 +114,7 @@ fn fill(out: &mut Table, policy: &Policy) {
                 "ip6 daddr {pool_v6} ip6 daddr != {gateway_v6} counter name consumer_to_consumer \
                  goto refuse"
             ),
+            format!("meta mark set meta mark or {SEEN:#010x}"),
         ],
     );
     out.chain(
@@ -130,12 +131,12 @@ fn fill(out: &mut Table, policy: &Policy) {
         &[format!("oifname != \"{interface}\" udp sport {listen_port} notrack")],
     );
 
-    let mut from_consumer = vec![
-        format!("oifname != \"{uplink}\" counter name not_uplink goto refuse"),
+    let mut from_consumer = not_uplink(policy, "counter name not_uplink goto refuse");
+    from_consumer.extend([
         // Without a flow there is no translation, and the inner address would leave.
         "ct state established,related accept".into(),
         "ct state invalid,untracked goto invalid".into(),
-    ];
+    ]);
     from_consumer.extend(destinations(out, policy));
     from_consumer.push("goto to_port".into());
     let to_port = ports(out, policy);
@@ -180,13 +181,28 @@ fn fill(out: &mut Table, policy: &Policy) {
         "translate",
         Some("nat hook postrouting priority srcnat"),
         &[
-            format!("oifname != \"{uplink}\" accept"),
-            format!("ip saddr {pool_v4} meta l4proto udp masquerade to :{ports}"),
-            format!("ip6 saddr {pool_v6} meta l4proto udp masquerade to :{ports}"),
-            format!("ip saddr {pool_v4} masquerade"),
-            format!("ip6 saddr {pool_v6} masquerade"),
-        ],
+            not_uplink(policy, "accept"),
+            vec![
+                format!("ip saddr {pool_v4} meta l4proto udp masquerade to :{ports}"),
+                format!("ip6 saddr {pool_v6} meta l4proto udp masquerade to :{ports}"),
+                format!("ip saddr {pool_v4} masquerade"),
+                format!("ip6 saddr {pool_v6} masquerade"),
+            ],
+        ]
+        .concat(),
     );
+}
+
+/// What becomes of a packet that leaves by another interface than the uplink of its family.
+fn not_uplink(policy: &Policy, verdict: &str) -> Vec<String> {
+    let uplink = &policy.uplink;
+    match &policy.uplink_v6 {
+        None => vec![format!("oifname != \"{uplink}\" {verdict}")],
+        Some(v6) => vec![
+            format!("meta nfproto ipv4 oifname != \"{uplink}\" {verdict}"),
+            format!("meta nfproto ipv6 oifname != \"{v6}\" {verdict}"),
+        ],
+    }
 }
 
 /// What of this machine consumers reach: pings and weir's own services, at the gateway's addresses.

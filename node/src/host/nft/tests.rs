@@ -1,11 +1,24 @@
 use proptest::prelude::*;
 
-use super::{render::translated_ports, *};
+use super::{
+    super::uplink::{Ipv6Way, Uplink},
+    render::translated_ports,
+    *,
+};
 
 fn policy_of(text: &str) -> Policy {
     let config = crate::config::check(text, None).expect("a right configuration");
     let lists = Lists::read(&config.policy).expect("right lists");
-    Policy::new(&config, &lists, "eth0")
+    let uplink = Uplink {
+        name: "eth0".into(),
+        index: 2,
+        mtu: 1500,
+        v4: Vec::new(),
+        v6: Vec::new(),
+        v6_way: Ipv6Way::Uplink,
+        ports: Vec::new(),
+    };
+    Policy::new(&config, &lists, &uplink)
 }
 
 /// Both inputs, as on a machine that has one set of an earlier generation.
@@ -21,8 +34,16 @@ fn policy() -> Policy {
 #[test]
 fn the_default_policy_is_the_golden_one() {
     let golden = include_str!("default.nft");
-    let rendered = render(&policy());
+    // On a machine whose IPv6 leaves by an interface of its own, so that the two are told apart.
+    let rendered = render(&Policy { uplink_v6: Some("six0".into()), ..policy() });
     assert!(rendered == golden, "the default policy is now:\n{rendered}");
+}
+
+#[test]
+fn with_one_uplink_for_both_families_its_name_is_compared_once() {
+    let text = render(&policy());
+    assert_eq!(text.matches("oifname != \"eth0\"").count(), 2, "{text}");
+    assert!(!text.contains("nfproto"), "{text}");
 }
 
 #[test]
