@@ -4,6 +4,7 @@
 use std::{
     collections::HashMap,
     io,
+    net::IpAddr,
     os::fd::{AsFd, BorrowedFd},
     sync::{
         Arc, RwLock,
@@ -22,6 +23,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use weir_common::{
     DropReason, PeerIndex, Slot, SlotPermutation,
     account::add_single_writer,
+    bucket::Rate,
+    meter::Origin,
     wire::{COOKIE_REPLY_LEN, INITIATION_LEN, Message},
 };
 
@@ -29,12 +32,15 @@ use super::{
     endpoint::Endpoint,
     identity::{Identities, Identity},
     inbox::{Bell, Inboxes, Initiation},
-    limiter::{Rate, SourceLimiter},
+    limiter::SourceLimiter,
     message::{receive_one, send_one},
+    meters::InitiationMeters,
     pipeline::Stray,
     stats::WorkerStats,
+    throttle::monotonic_nanos,
     udp::Sockets,
 };
+use crate::kernel::accounts::Accounts;
 
 /// Initiations that may wait for the thread: a tenth of a second of its work.
 const QUEUE: usize = 1024;
@@ -145,6 +151,8 @@ pub struct Handshakes {
     listens: bool,
     stats: Arc<WorkerStats>,
     sources: SourceLimiter,
+    peers: InitiationMeters,
+    accounts: Arc<Accounts>,
 }
 
 /// What the handshake thread is made of.
@@ -167,6 +175,8 @@ pub struct Parts {
     pub stats: Arc<WorkerStats>,
     /// How much it lets through.
     pub limits: Limits,
+    /// Where sessions were last heard.
+    pub accounts: Arc<Accounts>,
 }
 
 impl Handshakes {
@@ -174,7 +184,7 @@ impl Handshakes {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let Parts { identities, permutation, directory, workers, inbox, sockets, .. } = parts;
-        let sources = SourceLimiter::new(parts.limits.per_source, Instant::now());
+        let sources = SourceLimiter::new(parts.limits.per_source);
         let mut handshakes = Self {
             identities,
             doors: Vec::new(),
@@ -188,6 +198,8 @@ impl Handshakes {
             listens: parts.listens,
             stats: parts.stats,
             sources,
+            peers: InitiationMeters::default(),
+            accounts: parts.accounts,
         };
         handshakes.open_doors();
         handshakes
@@ -252,7 +264,7 @@ impl Handshakes {
         self.before_cookies = before_cookies;
         self.doors.clear();
         self.open_doors();
-        self.sources = SourceLimiter::new(per_source, Instant::now());
+        self.sources = SourceLimiter::new(per_source);
     }
 
     /// Waits for something to do; not longer than a second if something must be counted anew.
@@ -330,18 +342,32 @@ impl Handshakes {
         }
         let (initiation, identity) = found.ok_or(DropReason::Mac1)?;
         // After the cookie: spoofed sources must not use up the buckets of real ones.
-        if !self.sources.allow(source, Instant::now()) {
+        let now = monotonic_nanos();
+        if !self.sources.allow(source, now) {
             return Err(DropReason::HandshakeRate);
         }
         let half = parse_handshake_anon(identity.private(), identity.public(), &initiation)
             .map_err(|_| DropReason::HandshakeInvalid)?;
         let slot = self.directory.find(&half.peer_static_public).ok_or(DropReason::UnknownPeer)?;
+        if !self.peers.take(slot, self.origin(slot, source), now) {
+            return Err(DropReason::PeerInitiations);
+        }
         let worker = slot.worker(self.workers.len() as u32) as usize;
         let worker = self.workers.get(worker).ok_or(DropReason::UnknownPeer)?;
         debug_assert_eq!(message.len(), INITIATION_LEN);
         let initiation =
             Initiation { slot, from, identity, message: Bytes::copy_from_slice(message) };
         worker.initiations.push(initiation).map_err(|_| DropReason::HandshakeQueueFull)
+    }
+
+    /// Whether `source` is the address at which the session was last heard. Consumers change their
+    /// port more often than their address, so that does not count.
+    fn origin(&self, slot: Slot, source: IpAddr) -> Origin {
+        let account = self.accounts.get(slot);
+        match account.and_then(|account| Endpoint::load(&account.whereabouts)) {
+            Some(endpoint) if endpoint.remote.ip() == source => Origin::Endpoint,
+            _ => Origin::Elsewhere,
+        }
     }
 
     /// A message of a session that came here merged behind an initiation.

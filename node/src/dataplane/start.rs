@@ -146,6 +146,7 @@ impl Dataplane {
             listens: start.handshakes_steered,
             stats: stats.last().map(Arc::clone).unwrap_or_default(),
             limits: start.limits,
+            accounts: Arc::clone(&start.shared.accounts),
         };
         let answer = move || Handshakes::new(parts).run();
         threads.push(spawn("weir-handshake".into(), &start.on_end, answer)?);
