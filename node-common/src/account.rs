@@ -4,6 +4,8 @@
 use core::sync::atomic::AtomicU32;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use crate::packet::Source;
+
 #[cfg(not(target_has_atomic = "32"))]
 use narrow::AtomicU32;
 
@@ -63,8 +65,11 @@ pub struct Seen {
     /// When the bucket of a paused session's data will be full again: see
     /// [`crate::bucket::Rate::take`]. Written without a lock: of two cores at the same moment, one
     /// may pass a datagram too many.
-    pub trickle_full_at: AtomicU64,
-    reserved: [u64; 2],
+    pub paused_full_at: AtomicU64,
+    /// Likewise of data from another address than the session's endpoint.
+    pub roaming_full_at: AtomicU64,
+    /// Likewise of handshake responses and cookie replies.
+    pub responses_full_at: AtomicU64,
 }
 
 /// What is billed: authenticated data messages, as UDP payload (inner packet, padding and 32
@@ -181,6 +186,17 @@ pub struct Counters {
     pub newest_initiation: u64,
 }
 
+impl Whereabouts {
+    /// Whether a datagram from `source` comes from the consumer's endpoint. The worker may write
+    /// at the same time: then it may say no, and for an address that is half the old one and half
+    /// the new one yes.
+    #[must_use]
+    pub fn is_at(&self, source: &Source) -> bool {
+        let [high, low] = &self.address;
+        source.is_at([high.load(Relaxed), low.load(Relaxed)], self.port.load(Relaxed))
+    }
+}
+
 impl Account {
     /// A copy of the counters.
     #[must_use]
@@ -219,7 +235,9 @@ impl Account {
         seen.handshakes.store(0, Relaxed);
         seen.dropped_datagrams.store(base.dropped_datagrams, Relaxed);
         seen.dropped_bytes.store(base.dropped_bytes, Relaxed);
-        seen.trickle_full_at.store(0, Relaxed);
+        for full_at in [&seen.paused_full_at, &seen.roaming_full_at, &seen.responses_full_at] {
+            full_at.store(0, Relaxed);
+        }
         metered.unbilled_bytes.store(0, Relaxed);
         self.whereabouts.port.store(0, Relaxed);
         self.whereabouts.spent.store(0, Relaxed);

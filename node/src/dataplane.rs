@@ -20,6 +20,7 @@ pub mod inner;
 pub mod limiter;
 mod mapping;
 mod message;
+pub mod meters;
 pub mod peer;
 pub mod pieces;
 pub mod pipeline;

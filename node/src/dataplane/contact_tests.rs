@@ -116,7 +116,8 @@ fn what_does_not_pass_anyway_uses_up_nothing() {
     account.set_state(SessionState::Paused);
     let own = consumer.v4;
     assert_eq!(send(&mut node, &mut consumer, &hosts_v4(own, 50)), 0);
-    assert_eq!(node.dropped(DropReason::SessionState), 50);
+    let dropped = [DropReason::SessionState, DropReason::Paused].map(|reason| node.dropped(reason));
+    assert_eq!(dropped.iter().sum::<u64>(), 50);
     let account = node.shared.accounts.get(consumer.slot).expect("an account");
     account.set_state(SessionState::Open);
     assert_eq!(send(&mut node, &mut consumer, &hosts_v4(own, 3)), 3);

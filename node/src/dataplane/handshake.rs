@@ -22,6 +22,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use weir_common::{
     DropReason, PeerIndex, Slot, SlotPermutation,
     account::add_single_writer,
+    bucket::Rate,
     wire::{COOKIE_REPLY_LEN, INITIATION_LEN, Message},
 };
 
@@ -30,10 +31,12 @@ use super::{
     identity::{Identities, Identity},
     inbox::{Bell, Inboxes, Initiation},
     initiation::{Claim, agree},
-    limiter::{Rate, SourceLimiter},
+    limiter::SourceLimiter,
     message::{receive_one, send_one},
+    meters::InitiationMeters,
     pipeline::Stray,
     stats::WorkerStats,
+    throttle::monotonic_nanos,
     udp::Sockets,
 };
 use crate::kernel::accounts::Accounts;
@@ -195,6 +198,7 @@ pub struct Handshakes {
     listens: bool,
     stats: Arc<WorkerStats>,
     sources: SourceLimiter,
+    peers: InitiationMeters,
 }
 
 /// What the handshake thread is made of.
@@ -227,7 +231,7 @@ impl Handshakes {
     pub fn new(parts: Parts) -> Self {
         let Parts { identities, permutation, directory, accounts, workers, inbox, sockets, .. } =
             parts;
-        let sources = SourceLimiter::new(parts.limits.per_source, Instant::now());
+        let sources = SourceLimiter::new(parts.limits.per_source);
         let mut handshakes = Self {
             identities,
             doors: Vec::new(),
@@ -242,6 +246,7 @@ impl Handshakes {
             listens: parts.listens,
             stats: parts.stats,
             sources,
+            peers: InitiationMeters::default(),
         };
         handshakes.open_doors();
         handshakes
@@ -306,7 +311,7 @@ impl Handshakes {
         self.before_cookies = before_cookies;
         self.doors.clear();
         self.open_doors();
-        self.sources = SourceLimiter::new(per_source, Instant::now());
+        self.sources = SourceLimiter::new(per_source);
     }
 
     /// Waits for something to do; not longer than a second if something must be counted anew.
@@ -384,11 +389,15 @@ impl Handshakes {
         }
         let identity = found.ok_or(DropReason::Mac1)?;
         // After the cookie: spoofed sources must not use up the buckets of real ones.
-        if !self.sources.allow(source, Instant::now()) {
+        let now = monotonic_nanos();
+        if !self.sources.allow(source, now) {
             return Err(DropReason::HandshakeRate);
         }
         let claim = Claim::read(&identity, message).ok_or(DropReason::HandshakeInvalid)?;
         let slot = self.directory.authenticate(&claim, &identity, &self.accounts)?;
+        if !self.peers.take(slot, now) {
+            return Err(DropReason::PeerInitiations);
+        }
         let worker = slot.worker(self.workers.len() as u32) as usize;
         let worker = self.workers.get(worker).ok_or(DropReason::UnknownPeer)?;
         debug_assert_eq!(message.len(), INITIATION_LEN);

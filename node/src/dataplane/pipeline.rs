@@ -296,6 +296,9 @@ mod contact_tests;
 #[path = "credit_tests.rs"]
 mod credit_tests;
 #[cfg(test)]
+#[path = "meter_tests.rs"]
+mod meter_tests;
+#[cfg(test)]
 #[path = "rate_tests.rs"]
 mod rate_tests;
 #[cfg(test)]

@@ -82,12 +82,18 @@ impl TurnClock {
     #[inline]
     pub fn now(&mut self, turn: u64) -> u64 {
         if self.turn != turn {
-            let now = clock_gettime(ClockId::Monotonic);
             self.turn = turn;
-            self.nanos = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;
+            self.nanos = monotonic_nanos();
         }
         self.nanos
     }
+}
+
+/// The time in nanoseconds, by a clock that does not go backwards.
+#[must_use]
+pub fn monotonic_nanos() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
 /// The lower of two rates, of which 0 is no limit.

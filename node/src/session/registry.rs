@@ -391,6 +391,14 @@ impl Sessions {
         self.max
     }
 
+    /// Whether a session is paused now, by its state or because its credit is used up.
+    #[must_use]
+    pub fn is_paused(&self, id: SessionId) -> bool {
+        let slot = self.read().by_id.get(&id).map(|entry| entry.session.slot);
+        let account = slot.and_then(|slot| self.accounts.get(slot));
+        account.is_some_and(|account| account.standing() == SessionState::Paused)
+    }
+
     /// Where the consumer was last heard. Never for a log, a metric or the disk.
     #[must_use]
     pub fn whereabouts(&self, session: &Session) -> Option<Endpoint> {

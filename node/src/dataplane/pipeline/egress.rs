@@ -82,7 +82,8 @@ impl Pipeline {
             return Err(lost(DropReason::NotConnected));
         }
         let rate = peer.rate(Way::Down, self.levels[Way::Down as usize]);
-        let now = if rate == 0 { 0 } else { self.clock.now(self.turn) };
+        let is_metered = rate != 0 || from_gateway;
+        let now = if is_metered { self.clock.now(self.turn) } else { 0 };
         let mtu = self.shared.mtu;
         let (sealed, runs, turn, stats) =
             (&mut self.sealed, &mut self.runs, self.turn, &self.stats);
@@ -95,6 +96,10 @@ impl Pipeline {
             }
             if rate != 0 && fare == Fare::Billed && !peer.is_within(Way::Down, rate, now, len) {
                 stats.refuse(DropReason::EgressRateLimit);
+                return;
+            }
+            if from_gateway && !peer.meters.take_answer(now) {
+                stats.refuse(DropReason::EgressPaused);
                 return;
             }
             let Some((span, out)) = sealed.take(padded + DATA_OVERHEAD) else {

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use weir_common::{
     DropReason,
     account::add_single_writer,
+    meter::{Meter, Origin},
     wire::{Message, message_type},
 };
 
@@ -81,6 +82,10 @@ impl Pipeline {
     fn data(&mut self, place: usize, from: Endpoint, message: &[u8]) -> Result<(), DropReason> {
         let peer = self.peers.get_mut(place).and_then(Option::as_deref_mut);
         let peer = peer.ok_or(DropReason::UnknownIndex)?;
+        let origin = peer.origin(&from);
+        if let Some(meter) = peer.meter_of_data(origin)? {
+            peer.meters.take(meter, origin, self.clock.now(self.turn))?;
+        }
         let taken = self.plain.take(HEADER_LEN + message.len());
         let (mut span, buffer) = taken.ok_or(DropReason::Truncated)?;
         let opened = match peer.tunnel.open(message, &mut buffer[HEADER_LEN..]) {
@@ -94,6 +99,11 @@ impl Pipeline {
         // consumer's own count has it. Only who may not send it anyway has it for nothing.
         let fare = peer.fare(self.turn, message.len());
         let mut beyond = None;
+        if origin == Origin::Elsewhere && matches!(fare, Fare::Unbilled(_)) {
+            // Before, it took from what is for those who move, of which there is more.
+            let now = self.clock.now(self.turn);
+            beyond = peer.meters.take(Meter::PausedData, Origin::Endpoint, now).err();
+        }
         if let Opened::Packet(len, source) = opened
             && fare == Fare::Billed
             && peer.owns(source)
@@ -164,12 +174,28 @@ impl Pipeline {
         message: &[u8],
         identity: Option<&Identity>,
     ) -> Result<(), DropReason> {
-        self.wake(place)?;
         let peer = self.peers.get_mut(place).and_then(Option::as_deref_mut);
         let peer = peer.ok_or(DropReason::UnknownIndex)?;
         if peer.fare(self.turn, 0) == Fare::Closed {
             return Err(DropReason::SessionState);
         }
+        if identity.is_none() {
+            // The handshake thread has metered initiations. Who does not know the node's key takes
+            // nothing from the bucket, and an empty one is seen before the hashes.
+            let (origin, now) = (peer.origin(&from), self.clock.now(self.turn));
+            if !peer.meters.has_room(Meter::Responses, origin, now) {
+                return Err(DropReason::Responses);
+            }
+            if message.first() == Some(&message_type::RESPONSE)
+                && !peer.tunnel.has_right_mac1(message)
+            {
+                return Err(DropReason::Mac1);
+            }
+            peer.meters.take(Meter::Responses, origin, now)?;
+        }
+        self.wake(place)?;
+        let peer = self.peers.get_mut(place).and_then(Option::as_deref_mut);
+        let peer = peer.ok_or(DropReason::UnknownIndex)?;
         let (mut span, buffer) = self.sealed.take(REPLY_LEN).ok_or(DropReason::Truncated)?;
         let kind = message.first().copied().unwrap_or_default();
         let source = from.remote.ip();
