@@ -139,6 +139,11 @@ reasons! {
     DirectFull = 38, Udp, "direct_full";
     /// More initiations of all sources together than the guard lets through on this CPU.
     GuardHandshakeCeiling = 39, Xdp, "handshake_ceiling";
+    /// Congestion was experienced on the way, and the packet cannot carry the mark (RFC 6040,
+    /// section 4.2).
+    Ecn = 40, Inner, "ecn";
+    /// Came the direct way from a source that the uplink's network cannot have.
+    DirectSource = 41, Udp, "direct_source";
 }
 
 impl DropReason {
