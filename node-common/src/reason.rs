@@ -157,6 +157,11 @@ reasons! {
     EgressPaused = 46, Egress, "paused";
     /// The initiation is not newer than the newest one that its session has had.
     HandshakeReplay = 47, Handshake, "replay";
+    /// Congestion was experienced on the way, and the packet cannot carry the mark (RFC 6040,
+    /// section 4.2).
+    Ecn = 48, Inner, "ecn";
+    /// Came the direct way from a source that the uplink's network cannot have.
+    DirectSource = 49, Udp, "direct_source";
 }
 
 impl DropReason {

@@ -30,17 +30,18 @@ use weir_common::{AddressPlan, SlotPermutation};
 
 use self::{kernel_side::KernelSide, receive::Receive, view::View};
 use crate::{
-    config::{Auto, Config, IoWish},
+    config::{self, Auto, Config, IoWish},
     control::PublicKey,
     dataplane::{
         direct::DirectQueues,
         flow::FlowKeys,
         identity::Identities,
         pipeline::Shared,
+        runs::UdpSegmentation,
         start::{Dataplane, Io, OnEnd, Start},
         throttle::Levels,
         udp::{self, Sockets},
-        uring,
+        uring::{self, Reads},
     },
     host::{
         Host, HostPlan, tun,
@@ -85,7 +86,7 @@ pub fn run(config: &Config, file: Option<&Path>, log: Log) -> anyhow::Result<()>
     let mut host = Host::prepare(&plan)?;
     let tun = host.take_tun().context("the TUN device is gone")?;
     let in_force = host.policy().context("there is no exit policy")?;
-    let notes = [host.offloads.describe(), host.notes.clone()].concat();
+    let notes = [host.offloads.describe(), host.notes.clone(), io_notes(config, io)].concat();
     // The watch has it while the node serves.
     let mut host = Some(host);
 
@@ -111,6 +112,7 @@ pub fn run(config: &Config, file: Option<&Path>, log: Log) -> anyhow::Result<()>
             workers: cores.len() as u32,
             mtu: config.tunnel.mtu as usize,
             uso: tun.offloads.uso,
+            udp_segmentation: segmentation(&config.node),
             levels: Arc::clone(&levels),
             flow_keys: random_flow_keys()?,
         };
@@ -319,8 +321,9 @@ fn open_sessions(
 fn choose_io(wish: &IoWish) -> anyhow::Result<Io> {
     match (wish, uring::probe()) {
         (IoWish::Syscall, _) => Ok(Io::Syscall),
-        (_, Ok(())) => Ok(Io::Uring),
-        (IoWish::Uring, Err(error)) => bail!(
+        (IoWish::UringSingle, Ok(_)) => Ok(Io::Uring(Reads::Single)),
+        (IoWish::Auto | IoWish::Uring, Ok(reads)) => Ok(Io::Uring(reads)),
+        (IoWish::Uring | IoWish::UringSingle, Err(error)) => bail!(
             "io_uring cannot be used here ({error}). Fix: allow it (sysctl \
              kernel.io_uring_disabled=0; in a container, a seccomp profile with io_uring), or set \
              node.io to \"auto\"."
@@ -330,6 +333,22 @@ fn choose_io(wish: &IoWish) -> anyhow::Result<Io> {
             Ok(Io::Syscall)
         }
     }
+}
+
+/// What the operator is told of how packets come and go.
+fn io_notes(config: &Config, io: Io) -> Vec<String> {
+    let single =
+        "io_uring reads the TUN device one frame at a time (Linux 6.7 has multishot reads)";
+    let apart = "datagrams are sent one by one (node.udp_segmentation is false)";
+    let notes = [
+        (io == Io::Uring(Reads::Single)).then_some(single),
+        (!config.node.udp_segmentation).then_some(apart),
+    ];
+    notes.into_iter().flatten().map(str::to_owned).collect()
+}
+
+fn segmentation(node: &config::Node) -> UdpSegmentation {
+    if node.udp_segmentation { UdpSegmentation::On } else { UdpSegmentation::Off }
 }
 
 /// The cores of the workers: the configured ones, or the first of those that we may use.

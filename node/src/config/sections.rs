@@ -82,7 +82,12 @@ section! {
         xdp: XdpWish = XdpWish::Auto;
         /// How workers talk to the kernel. "auto": io_uring, or plain system calls where io_uring
         /// is not allowed. "uring" or "syscall": that one, or the node does not start.
+        /// "uring-single": io_uring as on kernels before 6.7, where each read is begun anew.
         io: IoWish = IoWish::Auto;
+        /// Whether several datagrams to one consumer go to the kernel as one, which it or the network
+        /// card cuts (UDP GSO). false sends each by itself and takes more CPU: for Linux 7.0 to 7.1.4
+        /// and network cards that cut them wrongly, where consumers see many losses.
+        udp_segmentation: bool = true;
         /// How consumers' data reaches the workers. "auto": straight from the guard (AF_XDP) where
         /// that is in the driver, else through the kernel's network stack. "direct": straight, or the
         /// node does not start. "sockets": through the stack, where this machine's own firewall and

@@ -34,9 +34,9 @@ use super::{
     limiter::SourceLimiter,
     message::{receive_one, send_one},
     meters::InitiationMeters,
+    now::Now,
     pipeline::Stray,
     stats::WorkerStats,
-    throttle::monotonic_nanos,
     udp::Sockets,
 };
 use crate::kernel::accounts::Accounts;
@@ -389,7 +389,7 @@ impl Handshakes {
         }
         let identity = found.ok_or(DropReason::Mac1)?;
         // After the cookie: spoofed sources must not use up the buckets of real ones.
-        let now = monotonic_nanos();
+        let now = Now::read().nanos;
         if !self.sources.allow(source, now) {
             return Err(DropReason::HandshakeRate);
         }
@@ -411,7 +411,7 @@ impl Handshakes {
         let slot = self.permutation.slot_of(PeerIndex::of_receiver_index(receiver));
         let worker = slot.worker(self.workers.len() as u32) as usize;
         let worker = self.workers.get(worker).ok_or(DropReason::UnknownIndex)?;
-        let stray = Stray::Datagram(Bytes::copy_from_slice(message), from);
+        let stray = Stray::Datagram(Bytes::copy_from_slice(message), from.into());
         worker.strays.push(stray).map_err(|_| DropReason::HandoverFull)?;
         worker.bell().ring();
         Ok(())

@@ -9,6 +9,7 @@ use std::{
 };
 
 use super::{
+    ecn::Ecn,
     endpoint::Endpoint,
     pipeline::Pipeline,
     udp::{NAME, RECEIVE_CONTROL, Received, SendHeader},
@@ -52,7 +53,7 @@ impl Gather {
         for run in pipeline.runs() {
             self.pieces.extend(pipeline.run_bytes(run).map(piece));
             let segment = (run.datagrams > 1).then_some(run.segment);
-            self.headers.push(SendHeader::new(&run.to, segment));
+            self.headers.push(SendHeader::new(&run.to, segment, run.ecn));
         }
         // Only now, when nothing moves any more, may there be pointers to it.
         for (run, header) in pipeline.runs().iter().zip(&self.headers) {
@@ -93,7 +94,19 @@ impl Gather {
 ///
 /// Says why the kernel did not take it.
 pub(super) fn send_one(socket: BorrowedFd<'_>, to: &Endpoint, datagram: &[u8]) -> io::Result<()> {
-    let header = SendHeader::new(to, None);
+    send_with(socket, &SendHeader::new(to, None, Ecn::NotEct), datagram)
+}
+
+/// Sends one datagram as a header says, as [`send_one`] otherwise.
+///
+/// # Errors
+///
+/// Says why the kernel did not take it.
+pub(super) fn send_with(
+    socket: BorrowedFd<'_>,
+    header: &SendHeader,
+    datagram: &[u8],
+) -> io::Result<()> {
     let mut pieces = [piece(datagram)];
     let mut message = empty_header();
     message.msg_name = header.name().as_ptr().cast_mut().cast();

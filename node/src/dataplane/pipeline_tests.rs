@@ -276,7 +276,7 @@ fn what_the_kernel_did_not_take_is_not_billed() {
     let consumer = node.connect(0);
     let base = node.counters(Slot(0));
     let (mut bytes, len) = frame(NetHeader::PLAIN, &udp(SERVER_V4, consumer.v4, 1, &[0; 64]));
-    node.pipeline.begin();
+    node.pipeline.begin(node.now);
     node.pipeline.transmit(&mut bytes, len);
     node.pipeline.finish();
     let run = node.pipeline.runs()[0];
@@ -297,7 +297,7 @@ fn an_endpoint_moves_with_authentic_data_only() {
     let inside = consumer.v4;
     let answer = |node: &mut Node| {
         let (mut bytes, len) = frame(NetHeader::PLAIN, &udp(SERVER_V4, inside, 1, b"y"));
-        node.pipeline.begin();
+        node.pipeline.begin(node.now);
         node.pipeline.transmit(&mut bytes, len);
         node.pipeline.finish();
         node.pipeline.runs()[0].to.remote
@@ -406,7 +406,7 @@ fn a_full_turn_asks_for_another_and_loses_nothing() {
     let packet = tcp(SERVER_V4, consumer.v4, 9, &vec![8; 40 * 1380], |_| {});
     let header =
         NetHeader { gso: Gso::TcpV4, gso_size: 1380, header_len: 40, checksum: Some((20, 16)) };
-    node.pipeline.begin();
+    node.pipeline.begin(node.now);
     let mut sent = 0;
     loop {
         let (mut bytes, len) = frame(header, &packet);

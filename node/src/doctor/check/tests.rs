@@ -3,6 +3,7 @@
 use super::*;
 use crate::{
     config::{Auto, Config, IoWish, XdpWish},
+    dataplane::uring::Reads,
     doctor::{
         Report, Verdict,
         facts::{
@@ -23,7 +24,7 @@ fn healthy() -> Facts {
             release: Ok("6.12.9-amd64".into()),
             capabilities: Ok(u64::MAX),
             seccomp: Ok(0),
-            uring: Ok(()),
+            uring: Ok(Reads::Multishot),
             uring_disabled: Some(0),
             guard: Ok(weir_common::guard::name::GUARD),
             lockdown: None,
