@@ -81,11 +81,16 @@ fn over(node: &Node<'_>, part: &str) -> Result<()> {
 /// source.
 fn count_leaks(lab: &Lab) -> Result<()> {
     let rules = format!(
-        "table inet leaks {{ counter private {{ }}; counter inner {{ }};
-         chain from_node {{ type filter hook prerouting priority raw;
-         iifname to-node ip daddr {METADATA_V4} counter name private
-         iifname to-node ip saddr 10.66.0.0/16 counter name inner
-         iifname to-node ip6 saddr fd66:7765:6972::/64 counter name inner }} }}"
+        "table inet leaks {{
+             counter private {{ }}
+             counter inner {{ }}
+             chain from_node {{
+                 type filter hook prerouting priority raw
+                 iifname to-node ip daddr {METADATA_V4} counter name private
+                 iifname to-node ip saddr 10.66.0.0/16 counter name inner
+                 iifname to-node ip6 saddr fd66:7765:6972::/64 counter name inner
+             }}
+         }}"
     );
     let path = tempfile::NamedTempFile::new()?;
     std::fs::write(path.path(), rules)?;
