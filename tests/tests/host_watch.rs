@@ -266,6 +266,27 @@ fn a_tun_device_that_somebody_changes_is_set_up_again() -> Result<()> {
 }
 
 #[test]
+fn an_offload_that_weir_turned_on_and_somebody_turns_off_is_on_again() -> Result<()> {
+    let lab = Lab::new()?;
+    let feature = |feature: &str| -> Result<bool> {
+        let features = lab.node.run(&format!("ethtool -k {UPLINK}"))?;
+        Ok(features.lines().any(|line| line.starts_with(&format!("{feature}: on"))))
+    };
+    let gro = "rx-udp-gro-forwarding";
+    ensure!(!feature(gro)?, "it is on without weir");
+    let mut node = Node::start(&lab.node, Settings::default())?;
+    ensure!(feature(gro)?, "weir has not turned it on");
+    lab.node.run(&format!("ethtool -K {UPLINK} {gro} off"))?;
+    until("it is on again", NOTICED, || {
+        ensure!(restored(&node, "offloads")? == 1 && feature(gro)?, "it is off");
+        Ok(())
+    })?;
+    node.stop()?;
+    ensure!(!feature(gro)?, "the stopped node left it on");
+    Ok(())
+}
+
+#[test]
 fn a_chain_that_comes_later_and_drops_is_named_once_everywhere_and_by_doctor() -> Result<()> {
     let lab = Lab::new()?;
     let (node, _added, client) = connected(&lab, Settings::default())?;
