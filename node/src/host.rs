@@ -271,6 +271,19 @@ impl Host {
         Ok(())
     }
 
+    /// Turns on again what weir had turned on and somebody has turned off since; says what that
+    /// was.
+    fn keep_offloads(&self) -> io::Result<Vec<String>> {
+        let mut lost = Vec::new();
+        for (interface, feature) in self.changes.turned_on() {
+            if ethtool::feature(interface, feature)? == Some(false) {
+                ethtool::set_feature(interface, feature, true)?;
+                lost.push(format!("{feature} of {interface}"));
+            }
+        }
+        Ok(lost)
+    }
+
     /// The TUN device, once.
     pub fn take_tun(&mut self) -> Option<Tun> {
         self.tun.take()

@@ -105,6 +105,25 @@ fn what_has_no_direct_way_goes_through_the_sockets_and_says_why() -> Result<()> 
         ensure!(status.offloads.iter().any(|note| note.contains(why)), "{status:?}");
         everything_passes(&lab, &client)?;
     }
+    // A bridge stands for a bond: frames come up with the numbers of its port's queues.
+    let lab = Lab::new()?;
+    for line in [
+        "link add br0 type bridge",
+        "link set br0 up",
+        "addr flush dev up0",
+        "link set up0 master br0",
+        "addr add 45.80.2.2/24 dev br0",
+        "route add default via 45.80.2.1",
+    ] {
+        lab.node.ip(line)?;
+    }
+    let (node, _added, _client) =
+        connected(&lab, settings("auto").with("node", "uplink", "\"br0\""))?;
+    let status = node.status()?;
+    ensure!(status.receive == "sockets", "{status:?}");
+    let why = "br0 is made of other interfaces (up0)";
+    ensure!(status.offloads.iter().any(|note| note.contains(why)), "{status:?}");
+
     let lab = Lab::new()?;
     let settings = settings("direct").with("node", "xdp", "\"generic\"");
     let refused = Node::start(&lab.node, settings).err().context("it started")?;

@@ -1,6 +1,6 @@
 //! A running node has given up what it does not need, and still does all of its work.
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
@@ -8,6 +8,7 @@ use weir_tests::{
     Client, Lab, Node, Settings,
     lab::{SERVERS, UPLINK},
     suite::everything_passes,
+    until,
 };
 
 /// CAP_NET_BIND_SERVICE, CAP_NET_ADMIN and CAP_BPF.
@@ -57,6 +58,17 @@ fn works_confined(lab: &Lab, node: &mut Node<'_>) -> Result<()> {
     let added = node.session_add("confined")?;
     let client = Client::connect(&lab.consumer, &added.config)?;
     client.wait_connected(SERVERS[0])?;
+    everything_passes(lab, &client)?;
+    // What others take away is put back from within, too.
+    lab.node.run("nft flush ruleset")?;
+    lab.node.sysctl(&format!("net.ipv4.conf.{UPLINK}.forwarding"), "0")?;
+    until("policy and forwarding are back", Duration::from_secs(30), || {
+        for part in ["policy", "forwarding"] {
+            let restored = node.status()?.restored;
+            ensure!(restored.iter().any(|it| it.part == part && it.times == 1), "{restored:?}");
+        }
+        Ok(())
+    })?;
     everything_passes(lab, &client)?;
     node.configure(required().with("ledger", "record_seconds", "7"))?;
     node.hang_up()?;

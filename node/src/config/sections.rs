@@ -52,13 +52,14 @@ section! {
     /// The node itself: its uplink, its port, its keys and its share of the machine.
     Node {
         /// The network interface towards the internet and the consumers.
-        /// "auto" takes that of the default route (IPv4, else IPv6).
+        /// "auto" takes that of the default route (IPv4, else IPv6), and consumers' IPv6 leaves by
+        /// that of its own default route. A start without one waits for it.
         uplink: Auto<String> = Auto::Auto;
         /// The UDP port on which consumers reach the node. 1 to 65535.
         listen_port: u16 = 51820;
         /// The "host:port" that consumers are told. An IPv6 address goes in brackets.
-        /// "auto" takes the uplink's own address and the port above: set this when the machine is
-        /// behind NAT, or has a name.
+        /// "auto" takes the uplink's own address, also when that changes, and the port above: set
+        /// this when the machine is behind NAT, or has a name.
         endpoint: Auto<HostPort> = Auto::Auto;
         /// The node's private key, in base64 as `wg genkey` prints it. Made at the first start,
         /// readable by its owner alone. Whoever has it can pass for this node.

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use crate::config::Config;
+use crate::{config::Config, host::nft};
 
 mod clock;
 pub mod disk;
@@ -32,6 +32,8 @@ pub struct Facts {
     pub cores: usize,
     /// The node's UDP port.
     pub port: Port,
+    /// Whether the kernel has the exit policy.
+    pub policy: Known<bool>,
     /// What tells apart the flows of consumers.
     pub conntrack: Known<Conntrack>,
     /// The clock.
@@ -55,9 +57,10 @@ impl Facts {
         Self {
             configuration,
             kernel: Kernel::gather(),
-            nic: Nic::gather(&config.node.uplink),
+            nic: Nic::gather(&config),
             cores,
             port: Port::gather(&config),
+            policy: nft::is_installed().map_err(|error| error.to_string()),
             conntrack: Conntrack::gather(),
             clock: Clock::gather(),
             disk: Disk::gather(&config.node.state_dir),

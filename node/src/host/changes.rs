@@ -259,6 +259,16 @@ impl Changes {
         self.left.iter().any(same)
     }
 
+    /// The offloads that this run has turned on, with the interface of each.
+    pub(super) fn turned_on(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.made.iter().filter_map(|change| match change {
+            Change::Feature { interface, feature, old: false } => {
+                Some((interface.as_str(), feature.as_str()))
+            }
+            _ => None,
+        })
+    }
+
     /// Writes a change down, which the caller makes next. Of a thing that was changed before,
     /// the first old value stays.
     ///

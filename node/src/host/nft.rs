@@ -213,6 +213,15 @@ pub fn foreign_drops() -> Result<Vec<String>, NftError> {
     Ok(drops.map(|it| format!("{} {} {}", it.family, it.table, it.name)).collect())
 }
 
+/// Whether the kernel has the policy's table.
+///
+/// # Errors
+///
+/// Fails when the kernel does not say.
+pub fn is_installed() -> Result<bool, NftError> {
+    Ok(print::Print::read(NAME).map_err(NftError::Ask)?.is_some())
+}
+
 /// What `nft --version` says.
 ///
 /// # Errors

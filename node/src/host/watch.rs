@@ -254,6 +254,7 @@ impl Watch {
     fn look_at_others(&mut self) {
         let parts = [
             Part::Tunnel,
+            Part::Offloads,
             Part::Firewall,
             Part::Uplink,
             Part::DefaultRoute,
@@ -272,6 +273,7 @@ impl Watch {
             Err(error) => warn!(%error, "cannot look for other programs' firewalls"),
         }
         found.extend(self.tunnel(&view));
+        found.extend(self.offloads());
         found.extend(self.resolver());
         self.conditions.set(&parts, found);
         match view.interface(self.uplink.index) {
@@ -323,6 +325,27 @@ impl Watch {
                 Part::Tunnel,
                 format!("{name} cannot be set up again: {error}"),
                 "restart weir",
+            )),
+        }
+    }
+
+    fn offloads(&self) -> Option<Condition> {
+        match self.host.keep_offloads() {
+            Ok(lost) if lost.is_empty() => None,
+            Ok(lost) => {
+                let said = format!(
+                    "somebody turned off {}, without which packets cost more CPU; it is on again",
+                    lost.join(", ")
+                );
+                self.conditions.put_back(Part::Offloads, &said);
+                None
+            }
+            // It goes with its interface, which is seen elsewhere.
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => None,
+            Err(error) => Some(Condition::new(
+                Part::Offloads,
+                format!("an offload stays off, so packets cost more CPU: {error}"),
+                "see what `ethtool -k` says of the uplink",
             )),
         }
     }

@@ -88,12 +88,15 @@ pub(super) fn follow(wanted: &Auto<HostPort>, port: u16, offer: &Live<Offer>, no
         return;
     }
     let endpoint = offer.get().endpoint.clone();
-    let addresses = || now.addresses().map(|host| HostPort { host: host.to_string(), port });
-    if addresses().any(|address| address.to_string() == endpoint) {
+    // As at the start: IPv6 only where there is no IPv4. Of several the one that was told stays.
+    let has_v4 = !now.v4.is_empty();
+    let usual = now.addresses().filter(|address| address.is_ipv4() == has_v4);
+    let usual: Vec<_> = usual.map(|host| HostPort { host: host.to_string(), port }).collect();
+    if usual.iter().any(|address| address.to_string() == endpoint) {
         return;
     }
     // Without any address the last one stays, which the watch over the host says.
-    let Some(address) = addresses().next() else { return };
+    let Some(address) = usual.first() else { return };
     warn!(
         "this machine's address has changed: new configurations have {address}; consumers with \
          {endpoint} need a new one, unless that is a name (node.endpoint)"

@@ -11,7 +11,11 @@ use crate::{
             kernel::{Refusal, TunFact},
         },
     },
-    host::ethtool::Offloads,
+    host::{
+        ethtool::Offloads,
+        uplink::Ipv6Way,
+        watch::{Condition, Part},
+    },
 };
 
 /// A machine with nothing to complain of.
@@ -45,7 +49,11 @@ fn healthy() -> Facts {
             forwarding: Ok(0),
             sysctls_writable: Ok(true),
             rp_filter: Ok(0),
+            v6_way: Ipv6Way::Uplink,
+            ports: Vec::new(),
+            conditions: Ok(Vec::new()),
         }),
+        policy: Ok(false),
         cores: 2,
         port: Port { number: 51820, free: Ok(()), weir_runs: false },
         conntrack: Ok(Conntrack { count: 10, max: 262_144 }),
@@ -56,6 +64,10 @@ fn healthy() -> Facts {
 
 fn nic(facts: &mut Facts) -> &mut Nic {
     facts.nic.as_mut().expect("a healthy machine has an uplink")
+}
+
+fn condition(part: Part, fix: &str) -> Condition {
+    Condition { part, said: "not as it should be".into(), fix: fix.into() }
 }
 
 fn no() -> String {
@@ -129,6 +141,23 @@ fn each_fault_is_found_by_its_check_alone() {
         ("forwarding", Bad, "--sysctl", |it| nic(it).sysctls_writable = Ok(false)),
         ("forwarding", Unknown, "", |it| nic(it).sysctls_writable = Err(no())),
         ("rp_filter", Unknown, "", |it| nic(it).rp_filter = Err(no())),
+        ("IPv6", Warning, "auto", |it| nic(it).v6_way = Ipv6Way::Refused("six0".into())),
+        ("machine", Warning, "insert rule", |it| {
+            nic(it).conditions = Ok(vec![condition(Part::Firewall, "nft insert rule")]);
+        }),
+        ("machine", Bad, "up", |it| {
+            nic(it).conditions = Ok(vec![condition(Part::Uplink, "ip link set eth0 up")]);
+        }),
+        ("machine", Unknown, "", |it| nic(it).conditions = Err(no())),
+        ("exit policy", Bad, "weir status", |it| {
+            it.port.weir_runs = true;
+            nic(it).forwarding = Ok(1);
+        }),
+        ("exit policy", Unknown, "", |it| it.policy = Err(no())),
+        ("forwarding", Bad, "weir status", |it| {
+            it.port.weir_runs = true;
+            it.policy = Ok(true);
+        }),
         ("port", Bad, "ss -ulpn", |it| it.port.free = Err(no())),
         ("firewall", Warning, "udp dport 51820 accept", |it| {
             let rules = "table ip filter {\nchain INPUT {\ntype filter hook input priority 0; \
@@ -181,6 +210,8 @@ fn what_the_configuration_does_not_want_is_no_fault() {
 fn a_running_node_has_its_port_and_its_program() {
     let mut facts = healthy();
     facts.port = Port { number: 51820, free: Err(no()), weir_runs: true };
+    facts.policy = Ok(true);
+    nic(&mut facts).forwarding = Ok(1);
     nic(&mut facts).attached = Ok(Some("native".into()));
     assert_eq!(Report::from(all(&facts)).verdict, Verdict::Good);
 }

@@ -20,6 +20,8 @@ pub enum Part {
     Forwarding,
     /// The TUN device's addresses and state.
     Tunnel,
+    /// The uplink's offloads.
+    Offloads,
     /// Other programs' rules.
     Firewall,
     /// The uplink itself.
@@ -38,10 +40,11 @@ pub enum Part {
 
 impl Part {
     /// Every part.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Policy,
         Self::Forwarding,
         Self::Tunnel,
+        Self::Offloads,
         Self::Firewall,
         Self::Uplink,
         Self::DefaultRoute,
@@ -58,6 +61,7 @@ impl Part {
             Self::Policy => "policy",
             Self::Forwarding => "forwarding",
             Self::Tunnel => "tunnel",
+            Self::Offloads => "offloads",
             Self::Firewall => "firewall",
             Self::Uplink => "uplink",
             Self::DefaultRoute => "default_route",
