@@ -20,7 +20,7 @@ use super::{
     schedule::Window,
     section::Section,
 };
-use crate::payment::{Price, Terms};
+use crate::payment::{Price, Terms, Use};
 use crate::policy::{PortRule, Protocol};
 
 /// Everything that can be set.
@@ -425,10 +425,10 @@ impl Payment {
         })
     }
 
-    /// What a session of this price may owe, in wei.
+    /// What a session may use and not have paid, whatever its price.
     #[must_use]
-    pub fn leeway(&self, price: &Price) -> u128 {
-        price.due(u64::from(self.unpaid_mib) << 20, self.unpaid_seconds.into()).saturating_to()
+    pub fn unpaid(&self) -> Use {
+        Use { bytes: u64::from(self.unpaid_mib) << 20, seconds: self.unpaid_seconds.into() }
     }
 
     /// The bytes that a new prepaid session has for nothing.

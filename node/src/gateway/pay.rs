@@ -154,8 +154,7 @@ impl Inner {
     /// Makes the agreement, unless it is there already: an answer may have been lost.
     fn agree(&self, session: SessionId, offered: &Offered) -> Result<(), PayError> {
         let which = session.to_string();
-        let leeway = self.config.leeway(&offered.price);
-        match self.sessions.agree(&which, offered, self.config.floor(), leeway) {
+        match self.sessions.agree(&which, offered, self.config.floor(), self.config.unpaid()) {
             Err(PayError::Agreed) => {
                 let standing = self.standing(session)?;
                 let same = standing.agreement.is_some_and(|agreement| {

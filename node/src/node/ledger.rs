@@ -2,7 +2,6 @@
 //! and the delivery of records.
 
 use std::{
-    collections::HashMap,
     fs,
     path::Path,
     sync::Arc,
@@ -23,7 +22,7 @@ use crate::{
     fleet,
     live::Live,
     session::{
-        SessionError, SessionId, StoreError, registry::Sessions, store::retention::Retention,
+        SessionError, StoreError, registry::Sessions, store::retention::Retention,
     },
 };
 
@@ -131,7 +130,6 @@ pub(super) fn keep(
         saved: now,
         recorded: now,
         forgotten: now,
-        paused: HashMap::new(),
     };
     let keeper = tokio::spawn(turns(turn, stopped));
     Ok(Books { keeper, deliveries })
@@ -165,14 +163,13 @@ struct Turn {
     saved: Instant,
     recorded: Instant,
     forgotten: Instant,
-    paused: HashMap<SessionId, Instant>,
 }
 
 impl Turn {
     fn take(mut self) -> Self {
         let rhythm = self.rhythm.get();
         // Limits hold also while nothing can be written.
-        let enforced = self.sessions.enforce(rhythm.grace, &mut self.paused);
+        let enforced = self.sessions.enforce(rhythm.grace, Instant::now());
         if let Ok(enforced) = &enforced
             && (enforced.paused, enforced.closed) != (0, 0)
         {

@@ -18,7 +18,6 @@ use super::{
     slots::Slots,
     store::{
         Store,
-        book::Agreement,
         credit::{Extended, Extra},
     },
     unix_now,
@@ -27,6 +26,7 @@ use crate::{
     control::{PeerControl, PeerSpec, PublicKey},
     dataplane::endpoint::Endpoint,
     kernel::accounts::Accounts,
+    payment::Agreement,
 };
 
 mod books;
@@ -253,6 +253,15 @@ impl Sessions {
     pub fn end(&self, which: &str, reason: &str) -> Result<Snapshot, SessionError> {
         let mut store = self.store();
         let session = self.read().find(which)?.session.clone();
+        self.end_locked(&mut store, &session, reason)
+    }
+
+    fn end_locked(
+        &self,
+        store: &mut Store,
+        session: &Session,
+        reason: &str,
+    ) -> Result<Snapshot, SessionError> {
         let account = self.accounts.get(session.slot);
         if let Some(account) = account {
             account.set_state(SessionState::Closed);
@@ -271,19 +280,19 @@ impl Sessions {
             if let Some(account) = account {
                 account.set_state(session.state);
             }
-            self.serve(&session);
+            self.serve(session);
             return Err(error.into());
         }
         let mut live = self.write();
-        live.remove(&session);
+        live.remove(session);
         live.ended = counters::sum(&live.ended, &last.counters);
         if let Some(account) = account {
             account.vacate();
         }
         live.slots.free(session.slot);
         drop(live);
-        self.announce(&store);
-        let session = Session { state: SessionState::Closed, ..session };
+        self.announce(store);
+        let session = Session { state: SessionState::Closed, ..session.clone() };
         Ok(Snapshot { session, ..snapshot })
     }
 

@@ -45,7 +45,7 @@ fn free_bytes_come_first_and_cost_nothing() {
     assert_eq!(account.agreement.expect("agreed").due, "0");
     assert_eq!(account.invoice.expect("the first").agreement_total, "1");
     rig.traffic(slot, 100 + (1 << 30));
-    rig.sessions.enforce(Duration::MAX, &mut HashMap::new()).expect("enforced");
+    rig.sessions.enforce(Duration::MAX, Instant::now()).expect("enforced");
     let account = service.0.account(id).expect("there");
     assert_eq!((account.state.as_str(), account.covered_bytes), ("paused", 1000));
     let price = service.0.config.price().per_gib;

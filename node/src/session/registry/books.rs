@@ -68,7 +68,7 @@ impl Sessions {
     pub fn unpaid_bytes(&self) -> u64 {
         let live = self.read();
         let unpaid = live.by_id.values().filter_map(|entry| {
-            let paid = entry.agreement.as_ref()?.covered(entry.clock.seconds());
+            let paid = entry.agreement.as_ref()?.paid_bytes(entry.clock.seconds());
             let covered = paid.saturating_add(entry.credit.bytes.unwrap_or(0));
             Some(billed(&self.counters(entry)).saturating_sub(covered))
         });
