@@ -482,7 +482,7 @@ fn take_up(account: &Account, session: &Session, saved: &Counters) {
 #[cfg(test)]
 mod credit_tests;
 #[cfg(test)]
-mod pay_tests;
+pub(crate) mod pay_tests;
 #[cfg(test)]
 pub(crate) mod rig;
 #[cfg(test)]

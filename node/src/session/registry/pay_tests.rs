@@ -28,28 +28,32 @@ fn terms() -> Terms {
 }
 
 /// A consumer who pays what it is asked.
-struct Consumer {
+pub(crate) struct Consumer {
     key: SigningKey,
     promised: U256,
     paid: U256,
 }
 
 impl Consumer {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let key = SigningKey::from_slice(&[9; 32]).expect("a key");
         Self { key, promised: U256::from(500), paid: U256::ZERO }
     }
 
-    fn address(&self) -> Address {
+    pub(crate) fn address(&self) -> Address {
         signature::address_of(self.key.verifying_key())
     }
 
     fn answer(&mut self, invoice: &Invoice) -> ExchangeMessage {
+        self.answer_by(&terms(), invoice)
+    }
+
+    pub(crate) fn answer_by(&mut self, terms: &Terms, invoice: &Invoice) -> ExchangeMessage {
         self.promised += invoice.agreement_total - self.paid;
         self.paid = invoice.agreement_total;
         let promise = Promise {
-            chain_id: 137,
-            channel_id: terms().channel_of(self.address()).into_word(),
+            chain_id: terms.chain_id,
+            channel_id: terms.channel_of(self.address()).into_word(),
             amount: self.promised,
             fee: invoice.fee,
             hashlock: invoice.hashlock,
@@ -60,8 +64,8 @@ impl Consumer {
             agreement_id: invoice.agreement_id,
             agreement_total: invoice.agreement_total,
             provider: invoice.provider,
-            hermes: Some(terms().hermes),
-            chain_id: 137,
+            hermes: Some(terms.hermes),
+            chain_id: terms.chain_id,
             signature: [0; 65],
         };
         message.signed(&self.key).expect("signed")

@@ -135,3 +135,11 @@ impl Rig {
         self.sessions.get(&id.to_string()).expect("there").counters
     }
 }
+
+impl Sessions {
+    /// Does something while nobody else can reach the ledger.
+    pub(crate) fn while_locked(&self, work: impl FnOnce()) {
+        let _store = self.store();
+        work();
+    }
+}
