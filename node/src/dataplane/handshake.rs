@@ -45,24 +45,40 @@ const BATCH: usize = 64;
 
 /// Which session has which static key.
 #[derive(Debug, Default)]
-pub struct Directory(RwLock<HashMap<[u8; 32], Slot>>);
+pub struct Directory(RwLock<Keys>);
+
+/// Both ways, so that no change looks at the keys of others.
+#[derive(Debug, Default)]
+struct Keys {
+    slots: HashMap<[u8; 32], Slot>,
+    of_slot: HashMap<Slot, [u8; 32]>,
+}
 
 impl Directory {
-    /// Knows a key from now on.
+    /// Knows a slot's key from now on, in place of the one that it had.
     pub fn insert(&self, key: [u8; 32], slot: Slot) {
-        self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner).insert(key, slot);
+        let mut keys = self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(before) = keys.of_slot.insert(slot, key) {
+            keys.slots.remove(&before);
+        }
+        keys.slots.insert(key, slot);
     }
 
-    /// Knows the keys of a slot no more.
+    /// Knows the key of a slot no more.
     pub fn remove(&self, slot: Slot) {
         let mut keys = self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        keys.retain(|_, at| *at != slot);
+        let Some(key) = keys.of_slot.remove(&slot) else { return };
+        // Another slot may have it by now.
+        if keys.slots.get(&key) == Some(&slot) {
+            keys.slots.remove(&key);
+        }
     }
 
     /// The slot of a key.
     #[must_use]
     pub fn find(&self, key: &[u8; 32]) -> Option<Slot> {
-        self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner).get(key).copied()
+        let keys = self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        keys.slots.get(key).copied()
     }
 }
 
@@ -353,5 +369,28 @@ impl Handshakes {
         worker.strays.push(stray).map_err(|_| DropReason::HandoverFull)?;
         worker.bell().ring();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slots_key_goes_with_it_and_anothers_stays() {
+        let directory = Directory::default();
+        directory.insert([1; 32], Slot(1));
+        directory.insert([2; 32], Slot(2));
+        directory.remove(Slot(1));
+        assert_eq!(directory.find(&[1; 32]), None);
+        assert_eq!(directory.find(&[2; 32]), Some(Slot(2)));
+        directory.insert([3; 32], Slot(2));
+        assert_eq!(directory.find(&[2; 32]), None, "a slot has one key");
+        // A consumer that comes back before its former session's slot is told to go.
+        directory.insert([3; 32], Slot(4));
+        directory.remove(Slot(2));
+        assert_eq!(directory.find(&[3; 32]), Some(Slot(4)));
+        let keys = directory.0.read().expect("not poisoned");
+        assert_eq!((keys.slots.len(), keys.of_slot.len()), (1, 1), "nothing is left behind");
     }
 }

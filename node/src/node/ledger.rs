@@ -151,11 +151,7 @@ pub(super) fn keep(
 }
 
 /// Looks at all of the ledger once, which the start did not, in a thread of its own.
-fn check_all(
-    path: PathBuf,
-    sessions: &Arc<Sessions>,
-    goes_on: &Arc<AtomicBool>,
-) -> io::Result<()> {
+fn check_all(path: PathBuf, sessions: &Arc<Sessions>, goes_on: &Arc<AtomicBool>) -> io::Result<()> {
     let (sessions, goes_on) = (Arc::clone(sessions), Arc::clone(goes_on));
     let check = move || match scrub(&path, move || goes_on.load(Relaxed)) {
         Ok(Scrubbed::Sound) => info!("all of the ledger was checked: nothing is wrong"),

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::{Ipv4Addr, Ipv6Addr},
+    ops::Bound,
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
@@ -223,6 +224,16 @@ impl Sessions {
         drop(live);
         all.sort_by_key(|snapshot| (snapshot.session.created, snapshot.session.slot));
         all
+    }
+
+    /// At most `limit` sessions in the order of their identifiers, from the one after `after` on: of
+    /// one page after the other, each session that is there throughout is in exactly one.
+    #[must_use]
+    pub fn page(&self, after: Option<SessionId>, limit: usize) -> Vec<Snapshot> {
+        let live = self.read();
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let page = live.by_id.range((from, Bound::Unbounded)).take(limit);
+        page.map(|(_, entry)| self.snapshot(&live, entry)).collect()
     }
 
     /// The session of this name, public key, identifier, or first digits of an identifier.

@@ -195,7 +195,8 @@ async fn approver(answer: &'static str) -> (String, Arc<Mutex<Vec<String>>>) {
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             let mut request = Vec::new();
-            while !request.ends_with(b"}") && stream.read_buf(&mut request).await.is_ok_and(|n| n > 0)
+            while !request.ends_with(b"}")
+                && stream.read_buf(&mut request).await.is_ok_and(|n| n > 0)
             {}
             let text = String::from_utf8_lossy(&request).into_owned();
             heard.lock().expect("not poisoned").push(text);

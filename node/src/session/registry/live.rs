@@ -12,10 +12,8 @@ use crate::{
     control::PublicKey,
     payment::Agreement,
     session::{
-        Credit, OwnRates, Pause, Session, SessionId, Usage, keys, name,
-        slots::Slots,
-        store::credit::Extra,
-        unix_now,
+        Credit, OwnRates, Pause, Session, SessionId, Usage, keys, name, slots::Slots,
+        store::credit::Extra, unix_now,
     },
 };
 

@@ -89,7 +89,10 @@ fn a_consumer_pays_its_way_also_over_a_restart() {
     let mut alice = Consumer::new();
     let offered = Offered { consumer: alice.address(), price: PRICE };
     let free = Offered { price: Price::default(), ..offered };
-    assert!(matches!(rig.sessions.agree("alice", &free, PRICE, UNPAID), Err(PayError::TooCheap(_))));
+    assert!(matches!(
+        rig.sessions.agree("alice", &free, PRICE, UNPAID),
+        Err(PayError::TooCheap(_))
+    ));
     assert!(matches!(rig.sessions.invoice("alice", &terms()), Err(PayError::NoAgreement)));
     rig.sessions.agree("alice", &offered, PRICE, UNPAID).expect("agreed");
     assert_eq!(state(&rig, slot), SessionState::Paused, "nothing was paid yet");

@@ -98,11 +98,9 @@ impl Store {
         let (bytes, seconds) = (to_sql(extension.bytes), to_sql(extension.seconds));
         let change = self.db.transaction()?;
         let before: Option<(i64, i64)> = change
-            .query_row(
-                sql::PAYMENT,
-                params![number, extension.reference],
-                |row| Ok((row.get(0)?, row.get(1)?)),
-            )
+            .query_row(sql::PAYMENT, params![number, extension.reference], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })
             .optional()?;
         let credit: Option<(Option<i64>, Option<i64>)> = change
             .query_row(sql::CREDIT, [number], |row| Ok((row.get(0)?, row.get(1)?)))
@@ -135,10 +133,7 @@ impl Store {
     /// # Errors
     ///
     /// When the ledger cannot be written; nothing has changed then.
-    pub fn set_pauses(
-        &mut self,
-        pauses: &[(SessionId, Option<Pause>)],
-    ) -> Result<(), StoreError> {
+    pub fn set_pauses(&mut self, pauses: &[(SessionId, Option<Pause>)]) -> Result<(), StoreError> {
         let change = self.db.transaction()?;
         for (id, pause) in pauses {
             let state = pause.map_or(SessionState::Open, |_| SessionState::Paused);

@@ -11,10 +11,8 @@ impl Store {
     ///
     /// When the ledger cannot be read.
     pub fn delivered(&self, sink: &str) -> Result<u64, StoreError> {
-        let cursor: Option<i64> = self
-            .db
-            .query_row(sql::DELIVERED, [sink], |row| row.get(0))
-            .optional()?;
+        let cursor: Option<i64> =
+            self.db.query_row(sql::DELIVERED, [sink], |row| row.get(0)).optional()?;
         Ok(cursor.map_or(0, i64::unsigned_abs))
     }
 

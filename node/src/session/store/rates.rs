@@ -51,7 +51,8 @@ impl Store {
     /// When the ledger cannot be read.
     pub fn quota(&self, period: &str) -> Result<Option<Marks>, StoreError> {
         let found = self.db.query_row(sql::QUOTA, [period], |row| {
-            let number = |column| row.get::<_, Option<i64>>(column).map(|n| n.map(i64::unsigned_abs));
+            let number =
+                |column| row.get::<_, Option<i64>>(column).map(|n| n.map(i64::unsigned_abs));
             let mark = |first| -> rusqlite::Result<Option<Mark>> {
                 let (started, total) = (number(first)?, number(first + 1)?);
                 Ok(started.zip(total).map(|(started, total)| Mark { started, total }))

@@ -230,7 +230,8 @@ mod tests {
     fn statements_are_nowhere_else() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/session/store");
         let mut files = vec![std::path::PathBuf::from(format!("{folder}.rs"))];
-        files.extend(std::fs::read_dir(folder).expect("there").map(|file| file.expect("it").path()));
+        files
+            .extend(std::fs::read_dir(folder).expect("there").map(|file| file.expect("it").path()));
         let mut seen = 0;
         for file in files.iter().filter(|file| file.is_file()) {
             let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();

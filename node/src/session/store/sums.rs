@@ -151,10 +151,7 @@ pub(super) fn rewrite(db: &Connection, schema: i64) -> Result<(), StoreError> {
 
 /// What is not as weir wrote it, in words, in a ledger of this schema: a look at all of it. `None`
 /// where there are no sums at all.
-pub(super) fn differences(
-    db: &Connection,
-    schema: i64,
-) -> Result<Option<Vec<String>>, StoreError> {
+pub(super) fn differences(db: &Connection, schema: i64) -> Result<Option<Vec<String>>, StoreError> {
     let Some(kept) = kept(db)? else { return Ok(None) };
     Ok(Some(compare(kept, found(db, schema)?)))
 }
