@@ -308,6 +308,8 @@ fn open_sessions(
     addresses: AddressPlan,
     node_key: PublicKey,
 ) -> anyhow::Result<Arc<Sessions>> {
+    // It takes its time after a change of the schema, and where damage was found.
+    let _starting = service::starting("reading the ledger");
     let store = Store::open(&ledger_path(config))?;
     let max = config.node.max_sessions;
     let address_of = Box::new(move |slot: weir_common::Slot| {

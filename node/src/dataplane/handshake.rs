@@ -50,7 +50,14 @@ const BATCH: usize = 64;
 
 /// Which session has which static key.
 #[derive(Default)]
-pub struct Directory(RwLock<HashMap<[u8; 32], Known>>);
+pub struct Directory(RwLock<Keys>);
+
+/// Both ways, so that no change looks at the keys of others.
+#[derive(Default)]
+struct Keys {
+    known: HashMap<[u8; 32], Known>,
+    of_slot: HashMap<Slot, [u8; 32]>,
+}
 
 /// A session, as the handshake thread knows it.
 struct Known {
@@ -77,17 +84,25 @@ impl Known {
 }
 
 impl Directory {
-    /// Knows a key from now on.
+    /// Knows a slot's key from now on, in place of the one that it had.
     pub fn insert(&self, key: [u8; 32], slot: Slot) {
         let known = Known { slot, shared: Mutex::default() };
-        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(key, known);
+        let mut keys = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(before) = keys.of_slot.insert(slot, key) {
+            keys.known.remove(&before);
+        }
+        keys.known.insert(key, known);
     }
 
-    /// Knows the keys of a slot no more. Nothing that [`Directory::authenticate`] has begun for
-    /// them goes on afterwards.
+    /// Knows the key of a slot no more. Nothing that [`Directory::authenticate`] has begun for it
+    /// goes on afterwards.
     pub fn remove(&self, slot: Slot) {
         let mut keys = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        keys.retain(|_, known| known.slot != slot);
+        let Some(key) = keys.of_slot.remove(&slot) else { return };
+        // Another slot may have it by now.
+        if keys.known.get(&key).is_some_and(|known| known.slot == slot) {
+            keys.known.remove(&key);
+        }
     }
 
     /// Finds out whether an initiation is of the key that it names, and newer than all that its
@@ -104,7 +119,7 @@ impl Directory {
         accounts: &Accounts,
     ) -> Result<Slot, DropReason> {
         let keys = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let known = keys.get(&claim.static_public).ok_or(DropReason::UnknownPeer)?;
+        let known = keys.known.get(&claim.static_public).ok_or(DropReason::UnknownPeer)?;
         let shared = known.shared(identity, claim.static_public);
         let timestamp = shared.and_then(|shared| claim.prove(&shared));
         let timestamp = timestamp.ok_or(DropReason::HandshakeInvalid)?;
@@ -415,5 +430,32 @@ impl Handshakes {
         worker.strays.push(stray).map_err(|_| DropReason::HandoverFull)?;
         worker.bell().ring();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slot_of(directory: &Directory, key: [u8; 32]) -> Option<Slot> {
+        directory.0.read().expect("no panic").known.get(&key).map(|known| known.slot)
+    }
+
+    #[test]
+    fn a_slots_key_goes_with_it_and_anothers_stays() {
+        let directory = Directory::default();
+        directory.insert([1; 32], Slot(1));
+        directory.insert([2; 32], Slot(2));
+        directory.remove(Slot(1));
+        assert_eq!(slot_of(&directory, [1; 32]), None);
+        assert_eq!(slot_of(&directory, [2; 32]), Some(Slot(2)));
+        directory.insert([3; 32], Slot(2));
+        assert_eq!(slot_of(&directory, [2; 32]), None, "a slot has one key");
+        // A consumer that comes back before its former session's slot is told to go.
+        directory.insert([3; 32], Slot(4));
+        directory.remove(Slot(2));
+        assert_eq!(slot_of(&directory, [3; 32]), Some(Slot(4)));
+        let keys = directory.0.read().expect("not poisoned");
+        assert_eq!((keys.known.len(), keys.of_slot.len()), (1, 1), "nothing is left behind");
     }
 }

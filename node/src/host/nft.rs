@@ -13,7 +13,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::uplink::Uplink;
 use crate::{
-    config::Config,
+    config::{Config, sections::Service},
     policy::{Lists, Networks, Ports},
 };
 
@@ -67,10 +67,8 @@ pub struct Policy {
     pub gateway_v4: Ipv4Addr,
     /// The node's address inside the tunnel, IPv6.
     pub gateway_v6: Ipv6Addr,
-    /// TCP ports of the node's own services, at its addresses inside the tunnel.
-    pub own_tcp: Vec<u16>,
-    /// UDP ports of the same.
-    pub own_udp: Vec<u16>,
+    /// The node's own services, at its addresses inside the tunnel.
+    pub services: Vec<Service>,
     /// Ports that are refused.
     pub ports: Ports,
     /// Exceptions from what follows and from the ranges that are always refused.
@@ -93,8 +91,7 @@ impl Policy {
             pool_v6: tunnel.pool_v6,
             gateway_v4: tunnel.plan().gateway_v4(),
             gateway_v6: tunnel.plan().gateway_v6(),
-            own_tcp: config.own_tcp(),
-            own_udp: config.own_udp(),
+            services: config.services(),
             ports: lists.blocked_ports(),
             allow: lists.allowed(),
             block: lists.blocked(),

@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering::Relaxed;
 pub(crate) const COUNT: usize = 12;
 
 /// Their names in the ledger, in the order of [`to_array`].
+#[cfg(test)]
 pub(crate) const NAMES: [&str; COUNT] = [
     "bytes_up",
     "packets_up",
@@ -26,7 +27,7 @@ pub(crate) const NAMES: [&str; COUNT] = [
     "newest_initiation",
 ];
 
-/// The counters in the order of [`NAMES`].
+/// The counters in the order of their columns in the ledger.
 pub(crate) const fn to_array(counters: &Counters) -> [u64; COUNT] {
     [
         counters.bytes_up,

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::{Ipv4Addr, Ipv6Addr},
+    ops::Bound,
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
@@ -18,7 +19,6 @@ use super::{
     slots::Slots,
     store::{
         Store,
-        book::Agreement,
         credit::{Extended, Extra},
     },
     unix_now,
@@ -27,6 +27,7 @@ use crate::{
     control::{PeerControl, PeerSpec, PublicKey},
     dataplane::endpoint::Endpoint,
     kernel::accounts::Accounts,
+    payment::Agreement,
 };
 
 mod books;
@@ -228,6 +229,16 @@ impl Sessions {
         all
     }
 
+    /// At most `limit` sessions in the order of their identifiers, from the one after `after` on: of
+    /// one page after the other, each session that is there throughout is in exactly one.
+    #[must_use]
+    pub fn page(&self, after: Option<SessionId>, limit: usize) -> Vec<Snapshot> {
+        let live = self.read();
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let page = live.by_id.range((from, Bound::Unbounded)).take(limit);
+        page.map(|(_, entry)| self.snapshot(&live, entry)).collect()
+    }
+
     /// The session of this name, public key, identifier, or first digits of an identifier.
     ///
     /// # Errors
@@ -256,6 +267,15 @@ impl Sessions {
     pub fn end(&self, which: &str, reason: &str) -> Result<Snapshot, SessionError> {
         let mut store = self.store();
         let session = self.read().find(which)?.session.clone();
+        self.end_locked(&mut store, &session, reason)
+    }
+
+    fn end_locked(
+        &self,
+        store: &mut Store,
+        session: &Session,
+        reason: &str,
+    ) -> Result<Snapshot, SessionError> {
         let account = self.accounts.get(session.slot);
         if let Some(account) = account {
             account.set_state(SessionState::Closed);
@@ -274,19 +294,19 @@ impl Sessions {
             if let Some(account) = account {
                 account.set_state(session.state);
             }
-            self.serve(&session);
+            self.serve(session);
             return Err(error.into());
         }
         let mut live = self.write();
-        live.remove(&session);
+        live.remove(session);
         live.ended = counters::sum(&live.ended, &last.counters);
         if let Some(account) = account {
             account.vacate();
         }
         live.slots.free(session.slot);
         drop(live);
-        self.announce(&store);
-        let session = Session { state: SessionState::Closed, ..session };
+        self.announce(store);
+        let session = Session { state: SessionState::Closed, ..session.clone() };
         Ok(Snapshot { session, ..snapshot })
     }
 
@@ -484,7 +504,7 @@ fn take_up(account: &Account, session: &Session, saved: &Counters) {
 #[cfg(test)]
 mod credit_tests;
 #[cfg(test)]
-mod pay_tests;
+pub(crate) mod pay_tests;
 #[cfg(test)]
 pub(crate) mod rig;
 #[cfg(test)]

@@ -3,7 +3,10 @@
 use std::fmt::{Display, Write as _};
 
 use super::{COUNTERS, Policy, TABLE, gate::SEEN};
-use crate::policy::refused::{self, Refused};
+use crate::{
+    config::sections::Service,
+    policy::refused::{self, Refused},
+};
 
 /// The table as two inputs for `nft -f -`, one after the other, whether it is there or not.
 ///
@@ -213,11 +216,10 @@ fn to_host(policy: &Policy) -> Vec<String> {
         format!("ip daddr {v4} icmp type echo-request accept"),
         format!("ip6 daddr {v6} icmpv6 type echo-request accept"),
     ];
-    for (protocol, ports) in [("tcp", &policy.own_tcp), ("udp", &policy.own_udp)] {
-        for port in ports {
-            rules.push(format!("ip daddr {v4} {protocol} dport {port} accept"));
-            rules.push(format!("ip6 daddr {v6} {protocol} dport {port} accept"));
-        }
+    for Service { protocol, port } in &policy.services {
+        let protocol = protocol.as_str();
+        rules.push(format!("ip daddr {v4} {protocol} dport {port} accept"));
+        rules.push(format!("ip6 daddr {v6} {protocol} dport {port} accept"));
     }
     rules.push("counter name host_destination goto refuse".into());
     rules

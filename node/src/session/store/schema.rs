@@ -4,11 +4,11 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
-use super::{StoreError, damaged, sums};
+use super::{StoreError, book, damaged, sql, sums};
 
 /// Each entry takes the ledger from the schema of its index to the next. Entries are added, never
 /// altered: ledgers that they made are out there.
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: &[&str] = &[
     // Who, and what was used, are apart: the second is rewritten each second, the first never.
     "CREATE TABLE sessions (
          number     INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -154,29 +154,74 @@ const MIGRATIONS: [&str; 5] = [
          started INTEGER NOT NULL,
          total   INTEGER NOT NULL
      ) STRICT, WITHOUT ROWID;",
+    // What may be unpaid is in bytes and in seconds. Invoices end: those that nothing is settled
+    // with go, so that one has an index for each way in which it is looked up.
+    "CREATE INDEX channels_by_hashlock ON channels (hashlock);
+     DELETE FROM invoices WHERE hashlock NOT IN (SELECT hashlock FROM channels);
+     DROP INDEX open_invoices;
+     CREATE INDEX invoices_by_session ON invoices (session);
+     ALTER TABLE invoices ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0;
+     ALTER TABLE invoices ADD COLUMN seconds INTEGER NOT NULL DEFAULT 0;
+     ALTER TABLE agreements DROP COLUMN leeway;
+     ALTER TABLE agreements ADD COLUMN unpaid_bytes INTEGER NOT NULL DEFAULT 67108864;
+     ALTER TABLE agreements ADD COLUMN unpaid_seconds INTEGER NOT NULL DEFAULT 300;
+     ALTER TABLE agreements ADD COLUMN paid_bytes INTEGER;
+     ALTER TABLE agreements ADD COLUMN paid_seconds INTEGER;
+
+     CREATE TABLE income (
+         one      INTEGER PRIMARY KEY CHECK (one = 1),
+         promised TEXT NOT NULL
+     ) STRICT;
+     CREATE TABLE retention (
+         one   INTEGER PRIMARY KEY CHECK (one = 1),
+         swept INTEGER NOT NULL
+     ) STRICT;
+     INSERT INTO retention (one, swept) VALUES (1, 0);
+     ALTER TABLE quotas ADD COLUMN before_started INTEGER;
+     ALTER TABLE quotas ADD COLUMN before_total INTEGER;",
     // The newest initiation of each session, which one with the same key goes on from.
     "ALTER TABLE counters ADD COLUMN newest_initiation INTEGER NOT NULL DEFAULT 0;
      ALTER TABLE ended_totals ADD COLUMN newest_initiation INTEGER NOT NULL DEFAULT 0;
      CREATE INDEX sessions_by_public_key ON sessions (public_key);",
 ];
 
+/// The first schema whose sums tell what ended sessions have of each table.
+pub(super) const ENDED_APART: i64 = 5;
+
 /// The schema that this weir writes.
 pub(super) const CURRENT: i64 = MIGRATIONS.len() as i64;
 
+/// How much of the ledger a start looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// What is of live sessions: so much however long there was a ledger.
+    AtLive,
+    /// All of it.
+    AtAll,
+}
+
 /// Brings the ledger to the current schema, one transaction a step, once its content is found to be
-/// what weir wrote.
-pub(super) fn migrate(db: &mut Connection, path: &Path) -> Result<(), StoreError> {
+/// what weir wrote. Before a step that is asked of all of it.
+pub(super) fn migrate(db: &mut Connection, path: &Path, look: Look) -> Result<(), StoreError> {
     let found: i64 =
         db.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(|e| damaged(path, e))?;
     let known = usize::try_from(found).ok().filter(|found| *found <= MIGRATIONS.len());
     let Some(done) = known else {
         return Err(StoreError::Newer { path: path.to_owned(), found, known: CURRENT });
     };
-    if sums::are_kept(db)? {
-        match sums::differences(db)? {
+    let bad = |what| StoreError::Damaged { path: path.to_owned(), what };
+    let at_all = look == Look::AtAll || found != CURRENT;
+    if at_all {
+        check_pages(db).map_err(|e| damaged(path, e))?.map_or(Ok(()), |what| Err(bad(what)))?;
+    }
+    if sums::are_kept(db).map_err(|e| named(path, e))? {
+        let differences = match at_all {
+            true => sums::differences(db, found),
+            false => sums::differences_of_live(db),
+        };
+        match differences.map_err(|e| named(path, e))? {
             Some(differences) if !differences.is_empty() => {
-                let what = differences.join(", ");
-                return Err(StoreError::Damaged { path: path.to_owned(), what });
+                return Err(bad(differences.join(", ")));
             }
             Some(_) => {}
             None => {
@@ -185,7 +230,7 @@ pub(super) fn migrate(db: &mut Connection, path: &Path) -> Result<(), StoreError
                     "the ledger's sums were removed: its content is taken as it is"
                 );
                 let change = db.transaction()?;
-                sums::rewrite(&change)?;
+                sums::rewrite(&change, found)?;
                 change.commit()?;
             }
         }
@@ -194,16 +239,33 @@ pub(super) fn migrate(db: &mut Connection, path: &Path) -> Result<(), StoreError
         let change = db.transaction()?;
         // A step that does not go is one that was made already: the schema's number is wrong.
         change.execute_batch(step).map_err(|error| match error.sqlite_error_code() {
-            Some(rusqlite::ErrorCode::Unknown) => {
-                StoreError::Damaged { path: path.to_owned(), what: error.to_string() }
-            }
+            Some(rusqlite::ErrorCode::Unknown) => bad(error.to_string()),
             _ => damaged(path, error),
         })?;
-        change.pragma_update(None, "user_version", version as i64 + 1)?;
+        let version = version as i64 + 1;
+        change.pragma_update(None, "user_version", version)?;
+        if version == ENDED_APART {
+            let promised = book::sum_promises(&change)?;
+            change.execute(sql::SET_INCOME, [promised.to_string()])?;
+        }
         if sums::are_kept(&change)? {
-            sums::rewrite(&change)?;
+            sums::rewrite(&change, version)?;
         }
         change.commit()?;
     }
     Ok(())
+}
+
+/// What is wrong with the structure of the file, if anything is: a look at all of it.
+pub(super) fn check_pages(db: &Connection) -> rusqlite::Result<Option<String>> {
+    let verdict: String = db.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
+    Ok((verdict != "ok").then_some(verdict))
+}
+
+/// Damage that SQLite meets on its way is said to be damage.
+fn named(path: &Path, error: StoreError) -> StoreError {
+    match error {
+        StoreError::Sql(error) => damaged(path, error),
+        error => error,
+    }
 }
