@@ -177,8 +177,8 @@ const MIGRATIONS: &[&str] = &[
          swept INTEGER NOT NULL
      ) STRICT;
      INSERT INTO retention (one, swept) VALUES (1, 0);
-     ALTER TABLE quotas ADD COLUMN before_started INTEGER;
-     ALTER TABLE quotas ADD COLUMN before_total INTEGER;",
+     ALTER TABLE quotas ADD COLUMN other_started INTEGER;
+     ALTER TABLE quotas ADD COLUMN other_total INTEGER;",
 ];
 
 /// The first schema whose sums tell what ended sessions have of each table.
