@@ -24,7 +24,7 @@ mod slots;
 pub mod store;
 pub mod wg_quick;
 
-pub use quota::{Mark, Marks};
+pub use quota::{Began, Mark, Marks};
 pub use registry::{SessionError, Sessions};
 pub use store::{Store, StoreError};
 

@@ -23,7 +23,7 @@ use crate::{
     control::{LimitsNow, QuotaNow},
     dataplane::{contacts::ContactLimits, throttle::Levels},
     kernel::accounts::Accounts,
-    session::{Hold, Marks, Sessions, StoreError, billed, unix_now},
+    session::{Began, Hold, Marks, Sessions, StoreError, billed, unix_now},
 };
 
 /// Between two looks at who wants how much of the node's rate.
@@ -178,7 +178,9 @@ impl Limiter {
         for (index, period) in periods(&settings).into_iter().enumerate() {
             let (started, resets) = period.around(now, offset);
             let marked = &mut state.marks[index];
-            let marks = total.map_or(marked.marks, |total| marked.marks.at(started, total));
+            let previous = period.around(started.saturating_sub(1), offset).0;
+            let began = Began { this: started, previous };
+            let marks = total.map_or(marked.marks, |total| marked.marks.at(began, total));
             if marks != marked.marks {
                 *marked = Marked { marks, is_saved: false };
             }

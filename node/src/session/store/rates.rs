@@ -44,7 +44,7 @@ impl Store {
         Ok(())
     }
 
-    /// The marks of a quota's period (`day` or `month`): the one in force, and the one before.
+    /// The marks of a quota's period (`day` or `month`): the one in force, and another.
     ///
     /// # Errors
     ///
@@ -57,7 +57,7 @@ impl Store {
                 let (started, total) = (number(first)?, number(first + 1)?);
                 Ok(started.zip(total).map(|(started, total)| Mark { started, total }))
             };
-            Ok(Marks { now: mark(0)?.unwrap_or_default(), before: mark(2)? })
+            Ok(Marks { now: mark(0)?.unwrap_or_default(), other: mark(2)? })
         });
         Ok(found.optional()?)
     }
@@ -68,15 +68,15 @@ impl Store {
     ///
     /// When the ledger cannot be written; nothing has changed then.
     pub fn set_quota(&mut self, period: &str, marks: Marks) -> Result<(), StoreError> {
-        let Marks { now, before } = marks;
+        let Marks { now, other } = marks;
         self.db.execute(
             sql::SET_QUOTA,
             params![
                 period,
                 to_sql(now.started),
                 to_sql(now.total),
-                before.map(|before| to_sql(before.started)),
-                before.map(|before| to_sql(before.total)),
+                other.map(|other| to_sql(other.started)),
+                other.map(|other| to_sql(other.total)),
             ],
         )?;
         Ok(())

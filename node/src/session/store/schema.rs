@@ -177,8 +177,8 @@ const MIGRATIONS: &[&str] = &[
          swept INTEGER NOT NULL
      ) STRICT;
      INSERT INTO retention (one, swept) VALUES (1, 0);
-     ALTER TABLE quotas ADD COLUMN before_started INTEGER;
-     ALTER TABLE quotas ADD COLUMN before_total INTEGER;",
+     ALTER TABLE quotas ADD COLUMN other_started INTEGER;
+     ALTER TABLE quotas ADD COLUMN other_total INTEGER;",
     // The newest initiation of each session, which one with the same key goes on from.
     "ALTER TABLE counters ADD COLUMN newest_initiation INTEGER NOT NULL DEFAULT 0;
      ALTER TABLE ended_totals ADD COLUMN newest_initiation INTEGER NOT NULL DEFAULT 0;

@@ -166,9 +166,9 @@ statements! {
 
     // Limits.
     SET_RATES = "INSERT OR REPLACE INTO rates (session, up, down) VALUES (?1, ?2, ?3)";
-    QUOTA = "SELECT started, total, before_started, before_total FROM quotas WHERE period = ?1";
-    SET_QUOTA = "INSERT OR REPLACE INTO quotas (period, started, total, before_started,
-             before_total)
+    QUOTA = "SELECT started, total, other_started, other_total FROM quotas WHERE period = ?1";
+    SET_QUOTA = "INSERT OR REPLACE INTO quotas (period, started, total, other_started,
+             other_total)
          VALUES (?1, ?2, ?3, ?4, ?5)";
 
     // Sums: a row for each table.
