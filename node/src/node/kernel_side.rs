@@ -1,6 +1,7 @@
 //! The eBPF programs and the accounts, with or without a kernel that allows them.
 
 use std::{
+    fs,
     os::fd::BorrowedFd,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError, Weak, atomic::Ordering::Relaxed},
@@ -122,7 +123,13 @@ impl KernelSide {
                 let name = node.runtime_dir.to_string_lossy().replace(['/', '.'], "-");
                 let pins = bpffs.path().join(format!("weir{name}"));
                 let options = GuardOptions { pins, config: guard_config, linear: false };
-                Ok((Guard::load(&options)?, bpffs))
+                match Guard::load(&options) {
+                    Ok(guard) => Ok((guard, bpffs)),
+                    Err(error) => {
+                        release_empty(bpffs);
+                        Err(error.into())
+                    }
+                }
             });
         let runtime_dir = node.runtime_dir.clone();
         match loaded {
@@ -138,7 +145,7 @@ impl KernelSide {
             Err(error) => {
                 let accounts = accounts_file::open(&runtime_dir, node.max_sessions)
                     .context("cannot keep accounts")?;
-                let without = Some(format!("{error:#}"));
+                let without = Some(reason(&error));
                 Ok(Self {
                     accounts: Arc::new(accounts),
                     guard: None,
@@ -283,6 +290,22 @@ impl KernelSide {
             bpffs.release().context("cannot unmount the bpffs")?;
         }
         Ok(())
+    }
+}
+
+/// Unmounts a bpffs of ours that nothing is pinned in.
+fn release_empty(bpffs: Bpffs) {
+    let is_empty = fs::read_dir(bpffs.path()).is_ok_and(|mut pins| pins.next().is_none());
+    if is_empty && let Err(error) = bpffs.release() {
+        warn!(%error, "cannot unmount the bpffs");
+    }
+}
+
+/// Why there is no guard, without the verifier's log, which `weir doctor` has the end of.
+fn reason(error: &anyhow::Error) -> String {
+    match error.downcast_ref::<GuardError>() {
+        Some(error) => error.explain().0,
+        None => format!("{error:#}"),
     }
 }
 

@@ -38,7 +38,7 @@ const HOST: &str = "
     ip rule | sed 's/^/rule: /'
     nft list ruleset | sed 's/^/nft: /'
     ethtool -k up0 | sed 's/^/ethtool: /'
-    find /sys/fs/bpf /run/weir* /tmp | sed 's/^/file: /'
+    find /sys/fs/bpf /run /tmp ! -path /run/script ! -path /run/output | sed 's/^/file: /'
     mount | sed 's/^/mount: /'";
 const SYSCTLS: &str = "find /proc/sys/net /proc/sys/kernel -type f ! -name nf_conntrack_count \
                        ! -path '*/random/*' ! -name ns_last_pid ! -name pty/nr | xargs grep -Hs . || true";
@@ -68,6 +68,8 @@ fn parts(lab: &Lab, guest: &Guest, report: &mut Report) -> Result<()> {
     // What a node without eBPF, nftables or flows would have the kernel load.
     guest
         .run("for module in tun nf_tables nft_ct nft_masq wireguard; do modprobe $module; done")?;
+    // Whoever makes the runtime directory removes it, with the lock that stays there.
+    guest.run("mkdir /run/weir; touch /run/weir/lock")?;
     let host = guest.run(HOST)?;
     let sysctls = sysctls(guest)?;
     let doctor = guest.run("weir doctor --json || true")?;
@@ -92,7 +94,7 @@ fn parts(lab: &Lab, guest: &Guest, report: &mut Report) -> Result<()> {
     report.check(part::KERNEL_PASSES, || carry(lab, guest))?;
     report.check(part::KILL, || kill_and_go_on(lab, guest, &client, &[&alice, &bob]))?;
     report.check(part::STOP, || {
-        guest.run(&format!("ip -n {CONSUMER} link del wg0"))?;
+        guest.run(&format!("ip -n {CONSUMER} link del wg0; rm /run/wg0.conf"))?;
         stop(guest)?;
         unchanged(&host, &guest.run(HOST)?)?;
         let now = self::sysctls(guest)?;
