@@ -38,7 +38,7 @@ use forwarder::Forwarder;
 const MOST: usize = 2048;
 /// What a paused session may ask, per second and at once: enough to find who to pay, and no tunnel.
 const PAUSED_PER_SECOND: u32 = 2;
-const PAUSED_BURST: u32 = 10;
+const PAUSED_BURST: u32 = 20;
 /// The largest question, in bytes.
 const MAX_QUESTION: usize = 4096;
 

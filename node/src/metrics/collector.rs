@@ -125,6 +125,8 @@ fn handshakes(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> Result<()
         ("cookie", status.cookies),
         ("mac1", dropped(&[DropReason::Mac1, DropReason::GuardMac1])),
         ("rate", dropped(&[DropReason::HandshakeRate, DropReason::GuardHandshakeRate])),
+        ("peer_rate", dropped(&[DropReason::PeerInitiations])),
+        ("response_rate", dropped(&[DropReason::Responses, DropReason::GuardResponses])),
         ("queue_full", dropped(&[DropReason::HandshakeQueueFull])),
         ("unknown_peer", dropped(&[DropReason::UnknownPeer])),
         ("invalid", dropped(&[DropReason::HandshakeInvalid])),

@@ -157,6 +157,8 @@ fn a_scrape_is_openmetrics_with_every_drop_reason() {
         ("weir_handshakes_total{result=\"completed\"}", "3"),
         ("weir_handshakes_total{result=\"cookie\"}", "7"),
         ("weir_handshakes_total{result=\"mac1\"}", "0"),
+        ("weir_handshakes_total{result=\"peer_rate\"}", "0"),
+        ("weir_handshakes_total{result=\"response_rate\"}", "0"),
         ("weir_ledger_age_seconds", "0.5"),
         ("weir_unpaid_bytes", "12345"),
         ("weir_sessions_connected", "0"),

@@ -17,7 +17,10 @@ use weir_common::{
 
 use crate::{
     config::{Config, Node, XdpWish},
-    host::{ethtool, uplink::Uplink},
+    host::{
+        ethtool,
+        uplink::{self, Uplink},
+    },
     kernel::{
         Accounts, Guard, GuardCounts, GuardOptions, XdpMode, XdpPolicy, accounts_file,
         bpffs::Bpffs, guard::GuardError, log::GuardLog,
@@ -196,6 +199,11 @@ impl KernelSide {
             }
             return Ok(XdpMode::Off { reason });
         };
+        let has_ethernet = uplink::has_ethernet_header(uplink.index).unwrap_or_else(|error| {
+            warn!(%error, "cannot tell whether the uplink has an Ethernet header");
+            true
+        });
+        let wish = if has_ethernet { wish } else { without_ethernet(&uplink.name, wish)? };
         let policy = match wish {
             XdpWish::Auto => XdpPolicy::Auto,
             XdpWish::Native => XdpPolicy::Native,
@@ -215,6 +223,10 @@ impl KernelSide {
                 off.context("cannot go on without a guard")?;
                 XdpMode::Off { reason: error.to_string() }
             }
+        };
+        let mode = match mode {
+            XdpMode::Off { .. } if !has_ethernet => XdpMode::Off { reason: NO_ETHERNET.into() },
+            mode => mode,
         };
         match &mode {
             XdpMode::Native => {
@@ -309,4 +321,19 @@ fn reason(error: &anyhow::Error) -> String {
     }
 }
 
+/// What is wished for on an uplink on which the guard would recognise nothing.
+fn without_ethernet(uplink: &str, wish: XdpWish) -> anyhow::Result<XdpWish> {
+    match wish {
+        XdpWish::Required => bail!("node.xdp is \"required\", but {uplink}: {NO_ETHERNET}"),
+        XdpWish::Off => {}
+        _ => warn!(
+            uplink,
+            "NO GUARD: {NO_ETHERNET}. Every packet to the node's port costs it a system call"
+        ),
+    }
+    Ok(XdpWish::Off)
+}
+
+const NO_ETHERNET: &str = "the uplink's frames have no Ethernet header (PPP, TUN, IP in IP), behind \
+                           which the guard looks";
 const NOT_OFF: &str = "cannot take the guard off the uplink";
