@@ -269,3 +269,75 @@ fn named(path: &Path, error: StoreError) -> StoreError {
         error => error,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use alloy_primitives::U256;
+
+    use super::{super::Store, *};
+    use crate::payment::Use;
+
+    /// A ledger as the weir of schema 4 wrote it: a live session that has paid 70 wei of a wei a
+    /// byte, after 20 seconds at a wei each, and one that has ended.
+    const OF_SCHEMA_4: &str = "
+        INSERT INTO sessions (id, slot, public_key, created, state)
+            VALUES ('00000000000000a1', 0, 'hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=', 5, 'open'),
+                   ('00000000000000a2', 1, 'hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmp=', 5, 'open');
+        UPDATE sessions SET ended = 9, end_reason = 'removed', state = 'closed' WHERE number = 2;
+        INSERT INTO counters (session, updated, bytes_up, seconds) VALUES (1, 6, 60, 20), (2, 6, 9, 1);
+        UPDATE ended_totals SET bytes_up = 9;
+        INSERT INTO agreements (session, agreement, consumer, per_gib, per_hour, leeway, paid)
+            VALUES (1, '7', '0x0707070707070707070707070707070707070707', '1073741824', '3600', '99', '70'),
+                   (2, '8', '0x0707070707070707070707070707070707070707', '1073741824', '3600', '99', '5');
+        INSERT INTO invoices (hashlock, session, total, preimage, made, paid)
+            VALUES ('l1', 1, '50', 'x', 5, 6), ('l2', 1, '70', 'x', 5, 6), ('l3', 1, '90', 'x', 5, NULL),
+                   ('l4', 2, '5', 'x', 5, 6), ('l5', 2, '6', 'x', 5, NULL);
+        INSERT INTO channels (channel, amount, hashlock, message, updated)
+            VALUES ('c1', '570', 'l2', '{}', 6), ('c2', '30', 'l4', '{}', 6);
+        INSERT INTO quotas (period, started, total) VALUES ('day', 86400, 7);";
+
+    #[test]
+    fn a_ledger_of_schema_4_goes_on_with_budgets_and_without_old_invoices() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("ledger.db");
+        let db = Connection::open(&path).expect("opened");
+        for step in &MIGRATIONS[..4] {
+            db.execute_batch(step).expect("made");
+        }
+        db.execute_batch(OF_SCHEMA_4).expect("filled");
+        db.pragma_update(None, "user_version", 4).expect("set");
+        sums::rewrite(&db, 4).expect("summed");
+        drop(db);
+        let store = Store::open(&path).expect("brought up to date");
+        let agreements = store.agreements().expect("read");
+        let agreement = agreements.values().next().expect("the live one");
+        assert_eq!(agreements.len(), 1);
+        assert_eq!(agreement.unpaid, Use { bytes: 64 << 20, seconds: 300 });
+        assert_eq!(agreement.paid_for, Use { bytes: 50, seconds: 20 });
+        assert_eq!(store.earned().expect("read"), U256::from(600));
+        assert_eq!(store.count("invoices"), 2, "those that the channels name");
+        let marks = store.quota("day").expect("read").expect("there");
+        assert_eq!((marks.now.started, marks.now.total, marks.other), (86_400, 7, None));
+        drop(store);
+        Store::open(&path).expect("its sums are right");
+        let scrubbed = super::super::scrub::scrub(&path, || true).expect("read");
+        assert_eq!(scrubbed, super::super::scrub::Scrubbed::Sound);
+    }
+
+    #[test]
+    fn an_older_ledger_that_was_altered_is_not_brought_up_to_date() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("ledger.db");
+        let db = Connection::open(&path).expect("opened");
+        for step in &MIGRATIONS[..4] {
+            db.execute_batch(step).expect("made");
+        }
+        db.execute_batch(OF_SCHEMA_4).expect("filled");
+        db.pragma_update(None, "user_version", 4).expect("set");
+        sums::rewrite(&db, 4).expect("summed");
+        db.execute_batch("UPDATE counters SET bytes_up = 8 WHERE session = 2").expect("altered");
+        drop(db);
+        let error = Store::open(&path).expect_err("refused").to_string();
+        assert!(error.contains("counters"), "{error}");
+    }
+}

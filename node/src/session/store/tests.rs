@@ -133,6 +133,35 @@ fn a_flipped_page_is_found_at_the_start_or_beside_the_node() {
     assert!(at_the_start > pages / 4, "{at_the_start} of {pages}");
 }
 
+#[test]
+fn records_of_a_clock_that_was_years_ahead_go_with_what_came_next() {
+    use retention::{Retention, Swept};
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut store = Store::open(&folder.path().join("ledger.db")).expect("opened");
+    let one = session(0);
+    store.insert(&one, &Extra::default()).expect("inserted");
+    for bytes in 1..=6 {
+        store
+            .record(&[(one.id, Usage { counters: used(bytes), ..Usage::default() })])
+            .expect("written");
+    }
+    // Two old ones, two by a clock that was ahead, another old one, and one of now.
+    store
+        .db
+        .execute_batch(
+            "DROP TRIGGER records_stay_as_they_are;
+             UPDATE records SET made = 7 WHERE cursor IN (1, 2, 5);
+             UPDATE records SET made = 2147483647 WHERE cursor IN (3, 4)",
+        )
+        .expect("aged");
+    let day = Retention { delivered: 86_400, undelivered: None };
+    assert_eq!(store.forget(day, &[]).expect("done"), Swept { gone: 5, goes_on: false });
+    // While nothing has come next, they are of today.
+    store.db.execute("UPDATE records SET made = 2147483647", []).expect("aged");
+    store.record(&[(one.id, Usage { counters: used(7), ..Usage::default() })]).expect("written");
+    assert_eq!(store.forget(day, &[]).expect("done").gone, 0);
+}
+
 impl Store {
     /// Refuses every change from now on, as a full disk does, or no more.
     pub(crate) fn refuse_changes(&self, refuse: bool) {
