@@ -10,6 +10,7 @@ mod network;
 mod own;
 mod report;
 mod trial;
+mod verifier;
 
 use std::{fs, path::PathBuf};
 
@@ -30,6 +31,8 @@ enum Mode {
     Test(Test),
     /// Move traffic out of a namespace: what the consumer in an emulated machine does
     Carry(carry::Traffic),
+    /// Say how far the verifier walked through the programs of the node that runs
+    Verifier,
 }
 
 #[derive(Debug, Args)]
@@ -48,6 +51,10 @@ fn main() -> Result<()> {
     match Arguments::parse().mode {
         Mode::Test(test) => try_all(&test),
         Mode::Carry(traffic) => traffic.run(),
+        Mode::Verifier => {
+            println!("{}", verifier::walked());
+            Ok(())
+        }
     }
 }
 
