@@ -11,6 +11,8 @@ use weir::control::Status;
 /// The findings of `weir doctor` that are the kernel's, and how the table names them.
 const FINDINGS: [(&str, &str); 3] =
     [("io_uring", "io_uring (doctor)"), ("eBPF", EBPF), ("TUN", "TUN (doctor)")];
+/// What else the node says, which is not in the table.
+const NOTES: &str = "the node says";
 const EBPF: &str = "eBPF (doctor)";
 
 /// The parts of the test, as the table names them.
@@ -106,7 +108,12 @@ impl Report {
         self.fact("guard in the kernel (XDP)", &status.xdp_mode);
         self.fact("from the guard to the workers", &status.receive);
         self.fact("I/O", &status.io);
-        self.fact("offloads", status.offloads.join("; "));
+        for note in &status.offloads {
+            match note.strip_prefix("uplink: ") {
+                Some(found) => self.fact("offloads of the uplink", found),
+                None => self.fact(NOTES, note),
+            }
+        }
         self.fact("sandbox", &status.sandbox);
         let doctor: Value = serde_json::from_str(doctor)?;
         let findings = doctor["findings"].as_array().context("no findings")?;
@@ -153,7 +160,7 @@ pub(crate) fn table(reports: &[Report]) -> String {
     for report in reports {
         let facts = report.facts.iter().map(|(what, _)| what.as_str());
         for row in facts.chain(report.checks.iter().map(|check| check.what)) {
-            if !rows.contains(&row) {
+            if row != NOTES && !rows.contains(&row) {
                 rows.push(row);
             }
         }
