@@ -68,6 +68,9 @@ enum Task {
         /// Write the results to a file too
         #[arg(long, value_name = "FILE")]
         json: Option<std::path::PathBuf>,
+        /// Replace the table in docs/kernels.md
+        #[arg(long)]
+        docs: bool,
     },
     /// Install what the demo and the tests need, from Debian packages
     Setup,
@@ -84,7 +87,9 @@ fn main() -> anyhow::Result<()> {
         Task::Bench { arguments } => bench::run(&arguments),
         Task::Deb { profile } => deb::run(&profile),
         Task::PackageTest { profile } => package_test::run(&profile),
-        Task::KernelTest { profile, json } => kernel_test::run(&profile, json.as_deref()),
+        Task::KernelTest { profile, json, docs } => {
+            kernel_test::run(&profile, json.as_deref(), docs)
+        }
         Task::Setup => setup::run(),
         Task::BuildEbpf => build_ebpf::run(),
         Task::CheckEbpf => check_ebpf::run(),

@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use weir_tests::{command, node};
+use weir_tests::{command, lab::SERVER_V4, node};
 
 /// Modules that are taken, with all that they depend on: directories end in a slash.
 const MODULES: &[&str] = &[
@@ -60,6 +60,8 @@ impl Image {
         program(&std::env::current_exe()?, "kernels", &root)?;
         fs::write(root.join("init"), INIT)?;
         fs::set_permissions(root.join("init"), fs::Permissions::from_mode(0o755))?;
+        symlink("../run", root.join("var/run"))?;
+        fs::write(root.join("etc/resolv.conf"), format!("nameserver {SERVER_V4}\n"))?;
         let initramfs = directory.join("initramfs");
         let pack = "find . | cpio --quiet --create --format=newc > ../initramfs";
         command::run(Command::new("sh").args(["-c", pack]).current_dir(&root))?;

@@ -10,6 +10,7 @@ mod network;
 mod own;
 mod report;
 mod trial;
+mod verifier;
 
 use std::{fs, path::PathBuf};
 
@@ -30,6 +31,8 @@ enum Mode {
     Test(Test),
     /// Move traffic out of a namespace: what the consumer in an emulated machine does
     Carry(carry::Traffic),
+    /// Say how far the verifier walked through the programs of the node that runs
+    Verifier,
 }
 
 #[derive(Debug, Args)]
@@ -40,6 +43,9 @@ struct Test {
     /// Write the results to a file too
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Write the table to a file too, in Markdown
+    #[arg(long)]
+    table: Option<PathBuf>,
     /// Unpacked packages of kernels
     kernels: Vec<PathBuf>,
 }
@@ -48,6 +54,10 @@ fn main() -> Result<()> {
     match Arguments::parse().mode {
         Mode::Test(test) => try_all(&test),
         Mode::Carry(traffic) => traffic.run(),
+        Mode::Verifier => {
+            println!("{}", verifier::walked());
+            Ok(())
+        }
     }
 }
 
@@ -57,10 +67,14 @@ fn try_all(test: &Test) -> Result<()> {
         reports.push(trial::run(kernel, &test.busybox)?);
     }
     reports.push(own::run()?);
-    println!("\n{}", report::table(&reports));
-    if let Some(path) = &test.json {
-        fs::write(path, serde_json::to_string_pretty(&reports)?)
-            .with_context(|| format!("cannot write {}", path.display()))?;
+    let table = report::table(&reports);
+    println!("\n{table}");
+    for (path, text) in
+        [(&test.json, serde_json::to_string_pretty(&reports)?), (&test.table, table)]
+    {
+        if let Some(path) = path {
+            fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        }
     }
     let failed: Vec<_> = reports.iter().filter(|report| !report.passed()).collect();
     let names: Vec<_> = failed.iter().map(|report: &&Report| report.kernel.as_str()).collect();

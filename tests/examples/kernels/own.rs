@@ -5,7 +5,10 @@ use std::{fs, path::Path};
 use anyhow::{Context as _, Result, ensure};
 use weir_tests::{Client, Lab, Node, Settings, lab::SERVERS, node, suite::everything_passes};
 
-use crate::report::{IPV6_FORWARDING, Report, part};
+use crate::{
+    report::{IPV6_FORWARDING, Report, VERIFIER, part},
+    verifier,
+};
 
 /// Tries weir on it, for what the table has of the others.
 ///
@@ -16,8 +19,8 @@ pub(crate) fn run() -> Result<Report> {
     let lab = Lab::new()?;
     let mut report = Report::new(release.trim(), "veth");
     let node = Node::prepare(&lab.node, Settings::default())?;
-    // What goes wrong is in the report.
-    parts(&lab, node, &mut report).ok();
+    let result = parts(&lab, node, &mut report);
+    report.end(result);
     Ok(report)
 }
 
@@ -35,7 +38,10 @@ fn parts(lab: &Lab, mut node: Node<'_>, report: &mut Report) -> Result<()> {
     };
     let before = host(&node)?;
     report.check(part::STARTS, || node.restart())?;
-    report.facts(&String::from_utf8_lossy(&doctor.stdout), &node.status()?)?;
+    let status = node.status()?;
+    report.facts(&String::from_utf8_lossy(&doctor.stdout), &status)?;
+    report.offers(&status);
+    report.fact(VERIFIER, verifier::walked());
     let switch = Path::new("/proc/sys/net/ipv6/conf/lo/force_forwarding");
     report.fact(IPV6_FORWARDING, if switch.exists() { "yes" } else { "no" });
     let alice = node.session_add("alice")?;

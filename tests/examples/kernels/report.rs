@@ -3,30 +3,39 @@
 
 use std::{fmt::Write as _, time::Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
 use serde_json::Value;
 use weir::control::Status;
 
 /// The findings of `weir doctor` that are the kernel's, and how the table names them.
 const FINDINGS: [(&str, &str); 3] =
-    [("io_uring", "io_uring (doctor)"), ("eBPF", "eBPF (doctor)"), ("TUN", "TUN (doctor)")];
+    [("io_uring", "io_uring (doctor)"), ("eBPF", EBPF), ("TUN", "TUN (doctor)")];
+/// What else the node says, which is not in the table.
+const NOTES: &str = "the node says";
+const EBPF: &str = "eBPF (doctor)";
 
 /// The parts of the test, as the table names them.
 pub(crate) mod part {
     pub(crate) const BOOTS: &str = "boots";
     pub(crate) const STARTS: &str = "the node starts";
+    pub(crate) const GUARD: &str = "the guard for frames of any size runs in the driver";
+    pub(crate) const URING: &str = "io_uring serves";
     pub(crate) const CONNECTS: &str = "a consumer (wireguard-go) connects";
     pub(crate) const PASSES: &str = "its TCP and UDP pass unchanged, by IPv4 and IPv6";
     pub(crate) const CONNECTS_V6: &str = "it connects over IPv6, too";
     pub(crate) const KERNEL_CONNECTS: &str = "the kernel's own WireGuard connects as a consumer";
     pub(crate) const KERNEL_PASSES: &str = "its TCP and UDP pass unchanged, likewise";
     pub(crate) const KILL: &str = "after kill -9 sessions, counts and traffic go on";
+    pub(crate) const ELSE: &str = "what is between these";
     pub(crate) const STOP: &str = "a clean stop leaves nothing";
 }
 
 /// How the table names the switch for IPv6 forwarding (Linux 6.17).
 pub(crate) const IPV6_FORWARDING: &str = "IPv6 forwarding for one interface alone";
+
+/// How the table names the verifier's work.
+pub(crate) const VERIFIER: &str = "instructions that the verifier walks through, of 1,000,000";
 
 /// One kernel.
 #[derive(Debug, Serialize)]
@@ -76,9 +85,20 @@ impl Report {
         result
     }
 
-    /// Adds a fact.
-    pub(crate) fn fact(&mut self, what: &str, found: impl Into<String>) {
-        let found = found.into();
+    /// Takes down what went wrong between the parts, too.
+    pub(crate) fn end(&mut self, parts: Result<()>) {
+        let Err(error) = parts else { return };
+        let error = Some(format!("{error:#}"));
+        if self.checks.iter().all(|check| check.error != error) {
+            println!("  {}: NO\n{}", part::ELSE, error.as_deref().unwrap_or_default());
+            self.checks.push(Check { what: part::ELSE, error });
+        }
+    }
+
+    /// Adds a fact, which is one line.
+    pub(crate) fn fact(&mut self, what: &str, found: impl AsRef<str>) {
+        let found: Vec<_> = found.as_ref().lines().collect();
+        let found = found.join(" ");
         println!("  {what}: {found}");
         self.facts.push((what.to_owned(), found));
     }
@@ -88,7 +108,12 @@ impl Report {
         self.fact("guard in the kernel (XDP)", &status.xdp_mode);
         self.fact("from the guard to the workers", &status.receive);
         self.fact("I/O", &status.io);
-        self.fact("offloads", status.offloads.join("; "));
+        for note in &status.offloads {
+            match note.strip_prefix("uplink: ") {
+                Some(found) => self.fact("offloads of the uplink", found),
+                None => self.fact(NOTES, note),
+            }
+        }
         self.fact("sandbox", &status.sandbox);
         let doctor: Value = serde_json::from_str(doctor)?;
         let findings = doctor["findings"].as_array().context("no findings")?;
@@ -98,6 +123,25 @@ impl Report {
             self.fact(what, found.context("a finding without words")?);
         }
         Ok(())
+    }
+
+    /// What is expected of each kernel's offer. A node serves without it, too.
+    pub(crate) fn offers(&mut self, status: &Status) {
+        let guard = || {
+            ensure!(status.xdp_mode == "native", "the guard is {}", status.xdp_mode);
+            let takes = self.facts.iter().find(|(what, _)| what == EBPF).map(|(_, found)| found);
+            let takes = takes.map_or("", String::as_str);
+            ensure!(takes.contains("all programs"), "weir doctor says: {takes}");
+            Ok(())
+        };
+        let (guard, is_uring) = (guard(), status.io == "uring");
+        // They stand in the report.
+        self.check(part::GUARD, || guard).ok();
+        self.check(part::URING, || {
+            ensure!(is_uring, "plain system calls do");
+            Ok(())
+        })
+        .ok();
     }
 
     fn cell(&self, row: &str) -> String {
@@ -116,7 +160,7 @@ pub(crate) fn table(reports: &[Report]) -> String {
     for report in reports {
         let facts = report.facts.iter().map(|(what, _)| what.as_str());
         for row in facts.chain(report.checks.iter().map(|check| check.what)) {
-            if !rows.contains(&row) {
+            if row != NOTES && !rows.contains(&row) {
                 rows.push(row);
             }
         }

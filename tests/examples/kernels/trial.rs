@@ -20,7 +20,7 @@ use crate::{
     guest::Guest,
     image::Image,
     network::{self, CONSUMER, TAPS},
-    report::{IPV6_FORWARDING, Report, part},
+    report::{IPV6_FORWARDING, Report, VERIFIER, part},
 };
 
 /// Emulation is slow, and so is a machine that does something else too.
@@ -55,7 +55,10 @@ pub(crate) fn run(package: &Path, busybox: &Path) -> Result<Report> {
     let mut report = Report::new(&image.release, "virtio-net, emulated");
     let boot = || Guest::boot(&image, &lab.internet, &TAPS, directory.path());
     let Ok(guest) = report.check(part::BOOTS, boot) else { return Ok(report) };
-    if parts(&lab, &guest, &mut report).is_err() {
+    let result = parts(&lab, &guest, &mut report);
+    let failed = result.is_err();
+    report.end(result);
+    if failed {
         let log = guest.run(&format!("tail -n 100 {LOG}; dmesg | tail -n 20"));
         println!("the node and its kernel wrote:\n{}", log.unwrap_or_default());
     }
@@ -74,7 +77,10 @@ fn parts(lab: &Lab, guest: &Guest, report: &mut Report) -> Result<()> {
     let sysctls = sysctls(guest)?;
     let doctor = guest.run("weir doctor --json || true")?;
     report.check(part::STARTS, || start(guest))?;
-    report.facts(&doctor, &status(guest)?)?;
+    let status = status(guest)?;
+    report.facts(&doctor, &status)?;
+    report.offers(&status);
+    report.fact(VERIFIER, guest.run("kernels verifier")?.trim());
     let forwarding =
         guest.run("[ -e /proc/sys/net/ipv6/conf/up0/force_forwarding ] && echo yes || echo no")?;
     report.fact(IPV6_FORWARDING, forwarding.trim());
