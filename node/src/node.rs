@@ -196,7 +196,7 @@ pub fn run(config: &Config, file: Option<&Path>, log: Log) -> anyhow::Result<()>
             io,
             sandbox,
             notes,
-            conditions: conditions.clone(),
+            conditions,
             cores: cores.clone(),
             offer: offer.clone(),
             interface,

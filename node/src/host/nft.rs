@@ -174,6 +174,12 @@ pub fn remove() -> Result<(), NftError> {
     remove_gate()
 }
 
+/// Takes away the chain's rules that mark what the policy has seen: the gate drops everything of
+/// consumers' then, until the policy is installed again.
+fn close() -> Result<(), NftError> {
+    accepted(&run(&["flush", "chain", "inet", NAME, "first"], "")?, "close the exit policy")
+}
+
 /// Removes the gate that has no owner; it need not be there.
 fn remove_gate() -> Result<(), NftError> {
     let gate = gate::NAME;

@@ -37,6 +37,11 @@ impl ElementEvents {
         }
     }
 
+    /// Some notifications were lost: whose elements the next transaction ends with is not known.
+    pub fn forget(&mut self) {
+        self.pending = false;
+    }
+
     /// The number of the last change of elements of weir's sets since this was asked.
     pub fn changed(&mut self) -> Option<u32> {
         self.changed.take()
@@ -68,6 +73,10 @@ mod tests {
         assert_eq!(events.changed(), None, "its end has not come");
         events.take(&generation(7));
         assert_eq!((events.changed(), events.changed()), (Some(7), None));
+        events.take(&of(NAME));
+        events.forget();
+        events.take(&generation(8));
+        assert_eq!(events.changed(), None, "its end was lost with others");
     }
 
     proptest! {

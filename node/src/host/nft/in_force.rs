@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use super::{NAME, NftError, Policy, apply, print, print::Print};
+use super::{NAME, NftError, Policy, apply, close, print, print::Print};
 
 /// The exit policy in force: installed, replaced at a reload, and put back when somebody else has
 /// changed or removed its table.
@@ -70,7 +70,13 @@ impl InForce {
         let now = Print::read(NAME).map_err(NftError::Ask)?;
         let look = match now {
             None => Look::Missing,
-            Some(_) if now != state.print || elements => Look::Changed,
+            Some(_) if now != state.print || elements => {
+                // What is left of it may let through what it must not, until all of it is back.
+                if let Err(error) = close() {
+                    tracing::warn!(%error, "consumers' packets pass by a changed exit policy");
+                }
+                Look::Changed
+            }
             Some(_) => {
                 state.generation = generation;
                 return Ok(Look::Intact);

@@ -90,7 +90,10 @@ impl Events {
         }
         if nftables {
             let elements = &mut self.elements;
-            self.nftables.drain(NFTABLES_PAUSE, |datagram| elements.take(datagram))?;
+            self.nftables.drain(NFTABLES_PAUSE, |datagram| match datagram {
+                Some(datagram) => elements.take(datagram),
+                None => elements.forget(),
+            })?;
         }
         Ok(Woken { stop, route, nftables, elements: self.elements.changed() })
     }
@@ -108,16 +111,16 @@ impl Source {
         Ok(Self { socket, quiet_until: Instant::now() })
     }
 
-    /// Reads all that has come.
-    fn drain(&mut self, pause: Duration, mut take: impl FnMut(&[u8])) -> io::Result<()> {
+    /// Reads all that has come; `None` stands for what was lost for want of room.
+    fn drain(&mut self, pause: Duration, mut take: impl FnMut(Option<&[u8]>)) -> io::Result<()> {
         self.quiet_until = Instant::now() + pause;
         // A bound, as they may come as fast as they are read.
         for _ in 0..10_000 {
             match self.socket.recv_from_full() {
-                Ok((datagram, _)) => take(&datagram),
+                Ok((datagram, _)) => take(Some(&datagram)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                // Some were lost: all is looked at anyway.
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {}
+                // All but elements is looked at anyway.
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => take(None),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
