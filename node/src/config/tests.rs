@@ -68,6 +68,7 @@ fn every_key_can_be_set() {
         cores = [1, 3]
         xdp = "generic"
         io = "syscall"
+        udp_segmentation = false
         receive = "direct"
         sandbox = "off"
         handshakes_per_source = 1
