@@ -169,7 +169,13 @@ impl Host {
             .record(Change::Link { name: interface.clone() })
             .context("cannot write down a change")?;
         let tun = Tun::create(interface, plan.queues)?;
-        if !tun.offloads.uso {
+        if !tun.offloads.tso {
+            self.notes.push(
+                "this kernel hands over no super-packets at the TUN device: all traffic takes more \
+                 CPU"
+                    .into(),
+            );
+        } else if !tun.offloads.uso {
             self.notes.push(
                 "this kernel cannot pass UDP through the TUN device in super-packets (Linux 6.2 \
                  can): UDP takes more CPU"

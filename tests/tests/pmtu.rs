@@ -12,7 +12,10 @@ use weir_tests::{
     Client, Lab, Node, Settings,
     lab::{CONSUMER_LINK, CONSUMER_V4, CONSUMER_V6, NODE_V4, SERVERS},
     suite::{connected, outside},
-    traffic::tcp::{self, Way},
+    traffic::{
+        tcp::{self, Way},
+        udp,
+    },
     until,
 };
 
@@ -78,6 +81,8 @@ const LENGTH: u64 = 10_000_000;
 
 /// The consumer's own line takes smaller packets than the node's.
 fn narrow_line(lab: &Lab) -> Result<()> {
+    // The servers' own search for a smaller size would hide what the node does.
+    lab.internet.sysctl("net.ipv4.tcp_mtu_probing", "0")?;
     lab.internet.ip("link set to-consumer mtu 1300")?;
     lab.consumer.ip(&format!("link set {CONSUMER_LINK} mtu 1300"))?;
     Ok(())
@@ -122,6 +127,10 @@ fn downloads(lab: &Lab, receive: &str, io: &str, outer: IpAddr) -> Result<()> {
     let server = tcp::Server::start(&lab.internet)?;
     for address in SERVERS {
         client.wait_connected(address)?;
+        // One large datagram at a time, which leaves alone: the kernel sends runs without DF anyway.
+        let echo = udp::Echo::start(&lab.internet, address)?;
+        udp::converse(&lab.consumer, echo.at(address), &[1300, 1371], 5)
+            .with_context(|| format!("{receive}, {io}, {outer}, {address}"))?;
         tcp::parallel(&lab.consumer, server.at(address), Way::Down, 2, LENGTH / 2)
             .with_context(|| format!("{receive}, {io}, {outer}, {address}"))?;
     }

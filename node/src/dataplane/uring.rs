@@ -24,7 +24,7 @@ use super::{
     buffers::BufferRing,
     direct::DirectQueues,
     fallback::refuses_super_packet,
-    message::{Gather, empty_header, send_with},
+    message::{Gather, empty_header, send_each},
     now::Now,
     pipeline::{FRAME_SLACK, Pipeline, Transmitted},
     runs::Run,
@@ -477,15 +477,9 @@ pub(super) fn send_apart(worker: &Worker, io: &WorkerIo, run: &Run) {
         return;
     };
     let header = SendHeader::new(&run.to, None, run.ecn);
-    let (mut datagrams, mut bytes) = (0, 0);
-    for piece in worker.pipeline.run_bytes(run) {
-        for datagram in piece.chunks(usize::from(run.segment.max(1))) {
-            if send_with(socket, &header, datagram).is_ok() {
-                datagrams += 1;
-                bytes += datagram.len() as u32;
-            }
-        }
-    }
+    let segment = usize::from(run.segment.max(1));
+    let datagrams = worker.pipeline.run_bytes(run).flat_map(|piece| piece.chunks(segment));
+    let (datagrams, bytes) = send_each(socket, &header, datagrams);
     worker.pipeline.sent(run, datagrams, bytes);
 }
 

@@ -86,6 +86,29 @@ fn a_healthy_machine_has_nothing_but_good_findings() {
 }
 
 #[test]
+fn kernels_that_cut_udp_wrongly_are_good_when_mended_or_when_nothing_is_cut() {
+    for (release, segmentation) in
+        [("7.1.5", true), ("7.2.0-rc1", true), ("6.18.0", true), ("7.0.2-6-pve", false)]
+    {
+        let mut facts = healthy();
+        facts.kernel.release = Ok(release.into());
+        facts.config.node.udp_segmentation = segmentation;
+        let report = Report::from(all(&facts));
+        assert_eq!(report.verdict, Verdict::Good, "{release}: {report:?}");
+    }
+}
+
+#[test]
+fn io_uring_without_multishot_reads_is_good() {
+    let mut facts = healthy();
+    facts.kernel.uring = Ok(Reads::Single);
+    let report = Report::from(all(&facts));
+    assert_eq!(report.verdict, Verdict::Good, "{report:?}");
+    let found = report.findings.iter().find(|finding| finding.check == "io_uring");
+    assert!(found.is_some_and(|finding| finding.found.contains("6.7")), "{report:?}");
+}
+
+#[test]
 fn each_fault_is_found_by_its_check_alone() {
     use Verdict::{Bad, Unknown, Warning};
     type Break = fn(&mut Facts);
@@ -94,6 +117,10 @@ fn each_fault_is_found_by_its_check_alone() {
         ("kernel", Bad, "5.10", |it| it.kernel.release = Ok("5.4.0-generic".into())),
         ("kernel", Warning, "backports", |it| it.kernel.release = Ok("6.1.0-18-amd64".into())),
         ("kernel", Unknown, "", |it| it.kernel.release = Ok("what".into())),
+        ("kernel", Warning, "node.udp_segmentation", |it| {
+            it.kernel.release = Ok("7.0.2-6-pve".into());
+        }),
+        ("kernel", Warning, "7.1.5", |it| it.kernel.release = Ok("7.1.4".into())),
         ("capabilities", Warning, "root", |it| it.kernel.capabilities = Ok(1 << 12)),
         ("capabilities", Warning, "NET_RAW", |it| {
             it.kernel.capabilities = Ok(!(1 << 13));
