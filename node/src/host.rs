@@ -10,9 +10,11 @@ use anyhow::{Context as _, bail};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 pub mod changes;
+pub mod conntrack;
 pub mod ethtool;
 mod link;
 pub mod netlink;
+mod nfnetlink;
 pub mod nft;
 mod sysctl;
 pub mod tun;
@@ -21,7 +23,7 @@ pub mod xdp_features;
 
 use changes::{Change, Changes};
 use ethtool::Offloads;
-use nft::Policy;
+use nft::{Policy, Transits};
 pub(crate) use sysctl::has_ipv6;
 use tun::Tun;
 use uplink::Uplink;
@@ -91,6 +93,8 @@ pub struct Host {
     pub offloads: Offloads,
     /// What the operator should know, in words.
     pub notes: Vec<String>,
+    /// What this machine forwards that is not of consumers.
+    pub transits: Transits,
     tun: Option<Tun>,
     changes: Changes,
 }
@@ -105,6 +109,7 @@ impl Host {
         let mut host = Self {
             offloads: Offloads::default(),
             notes: Vec::new(),
+            transits: Transits::default(),
             tun: None,
             changes: Changes::open(&plan.runtime_dir)?,
         };
@@ -136,7 +141,10 @@ impl Host {
                 .context("cannot write down a change")?;
         }
         self.changes.record(Change::Policy).context("cannot write down a change")?;
-        nft::apply(&plan.policy)?;
+        self.transits = sysctl::transits(&self.changes, &plan.uplink.name)
+            .context("cannot read whether this machine forwards")?;
+        let policy = Policy { transit: self.transits, ..plan.policy.clone() };
+        self.notes.extend(nft::apply(&policy)?.map(str::to_owned));
         for chain in nft::foreign_drops()? {
             self.notes.push(format!(
                 "another table drops forwarded packets unless it accepts them ({chain}): if \

@@ -40,7 +40,7 @@ use crate::{
         udp::{self, Sockets},
         uring,
     },
-    host::{Host, HostPlan, tun, tun::Tun, uplink::Uplink},
+    host::{Host, HostPlan, conntrack::Conntrack, tun, tun::Tun, uplink::Uplink},
     limits::Limiter,
     live::Live,
     logging::Log,
@@ -144,7 +144,7 @@ pub fn run(config: &Config, file: Option<&Path>, log: Log) -> anyhow::Result<()>
         };
         let (offer, series) = (Live::from(offer), Live::from(reload::series(&config.api)));
         let rhythm = Live::from(ledger::Rhythm::from(&config.ledger));
-        let policy = Arc::new(policy::ExitPolicy::new(config, &plan));
+        let policy = Arc::new(policy::ExitPolicy::new(config, &plan, host.transits));
         let reach = reload::Reach {
             policy: Arc::clone(&policy),
             offer: offer.clone(),
@@ -284,7 +284,12 @@ fn open_sessions(
         Some((addresses.address_v4(slot)?, addresses.address_v6(slot)?))
     });
     let peers = dataplane.control();
-    Ok(Arc::new(Sessions::open(store, kernel.accounts(), peers, address_of, node_key)?))
+    let flows = Arc::new(Conntrack {
+        pool_v4: config.tunnel.pool_v4,
+        pool_v6: config.tunnel.pool_v6,
+        gateways: [addresses.gateway_v4().into(), addresses.gateway_v6().into()],
+    });
+    Ok(Arc::new(Sessions::open(store, kernel.accounts(), peers, flows, address_of, node_key)?))
 }
 
 fn choose_io(wish: &IoWish) -> anyhow::Result<Io> {

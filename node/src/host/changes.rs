@@ -234,8 +234,18 @@ impl Changes {
 
     /// Whether this parameter was changed by this run or the one before.
     pub(super) fn has_sysctl(&self, wanted: &str) -> bool {
-        let same = |change: &Change| matches!(change, Change::Sysctl { parameter, .. } if parameter == wanted);
-        self.left.iter().chain(&self.made).any(same)
+        self.sysctl(wanted).is_some()
+    }
+
+    /// Of a parameter that this run or the one before changed: the old value, and the new one
+    /// unless the old one comes back in any case.
+    pub(super) fn sysctl(&self, wanted: &str) -> Option<(&str, Option<&str>)> {
+        self.left.iter().chain(&self.made).find_map(|change| match change {
+            Change::Sysctl { parameter, old, set } if parameter == wanted => {
+                Some((old.as_str(), set.as_deref()))
+            }
+            _ => None,
+        })
     }
 
     /// Whether an earlier run changed this offload.

@@ -4,6 +4,7 @@
 //! three comparisons, a new one two lookups in interval sets besides.
 
 use std::{
+    fs,
     io::{self, Write as _},
     net::{Ipv4Addr, Ipv6Addr},
     process::{Command, Output, Stdio},
@@ -12,14 +13,14 @@ use std::{
 use ipnet::{Ipv4Net, Ipv6Net};
 
 use crate::{
-    config::Config,
+    config::{Auto, Config, amounts::AtMost},
     policy::{Lists, Networks, Ports},
 };
 
 mod kernel;
 mod render;
 
-pub use render::{Rendered, render};
+pub use render::{Machine, Rendered, render};
 
 /// The table's family and name.
 const TABLE: &str = "inet weir";
@@ -39,6 +40,10 @@ pub const COUNTERS: &[(&str, &str)] = &[
     ("blocked_port", "to another port that the operator blocks"),
     ("host_destination", "to this machine"),
     ("inbound", "to a consumer that did not ask for it"),
+    ("invalid_answer", "to this machine, of a connection that may be a consumer's"),
+    ("session_flows", "beyond the flows that a session may have at once"),
+    ("transit", "from the uplink to another network of this machine"),
+    ("tunnel_flows", "to the node's port, beyond the flows that may begin there"),
 ];
 
 /// What the table is made from.
@@ -68,6 +73,31 @@ pub struct Policy {
     pub allow: Networks,
     /// What is refused besides.
     pub block: Networks,
+    /// The flows of each family that a session may have at once; by the table's size if unset.
+    pub session_flows: Auto<AtMost>,
+    /// What is forwarded that is not of consumers.
+    pub transit: Transits,
+}
+
+/// What this machine forwards that does not come from the tunnel or go there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Transit {
+    /// Whatever it forwards without weir.
+    #[default]
+    AsBefore,
+    /// Nothing from the uplink, where forwarding was off before weir turned it on.
+    NotFromUplink,
+    /// Nothing at all, where it was off for all interfaces.
+    None,
+}
+
+/// That of both families.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Transits {
+    /// IPv4.
+    pub v4: Transit,
+    /// IPv6.
+    pub v6: Transit,
 }
 
 impl Policy {
@@ -88,8 +118,40 @@ impl Policy {
             ports: lists.blocked_ports(),
             allow: lists.allowed(),
             block: lists.blocked(),
+            session_flows: config.limits.session_flows.clone(),
+            transit: Transits::default(),
         }
     }
+}
+
+/// The share of the kernel's flow table that a session may fill with either family, one of so many.
+const SHARES: u32 = 128;
+/// What a household needs at least, and what nobody needs more of (RFC 6888 has carriers allow so
+/// many ports).
+const FEWEST_FLOWS: u32 = 256;
+const DEFAULT_FLOWS: u32 = 2048;
+
+/// The flows of each family that a session may have at once, as things are: what is configured, or
+/// a share of the table. 0 is no limit.
+#[must_use]
+pub fn session_flows(configured: &Auto<AtMost>) -> u32 {
+    match configured {
+        Auto::Set(at_most) => at_most.get(),
+        Auto::Auto => share_of(size_of_flow_table()),
+    }
+}
+
+/// How many flows the kernel's table takes; `None` when it keeps none yet.
+fn size_of_flow_table() -> Option<u32> {
+    let size = fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_max").ok()?;
+    size.trim().parse().ok()
+}
+
+/// A session's share of a table of this size.
+fn share_of(size: Option<u32>) -> u32 {
+    let share = size.map_or(DEFAULT_FLOWS, |size| size / SHARES);
+    // A table of no limit has a size of 0.
+    if share == 0 { DEFAULT_FLOWS } else { share.clamp(FEWEST_FLOWS, DEFAULT_FLOWS) }
 }
 
 /// Packets and bytes under a name of [`COUNTERS`].
@@ -133,16 +195,37 @@ pub enum NftError {
     Ask(#[source] io::Error),
 }
 
-/// Installs the policy in the place of the one before it, if there is one; counters go on.
+/// Installs the policy in the place of the one before it, if there is one; counters go on. Says
+/// what of it this kernel cannot do, in words, if there is something.
 ///
 /// # Errors
 ///
 /// Says why the kernel does not have it. The rules before are still in force then.
-pub fn apply(policy: &Policy) -> Result<(), NftError> {
+pub fn apply(policy: &Policy) -> Result<Option<&'static str>, NftError> {
+    if size_of_flow_table().is_none() {
+        // It is there once a chain translates.
+        accepted(&run(&["-f", "-"], render::TRANSLATES)?, "translate addresses")?;
+    }
+    let session_flows = session_flows(&policy.session_flows);
+    let machine = Machine { session_flows, has_timeouts: true };
+    match install(policy, &machine) {
+        Err(NftError::Refused { said, .. }) if said.contains("ct timeout") => {
+            install(policy, &Machine { has_timeouts: false, ..machine })?;
+            Ok(Some(
+                "this kernel cannot give flows a time-out of their own (NF_CONNTRACK_TIMEOUT): \
+                 consumers' silent TCP connections stay in its flow table for as long as \
+                 net.netfilter.nf_conntrack_tcp_timeout_established says",
+            ))
+        }
+        result => result.map(|()| None),
+    }
+}
+
+fn install(policy: &Policy, machine: &Machine) -> Result<(), NftError> {
     let old = kernel::sets(NAME).map_err(NftError::Ask)?;
-    let used = |name: &String| name.rsplit_once('_').and_then(|(_, number)| number.parse().ok());
-    let last: u32 = old.iter().filter_map(used).max().unwrap_or_default();
-    let Rendered { sets, rules } = render(policy, last.wrapping_add(1), &old);
+    let generation = |name: &String| render::generation_of(name);
+    let last: u32 = old.iter().filter_map(generation).max().unwrap_or_default();
+    let Rendered { sets, rules } = render(policy, machine, last.wrapping_add(1), &old);
     for (text, what) in [(sets, "take the lists"), (rules, "install the exit policy")] {
         accepted(&run(&["-f", "-"], &text)?, what)?;
     }

@@ -2,11 +2,15 @@
 //!
 //! Forwarding is turned on for the interfaces that need it, and not for the whole machine where
 //! the kernel allows that: a machine that was no router does not become one between its other
-//! networks, and what else hangs on the machine-wide switches stays as it is.
+//! networks, and what else hangs on the machine-wide switches stays as it is. What is turned on
+//! all the same, the exit policy narrows to consumers: see [`transits`].
 
 use std::{fs, io, path::PathBuf};
 
-use super::changes::{Change, Changes};
+use super::{
+    changes::{Change, Changes},
+    nft::{Transit, Transits},
+};
 
 /// A parameter by its path below /proc/sys, such as `net/ipv4/ip_forward`.
 pub(super) fn read(parameter: &str) -> io::Result<String> {
@@ -71,6 +75,42 @@ pub(super) fn forward(changes: &mut Changes, uplink: &str) -> io::Result<()> {
     }
 }
 
+/// What of this machine's forwarding would be weir's doing alone, so that it must be refused again
+/// but for consumers. What a killed run has turned on counts as its, not as the operator's.
+pub(super) fn transits(changes: &Changes, uplink: &str) -> io::Result<Transits> {
+    let parameter = format!("net/ipv4/conf/{uplink}/forwarding");
+    let v4 = match changes.sysctl(&parameter) {
+        Some((_, Some(_))) if is_forwarding_everywhere_since(&parameter) => Transit::AsBefore,
+        Some(("0", _)) => Transit::NotFromUplink,
+        Some(_) => Transit::AsBefore,
+        None => off_is(Transit::NotFromUplink, &read(&parameter)?),
+    };
+    if !has_ipv6() {
+        return Ok(Transits { v4, v6: Transit::AsBefore });
+    }
+    let everywhere = match changes.sysctl(EVERYWHERE_V6) {
+        Some((old, _)) => off_is(Transit::None, old),
+        None => off_is(Transit::None, &read(EVERYWHERE_V6)?),
+    };
+    let parameter = format!("net/ipv6/conf/{uplink}/force_forwarding");
+    let v6 = match (everywhere, has_forwarding_by_interface(uplink)) {
+        (Transit::None, true) => match changes.sysctl(&parameter) {
+            Some((old, _)) => off_is(Transit::NotFromUplink, old),
+            None => off_is(Transit::NotFromUplink, &read(&parameter)?),
+        },
+        (everywhere, _) => everywhere,
+    };
+    Ok(Transits { v4, v6 })
+}
+
+/// What follows when forwarding was off.
+fn off_is(off: Transit, value: &str) -> Transit {
+    if value == "0" { off } else { Transit::AsBefore }
+}
+
+/// Makes IPv6 forward by every interface.
+const EVERYWHERE_V6: &str = "net/ipv6/conf/all/forwarding";
+
 /// Sets IPv4 forwarding of every interface, at the moment when it is written.
 const EVERYWHERE_V4: &str = "net/ipv4/ip_forward";
 
@@ -90,8 +130,7 @@ fn has_forwarding_by_interface(interface: &str) -> bool {
 /// The only way before Linux 6.17. It makes every interface a router's, which takes its routes
 /// and addresses by router advertisements no more unless `accept_ra` is 2.
 pub(super) fn forward_everywhere_v6(changes: &mut Changes) -> io::Result<()> {
-    const ALL: &str = "net/ipv6/conf/all/forwarding";
-    if read(ALL)? == "1" && !changes.has_sysctl(ALL) {
+    if read(EVERYWHERE_V6)? == "1" && !changes.has_sysctl(EVERYWHERE_V6) {
         return Ok(());
     }
     let mut interfaces = Vec::new();
@@ -108,7 +147,7 @@ pub(super) fn forward_everywhere_v6(changes: &mut Changes) -> io::Result<()> {
             set(changes, &accept_ra, "2")?;
         }
     }
-    let left = changes.has_sysctl(ALL);
+    let left = changes.has_sysctl(EVERYWHERE_V6);
     for name in interfaces.iter().map(String::as_str).chain(["default"]) {
         // The machine-wide switch sets all of them, also when it is turned off again.
         let forwarding = format!("net/ipv6/conf/{name}/forwarding");
@@ -122,7 +161,7 @@ pub(super) fn forward_everywhere_v6(changes: &mut Changes) -> io::Result<()> {
             changes.record(Change::Sysctl { parameter: forwarding, old: "1".into(), set: None })?;
         }
     }
-    set(changes, ALL, "1")
+    set(changes, EVERYWHERE_V6, "1")
 }
 
 /// Records a parameter's value and sets it.

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 
 use crate::{
     config::Config,
-    host::{HostPlan, nft, uplink},
+    host::{HostPlan, nft, nft::Transits, uplink},
     live::Live,
     policy::{Judge, Lists, Question, Surroundings, Verdict, judge},
 };
@@ -14,16 +14,18 @@ use crate::{
 /// The lists in force, and how they are replaced.
 pub(super) struct ExitPolicy {
     uplink: String,
+    transits: Transits,
     around: Surroundings,
     lists: Live<Lists>,
 }
 
 impl ExitPolicy {
     /// What the plan has installed.
-    pub(super) fn new(config: &Config, plan: &HostPlan) -> Self {
+    pub(super) fn new(config: &Config, plan: &HostPlan, transits: Transits) -> Self {
         let none: [IpAddr; 0] = [];
         Self {
             uplink: plan.uplink.name.clone(),
+            transits,
             around: Surroundings::new(config, none),
             lists: plan.lists.clone(),
         }
@@ -36,7 +38,8 @@ impl ExitPolicy {
         config: &Config,
     ) -> anyhow::Result<impl FnOnce() -> anyhow::Result<String> + Send + 'static> {
         let lists = Lists::read(&config.policy)?;
-        let policy = nft::Policy::new(config, &lists, &this.uplink);
+        let transit = this.transits;
+        let policy = nft::Policy { transit, ..nft::Policy::new(config, &lists, &this.uplink) };
         let this = Arc::clone(this);
         Ok(move || {
             nft::apply(&policy)?;

@@ -3,22 +3,13 @@
 
 use std::io;
 
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
+use super::super::nfnetlink::{dump, find, named, number, text};
 
 /// NFNL_SUBSYS_NFTABLES, in the upper half of a message's type.
 const NFTABLES: u16 = 10 << 8;
 const GET_CHAIN: u16 = NFTABLES | 4;
 const GET_SET: u16 = NFTABLES | 10;
 const GET_OBJECT: u16 = NFTABLES | 19;
-/// NLM_F_REQUEST | NLM_F_DUMP.
-const DUMP: u16 = 0x301;
-const ERROR: u16 = 2;
-const DONE: u16 = 3;
-/// The header of a netlink message, and that of nftables behind it.
-const HEADER: usize = 16;
-const NF_HEADER: usize = 4;
-/// The flag of an attribute that has others inside.
-const NESTED: u16 = 0x8000;
 
 const INET: u8 = 1;
 
@@ -44,7 +35,7 @@ pub(super) struct NamedCounter {
 
 /// The counters of an `inet` table; none if there is no such table.
 pub(super) fn counters(table: &str) -> io::Result<Vec<NamedCounter>> {
-    let objects = dump(GET_OBJECT, INET, &attribute(1, table))?;
+    let objects = dump(GET_OBJECT, INET, &named(1, table))?;
     let counter = |(_, attributes): &(u8, Vec<u8>)| {
         let is_counter = number(find(attributes, 3)) == 1 && text(find(attributes, 1)) == table;
         let data = find(attributes, 4);
@@ -63,10 +54,10 @@ pub(super) fn sets(table: &str) -> io::Result<Vec<String>> {
     const ANONYMOUS: u64 = 1;
     let set = |(_, attributes): &(u8, Vec<u8>)| {
         let is_own = text(find(attributes, 1)) == table;
-        let named = number(find(attributes, 3)) & ANONYMOUS == 0;
-        (is_own && named).then(|| text(find(attributes, 2)))
+        let has_name = number(find(attributes, 3)) & ANONYMOUS == 0;
+        (is_own && has_name).then(|| text(find(attributes, 2)))
     };
-    match dump(GET_SET, INET, &attribute(1, table)) {
+    match dump(GET_SET, INET, &named(1, table)) {
         Ok(found) => Ok(found.iter().filter_map(set).collect()),
         // There is no such table.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
@@ -94,110 +85,4 @@ pub(super) fn base_chains() -> io::Result<Vec<BaseChain>> {
         })
     };
     Ok(dump(GET_CHAIN, 0, &[])?.iter().filter_map(chain).collect())
-}
-
-/// Asks for everything of a kind: the family and the attributes of each.
-fn dump(kind: u16, family: u8, attributes: &[u8]) -> io::Result<Vec<(u8, Vec<u8>)>> {
-    let mut socket = Socket::new(NETLINK_NETFILTER)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    let length = (HEADER + NF_HEADER + attributes.len()) as u32;
-    let mut request = length.to_ne_bytes().to_vec();
-    request.extend(kind.to_ne_bytes());
-    request.extend(DUMP.to_ne_bytes());
-    request.extend([0; 8]);
-    request.extend([family, 0, 0, 0]);
-    request.extend(attributes);
-    socket.send(&request, 0)?;
-    let mut found = Vec::new();
-    loop {
-        let (answer, _) = socket.recv_from_full()?;
-        if take(&answer, &mut found)? {
-            return Ok(found);
-        }
-    }
-}
-
-/// Takes the messages of one answer; whether that was the last.
-fn take(mut answer: &[u8], found: &mut Vec<(u8, Vec<u8>)>) -> io::Result<bool> {
-    let broken = || io::Error::new(io::ErrorKind::InvalidData, "an answer that is cut off");
-    while let Some(header) = answer.first_chunk::<HEADER>() {
-        let [l0, l1, l2, l3, t0, t1, ..] = *header;
-        let length = u32::from_ne_bytes([l0, l1, l2, l3]) as usize;
-        let body = answer.get(HEADER..length).ok_or_else(broken)?;
-        match u16::from_ne_bytes([t0, t1]) {
-            DONE => return Ok(true),
-            ERROR => {
-                let code = body.first_chunk().map_or(0, |code| i32::from_ne_bytes(*code));
-                return match code {
-                    0 => Ok(true),
-                    code => Err(io::Error::from_raw_os_error(code.saturating_neg())),
-                };
-            }
-            _ => {
-                let (header, attributes) = body.split_at_checked(NF_HEADER).ok_or_else(broken)?;
-                found.push((header.first().copied().unwrap_or_default(), attributes.to_vec()));
-            }
-        }
-        answer = answer.get(length.next_multiple_of(4)..).unwrap_or_default();
-    }
-    Ok(false)
-}
-
-fn attribute(kind: u16, text: &str) -> Vec<u8> {
-    let length = 4 + text.len() + 1;
-    let mut attribute = (length as u16).to_ne_bytes().to_vec();
-    attribute.extend(kind.to_ne_bytes());
-    attribute.extend(text.bytes());
-    attribute.resize(length.next_multiple_of(4), 0);
-    attribute
-}
-
-/// The value of the attribute of a kind; empty if there is none.
-fn find(mut attributes: &[u8], kind: u16) -> &[u8] {
-    while let Some(&[l0, l1, k0, k1]) = attributes.first_chunk() {
-        let length = usize::from(u16::from_ne_bytes([l0, l1]));
-        let Some(value) = attributes.get(4..length) else { break };
-        if u16::from_ne_bytes([k0, k1]) & !NESTED == kind {
-            return value;
-        }
-        attributes = attributes.get(length.next_multiple_of(4)..).unwrap_or_default();
-    }
-    &[]
-}
-
-fn text(value: &[u8]) -> String {
-    String::from_utf8_lossy(value.strip_suffix(&[0]).unwrap_or(value)).into_owned()
-}
-
-/// Numbers of nftables are big-endian, of 4 or 8 bytes.
-fn number(value: &[u8]) -> u64 {
-    value.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[test]
-    fn attributes_are_found_behind_others() {
-        let mut both = attribute(1, "weir");
-        both.extend(attribute(NESTED | 2, "x"));
-        assert_eq!((text(find(&both, 1)), text(find(&both, 2))), ("weir".into(), "x".into()));
-        assert_eq!(find(&both, 3), b"");
-        assert_eq!(number(&[0, 0, 1, 2]), 258);
-    }
-
-    proptest! {
-        #[test]
-        fn no_answer_makes_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let mut found = Vec::new();
-            drop(take(&bytes, &mut found));
-            for kind in 0..4 {
-                find(&bytes, kind);
-            }
-        }
-    }
 }
