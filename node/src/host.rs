@@ -23,7 +23,7 @@ pub mod xdp_features;
 
 use changes::{Change, Changes};
 use ethtool::Offloads;
-use nft::{Policy, Transits};
+use nft::{Policy, Site, Transits};
 pub(crate) use sysctl::has_ipv6;
 use tun::Tun;
 use uplink::Uplink;
@@ -145,14 +145,6 @@ impl Host {
             .context("cannot read whether this machine forwards")?;
         let policy = Policy { transit: self.transits, ..plan.policy.clone() };
         self.notes.extend(nft::apply(&policy)?.map(str::to_owned));
-        for chain in nft::foreign_drops()? {
-            self.notes.push(format!(
-                "another table drops forwarded packets unless it accepts them ({chain}): if \
-                 consumers reach nothing, let it accept `iifname {interface}` and `oifname \
-                 {interface}`"
-            ));
-        }
-
         self.changes
             .record(Change::Link { name: interface.clone() })
             .context("cannot write down a change")?;
@@ -174,6 +166,10 @@ impl Host {
         link::configure(tun.index, plan.mtu, &addresses)
             .with_context(|| format!("cannot set up the interface {interface}"))?;
         self.tun = Some(tun);
+        // The device has its number by now.
+        for refusal in nft::foreign_drops(&Site::new(&policy))? {
+            self.notes.push(format!("{refusal}: {}", refusal.fix));
+        }
 
         self.record_lro(&plan.uplink.name)?;
         sysctl::forward(&mut self.changes, &plan.uplink.name).context(

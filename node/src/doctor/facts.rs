@@ -2,7 +2,11 @@
 
 use std::{fs, path::Path};
 
-use crate::config::Config;
+use crate::{
+    config::Config,
+    host::nft::{self, Policy, Refusal, Site},
+    policy::Lists,
+};
 
 mod clock;
 pub mod disk;
@@ -32,6 +36,8 @@ pub struct Facts {
     pub cores: usize,
     /// The node's UDP port.
     pub port: Port,
+    /// What other people's firewall rules refuse of the node's packets.
+    pub refusals: Known<Vec<Refusal>>,
     /// What tells apart the flows of consumers.
     pub conntrack: Known<Conntrack>,
     /// The clock.
@@ -51,13 +57,18 @@ impl Facts {
             }
             Err(error) => (Err(error.to_string()), Config::default()),
         };
+        let nic = Nic::gather(&config.node.uplink);
+        // Without an uplink the port can be judged all the same.
+        let uplink = nic.as_ref().map_or("", |nic| nic.name.as_str());
+        let site = Site::new(&Policy::new(&config, &Lists::default(), uplink));
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             configuration,
             kernel: Kernel::gather(),
-            nic: Nic::gather(&config.node.uplink),
+            nic,
             cores,
             port: Port::gather(&config),
+            refusals: nft::foreign_drops(&site).map_err(|error| error.to_string()),
             conntrack: Conntrack::gather(),
             clock: Clock::gather(),
             disk: Disk::gather(&config.node.state_dir),

@@ -8,6 +8,7 @@ use std::{
     collections::HashSet,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    ops::ControlFlow,
 };
 
 use ipnet::{Ipv4Net, Ipv6Net};
@@ -121,6 +122,7 @@ fn remove(filter: &Filter, is_theirs: &dyn Fn(&IpAddr) -> bool) -> io::Result<()
             {
                 found.push(named_in_full(family, flow));
             }
+            ControlFlow::Continue(())
         })?;
         if found.is_empty() {
             return Ok(());

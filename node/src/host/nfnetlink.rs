@@ -1,7 +1,7 @@
 //! Netfilter's netlink messages: what is sent and understood here, for nftables and conntrack
 //! alike (`include/uapi/linux/netfilter/nfnetlink.h`).
 
-use std::io;
+use std::{io, ops::ControlFlow};
 
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 
@@ -28,17 +28,16 @@ pub(super) fn dump(kind: u16, family: u8, attributes: &[u8]) -> io::Result<Vec<M
     let mut found = Vec::new();
     walk(kind, family, attributes, &mut |family, attributes| {
         found.push((family, attributes.to_vec()));
+        ControlFlow::Continue(())
     })?;
     Ok(found)
 }
 
+/// What is done with each message: its family and its attributes. It may be the last that is wanted.
+type Each<'e> = &'e mut dyn FnMut(u8, &[u8]) -> ControlFlow<()>;
+
 /// As [`dump`], for answers that are too many to keep.
-pub(super) fn walk(
-    kind: u16,
-    family: u8,
-    attributes: &[u8],
-    each: &mut dyn FnMut(u8, &[u8]),
-) -> io::Result<()> {
+pub(super) fn walk(kind: u16, family: u8, attributes: &[u8], each: Each<'_>) -> io::Result<()> {
     let socket = open()?;
     socket.send(&message(kind, REQUEST | DUMP, family, attributes), 0)?;
     loop {
@@ -47,6 +46,19 @@ pub(super) fn walk(
             return Ok(());
         }
     }
+}
+
+/// Asks for the one thing of a kind.
+pub(super) fn ask(kind: u16) -> io::Result<Vec<Message>> {
+    let socket = open()?;
+    socket.send(&message(kind, REQUEST, 0, &[]), 0)?;
+    let (answer, _) = socket.recv_from_full()?;
+    let mut found = Vec::new();
+    take(&answer, &mut |family, attributes| {
+        found.push((family, attributes.to_vec()));
+        ControlFlow::Continue(())
+    })?;
+    Ok(found)
 }
 
 /// Has the kernel do one thing after the other. What one of them fails with is given to `refused`,
@@ -67,7 +79,7 @@ pub(super) fn request(
         while acknowledged < batch.len() {
             let (answer, _) = socket.recv_from_full()?;
             acknowledged += 1;
-            if let Err(error) = take(&answer, &mut |_, _| {}) {
+            if let Err(error) = take(&answer, &mut |_, _| ControlFlow::Continue(())) {
                 refused(error)?;
             }
         }
@@ -94,8 +106,8 @@ fn message(kind: u16, flags: u16, family: u8, attributes: &[u8]) -> Vec<u8> {
     message
 }
 
-/// Takes the messages of one answer; whether that was the last.
-fn take(mut answer: &[u8], each: &mut dyn FnMut(u8, &[u8])) -> io::Result<bool> {
+/// Takes the messages of one answer; whether that was the last, or no more are wanted.
+fn take(mut answer: &[u8], each: Each<'_>) -> io::Result<bool> {
     let broken = || io::Error::new(io::ErrorKind::InvalidData, "an answer that is cut off");
     while let Some(header) = answer.first_chunk::<HEADER>() {
         let [l0, l1, l2, l3, t0, t1, ..] = *header;
@@ -112,7 +124,9 @@ fn take(mut answer: &[u8], each: &mut dyn FnMut(u8, &[u8])) -> io::Result<bool> 
             }
             _ => {
                 let (header, attributes) = body.split_at_checked(NF_HEADER).ok_or_else(broken)?;
-                each(header.first().copied().unwrap_or_default(), attributes);
+                if each(header.first().copied().unwrap_or_default(), attributes).is_break() {
+                    return Ok(true);
+                }
             }
         }
         answer = answer.get(length.next_multiple_of(4)..).unwrap_or_default();
@@ -186,7 +200,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_answer_makes_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            drop(take(&bytes, &mut |_, _| {}));
+            drop(take(&bytes, &mut |_, _| ControlFlow::Continue(())));
             for kind in 0..4 {
                 find(&bytes, kind);
             }

@@ -17,9 +17,13 @@ use crate::{
     policy::{Lists, Networks, Ports},
 };
 
+mod evaluate;
+mod foreign;
 mod kernel;
+mod legacy;
 mod render;
 
+pub use foreign::{Refusal, Site, Traffic, foreign_drops};
 pub use render::{Machine, Rendered, render};
 
 /// The table's family and name.
@@ -257,18 +261,13 @@ pub fn read_counters() -> Result<Vec<Counter>, NftError> {
     Ok(COUNTERS.iter().map(|(name, _)| counter(name)).collect())
 }
 
-/// Other tables' chains that drop forwarded packets unless one of their rules accepts them, as
-/// Docker's and ufw's do. weir's own verdict cannot overrule them.
+/// A number that is another after each change of a table, whoever made it.
 ///
 /// # Errors
 ///
 /// Fails when the kernel does not say.
-pub fn foreign_drops() -> Result<Vec<String>, NftError> {
-    /// NF_INET_FORWARD.
-    const FORWARD: u32 = 2;
-    let chains = kernel::base_chains().map_err(NftError::Ask)?;
-    let drops = chains.iter().filter(|it| it.table != NAME && it.hook == FORWARD && it.drops);
-    Ok(drops.map(|it| format!("{} {} {}", it.family, it.table, it.name)).collect())
+pub fn generation() -> Result<u32, NftError> {
+    kernel::generation().map_err(NftError::Ask)
 }
 
 /// What `nft --version` says.
@@ -280,17 +279,6 @@ pub fn version() -> Result<String, NftError> {
     let output = run(&["--version"], "")?;
     accepted(&output, "tell its version")?;
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-}
-
-/// All rules of this machine, as `nft` prints them.
-///
-/// # Errors
-///
-/// Fails when `nft` cannot be run or refuses.
-pub fn ruleset() -> Result<String, NftError> {
-    let output = run(&["-s", "list", "ruleset"], "")?;
-    accepted(&output, "list its rules")?;
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 fn run(arguments: &[&str], input: &str) -> Result<Output, NftError> {

@@ -10,7 +10,7 @@ use crate::{
             kernel::{Refusal, TunFact},
         },
     },
-    host::ethtool::Offloads,
+    host::{ethtool::Offloads, nft},
 };
 
 /// A machine with nothing to complain of.
@@ -30,7 +30,7 @@ fn healthy() -> Facts {
             bpffs: true,
             tun: TunFact::Made { uso: true },
             nft: Ok("nftables v1.0.6".into()),
-            ruleset: Ok(String::new()),
+            nftables: Ok(()),
         },
         nic: Ok(Nic {
             name: "eth0".into(),
@@ -47,6 +47,7 @@ fn healthy() -> Facts {
         }),
         cores: 2,
         port: Port { number: 51820, free: Ok(()), weir_runs: false },
+        refusals: Ok(Vec::new()),
         conntrack: Ok(Conntrack { count: 10, max: 262_144 }),
         clock: Clock { now: 1_800_000_000, synchronised: Ok(true) },
         disk: Disk { place: "/var/lib/weir".into(), free: Ok(1 << 40), sync: Ok(()) },
@@ -130,9 +131,11 @@ fn each_fault_is_found_by_its_check_alone() {
         ("rp_filter", Unknown, "", |it| nic(it).rp_filter = Err(no())),
         ("port", Bad, "ss -ulpn", |it| it.port.free = Err(no())),
         ("firewall", Warning, "udp dport 51820 accept", |it| {
-            let rules = "table ip filter {\nchain INPUT {\ntype filter hook input priority 0; \
-                         policy drop;\n}\n}";
-            it.kernel.ruleset = Ok(rules.into());
+            it.refusals = Ok(vec![nft::Refusal {
+                chain: "inet filter input".into(),
+                traffic: nft::Traffic::ToPort,
+                fix: "nft insert rule inet filter input udp dport 51820 accept".into(),
+            }]);
         }),
         ("flow table", Bad, "nf_conntrack_max", |it| {
             it.conntrack = Ok(Conntrack { count: 90_000, max: 100_000 });
@@ -190,7 +193,8 @@ fn without_root_nothing_that_takes_root_is_called_bad() {
     facts.kernel.capabilities = Ok(0);
     facts.kernel.guard = Err(Refusal { refused: true, reason: no(), log: vec![] });
     facts.kernel.tun = TunFact::NotTried { device: true, why: no() };
-    facts.kernel.ruleset = Err(no());
+    facts.kernel.nftables = Err(no());
+    facts.refusals = Err(no());
     nic(&mut facts).sysctls_writable = Err(no());
     facts.disk.sync = Err(no());
     assert_eq!(Report::from(all(&facts)).verdict, Verdict::Unknown);

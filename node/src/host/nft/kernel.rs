@@ -1,14 +1,20 @@
 //! What the kernel's tables have, asked by netlink. `nft` would read every element of every set
 //! before it answers, which takes tens of seconds when the lists are long.
 
-use std::io;
+use std::{io, ops::ControlFlow};
 
-use super::super::nfnetlink::{dump, find, named, number, text};
+use super::{
+    super::nfnetlink::{ask, attributes, dump, find, named, number, text, walk},
+    evaluate::{Chains, Element, Set},
+};
 
 /// NFNL_SUBSYS_NFTABLES, in the upper half of a message's type.
 const NFTABLES: u16 = 10 << 8;
 const GET_CHAIN: u16 = NFTABLES | 4;
+const GET_RULE: u16 = NFTABLES | 7;
 const GET_SET: u16 = NFTABLES | 10;
+const GET_ELEMENT: u16 = NFTABLES | 13;
+const GET_GENERATION: u16 = NFTABLES | 16;
 const GET_OBJECT: u16 = NFTABLES | 19;
 
 const INET: u8 = 1;
@@ -19,8 +25,13 @@ pub(super) struct BaseChain {
     pub(super) family: &'static str,
     pub(super) table: String,
     pub(super) name: String,
+    /// NFPROTO_INET, NFPROTO_IPV4 or NFPROTO_IPV6.
+    pub(super) number: u8,
+    /// `filter`, `nat` or `route`.
+    pub(super) kind: String,
     /// NF_INET_FORWARD and so on.
     pub(super) hook: u32,
+    pub(super) priority: i32,
     /// Whether it drops what no rule accepts.
     pub(super) drops: bool,
 }
@@ -67,8 +78,8 @@ pub(super) fn sets(table: &str) -> io::Result<Vec<String>> {
 
 /// The base chains of all tables that see IP packets.
 pub(super) fn base_chains() -> io::Result<Vec<BaseChain>> {
-    let chain = |(family, attributes): &(u8, Vec<u8>)| {
-        let family = match *family {
+    let chain = |(number_of, attributes): &(u8, Vec<u8>)| {
+        let family = match *number_of {
             INET => "inet",
             2 => "ip",
             10 => "ip6",
@@ -79,10 +90,61 @@ pub(super) fn base_chains() -> io::Result<Vec<BaseChain>> {
             family,
             table: text(find(attributes, 1)),
             name: text(find(attributes, 3)),
+            number: *number_of,
+            kind: text(find(attributes, 7)),
             hook: u32::try_from(number(find(hook, 1))).unwrap_or(u32::MAX),
+            priority: number(find(hook, 2)) as u32 as i32,
             // A chain without a policy accepts.
             drops: !find(attributes, 5).is_empty() && number(find(attributes, 5)) == 0,
         })
     };
     Ok(dump(GET_CHAIN, 0, &[])?.iter().filter_map(chain).collect())
+}
+
+/// Elements of a set beyond which nobody looks into it.
+const MAX_ELEMENTS: usize = 4096;
+
+/// The rules of a table, and its sets but for those that are large.
+pub(super) fn chains(family: u8, table: &str) -> io::Result<Chains> {
+    let mut chains = Chains::default();
+    for (_, rule) in dump(GET_RULE, family, &named(1, table))? {
+        if text(find(&rule, 1)) == table {
+            let expressions = find(&rule, 4).to_vec();
+            chains.rules.entry(text(find(&rule, 2))).or_default().push(expressions);
+        }
+    }
+    for (_, set) in dump(GET_SET, family, &named(1, table))? {
+        /// NFT_SET_INTERVAL, and NFT_SET_CONCAT with it, of which ranges are not understood here.
+        const INTERVAL: u64 = 0x4;
+        const CONCAT: u64 = 0x80;
+        let (name, flags) = (text(find(&set, 2)), number(find(&set, 3)));
+        if text(find(&set, 1)) != table || flags & INTERVAL != 0 && flags & CONCAT != 0 {
+            continue;
+        }
+        let mut elements = Vec::new();
+        let of_set = [named(1, table), named(2, &name)].concat();
+        walk(GET_ELEMENT, family, &of_set, &mut |_, list| {
+            elements.extend(attributes(find(list, 3)).map(|(_, element)| Element {
+                key: find(find(element, 1), 1).to_vec(),
+                flags: number(find(element, 3)),
+                data: find(element, 2).to_vec(),
+            }));
+            if elements.len() > MAX_ELEMENTS {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        })?;
+        if elements.len() <= MAX_ELEMENTS {
+            chains.sets.insert(name, Set { is_interval: flags & INTERVAL != 0, elements });
+        }
+    }
+    Ok(chains)
+}
+
+/// A number that is another after each change of a table.
+pub(super) fn generation() -> io::Result<u32> {
+    let answers = ask(GET_GENERATION)?;
+    let generation = answers.first().map(|(_, answer)| number(find(answer, 1)));
+    Ok(u32::try_from(generation.unwrap_or_default()).unwrap_or_default())
 }

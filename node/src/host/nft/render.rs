@@ -284,7 +284,7 @@ fn timeouts(out: &mut String) {
 /// What gives new flows a time-out.
 fn timeout_rules(name: &str, protocol: &str) -> [String; 2] {
     [("4", "ipv4"), ("6", "ipv6")].map(|(family, protocol_3)| {
-        format!("meta nfproto {protocol_3} {protocol} ct timeout set \"{name}{family}\"")
+        format!("meta nfproto {protocol_3} {protocol}ct timeout set \"{name}{family}\"")
     })
 }
 

@@ -26,6 +26,7 @@ fn flows_go_between_the_sessions_of_a_slot() {
             Told::Add(bob.slot, bob.public_key),
         ]
     );
+    drop(rig);
     // The next run knows only that nobody else may have any.
     let rig = Rig::start(folder.path(), 2);
     let first = rig.peers.take_all().into_iter().next();
