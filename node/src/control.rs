@@ -139,6 +139,9 @@ pub struct LimitsNow {
     pub session_new_flows: u32,
     /// The different destinations that each session may reach in ten seconds.
     pub session_destinations: u32,
+    /// The flows of each family that each session may have at once.
+    #[serde(default)]
+    pub session_flows: u32,
     /// Why all sessions are paused: `quota` or `schedule`.
     pub paused_for: Option<String>,
     /// The quota of the day.

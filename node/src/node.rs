@@ -1,6 +1,7 @@
 //! The whole node: started in an order in which nothing is served before everything is in place,
 //! and stopped in the reverse order, so that the machine is as it was.
 
+mod flow_table;
 mod kernel_side;
 mod key_ring;
 mod ledger;

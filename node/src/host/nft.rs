@@ -45,6 +45,7 @@ pub const COUNTERS: &[(&str, &str)] = &[
     ("host_destination", "to this machine"),
     ("inbound", "to a consumer that did not ask for it"),
     ("invalid_answer", "to this machine, of a connection that may be a consumer's"),
+    ("flow_table", "new, while the kernel's table of flows is nearly full"),
     ("session_flows", "beyond the flows that a session may have at once"),
     ("transit", "from the uplink to another network of this machine"),
     ("tunnel_flows", "to the node's port, beyond the flows that may begin there"),
@@ -236,6 +237,21 @@ fn install(policy: &Policy, machine: &Machine) -> Result<(), NftError> {
     Ok(())
 }
 
+/// Has consumers begin no new flows, or begin them again. What is open goes on.
+///
+/// # Errors
+///
+/// Fails when `nft` cannot be run or refuses, as it does without the exit policy.
+pub fn refuse_new_flows(interface: &str, refuse: bool) -> Result<(), NftError> {
+    let set = format!("{TABLE} {}", render::CLOSED);
+    let text = if refuse {
+        format!("add element {set} {{ \"{interface}\" }}\n")
+    } else {
+        format!("flush set {set}\n")
+    };
+    accepted(&run(&["-f", "-"], &text)?, "refuse new flows")
+}
+
 /// Removes the table; it need not be there.
 ///
 /// # Errors
@@ -292,6 +308,8 @@ fn run_program(program: &str, arguments: &[&str], input: &str) -> Result<Output,
         .args(arguments)
         .env("PATH", path)
         .env("LC_ALL", "C")
+        // What only looks needs no lock, whose file may be out of reach.
+        .env("XTABLES_LOCKFILE", "/dev/null")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

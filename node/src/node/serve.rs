@@ -10,6 +10,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{
+    flow_table,
     ledger::{self, Rhythm},
     limits,
     policy::ExitPolicy,
@@ -115,6 +116,7 @@ async fn serve(config: &Config, parts: Parts<'_>, log: Option<GuardLog>) -> anyh
     });
     let gateway = Gateway::bind(config, sessions).await?;
     let limited = limits::keep(limiter, stopped.clone());
+    let room = flow_table::keep(config.tunnel.interface.clone(), stopped.clone());
     let mut books = ledger::keep(config, &rhythm, sessions, stopped)?;
     if !config.fleet.url.is_empty() {
         let link = fleet::Link::connect(&config.fleet).await?;
@@ -150,6 +152,7 @@ async fn serve(config: &Config, parts: Parts<'_>, log: Option<GuardLog>) -> anyh
     books.stop().await;
     // Its panic has been reported already.
     limited.await.ok();
+    room.await.ok();
     if let Some(error) = broken {
         return Err(error);
     }

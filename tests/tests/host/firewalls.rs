@@ -1,11 +1,17 @@
 //! This machine's other firewalls, and its other networks.
 
-use std::{io, net::UdpSocket};
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
+    time::Instant,
+};
 
+use etherparse::PacketBuilder;
+use socket2::{Domain, Protocol, Socket, Type};
 use weir::host::nft::{self, Site, Traffic};
 
 use super::{
-    NODE_V4, REMOTE_V4, SILENCE,
+    CONSUMER_V4, NODE_V4, REMOTE_V4, SILENCE,
     consumers::Consumers,
     net::{Net, inside, sh},
     policy::counted,
@@ -60,9 +66,15 @@ fn a_chain_that_refuses_the_nodes_packets_is_named_and_a_usual_one_is_not() {
         ),
         (
             "type filter hook forward priority 0; policy drop; oifname weir0 accept\n ip saddr \
-             10.66.0.0/16 accept"
+             10.66.0.0/16 accept\n ip6 saddr fd66:7765:6972::/64 accept"
                 .into(),
             vec![],
+        ),
+        (
+            "type filter hook forward priority 0; policy drop; oifname weir0 accept\n ip saddr \
+             10.66.0.0/16 accept"
+                .into(),
+            vec![ConsumersOut],
         ),
     ];
     let net = Net::new();
@@ -88,6 +100,131 @@ fn a_chain_that_refuses_the_nodes_packets_is_named_and_a_usual_one_is_not() {
             assert_eq!(nft::foreign_drops(&site).expect("the kernel says"), [], "{rules}");
             sh("nft delete table inet theirs");
         }
+        drop(host);
+    });
+}
+
+/// What a server at the node's port says to somebody of the internet who asks this port.
+fn ask(net: &Net, port: u16) -> Option<u16> {
+    let server = UdpSocket::bind((NODE_V4, 51820)).expect("the node's port");
+    server.set_read_timeout(Some(SILENCE)).expect("a timeout");
+    inside(&net.internet, || {
+        let client = UdpSocket::bind("0.0.0.0:0").expect("a socket");
+        client.set_read_timeout(Some(SILENCE)).expect("a timeout");
+        client.send_to(b"ping", (NODE_V4, port)).expect("sent");
+        let (_, from) = server.recv_from(&mut [0; 9]).ok()?;
+        server.send_to(b"pong", from).ok()?;
+        client.recv_from(&mut [0; 9]).ok().map(|(_, from)| from.port())
+    })
+}
+
+#[test]
+fn usual_firewalls_around_the_nodes_port_leave_it_open() {
+    let net = Net::new();
+    let usual = [
+        "chain in { type filter hook input priority 0; policy drop; ct state established,related \
+         accept; icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept; udp dport 51820 \
+         ct state new accept; }",
+        "chain out { type filter hook output priority 0; policy drop; ct state established,related \
+         accept; meta l4proto ipv6-icmp accept; }",
+    ];
+    inside(&net.node, || {
+        let host = net.prepare("");
+        assert_eq!(ask(&net, 51820), Some(51820));
+        for rules in usual {
+            install(&net.node, &format!("table inet theirs {{ {rules}; }}"));
+            assert_eq!(ask(&net, 51820), Some(51820), "{rules}");
+            sh("nft delete table inet theirs");
+        }
+        // Another port is redirected to the node's.
+        install(
+            &net.node,
+            "table ip hop { chain pre { type nat hook prerouting priority dstnat; udp dport 443 \
+             redirect to :51820; }; }",
+        );
+        assert_eq!(ask(&net, 443), Some(443));
+        // Initiations beyond the limit are not tracked, and arrive all the same.
+        let server = UdpSocket::bind((NODE_V4, 51820)).expect("the node's port");
+        server.set_read_timeout(Some(SILENCE)).expect("a timeout");
+        let flows = || sh("grep -c dport=51820 /proc/thread-self/net/nf_conntrack || true");
+        let (mut sent, mut arrived) = (0, 0);
+        let began = Instant::now();
+        inside(&net.internet, || {
+            for _ in 0..6000 {
+                let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
+                socket.send_to(&[1; 148], (NODE_V4, 51820)).expect("sent");
+                sent += 1;
+                arrived += usize::from(server.recv_from(&mut [0; 200]).is_ok());
+            }
+        });
+        assert_eq!((sent, arrived), (6000, 6000));
+        let flows: u32 = flows().trim().parse().expect("a number");
+        let tracked = 4096 + 100 * (began.elapsed().as_secs() as u32 + 1);
+        assert!(flows <= tracked, "{flows} flows of 6000 sources, and no more than {tracked}");
+        drop(host);
+    });
+}
+
+#[test]
+fn a_stray_segment_of_a_consumers_connection_is_not_answered_by_this_machine() {
+    let net = Net::new();
+    inside(&net.internet, || {
+        let listener = TcpListener::bind((REMOTE_V4, 80)).expect("a socket");
+        install(
+            &net.internet,
+            "table inet see { counter resets {}; chain in { type filter hook prerouting priority \
+             raw; tcp flags & rst == rst counter name resets; }; }",
+        );
+        let raw = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(libc::IPPROTO_RAW)))
+            .expect("a raw socket");
+        inside(&net.node, || {
+            let mut host = net.prepare("");
+            let consumers = Consumers::of(&mut host);
+            consumers.send(&super::consumers::syn(REMOTE_V4, 80));
+            let answer = consumers.receive(SILENCE).expect("an answer");
+            let answer = etherparse::TcpHeaderSlice::from_slice(&answer[20..]).expect("TCP");
+            let next = answer.sequence_number() + 1;
+            let segment = |from: Ipv4Addr, to: Ipv4Addr, ports: (u16, u16), seq, ack, data| {
+                let mut packet = Vec::new();
+                PacketBuilder::ipv4(from.octets(), to.octets(), 64)
+                    .tcp(ports.0, ports.1, seq, 65000)
+                    .ack(ack)
+                    .write(&mut packet, data)
+                    .expect("a packet");
+                packet
+            };
+            consumers.send(&segment(CONSUMER_V4, REMOTE_V4, (40000, 80), 2, next, b""));
+            let (_connection, peer) = listener.accept().expect("a connection");
+            // Far beyond the window.
+            let beyond = next.wrapping_add(400_000_000);
+            let stray = segment(REMOTE_V4, NODE_V4, (80, peer.port()), beyond, 2, b"xx");
+            raw.send_to(&stray, &SocketAddr::from((NODE_V4, 0)).into()).expect("sent");
+            // What is behind it has arrived by then.
+            let ping = super::consumers::ping(CONSUMER_V4, REMOTE_V4, 8);
+            assert_eq!(consumers.answer(&ping), super::consumers::Answer::Echo);
+            assert_eq!(counted(), [("invalid_answer".to_owned(), 1)]);
+        });
+        let resets = sh("nft list counter inet see resets");
+        assert!(resets.contains("packets 0 "), "{resets}");
+    });
+}
+
+#[test]
+fn the_tables_of_legacy_iptables_are_looked_through() {
+    let net = Net::new();
+    inside(&net.node, || {
+        let host = net.prepare("");
+        let site = Site::new(&net.plan("").expect("a plan").policy);
+        assert_eq!(nft::foreign_drops(&site).expect("the kernel says"), []);
+        sh("iptables-legacy -P FORWARD DROP");
+        let found = nft::foreign_drops(&site).expect("the kernel says");
+        let traffic: Vec<_> = found.iter().map(|it| it.traffic).collect();
+        assert_eq!(traffic, [Traffic::ConsumersOut, Traffic::ConsumersIn], "{found:?}");
+        for refusal in &found {
+            assert_eq!(refusal.chain, "iptables-legacy filter FORWARD");
+            sh(&refusal.fix);
+        }
+        assert_eq!(nft::foreign_drops(&site).expect("the kernel says"), []);
         drop(host);
     });
 }
@@ -152,7 +289,7 @@ fn a_machine_that_was_no_router_becomes_none_for_its_neighbours() {
         assert_eq!(counted(), [("transit".to_owned(), 2)]);
         // Consumers are forwarded.
         let consumers = Consumers::of(&mut host);
-        let ping = super::consumers::ping(super::CONSUMER_V4, REMOTE_V4, 8);
+        let ping = super::consumers::ping(CONSUMER_V4, REMOTE_V4, 8);
         assert_eq!(consumers.answer(&ping), super::consumers::Answer::Echo);
         // What somebody translates on purpose passes, as a container's port.
         install(

@@ -104,6 +104,36 @@ fn a_consumer_has_no_more_flows_than_its_share_and_others_go_on() {
 }
 
 #[test]
+fn a_nearly_full_table_takes_no_new_flows_of_consumers_and_those_of_the_host() {
+    let net = Net::new();
+    inside(&net.internet, || {
+        let server = Server::new(REMOTE_V4);
+        inside(&net.node, || {
+            let mut host = net.prepare("");
+            let consumers = Consumers::of(&mut host);
+            let ask = |port| {
+                consumers.send(&udp_from(CONSUMER_V4.into(), REMOTE_V4.into(), port, 7));
+                server.asked_by()
+            };
+            let open = ask(1000);
+            assert!(open.is_some());
+            weir::host::nft::refuse_new_flows("weir0", true).expect("closed");
+            assert_eq!(ask(1001), None);
+            assert_eq!(ask(1000), open, "an open flow goes on");
+            // It stays so when the rules are replaced.
+            weir::host::nft::apply(&net.plan("").expect("a plan").policy).expect("replaced");
+            assert_eq!(ask(1002), None);
+            assert_eq!(counted(), [("flow_table".to_owned(), 2)]);
+            let own = UdpSocket::bind((NODE_V4, 0)).expect("a socket");
+            own.send_to(b"own", (REMOTE_V4, 7)).expect("sent");
+            assert!(server.asked_by().is_some(), "the host finds no place");
+            weir::host::nft::refuse_new_flows("weir0", false).expect("open");
+            assert!(ask(1003).is_some());
+        });
+    });
+}
+
+#[test]
 fn a_consumers_flows_go_by_every_protocol_and_those_of_others_stay() {
     let net = Net::new();
     inside(&net.internet, || {

@@ -10,6 +10,7 @@ use std::{
 };
 
 use super::{
+    super::uplink::networks,
     NAME, NftError, Policy,
     evaluate::{ESTABLISHED, Fate, NEW, Packet},
     kernel::{self, BaseChain},
@@ -72,6 +73,8 @@ pub struct Site {
     pub consumer_v6: Ipv6Addr,
     /// The numbers of interfaces, those that are known.
     pub indices: HashMap<String, u32>,
+    /// Whether the uplink has IPv6, so that a rule for IPv4 alone is one too few.
+    pub has_ipv6: bool,
 }
 
 impl Site {
@@ -87,6 +90,12 @@ impl Site {
             consumer_v4: policy.pool_v4.hosts().nth(1).unwrap_or(policy.gateway_v4),
             consumer_v6: policy.pool_v6.hosts().nth(1).unwrap_or(policy.gateway_v6),
             indices: names.iter().filter_map(index).collect(),
+            has_ipv6: networks().is_ok_and(|networks| {
+                networks.iter().any(|(name, network)| {
+                    let IpAddr::V6(address) = network.addr() else { return false };
+                    *name == policy.uplink && !address.is_unicast_link_local()
+                })
+            }),
         }
     }
 }
@@ -243,7 +252,8 @@ pub fn foreign_drops(site: &Site) -> Result<Vec<Refusal>, NftError> {
         let families: &[bool] = match chain.family {
             "ip" => &[true],
             "ip6" => &[false],
-            _ => &[true, false],
+            _ if site.has_ipv6 => &[true, false],
+            _ => &[true],
         };
         for traffic in Traffic::ALL {
             let refuses = |is_v4: &bool| {

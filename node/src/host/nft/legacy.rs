@@ -223,6 +223,7 @@ mod tests {
             consumer_v4: Ipv4Addr::LOCALHOST,
             consumer_v6: Ipv6Addr::LOCALHOST,
             indices: HashMap::new(),
+            has_ipv6: true,
         };
         let found = judge(&Chains::read(rules), "iptables-legacy", &site);
         assert!(found.iter().all(|it| it.fix.starts_with("iptables-legacy -I ")), "{found:?}");

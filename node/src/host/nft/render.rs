@@ -35,8 +35,7 @@ pub fn render(policy: &Policy, machine: &Machine, generation: u32, old: &[String
         timeouts(&mut sets);
     }
     let kept = kept_sets(session_flows);
-    for (name, kind) in &kept {
-        let shape = format!("type {kind}; size {MAX_SESSIONS}; flags dynamic;");
+    for (name, shape) in &kept {
         line(&mut sets, 0, &format!("add set {TABLE} {name} {{ {shape} }}"));
     }
     sets.push_str(&table.chains);
@@ -87,14 +86,20 @@ const MAX_SESSIONS: u32 = 65_535;
 
 /// The sets that are kept when the rules are replaced, and what is in them. The kernel counts a
 /// session's flows there, as of the moment at which the set is new.
-fn kept_sets(session_flows: u32) -> Vec<(String, &'static str)> {
-    if session_flows == 0 {
-        return Vec::new();
+fn kept_sets(session_flows: u32) -> Vec<(String, String)> {
+    let counted = |kind: &str| format!("type {kind}; size {MAX_SESSIONS}; flags dynamic;");
+    let mut sets = vec![(CLOSED.to_owned(), "type ifname;".to_owned())];
+    if session_flows > 0 {
+        sets.extend(
+            [("4", "ipv4_addr"), ("6", "ipv6_addr")]
+                .map(|(family, kind)| (format!("flows{family}_of_{session_flows}"), counted(kind))),
+        );
     }
-    [("4", "ipv4_addr"), ("6", "ipv6_addr")]
-        .map(|(family, kind)| (format!("flows{family}_of_{session_flows}"), kind))
-        .to_vec()
+    sets
 }
+
+/// The set with the interfaces whose new flows are refused.
+pub(super) const CLOSED: &str = "closed";
 
 impl Table {
     /// Makes a set of ranges, which are in order and apart: so the kernel need not sort or join
@@ -294,7 +299,8 @@ fn new_tunnel(out: &mut Table) {
     let mut rules = vec![
         // Its first packet has passed.
         "ct status confirmed accept".into(),
-        format!("{MESSAGE} {INITIATION} {} counter name tunnel_flows drop", over(NEW_TUNNELS)),
+        // More than are tracked: what comes by another port that is redirected to this one.
+        format!("{MESSAGE} {INITIATION} {} counter name tunnel_flows drop", over(2 * NEW_TUNNELS)),
         format!("{MESSAGE} != {INITIATION} {} counter name tunnel_flows drop", over(NEW_TUNNELS)),
     ];
     if out.has_timeouts {
@@ -306,7 +312,10 @@ fn new_tunnel(out: &mut Table) {
 /// The chain of consumers' new flows that nothing else refuses.
 fn new_flow(out: &mut Table) {
     // Its first packet has passed: counted twice, it would take two places.
-    let mut rules = vec!["ct status confirmed accept".into()];
+    let mut rules = vec![
+        "ct status confirmed accept".into(),
+        format!("iifname @{CLOSED} counter name flow_table drop"),
+    ];
     if out.session_flows > 0 {
         for (family, protocol) in [("4", "ip"), ("6", "ip6")] {
             rules.push(format!(
