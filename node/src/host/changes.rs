@@ -12,6 +12,8 @@ use std::{
         },
     },
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use rustix::fs::{FlockOperation, flock};
@@ -21,6 +23,9 @@ use super::{ethtool, link, nft, sysctl};
 
 const FILE: &str = "changes.json";
 const LOCK: &str = "lock";
+
+/// How long a program takes from the moment at which it is made to that at which it runs.
+const OWN_CHILDREN: Duration = Duration::from_secs(2);
 
 /// One change, with what undoes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -191,10 +196,19 @@ impl Changes {
             .truncate(false)
             .open(directory.join(LOCK))
             .map_err(failed)?;
-        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+        let holder = || {
             let pid = fs::read_to_string(directory.join(LOCK)).ok();
-            let pid = pid.map(|pid| pid.trim().to_owned()).filter(|pid| !pid.is_empty());
-            return Err(ChangesError::InUse { path: directory.to_owned(), pid });
+            pid.map(|pid| pid.trim().to_owned()).filter(|pid| !pid.is_empty())
+        };
+        let end = Instant::now() + OWN_CHILDREN;
+        while flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            let pid = holder();
+            // A program that this process is starting has its files until it runs.
+            let is_own = pid.as_deref() == Some(&std::process::id().to_string());
+            if !is_own || Instant::now() >= end {
+                return Err(ChangesError::InUse { path: directory.to_owned(), pid });
+            }
+            thread::sleep(Duration::from_millis(5));
         }
         lock.set_len(0).map_err(failed)?;
         writeln!(lock, "{}", std::process::id()).map_err(failed)?;

@@ -130,11 +130,11 @@ impl Policy {
 }
 
 /// The share of the kernel's flow table that a session may fill with either family, one of so many.
-const SHARES: u32 = 128;
-/// What a household needs at least, and what nobody needs more of (RFC 6888 has carriers allow so
-/// many ports).
+const SHARES: u32 = 64;
+/// What a browser needs, and more than file sharing takes: a hundred new flows a second, each of
+/// which the kernel keeps for half a minute.
 const FEWEST_FLOWS: u32 = 256;
-const DEFAULT_FLOWS: u32 = 2048;
+const DEFAULT_FLOWS: u32 = 4096;
 
 /// The flows of each family that a session may have at once, as things are: what is configured, or
 /// a share of the table. 0 is no limit.

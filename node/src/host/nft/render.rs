@@ -272,8 +272,9 @@ const TIMEOUTS: &[(&str, &str, &str)] = &[
     // As long as keys live without a packet through this machine's stack (REJECT_AFTER_TIME): data
     // that AF_XDP takes is none.
     ("tunnel", "udp", "unreplied : 180, replied : 240"),
-    // RFC 5382 section 5: no less than 2 hours and 4 minutes. The kernel's own is 5 days.
-    ("consumer_tcp", "tcp", "established : 7440"),
+    // RFC 5382 section 5: no less than 2 hours and 4 minutes. The kernel's own is 5 days. What has
+    // ended takes none of a session's places for long: the kernel's own is 2 minutes.
+    ("consumer_tcp", "tcp", "established : 7440, time_wait : 30"),
 ];
 
 /// Makes the time-outs, if this kernel has them.

@@ -114,12 +114,12 @@ fn a_machine_that_forwarded_nothing_forwards_for_consumers_alone() {
 #[test]
 fn a_sessions_share_follows_from_the_size_of_the_table_and_the_configuration() {
     for (size, share) in [
-        (None, 2048),
-        (Some(0), 2048),
+        (None, 4096),
+        (Some(0), 4096),
         (Some(4096), 256),
-        (Some(65_536), 512),
-        (Some(262_144), 2048),
-        (Some(1 << 24), 2048),
+        (Some(65_536), 1024),
+        (Some(262_144), 4096),
+        (Some(1 << 24), 4096),
     ] {
         assert_eq!(share_of(size), share, "of {size:?}");
     }
