@@ -1,6 +1,7 @@
 //! The whole node: started in an order in which nothing is served before everything is in place,
 //! and stopped in the reverse order, so that the machine is as it was.
 
+mod flow_table;
 mod kernel_side;
 mod key_ring;
 mod ledger;
@@ -44,7 +45,9 @@ use crate::{
         uring::{self, Reads},
     },
     host::{
-        Host, HostPlan, tun,
+        Host, HostPlan,
+        conntrack::Conntrack,
+        tun,
         tun::Tun,
         watch::{Conditions, Watcher},
     },
@@ -87,6 +90,7 @@ pub fn run(config: &Config, file: Option<&Path>, log: Log) -> anyhow::Result<()>
     let tun = host.take_tun().context("the TUN device is gone")?;
     let in_force = host.policy().context("there is no exit policy")?;
     let notes = [host.offloads.describe(), host.notes.clone(), io_notes(config, io)].concat();
+    let transits = host.transits;
     // The watch has it while the node serves.
     let mut host = Some(host);
 
@@ -155,7 +159,7 @@ pub fn run(config: &Config, file: Option<&Path>, log: Log) -> anyhow::Result<()>
         };
         let (offer, series) = (Live::from(offer), Live::from(reload::series(&config.api)));
         let rhythm = Live::from(ledger::Rhythm::from(&config.ledger));
-        let policy = Arc::new(policy::ExitPolicy::new(config, &plan, in_force));
+        let policy = Arc::new(policy::ExitPolicy::new(config, &plan, transits, in_force));
         let reach = reload::Reach {
             policy: Arc::clone(&policy),
             offer: offer.clone(),
@@ -317,7 +321,12 @@ fn open_sessions(
         Some((addresses.address_v4(slot)?, addresses.address_v6(slot)?))
     });
     let peers = dataplane.control();
-    Ok(Arc::new(Sessions::open(store, kernel.accounts(), peers, address_of, node_key)?))
+    let flows = Arc::new(Conntrack {
+        pool_v4: config.tunnel.pool_v4,
+        pool_v6: config.tunnel.pool_v6,
+        gateways: [addresses.gateway_v4().into(), addresses.gateway_v6().into()],
+    });
+    Ok(Arc::new(Sessions::open(store, kernel.accounts(), peers, flows, address_of, node_key)?))
 }
 
 fn choose_io(wish: &IoWish) -> anyhow::Result<Io> {

@@ -99,6 +99,7 @@ impl From<SessionError> for ApiError {
                 (StatusCode::BAD_REQUEST, "bad_credit")
             }
             SessionError::Contradicts(_) => (StatusCode::CONFLICT, "contradicts"),
+            SessionError::Flows(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
             SessionError::NoRoom { .. } | SessionError::Store(_) => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "ledger")
             }

@@ -35,6 +35,9 @@ pub(super) fn apply(config: &Config, uplink_mtu: Option<u32>, reader: &mut Reade
     paths(config, reader);
 }
 
+/// As many as there are ports to translate to, about.
+const MAX_SESSION_FLOWS: u32 = 65_000;
+
 fn limits(config: &Config, reader: &mut Reader<'_>) {
     let limits = &config.limits;
     let offset = limits.utc_offset_minutes;
@@ -45,9 +48,11 @@ fn limits(config: &Config, reader: &mut Reader<'_>) {
             "write a number from -720 to 840".into(),
         );
     }
+    let flows = limits.session_flows.set().copied().unwrap_or_default();
     for (key, value, most) in [
         ("session_new_flows", limits.session_new_flows, MOST_NEW_FLOWS),
         ("session_destinations", limits.session_destinations, MOST_DESTINATIONS),
+        ("session_flows", flows, MAX_SESSION_FLOWS),
     ] {
         if value.get() > most {
             reader.blame(

@@ -183,6 +183,10 @@ section! {
         /// "off". Browsing and file sharing stay below it; scanning, for which hosters send
         /// notices, does not. No destination is stored.
         session_destinations: AtMost = AtMost::new(1000);
+        /// The flows (connections) that each session may have open at once, of IPv4 and of IPv6
+        /// each, 1 to 65000, or "off". "auto" is a share of the kernel's flow table: 1 in 64 of
+        /// it, from 256 to 4096.
+        session_flows: Auto<AtMost> = Auto::Auto;
         /// The most sessions that can exist at once; 0 is as many as node.max_sessions.
         /// With more than that already, none is ended, but none is made.
         sessions: u32 = 0;

@@ -22,6 +22,7 @@ use crate::{
     },
     control::{LimitsNow, QuotaNow},
     dataplane::{contacts::ContactLimits, throttle::Levels},
+    host::nft,
     kernel::accounts::Accounts,
     session::{Began, Hold, Marks, Sessions, StoreError, billed, unix_now},
 };
@@ -154,6 +155,7 @@ impl Limiter {
         let contacts = self.levels.contacts();
         (now.session_new_flows, now.session_destinations) =
             (contacts.new_flows, contacts.destinations);
+        now.session_flows = nft::session_flows(&self.state().settings.session_flows);
         now
     }
 

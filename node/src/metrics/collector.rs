@@ -174,6 +174,8 @@ fn limits(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> Result<(), Er
     gauge(encoder, "session_new_flows_limit_per_second", help, now.session_new_flows)?;
     let help = "The destinations that a session may reach in ten seconds; 0 for no limit.";
     gauge(encoder, "session_destinations_limit", help, now.session_destinations)?;
+    let help = "The flows of each family that a session may have at once; 0 for no limit.";
+    gauge(encoder, "session_flows_limit", help, now.session_flows)?;
     let quotas = [("day", now.day), ("month", now.month)];
     let help = "Billed bytes that all sessions together may have; 0 for no limit.";
     let mut family = Gauges::begin(encoder, "quota_bytes", help)?;

@@ -40,6 +40,7 @@ impl NodeView for StillNode {
                 share_down: 50_000_000,
                 session_new_flows: 200,
                 session_destinations: 1000,
+                session_flows: 2048,
                 paused_for: Some("quota".to_owned()),
                 month: QuotaNow { bytes: 2_000_000_000_000, used: 1_500_000_000_000, resets: 9 },
                 ..LimitsNow::default()
@@ -141,6 +142,7 @@ fn a_scrape_is_openmetrics_with_every_drop_reason() {
         ("weir_rate_share_bytes_per_second{direction=\"down\"}", "6250000"),
         ("weir_session_new_flows_limit_per_second", "200"),
         ("weir_session_destinations_limit", "1000"),
+        ("weir_session_flows_limit", "2048"),
         ("weir_quota_bytes{period=\"month\"}", "2000000000000"),
         ("weir_quota_used_bytes{period=\"month\"}", "1500000000000"),
         ("weir_quota_bytes{period=\"day\"}", "0"),

@@ -81,6 +81,7 @@ impl Applier for Refused {
             "policy.allow_files",
             "policy.block",
             "policy.block_files",
+            "limits.session_flows",
         ]
     }
 

@@ -24,7 +24,7 @@ use super::{
     unix_now,
 };
 use crate::{
-    control::{PeerControl, PeerSpec, PublicKey},
+    control::{FlowControl, PeerControl, PeerSpec, PublicKey},
     dataplane::endpoint::Endpoint,
     kernel::accounts::Accounts,
     payment::Agreement,
@@ -34,6 +34,7 @@ mod books;
 mod clock;
 mod credit;
 mod error;
+mod flows;
 mod limits;
 mod live;
 pub mod pay;
@@ -82,6 +83,7 @@ pub struct Sessions {
     live: RwLock<Live>,
     accounts: Arc<Accounts>,
     peers: Arc<dyn PeerControl>,
+    flows: flows::Flows,
     address_of: AddressOf,
     node_key: PublicKey,
     max: u32,
@@ -98,15 +100,18 @@ impl std::fmt::Debug for Sessions {
 
 impl Sessions {
     /// Takes up the sessions of the ledger: gives each its account, keeping the counters of one
-    /// that already names it where they are higher, and has all of them served.
+    /// that already names it where they are higher, and has all of them served. What is in the
+    /// kernel of sessions that are none any more is removed first.
     ///
     /// # Errors
     ///
-    /// When the ledger cannot be read, or has a session for which there is no slot or address.
+    /// When the ledger cannot be read, or has a session for which there is no slot or address, and
+    /// when the kernel keeps the flows of former sessions.
     pub fn open(
         mut store: Store,
         accounts: Arc<Accounts>,
         peers: Arc<dyn PeerControl>,
+        flows: Arc<dyn FlowControl>,
         address_of: AddressOf,
         node_key: PublicKey,
     ) -> Result<Self, SessionError> {
@@ -117,6 +122,8 @@ impl Sessions {
             return Err(SessionError::NoRoom { id: session.id, slot: session.slot, max });
         }
         let slots = Slots::new(max, &taken, store.freed_slots()?);
+        let addresses: Vec<_> = taken.iter().filter_map(|slot| address_of(*slot)).collect();
+        flows.forget_all_but(&addresses).map_err(SessionError::Flows)?;
         let mut extras = store.extras()?;
         let mut agreements = store.agreements()?;
         let mut rates = store.rates()?;
@@ -152,6 +159,7 @@ impl Sessions {
             live: RwLock::new(live),
             accounts,
             peers,
+            flows: flows.into(),
             address_of,
             node_key,
             max,
@@ -189,6 +197,10 @@ impl Sessions {
 
         let mut store = self.store();
         self.check_room()?;
+        if !self.read().slots.has_free() {
+            // The kernel may let go by now of what it did not before.
+            self.forget_left();
+        }
         let mut session = self.write().reserve(new.name, public_key, self.max)?;
         let mut extra = Extra::default();
         if new.prepaid {
@@ -249,8 +261,9 @@ impl Sessions {
         Ok(self.snapshot(&live, live.find(which)?))
     }
 
-    /// Ends a session: it is served no more, its final counters are in the ledger, and its slot is
-    /// free. Waits for the worker that owns it.
+    /// Ends a session: it is served no more, its final counters are in the ledger, its flows in
+    /// the kernel are gone, and its slot is free. Waits for the worker that owns it. A slot whose
+    /// flows the kernel keeps is given to nobody until they are gone.
     ///
     /// # Errors
     ///
@@ -267,7 +280,11 @@ impl Sessions {
     pub fn end(&self, which: &str, reason: &str) -> Result<Snapshot, SessionError> {
         let mut store = self.store();
         let session = self.read().find(which)?.session.clone();
-        self.end_locked(&mut store, &session, reason)
+        let ended = self.end_locked(&mut store, &session, reason)?;
+        // Others need not wait for the kernel.
+        drop(store);
+        self.forget_left();
+        Ok(ended)
     }
 
     fn end_locked(
@@ -303,7 +320,7 @@ impl Sessions {
         if let Some(account) = account {
             account.vacate();
         }
-        live.slots.free(session.slot);
+        live.slots.leave(session.slot);
         drop(live);
         self.announce(store);
         let session = Session { state: SessionState::Closed, ..session.clone() };
@@ -355,6 +372,8 @@ impl Sessions {
     ///
     /// When the ledger cannot be written; the next call tries again with all of them.
     pub fn checkpoint(&self) -> Result<usize, StoreError> {
+        // Flows that the kernel kept when their session ended.
+        self.forget_left();
         let mut store = self.store();
         let changed: Vec<_> = self
             .read()
@@ -503,6 +522,8 @@ fn take_up(account: &Account, session: &Session, saved: &Counters) {
 
 #[cfg(test)]
 mod credit_tests;
+#[cfg(test)]
+mod flows_tests;
 #[cfg(test)]
 pub(crate) mod pay_tests;
 #[cfg(test)]

@@ -242,7 +242,7 @@ fn nft(facts: &Facts) -> Finding {
         Ok(version) => version,
         Err(error) => return Finding::bad("nft", error.as_str(), "apt-get install nftables"),
     };
-    match &facts.kernel.ruleset {
+    match &facts.kernel.nftables {
         Ok(_) => Finding::good("nft", version.as_str()),
         Err(_) if !has(facts, NET_ADMIN) => {
             Finding::unknown("nft", format!("{version}; cannot tell without root what it may do"))

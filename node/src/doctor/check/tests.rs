@@ -13,6 +13,7 @@ use crate::{
     },
     host::{
         ethtool::Offloads,
+        nft,
         uplink::Ipv6Way,
         watch::{Condition, Part},
     },
@@ -35,7 +36,7 @@ fn healthy() -> Facts {
             bpffs: true,
             tun: TunFact::Made { uso: true },
             nft: Ok("nftables v1.0.6".into()),
-            ruleset: Ok(String::new()),
+            nftables: Ok(()),
         },
         nic: Ok(Nic {
             name: "eth0".into(),
@@ -56,6 +57,7 @@ fn healthy() -> Facts {
         policy: Ok(false),
         cores: 2,
         port: Port { number: 51820, free: Ok(()), weir_runs: false },
+        refusals: Ok(Vec::new()),
         conntrack: Ok(Conntrack { count: 10, max: 262_144 }),
         clock: Clock { now: 1_800_000_000, synchronised: Ok(true) },
         disk: Disk { place: "/var/lib/weir".into(), free: Ok(1 << 40), sync: Ok(()) },
@@ -187,9 +189,11 @@ fn each_fault_is_found_by_its_check_alone() {
         }),
         ("port", Bad, "ss -ulpn", |it| it.port.free = Err(no())),
         ("firewall", Warning, "udp dport 51820 accept", |it| {
-            let rules = "table ip filter {\nchain INPUT {\ntype filter hook input priority 0; \
-                         policy drop;\n}\n}";
-            it.kernel.ruleset = Ok(rules.into());
+            it.refusals = Ok(vec![nft::Refusal {
+                chain: "inet filter input".into(),
+                traffic: nft::Traffic::ToPort,
+                fix: "nft insert rule inet filter input udp dport 51820 accept".into(),
+            }]);
         }),
         ("flow table", Bad, "nf_conntrack_max", |it| {
             it.conntrack = Ok(Conntrack { count: 90_000, max: 100_000 });
@@ -249,7 +253,8 @@ fn without_root_nothing_that_takes_root_is_called_bad() {
     facts.kernel.capabilities = Ok(0);
     facts.kernel.guard = Err(Refusal { refused: true, reason: no(), log: vec![] });
     facts.kernel.tun = TunFact::NotTried { device: true, why: no() };
-    facts.kernel.ruleset = Err(no());
+    facts.kernel.nftables = Err(no());
+    facts.refusals = Err(no());
     nic(&mut facts).sysctls_writable = Err(no());
     facts.disk.sync = Err(no());
     assert_eq!(Report::from(all(&facts)).verdict, Verdict::Unknown);

@@ -33,8 +33,8 @@ pub struct Kernel {
     pub tun: TunFact,
     /// The version of `nft`, or why it cannot be run.
     pub nft: Result<String, String>,
-    /// Whether nftables lets itself be read, and the ruleset.
-    pub ruleset: Known<String>,
+    /// Whether nftables lets itself be read.
+    pub nftables: Known<()>,
 }
 
 /// Why the eBPF programs cannot be loaded.
@@ -92,7 +92,7 @@ impl Kernel {
             bpffs: crate::kernel::bpffs::is_mounted(),
             tun: tun(),
             nft: nft::version().map_err(|error| error.to_string()),
-            ruleset: nft::ruleset().map_err(|error| error.to_string()),
+            nftables: nft::generation().map(drop).map_err(|error| error.to_string()),
         }
     }
 }

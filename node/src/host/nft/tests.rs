@@ -27,7 +27,8 @@ fn policy_of(text: &str) -> Policy {
 
 /// Both inputs, as on a machine that has one set of an earlier generation.
 fn render(policy: &Policy) -> String {
-    let Rendered { sets, rules } = super::render(policy, 7, &["blocked4_6".into()]);
+    let machine = Machine { session_flows: DEFAULT_FLOWS, has_timeouts: true };
+    let Rendered { sets, rules } = super::render(policy, &machine, 7, &["blocked4_6".into()]);
     sets + &rules
 }
 
@@ -47,7 +48,7 @@ fn the_default_policy_is_the_golden_one() {
 fn with_one_uplink_for_both_families_its_name_is_compared_once() {
     let text = render(&policy());
     assert_eq!(text.matches("oifname != \"eth0\"").count(), 2, "{text}");
-    assert!(!text.contains("nfproto"), "{text}");
+    assert!(!text.contains("nfproto ipv4 oifname"), "{text}");
 }
 
 #[test]
@@ -138,8 +139,9 @@ fn what_the_kernel_opens_at_the_gateway_is_what_the_policy_test_allows() {
 
 #[test]
 fn every_counter_is_used_and_no_other() {
-    let full =
+    let mut full =
         policy_of("[policy]\nblock = [\"8.8.8.0/24\"]\nblocked_ports = [\"25/tcp\", \"445\"]");
+    full.transit.v4 = Transit::NotFromUplink;
     let text = render(&full);
     for (name, _) in COUNTERS {
         assert!(text.contains(&format!("counter name {name} ")), "{name} counts nothing");
@@ -148,6 +150,59 @@ fn every_counter_is_used_and_no_other() {
         let name = used.split(' ').next().expect("a name");
         assert!(COUNTERS.iter().any(|(known, _)| *known == name), "{name} is not listed");
     }
+}
+
+#[test]
+fn a_machine_that_forwarded_nothing_forwards_for_consumers_alone() {
+    let with = |v4, v6| render(&Policy { transit: Transits { v4, v6 }, ..policy() });
+    let text = with(Transit::NotFromUplink, Transit::NotFromUplink);
+    for rule in [
+        "\t\toifname \"weir0\" goto to_consumer\n\t\tiifname \"eth0\" meta nfproto ipv4 goto transit\n",
+        "iifname \"eth0\" meta nfproto ipv6 goto transit\n",
+        "\t\tct status dnat accept\n\t\tcounter name transit drop\n",
+    ] {
+        assert!(text.contains(rule), "{rule} is not in {text}");
+    }
+    // Before Linux 6.17 forwarding of IPv6 is turned on for all interfaces at once.
+    let text = with(Transit::AsBefore, Transit::None);
+    assert!(text.contains("\n\t\tmeta nfproto ipv6 goto transit\n"), "{text}");
+    assert!(!text.contains("nfproto ipv4 goto transit"), "{text}");
+    assert!(!with(Transit::AsBefore, Transit::AsBefore).contains("goto transit"));
+}
+
+#[test]
+fn a_sessions_share_follows_from_the_size_of_the_table_and_the_configuration() {
+    for (size, share) in [
+        (None, 4096),
+        (Some(0), 4096),
+        (Some(4096), 256),
+        (Some(65_536), 1024),
+        (Some(262_144), 4096),
+        (Some(1 << 24), 4096),
+    ] {
+        assert_eq!(share_of(size), share, "of {size:?}");
+    }
+    let configured = |text: &str| {
+        let policy = policy_of(&format!("[limits]\nsession_flows = {text}"));
+        session_flows(&policy.session_flows)
+    };
+    assert_eq!((configured("7"), configured("\"off\"")), (7, 0));
+    let error =
+        crate::config::check("[limits]\nsession_flows = 65001", None).expect_err("too many");
+    assert!(format!("{error:?}").contains("session_flows"), "{error:?}");
+    // What has been counted stays when the rules are replaced, unless another number counts.
+    let old = ["flows4_of_9".to_owned(), "flows4_of_5".to_owned(), "blocked4_41".to_owned()];
+    let machine = Machine { session_flows: 9, has_timeouts: false };
+    let Rendered { sets, rules } = super::render(&policy(), &machine, 42, &old);
+    let gone: Vec<_> = rules.lines().filter(|line| line.starts_with("delete")).collect();
+    assert_eq!(gone, ["delete set inet weir flows4_of_5", "delete set inet weir blocked4_41"]);
+    assert!(sets.contains("add set inet weir flows6_of_9 { type ipv6_addr; "), "{sets}");
+    assert!(!sets.contains("ct timeout") && !rules.contains("ct timeout"), "{sets}{rules}");
+    let numbers: Vec<_> = old.iter().map(|name| render::generation_of(name)).collect();
+    assert_eq!(numbers, [None, None, Some(41)]);
+    let off = Machine { session_flows: 0, ..machine };
+    let Rendered { sets, rules } = super::render(&policy(), &off, 42, &[]);
+    assert!(!sets.contains("flows4") && !rules.contains("ct count"), "{sets}{rules}");
 }
 
 #[test]

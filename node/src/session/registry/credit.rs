@@ -173,7 +173,10 @@ impl Sessions {
             due.map(|entry| entry.session.clone())
         };
         let Some(session) = session else { return Ok(false) };
-        self.end_locked(&mut store, &session, "credit").map(|_| true)
+        self.end_locked(&mut store, &session, "credit")?;
+        drop(store);
+        self.forget_left();
+        Ok(true)
     }
 
     /// Makes the account say what the session's credit and pause say. This is the one place

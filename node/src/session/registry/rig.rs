@@ -2,8 +2,12 @@
 //! path was told.
 
 use std::{
+    io,
     path::Path,
-    sync::{Arc, Mutex, atomic::Ordering::Relaxed},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 use weir_common::{Slot, account::Counters};
@@ -16,6 +20,8 @@ use crate::{config::Limits, limits::Limiter};
 pub(crate) enum Told {
     Add(Slot, PublicKey),
     Remove(Slot),
+    Forget(Vec<Ipv4Addr>),
+    ForgetAllBut(Vec<Ipv4Addr>),
 }
 
 /// What is to happen while a peer is being removed.
@@ -27,25 +33,53 @@ pub(crate) struct Recorder {
     told: Mutex<Vec<Told>>,
     /// Set once the sessions are there.
     pub(crate) on_remove: std::sync::OnceLock<OnRemove>,
+    /// Whether the kernel removes no flows.
+    pub(crate) keeps_flows: AtomicBool,
 }
 
 impl Recorder {
-    /// The calls since the last time.
+    /// The calls since the last time, without those about flows.
     pub(crate) fn take(&self) -> Vec<Told> {
+        let of_peers = |told: &Told| matches!(told, Told::Add(..) | Told::Remove(_));
+        self.take_all().into_iter().filter(of_peers).collect()
+    }
+
+    /// The calls since the last time.
+    pub(crate) fn take_all(&self) -> Vec<Told> {
         std::mem::take(&mut *self.told.lock().expect("not poisoned"))
+    }
+
+    fn note(&self, told: Told) {
+        self.told.lock().expect("not poisoned").push(told);
     }
 }
 
 impl PeerControl for Recorder {
     fn add(&self, peer: PeerSpec) {
-        self.told.lock().expect("not poisoned").push(Told::Add(peer.slot, peer.public_key));
+        self.note(Told::Add(peer.slot, peer.public_key));
     }
 
     fn remove(&self, slot: Slot) {
-        self.told.lock().expect("not poisoned").push(Told::Remove(slot));
+        self.note(Told::Remove(slot));
         if let Some(then) = self.on_remove.get() {
             then(slot);
         }
+    }
+}
+
+impl FlowControl for Recorder {
+    fn forget(&self, consumers: &[(Ipv4Addr, Ipv6Addr)]) -> io::Result<()> {
+        self.note(Told::Forget(consumers.iter().map(|(v4, _)| *v4).collect()));
+        if self.keeps_flows.load(Relaxed) {
+            Err(io::ErrorKind::PermissionDenied.into())
+        } else {
+            Ok(())
+        }
+    }
+
+    fn forget_all_but(&self, consumers: &[(Ipv4Addr, Ipv6Addr)]) -> io::Result<()> {
+        self.note(Told::ForgetAllBut(consumers.iter().map(|(v4, _)| *v4).collect()));
+        Ok(())
     }
 }
 
@@ -89,8 +123,14 @@ impl Rig {
         peers: Arc<Recorder>,
     ) -> Result<Self, SessionError> {
         let store = Store::open(&folder.join("ledger.db"))?;
-        let sessions =
-            Sessions::open(store, accounts.clone(), peers.clone(), addresses(), node_key())?;
+        let sessions = Sessions::open(
+            store,
+            accounts.clone(),
+            peers.clone(),
+            peers.clone(),
+            addresses(),
+            node_key(),
+        )?;
         Ok(Self { sessions: Arc::new(sessions), accounts, peers })
     }
 
