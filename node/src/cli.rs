@@ -34,6 +34,7 @@ use out::Out;
 use crate::{
     api::view::{CreditRequest, RateRequest},
     config::amounts::BitRate,
+    core_dump,
     policy::{Question, Verdict},
     session::SessionId,
 };
@@ -355,6 +356,11 @@ pub fn command() -> clap::Command {
 #[must_use]
 pub fn main(edges: &Edges) -> ExitCode {
     let (mut out, mut err) = (Out::stdout(), Out::stderr());
+    // Whatever the command is: some have keys in their memory.
+    if let Err(error) = core_dump::forbid() {
+        drop(err.text(&format!("weir: {error:#}\n")));
+        return ExitCode::FAILURE;
+    }
     run(edges, std::env::args_os(), std::env::var_os("WEIR_SOCKET"), &mut out, &mut err)
 }
 

@@ -16,6 +16,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 use tracing::{debug, info, warn};
+use zeroize::Zeroizing;
 
 use crate::{
     config::{self, Config, Ledger},
@@ -100,7 +101,7 @@ pub(super) fn keep(
     let mut deliveries = JoinSet::new();
     if !ledger.webhook.is_empty() {
         let path = &ledger.webhook_secret_file;
-        let secret = fs::read_to_string(path).with_context(|| {
+        let secret = fs::read_to_string(path).map(Zeroizing::new).with_context(|| {
             format!(
                 "cannot read the webhook's secret {}. Fix: put there what the receiver has too, \
                  for example: head -c 32 /dev/urandom | base64 > {}",

@@ -160,6 +160,8 @@ impl Lists {
             let bytes = fs::read(path).map_err(|error| read(error.to_string()))?;
             // A comment may be in any encoding; an entry is not read from what is none.
             let text = String::from_utf8_lossy(&bytes);
+            // A byte order mark, which editors of Windows put there.
+            let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
             let place = self.place(path.display().to_string());
             for (number, line) in text.lines().enumerate() {
                 let entry = line.split(['#', ';']).next().unwrap_or_default().trim();
@@ -259,6 +261,16 @@ mod tests {
         );
         assert_eq!(lists.blocked_ports().tcp, [(25, 25)]);
         assert_eq!(lists.blocked_ports().udp, [(6881, 6999)]);
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_the_first_line() {
+        let (lists, _folder) =
+            read("\u{feff}198.51.7.0/24\r\n", "\u{feff}25/tcp\r\n").expect("right lists");
+        assert_eq!(lists.block[1].0, "198.51.7.0/24".parse().expect("a network"));
+        assert_eq!(lists.blocked_ports().tcp, [(25, 25)]);
+        let error = read("1.1.1.1\n\u{feff}1.1.1.1\n", "").expect_err("not at the start");
+        assert!(error.to_string().contains("block:2: "), "{error}");
     }
 
     #[test]
