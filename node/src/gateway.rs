@@ -17,7 +17,7 @@ use crate::{
 };
 
 pub mod allowance;
-mod dns;
+pub mod dns;
 mod door;
 pub mod pay;
 

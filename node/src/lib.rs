@@ -8,6 +8,7 @@
 //! - [`host`]: what the node changes on the machine (TUN, addresses, nftables) and how it takes
 //!   every change back.
 //! - [`sandbox`]: what a running node gives up.
+//! - [`resolver`]: names, looked up outside of the sandbox.
 //! - [`core_dump`]: there is none.
 //! - [`policy`]: what consumers may not reach, and why.
 //! - [`session`]: who may use the node, and what they have used; kept in SQLite.
@@ -43,6 +44,7 @@ pub mod node;
 pub mod payment;
 pub mod policy;
 pub mod reload;
+pub mod resolver;
 pub mod sandbox;
 pub mod session;
 pub mod uapi;

@@ -28,7 +28,7 @@ use weir_common::{AddressPlan, SlotPermutation};
 
 use self::{kernel_side::KernelSide, receive::Receive, view::View};
 use crate::{
-    config::{Auto, Config, IoWish},
+    config::{Auto, Config, IoWish, SandboxWish},
     control::PublicKey,
     dataplane::{
         direct::DirectQueues,
@@ -44,6 +44,7 @@ use crate::{
     limits::Limiter,
     live::Live,
     logging::Log,
+    resolver::Resolver,
     sandbox,
     session::{keys, keys::rotation, registry::Sessions, store::Store, wg_quick::Offer},
 };
@@ -108,6 +109,7 @@ pub fn run(config: &Config, file: Option<&Path>, log: Log) -> anyhow::Result<()>
         let node_key = key.public();
         let identities = Identities::new(key_ring::identities(&key, previous.as_ref()));
         let interface = tun.name.clone();
+        let resolver = resolver(config)?;
         // Before the first thread that handles what comes from outside.
         let sandbox = sandbox::enter(config, file, kernel.has_mounted())?;
         for missing in &sandbox.missing {
@@ -189,6 +191,7 @@ pub fn run(config: &Config, file: Option<&Path>, log: Log) -> anyhow::Result<()>
             reloader: Arc::clone(&reloader),
             keys,
             policy,
+            resolver,
             ended,
         };
         let served = serve::until_told(config, parts, kernel.take_log());
@@ -207,6 +210,15 @@ pub fn run(config: &Config, file: Option<&Path>, log: Log) -> anyhow::Result<()>
     let kernel_undone = kernel.undo(saved);
     let host_undone = host.undo();
     outcome.and(kernel_undone).and(host_undone)
+}
+
+/// What looks up the names that the configuration has, if any: outside of a sandbox.
+fn resolver(config: &Config) -> anyhow::Result<Resolver> {
+    let connects = !config.ledger.webhook.is_empty() || !config.fleet.url.is_empty();
+    match config.node.sandbox {
+        SandboxWish::Auto | SandboxWish::Required if connects => Resolver::start(),
+        _ => Ok(Resolver::inside()),
+    }
 }
 
 /// How the workers work.

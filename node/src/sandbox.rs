@@ -17,7 +17,10 @@ use std::{fs::DirBuilder, os::unix::fs::DirBuilderExt as _, path::Path};
 use anyhow::{Context as _, bail};
 
 pub use self::files::Places;
-use crate::config::{Config, SandboxWish};
+use crate::{
+    config::{Config, SandboxWish},
+    resolver::Reach,
+};
 
 /// What was put around the process, in words for the operator.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -88,4 +91,19 @@ pub fn enter(config: &Config, file: Option<&Path>, mounted_bpffs: bool) -> anyho
         );
     }
     Ok(sandbox)
+}
+
+/// Puts a narrower sandbox around this process, which looks names up for a node: it becomes nobody,
+/// has no capability, and may read what that takes. Where a layer cannot be had it does without.
+pub fn enter_resolver() -> Reach {
+    // To nobody, what is secret in /etc is so by its permissions. Its owner reads it.
+    let reach = match capabilities::become_nobody() {
+        Ok(()) => Reach::All,
+        Err(_) => Reach::Present,
+    };
+    drop(capabilities::drop_all());
+    drop(capabilities::no_new_privileges());
+    drop(files::restrict(&Places::of_resolver(reach)));
+    drop(system_calls::restrict(false));
+    reach
 }

@@ -20,7 +20,7 @@ fn requests_that_never_end_are_ended_and_others_are_served_meanwhile() -> Result
     let lab = Lab::new()?;
     let api = format!("\"127.0.0.1:{API}\"");
     let _node = Node::start(&lab.node, Settings::default().with("api", "http", &api))?;
-    let connect = |port| {
+    let connect = |port| -> Result<TcpStream> {
         let mut stream = lab.node.enter(|| Ok(TcpStream::connect((Ipv4Addr::LOCALHOST, port))?))?;
         stream.write_all(b"GET / HTTP/1.1\r\nX")?;
         Ok(stream)

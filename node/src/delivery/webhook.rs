@@ -15,7 +15,10 @@ use tokio::{
 };
 
 use super::{Receiver, tls::Tls};
-use crate::session::{store::receipt::Record, unix_now};
+use crate::{
+    resolver::Resolver,
+    session::{store::receipt::Record, unix_now},
+};
 
 /// Its name in the ledger.
 pub const NAME: &str = "webhook";
@@ -32,6 +35,8 @@ pub const TIMESTAMP: &str = "weir-timestamp";
 pub struct Webhook {
     url: Uri,
     host: String,
+    port: u16,
+    resolver: Resolver,
     /// Whether it is to be spoken to by TLS, and how.
     is_secure: bool,
     tls: Option<Tls>,
@@ -59,10 +64,21 @@ impl Webhook {
             _ => bail!("{url:?} begins neither with https:// nor with http://"),
         };
         let host = parsed.host().context("the URL has no host")?;
-        let host = format!("{host}:{}", parsed.port_u16().unwrap_or(port));
+        let port = parsed.port_u16().unwrap_or(port);
+        let host = format!("{host}:{port}");
         ensure!(!secret.is_empty(), "the webhook's secret is empty");
         let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
-        Ok(Self { url: parsed, host, is_secure, tls: None, key, patience: PATIENCE })
+        let resolver = Resolver::inside();
+        Ok(Self {
+            url: parsed,
+            host,
+            port,
+            resolver,
+            is_secure,
+            tls: None,
+            key,
+            patience: PATIENCE,
+        })
     }
 
     /// Reads whom to believe, for `https`: those in a PEM file, or those of this machine.
@@ -75,6 +91,12 @@ impl Webhook {
         Ok(Self { tls, ..self })
     }
 
+    /// The same, with names looked up by `resolver`.
+    #[must_use]
+    pub fn with_resolver(self, resolver: Resolver) -> Self {
+        Self { resolver, ..self }
+    }
+
     /// As it is, with another limit on how long an answer may take.
     #[cfg(test)]
     pub(super) fn with_patience(self, patience: Duration) -> Self {
@@ -84,9 +106,10 @@ impl Webhook {
     async fn send(&self, body: Vec<u8>) -> anyhow::Result<()> {
         let now = unix_now().to_string();
         let signature = sign(&self.key, &now, &body);
-        let stream = TcpStream::connect(&self.host)
-            .await
-            .with_context(|| format!("cannot reach {}", self.host))?;
+        let unreachable = || format!("cannot reach {}", self.host);
+        let name = self.url.host().unwrap_or_default();
+        let addresses = self.resolver.lookup(name, self.port).await.with_context(unreachable)?;
+        let stream = TcpStream::connect(&addresses[..]).await.with_context(unreachable)?;
         let path = self.url.path_and_query().map_or("/", |path| path.as_str());
         let request = Request::post(path)
             .header("host", &self.host)

@@ -27,7 +27,7 @@ use crate::{
     session::{SessionId, registry::Sessions},
 };
 
-mod forwarder;
+pub mod forwarder;
 mod names;
 
 use forwarder::Forwarder;

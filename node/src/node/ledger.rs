@@ -23,6 +23,7 @@ use crate::{
     delivery::{self, UsageFile, Webhook},
     fleet,
     live::Live,
+    resolver::Resolver,
     session::{
         SessionError, SessionId, StoreError, registry::Sessions, store::retention::Retention,
     },
@@ -95,6 +96,7 @@ pub(super) fn keep(
     config: &Config,
     rhythm: &Live<Rhythm>,
     sessions: &Arc<Sessions>,
+    resolver: Resolver,
     stopped: watch::Receiver<bool>,
 ) -> anyhow::Result<Books> {
     let ledger = &config.ledger;
@@ -112,7 +114,7 @@ pub(super) fn keep(
         let ca_file = Path::new(&ledger.webhook_ca_file);
         let ca_file = (!ca_file.as_os_str().is_empty()).then_some(ca_file);
         let webhook = Webhook::new(&ledger.webhook, secret.trim().as_bytes())?;
-        let webhook = webhook.with_roots(ca_file)?;
+        let webhook = webhook.with_roots(ca_file)?.with_resolver(resolver);
         deliveries.spawn(delivery::run(Arc::clone(sessions), webhook));
     }
     if !ledger.usage_file.is_empty() {

@@ -27,6 +27,7 @@ use crate::{
     live::Live,
     metrics::Series,
     reload::{Outcome, Reload as _, ReloadError, Reloader},
+    resolver::Resolver,
     session::{registry::Sessions, wg_quick::Offer},
     uapi::{self, Device, Uapi},
 };
@@ -45,6 +46,7 @@ pub(super) struct Parts<'a> {
     pub(super) reloader: Arc<Reloader>,
     pub(super) keys: SharedKeyRing,
     pub(super) policy: Arc<ExitPolicy>,
+    pub(super) resolver: Resolver,
     /// What the packet path says of a thread that ended.
     pub(super) ended: UnboundedReceiver<ThreadEnded>,
 }
@@ -67,8 +69,19 @@ pub(super) fn until_told(
 }
 
 async fn serve(config: &Config, parts: Parts<'_>, log: Option<GuardLog>) -> anyhow::Result<()> {
-    let Parts { sessions, view, offer, series, rhythm, limiter, reloader, keys, policy, mut ended } =
-        parts;
+    let Parts {
+        sessions,
+        view,
+        offer,
+        series,
+        rhythm,
+        limiter,
+        reloader,
+        keys,
+        policy,
+        resolver,
+        mut ended,
+    } = parts;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let hangup = signal(SignalKind::hangup())?;
@@ -115,7 +128,7 @@ async fn serve(config: &Config, parts: Parts<'_>, log: Option<GuardLog>) -> anyh
     });
     let gateway = Gateway::bind(config, sessions).await?;
     let limited = limits::keep(limiter, stopped.clone());
-    let mut books = ledger::keep(config, &rhythm, sessions, stopped)?;
+    let mut books = ledger::keep(config, &rhythm, sessions, resolver, stopped)?;
     if !config.fleet.url.is_empty() {
         let link = fleet::Link::connect(&config.fleet).await?;
         view.show_fleet(link.clone());

@@ -117,6 +117,23 @@ impl Lists {
         Ok(lists)
     }
 
+    /// Reads the text of a list of networks to block, and of one of ports, as from files.
+    ///
+    /// # Errors
+    ///
+    /// Names the first lines that are no entries.
+    pub fn of_texts(block: &[u8], ports: &[u8]) -> Result<Self, ListError> {
+        let (mut lists, mut mistakes) = (Self::default(), Mistakes::default());
+        let (mut blocked, mut blocked_ports) = (Vec::new(), Vec::new());
+        lists.of_text(Path::new("block"), block, network, &mut blocked, &mut mistakes);
+        lists.of_text(Path::new("ports"), ports, port, &mut blocked_ports, &mut mistakes);
+        if mistakes.all > 0 {
+            return Err(ListError::Mistakes(mistakes.named, mistakes.all));
+        }
+        (lists.block, lists.ports) = (blocked, blocked_ports);
+        Ok(lists)
+    }
+
     /// `policy.block`, or `/etc/weir/block.txt:17`.
     #[must_use]
     pub fn name(&self, origin: Origin) -> String {
@@ -158,26 +175,37 @@ impl Lists {
         for path in files {
             let read = |problem: String| ListError::Read { key, path: path.clone(), problem };
             let bytes = fs::read(path).map_err(|error| read(error.to_string()))?;
-            // A comment may be in any encoding; an entry is not read from what is none.
-            let text = String::from_utf8_lossy(&bytes);
-            // A byte order mark, which editors of Windows put there.
-            let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-            let place = self.place(path.display().to_string());
-            for (number, line) in text.lines().enumerate() {
-                let entry = line.split(['#', ';']).next().unwrap_or_default().trim();
-                if entry.is_empty() {
-                    continue;
-                }
-                match parse(entry) {
-                    Ok(value) => {
-                        let line = u32::try_from(number + 1).unwrap_or(u32::MAX);
-                        into.push((value, Origin { place, line }));
-                    }
-                    Err(problem) => mistakes.add(path, number + 1, problem),
-                }
-            }
+            self.of_text(path, &bytes, parse, into, mistakes);
         }
         Ok(())
+    }
+
+    fn of_text<T>(
+        &mut self,
+        path: &Path,
+        bytes: &[u8],
+        parse: fn(&str) -> Result<T, String>,
+        into: &mut Vec<Entry<T>>,
+        mistakes: &mut Mistakes,
+    ) {
+        // A comment may be in any encoding; an entry is not read from what is none.
+        let text = String::from_utf8_lossy(bytes);
+        // A byte order mark, which editors of Windows put there.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+        let place = self.place(path.display().to_string());
+        for (number, line) in text.lines().enumerate() {
+            let entry = line.split(['#', ';']).next().unwrap_or_default().trim();
+            if entry.is_empty() {
+                continue;
+            }
+            match parse(entry) {
+                Ok(value) => {
+                    let line = u32::try_from(number + 1).unwrap_or(u32::MAX);
+                    into.push((value, Origin { place, line }));
+                }
+                Err(problem) => mistakes.add(path, number + 1, problem),
+            }
+        }
     }
 
     fn place(&mut self, name: String) -> u16 {

@@ -8,7 +8,7 @@ use landlock::{
     Ruleset, RulesetAttr as _, RulesetCreated, RulesetCreatedAttr as _, RulesetStatus,
 };
 
-use crate::config::Config;
+use crate::{config::Config, resolver::Reach};
 
 /// The newest rights on files that weir knows of; kernels with fewer have what they have.
 const KNOWN: ABI = ABI::V5;
@@ -88,6 +88,17 @@ impl Places {
             }
         }
         places
+    }
+
+    /// What the process that looks names up needs: the C library's modules, and `/etc` if its
+    /// permissions keep what is secret there from the process.
+    pub(super) fn of_resolver(reach: Reach) -> Self {
+        let all = RUN.iter().chain(READ);
+        let mut read: Vec<PathBuf> = all.map(PathBuf::from).collect();
+        if reach == Reach::All {
+            read.extend(["/etc", "/run/NetworkManager", "/run/connman"].map(PathBuf::from));
+        }
+        Self { read, ..Self::default() }
     }
 }
 

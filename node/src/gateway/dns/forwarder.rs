@@ -28,7 +28,7 @@ const LONGEST: (Duration, Duration) = (Duration::from_secs(86_400), Duration::fr
 
 /// Asks the servers upstream, by the machine's own routes.
 #[derive(Debug)]
-pub(super) struct Forwarder {
+pub struct Forwarder {
     resolver: TokioResolver,
     allow: Vec<IpNet>,
 }
@@ -36,7 +36,11 @@ pub(super) struct Forwarder {
 impl Forwarder {
     /// A forwarder that remembers `cache` answers. Private addresses are taken out of answers,
     /// except those of the networks in `allow`.
-    pub(super) fn new(upstreams: &[IpAddr], cache: u64, allow: Vec<IpNet>) -> anyhow::Result<Self> {
+    ///
+    /// # Errors
+    ///
+    /// When the resolver cannot be made.
+    pub fn new(upstreams: &[IpAddr], cache: u64, allow: Vec<IpNet>) -> anyhow::Result<Self> {
         let servers = upstreams.iter().copied().map(NameServerConfig::udp_and_tcp).collect();
         let config = ResolverConfig::from_parts(None, Vec::new(), servers);
         let provider = TokioRuntimeProvider::default();
@@ -58,7 +62,7 @@ impl Forwarder {
     }
 
     /// The answer to a message; `None` where none is due.
-    pub(super) async fn answer(&self, question: &[u8], is_datagram: bool) -> Option<Vec<u8>> {
+    pub async fn answer(&self, question: &[u8], is_datagram: bool) -> Option<Vec<u8>> {
         let Ok(request) = Message::from_vec(question) else {
             return respond(question, ResponseCode::FormErr);
         };
@@ -127,6 +131,13 @@ impl Forwarder {
             }
             Err(_) => ResponseCode::ServFail,
         }
+    }
+
+    /// The records of an answer in DNS's wire format that may be shown.
+    #[must_use]
+    pub fn filter(&self, answer: &[u8]) -> Vec<Record> {
+        let Ok(message) = Message::from_vec(answer) else { return Vec::new() };
+        message.answers.into_iter().filter(|record| self.passes(record)).collect()
     }
 
     /// Whether a record may be shown. A name of the internet with an address of the consumer's own
