@@ -164,7 +164,7 @@ pub fn guard(bytes: &[u8]) {
         let kind = step & 3;
         let target = Slot(u32::from(input.byte() % 6));
         let receiver = permutation.index_of(target).get() << 8 | u32::from(step);
-        let source = [198, 51, 7, input.byte() % 4];
+        let source = [198, 51, 7, input.byte() % 16];
         let right_key = step & 4 == 0;
         let sealed = if right_key { &key } else { &other };
         let mut frame = frame(source, &message(kind + 1, receiver, sealed, step));

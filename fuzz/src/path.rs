@@ -1,7 +1,7 @@
 //! The packet path: what comes from the network, from the TUN device, and from a consumer.
 
 use weir::dataplane::pipeline::{FRAME_SLACK, Pipeline};
-use weir_benches::{Consumer, Node};
+use weir_benches::{Consumer, Node, SERVER, tcp};
 
 use crate::Input;
 
@@ -106,11 +106,28 @@ pub fn inner(bytes: &[u8]) {
     let mut input = Input(bytes);
     let (mut node, mut consumer) = node();
     let mut datagrams = Vec::new();
+    let mut sequences = [1_u32; 4];
     while !input.is_empty() && datagrams.len() < 64 {
-        let mut packet = input.bytes(2000).to_vec();
-        if let Some(place) = packet.get_mut(12..16) {
-            place.copy_from_slice(&consumer.address.octets());
-        }
+        let step = input.byte();
+        let packet = if step & 0x80 == 0 {
+            let mut packet = input.bytes(2000).to_vec();
+            if let Some(place) = packet.get_mut(12..16) {
+                place.copy_from_slice(&consumer.address.octets());
+            }
+            packet
+        } else {
+            // A segment that goes on where its flow was, so that it may be joined; perhaps damaged.
+            let flow = step & 3;
+            let (len, sequence) = (input.half() % 1400, &mut sequences[usize::from(flow)]);
+            let port = 40_000 + u16::from(flow);
+            let len_in_all = 40 + usize::from(len);
+            let mut packet = tcp(consumer.address, SERVER, port, *sequence, len_in_all);
+            *sequence = sequence.wrapping_add(len.into());
+            if step & 0x40 != 0 {
+                packet[usize::from(input.half()) % len_in_all] ^= input.byte();
+            }
+            packet
+        };
         datagrams.push(consumer.seal(std::iter::once(packet.as_slice())));
     }
     node.pipeline.begin();

@@ -5,8 +5,13 @@ use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use weir_fuzz::TARGETS;
 
-/// Mutations of each target's cases together.
-const MUTATIONS: usize = 300;
+/// Mutations of each target's cases together, and the seed, unless the environment says other ones.
+const MUTATIONS: u64 = 300;
+const SEED: u64 = 1;
+
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
+}
 
 fn directory(target: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("cases").join(target)
@@ -56,8 +61,8 @@ fn every_target_holds_over_its_cases_and_their_mutations() {
         assert!(cases.len() >= 3, "{name} has only {} cases", cases.len());
         target(&[]);
         cases.iter().for_each(|case| target(case));
-        let mut random = Random(1);
-        for _ in 0..MUTATIONS {
+        let mut random = Random(setting("WEIR_FUZZ_SEED", SEED));
+        for _ in 0..setting("WEIR_FUZZ_MUTATIONS", MUTATIONS) {
             let bytes = random.mutation(&cases);
             let held = std::panic::catch_unwind(|| target(&bytes));
             assert!(held.is_ok(), "{name} does not hold over {bytes:?}");

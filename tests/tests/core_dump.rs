@@ -71,11 +71,12 @@ fn no_command_can_be_dumped() -> Result<()> {
         Ok(File::options().write(true).custom_flags(nonblock).open(&pipe)?)
     })?;
     let proc = format!("/proc/{}", child.id());
-    let (user, owner) = (fs::read_to_string(format!("{proc}/status"))?, fs::metadata(&proc)?.uid());
+    let (user, owner) =
+        (fs::read_to_string(format!("{proc}/status"))?, fs::metadata(format!("{proc}/mem"))?.uid());
     writer.write_all(b"no configuration")?;
     drop(writer);
     process::wait(&mut child, Duration::from_secs(30))?;
     ensure!(user.contains(&format!("Uid:\t{NOBODY}\t{NOBODY}")), "{user}");
-    ensure!(owner == 0, "{proc} is the files of {owner}: the process can be dumped");
+    ensure!(owner == 0, "{proc}/mem is of user {owner}: the process can be dumped");
     Ok(())
 }
