@@ -212,11 +212,12 @@ pub fn run(config: &Config, file: Option<&Path>, log: Log) -> anyhow::Result<()>
     outcome.and(kernel_undone).and(host_undone)
 }
 
-/// What looks up the names that the configuration has, if any: outside of a sandbox.
+/// What looks up the name of the webhook, if there is one: outside of a sandbox.
 fn resolver(config: &Config) -> anyhow::Result<Resolver> {
-    let connects = !config.ledger.webhook.is_empty() || !config.fleet.url.is_empty();
     match config.node.sandbox {
-        SandboxWish::Auto | SandboxWish::Required if connects => Resolver::start(),
+        SandboxWish::Auto | SandboxWish::Required if !config.ledger.webhook.is_empty() => {
+            Resolver::start()
+        }
         _ => Ok(Resolver::inside()),
     }
 }

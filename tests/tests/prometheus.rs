@@ -121,7 +121,7 @@ fn a_prometheus_understands_the_node_and_the_dashboard_finds_what_it_shows() -> 
             let labels = format!("session=\"{}\",direction=\"{direction}\"", added.session.id);
             let kept = prometheus.query(&format!("weir_session_bytes_total{{{labels}}}"))?;
             let [one] = kept.as_slice() else { bail!("{kept:?}") };
-            ensure!(bytes > 0 && one["value"][1] == bytes.to_string(), "{shown:?}: {kept:?}");
+            ensure!(bytes > 0 && one["value"][1] == *bytes.to_string(), "{shown:?}: {kept:?}");
         }
         Ok(())
     })

@@ -161,16 +161,30 @@ impl Inner {
 
 /// The servers that this machine asks.
 fn machines_own() -> Vec<IpAddr> {
-    read_servers(&std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default())
+    let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let (servers, others) = read_servers(&text);
+    for other in others {
+        tracing::warn!(
+            "{other} in /etc/resolv.conf is not asked: weir knows no addresses with a zone. Fix: \
+             set dns.upstreams, if consumers are to get names from elsewhere than {servers:?}"
+        );
+    }
+    servers
 }
 
-/// The servers of a `resolv.conf`.
-fn read_servers(text: &str) -> Vec<IpAddr> {
-    let server = |line: &str| {
+/// The servers of a `resolv.conf`, and those that are no address by themselves (`fe80::1%eth0`).
+fn read_servers(text: &str) -> (Vec<IpAddr>, Vec<&str>) {
+    let (mut servers, mut others) = (Vec::new(), Vec::new());
+    for line in text.lines() {
         let mut words = line.split_whitespace();
-        (words.next() == Some("nameserver")).then(|| words.next()?.parse().ok()).flatten()
-    };
-    text.lines().filter_map(server).collect()
+        if let (Some("nameserver"), Some(server)) = (words.next(), words.next()) {
+            match server.parse() {
+                Ok(address) => servers.push(address),
+                Err(_) => others.push(server),
+            }
+        }
+    }
+    (servers, others)
 }
 
 #[cfg(test)]
@@ -183,7 +197,7 @@ mod tests {
                     nameserver\t2620:fe::fe # two\nnameserver fe80::1%eth0\noptions edns0\n";
         let expected: [IpAddr; 2] =
             [[127, 0, 0, 53].into(), "2620:fe::fe".parse().expect("an address")];
-        assert_eq!(read_servers(text), expected);
-        assert!(read_servers("").is_empty());
+        assert_eq!(read_servers(text), (expected.to_vec(), vec!["fe80::1%eth0"]));
+        assert_eq!(read_servers("nameserver\n"), (Vec::new(), Vec::new()));
     }
 }
