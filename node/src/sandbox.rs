@@ -15,6 +15,7 @@ mod tests;
 use std::{fs::DirBuilder, os::unix::fs::DirBuilderExt as _, path::Path};
 
 use anyhow::{Context as _, bail};
+use tracing::warn;
 
 pub use self::files::Places;
 use crate::{
@@ -79,7 +80,15 @@ pub fn enter(config: &Config, file: Option<&Path>, mounted_bpffs: bool) -> anyho
             "weir has mounted a bpffs and must unmount it; mount -t bpf bpf /sys/fs/bpf"
         ))
     } else {
-        files::restrict(&Places::new(config, file))
+        let places = Places::new(config, file);
+        for file in &places.fixed {
+            warn!(
+                "once another file takes the place of {}, weir cannot read it until it is restarted. \
+                 Fix: keep it in a directory of its own, such as /etc/weir",
+                file.display()
+            );
+        }
+        files::restrict(&places)
     };
     layer(landlock, "Landlock");
     layer(system_calls::restrict(mounted_bpffs), "seccomp");
