@@ -59,13 +59,17 @@ fn every_target_holds_over_its_cases_and_their_mutations() {
         let cases: Vec<Vec<u8>> =
             paths.iter().map(|path| fs::read(path).expect("readable")).collect();
         assert!(cases.len() >= 3, "{name} has only {} cases", cases.len());
-        target(&[]);
-        cases.iter().for_each(|case| target(case));
+        let hold = |bytes: &[u8], what: &str| {
+            let held = std::panic::catch_unwind(|| target(bytes));
+            assert!(held.is_ok(), "{name} does not hold over {what}: {bytes:?}");
+        };
+        hold(&[], "nothing");
+        for (path, case) in paths.iter().zip(&cases) {
+            hold(case, &path.display().to_string());
+        }
         let mut random = Random(setting("WEIR_FUZZ_SEED", SEED));
         for _ in 0..setting("WEIR_FUZZ_MUTATIONS", MUTATIONS) {
-            let bytes = random.mutation(&cases);
-            let held = std::panic::catch_unwind(|| target(&bytes));
-            assert!(held.is_ok(), "{name} does not hold over {bytes:?}");
+            hold(&random.mutation(&cases), "a mutation");
         }
     }
 }
