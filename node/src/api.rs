@@ -52,7 +52,6 @@ mod keys;
 mod limits;
 mod listeners;
 mod page;
-mod patience;
 mod policy;
 mod reload;
 pub(crate) mod sessions;

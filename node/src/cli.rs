@@ -34,7 +34,9 @@ use out::Out;
 use crate::{
     api::view::{CreditRequest, RateRequest},
     config::amounts::BitRate,
+    core_dump,
     policy::{Question, Verdict},
+    resolver,
     session::SessionId,
 };
 
@@ -147,6 +149,9 @@ enum Command {
         It changes nothing. Each line is good, unknown (most often for want of root), a warning\n\
         or bad, and says what to type. Exit status: 1 if anything is bad, else 0.")]
     Doctor,
+    /// Look names up for a node, which starts this itself
+    #[command(name = resolver::COMMAND, hide = true, after_help = "Example:\n  weir run")]
+    ResolveNames,
     /// Have the running node read its configuration and lists again, without ending a session
     #[command(
         after_help = "Examples:\n  weir reload\n  weir reload --json | jq .needs_restart\n\n\
@@ -355,6 +360,11 @@ pub fn command() -> clap::Command {
 #[must_use]
 pub fn main(edges: &Edges) -> ExitCode {
     let (mut out, mut err) = (Out::stdout(), Out::stderr());
+    // Whatever the command is: some have keys in their memory.
+    if let Err(error) = core_dump::forbid() {
+        drop(err.text(&format!("weir: {error:#}\n")));
+        return ExitCode::FAILURE;
+    }
     run(edges, std::env::args_os(), std::env::var_os("WEIR_SOCKET"), &mut out, &mut err)
 }
 
@@ -454,6 +464,7 @@ fn execute(
             ledger::settlements(&file, out)?;
         }
         Command::Doctor => doctor::run(config, args.json, out)?,
+        Command::ResolveNames => resolver::serve()?,
         Command::Key(KeyCommand::Show) => key::show(&client()?, args.json, out)?,
         Command::Key(KeyCommand::Rotate) => key::change(&client()?, "rotate", args.json, out)?,
         Command::Key(KeyCommand::Retire) => key::change(&client()?, "retire", args.json, out)?,

@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use async_nats::{Client, ClientError, ConnectOptions, Event, connection::State};
 use tracing::{info, warn};
+use zeroize::Zeroizing;
 
 use self::trouble::Trouble;
 use crate::config;
@@ -76,7 +77,7 @@ impl Link {
         }
         if !fleet.token_file.is_empty() {
             let path = &fleet.token_file;
-            let token = std::fs::read_to_string(path).with_context(|| {
+            let token = std::fs::read_to_string(path).map(Zeroizing::new).with_context(|| {
                 format!("cannot read fleet.token_file {path}. Fix: put there the token that the server's configuration has")
             })?;
             options = options.token(token.trim().to_owned());

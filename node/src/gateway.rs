@@ -17,16 +17,16 @@ use weir_common::AddressPlan;
 
 use crate::{
     config::{Config, sections::DNS_PORT},
+    resolver::Resolver,
     session::registry::Sessions,
 };
 
 pub mod allowance;
-mod dns;
+pub mod dns;
 mod door;
 pub mod pay;
 
 use dns::Dns;
-pub(crate) use dns::machines_servers;
 use door::Door;
 use pay::Pay;
 
@@ -70,11 +70,14 @@ impl Gateway {
     pub async fn bind(
         config: &Config,
         sessions: &Arc<Sessions>,
-        resolver: watch::Receiver<Vec<IpAddr>>,
+        name_servers: watch::Receiver<Vec<IpAddr>>,
+        resolver: &Resolver,
     ) -> Result<Self, GatewayError> {
         let plan = config.tunnel.plan();
         let mut gateway = Self::default();
-        if let Some(pay) = Pay::new(&config.payment, sessions).map_err(GatewayError::Pay)? {
+        if let Some(pay) =
+            Pay::new(&config.payment, sessions, resolver).map_err(GatewayError::Pay)?
+        {
             let (what, fix) =
                 ("payments", "stop what uses the port (ss -tlnp), or set payment.port");
             let mut doors = Vec::new();
@@ -85,7 +88,7 @@ impl Gateway {
             }
             gateway.pay = Some((doors, pay));
         }
-        if let Some(dns) = Dns::new(config, sessions, resolver).map_err(GatewayError::Dns)? {
+        if let Some(dns) = Dns::new(config, sessions, name_servers).map_err(GatewayError::Dns)? {
             let (what, fix) = (
                 "DNS",
                 "have the machine's own DNS server (ss -ulpn) listen on the addresses that it \

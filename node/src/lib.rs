@@ -8,6 +8,8 @@
 //! - [`host`]: what the node changes on the machine (TUN, addresses, nftables) and how it takes
 //!   every change back.
 //! - [`sandbox`]: what a running node gives up.
+//! - [`resolver`]: names, looked up outside of the sandbox.
+//! - [`core_dump`]: there is none.
 //! - [`policy`]: what consumers may not reach, and why.
 //! - [`session`]: who may use the node, and what they have used; kept in SQLite.
 //! - [`limits`]: how much may pass: rates, quotas, times of the week.
@@ -24,7 +26,9 @@ pub mod api;
 pub mod bench;
 pub mod cli;
 pub mod config;
+mod connections;
 pub mod control;
+pub mod core_dump;
 pub mod dataplane;
 pub mod delivery;
 pub mod doctor;
@@ -40,6 +44,7 @@ pub mod node;
 pub mod payment;
 pub mod policy;
 pub mod reload;
+pub mod resolver;
 pub mod sandbox;
 pub mod session;
 pub mod uapi;

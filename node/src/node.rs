@@ -31,7 +31,7 @@ use weir_common::{AddressPlan, SlotPermutation};
 
 use self::{kernel_side::KernelSide, receive::Receive, view::View};
 use crate::{
-    config::{self, Auto, Config, IoWish},
+    config::{self, Auto, Config, IoWish, SandboxWish},
     control::PublicKey,
     dataplane::{
         direct::DirectQueues,
@@ -54,6 +54,7 @@ use crate::{
     limits::Limiter,
     live::Live,
     logging::Log,
+    resolver::Resolver,
     sandbox,
     session::{keys, keys::rotation, registry::Sessions, store::Store, wg_quick::Offer},
 };
@@ -123,6 +124,7 @@ pub fn run(config: &Config, file: Option<&Path>, log: Log) -> anyhow::Result<()>
         let node_key = key.public();
         let identities = Identities::new(key_ring::identities(&key, previous.as_ref()));
         let interface = tun.name.clone();
+        let resolver = resolver(config)?;
         // Before the first thread that handles what comes from outside.
         let sandbox = sandbox::enter(config, file, kernel.has_mounted())?;
         for missing in &sandbox.missing {
@@ -181,8 +183,9 @@ pub fn run(config: &Config, file: Option<&Path>, log: Log) -> anyhow::Result<()>
         let conditions = Conditions::default();
         let uplink_mtu = Arc::new(AtomicU32::new(uplink.mtu));
         let (broken, breaks) = mpsc::unbounded_channel();
-        let (servers, resolver) = watch::resolver(config);
-        let listeners = watch::listeners(config, &offer, uplink_mtu.clone(), servers, broken);
+        let (servers, name_servers) = watch::name_servers(config);
+        let listeners =
+            watch::listeners(config, &offer, uplink_mtu.clone(), servers, &resolver, broken);
         let prepared = host.take().context("the host is prepared once")?;
         let watcher = Watcher::start(prepared, plan, config, conditions.clone(), listeners);
         let watcher = match watcher {
@@ -220,9 +223,10 @@ pub fn run(config: &Config, file: Option<&Path>, log: Log) -> anyhow::Result<()>
             reloader: Arc::clone(&reloader),
             keys,
             policy,
+            resolver,
             ended,
             breaks,
-            resolver,
+            name_servers,
         };
         let served = serve::until_told(config, parts, kernel.take_log());
         // A change made after this would not be undone.
@@ -242,6 +246,17 @@ pub fn run(config: &Config, file: Option<&Path>, log: Log) -> anyhow::Result<()>
     let kernel_undone = kernel.undo(saved);
     let host_undone = host.map_or(Ok(()), Host::undo);
     outcome.and(kernel_undone).and(host_undone)
+}
+
+/// What looks names up, and the machine's name servers, if anybody is to ask: outside of a sandbox.
+fn resolver(config: &Config) -> anyhow::Result<Resolver> {
+    let is_asked = !config.ledger.webhook.is_empty()
+        || !config.payment.approve_url.is_empty()
+        || watch::follows_name_servers(config);
+    match config.node.sandbox {
+        SandboxWish::Auto | SandboxWish::Required if is_asked => Resolver::start(),
+        _ => Ok(Resolver::inside()),
+    }
 }
 
 /// How the workers work.

@@ -15,9 +15,13 @@ mod tests;
 use std::{fs::DirBuilder, os::unix::fs::DirBuilderExt as _, path::Path};
 
 use anyhow::{Context as _, bail};
+use tracing::warn;
 
 pub use self::files::Places;
-use crate::config::{Config, SandboxWish};
+use crate::{
+    config::{Config, SandboxWish},
+    resolver::Reach,
+};
 
 /// What was put around the process, in words for the operator.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -76,7 +80,15 @@ pub fn enter(config: &Config, file: Option<&Path>, mounted_bpffs: bool) -> anyho
             "weir has mounted a bpffs and must unmount it; mount -t bpf bpf /sys/fs/bpf"
         ))
     } else {
-        files::restrict(&Places::new(config, file))
+        let places = Places::new(config, file);
+        for file in &places.fixed {
+            warn!(
+                "once another file takes the place of {}, weir cannot read it until it is restarted. \
+                 Fix: keep it in a directory of its own, such as /etc/weir",
+                file.display()
+            );
+        }
+        files::restrict(&places)
     };
     layer(landlock, "Landlock");
     layer(system_calls::restrict(mounted_bpffs), "seccomp");
@@ -88,4 +100,19 @@ pub fn enter(config: &Config, file: Option<&Path>, mounted_bpffs: bool) -> anyho
         );
     }
     Ok(sandbox)
+}
+
+/// Puts a narrower sandbox around this process, which looks names up for a node: it becomes nobody,
+/// has no capability, and may read what that takes. Where a layer cannot be had it does without.
+pub fn enter_resolver() -> Reach {
+    // To nobody, what is secret in /etc is so by its permissions. Its owner reads it.
+    let reach = match capabilities::become_nobody() {
+        Ok(()) => Reach::All,
+        Err(_) => Reach::Present,
+    };
+    drop(capabilities::drop_all());
+    drop(capabilities::no_new_privileges());
+    drop(files::restrict(&Places::of_resolver(reach)));
+    drop(system_calls::restrict(false));
+    reach
 }

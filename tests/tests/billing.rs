@@ -67,9 +67,14 @@ fn metrics_show_the_same_bytes_as_the_session() -> Result<()> {
     until("the metrics agree", Duration::from_secs(15), || {
         let shown = node.session_show(&added.session.id)?;
         let page = node.metrics()?;
-        let wanted = shown.bytes_up.to_string();
-        let line = |line: &str| line.contains(&added.session.id) && line.ends_with(&wanted);
-        ensure!(page.lines().any(line), "no {wanted} in:\n{page}");
+        for (direction, bytes) in [("up", shown.bytes_up), ("down", shown.bytes_down)] {
+            let labels = format!("session=\"{}\",direction=\"{direction}\"", shown.id);
+            let wanted = format!("weir_session_bytes_total{{{labels}}} {bytes}");
+            ensure!(
+                bytes > 0 && page.lines().any(|line| line == wanted),
+                "no {wanted} in:\n{page}"
+            );
+        }
         Ok(())
     })
 }

@@ -43,7 +43,10 @@ impl Upstream {
         command.arg(format!("--log-facility={}", log.path().display()));
         command.args([format!("--host-record=www.weir-test.net,{WWW_V4},{WWW_V6}")]);
         command.arg("--cname=alias.weir-test.net,www.weir-test.net");
-        command.arg("--host-record=trap.weir-test.net,192.168.1.1");
+        command.arg("--host-record=trap.weir-test.net,192.168.1.1,64:ff9b::192.168.1.1");
+        // HTTPS records (type 65) of priority 1 with an ipv4hint: 10.0.0.1 and 198.41.0.4.
+        command.arg("--dns-rr=trap.weir-test.net,65,000100000400040a000001");
+        command.arg("--dns-rr=www.weir-test.net,65,00010000040004c6290004");
         command.arg("--host-record=printer.local,198.41.0.5");
         command.arg("--local=/weir-test.net/");
         let text: Vec<_> = (0..BIG / 250).map(|_| "x".repeat(250)).collect();
@@ -147,8 +150,12 @@ fn a_printed_configuration_resolves_names_also_while_paused_and_remembers_them()
         has(&dig(&lab, GATEWAY_V4, private)?, "status: NXDOMAIN")?;
     }
     ensure!(upstream.asked("printer")? == 0 && upstream.asked("168.192")? == 0);
-    let trap = short(&lab, GATEWAY_V4, "trap.weir-test.net A")?;
-    ensure!(trap.is_empty(), "a name of the internet has a private address: {trap}");
+    for kind in ["A", "AAAA", "TYPE65"] {
+        let trap = short(&lab, GATEWAY_V4, &format!("trap.weir-test.net {kind}"))?;
+        ensure!(trap.is_empty(), "a name of the internet has a private address: {trap}");
+    }
+    let hint = short(&lab, GATEWAY_V4, "www.weir-test.net TYPE65")?;
+    ensure!(hint.contains("198.41.0.4") || hint.contains("C6290004"), "no hint: {hint}");
     has(&dig(&lab, GATEWAY_V4, "weir-test.net ANY")?, "status: NOTIMP")?;
     ensure!(!node.log().contains("weir-test.net"), "a name is in the log: {}", node.log());
     Ok(())

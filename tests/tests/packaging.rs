@@ -29,6 +29,14 @@ fn the_shipped_configurations_have_no_mistake() -> Result<()> {
     Ok(())
 }
 
+/// Whether a rule refuses what has all bits of a mask in its first argument.
+fn ensure_masked(rule: &Value) -> Result<()> {
+    let mask = &rule["args"][0];
+    ensure!(rule["action"] == "SCMP_ACT_ERRNO" && mask["index"] == 0, "{rule}");
+    ensure!(mask["op"] == "SCMP_CMP_MASKED_EQ", "{rule}");
+    Ok(())
+}
+
 #[test]
 fn the_container_allows_what_a_node_uses() -> Result<()> {
     let text = fs::read_to_string(root().join("packaging/docker/seccomp.json"))?;
@@ -45,9 +53,24 @@ fn the_container_allows_what_a_node_uses() -> Result<()> {
     for call in ["io_uring_setup", "io_uring_enter", "io_uring_register", "bpf"] {
         ensure!(allowed.contains(&call.to_owned()), "{call} is not allowed");
     }
-    for call in ["mount", "ptrace", "init_module", "unshare"] {
+    for call in ["mount", "mount_setattr", "fsconfig", "fspick", "ptrace", "pidfd_send_signal"]
+        .into_iter()
+        .chain(["init_module", "unshare", "setns"])
+    {
         ensure!(refused.contains(&call.to_owned()), "{call} is not refused");
     }
+    // Namespaces by way of a new process: each flag of `clone`, and all of `clone3`.
+    let rules = profile["syscalls"].as_array().context("no rules")?;
+    let of = |name: &'static str| rules.iter().filter(move |rule| rule["names"][0] == name);
+    let flags = of("clone").filter_map(|rule| {
+        let mask = &rule["args"][0];
+        ensure_masked(rule).ok()?;
+        mask["value"].as_u64().filter(|bit| mask["valueTwo"] == *bit)
+    });
+    let flags: u64 = flags.fold(0, |all, bit| all | bit);
+    ensure!(flags == 0x7e02_0000, "only {flags:#x} of the flags that make namespaces");
+    let clone3 = of("clone3").next().context("clone3 is not refused")?;
+    ensure!(clone3["errnoRet"] == 38, "the C library falls back at ENOSYS: {clone3}");
     ensure!(!allowed.iter().any(|call| refused.contains(call)), "{allowed:?} {refused:?}");
 
     let compose = fs::read_to_string(root().join("packaging/docker/compose.yaml"))?;
@@ -61,6 +84,23 @@ fn the_container_allows_what_a_node_uses() -> Result<()> {
     ensure!(compose.lines().any(|line| line.trim() == "- systempaths=unconfined"), "{compose}");
     let file = fs::read_to_string(root().join("packaging/docker/Dockerfile"))?;
     ensure!(file.contains("nftables") && file.contains("ENTRYPOINT [\"/usr/bin/weir\"]"));
+    Ok(())
+}
+
+/// The lines of a systemd unit that set this, in order.
+fn settings_of<'a>(unit: &'a str, name: &str) -> Vec<&'a str> {
+    let value = |line: &'a str| line.strip_prefix(name)?.strip_prefix('=');
+    unit.lines().filter_map(value).collect()
+}
+
+#[test]
+fn neither_the_unit_nor_the_container_leaves_a_core() -> Result<()> {
+    let unit = fs::read_to_string(root().join("packaging/systemd/weir.service"))?;
+    ensure!(settings_of(&unit, "LimitCORE") == ["0"], "{unit}");
+    let compose = fs::read_to_string(root().join("packaging/docker/compose.yaml"))?;
+    let (_, limits) = compose.split_once("    ulimits:\n").context("no ulimits")?;
+    let mut limits = limits.lines().take_while(|line| line.starts_with("      "));
+    ensure!(limits.any(|line| line.trim() == "core: 0"), "{compose}");
     Ok(())
 }
 

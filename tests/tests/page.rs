@@ -108,6 +108,6 @@ fn without_the_token_the_page_shows_nothing_of_the_node() -> Result<()> {
     }
     // Who uses the port without a browser is told as before.
     let (head, _) = http::ask(&lab.node, PORT, "/nothing")?;
-    ensure!(head.contains(" 401 ") || head.contains(" 404 "), "{head}");
+    ensure!(head.contains(" 401 "), "{head}");
     Ok(())
 }

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 use weir_tests::{Lab, Settings, command, lab::SERVERS, prometheus::Prometheus, suite, until};
 
@@ -114,10 +114,15 @@ fn a_prometheus_understands_the_node_and_the_dashboard_finds_what_it_shows() -> 
     ensure!(rules.len() == alerts.len(), "{rules:?}");
     ensure!(rules.iter().all(|rule| rule["health"] != "err"), "{rules:?}");
 
-    // Prometheus has the same bytes as the ledger.
-    let shown = node.session_show(&added.session.id)?;
-    let query = format!("weir_session_bytes_total{{session=\"{}\"}}", added.session.id);
-    let kept = prometheus.query(&query)?;
-    ensure!(kept.len() == 2 && shown.bytes_up > 0, "{kept:?}");
-    Ok(())
+    // Prometheus has the same bytes as the ledger, once it has scraped the last of them.
+    until("Prometheus has the ledger's bytes", Duration::from_secs(60), || {
+        let shown = node.session_show(&added.session.id)?;
+        for (direction, bytes) in [("up", shown.bytes_up), ("down", shown.bytes_down)] {
+            let labels = format!("session=\"{}\",direction=\"{direction}\"", added.session.id);
+            let kept = prometheus.query(&format!("weir_session_bytes_total{{{labels}}}"))?;
+            let [one] = kept.as_slice() else { bail!("{kept:?}") };
+            ensure!(bytes > 0 && one["value"][1] == *bytes.to_string(), "{shown:?}: {kept:?}");
+        }
+        Ok(())
+    })
 }

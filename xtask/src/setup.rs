@@ -14,6 +14,7 @@ use self::apt::Need;
 
 const NEEDS: &[Need] = &[
     Need::new("gcc", "/usr/bin/gcc", "compiles SQLite and links"),
+    Need::new("g++", "/usr/bin/g++", "compiles libFuzzer"),
     Need::new("libc6-dev", "/usr/include/stdlib.h", "compiles SQLite and links"),
     Need::new("iproute2", "/sbin/ip", "makes network namespaces"),
     Need::new("util-linux", "/usr/bin/nsenter", "enters network namespaces"),

@@ -2,7 +2,10 @@
 
 use std::{future::Future, io, net::SocketAddr, path::Path, time::Duration};
 
-use axum::{Router, serve::Listener};
+use axum::{
+    extract::connect_info::Connected,
+    serve::{IncomingStream, Listener},
+};
 use tokio::{
     net::{TcpListener, UnixListener},
     sync::watch,
@@ -10,14 +13,18 @@ use tokio::{
 
 use super::{
     Api, Token,
-    patience::Limited,
     socket::{self, SocketError, SocketFile},
 };
+use crate::connections::{Connection, Connections, Limits, Network, Trust};
 
-/// Connections at once, at each of them.
-const MOST: usize = 64;
-/// How long a connection may be silent. Longer than Prometheus waits between two scrapes.
-const SILENCE: Duration = Duration::from_secs(90);
+/// Connections at each of the places. Nobody authenticates for metrics: a connection that
+/// Prometheus keeps is ended before its next scrape, which makes another.
+const LIMITS: Limits = Limits {
+    total: 128,
+    per_source: 16,
+    lifetime: Duration::from_secs(20),
+    idle: Duration::from_secs(90),
+};
 /// How long requests under way may take after the node was told to stop.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -115,17 +122,27 @@ impl Listeners {
     /// When a listener fails for good.
     pub async fn serve(self, api: &Api, stop: impl Future<Output = ()>) -> io::Result<()> {
         let (stopping, stopped) = watch::channel(false);
-        let control = until(self.socket, api.router(), stopped.clone());
+        // Who may open the socket's file has authenticated to the kernel.
+        let control = axum::serve(Known::new(self.socket, LIMITS), api.router())
+            .with_graceful_shutdown(until(&stopped));
+        let control = async { control.await };
         let scraped = async {
             match self.metrics {
-                Some(listener) => until(listener, api.metrics_router(), stopped.clone()).await,
+                Some(listener) => {
+                    let listener = Strangers::new(listener, LIMITS);
+                    let router = api.metrics_router();
+                    axum::serve(listener, router).with_graceful_shutdown(until(&stopped)).await
+                }
                 None => Ok(()),
             }
         };
         let tokened = async {
             match self.http {
                 Some((listener, token)) => {
-                    until(listener, api.http_router(&token), stopped.clone()).await
+                    let listener = Strangers::new(listener, LIMITS);
+                    let router = api.http_router(&token);
+                    let router = router.into_make_service_with_connect_info::<Trust>();
+                    axum::serve(listener, router).with_graceful_shutdown(until(&stopped)).await
                 }
                 None => Ok(()),
             }
@@ -145,15 +162,72 @@ impl Listeners {
     }
 }
 
-async fn until<L>(listener: L, router: Router, mut stopped: watch::Receiver<bool>) -> io::Result<()>
-where
-    L: Listener,
-    L::Addr: std::fmt::Debug,
-{
-    let listener = Limited::new(listener, MOST, SILENCE);
-    let stop = async move {
+fn until(stopped: &watch::Receiver<bool>) -> impl Future<Output = ()> + Send + use<> {
+    let mut stopped = stopped.clone();
+    async move {
         // The sender goes only after it has said so.
         stopped.wait_for(|stopped| *stopped).await.ok();
-    };
-    axum::serve(listener, router).with_graceful_shutdown(stop).await
+    }
+}
+
+/// A listener whose clients are strangers until they have the token.
+#[derive(Debug)]
+pub(super) struct Strangers {
+    listener: TcpListener,
+    connections: Connections<Network>,
+}
+
+impl Strangers {
+    pub(super) fn new(listener: TcpListener, limits: Limits) -> Self {
+        Self { listener, connections: Connections::new(limits) }
+    }
+}
+
+impl Listener for Strangers {
+    type Io = Connection<tokio::net::TcpStream, Network>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, SocketAddr) {
+        let room = self.connections.room().await;
+        let (stream, from) = Listener::accept(&mut self.listener).await;
+        (self.connections.stranger(room, from.ip().into(), stream), from)
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+impl Connected<IncomingStream<'_, Strangers>> for Trust {
+    fn connect_info(stream: IncomingStream<'_, Strangers>) -> Self {
+        stream.io().trust()
+    }
+}
+
+/// A listener whose clients need no token.
+#[derive(Debug)]
+pub(super) struct Known {
+    listener: UnixListener,
+    connections: Connections<()>,
+}
+
+impl Known {
+    pub(super) fn new(listener: UnixListener, limits: Limits) -> Self {
+        Self { listener, connections: Connections::new(limits) }
+    }
+}
+
+impl Listener for Known {
+    type Io = Connection<tokio::net::UnixStream, ()>;
+    type Addr = tokio::net::unix::SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        let room = self.connections.room().await;
+        let (stream, from) = Listener::accept(&mut self.listener).await;
+        (self.connections.trusted(room, stream), from)
+    }
+
+    fn local_addr(&self) -> io::Result<Self::Addr> {
+        self.listener.local_addr()
+    }
 }

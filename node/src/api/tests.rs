@@ -4,10 +4,14 @@ use axum::http::StatusCode;
 use http_body_util::{BodyExt as _, Full};
 use hyper::{Request, body::Bytes};
 use hyper_util::rt::TokioIo;
-use tokio::sync::oneshot;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    sync::oneshot,
+};
 
 use super::*;
 use crate::{
+    connections::{Limits, Trust},
     metrics::{Series, tests::StillNode},
     session::registry::rig::{Rig, node_key},
 };
@@ -293,20 +297,78 @@ async fn a_client_in_the_middle_of_a_request_does_not_hold_up_the_stop() {
     assert!(!socket.exists());
 }
 
+const LIMITS: Limits = Limits {
+    total: 2,
+    per_source: 2,
+    lifetime: std::time::Duration::from_millis(200),
+    idle: std::time::Duration::from_millis(200),
+};
+
 #[tokio::test]
 async fn silent_connections_give_their_places_to_others() {
     let folder = tempfile::tempdir().expect("a folder");
     let rig = Rig::start(folder.path(), 4);
     let (listener, _file) = socket::bind(&folder.path().join("weir.sock"), None).expect("bound");
-    let silence = std::time::Duration::from_millis(200);
-    let listener = patience::Limited::new(listener, 2, silence);
     let router = api(&rig).router();
+    let listener = listeners::Known::new(listener, LIMITS);
     tokio::spawn(async move { axum::serve(listener, router).await });
     let connect = || tokio::net::UnixStream::connect(folder.path().join("weir.sock"));
     let _silent = (connect().await, connect().await, connect().await);
     let limit = std::time::Duration::from_secs(10);
     let asked = tokio::time::timeout(limit, ask(folder.path(), "GET", "/health", "")).await;
     assert_eq!(asked.expect("a place comes free").status, StatusCode::OK);
+}
+
+/// One request on a connection that is kept, and the status of its answer; `None` once it is over.
+async fn status_of(stream: &mut tokio::net::TcpStream, path: &str, token: &str) -> Option<u16> {
+    let request =
+        format!("GET {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.ok()?;
+    let mut answer = Vec::new();
+    let whole = |answer: &[u8]| {
+        let text = String::from_utf8_lossy(answer).to_ascii_lowercase();
+        let (head, body) = text.split_once("\r\n\r\n")?;
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: "))?;
+        (body.len() >= length.parse().ok()?).then(|| head[9..12].parse().expect("a status"))
+    };
+    loop {
+        if let Some(status) = whole(&answer) {
+            return Some(status);
+        }
+        if stream.read_buf(&mut answer).await.ok()? == 0 {
+            return None;
+        }
+    }
+}
+
+#[tokio::test]
+async fn with_the_token_a_connection_lives_on_and_without_it_ends_whatever_it_asks() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rig = Rig::start(folder.path(), 4);
+    let path = folder.path().join("token");
+    let token = Token::load_or_create(&path).expect("made");
+    let text = std::fs::read_to_string(path).expect("there");
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
+    let address = listener.local_addr().expect("bound");
+    let second = std::time::Duration::from_secs(1);
+    let limits = Limits { lifetime: 3 * second, idle: 3600 * second, ..LIMITS };
+    let listener = listeners::Strangers::new(listener, limits);
+    let router = api(&rig).http_router(&token).into_make_service_with_connect_info::<Trust>();
+    tokio::spawn(async move { axum::serve(listener, router).await });
+
+    let connect = || tokio::net::TcpStream::connect(address);
+    let mut known = connect().await.expect("there");
+    assert_eq!(status_of(&mut known, "/v1/status", text.trim()).await, Some(200));
+    let mut stranger = connect().await.expect("there");
+    let mut refused = 0;
+    while let Some(status) = status_of(&mut stranger, "/v1/status", "a guess").await {
+        assert_eq!(status, 401);
+        refused += 1;
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    assert!(refused > 0, "it was never answered");
+    // The stranger's lifetime began after this one's.
+    assert_eq!(status_of(&mut known, "/v1/status", text.trim()).await, Some(200));
 }
 
 mod ledger;

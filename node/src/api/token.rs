@@ -8,7 +8,7 @@ use std::{
 };
 
 use axum::{
-    extract::{Request, State},
+    extract::{ConnectInfo, Request, State},
     http::header::AUTHORIZATION,
     middleware::Next,
     response::{IntoResponse as _, Response},
@@ -16,8 +16,10 @@ use axum::{
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use rand_core::{OsRng, RngCore as _};
 use ring::digest::{Digest, SHA256, digest};
+use zeroize::Zeroizing;
 
 use super::error::ApiError;
+use crate::connections::Trust;
 
 /// The fewest characters: fewer can be guessed.
 const SHORTEST: usize = 20;
@@ -66,10 +68,10 @@ impl Token {
         let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
         match made {
             Ok(mut file) => {
-                let mut random = [0; 32];
-                OsRng.fill_bytes(&mut random);
-                let text = URL_SAFE_NO_PAD.encode(random);
-                writeln!(file, "{text}").and_then(|()| file.sync_all()).map_err(io)?;
+                let mut random = Zeroizing::new([0; 32]);
+                OsRng.fill_bytes(&mut *random);
+                let text = Zeroizing::new(URL_SAFE_NO_PAD.encode(*random));
+                writeln!(file, "{}", *text).and_then(|()| file.sync_all()).map_err(io)?;
             }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(io(error)),
@@ -78,7 +80,7 @@ impl Token {
         if mode & 0o077 != 0 {
             return Err(TokenError::Exposed { path: path.to_owned() });
         }
-        let text = fs::read_to_string(path).map_err(io)?;
+        let text = Zeroizing::new(fs::read_to_string(path).map_err(io)?);
         let text = text.trim();
         if text.len() < SHORTEST {
             return Err(TokenError::Short { path: path.to_owned() });
@@ -99,6 +101,9 @@ pub(super) async fn require(State(token): State<Token>, request: Request, next: 
         Some((scheme, given))
             if scheme.eq_ignore_ascii_case("bearer") && token.is(given.trim()) =>
         {
+            if let Some(ConnectInfo(trust)) = request.extensions().get::<ConnectInfo<Trust>>() {
+                trust.grant();
+            }
             next.run(request).await
         }
         _ => ApiError::unauthorised().into_response(),

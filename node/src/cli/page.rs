@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context as _, bail};
 use serde::Serialize;
+use zeroize::Zeroizing;
 
 use super::{PagePlace, out::Out};
 
@@ -23,7 +24,7 @@ pub(super) fn show(
              \"127.0.0.1:9588\", and restart weir"
         );
     };
-    let token = std::fs::read_to_string(&token_file).with_context(|| {
+    let token = std::fs::read_to_string(&token_file).map(Zeroizing::new).with_context(|| {
         let file = token_file.display();
         format!("cannot read the token {file}: is weir running? Else run this as root")
     })?;

@@ -12,11 +12,14 @@ use tokio::{
 };
 
 use super::tls::Tls;
+use crate::resolver::Resolver;
 
 /// What is behind a URL.
 pub struct Target {
     url: Uri,
     host: String,
+    port: u16,
+    resolver: Resolver,
     /// Whether it is to be spoken to by TLS, and how.
     is_secure: bool,
     tls: Option<Tls>,
@@ -42,8 +45,10 @@ impl Target {
             _ => bail!("{url:?} begins neither with https:// nor with http://"),
         };
         let host = parsed.host().context("the URL has no host")?;
-        let host = format!("{host}:{}", parsed.port_u16().unwrap_or(port));
-        Ok(Self { url: parsed, host, is_secure, tls: None })
+        let port = parsed.port_u16().unwrap_or(port);
+        let host = format!("{host}:{port}");
+        let resolver = Resolver::inside();
+        Ok(Self { url: parsed, host, port, resolver, is_secure, tls: None })
     }
 
     /// Reads whom to believe, for `https`: those in a PEM file, which `key` of the configuration
@@ -55,6 +60,12 @@ impl Target {
     pub fn with_roots(self, ca_file: Option<&Path>, key: &str) -> anyhow::Result<Self> {
         let tls = self.is_secure.then(|| Tls::new(ca_file, key)).transpose()?;
         Ok(Self { tls, ..self })
+    }
+
+    /// The same, with names looked up by `resolver`.
+    #[must_use]
+    pub fn with_resolver(self, resolver: Resolver) -> Self {
+        Self { resolver, ..self }
     }
 
     /// The host and the port.
@@ -73,9 +84,10 @@ impl Target {
         json: Vec<u8>,
         headers: &[(&str, String)],
     ) -> anyhow::Result<StatusCode> {
-        let stream = TcpStream::connect(&self.host)
-            .await
-            .with_context(|| format!("cannot reach {}", self.host))?;
+        let unreachable = || format!("cannot reach {}", self.host);
+        let name = self.url.host().unwrap_or_default();
+        let addresses = self.resolver.lookup(name, self.port).await.with_context(unreachable)?;
+        let stream = TcpStream::connect(&addresses[..]).await.with_context(unreachable)?;
         let path = self.url.path_and_query().map_or("/", |path| path.as_str());
         let mut request = Request::post(path)
             .header("host", &self.host)

@@ -8,7 +8,10 @@ use ring::hmac;
 use tokio::time::timeout;
 
 use super::{Receiver, post::Target};
-use crate::session::{store::receipt::Record, unix_now};
+use crate::{
+    resolver::Resolver,
+    session::{store::receipt::Record, unix_now},
+};
 
 /// Its name in the ledger.
 pub const NAME: &str = "webhook";
@@ -55,6 +58,12 @@ impl Webhook {
     pub fn with_roots(self, ca_file: Option<&Path>) -> anyhow::Result<Self> {
         let target = self.target.with_roots(ca_file, "ledger.webhook_ca_file")?;
         Ok(Self { target, ..self })
+    }
+
+    /// The same, with names looked up by `resolver`.
+    #[must_use]
+    pub fn with_resolver(self, resolver: Resolver) -> Self {
+        Self { target: self.target.with_resolver(resolver), ..self }
     }
 
     /// As it is, with another limit on how long an answer may take.

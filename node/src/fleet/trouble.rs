@@ -55,6 +55,10 @@ fn fix(error: &str) -> &'static str {
     } else if error.contains("certificate") {
         ". Fix: let the server's certificate name the host in fleet.url, and put that of who signed \
          it into fleet.ca_file"
+    } else if error.contains("failed to lookup address") {
+        // The library looks names up within the sandbox: see `crate::resolver`.
+        ". Fix: put the server's address into fleet.url instead of its name; or, if \
+         /etc/resolv.conf was replaced since weir was started, restart weir"
     } else {
         ""
     }

@@ -29,7 +29,7 @@ use crate::{
     session::{SessionId, registry::Sessions},
 };
 
-mod forwarder;
+pub mod forwarder;
 mod names;
 
 use forwarder::Forwarder;
@@ -201,34 +201,5 @@ impl Dns {
 impl Inner {
     fn session_of(&self, from: SocketAddr) -> Option<SessionId> {
         self.sessions.at(slot_of(&self.plan, from.ip())?)
-    }
-}
-
-/// The servers that this machine asks.
-pub(crate) fn machines_servers() -> io::Result<Vec<IpAddr>> {
-    Ok(read_servers(&std::fs::read_to_string("/etc/resolv.conf")?))
-}
-
-/// The servers of a `resolv.conf`.
-fn read_servers(text: &str) -> Vec<IpAddr> {
-    let server = |line: &str| {
-        let mut words = line.split_whitespace();
-        (words.next() == Some("nameserver")).then(|| words.next()?.parse().ok()).flatten()
-    };
-    text.lines().filter_map(server).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_machines_servers_are_read_and_nothing_else() {
-        let text = "# nameserver 1.1.1.1\nsearch corp.example\nnameserver 127.0.0.53\n\
-                    nameserver\t2620:fe::fe # two\nnameserver fe80::1%eth0\noptions edns0\n";
-        let expected: [IpAddr; 2] =
-            [[127, 0, 0, 53].into(), "2620:fe::fe".parse().expect("an address")];
-        assert_eq!(read_servers(text), expected);
-        assert!(read_servers("").is_empty());
     }
 }

@@ -29,6 +29,7 @@ use crate::{
         ExchangeMessage, Invoice, Terms,
         wire::{self, ExchangeText},
     },
+    resolver::Resolver,
     session::{
         SessionId,
         registry::{
@@ -85,9 +86,13 @@ impl Pay {
     /// # Errors
     ///
     /// When whoever approves promises cannot be asked.
-    pub(super) fn new(config: &Payment, sessions: &Arc<Sessions>) -> anyhow::Result<Option<Self>> {
+    pub(super) fn new(
+        config: &Payment,
+        sessions: &Arc<Sessions>,
+        resolver: &Resolver,
+    ) -> anyhow::Result<Option<Self>> {
         let Some(terms) = config.terms().filter(|_| config.enabled) else { return Ok(None) };
-        let approver = Approver::new(config)?;
+        let approver = Approver::new(config, resolver)?;
         if approver.is_none() {
             tracing::info!(
                 "payments are taken on trust: nobody asks whether a consumer's channel exists, has \

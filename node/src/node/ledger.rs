@@ -19,6 +19,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 use tracing::{debug, error, info, warn};
+use zeroize::Zeroizing;
 
 use super::ledger_path;
 use crate::{
@@ -26,6 +27,7 @@ use crate::{
     delivery::{self, UsageFile, Webhook},
     fleet,
     live::Live,
+    resolver::Resolver,
     session::{
         SessionError, StoreError,
         registry::Sessions,
@@ -106,13 +108,14 @@ pub(super) fn keep(
     config: &Config,
     rhythm: &Live<Rhythm>,
     sessions: &Arc<Sessions>,
+    resolver: Resolver,
     stopped: watch::Receiver<bool>,
 ) -> anyhow::Result<Books> {
     let ledger = &config.ledger;
     let mut deliveries = JoinSet::new();
     if !ledger.webhook.is_empty() {
         let path = &ledger.webhook_secret_file;
-        let secret = fs::read_to_string(path).with_context(|| {
+        let secret = fs::read_to_string(path).map(Zeroizing::new).with_context(|| {
             format!(
                 "cannot read the webhook's secret {}. Fix: put there what the receiver has too, \
                  for example: head -c 32 /dev/urandom | base64 > {}",
@@ -123,7 +126,7 @@ pub(super) fn keep(
         let ca_file = Path::new(&ledger.webhook_ca_file);
         let ca_file = (!ca_file.as_os_str().is_empty()).then_some(ca_file);
         let webhook = Webhook::new(&ledger.webhook, secret.trim().as_bytes())?;
-        let webhook = webhook.with_roots(ca_file)?;
+        let webhook = webhook.with_roots(ca_file)?.with_resolver(resolver);
         deliveries.spawn(delivery::run(Arc::clone(sessions), webhook));
     }
     if !ledger.usage_file.is_empty() {

@@ -28,6 +28,7 @@ use crate::{
     live::Live,
     metrics::Series,
     reload::{Outcome, Reload as _, ReloadError, Reloader},
+    resolver::Resolver,
     session::{registry::Sessions, wg_quick::Offer},
     uapi::{self, Device, Uapi},
 };
@@ -46,12 +47,14 @@ pub(super) struct Parts<'a> {
     pub(super) reloader: Arc<Reloader>,
     pub(super) keys: SharedKeyRing,
     pub(super) policy: Arc<ExitPolicy>,
+    /// What looks names up.
+    pub(super) resolver: Resolver,
     /// What the packet path says of a thread that ended.
     pub(super) ended: UnboundedReceiver<ThreadEnded>,
     /// What the watch over the host says when the node cannot go on.
     pub(super) breaks: UnboundedReceiver<anyhow::Error>,
     /// The machine's name servers.
-    pub(super) resolver: watch::Receiver<Vec<IpAddr>>,
+    pub(super) name_servers: watch::Receiver<Vec<IpAddr>>,
 }
 
 /// Serves until SIGTERM or SIGINT, or until the packet path is no longer whole.
@@ -74,7 +77,8 @@ pub(super) fn until_told(
 async fn serve(config: &Config, parts: Parts<'_>, log: Option<GuardLog>) -> anyhow::Result<()> {
     let Parts { sessions, view, offer, series, rhythm, limiter, reloader, keys, policy, .. } =
         parts;
-    let (mut ended, mut breaks, resolver) = (parts.ended, parts.breaks, parts.resolver);
+    let (mut ended, mut breaks) = (parts.ended, parts.breaks);
+    let (resolver, name_servers) = (parts.resolver, parts.name_servers);
     let in_force = policy.in_force();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -120,10 +124,10 @@ async fn serve(config: &Config, parts: Parts<'_>, log: Option<GuardLog>) -> anyh
             None => std::future::pending().await,
         }
     });
-    let gateway = Gateway::bind(config, sessions, resolver).await?;
+    let gateway = Gateway::bind(config, sessions, name_servers, &resolver).await?;
     let limited = limits::keep(limiter, stopped.clone());
     let room = flow_table::keep(in_force, stopped.clone());
-    let mut books = ledger::keep(config, &rhythm, sessions, stopped)?;
+    let mut books = ledger::keep(config, &rhythm, sessions, resolver, stopped)?;
     if !config.fleet.url.is_empty() {
         let link = fleet::Link::connect(&config.fleet).await?;
         view.show_fleet(link.clone());

@@ -1,6 +1,7 @@
 //! What the watch over the host tells the rest of the node.
 
 use std::{
+    io,
     net::IpAddr,
     sync::{
         Arc,
@@ -13,19 +14,31 @@ use tokio::sync::{mpsc::UnboundedSender, watch};
 use super::uplink;
 use crate::{
     config::Config,
-    gateway::machines_servers,
     host::{uplink::Uplink, watch::Listeners},
     live::Live,
+    resolver::{Resolver, servers},
     session::wg_quick::Offer,
 };
 
+/// Whether consumers are answered by the name servers that the machine asks.
+pub(super) fn follows_name_servers(config: &Config) -> bool {
+    config.dns.enabled && config.dns.upstreams.is_empty()
+}
+
 /// The machine's name servers as they are now: the end that tells, and the one that is told. `None`
 /// to tell where the gateway asks others, or nobody.
-pub(super) fn resolver(
+pub(super) fn name_servers(
     config: &Config,
 ) -> (Option<watch::Sender<Vec<IpAddr>>>, watch::Receiver<Vec<IpAddr>>) {
-    let (sender, receiver) = watch::channel(machines_servers().unwrap_or_default());
-    let follows = config.dns.enabled && config.dns.upstreams.is_empty();
+    let follows = follows_name_servers(config);
+    let (servers, others) = servers::read().unwrap_or_default();
+    for other in others.iter().filter(|_| follows) {
+        tracing::warn!(
+            "{other} in /etc/resolv.conf is not asked: weir knows no addresses with a zone. Fix: \
+             set dns.upstreams, if consumers are to get names from elsewhere than {servers:?}"
+        );
+    }
+    let (sender, receiver) = watch::channel(servers);
     (follows.then_some(sender), receiver)
 }
 
@@ -35,13 +48,19 @@ pub(super) fn listeners(
     offer: &Live<Offer>,
     mtu: Arc<AtomicU32>,
     servers: Option<watch::Sender<Vec<IpAddr>>>,
+    resolver: &Resolver,
     broken: UnboundedSender<anyhow::Error>,
 ) -> Listeners {
     let (wanted, port) = (config.node.endpoint.clone(), config.node.listen_port);
     let offer = offer.clone();
-    let resolver = move |servers: watch::Sender<Vec<IpAddr>>| {
+    let resolver = resolver.clone();
+    let follow = move |servers: watch::Sender<Vec<IpAddr>>| {
         Box::new(move || {
-            let now = machines_servers()?;
+            let now = match resolver.name_servers() {
+                // Somebody waits for a name: the next look is soon enough.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => servers.borrow().clone(),
+                now => now?,
+            };
             // A file that is being written has none for a moment.
             if !now.is_empty() {
                 servers.send_if_modified(|before| {
@@ -58,7 +77,7 @@ pub(super) fn listeners(
             mtu.store(now.mtu, Relaxed);
             uplink::follow(&wanted, port, &offer, now);
         }),
-        resolver: servers.map(resolver),
+        resolver: servers.map(follow),
         // The node may be stopping already.
         broken: Box::new(move |reason| drop(broken.send(reason))),
     }

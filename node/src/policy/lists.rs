@@ -117,6 +117,23 @@ impl Lists {
         Ok(lists)
     }
 
+    /// Reads the text of a list of networks to block, and of one of ports, as from files.
+    ///
+    /// # Errors
+    ///
+    /// Names the first lines that are no entries.
+    pub fn of_texts(block: &[u8], ports: &[u8]) -> Result<Self, ListError> {
+        let (mut lists, mut mistakes) = (Self::default(), Mistakes::default());
+        let (mut blocked, mut blocked_ports) = (Vec::new(), Vec::new());
+        lists.of_text(Path::new("block"), block, network, &mut blocked, &mut mistakes);
+        lists.of_text(Path::new("ports"), ports, port, &mut blocked_ports, &mut mistakes);
+        if mistakes.all > 0 {
+            return Err(ListError::Mistakes(mistakes.named, mistakes.all));
+        }
+        (lists.block, lists.ports) = (blocked, blocked_ports);
+        Ok(lists)
+    }
+
     /// `policy.block`, or `/etc/weir/block.txt:17`.
     #[must_use]
     pub fn name(&self, origin: Origin) -> String {
@@ -158,24 +175,37 @@ impl Lists {
         for path in files {
             let read = |problem: String| ListError::Read { key, path: path.clone(), problem };
             let bytes = fs::read(path).map_err(|error| read(error.to_string()))?;
-            // A comment may be in any encoding; an entry is not read from what is none.
-            let text = String::from_utf8_lossy(&bytes);
-            let place = self.place(path.display().to_string());
-            for (number, line) in text.lines().enumerate() {
-                let entry = line.split(['#', ';']).next().unwrap_or_default().trim();
-                if entry.is_empty() {
-                    continue;
-                }
-                match parse(entry) {
-                    Ok(value) => {
-                        let line = u32::try_from(number + 1).unwrap_or(u32::MAX);
-                        into.push((value, Origin { place, line }));
-                    }
-                    Err(problem) => mistakes.add(path, number + 1, problem),
-                }
-            }
+            self.of_text(path, &bytes, parse, into, mistakes);
         }
         Ok(())
+    }
+
+    fn of_text<T>(
+        &mut self,
+        path: &Path,
+        bytes: &[u8],
+        parse: fn(&str) -> Result<T, String>,
+        into: &mut Vec<Entry<T>>,
+        mistakes: &mut Mistakes,
+    ) {
+        // A comment may be in any encoding; an entry is not read from what is none.
+        let text = String::from_utf8_lossy(bytes);
+        // A byte order mark, which editors of Windows put there.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+        let place = self.place(path.display().to_string());
+        for (number, line) in text.lines().enumerate() {
+            let entry = line.split(['#', ';']).next().unwrap_or_default().trim();
+            if entry.is_empty() {
+                continue;
+            }
+            match parse(entry) {
+                Ok(value) => {
+                    let line = u32::try_from(number + 1).unwrap_or(u32::MAX);
+                    into.push((value, Origin { place, line }));
+                }
+                Err(problem) => mistakes.add(path, number + 1, problem),
+            }
+        }
     }
 
     fn place(&mut self, name: String) -> u16 {
@@ -259,6 +289,16 @@ mod tests {
         );
         assert_eq!(lists.blocked_ports().tcp, [(25, 25)]);
         assert_eq!(lists.blocked_ports().udp, [(6881, 6999)]);
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_the_first_line() {
+        let (lists, _folder) =
+            read("\u{feff}198.51.7.0/24\r\n", "\u{feff}25/tcp\r\n").expect("right lists");
+        assert_eq!(lists.block[1].0, "198.51.7.0/24".parse().expect("a network"));
+        assert_eq!(lists.blocked_ports().tcp, [(25, 25)]);
+        let error = read("1.1.1.1\n\u{feff}1.1.1.1\n", "").expect_err("not at the start");
+        assert!(error.to_string().contains("block:2: "), "{error}");
     }
 
     #[test]

@@ -2,17 +2,20 @@
 
 use anyhow::Context as _;
 use rustix::{
-    process::{Gid, geteuid, getgroups},
+    process::{Gid, Uid, geteuid, getgroups},
     thread::{
         CapabilitySet, CapabilitySets, capabilities, capability_is_in_bounding_set,
         configure_capability_in_ambient_set, remove_capability_from_bounding_set, set_capabilities,
-        set_no_new_privs, set_thread_groups,
+        set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
     },
 };
 
 /// nftables, offloads and sysctls; the guard's maps; ports below 1024.
 const KEPT: CapabilitySet =
     CapabilitySet::NET_ADMIN.union(CapabilitySet::BPF).union(CapabilitySet::NET_BIND_SERVICE);
+
+/// The user and the group that own nothing (`overflowuid` of the kernel, `nobody` in /etc/passwd).
+const NOBODY: u32 = 65534;
 
 /// Gives up all capabilities of this thread but the ones that a running node needs.
 pub(super) fn keep(mounted_bpffs: bool) -> anyhow::Result<String> {
@@ -49,6 +52,21 @@ pub(super) fn keep(mounted_bpffs: bool) -> anyhow::Result<String> {
     }
     let names: Vec<_> = kept.iter_names().map(|(name, _)| name.to_lowercase()).collect();
     Ok(format!("capabilities {}", if names.is_empty() { "none".into() } else { names.join(" ") }))
+}
+
+/// Gives up all capabilities of this thread.
+pub(super) fn drop_all() -> anyhow::Result<()> {
+    let none = CapabilitySet::empty();
+    let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
+    set_capabilities(None, sets).context("cannot give up capabilities")
+}
+
+/// Makes this thread that of a user who owns nothing, in no group but that user's.
+pub(super) fn become_nobody() -> rustix::io::Result<()> {
+    let (user, group) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
+    set_thread_groups(&[])?;
+    set_thread_res_gid(group, group, group)?;
+    set_thread_res_uid(user, user, user)
 }
 
 /// Lets nothing that this thread starts have more rights than it.

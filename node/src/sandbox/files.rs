@@ -8,7 +8,7 @@ use landlock::{
     Ruleset, RulesetAttr as _, RulesetCreated, RulesetCreatedAttr as _, RulesetStatus,
 };
 
-use crate::config::Config;
+use crate::{config::Config, resolver::Reach};
 
 /// The newest rights on files that weir knows of; kernels with fewer have what they have.
 const KNOWN: ABI = ABI::V5;
@@ -51,6 +51,9 @@ pub struct Places {
     pub read: Vec<PathBuf>,
     /// May be read, written, made and removed.
     pub write: Vec<PathBuf>,
+    /// Those of the files above that stay within reach only until another takes their place: the
+    /// directories that they are in hold others' files.
+    pub fixed: Vec<PathBuf>,
 }
 
 impl Places {
@@ -58,10 +61,12 @@ impl Places {
     #[must_use]
     pub fn new(config: &Config, file: Option<&Path>) -> Self {
         let all = |paths: &[&str]| paths.iter().map(PathBuf::from).collect::<Vec<_>>();
-        let mut places = Self { run: all(RUN), read: all(READ), write: all(WRITE) };
+        let mut places =
+            Self { run: all(RUN), read: all(READ), write: all(WRITE), fixed: Vec::new() };
         // An editor puts a new file in the place of the old one, hence the directory.
         let file = file.and_then(|file| std::path::absolute(file).ok());
-        places.read.extend(file.map(|file| beside(&file)));
+        places.read.extend(file.iter().map(|file| beside(file)));
+        places.fixed.extend(file.filter(|file| beside(file) == *file));
         let node = &config.node;
         places.write.extend([node.state_dir.clone(), node.runtime_dir.clone()]);
         if !config.api.wg_directory.is_empty() {
@@ -70,25 +75,41 @@ impl Places {
         let policy = &config.policy;
         for list in [&policy.allow_files, &policy.block_files, &policy.blocked_port_files] {
             places.read.extend(list.iter().map(|file| beside(file)));
+            places.fixed.extend(list.iter().filter(|file| beside(file) == **file).cloned());
         }
-        let usage = Path::new(&config.ledger.usage_file);
-        for file in [
+        let ledger = &config.ledger;
+        let written = [
             node.private_key_file.as_path(),
-            &config.ledger.webhook_secret_file,
             &config.api.token_file,
             &config.api.socket,
-            usage,
+            Path::new(&ledger.usage_file),
+        ];
+        let read = [
+            ledger.webhook_secret_file.as_path(),
+            Path::new(&ledger.webhook_ca_file),
+            Path::new(&config.payment.approve_ca_file),
             Path::new(&config.fleet.credentials_file),
             Path::new(&config.fleet.token_file),
             Path::new(&config.fleet.ca_file),
-            Path::new(&config.ledger.webhook_ca_file),
-            Path::new(&config.payment.approve_ca_file),
-        ] {
-            if !file.as_os_str().is_empty() {
-                places.write.push(beside(file));
+        ];
+        for (files, place) in [(&written[..], &mut places.write), (&read, &mut places.read)] {
+            for file in files.iter().filter(|file| !file.as_os_str().is_empty()) {
+                place.push(beside(file));
+                places.fixed.extend((beside(file) == **file).then(|| file.to_path_buf()));
             }
         }
         places
+    }
+
+    /// What the process that looks names up needs: the C library's modules, and `/etc` if its
+    /// permissions keep what is secret there from the process.
+    pub(super) fn of_resolver(reach: Reach) -> Self {
+        let all = RUN.iter().chain(READ);
+        let mut read: Vec<PathBuf> = all.map(PathBuf::from).collect();
+        if reach == Reach::All {
+            read.extend(["/etc", "/run/NetworkManager", "/run/connman"].map(PathBuf::from));
+        }
+        Self { read, ..Self::default() }
     }
 }
 
@@ -165,7 +186,10 @@ mod tests {
         let mut config = Config::default();
         config.ledger.usage_file = "/srv/usage/weir.ndjson".into();
         config.api.token_file = "/etc/token".into();
+        config.fleet.ca_file = "/etc/ssl/certs/fleet.pem".into();
         let places = Places::new(&config, Some(Path::new("/etc/weir/weir.toml")));
+        let authorities = PathBuf::from("/etc/ssl/certs");
+        assert!(places.read.contains(&authorities) && !places.write.contains(&authorities));
         for path in ["/var/lib/weir", "/run/weir", "/srv/usage", "/etc/token"] {
             assert!(places.write.contains(&path.into()), "{path}: {places:?}");
         }
@@ -176,5 +200,11 @@ mod tests {
         }
         let elsewhere = Places::new(&Config::default(), Some(Path::new("/etc/weir.toml")));
         assert!(elsewhere.read.contains(&"/etc/weir.toml".into()), "{elsewhere:?}");
+        // What an editor replaces there is out of reach, which is said at the start.
+        config.policy.block_files = vec!["/etc/block".into(), "/etc/weir/block".into()];
+        let places = Places::new(&config, Some(Path::new("/etc/weir.toml")));
+        let fixed = ["/etc/weir.toml", "/etc/block", "/etc/token"].map(PathBuf::from);
+        assert_eq!(places.fixed, fixed);
+        assert_eq!(Places::new(&Config::default(), None).fixed, Vec::<PathBuf>::new());
     }
 }

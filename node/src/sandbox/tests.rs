@@ -97,3 +97,46 @@ fn off_is_off() {
         fs::read("/etc/shadow").expect("nothing was taken away");
     });
 }
+
+/// Makes each system call that its arguments name (a number, and the first argument), and prints the
+/// number and the error. A child that it gets by `clone` ends at once.
+const CALLS: &str = r#"
+    for (@ARGV) {
+        my ($number, $argument) = split /:/;
+        my $result = syscall($number + 0, $argument + 0, 0, 0, 0, 0, 0);
+        my $error = $result < 0 ? $! + 0 : 0;
+        exec "/bin/true" if $argument && $result == 0;
+        print "$number:$argument=$error\n";
+    }
+"#;
+
+#[test]
+fn every_form_of_what_is_refused_is_refused() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut config = config(directory.path());
+    config.node.sandbox = SandboxWish::Required;
+    let mut forms: Vec<(i64, i64, i32)> =
+        system_calls::REFUSED.iter().map(|number| (*number, 0, libc::EPERM)).collect();
+    forms.push((libc::SYS_umount2, 0, libc::EPERM));
+    for flag in system_calls::NAMESPACES {
+        // What a program that forks passes, too: then the parent lives on if it is let through.
+        let flags = i64::from(*flag) | i64::from(libc::SIGCHLD);
+        forms.push((libc::SYS_clone, flags, libc::EPERM));
+    }
+    forms.push((libc::SYS_clone3, 0, libc::ENOSYS));
+    // Harmless: where the bit is let through, there is an answer or no such call.
+    forms.push((libc::SYS_getpid | i64::from(system_calls::X32_BIT), 0, libc::EPERM));
+    forms.push((libc::SYS_mount | i64::from(system_calls::X32_BIT), 0, libc::EPERM));
+    let said = within(&config, false, |_| {
+        // Threads and programs are started without `clone3`.
+        thread::scope(|scope| scope.spawn(|| ()).join()).expect("a thread");
+        let names = forms.iter().map(|(number, argument, _)| format!("{number}:{argument}"));
+        Command::new("/usr/bin/perl").args(["-e", CALLS]).args(names).output().expect("started")
+    });
+    let said = String::from_utf8_lossy(&said.stdout) + String::from_utf8_lossy(&said.stderr);
+    let expected: Vec<String> = forms
+        .iter()
+        .map(|(number, argument, error)| format!("{number}:{argument}={error}"))
+        .collect();
+    assert_eq!(said.lines().collect::<Vec<_>>(), expected);
+}

@@ -80,7 +80,7 @@ fn a_chain_that_refuses_the_nodes_packets_is_named_and_a_usual_one_is_not() {
     let net = Net::new();
     inside(&net.node, || {
         let host = net.prepare("");
-        let site = Site::new(&net.plan("").expect("a plan").policy);
+        let site = Site::of_policy(&net.plan("").expect("a plan").policy);
         for (rules, expected) in cases {
             install(
                 &net.node,
@@ -215,7 +215,7 @@ fn the_tables_of_legacy_iptables_are_looked_through() {
     let net = Net::new();
     inside(&net.node, || {
         let host = net.prepare("");
-        let site = Site::new(&net.plan("").expect("a plan").policy);
+        let site = Site::of_policy(&net.plan("").expect("a plan").policy);
         assert_eq!(nft::foreign_drops(&site).expect("the kernel says"), []);
         sh("iptables-legacy -P FORWARD DROP");
         let found = nft::foreign_drops(&site).expect("the kernel says");

@@ -7,7 +7,13 @@ use std::{
 };
 
 use etherparse::PacketBuilder;
-use weir::{control::FlowControl as _, host::conntrack::Conntrack};
+use weir::{
+    control::FlowControl as _,
+    host::{
+        conntrack::Conntrack,
+        nft::{self, NewFlows},
+    },
+};
 
 use super::{
     CONSUMER_V4, CONSUMER_V6, NODE_V4, REMOTE_V4, REMOTE_V6, SILENCE,
@@ -117,7 +123,7 @@ fn a_nearly_full_table_takes_no_new_flows_of_consumers_and_those_of_the_host() {
             };
             let open = ask(1000);
             assert!(open.is_some());
-            weir::host::nft::refuse_new_flows("weir0", true).expect("closed");
+            nft::set_new_flows("weir0", NewFlows::Refused).expect("closed");
             assert_eq!(ask(1001), None);
             assert_eq!(ask(1000), open, "an open flow goes on");
             // It stays so when the rules are replaced.
@@ -127,7 +133,7 @@ fn a_nearly_full_table_takes_no_new_flows_of_consumers_and_those_of_the_host() {
             let own = UdpSocket::bind((NODE_V4, 0)).expect("a socket");
             own.send_to(b"own", (REMOTE_V4, 7)).expect("sent");
             assert!(server.asked_by().is_some(), "the host finds no place");
-            weir::host::nft::refuse_new_flows("weir0", false).expect("open");
+            nft::set_new_flows("weir0", NewFlows::Accepted).expect("open");
             assert!(ask(1003).is_some());
         });
     });

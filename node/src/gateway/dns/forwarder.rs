@@ -9,7 +9,10 @@ use hickory_resolver::{
     net::{DnsError, NetError, runtime::TokioRuntimeProvider},
     proto::{
         op::{Edns, Message, MessageType, OpCode, ResponseCode},
-        rr::{DNSClass, RData, Record, RecordType},
+        rr::{
+            DNSClass, RData, Record, RecordType,
+            rdata::svcb::{SVCB, SvcParamValue},
+        },
     },
 };
 use ipnet::IpNet;
@@ -25,7 +28,7 @@ const LONGEST: (Duration, Duration) = (Duration::from_secs(86_400), Duration::fr
 
 /// Asks the servers upstream, by the machine's own routes.
 #[derive(Debug)]
-pub(super) struct Forwarder {
+pub struct Forwarder {
     resolver: TokioResolver,
     allow: Vec<IpNet>,
 }
@@ -33,7 +36,11 @@ pub(super) struct Forwarder {
 impl Forwarder {
     /// A forwarder that remembers `cache` answers. Private addresses are taken out of answers,
     /// except those of the networks in `allow`.
-    pub(super) fn new(upstreams: &[IpAddr], cache: u64, allow: Vec<IpNet>) -> anyhow::Result<Self> {
+    ///
+    /// # Errors
+    ///
+    /// When the resolver cannot be made.
+    pub fn new(upstreams: &[IpAddr], cache: u64, allow: Vec<IpNet>) -> anyhow::Result<Self> {
         let servers = upstreams.iter().copied().map(NameServerConfig::udp_and_tcp).collect();
         let config = ResolverConfig::from_parts(None, Vec::new(), servers);
         let provider = TokioRuntimeProvider::default();
@@ -55,7 +62,7 @@ impl Forwarder {
     }
 
     /// The answer to a message; `None` where none is due.
-    pub(super) async fn answer(&self, question: &[u8], is_datagram: bool) -> Option<Vec<u8>> {
+    pub async fn answer(&self, question: &[u8], is_datagram: bool) -> Option<Vec<u8>> {
         let Ok(request) = Message::from_vec(question) else {
             return respond(question, ResponseCode::FormErr);
         };
@@ -126,15 +133,40 @@ impl Forwarder {
         }
     }
 
+    /// The records of an answer in DNS's wire format that may be shown.
+    #[must_use]
+    pub fn filter(&self, answer: &[u8]) -> Vec<Record> {
+        let Ok(message) = Message::from_vec(answer) else { return Vec::new() };
+        message.answers.into_iter().filter(|record| self.passes(record)).collect()
+    }
+
     /// Whether a record may be shown. A name of the internet with an address of the consumer's own
     /// network is how web pages reach into that.
     fn passes(&self, record: &Record) -> bool {
-        let address: IpAddr = match &record.data {
-            RData::A(a) => a.0.into(),
-            RData::AAAA(aaaa) => aaaa.0.into(),
-            _ => return true,
+        let may_pass = |address: IpAddr| {
+            !names::is_private_address(address)
+                || self.allow.iter().any(|net| net.contains(&address))
         };
-        !names::is_private_address(address) || self.allow.iter().any(|net| net.contains(&address))
+        addresses(&record.data).into_iter().all(may_pass)
+    }
+}
+
+/// The addresses that a record says to connect to.
+fn addresses(data: &RData) -> Vec<IpAddr> {
+    let hints = |service: &SVCB| {
+        let of = |value: &SvcParamValue| match value {
+            SvcParamValue::Ipv4Hint(hint) => hint.0.iter().map(|a| a.0.into()).collect(),
+            SvcParamValue::Ipv6Hint(hint) => hint.0.iter().map(|aaaa| aaaa.0.into()).collect(),
+            _ => Vec::new(),
+        };
+        service.svc_params.iter().flat_map(|(_, value)| of(value)).collect()
+    };
+    match data {
+        RData::A(a) => vec![a.0.into()],
+        RData::AAAA(aaaa) => vec![aaaa.0.into()],
+        RData::HTTPS(https) => hints(&https.0),
+        RData::SVCB(service) => hints(service),
+        _ => Vec::new(),
     }
 }
 
@@ -155,4 +187,42 @@ fn respond(question: &[u8], code: ResponseCode) -> Option<Vec<u8>> {
     let id = u16::from_be_bytes([header[0], header[1]]);
     let message = Message::error_msg(id, OpCode::Query, code);
     (!is_answer).then(|| message.to_vec().ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use hickory_resolver::proto::rr::{
+        Name,
+        rdata::{
+            A, AAAA, HTTPS,
+            svcb::{IpHint, SvcParamKey},
+        },
+    };
+
+    use super::*;
+
+    fn service(v4: &str, v6: &str) -> SVCB {
+        let v4 = SvcParamValue::Ipv4Hint(IpHint(vec![A(v4.parse().expect("an address"))]));
+        let v6 = SvcParamValue::Ipv6Hint(IpHint(vec![AAAA(v6.parse().expect("an address"))]));
+        let params = vec![(SvcParamKey::Ipv4Hint, v4), (SvcParamKey::Ipv6Hint, v6)];
+        SVCB::new(1, Name::root(), params)
+    }
+
+    #[test]
+    fn address_hints_are_addresses() {
+        let allow = vec!["10.1.0.0/16".parse().expect("a network")];
+        let forwarder = Forwarder::new(&[], 1, allow).expect("a forwarder");
+        for (v4, v6, passes) in [
+            ("9.9.9.9", "2620:fe::fe", true),
+            ("192.168.1.1", "2620:fe::fe", false),
+            ("9.9.9.9", "fd00::1", false),
+            ("9.9.9.9", "64:ff9b::10.2.0.1", false),
+            ("10.1.0.1", "2620:fe::fe", true),
+        ] {
+            for data in [RData::HTTPS(HTTPS(service(v4, v6))), RData::SVCB(service(v4, v6))] {
+                let record = Record::from_rdata(Name::root(), 60, data);
+                assert_eq!(forwarder.passes(&record), passes, "{record}");
+            }
+        }
+    }
 }

@@ -13,6 +13,7 @@ use crate::{
     config::Payment,
     delivery::post::Target,
     payment::{Agreement, ExchangeMessage},
+    resolver::Resolver,
     session::SessionId,
 };
 
@@ -62,7 +63,7 @@ struct Question {
 
 impl Approver {
     /// The one that the configuration names, if it does.
-    pub(super) fn new(config: &Payment) -> anyhow::Result<Option<Self>> {
+    pub(super) fn new(config: &Payment, resolver: &Resolver) -> anyhow::Result<Option<Self>> {
         if config.approve_url.is_empty() {
             return Ok(None);
         }
@@ -70,6 +71,7 @@ impl Approver {
         let ca_file = (!ca_file.as_os_str().is_empty()).then_some(ca_file);
         let target = Target::new(&config.approve_url)?;
         let target = target.with_roots(ca_file, "payment.approve_ca_file")?;
+        let target = target.with_resolver(resolver.clone());
         Ok(Some(Self { target, places: Semaphore::new(MAX_QUESTIONS), timeout: TIMEOUT }))
     }
 

@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::{view::*, *};
 use crate::{
     payment::{Price, wire::InvoiceText},
+    resolver::Resolver,
     session::registry::{NewSession, pay_tests::Consumer, rig::Rig},
 };
 
@@ -14,7 +15,7 @@ fn config() -> Payment {
 }
 
 fn service(rig: &Rig) -> Pay {
-    Pay::new(&config(), &rig.sessions).expect("right").expect("it is on")
+    Pay::new(&config(), &rig.sessions, &Resolver::inside()).expect("right").expect("it is on")
 }
 
 fn prepaid(rig: &Rig, free_bytes: u64) -> SessionId {
@@ -31,7 +32,9 @@ fn offered(service: &Pay) -> Offered {
 fn without_the_configurations_word_there_is_no_service() {
     let folder = tempfile::tempdir().expect("a folder");
     let rig = Rig::start(folder.path(), 4);
-    assert!(Pay::new(&Payment::default(), &rig.sessions).expect("right").is_none());
+    assert!(
+        Pay::new(&Payment::default(), &rig.sessions, &Resolver::inside()).expect("right").is_none()
+    );
 }
 
 #[test]
@@ -225,7 +228,9 @@ async fn what_is_not_approved_buys_nothing() {
         let rig = Rig::start(folder.path(), 4);
         let (approve_url, heard) = approver(answer).await;
         let config = Payment { approve_url, ..config() };
-        let mut service = Pay::new(&config, &rig.sessions).expect("right").expect("it is on");
+        let mut service = Pay::new(&config, &rig.sessions, &Resolver::inside())
+            .expect("right")
+            .expect("it is on");
         if answer.is_empty() {
             let inner = Arc::get_mut(&mut service.0).expect("nobody else has it");
             let approver = inner.approver.take().expect("there is one");
@@ -254,7 +259,8 @@ async fn where_nobody_can_be_asked_nothing_is_sold() {
     let approve_url = format!("http://{}/", listener.local_addr().expect("an address"));
     drop(listener);
     let config = Payment { approve_url, ..config() };
-    let service = Pay::new(&config, &rig.sessions).expect("right").expect("it is on");
+    let service =
+        Pay::new(&config, &rig.sessions, &Resolver::inside()).expect("right").expect("it is on");
     let (id, _, good) = asked(&rig, &service);
     for _ in 0..MAX_REFUSED + 3 {
         let (status, code) = send(&service, id, &good).await;

@@ -1,0 +1,143 @@
+//! What people and programs write: promises, the configuration, lists, questions for names.
+
+use std::sync::OnceLock;
+
+use alloy_primitives::{Address, U256};
+use k256::ecdsa::SigningKey;
+use tokio::runtime::Runtime;
+use weir::{
+    config::check,
+    gateway::dns::forwarder::Forwarder,
+    payment::{
+        exchange::ExchangeMessage,
+        invoice::{Invoice, Preimage},
+        promise::Promise,
+        signature::address_of,
+        verify::{Before, Terms},
+        wire::ExchangeText,
+    },
+    policy::Lists,
+};
+
+/// A deal, and the message that pays it.
+struct Deal {
+    terms: Terms,
+    invoice: Invoice,
+    before: Before,
+    message: ExchangeMessage,
+    text: Vec<u8>,
+}
+
+fn deal() -> &'static Deal {
+    static DEAL: OnceLock<Deal> = OnceLock::new();
+    DEAL.get_or_init(|| {
+        let key = SigningKey::from_slice(&[7; 32]).expect("a key");
+        let consumer = address_of(key.verifying_key());
+        let address = Address::repeat_byte;
+        let terms = Terms {
+            chain_id: 137,
+            provider: address(0x11),
+            hermes: address(0x22),
+            registry: address(0x33),
+            channel_implementation: address(0x44),
+        };
+        let invoice = Invoice {
+            agreement_id: U256::from(0x1234_5678),
+            agreement_total: U256::from(5000),
+            fee: U256::from(8),
+            hashlock: Preimage::new([7; 32]).hashlock(),
+            provider: terms.provider,
+            chain_id: 137,
+        };
+        let before = Before { consumer, amount: U256::from(70_000), paid: U256::from(4000) };
+        let promise = Promise {
+            chain_id: 137,
+            channel_id: terms.channel_of(consumer).into_word(),
+            amount: U256::from(71_000),
+            fee: invoice.fee,
+            hashlock: invoice.hashlock,
+            signature: [0; 65],
+        };
+        let message = ExchangeMessage {
+            promise: promise.signed(&key).expect("signed"),
+            agreement_id: invoice.agreement_id,
+            agreement_total: invoice.agreement_total,
+            provider: terms.provider,
+            hermes: Some(terms.hermes),
+            chain_id: 137,
+            signature: [0; 65],
+        };
+        let message = message.signed(&key).expect("signed");
+        let text = serde_json::to_vec(&ExchangeText::from(&message)).expect("JSON");
+        Deal { terms, invoice, before, message, text }
+    })
+}
+
+/// A message is any text, or the right one with changes: what passes is the right one.
+pub fn promises(bytes: &[u8]) {
+    let deal = deal();
+    let mut text = match bytes.split_first() {
+        Some((0, changes)) => {
+            let mut text = deal.text.clone();
+            for change in changes.chunks_exact(3) {
+                let at = usize::from(u16::from_be_bytes([change[0], change[1]])) % text.len();
+                text[at] = change[2];
+            }
+            text
+        }
+        _ => bytes.to_vec(),
+    };
+    let Ok(read) = serde_json::from_slice::<ExchangeText>(&text) else { return };
+    let Ok(message) = ExchangeMessage::try_from(&read) else { return };
+    text = serde_json::to_vec(&ExchangeText::from(&message)).expect("JSON");
+    let again = serde_json::from_slice::<ExchangeText>(&text).expect("it was written so");
+    assert_eq!(ExchangeMessage::try_from(&again), Ok(message));
+    if let Ok(paid) = deal.terms.verify(&message, &deal.invoice, &deal.before) {
+        assert_eq!(message, deal.message, "a forged message is taken");
+        assert_eq!(paid.gained, U256::from(1000));
+    }
+}
+
+/// A configuration has its mistakes named, each once, or none.
+pub fn config(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    if let Err(mistakes) = check(&text, Some(1500)) {
+        assert!(!mistakes.is_empty());
+        for mistake in mistakes {
+            assert!(!mistake.to_string().is_empty());
+        }
+    }
+}
+
+/// A list is read as a whole or refused by its lines, with short words.
+pub fn lists(bytes: &[u8]) {
+    match Lists::of_texts(bytes, bytes) {
+        Ok(lists) => {
+            let ports = lists.blocked_ports();
+            for (low, high) in ports.tcp.iter().chain(&ports.udp) {
+                assert!(low <= high);
+            }
+        }
+        Err(error) => assert!(error.to_string().len() < 64 * 1024),
+    }
+}
+
+/// A question is answered by a message that is no question, in so many bytes, or not at all; of
+/// what comes from upstream nothing makes the filter panic.
+pub fn names(bytes: &[u8]) {
+    static SERVICE: OnceLock<(Runtime, Forwarder)> = OnceLock::new();
+    let (runtime, forwarder) = SERVICE.get_or_init(|| {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let runtime = builder.enable_all().build().expect("a runtime");
+        let forwarder = Forwarder::new(&[], 16, Vec::new()).expect("a forwarder");
+        (runtime, forwarder)
+    });
+    for is_datagram in [false, true] {
+        let answer = runtime.block_on(forwarder.answer(bytes, is_datagram));
+        let Some(answer) = answer else { continue };
+        assert!(answer.len() >= 12 && answer[2] & 0x80 != 0, "{answer:x?} is no answer");
+        assert_eq!(answer[..2], bytes[..2], "another question's number");
+        assert!(!is_datagram || answer.len() <= 1232, "{} bytes", answer.len());
+    }
+    drop(forwarder.filter(bytes));
+}
