@@ -96,7 +96,7 @@ fn a_consumer_has_no_more_flows_than_its_share_and_others_go_on() {
             assert!(servers[0].asked_by().is_some(), "the host finds no place");
             // What has been counted stays when the rules are replaced.
             let plan = net.plan("[limits]\nsession_flows = 5").expect("a plan");
-            weir::host::nft::apply(&plan.policy).expect("replaced");
+            nft::apply(&plan.policy).expect("replaced");
             consumers.send(&udp_from(CONSUMER_V4.into(), REMOTE_V4.into(), 2000, 7));
             assert_eq!(servers[0].asked_by(), None);
             // The next consumer of the address has its whole share.
@@ -127,7 +127,7 @@ fn a_nearly_full_table_takes_no_new_flows_of_consumers_and_those_of_the_host() {
             assert_eq!(ask(1001), None);
             assert_eq!(ask(1000), open, "an open flow goes on");
             // It stays so when the rules are replaced.
-            weir::host::nft::apply(&net.plan("").expect("a plan").policy).expect("replaced");
+            nft::apply(&net.plan("").expect("a plan").policy).expect("replaced");
             assert_eq!(ask(1002), None);
             assert_eq!(counted(), [("flow_table".to_owned(), 2)]);
             let own = UdpSocket::bind((NODE_V4, 0)).expect("a socket");
