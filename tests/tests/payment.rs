@@ -17,6 +17,7 @@ use weir_tests::{
     node::Added,
     payer::{GATEWAY_V4, GATEWAY_V6, Refused, paid},
     traffic::tcp::{self, Way},
+    until,
 };
 
 /// What may be unpaid.
@@ -271,6 +272,33 @@ fn rubbish_is_refused_with_a_reason_and_takes_nobodys_place() -> Result<()> {
     silent[0].set_read_timeout(Some(Duration::from_secs(40)))?;
     let mut rest = Vec::new();
     silent[0].read_to_end(&mut rest).context("the connection does not end")?;
-    weir_tests::until("a free place", Duration::from_secs(20), || payer.account())?;
+    until("a free place", Duration::from_secs(20), || payer.account())?;
     Ok(())
+}
+
+#[test]
+fn who_does_not_pay_for_its_time_is_paused_and_goes_on_once_it_pays() -> Result<()> {
+    let lab = Lab::new()?;
+    let by_time = paid().with("payment", "per_hour", "\"3600\"");
+    let (node, _, client) = joined(&lab, by_time.with("payment", "unpaid_seconds", "5"))?;
+    let mut payer = Payer::new(&lab.consumer, GATEWAY_V4)?;
+    payer.agree()?;
+    payer.pay()?;
+    // It is idle: nothing but time is due.
+    until("its time is over", Duration::from_secs(60), || {
+        ensure!(node.session_show("alice")?.state == "paused", "it is open");
+        Ok(())
+    })?;
+    let account = payer.account()?;
+    ensure!(account.seconds >= 5, "{account:?}");
+    let bytes = account.bytes;
+    ensure!(client.ping(SERVERS[0], 1).is_err(), "it has not paid");
+    ensure!(payer.account()?.bytes == bytes, "and is billed for nothing");
+    // On a slow machine its time is over again before the ping.
+    until("it goes on", Duration::from_secs(60), || {
+        if payer.account()?.invoice.is_some() {
+            payer.pay()?;
+        }
+        client.ping(SERVERS[0], 1).map(drop)
+    })
 }
