@@ -98,6 +98,22 @@ fn initiations(node: &Node) -> (Rate, Rate) {
     )
 }
 
+/// Unmounts a bpffs of ours that nothing is pinned in.
+fn release_empty(bpffs: Bpffs) {
+    let is_empty = fs::read_dir(bpffs.path()).is_ok_and(|mut pins| pins.next().is_none());
+    if is_empty && let Err(error) = bpffs.release() {
+        warn!(%error, "cannot unmount the bpffs");
+    }
+}
+
+/// Why there is no guard, without the verifier's log, which `weir doctor` has the end of.
+fn reason(error: &anyhow::Error) -> String {
+    match error.downcast_ref::<GuardError>() {
+        Some(error) => error.explain().0,
+        None => format!("{error:#}"),
+    }
+}
+
 impl KernelSide {
     /// Loads the programs and the accounts; what a killed node left is taken over.
     pub(super) fn prepare(
@@ -302,22 +318,6 @@ impl KernelSide {
             bpffs.release().context("cannot unmount the bpffs")?;
         }
         Ok(())
-    }
-}
-
-/// Unmounts a bpffs of ours that nothing is pinned in.
-fn release_empty(bpffs: Bpffs) {
-    let is_empty = fs::read_dir(bpffs.path()).is_ok_and(|mut pins| pins.next().is_none());
-    if is_empty && let Err(error) = bpffs.release() {
-        warn!(%error, "cannot unmount the bpffs");
-    }
-}
-
-/// Why there is no guard, without the verifier's log, which `weir doctor` has the end of.
-fn reason(error: &anyhow::Error) -> String {
-    match error.downcast_ref::<GuardError>() {
-        Some(error) => error.explain().0,
-        None => format!("{error:#}"),
     }
 }
 

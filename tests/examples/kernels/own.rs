@@ -16,8 +16,10 @@ use crate::{
 /// If it cannot be tried. What goes wrong with weir is in the report.
 pub(crate) fn run() -> Result<Report> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    // What follows is the name of whoever built it.
+    let version = release.trim().split('-').next().unwrap_or_default();
     let lab = Lab::new()?;
-    let mut report = Report::new(release.trim(), "veth");
+    let mut report = Report::new(version, "veth");
     let node = Node::prepare(&lab.node, Settings::default())?;
     let result = parts(&lab, node, &mut report);
     report.end(result);

@@ -20,5 +20,5 @@ pub(crate) fn walked() -> String {
         }
     }
     let all: Vec<_> = newest.iter().map(|(name, count)| format!("{name} {count}")).collect();
-    all.join(", ")
+    if all.is_empty() { "none is loaded".to_owned() } else { all.join(", ") }
 }
