@@ -9,7 +9,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 use weir_common::Slot;
 
-use crate::session::keys::KeyFileError;
+use crate::{
+    host::watch::{Condition, Part},
+    session::keys::KeyFileError,
+};
 
 /// A consumer's public key (X25519).
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -150,6 +153,39 @@ pub struct LimitsNow {
     pub month: QuotaNow,
 }
 
+/// Something of the machine that is not as the node needs it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostCondition {
+    /// What it is about: [`Part::as_str`].
+    pub part: String,
+    /// What is the case, and what comes of it.
+    pub said: String,
+    /// What to do about it.
+    pub fix: String,
+}
+
+impl From<&Condition> for HostCondition {
+    fn from(condition: &Condition) -> Self {
+        let Condition { part, said, fix } = condition;
+        Self { part: part.as_str().into(), said: said.clone(), fix: fix.clone() }
+    }
+}
+
+/// How often a part of the machine was put back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostRestored {
+    /// What it is about: [`Part::as_str`].
+    pub part: String,
+    /// How often, since the start.
+    pub times: u64,
+}
+
+impl From<(Part, u64)> for HostRestored {
+    fn from((part, times): (Part, u64)) -> Self {
+        Self { part: part.as_str().into(), times }
+    }
+}
+
 /// The node as its operator sees it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {
@@ -211,6 +247,12 @@ pub struct Status {
     pub unpaid_bytes: u64,
     /// What consumers have promised in all, in wei: a decimal number.
     pub earned_wei: String,
+    /// What of this machine is not as the node needs it.
+    #[serde(default)]
+    pub host: Vec<HostCondition>,
+    /// How often the node put back what others had changed, by part of the machine.
+    #[serde(default)]
+    pub restored: Vec<HostRestored>,
     /// Why the ledger cannot be written; absent while it can. There is no new session and no new
     /// credit then.
     #[serde(default)]

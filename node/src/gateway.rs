@@ -3,7 +3,11 @@
 //! Whoever asks is known by the inner source address, which the packet path lets nobody forge: see
 //! [`door`]. A paused session reaches these services too, at the trickle that the guard leaves it.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use tokio::{
     net::{TcpListener, UdpSocket},
@@ -22,6 +26,7 @@ mod door;
 pub mod pay;
 
 use dns::Dns;
+pub(crate) use dns::machines_servers;
 use door::Door;
 use pay::Pay;
 
@@ -40,6 +45,9 @@ pub enum GatewayError {
         /// What to do about it.
         fix: &'static str,
     },
+    /// Whoever approves promises cannot be asked.
+    #[error("{0:#}. Fix: check payment.approve_url and payment.approve_ca_file.")]
+    Pay(anyhow::Error),
     /// The DNS forwarder cannot be made.
     #[error("{0:#}. Fix: check dns.upstreams, or set dns.enabled = false.")]
     Dns(anyhow::Error),
@@ -53,15 +61,20 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Binds what the configuration asks for to the gateway's addresses.
+    /// Binds what the configuration asks for to the gateway's addresses. `resolver` has the
+    /// machine's own name servers, whom the gateway asks where the configuration names none.
     ///
     /// # Errors
     ///
     /// Says which address and port cannot be had.
-    pub async fn bind(config: &Config, sessions: &Arc<Sessions>) -> Result<Self, GatewayError> {
+    pub async fn bind(
+        config: &Config,
+        sessions: &Arc<Sessions>,
+        resolver: watch::Receiver<Vec<IpAddr>>,
+    ) -> Result<Self, GatewayError> {
         let plan = config.tunnel.plan();
         let mut gateway = Self::default();
-        if let Some(pay) = Pay::new(&config.payment, sessions) {
+        if let Some(pay) = Pay::new(&config.payment, sessions).map_err(GatewayError::Pay)? {
             let (what, fix) =
                 ("payments", "stop what uses the port (ss -tlnp), or set payment.port");
             let mut doors = Vec::new();
@@ -72,7 +85,7 @@ impl Gateway {
             }
             gateway.pay = Some((doors, pay));
         }
-        if let Some(dns) = Dns::new(config, sessions).map_err(GatewayError::Dns)? {
+        if let Some(dns) = Dns::new(config, sessions, resolver).map_err(GatewayError::Dns)? {
             let (what, fix) = (
                 "DNS",
                 "have the machine's own DNS server (ss -ulpn) listen on the addresses that it \
@@ -103,6 +116,7 @@ impl Gateway {
             }
         }
         if let Some((sockets, doors, dns)) = self.dns {
+            tasks.spawn(dns.clone().follow(stopped.clone()));
             for socket in sockets {
                 tasks.spawn(dns.clone().serve_udp(socket, stopped.clone()));
             }

@@ -4,7 +4,7 @@
 //! is there, each written down first (see [`changes`]); [`Host::undo`] takes them back in reverse.
 //! Everything happens in the network namespace of the calling thread.
 
-use std::{io, path::PathBuf};
+use std::{io, path::PathBuf, sync::Arc};
 
 use anyhow::{Context as _, bail};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -19,11 +19,13 @@ pub mod nft;
 mod sysctl;
 pub mod tun;
 pub mod uplink;
+pub mod watch;
 pub mod xdp_features;
 
 use changes::{Change, Changes};
 use ethtool::Offloads;
-use nft::{Policy, Site, Transits};
+use nft::{InForce, Policy, Site, Transits, gate::Gate};
+use sysctl::Uplinks;
 pub(crate) use sysctl::has_ipv6;
 use tun::Tun;
 use uplink::Uplink;
@@ -39,6 +41,8 @@ use crate::{
 pub struct HostPlan {
     /// Where the list of changes is.
     pub runtime_dir: PathBuf,
+    /// Where its second copy is.
+    pub state_dir: PathBuf,
     /// The uplink.
     pub uplink: Uplink,
     /// The node's IPv4 address inside the tunnel, with the pool's prefix length.
@@ -73,15 +77,27 @@ impl HostPlan {
         let lists = Lists::read(&config.policy)?;
         Ok(Self {
             runtime_dir: config.node.runtime_dir.clone(),
+            state_dir: config.node.state_dir.clone(),
             gateway_v4: Ipv4Net::new(tunnel.plan().gateway_v4(), tunnel.pool_v4.prefix_len())?,
             gateway_v6: Ipv6Net::new(tunnel.plan().gateway_v6(), tunnel.pool_v6.prefix_len())?,
             mtu: tunnel.mtu,
             queues,
-            policy: Policy::new(config, &lists, &uplink.name),
+            policy: Policy::new(config, &lists, &uplink),
             lists: Live::from(lists),
             uplink,
             pins: Vec::new(),
         })
+    }
+
+    /// The TUN device's addresses.
+    fn gateways(&self) -> Vec<IpNet> {
+        let v6 = has_ipv6().then_some(IpNet::V6(self.gateway_v6));
+        [Some(IpNet::V4(self.gateway_v4)), v6].into_iter().flatten().collect()
+    }
+
+    fn uplinks(&self) -> Uplinks<'_> {
+        let v4 = self.uplink.name.as_str();
+        Uplinks { v4, v6: self.uplink.v6_way.other().unwrap_or(v4) }
     }
 }
 
@@ -96,6 +112,8 @@ pub struct Host {
     /// What this machine forwards that is not of consumers.
     pub transits: Transits,
     tun: Option<Tun>,
+    policy: Option<Arc<InForce>>,
+    gate: Option<Gate>,
     changes: Changes,
 }
 
@@ -111,7 +129,9 @@ impl Host {
             notes: Vec::new(),
             transits: Transits::default(),
             tun: None,
-            changes: Changes::open(&plan.runtime_dir)?,
+            policy: None,
+            gate: None,
+            changes: Changes::open(&plan.runtime_dir, Some(&plan.state_dir))?,
         };
         if host.changes.has_left() {
             host.notes.push("took over what a run left that did not end cleanly".into());
@@ -141,38 +161,55 @@ impl Host {
                 .context("cannot write down a change")?;
         }
         self.changes.record(Change::Policy).context("cannot write down a change")?;
-        self.transits = sysctl::transits(&self.changes, &plan.uplink.name)
+        self.transits = sysctl::transits(&self.changes, plan.uplinks())
             .context("cannot read whether this machine forwards")?;
         let policy = Policy { transit: self.transits, ..plan.policy.clone() };
-        self.notes.extend(nft::apply(&policy)?.map(str::to_owned));
+        let site = Site::new(&policy);
+        let in_force = InForce::install(policy)?;
+        self.notes.extend(in_force.lacks().map(str::to_owned));
+        self.policy = Some(Arc::new(in_force));
+
         self.changes
             .record(Change::Link { name: interface.clone() })
             .context("cannot write down a change")?;
         let tun = Tun::create(interface, plan.queues)?;
-        if !tun.offloads.uso {
+        if !tun.offloads.tso {
+            self.notes.push(
+                "this kernel hands over no super-packets at the TUN device: all traffic takes more \
+                 CPU"
+                    .into(),
+            );
+        } else if !tun.offloads.uso {
             self.notes.push(
                 "this kernel cannot pass UDP through the TUN device in super-packets (Linux 6.2 \
                  can): UDP takes more CPU"
                     .into(),
             );
         }
+        let gate = Gate::close_behind(tun.index)?;
+        if !gate.is_owned() {
+            self.notes.push(
+                "another program that flushes the ruleset lets consumers' packets through until \
+                 weir has put the exit policy back (Linux 5.12 can keep them in)"
+                    .into(),
+            );
+        }
+        self.gate = Some(gate);
         sysctl::prepare_tun(interface).context("cannot set up the TUN device")?;
-        let mut addresses = vec![IpNet::V4(plan.gateway_v4)];
-        if has_ipv6() {
-            addresses.push(IpNet::V6(plan.gateway_v6));
-        } else {
+        let addresses = plan.gateways();
+        if !has_ipv6() {
             self.notes.push("IPv6 is off on this machine: consumers get IPv4 alone".into());
         }
         link::configure(tun.index, plan.mtu, &addresses)
             .with_context(|| format!("cannot set up the interface {interface}"))?;
         self.tun = Some(tun);
-        // The device has its number by now.
-        for refusal in nft::foreign_drops(&Site::new(&policy))? {
+        for refusal in nft::foreign_drops(&site)? {
             self.notes.push(format!("{refusal}: {}", refusal.fix));
         }
 
         self.record_lro(&plan.uplink.name)?;
-        sysctl::forward(&mut self.changes, &plan.uplink.name).context(
+        self.notes.extend(plan.uplink.v6_way.note(&plan.uplink.name));
+        sysctl::forward(&mut self.changes, plan.uplinks()).context(
             "cannot turn on forwarding. Fix: start weir as root, with /proc/sys writable",
         )?;
         self.turn_on(&plan.uplink.name, ethtool::GRO)?;
@@ -180,6 +217,12 @@ impl Host {
         self.offloads = Offloads::read(&plan.uplink.name)
             .with_context(|| format!("cannot read the offloads of {}", plan.uplink.name))?;
         Ok(())
+    }
+
+    /// The exit policy in force, while the host is prepared.
+    #[must_use]
+    pub fn policy(&self) -> Option<Arc<InForce>> {
+        self.policy.clone()
     }
 
     /// Fails when the consumers' addresses are in use on another interface of this machine.
@@ -241,6 +284,19 @@ impl Host {
         Ok(())
     }
 
+    /// Turns on again what weir had turned on and somebody has turned off since; says what that
+    /// was.
+    fn keep_offloads(&self) -> io::Result<Vec<String>> {
+        let mut lost = Vec::new();
+        for (interface, feature) in self.changes.turned_on() {
+            if ethtool::feature(interface, feature)? == Some(false) {
+                ethtool::set_feature(interface, feature, true)?;
+                lost.push(format!("{feature} of {interface}"));
+            }
+        }
+        Ok(lost)
+    }
+
     /// The TUN device, once.
     pub fn take_tun(&mut self) -> Option<Tun> {
         self.tun.take()
@@ -261,7 +317,7 @@ impl Host {
     ///
     /// Says what could not be undone. The next run tries it again.
     pub fn undo(mut self) -> anyhow::Result<()> {
-        self.tun = None;
+        (self.tun, self.gate) = (None, None);
         if let Err(errors) = self.changes.undo_all(false) {
             bail!("not everything on this machine is as it was before: {}", errors.join("; "));
         }
@@ -271,7 +327,7 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        self.tun = None;
+        (self.tun, self.gate) = (None, None);
         if let Err(errors) = self.changes.undo_all(true) {
             for error in errors {
                 tracing::warn!(%error, "a change on this machine could not be undone");

@@ -13,6 +13,12 @@ impl<T> Live<T> {
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Replaces the value by one that is made from it; nobody else changes it meanwhile.
+    pub fn change(&self, make: impl FnOnce(&T) -> T) {
+        let mut value = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        *value = Arc::new(make(&value));
+    }
+
     /// Replaces the value.
     pub fn set(&self, value: T) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(value);

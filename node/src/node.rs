@@ -12,12 +12,14 @@ mod reload;
 mod screen;
 mod serve;
 mod service;
+mod uplink;
 mod view;
+mod watch;
 
 use std::{
     os::fd::{AsFd as _, BorrowedFd},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::AtomicU32},
 };
 
 use anyhow::{Context as _, anyhow, bail};
@@ -29,19 +31,26 @@ use weir_common::{AddressPlan, SlotPermutation};
 
 use self::{kernel_side::KernelSide, receive::Receive, view::View};
 use crate::{
-    config::{Auto, Config, IoWish},
+    config::{self, Auto, Config, IoWish},
     control::PublicKey,
     dataplane::{
         direct::DirectQueues,
         flow::FlowKeys,
         identity::Identities,
         pipeline::Shared,
+        runs::UdpSegmentation,
         start::{Dataplane, Io, OnEnd, Start},
         throttle::Levels,
         udp::{self, Sockets},
-        uring,
+        uring::{self, Reads},
     },
-    host::{Host, HostPlan, conntrack::Conntrack, tun, tun::Tun, uplink::Uplink},
+    host::{
+        Host, HostPlan,
+        conntrack::Conntrack,
+        tun,
+        tun::Tun,
+        watch::{Conditions, Watcher},
+    },
     limits::Limiter,
     live::Live,
     logging::Log,
@@ -65,7 +74,10 @@ pub fn ledger_path(config: &Config) -> PathBuf {
 ///
 /// Says what is in the way of serving, and what to do about it. Nothing is left changed then.
 pub fn run(config: &Config, file: Option<&Path>, log: Log) -> anyhow::Result<()> {
-    let uplink = Uplink::find(&config.node.uplink)?;
+    let Some(uplink::Found { uplink, endpoint }) = uplink::wait_for(config)? else {
+        info!("told to stop before there was an uplink");
+        return Ok(());
+    };
     let (key, is_new) = keys::load_or_create(&config.node.private_key_file)?;
     if is_new {
         info!(file = %config.node.private_key_file.display(), "made the node's private key");
@@ -74,12 +86,13 @@ pub fn run(config: &Config, file: Option<&Path>, log: Log) -> anyhow::Result<()>
     let io = choose_io(&config.node.io)?;
     let cores = choose_cores(config)?;
     let plan = HostPlan::new(config, uplink.clone(), cores.len())?;
-    let endpoint = uplink.endpoint(config).context(
-        "the uplink has no address that consumers could be told. Fix: set node.endpoint to the \
-         \"host:port\" at which this machine is reached.",
-    )?;
     let mut host = Host::prepare(&plan)?;
     let tun = host.take_tun().context("the TUN device is gone")?;
+    let in_force = host.policy().context("there is no exit policy")?;
+    let transits = host.transits;
+    let notes = [host.offloads.describe(), host.notes.clone(), io_notes(config, io)].concat();
+    // The watch has it while the node serves.
+    let mut host = Some(host);
 
     let addresses = config.tunnel.plan();
     let permutation = random_permutation()?;
@@ -103,6 +116,7 @@ pub fn run(config: &Config, file: Option<&Path>, log: Log) -> anyhow::Result<()>
             workers: cores.len() as u32,
             mtu: config.tunnel.mtu as usize,
             uso: tun.offloads.uso,
+            udp_segmentation: segmentation(&config.node),
             levels: Arc::clone(&levels),
             flow_keys: random_flow_keys()?,
         };
@@ -145,7 +159,7 @@ pub fn run(config: &Config, file: Option<&Path>, log: Log) -> anyhow::Result<()>
         };
         let (offer, series) = (Live::from(offer), Live::from(reload::series(&config.api)));
         let rhythm = Live::from(ledger::Rhythm::from(&config.ledger));
-        let policy = Arc::new(policy::ExitPolicy::new(config, &plan, host.transits));
+        let policy = Arc::new(policy::ExitPolicy::new(config, &plan, in_force, transits));
         let reach = reload::Reach {
             policy: Arc::clone(&policy),
             offer: offer.clone(),
@@ -164,13 +178,29 @@ pub fn run(config: &Config, file: Option<&Path>, log: Log) -> anyhow::Result<()>
             changing: Mutex::default(),
         });
         let reloader = Arc::new(reach.reloader(config, file, &uplink));
+        let conditions = Conditions::default();
+        let uplink_mtu = Arc::new(AtomicU32::new(uplink.mtu));
+        let (broken, breaks) = mpsc::unbounded_channel();
+        let (servers, resolver) = watch::resolver(config);
+        let listeners = watch::listeners(config, &offer, uplink_mtu.clone(), servers, broken);
+        let prepared = host.take().context("the host is prepared once")?;
+        let watcher = Watcher::start(prepared, plan, config, conditions.clone(), listeners);
+        let watcher = match watcher {
+            Ok(watcher) => watcher,
+            Err(error) => {
+                dataplane.stop();
+                return Err(error);
+            }
+        };
         let view = Arc::new(View::new(view::Parts {
             uplink: uplink.clone(),
+            uplink_mtu: Arc::clone(&uplink_mtu),
             xdp,
             receive: way,
             io,
             sandbox,
-            notes: [host.offloads.describe(), host.notes.clone()].concat(),
+            notes,
+            conditions,
             cores: cores.clone(),
             offer: offer.clone(),
             interface,
@@ -191,22 +221,26 @@ pub fn run(config: &Config, file: Option<&Path>, log: Log) -> anyhow::Result<()>
             keys,
             policy,
             ended,
+            breaks,
+            resolver,
         };
         let served = serve::until_told(config, parts, kernel.take_log());
         // A change made after this would not be undone.
         reloader.close();
         dataplane.stop();
+        // Until then packets may pass, and what keeps them in must not go.
+        let watched = watcher.stop().map(|prepared| host = Some(prepared));
         // Only now is every count final.
         sessions
             .record()
             .and_then(|_| sessions.checkpoint())
             .context("cannot write the last counts to the ledger")?;
         saved = true;
-        served
+        served.and(watched)
     })();
     // Whether it served or not: the machine is to be as it was.
     let kernel_undone = kernel.undo(saved);
-    let host_undone = host.undo();
+    let host_undone = host.map_or(Ok(()), Host::undo);
     outcome.and(kernel_undone).and(host_undone)
 }
 
@@ -278,6 +312,8 @@ fn open_sessions(
     addresses: AddressPlan,
     node_key: PublicKey,
 ) -> anyhow::Result<Arc<Sessions>> {
+    // It takes its time after a change of the schema, and where damage was found.
+    let _starting = service::starting("reading the ledger");
     let store = Store::open(&ledger_path(config))?;
     let max = config.node.max_sessions;
     let address_of = Box::new(move |slot: weir_common::Slot| {
@@ -296,8 +332,9 @@ fn open_sessions(
 fn choose_io(wish: &IoWish) -> anyhow::Result<Io> {
     match (wish, uring::probe()) {
         (IoWish::Syscall, _) => Ok(Io::Syscall),
-        (_, Ok(())) => Ok(Io::Uring),
-        (IoWish::Uring, Err(error)) => bail!(
+        (IoWish::UringSingle, Ok(_)) => Ok(Io::Uring(Reads::Single)),
+        (IoWish::Auto | IoWish::Uring, Ok(reads)) => Ok(Io::Uring(reads)),
+        (IoWish::Uring | IoWish::UringSingle, Err(error)) => bail!(
             "io_uring cannot be used here ({error}). Fix: allow it (sysctl \
              kernel.io_uring_disabled=0; in a container, a seccomp profile with io_uring), or set \
              node.io to \"auto\"."
@@ -307,6 +344,22 @@ fn choose_io(wish: &IoWish) -> anyhow::Result<Io> {
             Ok(Io::Syscall)
         }
     }
+}
+
+/// What the operator is told of how packets come and go.
+fn io_notes(config: &Config, io: Io) -> Vec<String> {
+    let single =
+        "io_uring reads the TUN device one frame at a time (Linux 6.7 has multishot reads)";
+    let apart = "datagrams are sent one by one (node.udp_segmentation is false)";
+    let notes = [
+        (io == Io::Uring(Reads::Single)).then_some(single),
+        (!config.node.udp_segmentation).then_some(apart),
+    ];
+    notes.into_iter().flatten().map(str::to_owned).collect()
+}
+
+fn segmentation(node: &config::Node) -> UdpSegmentation {
+    if node.udp_segmentation { UdpSegmentation::On } else { UdpSegmentation::Off }
 }
 
 /// The cores of the workers: the configured ones, or the first of those that we may use.

@@ -68,6 +68,32 @@ fn a_node_that_was_killed_leaves_nothing_after_the_next_clean_stop() -> Result<(
 }
 
 #[test]
+fn what_was_changed_is_undone_though_the_runtime_directory_is_lost_after_a_kill() -> Result<()> {
+    let lab = Lab::new()?;
+    let before = host(&lab.node)?;
+    let (mut node, _added, client) = connected(&lab, Settings::default())?;
+    drop(client);
+    node.kill()?;
+    // As a container's file system is gone, or a failed unit's directory.
+    let mounted = node.mounts();
+    for entry in std::fs::read_dir(node.runtime_dir())? {
+        let path = entry?.path();
+        if mounted.contains(&path) {
+            continue;
+        }
+        if path.is_dir() {
+            std::fs::remove_dir_all(path)?;
+        } else {
+            std::fs::remove_file(path)?;
+        }
+    }
+    node.restart()?;
+    ensure!(node.log().contains("took over what a run left"), "{}", node.log());
+    node.stop()?;
+    nothing_left(&node, &before, &lab)
+}
+
+#[test]
 fn a_node_that_cannot_start_leaves_the_host_as_it_was() -> Result<()> {
     let lab = Lab::new()?;
     let before = host(&lab.node)?;

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use tempfile::NamedTempFile;
 use weir_tests::{
-    Client, Lab, Node, Settings,
+    Client, Lab, Node, Settings, command,
     lab::{SERVER_V4, SERVER_V6, SERVERS},
     node::Added,
     payer::{GATEWAY_V4, GATEWAY_V6},
@@ -191,4 +191,49 @@ fn a_dead_upstream_is_said_and_questions_beyond_the_rate_are_refused() -> Result
     ensure!(still == WWW_V4, "{still}\n{}", node.log());
     drop(client);
     Ok(())
+}
+
+#[test]
+fn a_replaced_resolv_conf_is_followed_without_a_restart() -> Result<()> {
+    let lab = Lab::new()?;
+    let _upstream = Upstream::start(&lab)?;
+    // The node's own copy of /etc, in which the file is replaced by rename as other programs do.
+    let etc = tempfile::tempdir()?;
+    let copy = etc.path().join("etc");
+    command::run(&mut command::words(&format!("cp -a /etc {}", copy.display())))?;
+    let resolv = copy.join("resolv.conf");
+    fs::remove_file(&resolv).ok();
+    // Nobody is there.
+    fs::write(&resolv, "nameserver 45.80.3.9\n")?;
+    let settings = Settings::default().with("node", "sandbox", "\"off\"");
+    let mut node = Node::prepare(&lab.node, settings)?;
+    let script = format!("mount --bind {} /etc && exec \"$@\"", copy.display());
+    node.launch_by(&["unshare", "--mount", "sh", "-c", &script, "sh"]);
+    node.restart()?;
+    let added: Added = serde_json::from_str(&node.weir(&[
+        "session",
+        "add",
+        "--name",
+        "alice",
+        "--prepaid",
+        "--json",
+    ])?)?;
+    let client = Client::connect(&lab.consumer, &added.config)?;
+    client.wait_connected(GATEWAY_V4.parse()?)?;
+    has(&dig(&lab, GATEWAY_V4, "www.weir-test.net A")?, "status: SERVFAIL")?;
+    fs::write(copy.join("r2"), format!("nameserver {SERVER_V4}\n"))?;
+    fs::rename(copy.join("r2"), &resolv)?;
+    until("the new server is asked", Duration::from_secs(60), || {
+        let found = short(&lab, GATEWAY_V4, "www.weir-test.net A")?;
+        ensure!(found == WWW_V4, "{found}");
+        Ok(())
+    })?;
+    // None at all is said, and the last one goes on to be asked.
+    fs::write(&resolv, "")?;
+    until("it is said", Duration::from_secs(60), || {
+        let host = node.status()?.host;
+        ensure!(host.iter().any(|it| it.part == "resolver"), "{host:?}");
+        Ok(())
+    })?;
+    has(&dig(&lab, GATEWAY_V4, "alias.weir-test.net A")?, WWW_V4)
 }

@@ -64,7 +64,7 @@ fn everything_is_as_before_after_a_clean_stop() {
 const RUNTIME: &str = "WEIR_TEST_RUNTIME";
 
 fn prepare_and_wait(runtime: &str) {
-    let text = format!("[node]\nruntime_dir = {runtime:?}");
+    let text = format!("[node]\nruntime_dir = {runtime:?}\nstate_dir = \"{runtime}/state\"");
     let config = check(&text, None).expect("a right configuration");
     let uplink = Uplink::find(&Auto::Auto).expect("an uplink");
     let _host =

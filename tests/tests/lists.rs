@@ -177,7 +177,12 @@ fn lists_are_replaced_under_traffic_and_nothing_refused_slips_through() -> Resul
     let mut buffer = [0; 8];
     let arrived = target.recv_from(&mut buffer);
     ensure!(arrived.is_err_and(|error| error.kind() == ErrorKind::WouldBlock), "some came through");
-    ensure!(node.refused("blocked_destination")? >= u64::from(sent), "counts were lost");
+    // A reload is no change by somebody else.
+    let restored = node.status()?.restored;
+    ensure!(restored.iter().all(|it| it.times == 0), "{restored:?}");
+    ensure!(node.drops("policy", "no_policy")? == 0, "packets were kept in");
+    let refused = node.refused("blocked_destination")?;
+    ensure!(refused >= u64::from(sent), "counts were lost: {refused} of {sent}");
     node.stop()
 }
 

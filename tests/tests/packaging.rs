@@ -56,6 +56,8 @@ fn the_container_allows_what_a_node_uses() -> Result<()> {
     }
     // The runtimes mount nothing there: what is written there takes systempaths=unconfined.
     ensure!(!compose.contains(":/proc/"), "a volume below /proc");
+    // What says how to undo the changes on the machine outlives the container, as they do.
+    ensure!(compose.lines().any(|line| line.trim() == "- /run/weir:/run/weir"), "{compose}");
     ensure!(compose.lines().any(|line| line.trim() == "- systempaths=unconfined"), "{compose}");
     let file = fs::read_to_string(root().join("packaging/docker/Dockerfile"))?;
     ensure!(file.contains("nftables") && file.contains("ENTRYPOINT [\"/usr/bin/weir\"]"));

@@ -1,6 +1,6 @@
 //! A running node has given up what it does not need, and still does all of its work.
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
@@ -8,6 +8,7 @@ use weir_tests::{
     Client, Lab, Node, Settings,
     lab::{SERVERS, UPLINK},
     suite::everything_passes,
+    until,
 };
 
 /// CAP_NET_BIND_SERVICE, CAP_NET_ADMIN and CAP_BPF.
@@ -58,6 +59,17 @@ fn works_confined(lab: &Lab, node: &mut Node<'_>) -> Result<()> {
     let client = Client::connect(&lab.consumer, &added.config)?;
     client.wait_connected(SERVERS[0])?;
     everything_passes(lab, &client)?;
+    // What others take away is put back from within, too.
+    lab.node.run("nft flush ruleset")?;
+    lab.node.sysctl(&format!("net.ipv4.conf.{UPLINK}.forwarding"), "0")?;
+    until("policy and forwarding are back", Duration::from_secs(30), || {
+        for part in ["policy", "forwarding"] {
+            let restored = node.status()?.restored;
+            ensure!(restored.iter().any(|it| it.part == part && it.times == 1), "{restored:?}");
+        }
+        Ok(())
+    })?;
+    everything_passes(lab, &client)?;
     node.configure(required().with("ledger", "record_seconds", "7"))?;
     node.hang_up()?;
     ensure!(node.log().contains("record_seconds"), "{}", node.log());
@@ -99,6 +111,24 @@ fn the_capabilities_of_the_unit_are_enough() -> Result<()> {
     node.launch_by(&["setpriv", &bounding, "--inh-caps=-all", "--no-new-privs"]);
     node.restart()?;
     works_confined(&lab, &mut node)
+}
+
+#[test]
+fn a_node_whose_guard_the_verifier_refuses_says_so_in_a_line_and_leaves_nothing() -> Result<()> {
+    mount_bpffs()?;
+    let lab = Lab::new()?;
+    let mut node = Node::prepare(&lab.node, Settings::default())?;
+    // Without CAP_PERFMON the verifier refuses what the guard does with pointers.
+    node.launch_by(&["setpriv", "--bounding-set=-perfmon,-sys_admin", "--inh-caps=-all"]);
+    node.restart()?;
+    let status = node.status()?;
+    ensure!(status.xdp_mode == "off", "{status:?}");
+    let note = status.offloads.iter().find(|note| note.contains("no XDP guard"));
+    let note = note.with_context(|| format!("{status:?}"))?;
+    ensure!(note.contains("verifier refuses") && !note.contains('\n'), "{note}");
+    node.stop()?;
+    ensure!(node.pins().is_empty(), "left pinned: {:?}", node.pins());
+    Ok(())
 }
 
 #[test]

@@ -49,6 +49,37 @@ fn the_service_manager_is_told_each_change_and_the_watchdog_is_fed() -> Result<(
 }
 
 #[test]
+fn a_start_without_a_default_route_waits_says_so_and_serves_once_there_is_one() -> Result<()> {
+    let lab = Lab::new()?;
+    lab.node.ip("route del default")?;
+    lab.node.ip("-6 route del default")?;
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("notify");
+    let socket = UnixDatagram::bind(&path)?;
+    socket.set_nonblocking(true)?;
+    let settings = Settings::default().with("node", "uplink", "\"auto\"");
+    let mut node = Node::prepare(&lab.node, settings)?;
+    node.set_environment("NOTIFY_SOCKET", &path.to_string_lossy());
+    std::thread::scope(|scope| -> Result<()> {
+        let router = scope.spawn(|| {
+            // Told again and again, so that no limit on the start's time is reached.
+            let waits = "STATUS=waiting for the uplink: this machine has no default route";
+            let mut said = wait_for(&socket, &[waits, "EXTEND_TIMEOUT_USEC="])?;
+            said += &wait_for(&socket, &[waits, "EXTEND_TIMEOUT_USEC="])?;
+            ensure!(!said.contains("READY=1"), "{said}");
+            lab.node.ip("route add default via 45.80.2.1")
+        });
+        node.restart()?;
+        router.join().map_err(|_| anyhow::anyhow!("no route"))??;
+        Ok(())
+    })?;
+    wait_for(&socket, &["READY=1"])?;
+    let log = node.log();
+    ensure!(log.matches("waiting for the uplink").count() == 1, "said once: {log}");
+    node.stop()
+}
+
+#[test]
 fn a_node_that_cannot_start_is_never_ready() -> Result<()> {
     let lab = Lab::new()?;
     let directory = tempfile::tempdir()?;
@@ -83,6 +114,9 @@ fn the_unit_names_what_there_is() -> Result<()> {
         );
         ensure!(default.contains(&line), "{line} is not the default");
     }
+    // What must outlive the node outlives a unit that has failed; and no start is given up for good.
+    ensure!(value("RuntimeDirectoryPreserve")? == "yes");
+    ensure!(value("StartLimitIntervalSec")? == "0");
     let capabilities = value("CapabilityBoundingSet")?;
     for name in ["CAP_NET_ADMIN", "CAP_BPF", "CAP_NET_BIND_SERVICE"] {
         ensure!(capabilities.contains(name), "{name}: {capabilities}");

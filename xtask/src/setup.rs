@@ -4,7 +4,7 @@
 pub(crate) mod apt;
 mod wireguard_go;
 
-pub(crate) use wireguard_go::mirror;
+pub(crate) use wireguard_go::{mirror, source};
 
 use std::path::Path;
 

@@ -41,6 +41,11 @@ impl ApiError {
         Self { status, code, message: message.into() }
     }
 
+    /// Whether it is no fault of the client's.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.status.is_server_error()
+    }
+
     pub(crate) fn bad_request(code: &'static str, message: impl Into<String>) -> Self {
         Self { status: StatusCode::BAD_REQUEST, code, message: message.into() }
     }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::{client::Client, out::Out, units};
 use crate::{
     config::amounts::BitRate,
-    control::{Boundary, Status},
+    control::{Boundary, HostRestored, Status},
 };
 
 pub(super) fn show(client: &Client, json: bool, out: &mut Out) -> anyhow::Result<()> {
@@ -56,6 +56,15 @@ fn screen(status: &Status) -> String {
     line("billed", &format!("{from} from consumers, {to} to consumers"));
     if let Some(trouble) = &status.ledger_trouble {
         line("LEDGER", &format!("cannot be written: {trouble}"));
+    }
+    for condition in &status.host {
+        line("HOST", &format!("{}. Fix: {}", condition.said, condition.fix));
+    }
+    let restored = status.restored.iter().filter(|it| it.times > 0);
+    let restored: Vec<_> =
+        restored.map(|HostRestored { part, times }| format!("{part} {times}")).collect();
+    if !restored.is_empty() {
+        line("put back", &format!("changed by others, times: {}", restored.join(", ")));
     }
     if let Some(fleet) = &status.fleet {
         line("fleet", fleet);
@@ -131,6 +140,8 @@ mod tests {
             "uplink      eth0, MTU 1500, XDP native",
             "workers     2 by io_uring on cores 0, 1, busy 25 %, 50 %",
             "sessions    1 of at most 4096; handshakes: 3",
+            "HOST        IPv4 has no default route. Fix: ip -4 route add default via ROUTER dev eth0",
+            "put back    changed by others, times: policy 2",
             "paused      all sessions: quota (see weir limits)",
             "rate        up off, down 200 Mbit/s",
             "  UDP receive     44.0   440 in 10",

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     dataplane::contacts::{MOST_DESTINATIONS, MOST_NEW_FLOWS},
-    delivery::Webhook,
+    delivery::{Webhook, post::Target},
     payment::Price,
 };
 
@@ -120,6 +120,15 @@ fn payment(config: &Config, reader: &mut Reader<'_>) {
                 "write an address on the chain (0x and 40 hex digits), or enabled = false".into(),
             );
         }
+    }
+    if !payment.approve_url.is_empty()
+        && let Err(error) = Target::new(&payment.approve_url)
+    {
+        reader.blame(
+            &[("payment", "approve_url")],
+            format!("{error:#}"),
+            "write for example \"https://example.net/approve\", or \"\" for none".into(),
+        );
     }
     if config.dns.enabled && payment.port == DNS_PORT {
         reader.blame(

@@ -4,7 +4,10 @@ use std::{fs, path::Path};
 
 use crate::{
     config::Config,
-    host::nft::{self, Policy, Refusal, Site},
+    host::{
+        nft::{self, Policy, Refusal, Site},
+        uplink::Uplink,
+    },
     policy::Lists,
 };
 
@@ -38,6 +41,8 @@ pub struct Facts {
     pub port: Port,
     /// What other people's firewall rules refuse of the node's packets.
     pub refusals: Known<Vec<Refusal>>,
+    /// Whether the kernel has the exit policy.
+    pub policy: Known<bool>,
     /// What tells apart the flows of consumers.
     pub conntrack: Known<Conntrack>,
     /// The clock.
@@ -57,10 +62,12 @@ impl Facts {
             }
             Err(error) => (Err(error.to_string()), Config::default()),
         };
-        let nic = Nic::gather(&config.node.uplink);
-        // Without an uplink the port can be judged all the same.
-        let uplink = nic.as_ref().map_or("", |nic| nic.name.as_str());
-        let site = Site::new(&Policy::new(&config, &Lists::default(), uplink));
+        let nic = Nic::gather(&config);
+        let uplink = Uplink::find(&config.node.uplink);
+        let refusals = uplink.map_err(|error| error.to_string()).and_then(|uplink| {
+            let policy = Policy::new(&config, &Lists::default(), &uplink);
+            nft::foreign_drops(&Site::new(&policy)).map_err(|error| error.to_string())
+        });
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             configuration,
@@ -68,7 +75,8 @@ impl Facts {
             nic,
             cores,
             port: Port::gather(&config),
-            refusals: nft::foreign_drops(&site).map_err(|error| error.to_string()),
+            refusals,
+            policy: nft::is_installed().map_err(|error| error.to_string()),
             conntrack: Conntrack::gather(),
             clock: Clock::gather(),
             disk: Disk::gather(&config.node.state_dir),

@@ -10,6 +10,7 @@ use std::{
 };
 
 use axum::serve::Listener as _;
+use ipnet::IpNet;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::UdpSocket,
@@ -24,6 +25,7 @@ use super::{
 };
 use crate::{
     config::Config,
+    live::Live,
     session::{SessionId, registry::Sessions},
 };
 
@@ -34,6 +36,9 @@ use forwarder::Forwarder;
 
 /// Questions under way at once, of all consumers.
 const MOST: usize = 2048;
+/// What a paused session may ask, per second and at once: enough to find who to pay, and no tunnel.
+const PAUSED_PER_SECOND: u32 = 2;
+const PAUSED_BURST: u32 = 20;
 /// The largest question, in bytes.
 const MAX_QUESTION: usize = 4096;
 
@@ -46,8 +51,14 @@ struct Inner {
     plan: AddressPlan,
     sessions: Arc<Sessions>,
     allowance: Allowance,
+    /// Of paused sessions.
+    paused_allowance: Allowance,
     places: Semaphore,
-    forwarder: Forwarder,
+    forwarder: Live<Forwarder>,
+    /// The machine's own servers, where those are asked.
+    resolver: Option<watch::Receiver<Vec<IpAddr>>>,
+    cache: u64,
+    allow: Vec<IpNet>,
 }
 
 impl Dns {
@@ -56,12 +67,16 @@ impl Dns {
     /// # Errors
     ///
     /// When the resolver cannot be made.
-    pub(super) fn new(config: &Config, sessions: &Arc<Sessions>) -> anyhow::Result<Option<Self>> {
+    pub(super) fn new(
+        config: &Config,
+        sessions: &Arc<Sessions>,
+        mut resolver: watch::Receiver<Vec<IpAddr>>,
+    ) -> anyhow::Result<Option<Self>> {
         if !config.dns.enabled {
             return Ok(None);
         }
         let upstreams = match config.dns.upstreams.as_slice() {
-            [] => machines_own(),
+            [] => resolver.borrow_and_update().clone(),
             servers => servers.to_vec(),
         };
         if upstreams.is_empty() {
@@ -71,14 +86,42 @@ impl Dns {
             );
         }
         let rate = config.dns.per_second;
-        let allow = config.policy.allow.clone();
+        let (cache, allow) = (config.dns.cache.into(), config.policy.allow.clone());
+        let forwarder = Forwarder::new(&upstreams, cache, allow.clone())?;
         Ok(Some(Self(Arc::new(Inner {
             plan: config.tunnel.plan(),
             sessions: Arc::clone(sessions),
             allowance: Allowance::new(rate, rate.saturating_mul(2)),
+            paused_allowance: Allowance::new(
+                rate.min(PAUSED_PER_SECOND),
+                rate.saturating_mul(2).min(PAUSED_BURST),
+            ),
             places: Semaphore::new(MOST),
-            forwarder: Forwarder::new(&upstreams, config.dns.cache.into(), allow)?,
+            forwarder: Live::from(forwarder),
+            resolver: config.dns.upstreams.is_empty().then_some(resolver),
+            cache,
+            allow,
         }))))
+    }
+
+    /// Asks the machine's name servers of the time, until `stopped` says so.
+    pub(super) async fn follow(self, mut stopped: watch::Receiver<bool>) -> io::Result<()> {
+        let inner = &self.0;
+        let Some(mut resolver) = inner.resolver.clone() else { return Ok(()) };
+        loop {
+            tokio::select! {
+                changed = resolver.changed() => if changed.is_err() { return Ok(()) },
+                _ = stopped.wait_for(|stopped| *stopped) => return Ok(()),
+            }
+            let servers = resolver.borrow_and_update().clone();
+            match Forwarder::new(&servers, inner.cache, inner.allow.clone()) {
+                Ok(forwarder) => {
+                    tracing::info!(servers = servers.len(), "the machine has other name servers");
+                    inner.forwarder.set(forwarder);
+                }
+                Err(error) => tracing::warn!("the name servers stay as they were: {error:#}"),
+            }
+        }
     }
 
     /// Answers datagrams until `stopped` says so.
@@ -143,13 +186,15 @@ impl Dns {
 
     async fn answer(&self, from: SessionId, question: &[u8], is_datagram: bool) -> Option<Vec<u8>> {
         let inner = &self.0;
-        if !inner.allowance.take(from) {
+        let is_paused = inner.sessions.is_paused(from);
+        let allowance = if is_paused { &inner.paused_allowance } else { &inner.allowance };
+        if !allowance.take(from) {
             return forwarder::refused(question);
         }
         let Ok(_place) = inner.places.try_acquire() else {
             return forwarder::failed(question);
         };
-        inner.forwarder.answer(question, is_datagram).await
+        inner.forwarder.get().answer(question, is_datagram).await
     }
 }
 
@@ -160,8 +205,8 @@ impl Inner {
 }
 
 /// The servers that this machine asks.
-fn machines_own() -> Vec<IpAddr> {
-    read_servers(&std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default())
+pub(crate) fn machines_servers() -> io::Result<Vec<IpAddr>> {
+    Ok(read_servers(&std::fs::read_to_string("/etc/resolv.conf")?))
 }
 
 /// The servers of a `resolv.conf`.

@@ -22,6 +22,9 @@ use serde::{Deserialize, Serialize};
 use super::{ethtool, link, nft, sysctl};
 
 const FILE: &str = "changes.json";
+/// The second copy: the runtime directory may be gone before the changes are, with a container's
+/// file systems or after a unit has failed.
+const COPY: &str = "host-changes.json";
 const LOCK: &str = "lock";
 
 /// How long a program takes from the moment at which it is made to that at which it runs.
@@ -169,6 +172,8 @@ struct Written {
 #[derive(Debug)]
 pub struct Changes {
     directory: PathBuf,
+    /// Where the second copy is.
+    copy: Option<PathBuf>,
     place: String,
     /// Of a run that did not end cleanly, and not yet made by this one as well.
     left: Vec<Change>,
@@ -181,12 +186,13 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// Takes the directory, and what an earlier run has left there.
+    /// Takes the directory, and what an earlier run has left there. A second copy of the list is
+    /// kept in `state`, and read when the first one is gone.
     ///
     /// # Errors
     ///
     /// Fails when another node has the directory, or it cannot be written.
-    pub fn open(directory: &Path) -> Result<Self, ChangesError> {
+    pub fn open(directory: &Path, state: Option<&Path>) -> Result<Self, ChangesError> {
         let failed = |source| ChangesError::Io { path: directory.to_owned(), source };
         DirBuilder::new().recursive(true).mode(0o755).create(directory).map_err(failed)?;
         let mut lock = File::options()
@@ -220,9 +226,15 @@ impl Changes {
                 _ => failed(error),
             })?;
         let place = place().map_err(failed)?;
-        let left = read(&directory.join(FILE), &place).map_err(failed)?;
+        let copy = state.map(|state| state.join(COPY));
+        let mut left = read(&directory.join(FILE), &place).map_err(failed)?;
+        if let (None, Some(copy)) = (&left, &copy) {
+            left = read(copy, &place).map_err(failed)?;
+        }
+        let left = left.unwrap_or_default();
         Ok(Self {
             directory: directory.to_owned(),
+            copy,
             place,
             left,
             made: Vec::new(),
@@ -269,6 +281,16 @@ impl Changes {
                 if interface == of && feature == name)
         };
         self.left.iter().any(same)
+    }
+
+    /// The offloads that this run has turned on, with the interface of each.
+    pub(super) fn turned_on(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.made.iter().filter_map(|change| match change {
+            Change::Feature { interface, feature, old: false } => {
+                Some((interface.as_str(), feature.as_str()))
+            }
+            _ => None,
+        })
     }
 
     /// Writes a change down, which the caller makes next. Of a thing that was changed before,
@@ -333,18 +355,34 @@ impl Changes {
     }
 
     fn write(&self) -> io::Result<()> {
-        let path = self.directory.join(FILE);
         let changes: Vec<Change> = self.left.iter().chain(&self.made).cloned().collect();
+        if let Some(copy) = &self.copy
+            && let Err(error) = self.write_to(copy, &changes)
+        {
+            // The first copy is enough, unless the runtime directory goes.
+            tracing::warn!(
+                file = %copy.display(),
+                %error,
+                "there is no second copy of the list of changes on this machine"
+            );
+        }
+        self.write_to(&self.directory.join(FILE), &changes)
+    }
+
+    fn write_to(&self, path: &Path, changes: &[Change]) -> io::Result<()> {
         if changes.is_empty() {
             return match fs::remove_file(path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
                 _ => Ok(()),
             };
         }
-        let written = Written { place: self.place.clone(), changes };
+        if let Some(directory) = path.parent() {
+            DirBuilder::new().recursive(true).mode(0o750).create(directory)?;
+        }
+        let written = Written { place: self.place.clone(), changes: changes.to_vec() };
         let text = serde_json::to_vec_pretty(&written)?;
         // Whoever is killed while writing leaves the list before this one.
-        let new = self.directory.join("changes.json.new");
+        let new = path.with_extension("json.new");
         fs::write(&new, text)?;
         fs::rename(new, path)
     }
@@ -364,14 +402,15 @@ fn undo(changes: Vec<Change>) -> (Vec<Change>, Vec<String>) {
     (left, errors)
 }
 
-fn read(path: &Path, place: &str) -> io::Result<Vec<Change>> {
+/// What a file says of this place; `None` if there is no file, or it is of another place.
+fn read(path: &Path, place: &str) -> io::Result<Option<Vec<Change>>> {
     let text = match fs::read_to_string(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         text => text?,
     };
     match serde_json::from_str::<Written>(&text) {
-        Ok(written) if written.place == place => Ok(written.changes),
-        Ok(_) => Ok(Vec::new()),
+        Ok(written) if written.place == place => Ok(Some(written.changes)),
+        Ok(_) => Ok(None),
         Err(error) => {
             let aside = path.with_extension("json.broken");
             tracing::warn!(
@@ -380,7 +419,7 @@ fn read(path: &Path, place: &str) -> io::Result<Vec<Change>> {
                 "the list of changes that an earlier run left cannot be read; it was moved aside"
             );
             fs::rename(path, aside)?;
-            Ok(Vec::new())
+            Ok(None)
         }
     }
 }

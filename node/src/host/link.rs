@@ -20,7 +20,12 @@ pub(super) fn configure(index: u32, mtu: u32, addresses: &[IpNet]) -> Result<(),
         handle.link().set(message).execute().await?;
         for network in addresses {
             let (address, prefix): (IpAddr, u8) = (network.addr(), network.prefix_len());
-            handle.address().add(index, address, prefix).execute().await?;
+            match handle.address().add(index, address, prefix).execute().await {
+                // It has it still, when others are put back.
+                Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -libc::EEXIST => {
+                }
+                added => added?,
+            }
         }
         handle.link().set(LinkUnspec::new_with_index(index).up().build()).execute().await
     })

@@ -5,17 +5,17 @@ use std::{io, ops::ControlFlow};
 
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 
-const REQUEST: u16 = 0x1;
+pub(super) const REQUEST: u16 = 0x1;
 const ACK: u16 = 0x4;
 /// NLM_F_ROOT | NLM_F_MATCH.
 const DUMP: u16 = 0x300;
 const ERROR: u16 = 2;
 const DONE: u16 = 3;
 /// The header of a netlink message, and that of netfilter behind it.
-const HEADER: usize = 16;
+pub(super) const HEADER: usize = 16;
 const NF_HEADER: usize = 4;
 /// NLA_F_NESTED and NLA_F_NET_BYTEORDER: not part of an attribute's kind.
-const NESTED: u16 = 0x8000;
+pub(super) const NESTED: u16 = 0x8000;
 const FLAGS: u16 = 0xc000;
 /// Requests that are under way together: their acknowledgements must fit the socket's buffer.
 const BATCH: usize = 64;
@@ -34,7 +34,7 @@ pub(super) fn dump(kind: u16, family: u8, attributes: &[u8]) -> io::Result<Vec<M
 }
 
 /// What is done with each message: its family and its attributes. It may be the last that is wanted.
-type Each<'e> = &'e mut dyn FnMut(u8, &[u8]) -> ControlFlow<()>;
+pub(super) type Each<'e> = &'e mut dyn FnMut(u8, &[u8]) -> ControlFlow<()>;
 
 /// As [`dump`], for answers that are too many to keep.
 pub(super) fn walk(kind: u16, family: u8, attributes: &[u8], each: Each<'_>) -> io::Result<()> {
@@ -87,14 +87,16 @@ pub(super) fn request(
     Ok(())
 }
 
-fn open() -> io::Result<Socket> {
+/// A socket to netfilter.
+pub(super) fn open() -> io::Result<Socket> {
     let mut socket = Socket::new(NETLINK_NETFILTER)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
     Ok(socket)
 }
 
-fn message(kind: u16, flags: u16, family: u8, attributes: &[u8]) -> Vec<u8> {
+/// A message with its headers.
+pub(super) fn message(kind: u16, flags: u16, family: u8, attributes: &[u8]) -> Vec<u8> {
     let length = HEADER + NF_HEADER + attributes.len();
     let mut message = (length as u32).to_ne_bytes().to_vec();
     message.extend(kind.to_ne_bytes());
@@ -107,7 +109,7 @@ fn message(kind: u16, flags: u16, family: u8, attributes: &[u8]) -> Vec<u8> {
 }
 
 /// Takes the messages of one answer; whether that was the last, or no more are wanted.
-fn take(mut answer: &[u8], each: Each<'_>) -> io::Result<bool> {
+pub(super) fn take(mut answer: &[u8], each: Each<'_>) -> io::Result<bool> {
     let broken = || io::Error::new(io::ErrorKind::InvalidData, "an answer that is cut off");
     while let Some(header) = answer.first_chunk::<HEADER>() {
         let [l0, l1, l2, l3, t0, t1, ..] = *header;

@@ -12,18 +12,25 @@ use std::{
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
+use super::uplink::Uplink;
 use crate::{
-    config::{Auto, Config, amounts::AtMost},
+    config::{Auto, Config, amounts::AtMost, sections::Service},
     policy::{Lists, Networks, Ports},
 };
 
+mod elements;
 mod evaluate;
 mod foreign;
+pub mod gate;
+mod in_force;
 mod kernel;
 mod legacy;
+mod print;
 mod render;
 
+pub use elements::ElementEvents;
 pub use foreign::{Refusal, Site, Traffic, foreign_drops};
+pub use in_force::{InForce, Look};
 pub use render::{Machine, Rendered, render};
 
 /// The table's family and name.
@@ -58,6 +65,8 @@ pub struct Policy {
     pub interface: String,
     /// The only interface by which consumers' packets may leave.
     pub uplink: String,
+    /// The only one for IPv6, where that is another one.
+    pub uplink_v6: Option<String>,
     /// The UDP port of the node.
     pub listen_port: u16,
     /// Where consumers' IPv4 addresses are from.
@@ -68,10 +77,8 @@ pub struct Policy {
     pub gateway_v4: Ipv4Addr,
     /// The node's address inside the tunnel, IPv6.
     pub gateway_v6: Ipv6Addr,
-    /// TCP ports of the node's own services, at its addresses inside the tunnel.
-    pub own_tcp: Vec<u16>,
-    /// UDP ports of the same.
-    pub own_udp: Vec<u16>,
+    /// The node's own services, at its addresses inside the tunnel.
+    pub services: Vec<Service>,
     /// Ports that are refused.
     pub ports: Ports,
     /// Exceptions from what follows and from the ranges that are always refused.
@@ -82,6 +89,13 @@ pub struct Policy {
     pub session_flows: Auto<AtMost>,
     /// What is forwarded that is not of consumers.
     pub transit: Transits,
+}
+
+impl Policy {
+    /// The uplinks of IPv4 and IPv6.
+    pub(super) fn uplinks(&self) -> [&str; 2] {
+        [&self.uplink, self.uplink_v6.as_ref().unwrap_or(&self.uplink)]
+    }
 }
 
 /// What this machine forwards that does not come from the tunnel or go there.
@@ -106,20 +120,20 @@ pub struct Transits {
 }
 
 impl Policy {
-    /// The policy of a configuration and its lists, with consumers' traffic leaving by `uplink`.
+    /// The policy of a configuration and its lists, with consumers' traffic leaving by the uplink.
     #[must_use]
-    pub fn new(config: &Config, lists: &Lists, uplink: &str) -> Self {
+    pub fn new(config: &Config, lists: &Lists, uplink: &Uplink) -> Self {
         let tunnel = &config.tunnel;
         Self {
             interface: tunnel.interface.clone(),
-            uplink: uplink.to_owned(),
+            uplink: uplink.name.clone(),
+            uplink_v6: uplink.v6_way.other().map(str::to_owned),
             listen_port: config.node.listen_port,
             pool_v4: tunnel.pool_v4,
             pool_v6: tunnel.pool_v6,
             gateway_v4: tunnel.plan().gateway_v4(),
             gateway_v6: tunnel.plan().gateway_v6(),
-            own_tcp: config.own_tcp(),
-            own_udp: config.own_udp(),
+            services: config.services(),
             ports: lists.blocked_ports(),
             allow: lists.allowed(),
             block: lists.blocked(),
@@ -192,6 +206,13 @@ pub enum NftError {
         /// What to do about it.
         fix: &'static str,
     },
+    /// The kernel does not take the gate.
+    #[error(
+        "the kernel does not take the table that keeps consumers' packets in while the exit \
+         policy is away: {0}. Fix: use a kernel with nf_tables and nft_objref (modprobe nf_tables \
+         says whether yours has them)."
+    )]
+    Gate(#[source] io::Error),
     /// The kernel does not say.
     #[error(
         "cannot ask the kernel for its nftables: {0}. Fix: start weir as root, or with the \
@@ -259,7 +280,21 @@ pub fn refuse_new_flows(interface: &str, refuse: bool) -> Result<(), NftError> {
 /// Fails when `nft` cannot be run or refuses.
 pub fn remove() -> Result<(), NftError> {
     let output = run(&["-f", "-"], &format!("add table {TABLE}\ndelete table {TABLE}\n"))?;
-    accepted(&output, "remove the exit policy")
+    accepted(&output, "remove the exit policy")?;
+    remove_gate()
+}
+
+/// Takes away the chain's rules that mark what the policy has seen: the gate drops everything of
+/// consumers' then, until the policy is installed again.
+fn close() -> Result<(), NftError> {
+    accepted(&run(&["flush", "chain", "inet", NAME, "first"], "")?, "close the exit policy")
+}
+
+/// Removes the gate that has no owner; it need not be there.
+fn remove_gate() -> Result<(), NftError> {
+    let gate = gate::NAME;
+    let text = format!("add table inet {gate}\ndelete table inet {gate}\n");
+    accepted(&run(&["-f", "-"], &text)?, "remove the gate")
 }
 
 /// Every counter of [`COUNTERS`], in that order; all zero without a table.
@@ -284,6 +319,15 @@ pub fn read_counters() -> Result<Vec<Counter>, NftError> {
 /// Fails when the kernel does not say.
 pub fn generation() -> Result<u32, NftError> {
     kernel::generation().map_err(NftError::Ask)
+}
+
+/// Whether the kernel has the policy's table.
+///
+/// # Errors
+///
+/// Fails when the kernel does not say.
+pub fn is_installed() -> Result<bool, NftError> {
+    Ok(print::Print::read(NAME).map_err(NftError::Ask)?.is_some())
 }
 
 /// What `nft --version` says.

@@ -36,25 +36,84 @@ pub(crate) fn has_ipv6() -> bool {
 
 /// What is set on the TUN device alone. It goes with the device, so nothing is recorded.
 pub(super) fn prepare_tun(interface: &str) -> io::Result<()> {
-    // A second line of defence behind the worker's check of each source.
-    write(&format!("net/ipv4/conf/{interface}/rp_filter"), "1")?;
-    write(&format!("net/ipv4/conf/{interface}/send_redirects"), "0")?;
-    write(&format!("net/ipv4/conf/{interface}/forwarding"), "1")?;
-    if has_ipv6() {
-        let set = |key: &str, value| write(&format!("net/ipv6/conf/{interface}/{key}"), value);
-        set("disable_ipv6", "0")?;
-        // No link-local address: consumers have no use for one, and would be sent its reports.
-        set("addr_gen_mode", "1")?;
-        set("accept_ra", "0")?;
-        if has_forwarding_by_interface(interface) {
-            set("force_forwarding", "1")?;
-        }
+    for (parameter, value) in of_tun(interface) {
+        write(&parameter, value)?;
     }
     Ok(())
 }
 
-/// Lets packets from the uplink reach the TUN device, and back.
-pub(super) fn forward(changes: &mut Changes, uplink: &str) -> io::Result<()> {
+fn of_tun(interface: &str) -> Vec<(String, &'static str)> {
+    let v4 = |key: &str, value| (format!("net/ipv4/conf/{interface}/{key}"), value);
+    let v6 = |key: &str, value| (format!("net/ipv6/conf/{interface}/{key}"), value);
+    // A second line of defence behind the worker's check of each source.
+    let mut all = vec![v4("rp_filter", "1"), v4("send_redirects", "0"), v4("forwarding", "1")];
+    if has_ipv6() {
+        all.push(v6("disable_ipv6", "0"));
+        // No link-local address: consumers have no use for one, and would be sent its reports.
+        all.extend([v6("addr_gen_mode", "1"), v6("accept_ra", "0")]);
+        if has_forwarding_by_interface(interface) {
+            all.push(v6("force_forwarding", "1"));
+        }
+    }
+    all
+}
+
+/// By which interfaces consumers' packets leave.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Uplinks<'a> {
+    pub(super) v4: &'a str,
+    pub(super) v6: &'a str,
+}
+
+/// Puts back what somebody has set otherwise since [`prepare_tun`] and [`forward`]; says what that
+/// was.
+pub(super) fn keep(
+    changes: &mut Changes,
+    tun: &str,
+    uplinks: Uplinks<'_>,
+) -> io::Result<Vec<String>> {
+    let is_set = |(parameter, value): &(String, &str)| match read(parameter) {
+        Ok(now) => now == *value,
+        // The interface is gone, which is seen elsewhere.
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    };
+    let mut lost = Vec::new();
+    for wanted in of_tun(tun) {
+        if !is_set(&wanted) {
+            write(&wanted.0, wanted.1)?;
+            lost.push(wanted.0);
+        }
+    }
+    for wanted in of_uplinks(uplinks) {
+        if is_set(&wanted) {
+            continue;
+        }
+        if wanted.0 == ALL_V6 {
+            forward_everywhere_v6(changes)?;
+        } else {
+            set(changes, &wanted.0, wanted.1)?;
+        }
+        lost.push(wanted.0);
+    }
+    Ok(lost)
+}
+
+fn of_uplinks(uplinks: Uplinks<'_>) -> Vec<(String, &'static str)> {
+    let mut all = vec![(format!("net/ipv4/conf/{}/forwarding", uplinks.v4), "1")];
+    if has_ipv6() {
+        let v6 = if has_forwarding_by_interface(uplinks.v6) {
+            format!("net/ipv6/conf/{}/force_forwarding", uplinks.v6)
+        } else {
+            ALL_V6.to_owned()
+        };
+        all.push((v6, "1"));
+    }
+    all
+}
+
+/// Lets packets from the uplinks reach the TUN device, and back.
+pub(super) fn forward(changes: &mut Changes, uplinks: Uplinks<'_>) -> io::Result<()> {
+    let uplink = uplinks.v4;
     let parameter = format!("net/ipv4/conf/{uplink}/forwarding");
     if read(EVERYWHERE_V4)? == "1" && read(&parameter)? == "0" {
         // Somebody has excepted the uplink, which must come back in any case.
@@ -68,6 +127,7 @@ pub(super) fn forward(changes: &mut Changes, uplink: &str) -> io::Result<()> {
     if !has_ipv6() {
         return Ok(());
     }
+    let uplink = uplinks.v6;
     if has_forwarding_by_interface(uplink) {
         set(changes, &format!("net/ipv6/conf/{uplink}/force_forwarding"), "1")
     } else {
@@ -77,8 +137,8 @@ pub(super) fn forward(changes: &mut Changes, uplink: &str) -> io::Result<()> {
 
 /// What of this machine's forwarding would be weir's doing alone, so that it must be refused again
 /// but for consumers. What a killed run has turned on counts as its, not as the operator's.
-pub(super) fn transits(changes: &Changes, uplink: &str) -> io::Result<Transits> {
-    let parameter = format!("net/ipv4/conf/{uplink}/forwarding");
+pub(super) fn transits(changes: &Changes, uplinks: Uplinks<'_>) -> io::Result<Transits> {
+    let parameter = format!("net/ipv4/conf/{}/forwarding", uplinks.v4);
     let v4 = match changes.sysctl(&parameter) {
         Some((_, Some(_))) if is_forwarding_everywhere_since(&parameter) => Transit::AsBefore,
         Some(("0", _)) => Transit::NotFromUplink,
@@ -88,12 +148,12 @@ pub(super) fn transits(changes: &Changes, uplink: &str) -> io::Result<Transits> 
     if !has_ipv6() {
         return Ok(Transits { v4, v6: Transit::AsBefore });
     }
-    let everywhere = match changes.sysctl(EVERYWHERE_V6) {
+    let everywhere = match changes.sysctl(ALL_V6) {
         Some((old, _)) => off_is(Transit::None, old),
-        None => off_is(Transit::None, &read(EVERYWHERE_V6)?),
+        None => off_is(Transit::None, &read(ALL_V6)?),
     };
-    let parameter = format!("net/ipv6/conf/{uplink}/force_forwarding");
-    let v6 = match (everywhere, has_forwarding_by_interface(uplink)) {
+    let parameter = format!("net/ipv6/conf/{}/force_forwarding", uplinks.v6);
+    let v6 = match (everywhere, has_forwarding_by_interface(uplinks.v6)) {
         (Transit::None, true) => match changes.sysctl(&parameter) {
             Some((old, _)) => off_is(Transit::NotFromUplink, old),
             None => off_is(Transit::NotFromUplink, &read(&parameter)?),
@@ -108,9 +168,6 @@ fn off_is(off: Transit, value: &str) -> Transit {
     if value == "0" { off } else { Transit::AsBefore }
 }
 
-/// Makes IPv6 forward by every interface.
-const EVERYWHERE_V6: &str = "net/ipv6/conf/all/forwarding";
-
 /// Sets IPv4 forwarding of every interface, at the moment when it is written.
 const EVERYWHERE_V4: &str = "net/ipv4/ip_forward";
 
@@ -122,6 +179,9 @@ pub(super) fn is_forwarding_everywhere_since(parameter: &str) -> bool {
     of_interface && read(EVERYWHERE_V4).is_ok_and(|value| value == "1")
 }
 
+/// Sets IPv6 forwarding of every interface.
+const ALL_V6: &str = "net/ipv6/conf/all/forwarding";
+
 /// Since Linux 6.17.
 fn has_forwarding_by_interface(interface: &str) -> bool {
     path(&format!("net/ipv6/conf/{interface}/force_forwarding")).exists()
@@ -130,7 +190,7 @@ fn has_forwarding_by_interface(interface: &str) -> bool {
 /// The only way before Linux 6.17. It makes every interface a router's, which takes its routes
 /// and addresses by router advertisements no more unless `accept_ra` is 2.
 pub(super) fn forward_everywhere_v6(changes: &mut Changes) -> io::Result<()> {
-    if read(EVERYWHERE_V6)? == "1" && !changes.has_sysctl(EVERYWHERE_V6) {
+    if read(ALL_V6)? == "1" && !changes.has_sysctl(ALL_V6) {
         return Ok(());
     }
     let mut interfaces = Vec::new();
@@ -147,7 +207,7 @@ pub(super) fn forward_everywhere_v6(changes: &mut Changes) -> io::Result<()> {
             set(changes, &accept_ra, "2")?;
         }
     }
-    let left = changes.has_sysctl(EVERYWHERE_V6);
+    let left = changes.has_sysctl(ALL_V6);
     for name in interfaces.iter().map(String::as_str).chain(["default"]) {
         // The machine-wide switch sets all of them, also when it is turned off again.
         let forwarding = format!("net/ipv6/conf/{name}/forwarding");
@@ -161,7 +221,7 @@ pub(super) fn forward_everywhere_v6(changes: &mut Changes) -> io::Result<()> {
             changes.record(Change::Sysctl { parameter: forwarding, old: "1".into(), set: None })?;
         }
     }
-    set(changes, EVERYWHERE_V6, "1")
+    set(changes, ALL_V6, "1")
 }
 
 /// Records a parameter's value and sets it.
@@ -226,13 +286,13 @@ mod tests {
             let before = router_parameters();
             for _ in 0..2 {
                 // The first run is killed, as far as its list of changes can tell.
-                let mut changes = Changes::open(directory.path()).expect("opened");
+                let mut changes = Changes::open(directory.path(), None).expect("opened");
                 forward_everywhere_v6(&mut changes).expect("forwarding");
                 assert_eq!(read("net/ipv6/conf/va/accept_ra").expect("read"), "2");
                 assert_eq!(read("net/ipv6/conf/vb/accept_ra").expect("read"), "0");
                 assert_eq!(read("net/ipv6/conf/all/forwarding").expect("read"), "1");
             }
-            let mut changes = Changes::open(directory.path()).expect("opened");
+            let mut changes = Changes::open(directory.path(), None).expect("opened");
             assert!(changes.has_left());
             changes.undo_all(false).expect("undone");
             assert_eq!(router_parameters(), before);

@@ -7,10 +7,14 @@ use ipnet::IpNet;
 use netlink_packet_route::{
     AddressFamily,
     address::{AddressAttribute, AddressMessage},
-    link::{LinkAttribute, LinkMessage, LinkXdp, XdpAttached},
+    link::{LinkAttribute, LinkLayerType, LinkMessage, LinkXdp, XdpAttached},
     route::{RouteAttribute, RouteHeader, RouteMessage, RouteType},
 };
 use rtnetlink::{Handle, IpVersion, RouteMessageBuilder};
+
+mod ipv6_way;
+
+pub use ipv6_way::Ipv6Way;
 
 use super::netlink::{self, NetlinkError};
 use crate::config::{Auto, Config, HostPort};
@@ -28,6 +32,10 @@ pub struct Uplink {
     pub v4: Vec<Ipv4Addr>,
     /// Its IPv6 addresses, without the link-local ones.
     pub v6: Vec<Ipv6Addr>,
+    /// By which interface IPv6 leaves this machine.
+    pub v6_way: Ipv6Way,
+    /// The interfaces that it is made of, as a bond is, or a bridge.
+    pub ports: Vec<String>,
 }
 
 /// Why there is no uplink.
@@ -64,8 +72,10 @@ impl Uplink {
     ///
     /// Fails when there is none, and says which interfaces there are.
     pub fn find(wanted: &Auto<String>) -> Result<Self, UplinkError> {
-        let (links, addresses, default) = netlink::run(async |handle| {
-            Ok((links(&handle).await?, addresses(&handle).await?, default_route(&handle).await?))
+        let (links, addresses, v4, v6) = netlink::run(async |handle| {
+            let v4 = default_route(&handle, IpVersion::V4).await?;
+            let v6 = default_route(&handle, IpVersion::V6).await?;
+            Ok((links(&handle).await?, addresses(&handle).await?, v4, v6))
         })?;
         let names = || {
             let names: Vec<String> = links.iter().filter_map(name_of).collect();
@@ -76,11 +86,24 @@ impl Uplink {
                 .iter()
                 .find(|link| name_of(link).as_ref() == Some(name))
                 .ok_or_else(|| UplinkError::Unknown { name: name.clone(), others: names() })?,
-            Auto::Auto => default
+            Auto::Auto => v4
+                .or(v6)
                 .and_then(|index| links.iter().find(|link| link.header.index == index))
                 .ok_or_else(|| UplinkError::NoDefaultRoute(names()))?,
         };
         let index = link.header.index;
+        let elsewhere = v6.filter(|v6| *v6 != index);
+        let elsewhere = elsewhere.and_then(|v6| links.iter().find(|link| link.header.index == v6));
+        let v6_way = match (elsewhere.and_then(name_of), wanted) {
+            (None, _) => Ipv6Way::Uplink,
+            (Some(name), Auto::Auto) => Ipv6Way::Other(name),
+            (Some(name), Auto::Set(_)) => Ipv6Way::Refused(name),
+        };
+        let is_port = |link: &&LinkMessage| {
+            link.attributes
+                .iter()
+                .any(|it| matches!(it, LinkAttribute::Controller(of) if *of == index))
+        };
         let own = || {
             let own = addresses.iter().filter(|address| address.header.index == index);
             own.filter_map(network_of)
@@ -96,7 +119,15 @@ impl Uplink {
                 .filter_map(|net| if let IpNet::V6(net) = net { Some(net.addr()) } else { None })
                 .filter(|address| !address.is_unicast_link_local())
                 .collect(),
+            v6_way,
+            ports: links.iter().filter(is_port).filter_map(name_of).collect(),
         })
+    }
+
+    /// Its addresses, IPv4 before IPv6.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let v4 = self.v4.iter().copied().map(IpAddr::V4);
+        v4.chain(self.v6.iter().copied().map(IpAddr::V6))
     }
 
     /// What consumers are told to send to: the configured endpoint, or the first address of the
@@ -106,8 +137,7 @@ impl Uplink {
         if let Auto::Set(endpoint) = &config.node.endpoint {
             return Some(endpoint.clone());
         }
-        let v4 = self.v4.iter().copied().map(IpAddr::V4);
-        let address = v4.chain(self.v6.iter().copied().map(IpAddr::V6)).next()?;
+        let address = self.addresses().next()?;
         Some(HostPort { host: address.to_string(), port: config.node.listen_port })
     }
 }
@@ -156,37 +186,47 @@ pub fn attached_xdp(index: u32) -> Result<Option<String>, NetlinkError> {
     })
 }
 
-async fn links(handle: &Handle) -> Result<Vec<LinkMessage>, rtnetlink::Error> {
+/// Whether frames of an interface begin with an Ethernet header, which the guard looks behind: those
+/// of PPP, TUN and IP-in-IP tunnels do not. An interface that is gone counts as one with.
+///
+/// # Errors
+///
+/// Fails when the kernel does not say.
+pub fn has_ethernet_header(index: u32) -> Result<bool, NetlinkError> {
+    let links = netlink::run(async |handle| links(&handle).await)?;
+    let link = links.iter().find(|link| link.header.index == index);
+    let kind = link.map(|link| link.header.link_layer_type);
+    Ok(matches!(kind, None | Some(LinkLayerType::Ether | LinkLayerType::Loopback)))
+}
+
+pub(super) async fn links(handle: &Handle) -> Result<Vec<LinkMessage>, rtnetlink::Error> {
     handle.link().get().execute().try_collect().await
 }
 
-async fn addresses(handle: &Handle) -> Result<Vec<AddressMessage>, rtnetlink::Error> {
+pub(super) async fn addresses(handle: &Handle) -> Result<Vec<AddressMessage>, rtnetlink::Error> {
     handle.address().get().execute().try_collect().await
 }
 
-/// The interface of the default route with the least metric.
-async fn default_route(handle: &Handle) -> Result<Option<u32>, rtnetlink::Error> {
-    for version in [IpVersion::V4, IpVersion::V6] {
-        let question = match version {
-            IpVersion::V4 => RouteMessageBuilder::<Ipv4Addr>::new().build(),
-            IpVersion::V6 => RouteMessageBuilder::<Ipv6Addr>::new().build(),
-        };
-        let routes: Vec<RouteMessage> =
-            handle.route().get(question).execute().try_collect().await?;
-        let default = routes
-            .iter()
-            .filter(|route| {
-                route.header.destination_prefix_length == 0
-                    && route.header.kind == RouteType::Unicast
-                    && route.header.table == RouteHeader::RT_TABLE_MAIN
-            })
-            .filter_map(|route| Some((metric_of(route), interface_of(route)?)))
-            .min();
-        if let Some((_, index)) = default {
-            return Ok(Some(index));
-        }
-    }
-    Ok(None)
+/// The interface of a family's default route with the least metric.
+pub(super) async fn default_route(
+    handle: &Handle,
+    version: IpVersion,
+) -> Result<Option<u32>, rtnetlink::Error> {
+    let question = match version {
+        IpVersion::V4 => RouteMessageBuilder::<Ipv4Addr>::new().build(),
+        IpVersion::V6 => RouteMessageBuilder::<Ipv6Addr>::new().build(),
+    };
+    let routes: Vec<RouteMessage> = handle.route().get(question).execute().try_collect().await?;
+    let default = routes
+        .iter()
+        .filter(|route| {
+            route.header.destination_prefix_length == 0
+                && route.header.kind == RouteType::Unicast
+                && route.header.table == RouteHeader::RT_TABLE_MAIN
+        })
+        .filter_map(|route| Some((metric_of(route), interface_of(route)?)))
+        .min();
+    Ok(default.map(|(_, index)| index))
 }
 
 fn metric_of(route: &RouteMessage) -> u32 {
@@ -205,21 +245,21 @@ fn interface_of(route: &RouteMessage) -> Option<u32> {
     })
 }
 
-fn name_of(link: &LinkMessage) -> Option<String> {
+pub(super) fn name_of(link: &LinkMessage) -> Option<String> {
     link.attributes.iter().find_map(|attribute| match attribute {
         LinkAttribute::IfName(name) => Some(name.clone()),
         _ => None,
     })
 }
 
-fn mtu_of(link: &LinkMessage) -> Option<u32> {
+pub(super) fn mtu_of(link: &LinkMessage) -> Option<u32> {
     link.attributes.iter().find_map(|attribute| match attribute {
         LinkAttribute::Mtu(mtu) => Some(*mtu),
         _ => None,
     })
 }
 
-fn network_of(message: &AddressMessage) -> Option<IpNet> {
+pub(super) fn network_of(message: &AddressMessage) -> Option<IpNet> {
     // The local address of a point-to-point interface is not its `Address`, which is the peer's.
     let local = message.attributes.iter().find_map(|attribute| match attribute {
         AddressAttribute::Local(address) => Some(*address),

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     control::{BATCHES, Drops, SharedView, Status},
+    host::watch::Part,
     live::Live,
     session::{Sessions, Snapshot, state_name, unix_now},
 };
@@ -49,6 +50,7 @@ impl Collector for NodeCollector {
         boundaries(encoder, &status)?;
         drops(encoder, &status)?;
         guard(encoder, &status)?;
+        host(encoder, &status)?;
         books(encoder, &status)?;
         let series = self.series.get();
         if series.per_session {
@@ -123,6 +125,8 @@ fn handshakes(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> Result<()
         ("cookie", status.cookies),
         ("mac1", dropped(&[DropReason::Mac1, DropReason::GuardMac1])),
         ("rate", dropped(&[DropReason::HandshakeRate, DropReason::GuardHandshakeRate])),
+        ("peer_rate", dropped(&[DropReason::PeerInitiations])),
+        ("response_rate", dropped(&[DropReason::Responses, DropReason::GuardResponses])),
         ("queue_full", dropped(&[DropReason::HandshakeQueueFull])),
         ("unknown_peer", dropped(&[DropReason::UnknownPeer])),
         ("invalid", dropped(&[DropReason::HandshakeInvalid])),
@@ -249,6 +253,21 @@ fn guard(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> Result<(), Err
     let mut family = Counters::begin(encoder, "guard_bytes", help)?;
     for count in &status.guard {
         family.sample(&[("message", &count.message)], count.bytes)?;
+    }
+    Ok(())
+}
+
+fn host(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> Result<(), Error> {
+    let help = "1 for what of the machine is not as the node needs it.";
+    let mut family = Gauges::begin(encoder, "host_condition", help)?;
+    for part in Part::ALL.map(Part::as_str) {
+        let holds = status.host.iter().any(|condition| condition.part == part);
+        family.sample(&[("part", part)], u64::from(holds))?;
+    }
+    let help = "How often the node put back what others had changed on the machine.";
+    let mut family = Counters::begin(encoder, "host_restored", help)?;
+    for restored in &status.restored {
+        family.sample(&[("part", &restored.part)], restored.times)?;
     }
     Ok(())
 }

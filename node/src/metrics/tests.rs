@@ -4,7 +4,10 @@ use weir_common::DropReason;
 
 use super::*;
 use crate::{
-    control::{Boundaries, Boundary, Drops, GuardCount, LimitsNow, NodeView, QuotaNow, Status},
+    control::{
+        Boundaries, Boundary, Drops, GuardCount, HostCondition, HostRestored, LimitsNow, NodeView,
+        QuotaNow, Status,
+    },
     session::registry::rig::Rig,
 };
 
@@ -58,6 +61,12 @@ impl NodeView for StillNode {
             ledger_age_seconds: 0.5,
             unpaid_bytes: 12_345,
             earned_wei: "1500000000000000000".to_owned(),
+            host: vec![HostCondition {
+                part: "default_route".to_owned(),
+                said: "IPv4 has no default route".to_owned(),
+                fix: "ip -4 route add default via ROUTER dev eth0".to_owned(),
+            }],
+            restored: vec![HostRestored { part: "policy".to_owned(), times: 2 }],
             ledger_trouble: None,
             fleet: Some("connected".to_owned()),
         }
@@ -117,7 +126,8 @@ fn a_scrape_is_openmetrics_with_every_drop_reason() {
     for reason in DropReason::ALL {
         let (stage, word) = (reason.stage().as_str(), reason.as_str());
         let key = format!("weir_drops_total{{stage=\"{stage}\",reason=\"{word}\"}}");
-        let expected = if word == "replay" { u64::MAX.to_string() } else { "0".to_owned() };
+        let is_replay = *reason == DropReason::Replay;
+        let expected = if is_replay { u64::MAX.to_string() } else { "0".to_owned() };
         assert_eq!(samples.get(&key), Some(&expected), "{key}");
     }
     for (key, value) in [
@@ -149,6 +159,8 @@ fn a_scrape_is_openmetrics_with_every_drop_reason() {
         ("weir_handshakes_total{result=\"completed\"}", "3"),
         ("weir_handshakes_total{result=\"cookie\"}", "7"),
         ("weir_handshakes_total{result=\"mac1\"}", "0"),
+        ("weir_handshakes_total{result=\"peer_rate\"}", "0"),
+        ("weir_handshakes_total{result=\"response_rate\"}", "0"),
         ("weir_ledger_age_seconds", "0.5"),
         ("weir_unpaid_bytes", "12345"),
         ("weir_sessions_connected", "0"),

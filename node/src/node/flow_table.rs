@@ -46,9 +46,11 @@ pub(super) fn keep(interface: String, mut stopped: watch::Receiver<bool>) -> Joi
             }
             let (Some(flows), Some(size)) = (number("count"), number("max")) else { continue };
             let next = gate.next(flows, size);
-            if next == gate {
+            // Also when the table has been put back by then, with the gate open.
+            if next == gate && gate == Gate::Open {
                 continue;
             }
+            let is_new = next != gate;
             let interface = interface.clone();
             let close = move || nft::refuse_new_flows(&interface, next == Gate::Closed);
             match tokio::task::spawn_blocking(close).await {
@@ -57,6 +59,7 @@ pub(super) fn keep(interface: String, mut stopped: watch::Receiver<bool>) -> Joi
                 Err(error) => warn!(%error, "cannot keep room in the kernel's flow table"),
             }
             match gate {
+                _ if !is_new => {}
                 Gate::Closed => warn!(
                     flows,
                     size,

@@ -64,7 +64,7 @@ impl KeyRing for Ring {
         let current = Identity::new(key.secret().to_bytes());
         let previous = Some(self.identities.get().current);
         self.identities.set(Pair { current, previous });
-        self.offer.set(Offer { node_key: key.public(), ..Offer::clone(&self.offer.get()) });
+        self.offer.change(|offer| Offer { node_key: key.public(), ..offer.clone() });
         info!("the node has a new key; the old one is taken until it is retired");
         Ok(self.keys())
     }

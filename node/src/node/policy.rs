@@ -6,14 +6,19 @@ use anyhow::Context as _;
 
 use crate::{
     config::Config,
-    host::{HostPlan, nft, nft::Transits, uplink},
+    host::{
+        HostPlan,
+        nft::{self, InForce, Transits},
+        uplink::{self, Uplink},
+    },
     live::Live,
     policy::{Judge, Lists, Question, Surroundings, Verdict, judge},
 };
 
 /// The lists in force, and how they are replaced.
 pub(super) struct ExitPolicy {
-    uplink: String,
+    uplink: Uplink,
+    in_force: Arc<InForce>,
     transits: Transits,
     around: Surroundings,
     lists: Live<Lists>,
@@ -21,10 +26,16 @@ pub(super) struct ExitPolicy {
 
 impl ExitPolicy {
     /// What the plan has installed.
-    pub(super) fn new(config: &Config, plan: &HostPlan, transits: Transits) -> Self {
+    pub(super) fn new(
+        config: &Config,
+        plan: &HostPlan,
+        in_force: Arc<InForce>,
+        transits: Transits,
+    ) -> Self {
         let none: [IpAddr; 0] = [];
         Self {
-            uplink: plan.uplink.name.clone(),
+            uplink: plan.uplink.clone(),
+            in_force,
             transits,
             around: Surroundings::new(config, none),
             lists: plan.lists.clone(),
@@ -42,10 +53,10 @@ impl ExitPolicy {
         let policy = nft::Policy { transit, ..nft::Policy::new(config, &lists, &this.uplink) };
         let this = Arc::clone(this);
         Ok(move || {
-            nft::apply(&policy)?;
-            this.lists.set(lists);
             let (allow, block) = (policy.allow.len(), policy.block.len());
             let ports = policy.ports.tcp.len() + policy.ports.udp.len();
+            this.in_force.replace(policy)?;
+            this.lists.set(lists);
             Ok(format!(
                 "exit policy: {block} ranges of addresses and {ports} of ports are refused, {allow} \
                  excepted"
@@ -75,5 +86,15 @@ pub(super) fn drops() -> Vec<crate::control::Drops> {
         reason: counter.name,
         packets: counter.packets,
     };
-    counters.into_iter().map(one).collect()
+    let mut drops: Vec<_> = counters.into_iter().map(one).collect();
+    // Not of the policy's table: that one was away.
+    match nft::gate::dropped() {
+        Ok(packets) => drops.push(crate::control::Drops {
+            stage: "policy".into(),
+            reason: "no_policy".into(),
+            packets,
+        }),
+        Err(error) => tracing::warn!(%error, "cannot read the gate's counter"),
+    }
+    drops
 }

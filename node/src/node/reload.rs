@@ -2,13 +2,12 @@
 
 use std::{path::Path, sync::Arc};
 
+use weir_common::bucket::Rate;
+
 use super::{kernel_side::GuardControl, ledger::Rhythm, policy::ExitPolicy};
 use crate::{
     config::{Api, Config, Node},
-    dataplane::{
-        handshake::{HandshakeInbox, Limits},
-        limiter::Rate,
-    },
+    dataplane::handshake::{HandshakeInbox, Limits},
     host::uplink::Uplink,
     limits::Limiter,
     live::Live,
@@ -63,10 +62,7 @@ pub(super) fn series(api: &Api) -> Series {
 /// How many handshakes the handshake thread lets through.
 pub(super) fn handshake_limits(node: &Node) -> Limits {
     Limits {
-        per_source: Rate {
-            per_second: node.handshakes_per_source,
-            burst: node.handshakes_per_source_burst,
-        },
+        per_source: Rate::new(node.handshakes_per_source, node.handshakes_per_source_burst),
         before_cookies: node.handshakes_under_load,
     }
 }
@@ -138,15 +134,10 @@ impl Applier for Told {
     }
 
     fn prepare(&self, config: &Config) -> anyhow::Result<Change> {
-        let tunnel = &config.tunnel;
-        let offer = Offer {
-            dns: config.dns_servers(),
-            keepalive: tunnel.keepalive,
-            ..Offer::clone(&self.offer.get())
-        };
+        let (dns, keepalive) = (config.dns_servers(), config.tunnel.keepalive);
         let live = self.offer.clone();
         Ok(Box::new(move || {
-            live.set(offer);
+            live.change(|offer| Offer { dns, keepalive, ..offer.clone() });
             Ok(vec!["consumers get the new tunnel.* in configurations made from now on".into()])
         }))
     }

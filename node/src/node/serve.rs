@@ -1,6 +1,6 @@
 //! The control plane, from the first request to the signal that ends it.
 
-use std::{io, path::Path, sync::Arc, time::Duration};
+use std::{io, net::IpAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use tokio::{
@@ -48,6 +48,10 @@ pub(super) struct Parts<'a> {
     pub(super) policy: Arc<ExitPolicy>,
     /// What the packet path says of a thread that ended.
     pub(super) ended: UnboundedReceiver<ThreadEnded>,
+    /// What the watch over the host says when the node cannot go on.
+    pub(super) breaks: UnboundedReceiver<anyhow::Error>,
+    /// The machine's name servers.
+    pub(super) resolver: watch::Receiver<Vec<IpAddr>>,
 }
 
 /// Serves until SIGTERM or SIGINT, or until the packet path is no longer whole.
@@ -68,8 +72,9 @@ pub(super) fn until_told(
 }
 
 async fn serve(config: &Config, parts: Parts<'_>, log: Option<GuardLog>) -> anyhow::Result<()> {
-    let Parts { sessions, view, offer, series, rhythm, limiter, reloader, keys, policy, mut ended } =
+    let Parts { sessions, view, offer, series, rhythm, limiter, reloader, keys, policy, .. } =
         parts;
+    let (mut ended, mut breaks, resolver) = (parts.ended, parts.breaks, parts.resolver);
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let hangup = signal(SignalKind::hangup())?;
@@ -114,7 +119,7 @@ async fn serve(config: &Config, parts: Parts<'_>, log: Option<GuardLog>) -> anyh
             None => std::future::pending().await,
         }
     });
-    let gateway = Gateway::bind(config, sessions).await?;
+    let gateway = Gateway::bind(config, sessions, resolver).await?;
     let limited = limits::keep(limiter, stopped.clone());
     let room = flow_table::keep(config.tunnel.interface.clone(), stopped.clone());
     let mut books = ledger::keep(config, &rhythm, sessions, stopped)?;
@@ -133,6 +138,9 @@ async fn serve(config: &Config, parts: Parts<'_>, log: Option<GuardLog>) -> anyh
     let mut watchdog = std::pin::pin!(service::beat());
     service::ready(&serves(&endpoint));
     let broken = tokio::select! {
+        Some(reason) = breaks.recv() => {
+            Some(reason.context("this machine is no longer as the node needs it"))
+        }
         () = &mut reloads => None,
         () = &mut watchdog => None,
         _ = terminate.recv() => None,

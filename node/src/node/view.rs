@@ -1,16 +1,19 @@
 //! The node as its operator sees it.
 
 use std::{
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
 use super::{kernel_side::GuardCounter, policy, receive::Way};
 use crate::{
-    control::{NodeView, Status},
+    control::{HostCondition, HostRestored, NodeView, Status},
     dataplane::start::{Counts, Io},
     fleet::Link,
-    host::uplink::Uplink,
+    host::{uplink::Uplink, watch::Conditions},
     kernel::XdpMode,
     limits::Limiter,
     live::Live,
@@ -21,11 +24,14 @@ use crate::{
 /// What there is to see.
 pub(super) struct Parts {
     pub(super) uplink: Uplink,
+    /// As it is now, in bytes.
+    pub(super) uplink_mtu: Arc<AtomicU32>,
     pub(super) xdp: XdpMode,
     pub(super) receive: Way,
     pub(super) io: Io,
     pub(super) sandbox: Sandbox,
     pub(super) notes: Vec<String>,
+    pub(super) conditions: Conditions,
     pub(super) cores: Vec<usize>,
     pub(super) offer: Live<Offer>,
     pub(super) interface: String,
@@ -68,6 +74,7 @@ impl NodeView for View {
             offloads.push(format!("no XDP guard: {reason}"));
         }
         offloads.push(parts.receive.note.clone());
+        offloads.extend(parts.counts.refused_offloads());
         let mut drops = parts
             .counts
             .drops(|reason| guard.as_ref().map_or(0, |counts| counts.dropped(reason).datagrams));
@@ -76,7 +83,7 @@ impl NodeView for View {
             version: env!("CARGO_PKG_VERSION").into(),
             uptime_seconds: uptime,
             uplink: parts.uplink.name.clone(),
-            uplink_mtu: parts.uplink.mtu,
+            uplink_mtu: parts.uplink_mtu.load(Relaxed),
             xdp_mode: parts.xdp.as_str().into(),
             receive: parts.receive.word.into(),
             io: parts.io.as_str().into(),
@@ -105,6 +112,8 @@ impl NodeView for View {
             ledger_age_seconds: parts.sessions.ledger_age().as_secs_f64(),
             unpaid_bytes: parts.sessions.unpaid_bytes(),
             earned_wei: parts.sessions.earned().to_string(),
+            host: parts.conditions.now().iter().map(HostCondition::from).collect(),
+            restored: parts.conditions.restored().into_iter().map(HostRestored::from).collect(),
             ledger_trouble: parts.sessions.trouble(),
             fleet: self.fleet.get().map(Link::describe),
         }

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::{Ipv4Addr, Ipv6Addr},
+    ops::Bound,
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
@@ -18,7 +19,6 @@ use super::{
     slots::Slots,
     store::{
         Store,
-        book::Agreement,
         credit::{Extended, Extra},
     },
     unix_now,
@@ -27,6 +27,7 @@ use crate::{
     control::{FlowControl, PeerControl, PeerSpec, PublicKey},
     dataplane::endpoint::Endpoint,
     kernel::accounts::Accounts,
+    payment::Agreement,
 };
 
 mod books;
@@ -209,16 +210,19 @@ impl Sessions {
                 extra.pause = Some(Pause::Credit);
             }
         }
-        if let Err(error) = store.insert(&session, &extra) {
-            self.write().slots.put_back(session.slot);
-            return Err(error.into());
-        }
+        let counters = match store.insert(&session, &extra) {
+            Ok(counters) => counters,
+            Err(error) => {
+                self.write().slots.put_back(session.slot);
+                return Err(error.into());
+            }
+        };
         if let Some(account) = self.accounts.get(session.slot) {
-            account.assign(session.id.get(), &Counters::default());
+            account.assign(session.id.get(), &counters);
             account.set_state(session.state);
         }
         let id = session.id;
-        self.write().insert(Entry::new(session.clone(), Counters::default(), extra));
+        self.write().insert(Entry::new(session.clone(), counters, extra));
         self.apply_credit(id);
         self.apply_rates(id);
         let snapshot = self.get(&id.to_string())?;
@@ -235,6 +239,16 @@ impl Sessions {
         drop(live);
         all.sort_by_key(|snapshot| (snapshot.session.created, snapshot.session.slot));
         all
+    }
+
+    /// At most `limit` sessions in the order of their identifiers, from the one after `after` on: of
+    /// one page after the other, each session that is there throughout is in exactly one.
+    #[must_use]
+    pub fn page(&self, after: Option<SessionId>, limit: usize) -> Vec<Snapshot> {
+        let live = self.read();
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let page = live.by_id.range((from, Bound::Unbounded)).take(limit);
+        page.map(|(_, entry)| self.snapshot(&live, entry)).collect()
     }
 
     /// The session of this name, public key, identifier, or first digits of an identifier.
@@ -266,6 +280,19 @@ impl Sessions {
     pub fn end(&self, which: &str, reason: &str) -> Result<Snapshot, SessionError> {
         let mut store = self.store();
         let session = self.read().find(which)?.session.clone();
+        let ended = self.end_locked(&mut store, &session, reason);
+        // Others need not wait for the kernel.
+        drop(store);
+        self.forget_left();
+        ended
+    }
+
+    fn end_locked(
+        &self,
+        store: &mut Store,
+        session: &Session,
+        reason: &str,
+    ) -> Result<Snapshot, SessionError> {
         let account = self.accounts.get(session.slot);
         if let Some(account) = account {
             account.set_state(SessionState::Closed);
@@ -284,22 +311,19 @@ impl Sessions {
             if let Some(account) = account {
                 account.set_state(session.state);
             }
-            self.serve(&session);
+            self.serve(session);
             return Err(error.into());
         }
         let mut live = self.write();
-        live.remove(&session);
+        live.remove(session);
         live.ended = counters::sum(&live.ended, &last.counters);
         if let Some(account) = account {
             account.vacate();
         }
         live.slots.leave(session.slot);
         drop(live);
-        self.announce(&store);
-        // Others need not wait for the kernel.
-        drop(store);
-        self.forget_left();
-        let session = Session { state: SessionState::Closed, ..session };
+        self.announce(store);
+        let session = Session { state: SessionState::Closed, ..session.clone() };
         Ok(Snapshot { session, ..snapshot })
     }
 
@@ -406,6 +430,14 @@ impl Sessions {
         self.max
     }
 
+    /// Whether a session is paused now, by its state or because its credit is used up.
+    #[must_use]
+    pub fn is_paused(&self, id: SessionId) -> bool {
+        let slot = self.read().by_id.get(&id).map(|entry| entry.session.slot);
+        let account = slot.and_then(|slot| self.accounts.get(slot));
+        account.is_some_and(|account| account.standing() == SessionState::Paused)
+    }
+
     /// Where the consumer was last heard. Never for a log, a metric or the disk.
     #[must_use]
     pub fn whereabouts(&self, session: &Session) -> Option<Endpoint> {
@@ -493,7 +525,7 @@ mod credit_tests;
 #[cfg(test)]
 mod flows_tests;
 #[cfg(test)]
-mod pay_tests;
+pub(crate) mod pay_tests;
 #[cfg(test)]
 pub(crate) mod rig;
 #[cfg(test)]

@@ -21,6 +21,7 @@ pub(crate) struct Net {
     pub(crate) node: String,
     pub(crate) internet: String,
     pub(crate) runtime: tempfile::TempDir,
+    pub(crate) state: tempfile::TempDir,
 }
 
 impl Net {
@@ -54,13 +55,15 @@ impl Net {
              done"
         ));
         let runtime = tempfile::tempdir().expect("a directory");
-        Self { node, internet, runtime }
+        let state = tempfile::tempdir().expect("a directory");
+        Self { node, internet, runtime, state }
     }
 
     pub(crate) fn plan(&self, text: &str) -> anyhow::Result<HostPlan> {
         let text = format!(
-            "{text}\n[node]\nruntime_dir = {:?}\nmax_sessions = 100",
-            self.runtime.path().display().to_string()
+            "{text}\n[node]\nruntime_dir = {:?}\nstate_dir = {:?}\nmax_sessions = 100",
+            self.runtime.path().display().to_string(),
+            self.state.path().display().to_string()
         );
         let config = check(&text, None).expect("a right configuration");
         HostPlan::new(&config, Uplink::find(&Auto::Auto)?, 2)

@@ -6,6 +6,10 @@ use crate::{
         Finding,
         facts::{Facts, Nic},
     },
+    host::{
+        uplink::Ipv6Way,
+        watch::{Condition, Part},
+    },
 };
 
 pub(super) fn all(facts: &Facts) -> Vec<Finding> {
@@ -19,11 +23,13 @@ pub(super) fn all(facts: &Facts) -> Vec<Finding> {
             offloads(nic),
             queues(nic, facts),
             mtu(nic, facts),
-            forwarding(nic),
+            forwarding(nic, facts),
             rp_filter(nic),
+            ipv6(nic),
+            machine(nic),
         ],
     };
-    findings.extend([port(facts), firewall(facts), conntrack(facts)]);
+    findings.extend([policy(facts), port(facts), firewall(facts), conntrack(facts)]);
     findings
 }
 
@@ -115,8 +121,13 @@ fn mtu(nic: &Nic, facts: &Facts) -> Finding {
     }
 }
 
-fn forwarding(nic: &Nic) -> Finding {
+fn forwarding(nic: &Nic, facts: &Facts) -> Finding {
     match (&nic.forwarding, &nic.sysctls_writable) {
+        (Ok(off), _) if *off != 1 && facts.port.weir_runs => Finding::bad(
+            "forwarding",
+            format!("off for {}, though weir runs: consumers reach nothing by IPv4", nic.name),
+            "see what `weir status` says; weir turns it on again within a second where it can",
+        ),
         (Ok(1), _) => Finding::good("forwarding", format!("on for {}", nic.name)),
         (_, Ok(true)) => Finding::good("forwarding", "off; a node turns it on while it runs"),
         (_, Ok(false)) => Finding::bad(
@@ -141,6 +152,58 @@ fn rp_filter(nic: &Nic) -> Finding {
         ),
         Ok(_) => Finding::good("rp_filter", "loose"),
         Err(ref error) => Finding::unknown("rp_filter", error.as_str()),
+    }
+}
+
+fn ipv6(nic: &Nic) -> Finding {
+    match (&nic.v6_way, nic.v6_way.note(&nic.name)) {
+        (_, None) => Finding::good("IPv6", format!("by {}, as IPv4, if at all", nic.name)),
+        (Ipv6Way::Refused(_), Some(note)) => {
+            let (found, fix) = note.split_once(" Fix: ").unwrap_or((&note, ""));
+            Finding::warning("IPv6", found.trim_end_matches('.'), fix)
+        }
+        (_, Some(note)) => Finding::good("IPv6", note),
+    }
+}
+
+/// What a node that serves would say of this machine, by the code by which it looks.
+fn machine(nic: &Nic) -> Finding {
+    let conditions = match &nic.conditions {
+        Ok(conditions) => conditions,
+        Err(error) => return Finding::unknown("machine", error.as_str()),
+    };
+    // These have checks of their own.
+    let others = conditions.iter().filter(|it| !matches!(it.part, Part::Mtu | Part::Address));
+    let mut others = others.filter(|it| !is_ipv6_elsewhere(it, nic));
+    let Some(first) = others.next() else {
+        return Finding::good(
+            "machine",
+            "links, routes and other programs' chains let a node serve",
+        );
+    };
+    let found = match first.part {
+        Part::Uplink => Finding::bad("machine", &first.said, &first.fix),
+        _ => Finding::warning("machine", &first.said, &first.fix),
+    };
+    found.with(others.map(ToString::to_string).collect())
+}
+
+/// Whether the check of IPv6 says that already.
+fn is_ipv6_elsewhere(condition: &Condition, nic: &Nic) -> bool {
+    let is_refused = matches!(nic.v6_way, Ipv6Way::Refused(_));
+    is_refused && condition.part == Part::DefaultRoute && condition.said.contains("IPv6")
+}
+
+fn policy(facts: &Facts) -> Finding {
+    match &facts.policy {
+        Ok(true) => Finding::good("exit policy", "in force"),
+        Ok(false) if facts.port.weir_runs => Finding::bad(
+            "exit policy",
+            "weir runs, but the kernel has no table `inet weir`: nothing of consumers' passes",
+            "see what `weir status` says; weir puts it back within a second where it can",
+        ),
+        Ok(false) => Finding::good("exit policy", "installed by a node while it runs"),
+        Err(error) => Finding::unknown("exit policy", error.as_str()),
     }
 }
 

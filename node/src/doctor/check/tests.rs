@@ -3,6 +3,7 @@
 use super::*;
 use crate::{
     config::{Auto, Config, IoWish, XdpWish},
+    dataplane::uring::Reads,
     doctor::{
         Report, Verdict,
         facts::{
@@ -10,7 +11,12 @@ use crate::{
             kernel::{Refusal, TunFact},
         },
     },
-    host::{ethtool::Offloads, nft},
+    host::{
+        ethtool::Offloads,
+        nft,
+        uplink::Ipv6Way,
+        watch::{Condition, Part},
+    },
 };
 
 /// A machine with nothing to complain of.
@@ -23,7 +29,7 @@ fn healthy() -> Facts {
             release: Ok("6.12.9-amd64".into()),
             capabilities: Ok(u64::MAX),
             seccomp: Ok(0),
-            uring: Ok(()),
+            uring: Ok(Reads::Multishot),
             uring_disabled: Some(0),
             guard: Ok(weir_common::guard::name::GUARD),
             lockdown: None,
@@ -44,7 +50,11 @@ fn healthy() -> Facts {
             forwarding: Ok(0),
             sysctls_writable: Ok(true),
             rp_filter: Ok(0),
+            v6_way: Ipv6Way::Uplink,
+            ports: Vec::new(),
+            conditions: Ok(Vec::new()),
         }),
+        policy: Ok(false),
         cores: 2,
         port: Port { number: 51820, free: Ok(()), weir_runs: false },
         refusals: Ok(Vec::new()),
@@ -56,6 +66,10 @@ fn healthy() -> Facts {
 
 fn nic(facts: &mut Facts) -> &mut Nic {
     facts.nic.as_mut().expect("a healthy machine has an uplink")
+}
+
+fn condition(part: Part, fix: &str) -> Condition {
+    Condition { part, said: "not as it should be".into(), fix: fix.into() }
 }
 
 fn no() -> String {
@@ -74,6 +88,29 @@ fn a_healthy_machine_has_nothing_but_good_findings() {
 }
 
 #[test]
+fn kernels_that_cut_udp_wrongly_are_good_when_mended_or_when_nothing_is_cut() {
+    for (release, segmentation) in
+        [("7.1.5", true), ("7.2.0-rc1", true), ("6.18.0", true), ("7.0.2-6-pve", false)]
+    {
+        let mut facts = healthy();
+        facts.kernel.release = Ok(release.into());
+        facts.config.node.udp_segmentation = segmentation;
+        let report = Report::from(all(&facts));
+        assert_eq!(report.verdict, Verdict::Good, "{release}: {report:?}");
+    }
+}
+
+#[test]
+fn io_uring_without_multishot_reads_is_good() {
+    let mut facts = healthy();
+    facts.kernel.uring = Ok(Reads::Single);
+    let report = Report::from(all(&facts));
+    assert_eq!(report.verdict, Verdict::Good, "{report:?}");
+    let found = report.findings.iter().find(|finding| finding.check == "io_uring");
+    assert!(found.is_some_and(|finding| finding.found.contains("6.7")), "{report:?}");
+}
+
+#[test]
 fn each_fault_is_found_by_its_check_alone() {
     use Verdict::{Bad, Unknown, Warning};
     type Break = fn(&mut Facts);
@@ -82,6 +119,10 @@ fn each_fault_is_found_by_its_check_alone() {
         ("kernel", Bad, "5.10", |it| it.kernel.release = Ok("5.4.0-generic".into())),
         ("kernel", Warning, "backports", |it| it.kernel.release = Ok("6.1.0-18-amd64".into())),
         ("kernel", Unknown, "", |it| it.kernel.release = Ok("what".into())),
+        ("kernel", Warning, "node.udp_segmentation", |it| {
+            it.kernel.release = Ok("7.0.2-6-pve".into());
+        }),
+        ("kernel", Warning, "7.1.5", |it| it.kernel.release = Ok("7.1.4".into())),
         ("capabilities", Warning, "root", |it| it.kernel.capabilities = Ok(1 << 12)),
         ("capabilities", Warning, "NET_RAW", |it| {
             it.kernel.capabilities = Ok(!(1 << 13));
@@ -129,6 +170,23 @@ fn each_fault_is_found_by_its_check_alone() {
         ("forwarding", Bad, "--sysctl", |it| nic(it).sysctls_writable = Ok(false)),
         ("forwarding", Unknown, "", |it| nic(it).sysctls_writable = Err(no())),
         ("rp_filter", Unknown, "", |it| nic(it).rp_filter = Err(no())),
+        ("IPv6", Warning, "auto", |it| nic(it).v6_way = Ipv6Way::Refused("six0".into())),
+        ("machine", Warning, "insert rule", |it| {
+            nic(it).conditions = Ok(vec![condition(Part::Firewall, "nft insert rule")]);
+        }),
+        ("machine", Bad, "up", |it| {
+            nic(it).conditions = Ok(vec![condition(Part::Uplink, "ip link set eth0 up")]);
+        }),
+        ("machine", Unknown, "", |it| nic(it).conditions = Err(no())),
+        ("exit policy", Bad, "weir status", |it| {
+            it.port.weir_runs = true;
+            nic(it).forwarding = Ok(1);
+        }),
+        ("exit policy", Unknown, "", |it| it.policy = Err(no())),
+        ("forwarding", Bad, "weir status", |it| {
+            it.port.weir_runs = true;
+            it.policy = Ok(true);
+        }),
         ("port", Bad, "ss -ulpn", |it| it.port.free = Err(no())),
         ("firewall", Warning, "udp dport 51820 accept", |it| {
             it.refusals = Ok(vec![nft::Refusal {
@@ -183,6 +241,8 @@ fn what_the_configuration_does_not_want_is_no_fault() {
 fn a_running_node_has_its_port_and_its_program() {
     let mut facts = healthy();
     facts.port = Port { number: 51820, free: Err(no()), weir_runs: true };
+    facts.policy = Ok(true);
+    nic(&mut facts).forwarding = Ok(1);
     nic(&mut facts).attached = Ok(Some("native".into()));
     assert_eq!(Report::from(all(&facts)).verdict, Verdict::Good);
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{Known, read};
 use crate::{
     bench::place::Place,
-    dataplane::uring,
+    dataplane::uring::{self, Reads},
     host::{nft, tun::Tun},
     kernel::guard::try_load,
 };
@@ -19,8 +19,8 @@ pub struct Kernel {
     pub capabilities: Known<u64>,
     /// 0 without a seccomp filter, 2 with one.
     pub seccomp: Known<u8>,
-    /// Whether io_uring can be had, or why not.
-    pub uring: Result<(), String>,
+    /// How io_uring can be had, or why not.
+    pub uring: Result<Reads, String>,
     /// `kernel.io_uring_disabled`, where there is such a switch.
     pub uring_disabled: Option<u8>,
     /// The guard that the kernel takes, or why it takes none.

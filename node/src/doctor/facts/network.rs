@@ -4,10 +4,14 @@ use std::{fs, io, net::UdpSocket, os::unix::net::UnixStream, path::PathBuf};
 
 use super::{Known, number, read};
 use crate::{
-    config::{Auto, Config},
+    config::Config,
     host::{
         ethtool::Offloads,
-        uplink::{self, Uplink},
+        uplink::{self, Ipv6Way, Uplink},
+        watch::{
+            Condition,
+            look::{Expected, View},
+        },
         xdp_features,
     },
 };
@@ -37,12 +41,19 @@ pub struct Nic {
     pub sysctls_writable: Known<bool>,
     /// The stricter of its own and the machine's `rp_filter`.
     pub rp_filter: Known<u8>,
+    /// By which interface IPv6 leaves.
+    pub v6_way: Ipv6Way,
+    /// The interfaces that it is made of.
+    pub ports: Vec<String>,
+    /// What a node that serves would say of the machine.
+    pub conditions: Known<Vec<Condition>>,
 }
 
 impl Nic {
-    pub(super) fn gather(wanted: &Auto<String>) -> Result<Self, String> {
-        let Uplink { name, index, mtu, v4, v6 } =
-            Uplink::find(wanted).map_err(|error| error.to_string())?;
+    pub(super) fn gather(config: &Config) -> Result<Self, String> {
+        let uplink = Uplink::find(&config.node.uplink).map_err(|error| error.to_string())?;
+        let conditions = conditions(config, &uplink);
+        let Uplink { name, index, mtu, v4, v6, v6_way, ports } = uplink;
         let place = PathBuf::from("/sys/class/net").join(&name);
         let driver = fs::read_link(place.join("device/driver")).ok();
         let queues = fs::read_dir(place.join("queues")).into_iter().flatten().flatten();
@@ -65,9 +76,17 @@ impl Nic {
                 Err(error) => Err(error.to_string()),
             },
             rp_filter: rp_filter("all").and_then(|all| Ok(all.max(rp_filter(&name)?))),
+            v6_way,
+            ports,
+            conditions,
             name,
         })
     }
+}
+
+fn conditions(config: &Config, uplink: &Uplink) -> Known<Vec<Condition>> {
+    let view = View::read().map_err(|error| error.to_string())?;
+    Ok(Expected::new(config, uplink, &view).judge(&view))
 }
 
 /// The UDP port of the node.

@@ -65,6 +65,8 @@ pub struct Site {
     pub interface: String,
     /// The interface towards the internet and the consumers.
     pub uplink: String,
+    /// That for IPv6.
+    pub uplink_v6: String,
     /// The UDP port of the node.
     pub listen_port: u16,
     /// An address of a consumer, of each family.
@@ -82,20 +84,23 @@ impl Site {
     #[must_use]
     pub fn new(policy: &Policy) -> Self {
         let index = |name: &String| Some((name.clone(), super::super::tun::index_of(name).ok()?));
-        let names = [policy.interface.clone(), policy.uplink.clone(), "lo".to_owned()];
+        let [uplink, uplink_v6] = policy.uplinks().map(str::to_owned);
+        let lo = "lo".to_owned();
+        let names = [policy.interface.clone(), uplink.clone(), uplink_v6.clone(), lo];
         Self {
             interface: policy.interface.clone(),
-            uplink: policy.uplink.clone(),
+            has_ipv6: networks().is_ok_and(|networks| {
+                networks.iter().any(|(name, network)| {
+                    let IpAddr::V6(address) = network.addr() else { return false };
+                    *name == uplink_v6 && !address.is_unicast_link_local()
+                })
+            }),
+            uplink,
+            uplink_v6,
             listen_port: policy.listen_port,
             consumer_v4: policy.pool_v4.hosts().nth(1).unwrap_or(policy.gateway_v4),
             consumer_v6: policy.pool_v6.hosts().nth(1).unwrap_or(policy.gateway_v6),
             indices: names.iter().filter_map(index).collect(),
-            has_ipv6: networks().is_ok_and(|networks| {
-                networks.iter().any(|(name, network)| {
-                    let IpAddr::V6(address) = network.addr() else { return false };
-                    *name == policy.uplink && !address.is_unicast_link_local()
-                })
-            }),
         }
     }
 }
@@ -126,7 +131,8 @@ impl Traffic {
 
     /// One such packet at a hook, if they pass there.
     fn at(self, site: &Site, hook: u32, priority: i32, is_v4: bool) -> Option<Packet> {
-        let (tunnel, uplink) = (Some(site.interface.clone()), Some(site.uplink.clone()));
+        let uplink = if is_v4 { &site.uplink } else { &site.uplink_v6 };
+        let (tunnel, uplink) = (Some(site.interface.clone()), Some(uplink.clone()));
         let (hooks, iifname, oifname): (&[u32], _, _) = match self {
             Self::ConsumersOut => (&[PREROUTING, FORWARD, POSTROUTING], tunnel, uplink),
             Self::ConsumersIn => (&[PREROUTING, FORWARD, POSTROUTING], uplink, tunnel),

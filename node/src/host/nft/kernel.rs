@@ -9,7 +9,7 @@ use super::{
 };
 
 /// NFNL_SUBSYS_NFTABLES, in the upper half of a message's type.
-const NFTABLES: u16 = 10 << 8;
+pub(super) const NFTABLES: u16 = 10 << 8;
 const GET_CHAIN: u16 = NFTABLES | 4;
 const GET_RULE: u16 = NFTABLES | 7;
 const GET_SET: u16 = NFTABLES | 10;
@@ -17,7 +17,7 @@ const GET_ELEMENT: u16 = NFTABLES | 13;
 const GET_GENERATION: u16 = NFTABLES | 16;
 const GET_OBJECT: u16 = NFTABLES | 19;
 
-const INET: u8 = 1;
+pub(super) const INET: u8 = 1;
 
 /// A chain that sees packets.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,8 +2,11 @@
 
 use std::fmt::{Display, Write as _};
 
-use super::{COUNTERS, Policy, TABLE, Transit};
-use crate::policy::refused::{self, Refused};
+use super::{COUNTERS, Policy, TABLE, Transit, gate::SEEN};
+use crate::{
+    config::sections::Service,
+    policy::refused::{self, Refused},
+};
 
 /// The table as two inputs for `nft -f -`, one after the other, whether it is there or not.
 ///
@@ -141,7 +144,7 @@ impl Table {
 }
 
 fn fill(out: &mut Table, policy: &Policy) {
-    let Policy { interface, uplink, listen_port, pool_v4, pool_v6, .. } = policy;
+    let Policy { interface, listen_port, pool_v4, pool_v6, .. } = policy;
     let (gateway_v4, gateway_v6) = (policy.gateway_v4, policy.gateway_v6);
     refusals(out);
 
@@ -162,6 +165,7 @@ fn fill(out: &mut Table, policy: &Policy) {
                 "ip6 daddr {pool_v6} ip6 daddr != {gateway_v6} counter name consumer_to_consumer \
                  goto refuse"
             ),
+            format!("meta mark set meta mark or {SEEN:#010x}"),
         ],
     );
     out.chain(
@@ -184,12 +188,12 @@ fn fill(out: &mut Table, policy: &Policy) {
         )],
     );
 
-    let mut from_consumer = vec![
-        format!("oifname != \"{uplink}\" counter name not_uplink goto refuse"),
+    let mut from_consumer = not_uplink(policy, "counter name not_uplink goto refuse");
+    from_consumer.extend([
         // Without a flow there is no translation, and the inner address would leave.
         "ct state established,related accept".into(),
         "ct state invalid,untracked goto invalid".into(),
-    ];
+    ]);
     from_consumer.extend(destinations(out, policy));
     from_consumer.push("goto to_port".into());
     new_flow(out);
@@ -209,23 +213,24 @@ fn fill(out: &mut Table, policy: &Policy) {
     out.chain("forward", Some("filter hook forward priority filter"), &forward);
     out.chain("to_host", None, &to_host(policy));
     new_tunnel(out);
-    out.chain(
-        "input",
-        Some("filter hook input priority filter"),
-        &[
-            format!("iifname \"{interface}\" goto to_host"),
-            format!("iifname != \"lo\" ip daddr {pool_v4} counter name inbound drop"),
-            format!("iifname != \"lo\" ip6 daddr {pool_v6} counter name inbound drop"),
-            format!("udp dport {listen_port} ct state new goto new_tunnel"),
-            // An answer to a consumer that was not translated back. This machine has no such
-            // connection, and would end it by a reset. Of ICMP, what is invalid may be about flows
-            // that others leave untracked; UDP is invalid by its checksum alone.
-            format!(
-                "iifname \"{uplink}\" meta l4proto {{ tcp, sctp, dccp }} ct state invalid counter \
-                 name invalid_answer drop"
-            ),
-        ],
-    );
+    let mut input = vec![
+        format!("iifname \"{interface}\" goto to_host"),
+        format!("iifname != \"lo\" ip daddr {pool_v4} counter name inbound drop"),
+        format!("iifname != \"lo\" ip6 daddr {pool_v6} counter name inbound drop"),
+        format!("udp dport {listen_port} ct state new goto new_tunnel"),
+    ];
+    let mut uplinks = policy.uplinks().to_vec();
+    uplinks.dedup();
+    // An answer to a consumer that was not translated back. This machine has no such connection,
+    // and would end it by a reset. Of ICMP, what is invalid may be about flows that others leave
+    // untracked; UDP is invalid by its checksum alone.
+    input.extend(uplinks.iter().map(|uplink| {
+        format!(
+            "iifname \"{uplink}\" meta l4proto {{ tcp, sctp, dccp }} ct state invalid counter name \
+             invalid_answer drop"
+        )
+    }));
+    out.chain("input", Some("filter hook input priority filter"), &input);
     let clamp = "tcp option maxseg size set rt mtu";
     out.chain(
         "clamp_syn",
@@ -242,12 +247,15 @@ fn fill(out: &mut Table, policy: &Policy) {
         "translate",
         Some("nat hook postrouting priority srcnat"),
         &[
-            format!("oifname != \"{uplink}\" accept"),
-            format!("ip saddr {pool_v4} meta l4proto udp masquerade to :{ports}"),
-            format!("ip6 saddr {pool_v6} meta l4proto udp masquerade to :{ports}"),
-            format!("ip saddr {pool_v4} masquerade"),
-            format!("ip6 saddr {pool_v6} masquerade"),
-        ],
+            not_uplink(policy, "accept"),
+            vec![
+                format!("ip saddr {pool_v4} meta l4proto udp masquerade to :{ports}"),
+                format!("ip6 saddr {pool_v6} meta l4proto udp masquerade to :{ports}"),
+                format!("ip saddr {pool_v4} masquerade"),
+                format!("ip6 saddr {pool_v6} masquerade"),
+            ],
+        ]
+        .concat(),
     );
 }
 
@@ -335,11 +343,11 @@ fn new_flow(out: &mut Table) {
 
 /// Refuses what forwarding for consumers would let through besides.
 fn transit(out: &mut Table, policy: &Policy) -> Vec<String> {
-    let Policy { uplink, transit, .. } = policy;
+    let (uplinks, transit) = (policy.uplinks(), policy.transit);
     // What comes from the tunnel or goes there has left the chain before.
     let from = match (transit.v4, transit.v6) {
         (Transit::AsBefore, Transit::AsBefore) => return Vec::new(),
-        (v4, v6) => [("ipv4", v4), ("ipv6", v6)],
+        (v4, v6) => [("ipv4", uplinks[0], v4), ("ipv6", uplinks[1], v6)],
     };
     out.chain(
         "transit",
@@ -351,7 +359,7 @@ fn transit(out: &mut Table, policy: &Policy) -> Vec<String> {
             "counter name transit drop".into(),
         ],
     );
-    let rule = |(protocol, kind)| match kind {
+    let rule = |(protocol, uplink, kind)| match kind {
         Transit::AsBefore => None,
         Transit::NotFromUplink => {
             Some(format!("iifname \"{uplink}\" meta nfproto {protocol} goto transit"))
@@ -359,6 +367,18 @@ fn transit(out: &mut Table, policy: &Policy) -> Vec<String> {
         Transit::None => Some(format!("meta nfproto {protocol} goto transit")),
     };
     from.into_iter().filter_map(rule).collect()
+}
+
+/// What becomes of a packet that leaves by another interface than the uplink of its family.
+fn not_uplink(policy: &Policy, verdict: &str) -> Vec<String> {
+    let uplink = &policy.uplink;
+    match &policy.uplink_v6 {
+        None => vec![format!("oifname != \"{uplink}\" {verdict}")],
+        Some(v6) => vec![
+            format!("meta nfproto ipv4 oifname != \"{uplink}\" {verdict}"),
+            format!("meta nfproto ipv6 oifname != \"{v6}\" {verdict}"),
+        ],
+    }
 }
 
 /// What of this machine consumers reach: pings and weir's own services, at the gateway's addresses.
@@ -369,11 +389,10 @@ fn to_host(policy: &Policy) -> Vec<String> {
         format!("ip daddr {v4} icmp type echo-request accept"),
         format!("ip6 daddr {v6} icmpv6 type echo-request accept"),
     ];
-    for (protocol, ports) in [("tcp", &policy.own_tcp), ("udp", &policy.own_udp)] {
-        for port in ports {
-            rules.push(format!("ip daddr {v4} {protocol} dport {port} accept"));
-            rules.push(format!("ip6 daddr {v6} {protocol} dport {port} accept"));
-        }
+    for Service { protocol, port } in &policy.services {
+        let protocol = protocol.as_str();
+        rules.push(format!("ip daddr {v4} {protocol} dport {port} accept"));
+        rules.push(format!("ip6 daddr {v6} {protocol} dport {port} accept"));
     }
     rules.push("counter name host_destination goto refuse".into());
     rules

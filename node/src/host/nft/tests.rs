@@ -1,11 +1,28 @@
 use proptest::prelude::*;
 
-use super::{render::translated_ports, *};
+use super::{
+    super::uplink::{Ipv6Way, Uplink},
+    render::translated_ports,
+    *,
+};
+use crate::policy::Protocol;
+
+fn uplink() -> Uplink {
+    Uplink {
+        name: "eth0".into(),
+        index: 2,
+        mtu: 1500,
+        v4: Vec::new(),
+        v6: Vec::new(),
+        v6_way: Ipv6Way::Uplink,
+        ports: Vec::new(),
+    }
+}
 
 fn policy_of(text: &str) -> Policy {
     let config = crate::config::check(text, None).expect("a right configuration");
     let lists = Lists::read(&config.policy).expect("right lists");
-    Policy::new(&config, &lists, "eth0")
+    Policy::new(&config, &lists, &uplink())
 }
 
 /// Both inputs, as on a machine that has one set of an earlier generation.
@@ -22,8 +39,16 @@ fn policy() -> Policy {
 #[test]
 fn the_default_policy_is_the_golden_one() {
     let golden = include_str!("default.nft");
-    let rendered = render(&policy());
+    // On a machine whose IPv6 leaves by an interface of its own, so that the two are told apart.
+    let rendered = render(&Policy { uplink_v6: Some("six0".into()), ..policy() });
     assert!(rendered == golden, "the default policy is now:\n{rendered}");
+}
+
+#[test]
+fn with_one_uplink_for_both_families_its_name_is_compared_once() {
+    let text = render(&policy());
+    assert_eq!(text.matches("oifname != \"eth0\"").count(), 2, "{text}");
+    assert!(!text.contains("nfproto ipv4 oifname"), "{text}");
 }
 
 #[test]
@@ -62,7 +87,9 @@ fn the_operators_lists_come_as_sets_before_the_refused_ranges() {
 
 #[test]
 fn the_nodes_own_services_are_open_at_the_gateway_alone() {
-    let policy = Policy { own_tcp: vec![8077], own_udp: vec![53], ..policy() };
+    let service = |protocol, port| Service { protocol, port };
+    let services = vec![service(Protocol::Tcp, 8077), service(Protocol::Udp, 53)];
+    let policy = Policy { services, ..policy() };
     let text = render(&policy);
     let (_, to_host) = text.split_once("chain to_host {").expect("the chain");
     let (to_host, _) = to_host.split_once('}').expect("its end");
@@ -76,6 +103,38 @@ fn the_nodes_own_services_are_open_at_the_gateway_alone() {
     }
     assert!(to_host.trim_end().ends_with("counter name host_destination goto refuse"));
     assert_eq!(text.matches("8077").count(), 2, "nowhere else");
+}
+
+#[test]
+fn what_the_kernel_opens_at_the_gateway_is_what_the_policy_test_allows() {
+    use crate::policy::{Question, Surroundings, judge};
+    let mut opened = 0;
+    for (pays, pay_port, resolves) in
+        [(false, 8077, false), (true, 8077, false), (true, 443, true), (false, 8077, true)]
+    {
+        let mut config = Config::default();
+        (config.payment.enabled, config.payment.port) = (pays, pay_port);
+        config.dns.enabled = resolves;
+        let lists = Lists::read(&config.policy).expect("right lists");
+        let text = render(&Policy::new(&config, &lists, &uplink()));
+        let (_, to_host) = text.split_once("chain to_host {").expect("the chain");
+        let around = Surroundings::new(&config, []);
+        for address in ["10.66.0.1", "fd66:7765:6972::1"] {
+            for protocol in [Protocol::Tcp, Protocol::Udp] {
+                for port in [22, 53, 443, 8077] {
+                    let address: std::net::IpAddr = address.parse().expect("an address");
+                    let family = if address.is_ipv4() { "ip" } else { "ip6" };
+                    let word = protocol.as_str();
+                    let rule = format!("{family} daddr {address} {word} dport {port} accept");
+                    let opens = to_host.contains(&rule);
+                    let verdict = judge(&Question { address, port, protocol }, &lists, &around);
+                    assert_eq!(verdict.allowed, opens, "{rule} {verdict:?}");
+                    opened += usize::from(opens);
+                }
+            }
+        }
+    }
+    assert_eq!(opened, 2 + 6 + 4, "services at two addresses");
 }
 
 #[test]

@@ -24,10 +24,15 @@ pub(crate) enum Told {
     ForgetAllBut(Vec<Ipv4Addr>),
 }
 
+/// What is to happen while a peer is being removed.
+type OnRemove = Box<dyn Fn(Slot) + Send + Sync>;
+
 /// Writes down every call.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Recorder {
     told: Mutex<Vec<Told>>,
+    /// Set once the sessions are there.
+    pub(crate) on_remove: std::sync::OnceLock<OnRemove>,
     /// Whether the kernel removes no flows.
     pub(crate) keeps_flows: AtomicBool,
 }
@@ -56,6 +61,9 @@ impl PeerControl for Recorder {
 
     fn remove(&self, slot: Slot) {
         self.note(Told::Remove(slot));
+        if let Some(then) = self.on_remove.get() {
+            then(slot);
+        }
     }
 }
 
@@ -105,8 +113,16 @@ impl Rig {
     }
 
     pub(crate) fn try_start(folder: &Path, accounts: Arc<Accounts>) -> Result<Self, SessionError> {
+        Self::start_with(folder, accounts, Arc::new(Recorder::default()))
+    }
+
+    /// A node whose packet path is told what `peers` writes down.
+    pub(crate) fn start_with(
+        folder: &Path,
+        accounts: Arc<Accounts>,
+        peers: Arc<Recorder>,
+    ) -> Result<Self, SessionError> {
         let store = Store::open(&folder.join("ledger.db"))?;
-        let peers = Arc::new(Recorder::default());
         let sessions = Sessions::open(
             store,
             accounts.clone(),
@@ -130,6 +146,23 @@ impl Rig {
         self.sessions.add(new).expect("added").snapshot
     }
 
+    /// Lets time pass for a session that is open.
+    pub(crate) fn pass(&self, id: SessionId, seconds: u64) {
+        if let Some(entry) = self.sessions.write().by_id.get_mut(&id) {
+            let runs = entry.session.state == SessionState::Open;
+            let seconds = entry.clock.seconds() + if runs { seconds } else { 0 };
+            entry.clock = clock::Clock::new(seconds, runs);
+        }
+    }
+
+    /// Does as a worker that has met a datagram which does not fit within the limit.
+    pub(crate) fn meets_the_limit(&self, slot: Slot) {
+        let account = self.accounts.get(slot).expect("a slot");
+        let limit = account.limit().expect("it has a limit");
+        account.whereabouts.spent.store(limit, Relaxed);
+        assert_eq!(account.standing(), SessionState::Paused, "the worker lets nothing pass");
+    }
+
     /// Counts traffic, as a worker and the guard do.
     pub(crate) fn traffic(&self, slot: Slot, bytes: u64) {
         let account = self.accounts.get(slot).expect("a slot");
@@ -140,5 +173,13 @@ impl Rig {
 
     pub(crate) fn counters(&self, id: SessionId) -> Counters {
         self.sessions.get(&id.to_string()).expect("there").counters
+    }
+}
+
+impl Sessions {
+    /// Does something while nobody else can reach the ledger.
+    pub(crate) fn while_locked(&self, work: impl FnOnce()) {
+        let _store = self.store();
+        work();
     }
 }

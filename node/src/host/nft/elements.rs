@@ -1,0 +1,97 @@
+//! Notifications of nftables: who changes elements of weir's own sets is seen by these alone.
+
+use super::{
+    super::nfnetlink::{HEADER, find, number, text},
+    NAME,
+    kernel::NFTABLES,
+    render::CLOSED,
+};
+
+const NEW_ELEMENT: u16 = NFTABLES | 12;
+const DELETE_ELEMENT: u16 = NFTABLES | 14;
+const NEW_GENERATION: u16 = NFTABLES | 15;
+/// The header of nftables behind that of netlink, in bytes.
+const NF_HEADER: usize = 4;
+
+/// Reads notifications one after the other.
+#[derive(Debug, Default)]
+pub struct ElementEvents {
+    /// The transaction that is being told of has changed elements.
+    pending: bool,
+    changed: Option<u32>,
+}
+
+impl ElementEvents {
+    /// Takes what one read gave.
+    pub fn take(&mut self, mut datagram: &[u8]) {
+        while let Some(&[l0, l1, l2, l3, t0, t1]) = datagram.first_chunk() {
+            let length = u32::from_ne_bytes([l0, l1, l2, l3]) as usize;
+            let Some(attributes) = datagram.get(HEADER + NF_HEADER..length) else { return };
+            match u16::from_ne_bytes([t0, t1]) {
+                // What weir itself changes while it serves is nobody's interference.
+                NEW_ELEMENT | DELETE_ELEMENT => {
+                    let [table, set] = [1, 2].map(|kind| text(find(attributes, kind)));
+                    self.pending |= table == NAME && set != CLOSED;
+                }
+                // The end of a transaction, with its number.
+                NEW_GENERATION if std::mem::take(&mut self.pending) => {
+                    self.changed = u32::try_from(number(find(attributes, 1))).ok();
+                }
+                _ => {}
+            }
+            datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
+        }
+    }
+
+    /// Some notifications were lost: whose elements the next transaction ends with is not known.
+    pub fn forget(&mut self) {
+        self.pending = false;
+    }
+
+    /// The number of the last change of elements of weir's sets since this was asked.
+    pub fn changed(&mut self) -> Option<u32> {
+        self.changed.take()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{
+        super::super::nfnetlink::{message, named as attribute},
+        *,
+    };
+
+    fn generation(number: u32) -> Vec<u8> {
+        let mut attribute = vec![8, 0, 1, 0];
+        attribute.extend(number.to_be_bytes());
+        message(NEW_GENERATION, 0, 0, &attribute)
+    }
+
+    #[test]
+    fn a_change_of_elements_is_told_with_the_number_of_its_transaction() {
+        let of = |table: &str| message(DELETE_ELEMENT, 0, 1, &attribute(1, table));
+        let mut events = ElementEvents::default();
+        events.take(&[of("others"), generation(6)].concat());
+        assert_eq!(events.changed(), None);
+        events.take(&[of("others"), of(NAME)].concat());
+        assert_eq!(events.changed(), None, "its end has not come");
+        events.take(&generation(7));
+        assert_eq!((events.changed(), events.changed()), (Some(7), None));
+        let own = [attribute(1, NAME), attribute(2, CLOSED)].concat();
+        events.take(&[message(DELETE_ELEMENT, 0, 1, &own), generation(8)].concat());
+        assert_eq!(events.changed(), None, "weir closes and opens it itself");
+        events.take(&of(NAME));
+        events.forget();
+        events.take(&generation(8));
+        assert_eq!(events.changed(), None, "its end was lost with others");
+    }
+
+    proptest! {
+        #[test]
+        fn no_notification_makes_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            ElementEvents::default().take(&bytes);
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! A second table, which lets consumers' packets through only while the exit policy is in force.
+//!
+//! The policy's first chain marks what comes from the TUN device; the gate, one step behind it,
+//! drops what is not marked, and takes the mark off again. So when another program flushes the
+//! ruleset, no packet of a consumer passes, not even until weir has noticed. The gate itself
+//! belongs to a socket of this process (NFT_TABLE_F_OWNER, Linux 5.12): others can neither change
+//! nor flush it, and it goes with the process.
+
+use std::{io, ops::ControlFlow};
+
+use netlink_sys::Socket;
+
+use super::{
+    super::nfnetlink::{HEADER, NESTED, REQUEST, message, named as attribute, open, take},
+    NftError,
+    kernel::{self, INET, NFTABLES},
+};
+
+/// The table's name.
+pub(super) const NAME: &str = "weir_gate";
+/// The counter of what was dropped.
+const COUNTER: &str = "no_policy";
+/// The bit of the packet's mark that says that the policy has seen it. It is set and taken off
+/// between two chains of one hook.
+pub(super) const SEEN: u32 = 0x0080_0000;
+
+const NEW_TABLE: u16 = NFTABLES;
+const NEW_CHAIN: u16 = NFTABLES | 3;
+const NEW_RULE: u16 = NFTABLES | 6;
+const NEW_OBJECT: u16 = NFTABLES | 18;
+/// NFNL_MSG_BATCH_BEGIN and NFNL_MSG_BATCH_END.
+const BATCH_BEGIN: u16 = 16;
+const BATCH_END: u16 = 17;
+/// NLM_F_REQUEST with NLM_F_CREATE, NLM_F_EXCL, NLM_F_APPEND, NLM_F_ACK.
+const CREATE: u16 = REQUEST | 0x400;
+const CREATE_NEW: u16 = CREATE | 0x200;
+const APPEND: u16 = CREATE | 0x800;
+const ACKNOWLEDGE: u16 = 4;
+/// NFT_TABLE_F_OWNER.
+const OWNER: u32 = 2;
+
+/// One step behind `priority raw`, at which the policy marks.
+const PRIORITY: i32 = -299;
+/// NF_INET_PRE_ROUTING.
+const PREROUTING: u32 = 0;
+const NF_DROP: u32 = 0;
+const NF_ACCEPT: u32 = 1;
+/// NFT_META_MARK, NFT_META_IIF.
+const META_MARK: u32 = 3;
+const META_IIF: u32 = 4;
+/// NFT_REG_VERDICT, NFT_REG_1.
+const VERDICT: u32 = 0;
+const REGISTER: u32 = 1;
+/// NFT_CMP_EQ, NFT_CMP_NEQ.
+const EQUAL: u32 = 0;
+const NOT_EQUAL: u32 = 1;
+
+/// The gate, which stands as long as this.
+pub struct Gate {
+    /// The table goes when this is closed.
+    _owner: Socket,
+    is_owned: bool,
+}
+
+impl std::fmt::Debug for Gate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gate").field("is_owned", &self.is_owned).finish_non_exhaustive()
+    }
+}
+
+impl Gate {
+    /// Puts the gate behind the interface with this number.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the kernel refuses.
+    pub(crate) fn close_behind(index: u32) -> Result<Self, NftError> {
+        let made = make(index, OWNER).or_else(|error| match error.raw_os_error() {
+            // A killed run of an older kernel's kind has left one.
+            Some(libc::EEXIST) => {
+                super::remove_gate().map_err(io::Error::other)?;
+                make(index, OWNER)
+            }
+            _ => Err(error),
+        });
+        match made {
+            Ok(owner) => Ok(Self { _owner: owner, is_owned: true }),
+            // Linux before 5.12 knows no owners.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EINVAL)) => {
+                super::remove_gate()?;
+                let owner = make(index, 0).map_err(NftError::Gate)?;
+                Ok(Self { _owner: owner, is_owned: false })
+            }
+            Err(error) => Err(NftError::Gate(error)),
+        }
+    }
+
+    /// Whether no other program can remove it.
+    #[must_use]
+    pub fn is_owned(&self) -> bool {
+        self.is_owned
+    }
+
+    /// Whether it is there.
+    pub(crate) fn is_there(&self) -> io::Result<bool> {
+        Ok(self.is_owned || super::print::Print::read(NAME)?.is_some())
+    }
+}
+
+/// Packets that the gate has dropped; none without a gate.
+///
+/// # Errors
+///
+/// Fails when the kernel does not say.
+pub fn dropped() -> Result<u64, NftError> {
+    let counters = kernel::counters(NAME).map_err(NftError::Ask)?;
+    let packets = counters.iter().filter(|it| it.name == COUNTER).map(|it| it.packets);
+    Ok(packets.sum())
+}
+
+/// Makes the table in one transaction.
+fn make(index: u32, flags: u32) -> io::Result<Socket> {
+    let socket = open()?;
+    socket.send(&transaction(index, flags), 0)?;
+    loop {
+        let (mut answer, _) = socket.recv_from_full()?;
+        // The messages that failed come first; then the last one, which asked for an answer.
+        while answer.len() >= HEADER {
+            if take(&answer, &mut |_, _| ControlFlow::Continue(()))? {
+                return Ok(socket);
+            }
+            answer.clear();
+        }
+    }
+}
+
+fn transaction(index: u32, flags: u32) -> Vec<u8> {
+    let table = attribute(1, NAME);
+    let name = |kind: u16, chain: &str| attribute(kind, chain);
+    let hook = [number(1, PREROUTING), number(2, PRIORITY.cast_unsigned())].concat();
+    let chain = [
+        table.clone(),
+        name(3, "gate"),
+        nested(4, &hook),
+        number(5, NF_ACCEPT),
+        attribute(7, "filter"),
+    ];
+    let counter = [table.clone(), name(2, COUNTER), number(3, 1), nested(4, &[])];
+    let rule = |expressions: &[Vec<u8>]| {
+        let list = nested(4, &expressions.concat());
+        [table.clone(), name(2, "gate"), list].concat()
+    };
+    let mut batch = batch_message(BATCH_BEGIN);
+    let mut add = |kind, flags, attributes: &[u8]| {
+        batch.extend(message(kind, flags, INET, attributes));
+    };
+    add(NEW_TABLE, CREATE_NEW, &[table.clone(), number(2, flags)].concat());
+    add(NEW_OBJECT, CREATE, &counter.concat());
+    add(NEW_CHAIN, CREATE, &chain.concat());
+    let others = [load(META_IIF), compare(NOT_EQUAL, index), verdict(NF_ACCEPT)];
+    add(NEW_RULE, APPEND, &rule(&others));
+    let unseen = [load(META_MARK), and(SEEN), compare(EQUAL, 0), count(), verdict(NF_DROP)];
+    add(NEW_RULE, APPEND, &rule(&unseen));
+    let clear = [load(META_MARK), and(!SEEN), store(META_MARK)];
+    add(NEW_RULE, APPEND | ACKNOWLEDGE, &rule(&clear));
+    batch.extend(batch_message(BATCH_END));
+    batch
+}
+
+/// What begins and ends a transaction: it names the subsystem (NFNL_SUBSYS_NFTABLES).
+fn batch_message(kind: u16) -> Vec<u8> {
+    let mut message = message(kind, REQUEST, 0, &[]);
+    let end = message.len();
+    if let Some(subsystem) = message.get_mut(end - 2..) {
+        subsystem.copy_from_slice(&(NFTABLES >> 8).to_be_bytes());
+    }
+    message
+}
+
+fn raw(kind: u16, value: &[u8]) -> Vec<u8> {
+    let length = 4 + value.len();
+    let mut attribute = (length as u16).to_ne_bytes().to_vec();
+    attribute.extend(kind.to_ne_bytes());
+    attribute.extend(value);
+    attribute.resize(length.next_multiple_of(4), 0);
+    attribute
+}
+
+fn number(kind: u16, value: u32) -> Vec<u8> {
+    raw(kind, &value.to_be_bytes())
+}
+
+fn nested(kind: u16, inner: &[u8]) -> Vec<u8> {
+    raw(kind | NESTED, inner)
+}
+
+/// An element of a rule's list of expressions.
+fn expression(name: &str, data: &[Vec<u8>]) -> Vec<u8> {
+    nested(1, &[attribute(1, name), nested(2, &data.concat())].concat())
+}
+
+/// A value in a register, in the machine's order of bytes.
+fn value(kind: u16, value: u32) -> Vec<u8> {
+    nested(kind, &raw(1, &value.to_ne_bytes()))
+}
+
+fn load(key: u32) -> Vec<u8> {
+    expression("meta", &[number(1, REGISTER), number(2, key)])
+}
+
+fn store(key: u32) -> Vec<u8> {
+    expression("meta", &[number(2, key), number(3, REGISTER)])
+}
+
+fn compare(how: u32, with: u32) -> Vec<u8> {
+    expression("cmp", &[number(1, REGISTER), number(2, how), value(3, with)])
+}
+
+fn and(mask: u32) -> Vec<u8> {
+    let registers = [number(1, REGISTER), number(2, REGISTER), number(3, 4)].concat();
+    expression("bitwise", &[registers, value(4, mask), value(5, 0)])
+}
+
+fn count() -> Vec<u8> {
+    expression("objref", &[number(1, 1), attribute(2, COUNTER)])
+}
+
+fn verdict(code: u32) -> Vec<u8> {
+    let data = nested(2, &nested(2, &number(1, code)));
+    expression("immediate", &[number(1, VERDICT), data])
+}

@@ -1,0 +1,103 @@
+//! What weir's table looks like in the kernel, so that a change by somebody else is seen.
+
+use std::{
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    io,
+};
+
+use super::{
+    super::nfnetlink::{attributes as each, dump, find, named as attribute, text},
+    kernel::{self, INET, NFTABLES},
+};
+
+const GET_TABLE: u16 = NFTABLES | 1;
+const GET_CHAIN: u16 = NFTABLES | 4;
+const GET_RULE: u16 = NFTABLES | 7;
+const GET_SET: u16 = NFTABLES | 10;
+
+/// NFTA_TABLE_USE and NFTA_CHAIN_COUNTERS, which change by themselves.
+const TABLE_USE: u16 = 3;
+const CHAIN_COUNTERS: u16 = 8;
+/// NFTA_SET_COUNT: packets add elements to the sets in which consumers' flows are counted.
+const SET_COUNT: u16 = 20;
+/// NFTA_RULE_EXPRESSIONS, and within an expression its name and its data.
+const EXPRESSIONS: u16 = 4;
+const EXPRESSION_NAME: u16 = 1;
+
+/// A table's flags, chains, rules and sets in one number. Sets' elements are not in it: reading
+/// them takes long when the lists are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Print(u64);
+
+impl Print {
+    /// The print of an `inet` table as it is now; `None` when there is no such table.
+    pub(super) fn read(table: &str) -> io::Result<Option<Self>> {
+        let mut hasher = DefaultHasher::new();
+        let mut seen = false;
+        for kind in [GET_TABLE, GET_CHAIN, GET_RULE, GET_SET] {
+            let filter = if kind == GET_RULE { attribute(1, table) } else { Vec::new() };
+            for (_, attributes) in dump(kind, INET, &filter)? {
+                if text(find(&attributes, 1)) == table {
+                    seen |= kind == GET_TABLE;
+                    kind.hash(&mut hasher);
+                    hash(kind, &attributes, &mut hasher);
+                }
+            }
+        }
+        Ok(seen.then(|| Self(hasher.finish())))
+    }
+}
+
+fn hash(kind: u16, attributes: &[u8], hasher: &mut DefaultHasher) {
+    for (attribute, value) in each(attributes) {
+        match (kind, attribute) {
+            (GET_TABLE, TABLE_USE) | (GET_CHAIN, CHAIN_COUNTERS) | (GET_SET, SET_COUNT) => {}
+            (GET_RULE, EXPRESSIONS) => {
+                for (_, expression) in each(value) {
+                    let name = text(find(expression, EXPRESSION_NAME));
+                    // These carry what they have counted.
+                    if !matches!(name.as_str(), "counter" | "last" | "quota") {
+                        expression.hash(hasher);
+                    }
+                    name.hash(hasher);
+                }
+            }
+            _ => (attribute, value).hash(hasher),
+        }
+    }
+}
+
+/// The number of the last change of any table.
+pub(super) fn generation() -> io::Result<u32> {
+    kernel::generation()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn hashed(kind: u16, attributes: &[u8]) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        hash(kind, attributes, &mut hasher);
+        hasher.finish()
+    }
+
+    #[test]
+    fn what_a_table_counts_is_not_part_of_its_print_and_all_else_is() {
+        let of_use = |count: &str| [attribute(1, "weir"), attribute(TABLE_USE, count)].concat();
+        assert_eq!(hashed(GET_TABLE, &of_use("1")), hashed(GET_TABLE, &of_use("2")));
+        let of_flags = |flags: &str| [attribute(1, "weir"), attribute(2, flags)].concat();
+        assert_ne!(hashed(GET_TABLE, &of_flags("0")), hashed(GET_TABLE, &of_flags("1")));
+    }
+
+    proptest! {
+        #[test]
+        fn no_answer_makes_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            for kind in [GET_TABLE, GET_RULE] {
+                hashed(kind, &bytes);
+            }
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! What is not weir's own, and is named or followed.
+
+use std::net::IpAddr;
+
+use anyhow::anyhow;
+use tracing::warn;
+
+use super::{
+    super::nft::Site,
+    Condition, Part, Watch,
+    look::{self, View},
+};
+
+impl Watch {
+    pub(super) fn look_at_others(&mut self) {
+        let parts = [
+            Part::Tunnel,
+            Part::Offloads,
+            Part::Firewall,
+            Part::Uplink,
+            Part::DefaultRoute,
+            Part::Mtu,
+            Part::Address,
+            Part::Resolver,
+        ];
+        let view = match View::read() {
+            Ok(view) => view,
+            Err(error) => return warn!(%error, "cannot ask for this machine's interfaces"),
+        };
+        self.expected.learn(&view);
+        let mut found = self.expected.judge(&view);
+        match look::firewalls(&Site::new(&self.plan.policy)) {
+            Ok(firewalls) => found.extend(firewalls),
+            Err(error) => warn!(%error, "cannot look for other programs' firewalls"),
+        }
+        found.extend(self.tunnel(&view));
+        found.extend(self.offloads());
+        found.extend(self.resolver());
+        self.conditions.set(&parts, found);
+        match view.interface(self.uplink.index) {
+            Some(uplink) => self.follow(uplink),
+            // An interface that comes back under its name is another one: the guard, the sockets
+            // and the rules of this run are not on it.
+            None => self.break_off(anyhow!(
+                "the uplink {} is gone. Fix: connect it; weir waits for it when it is started",
+                self.uplink.name
+            )),
+        }
+    }
+
+    /// Tells of the uplink's addresses and MTU when they are other ones.
+    fn follow(&mut self, now: &look::Interface) {
+        let mut uplink = self.uplink.clone();
+        uplink.mtu = now.mtu;
+        let told = now.addresses.iter().filter(|address| look::is_told(address));
+        (uplink.v4, uplink.v6) = (Vec::new(), Vec::new());
+        for address in told {
+            match address {
+                IpAddr::V4(address) => uplink.v4.push(*address),
+                IpAddr::V6(address) => uplink.v6.push(*address),
+            }
+        }
+        if uplink != self.uplink {
+            (self.listeners.uplink)(&uplink);
+            self.uplink = uplink;
+        }
+    }
+
+    fn resolver(&self) -> Option<Condition> {
+        let read = self.listeners.resolver.as_ref()?;
+        let said = match read() {
+            Ok(servers) if servers.is_empty() => {
+                "this machine has no DNS server in /etc/resolv.conf".to_owned()
+            }
+            Ok(_) => return None,
+            Err(error) => format!("/etc/resolv.conf cannot be read: {error}"),
+        };
+        Some(Condition::new(
+            Part::Resolver,
+            format!("{said}: consumers who ask the gateway get no names"),
+            "name one there, set dns.upstreams, or dns.enabled = false",
+        ))
+    }
+}

@@ -1,0 +1,105 @@
+//! The uplink at the start, which may come later than the node, and its address afterwards.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{info, warn};
+
+use super::service;
+use crate::{
+    config::{Auto, Config, HostPort},
+    host::uplink::{Uplink, UplinkError},
+    live::Live,
+    session::wg_quick::Offer,
+};
+
+/// Between two looks for an uplink that is not there yet.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// The uplink, and where it is reached.
+pub(super) struct Found {
+    pub(super) uplink: Uplink,
+    pub(super) endpoint: HostPort,
+}
+
+/// The uplink of the configuration. After the machine's boot it may take a while until there is
+/// one: it is waited for as long as it takes. `None` when the node is told to stop meanwhile.
+pub(super) fn wait_for(config: &Config) -> anyhow::Result<Option<Found>> {
+    let reason = match look(config)? {
+        Ok(found) => return Ok(Some(found)),
+        Err(reason) => reason,
+    };
+    warn!("waiting for the uplink: {reason}");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot wait for the uplink")?;
+    runtime.block_on(wait(config, reason))
+}
+
+async fn wait(config: &Config, mut reason: String) -> anyhow::Result<Option<Found>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    loop {
+        service::waiting(&reason, INTERVAL);
+        tokio::select! {
+            () = tokio::time::sleep(INTERVAL) => {}
+            _ = terminate.recv() => return Ok(None),
+            _ = interrupt.recv() => return Ok(None),
+        }
+        match look(config)? {
+            Ok(found) => {
+                info!(uplink = found.uplink.name, "the uplink is there");
+                return Ok(Some(found));
+            }
+            Err(now) if now != reason => {
+                warn!("waiting for the uplink: {now}");
+                reason = now;
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// The uplink, or what is missing that may come.
+fn look(config: &Config) -> anyhow::Result<Result<Found, String>> {
+    let uplink = match Uplink::find(&config.node.uplink) {
+        Ok(uplink) => uplink,
+        Err(missing @ (UplinkError::NoDefaultRoute(_) | UplinkError::Unknown { .. })) => {
+            return Ok(Err(missing.to_string()));
+        }
+        Err(error) => bail!(error),
+    };
+    Ok(match uplink.endpoint(config) {
+        Some(endpoint) => Ok(Found { uplink, endpoint }),
+        None => Err(format!(
+            "{} has no address that consumers could be told. Fix: give it one, or set \
+             node.endpoint to the \"host:port\" at which this machine is reached",
+            uplink.name
+        )),
+    })
+}
+
+/// Has new configurations name the uplink's present address, unless the configuration of the node
+/// names another one.
+pub(super) fn follow(wanted: &Auto<HostPort>, port: u16, offer: &Live<Offer>, now: &Uplink) {
+    if wanted.set().is_some() {
+        return;
+    }
+    let endpoint = offer.get().endpoint.clone();
+    // As at the start: IPv6 only where there is no IPv4. Of several the one that was told stays.
+    let has_v4 = !now.v4.is_empty();
+    let usual = now.addresses().filter(|address| address.is_ipv4() == has_v4);
+    let usual: Vec<_> = usual.map(|host| HostPort { host: host.to_string(), port }).collect();
+    if usual.iter().any(|address| address.to_string() == endpoint) {
+        return;
+    }
+    // Without any address the last one stays, which the watch over the host says.
+    let Some(address) = usual.first() else { return };
+    warn!(
+        "this machine's address has changed: new configurations have {address}; consumers with \
+         {endpoint} need a new one, unless that is a name (node.endpoint)"
+    );
+    offer.change(|offer| Offer { endpoint: address.to_string(), ..offer.clone() });
+}
