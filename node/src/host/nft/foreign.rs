@@ -66,6 +66,8 @@ pub struct Site {
     pub interface: String,
     /// The interface towards the internet and the consumers.
     pub uplink: String,
+    /// That for IPv6.
+    pub uplink_v6: String,
     /// The UDP port of the node.
     pub listen_port: u16,
     /// An address of a consumer, of each family.
@@ -82,35 +84,37 @@ impl Site {
     /// That of a policy.
     #[must_use]
     pub fn of_policy(policy: &Policy) -> Self {
+        let uplinks = [&policy.uplink, policy.uplink_v6.as_ref().unwrap_or(&policy.uplink)];
         Self::new(
-            (&policy.interface, &policy.uplink, policy.listen_port),
+            (&policy.interface, uplinks.map(String::as_str), policy.listen_port),
             (policy.pool_v4.hosts().nth(1)).unwrap_or(policy.gateway_v4),
             (policy.pool_v6.hosts().nth(1)).unwrap_or(policy.gateway_v6),
         )
     }
 
-    /// That of a node that has not started, by this uplink.
+    /// That of a node that has not started, by the uplinks of IPv4 and IPv6.
     #[must_use]
-    pub fn of_config(config: &Config, uplink: &str) -> Self {
+    pub fn of_config(config: &Config, uplinks: [&str; 2]) -> Self {
         let (tunnel, plan) = (&config.tunnel, config.tunnel.plan());
         Self::new(
-            (&tunnel.interface, uplink, config.node.listen_port),
+            (&tunnel.interface, uplinks, config.node.listen_port),
             tunnel.pool_v4.hosts().nth(1).unwrap_or(plan.gateway_v4()),
             tunnel.pool_v6.hosts().nth(1).unwrap_or(plan.gateway_v6()),
         )
     }
 
     fn new(
-        (interface, uplink, listen_port): (&str, &str, u16),
+        (interface, [uplink, uplink_v6], listen_port): (&str, [&str; 2], u16),
         consumer_v4: Ipv4Addr,
         consumer_v6: Ipv6Addr,
     ) -> Self {
         let index =
             |name: &&str| Some(((*name).to_owned(), super::super::tun::index_of(name).ok()?));
-        let names = [interface, uplink, "lo"];
+        let names = [interface, uplink, uplink_v6, "lo"];
         Self {
             interface: interface.to_owned(),
             uplink: uplink.to_owned(),
+            uplink_v6: uplink_v6.to_owned(),
             listen_port,
             consumer_v4,
             consumer_v6,
@@ -118,7 +122,7 @@ impl Site {
             has_ipv6: networks().is_ok_and(|networks| {
                 networks.iter().any(|(name, network)| {
                     let IpAddr::V6(address) = network.addr() else { return false };
-                    *name == uplink && !address.is_unicast_link_local()
+                    *name == uplink_v6 && !address.is_unicast_link_local()
                 })
             }),
         }
@@ -151,7 +155,8 @@ impl Traffic {
 
     /// One such packet at a hook, if they pass there.
     fn at(self, site: &Site, hook: u32, priority: i32, is_v4: bool) -> Option<Packet> {
-        let (tunnel, uplink) = (Some(site.interface.clone()), Some(site.uplink.clone()));
+        let uplink = if is_v4 { &site.uplink } else { &site.uplink_v6 };
+        let (tunnel, uplink) = (Some(site.interface.clone()), Some(uplink.clone()));
         let (hooks, iifname, oifname): (&[u32], _, _) = match self {
             Self::ConsumersOut => (&[PREROUTING, FORWARD, POSTROUTING], tunnel, uplink),
             Self::ConsumersIn => (&[PREROUTING, FORWARD, POSTROUTING], uplink, tunnel),

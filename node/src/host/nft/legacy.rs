@@ -219,6 +219,7 @@ mod tests {
         let site = Site {
             interface: "weir0".into(),
             uplink: "eth0".into(),
+            uplink_v6: "eth0".into(),
             listen_port: 51820,
             consumer_v4: Ipv4Addr::LOCALHOST,
             consumer_v6: Ipv6Addr::LOCALHOST,

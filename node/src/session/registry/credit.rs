@@ -113,6 +113,8 @@ impl Sessions {
                 Err(error) => failure = Some(error),
             }
         }
+        // Once for all of them.
+        self.forget_left();
         failure.map_or(Ok(enforced), Err)
     }
 
@@ -173,10 +175,7 @@ impl Sessions {
             due.map(|entry| entry.session.clone())
         };
         let Some(session) = session else { return Ok(false) };
-        self.end_locked(&mut store, &session, "credit")?;
-        drop(store);
-        self.forget_left();
-        Ok(true)
+        self.end_locked(&mut store, &session, "credit").map(|_| true)
     }
 
     /// Makes the account say what the session's credit and pause say. This is the one place
