@@ -15,6 +15,10 @@ use crate::{
     memory::{Linear, Maps, Scattered, Seen, add_to_tally, receive_queue},
 };
 
+/// The slot of a frame without a session. An `Option` would leave the number of nobody's slot
+/// undefined, and kernels before 6.3 let no program read what it has not written to its stack.
+const NOBODY: Slot = Slot(u32::MAX);
+
 /// For frames in one piece or several: a large MTU needs it.
 #[xdp(frags)]
 pub fn weir_guard(ctx: XdpContext) -> u32 {
@@ -34,11 +38,14 @@ fn guard<F: Frame>(ctx: &XdpContext, frame: &F) -> u32 {
         return xdp_action::XDP_PASS;
     };
     let (decision, slot) = decide(frame, config, &Maps);
+    let slot = slot.unwrap_or(NOBODY);
     count(&decision, slot);
-    match (decision.verdict, slot) {
-        (Verdict::Drop(_), _) => xdp_action::XDP_DROP,
-        (Verdict::Pass(Class::Data), Some(slot)) => deliver(ctx, frame, decision.at, slot, config),
-        (Verdict::Pass(_), _) => xdp_action::XDP_PASS,
+    match decision.verdict {
+        Verdict::Drop(_) => xdp_action::XDP_DROP,
+        Verdict::Pass(Class::Data) if slot != NOBODY => {
+            deliver(ctx, frame, decision.at, slot, config)
+        }
+        Verdict::Pass(_) => xdp_action::XDP_PASS,
     }
 }
 
@@ -61,12 +68,15 @@ fn deliver<F: Frame>(
 }
 
 #[inline(always)]
-fn count(decision: &Decision, slot: Option<Slot>) {
+fn count(decision: &Decision, slot: Slot) {
     let bytes = u64::from(decision.bytes);
     if let Some(tally) = VERDICTS.get_ptr_mut(verdict_index(decision.verdict)) {
         add_to_tally(tally, bytes);
     }
-    let Some(record) = slot.and_then(|slot| ACCOUNTS.get_ptr_mut(slot.0)) else { return };
+    if slot == NOBODY {
+        return;
+    }
+    let Some(record) = ACCOUNTS.get_ptr_mut(slot.0) else { return };
     let seen = Seen::of(record);
     match decision.verdict {
         Verdict::Pass(Class::Data) => seen.add_data(bytes),
