@@ -35,7 +35,11 @@ pub(super) fn all(facts: &Facts) -> Vec<Finding> {
 
 fn uplink(nic: &Nic, facts: &Facts) -> Finding {
     let driver = nic.driver.as_deref().unwrap_or("no driver that says its name");
-    let found = format!("{}, {driver}", nic.name);
+    let mut found = format!("{}, {driver}", nic.name);
+    if !nic.ports.is_empty() {
+        let ports = nic.ports.join(", ");
+        found += &format!("; made of {ports}, so data goes through the kernel's stack");
+    }
     if !nic.has_address && facts.config.node.endpoint.set().is_none() {
         let fix = "set node.endpoint to the \"host:port\" at which this machine is reached";
         return Finding::bad("uplink", format!("{found}: it has no address"), fix);
