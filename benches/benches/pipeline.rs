@@ -11,6 +11,8 @@ use weir::dataplane::{
     arena::Arena,
     checksum::Sum,
     coalesce::Coalescer,
+    fallback::Joining,
+    now::Now,
     split::Cut,
     virtio::{HEADER_LEN, NetHeader},
 };
@@ -72,7 +74,7 @@ fn ingress(c: &mut Criterion) {
                         .collect::<Vec<_>>()
                 },
                 |buffers| {
-                    node.pipeline.begin();
+                    node.pipeline.begin(Now::read());
                     for buffer in buffers.iter() {
                         node.pipeline.receive(endpoint, buffer, size + 32);
                     }
@@ -100,7 +102,7 @@ fn egress(c: &mut Criterion) {
             b.iter_batched_ref(
                 || vec![frame.clone(); FRAMES],
                 |frames| {
-                    node.pipeline.begin();
+                    node.pipeline.begin(Now::read());
                     for frame in frames.iter_mut() {
                         node.pipeline.transmit(frame, len);
                     }
@@ -137,7 +139,7 @@ fn join(c: &mut Criterion) {
                 // Joining writes into the first packet of each frame.
                 || arena.clone(),
                 |arena| {
-                    coalescer.begin();
+                    coalescer.begin(Joining { tcp: true, udp: true });
                     for span in &spans {
                         coalescer.push(arena, *span);
                     }

@@ -24,8 +24,10 @@ use weir::{
         flow::FlowKeys,
         identity::Identity,
         inbox::Initiation,
+        now::Now,
         peer::Peer,
         pipeline::{FRAME_SLACK, Pipeline, Shared},
+        runs::UdpSegmentation,
         stats::WorkerStats,
         tunnel::Tunnel,
         virtio::{Gso, NetHeader},
@@ -72,6 +74,7 @@ impl Node {
             workers: 1,
             mtu: 1420,
             uso: true,
+            udp_segmentation: UdpSegmentation::On,
             levels: Arc::default(),
             flow_keys: FlowKeys([0x243f_6a88_85a3_08d3, 5, 6, 0x082e_fa98_ec4e_6c89]),
         };
@@ -112,7 +115,7 @@ impl Node {
         else {
             bail!("no initiation");
         };
-        self.pipeline.begin();
+        self.pipeline.begin(Now::read());
         let message = Bytes::copy_from_slice(initiation);
         let identity = self.identity.clone();
         let initiation = Initiation { slot, from: endpoint, identity, message };
@@ -124,7 +127,7 @@ impl Node {
         else {
             bail!("the response was not accepted");
         };
-        self.pipeline.begin();
+        self.pipeline.begin(Now::read());
         self.pipeline.datagram(endpoint, keepalive);
         self.pipeline.finish();
         Ok(Consumer { tunn, endpoint, address })

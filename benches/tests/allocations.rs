@@ -8,6 +8,7 @@ use std::{
     cell::Cell,
 };
 
+use weir::dataplane::now::Now;
 use weir_benches::{Node, SERVER, super_frame, tcp};
 use weir_common::DropReason;
 
@@ -67,7 +68,7 @@ fn packets_held_to_a_rate_allocate_nothing() {
     let (mut up, mut down) = (0, 0);
     let mut turn = |(datagrams, (frame, len)): &mut (Vec<u8>, (Vec<u8>, usize))| {
         let pipeline = &mut node.pipeline;
-        pipeline.begin();
+        pipeline.begin(Now::read());
         pipeline.receive(consumer.endpoint, datagrams, 1452);
         pipeline.transmit(frame, *len);
         pipeline.finish();
@@ -102,7 +103,7 @@ fn packets_of_an_established_session_allocate_nothing() {
     }
     let mut turn = |(datagrams, (frame, len)): &mut (Vec<u8>, (Vec<u8>, usize))| {
         let pipeline = &mut node.pipeline;
-        pipeline.begin();
+        pipeline.begin(Now::read());
         pipeline.receive(consumer.endpoint, datagrams, 1452);
         pipeline.transmit(frame, *len);
         pipeline.tick();
@@ -135,7 +136,7 @@ fn a_scan_that_is_stopped_allocates_nothing() {
     }
     let mut passed = 0;
     let mut turn = |datagrams: &mut Vec<u8>| {
-        node.pipeline.begin();
+        node.pipeline.begin(Now::read());
         node.pipeline.receive(consumer.endpoint, datagrams, 160);
         node.pipeline.finish();
         passed += node.pipeline.frames().len();

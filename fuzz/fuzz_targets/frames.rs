@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use weir::dataplane::pipeline::FRAME_SLACK;
+use weir::dataplane::{now::Now, pipeline::FRAME_SLACK};
 use weir_benches::Node;
 
 fuzz_target!(|input: (bool, Vec<u8>)| {
@@ -15,7 +15,7 @@ fuzz_target!(|input: (bool, Vec<u8>)| {
     }
     let len = bytes.len();
     bytes.resize(len + FRAME_SLACK, 0);
-    node.pipeline.begin();
+    node.pipeline.begin(Now::read());
     node.pipeline.transmit(&mut bytes, len);
     node.pipeline.finish();
     for run in node.pipeline.runs() {

@@ -2,6 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use weir::dataplane::now::Now;
 use weir_benches::Node;
 
 fuzz_target!(|packets: Vec<Vec<u8>>| {
@@ -17,7 +18,7 @@ fuzz_target!(|packets: Vec<Vec<u8>>| {
         }
         datagrams.push(consumer.seal(std::iter::once(packet.as_slice())));
     }
-    node.pipeline.begin();
+    node.pipeline.begin(Now::read());
     for datagram in &datagrams {
         node.pipeline.datagram(consumer.endpoint, datagram);
     }

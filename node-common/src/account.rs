@@ -4,6 +4,8 @@
 use core::sync::atomic::AtomicU32;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use crate::packet::Source;
+
 #[cfg(not(target_has_atomic = "32"))]
 use narrow::AtomicU32;
 
@@ -63,8 +65,11 @@ pub struct Seen {
     /// When the bucket of a paused session's data will be full again: see
     /// [`crate::bucket::Rate::take`]. Written without a lock: of two cores at the same moment, one
     /// may pass a datagram too many.
-    pub trickle_full_at: AtomicU64,
-    reserved: [u64; 2],
+    pub paused_full_at: AtomicU64,
+    /// Likewise of data from another address than the session's endpoint.
+    pub roaming_full_at: AtomicU64,
+    /// Likewise of handshake responses and cookie replies.
+    pub responses_full_at: AtomicU64,
 }
 
 /// What is billed: authenticated data messages, as UDP payload (inner packet, padding and 32
@@ -109,7 +114,10 @@ pub struct Whereabouts {
     pub limited_up: AtomicU64,
     /// Inner packets to the consumer that were dropped for its rate, in bytes.
     pub limited_down: AtomicU64,
-    reserved: [u64; 2],
+    /// The timestamp of the newest initiation that was taken, as one number; 0 for none. Older ones
+    /// are refused. Written by the handshake thread only.
+    pub newest_initiation: AtomicU64,
+    reserved: u64,
 }
 
 /// What the control plane says of the slot.
@@ -174,6 +182,19 @@ pub struct Counters {
     pub dropped_datagrams: u64,
     /// See [`Seen::dropped_bytes`].
     pub dropped_bytes: u64,
+    /// See [`Whereabouts::newest_initiation`].
+    pub newest_initiation: u64,
+}
+
+impl Whereabouts {
+    /// Whether a datagram from `source` comes from the consumer's endpoint. The worker may write
+    /// at the same time: then it may say no, and for an address that is half the old one and half
+    /// the new one yes.
+    #[must_use]
+    pub fn is_at(&self, source: &Source) -> bool {
+        let [high, low] = &self.address;
+        source.is_at([high.load(Relaxed), low.load(Relaxed)], self.port.load(Relaxed))
+    }
 }
 
 impl Account {
@@ -193,6 +214,7 @@ impl Account {
             seen_bytes: seen.bytes.load(Relaxed),
             dropped_datagrams: seen.dropped_datagrams.load(Relaxed),
             dropped_bytes: seen.dropped_bytes.load(Relaxed),
+            newest_initiation: self.whereabouts.newest_initiation.load(Relaxed),
         }
     }
 
@@ -213,12 +235,15 @@ impl Account {
         seen.handshakes.store(0, Relaxed);
         seen.dropped_datagrams.store(base.dropped_datagrams, Relaxed);
         seen.dropped_bytes.store(base.dropped_bytes, Relaxed);
-        seen.trickle_full_at.store(0, Relaxed);
+        for full_at in [&seen.paused_full_at, &seen.roaming_full_at, &seen.responses_full_at] {
+            full_at.store(0, Relaxed);
+        }
         metered.unbilled_bytes.store(0, Relaxed);
         self.whereabouts.port.store(0, Relaxed);
         self.whereabouts.spent.store(0, Relaxed);
         self.whereabouts.limited_up.store(0, Relaxed);
         self.whereabouts.limited_down.store(0, Relaxed);
+        self.whereabouts.newest_initiation.store(base.newest_initiation, Relaxed);
         self.control.limit.store(0, Relaxed);
         self.set_rates(0, 0);
         self.control.session.store(id, Relaxed);

@@ -22,6 +22,16 @@ impl Rate {
         Self { interval, window: interval * if burst == 0 { 1 } else { burst as u64 } }
     }
 
+    /// The same in the long run with half of what may come at once, at least one. A bucket from
+    /// which some take by this and others by the whole rate has the other half for those alone.
+    #[must_use]
+    #[inline(always)]
+    pub const fn half(self) -> Self {
+        let half = self.window / 2;
+        let window = if half < self.interval { self.interval } else { half };
+        Self { interval: self.interval, window }
+    }
+
     /// Takes one from a bucket that will be full at `full_at`: when it will be full afterwards, or
     /// `None` if it is empty. Both are nanoseconds of a clock that does not go backwards.
     #[must_use]

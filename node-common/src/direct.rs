@@ -28,13 +28,29 @@ pub enum Addresses {
     V6([u8; 16], [u8; 16]),
 }
 
+impl Addresses {
+    /// Bytes of both in an IP header.
+    const fn len(&self) -> usize {
+        match self {
+            Self::V4(..) => 8,
+            Self::V6(..) => 32,
+        }
+    }
+}
+
 /// A frame that may go the direct way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Direct<'a> {
     /// From where and to which of our addresses.
     pub addresses: Addresses,
-    /// The port of the source.
+    /// Both addresses as they lie in the IP header.
+    pub ip_addresses: &'a [u8],
+    /// The port of the source; never 0, which nobody can answer to.
     pub source_port: u16,
+    /// The IPv4 TOS byte or IPv6 traffic class: DSCP and ECN (RFC 3168, section 23.1).
+    pub traffic_class: u8,
+    /// The UDP header and payload, whose checksum has not been verified.
+    pub udp: &'a [u8],
     /// The UDP payload.
     pub payload: &'a [u8],
 }
@@ -81,29 +97,44 @@ const fn is_host_v6(first: u8) -> bool {
 
 impl<'a> Direct<'a> {
     /// Reads a frame that the guard sent the direct way. `None` for one that it would not have
-    /// sent, or whose IPv4 header has a wrong checksum (RFC 791; IPv6 has none). The UDP checksum is
-    /// not looked at: the message is authenticated.
+    /// sent, whose IPv4 header has a wrong checksum (RFC 791; IPv6 has none), or whose source port
+    /// is 0. The UDP checksum is not verified: the payload is authenticated by WireGuard. It alone
+    /// vouches for the source port and the IPv6 addresses, so that whoever answers to them must
+    /// verify it before.
     #[must_use]
     #[inline]
     pub fn of(frame: &'a [u8]) -> Option<Self> {
-        let (at, addresses) = if frame.get(ETHERNET)? >> 4 == 4 {
+        let [first, second] = *frame.get(ETHERNET..)?.first_chunk()?;
+        let (at, addresses, traffic_class) = if first >> 4 == 4 {
             let header = frame.get(ETHERNET..ETHERNET + 20)?.first_chunk::<20>()?;
             if !has_right_checksum(header) {
                 return None;
             }
             let source = *header.get(12..)?.first_chunk()?;
-            (AT_V4, Addresses::V4(source, *header.last_chunk()?))
+            (AT_V4, Addresses::V4(source, *header.last_chunk()?), second)
         } else {
             let source = *frame.get(ETHERNET + 8..)?.first_chunk()?;
-            (AT_V6, Addresses::V6(source, *frame.get(ETHERNET + 24..)?.first_chunk()?))
+            let addresses = Addresses::V6(source, *frame.get(ETHERNET + 24..)?.first_chunk()?);
+            (AT_V6, addresses, first << 4 | second >> 4)
         };
         if !may_go(frame, at) {
             return None;
         }
         let [p0, p1, _, _, l0, l1, _, _] = *frame.get(at - UDP..)?.first_chunk()?;
-        let len = usize::from(u16::from_be_bytes([l0, l1])).checked_sub(UDP)?;
-        let payload = frame.get(at..at + len)?;
-        Some(Self { addresses, source_port: u16::from_be_bytes([p0, p1]), payload })
+        let len = usize::from(u16::from_be_bytes([l0, l1]));
+        let udp = frame.get(at - UDP..at - UDP + len)?;
+        let payload = udp.get(UDP..)?;
+        let source_port = u16::from_be_bytes([p0, p1]);
+        // The addresses are the last of the header.
+        let ip_addresses = frame.get(at - UDP - addresses.len()..at - UDP)?;
+        (source_port != 0).then_some(Self {
+            addresses,
+            ip_addresses,
+            source_port,
+            traffic_class,
+            udp,
+            payload,
+        })
     }
 }
 
@@ -162,10 +193,31 @@ mod tests {
         let direct = Direct::of(&frame).expect("a plain frame");
         assert_eq!(direct.addresses, Addresses::V4([198, 51, 7, 9], [203, 0, 114, 1]));
         assert_eq!((direct.source_port, direct.payload), (7777, &payload[..]));
+        assert_eq!((direct.udp, direct.ip_addresses), (&frame[34..], &frame[26..34]));
         let frame = v6(&payload);
         let direct = Direct::of(&frame).expect("a plain frame");
         assert_eq!(direct.addresses, Addresses::V6([0x2a; 16], [0x2b; 16]));
         assert_eq!((direct.source_port, direct.payload), (7777, &payload[..]));
+    }
+
+    #[test]
+    fn the_traffic_class_is_read_and_source_port_zero_is_refused() {
+        let mut frame = v4(&[4; 32]);
+        frame[15] = 0xb9;
+        // The header's checksum, one's complement: what is added there is taken off here.
+        let sum = u16::from_be_bytes([frame[24], frame[25]]) - 0xb9;
+        frame[24..26].copy_from_slice(&sum.to_be_bytes());
+        assert_eq!(Direct::of(&frame).map(|direct| direct.traffic_class), Some(0xb9));
+        let mut frame = v6(&[4; 32]);
+        (frame[14], frame[15]) = (0x6b, 0x95);
+        assert_eq!(Direct::of(&frame).map(|direct| direct.traffic_class), Some(0xb9));
+        for mut frame in [v4(&[4; 32]), v6(&[4; 32])] {
+            let at = frame.len() - 40;
+            frame[at..at + 2].fill(0);
+            assert_eq!(Direct::of(&frame), None);
+            frame[at + 1] = 1;
+            assert!(Direct::of(&frame).is_some());
+        }
     }
 
     #[test]

@@ -9,19 +9,19 @@ use crate::{
     bucket::Rate,
     guard::Lane,
     mac1::MAC_LEN,
-    packet::{Class, Decision, Frame, Verdict, judge},
+    meter::{Meter, Origin},
+    packet::{Class, Decision, Frame, Source, Verdict, judge},
     wire::INITIATION_LEN,
 };
-
-/// Data messages of a paused session that may pass: enough to pay through the tunnel.
-pub const TRICKLE: Rate = Rate::new(100, 20);
 
 /// What the guard remembers of sessions and sources.
 pub trait Memory {
     /// What the session at `slot` may do. A slot without a session is vacant.
     fn standing(&self, slot: Slot) -> SessionState;
-    /// Takes one from the slot's bucket for a paused session's data.
-    fn take_trickle(&self, slot: Slot, rate: Rate) -> bool;
+    /// Whether `source` is where the session at `slot` was last heard.
+    fn origin(&self, slot: Slot, source: &Source) -> Origin;
+    /// Takes one from a bucket of the slot's.
+    fn take(&self, slot: Slot, meter: Meter, rate: Rate) -> bool;
     /// Takes one from a source's bucket for initiations.
     fn take_initiation(&self, source: u64, rate: Rate) -> bool;
     /// Takes one from this CPU's bucket for the initiations of all sources.
@@ -42,7 +42,9 @@ pub fn decide<F: Frame + ?Sized, M: Memory>(
     let at = decision.at as usize;
     let refused = match class {
         Class::Other | Class::Fragment => None,
-        Class::Initiation => refuse_initiation(frame, at, decision.source, config, memory),
+        Class::Initiation => {
+            refuse_initiation(frame, at, decision.source.network(), config, memory)
+        }
         Class::Response | Class::CookieReply | Class::Data => {
             let found = decision.receiver_index.and_then(|index| config.slot_of(index));
             let standing = match found {
@@ -55,18 +57,14 @@ pub fn decide<F: Frame + ?Sized, M: Memory>(
             match (standing, class, slot) {
                 (SessionState::Vacant, ..) | (_, _, None) => Some(DropReason::GuardIndex),
                 (SessionState::Closed, ..) => Some(DropReason::GuardClosed),
-                (_, Class::Response, _) => {
-                    let fits = config.mac1.live == 0 || config.mac1.fit_response(frame, at);
-                    if fits { None } else { Some(DropReason::GuardMac1) }
+                (_, Class::Response, _)
+                    if config.mac1.live > 0 && !config.mac1.fit_response(frame, at) =>
+                {
+                    Some(DropReason::GuardMac1)
                 }
-                (SessionState::Paused, Class::Data, Some(slot)) => {
-                    if memory.take_trickle(slot, TRICKLE) {
-                        None
-                    } else {
-                        Some(DropReason::GuardPaused)
-                    }
+                (standing, class, Some(slot)) => {
+                    refuse_beyond_meter(slot, standing, class, &decision.source, memory)
                 }
-                _ => None,
             }
         }
     };
@@ -74,6 +72,26 @@ pub fn decide<F: Frame + ?Sized, M: Memory>(
         decision.verdict = Verdict::Drop(reason);
     }
     (decision, slot)
+}
+
+/// What a session may be sent that costs more than a look into the account. Data from its endpoint
+/// is not metered: nobody else can send it who does not see or guess that address.
+#[inline(always)]
+fn refuse_beyond_meter<M: Memory>(
+    slot: Slot,
+    standing: SessionState,
+    class: Class,
+    source: &Source,
+    memory: &M,
+) -> Option<DropReason> {
+    let origin = memory.origin(slot, source);
+    let meter = match (class, origin, standing) {
+        (Class::Data, Origin::Elsewhere, _) => Meter::RoamingData,
+        (Class::Data, Origin::Endpoint, SessionState::Paused) => Meter::PausedData,
+        (Class::Data, Origin::Endpoint, _) => return None,
+        _ => Meter::Responses,
+    };
+    if memory.take(slot, meter, meter.rate(origin)) { None } else { Some(meter.refusal()) }
 }
 
 /// The MAC comes first: who does not know our key must not use up the bucket of one who does.

@@ -14,6 +14,7 @@ pub mod direct;
 pub mod filter;
 pub mod guard;
 pub mod mac1;
+pub mod meter;
 pub mod packet;
 pub mod reason;
 pub mod slot;

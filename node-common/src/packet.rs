@@ -124,9 +124,39 @@ pub struct Decision {
     pub receiver_index: Option<u32>,
     /// Where the UDP payload begins; 0 where there is none to our port.
     pub at: u32,
-    /// From where it comes, as far as limits care: the IPv4 address, or the first half of the IPv6
-    /// address, in a number that no other source has.
-    pub source: u64,
+    /// From where it comes.
+    pub source: Source,
+}
+
+/// From where a datagram comes, as far as its headers say; nobody vouches for them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Source {
+    /// The IPv6 or IPv4-mapped address in two big-endian halves, as
+    /// [`crate::account::Whereabouts::address`] has it.
+    pub address: [u64; 2],
+    /// The UDP port.
+    pub port: u16,
+}
+
+impl Source {
+    /// What limits take for one source: the IPv4 address, or the first half of the IPv6 address, in
+    /// a number that no other source has.
+    #[must_use]
+    #[inline(always)]
+    pub const fn network(&self) -> u64 {
+        let [high, low] = self.address;
+        if high == 0 { low } else { high }
+    }
+
+    /// Whether it is this address and port. No datagram comes from port 0, which stands for no
+    /// address.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_at(&self, address: [u64; 2], port: u32) -> bool {
+        let [high, low] = self.address;
+        let differs = (high ^ address[0]) | (low ^ address[1]) | (self.port as u64 ^ port as u64);
+        differs == 0 && port != 0
+    }
 }
 
 /// What the parser must know.
@@ -144,13 +174,13 @@ pub struct Rules {
 pub fn judge<F: Frame + ?Sized>(frame: &F, rules: Rules) -> Decision {
     let whole = frame.len() as u32;
     let about_frame =
-        |verdict| Decision { verdict, bytes: whole, receiver_index: None, at: 0, source: 0 };
-    let (at, space, source) = match locate(frame) {
+        |verdict| Decision { verdict, bytes: whole, receiver_index: None, at: 0, source: NOWHERE };
+    let (at, space, address) = match locate(frame) {
         Located::Other => return about_frame(Verdict::Pass(Class::Other)),
         Located::Fragment => return about_frame(Verdict::Pass(Class::Fragment)),
-        Located::Udp { at, space, source } => (at, space, source),
+        Located::Udp { at, space, address } => (at, space, address),
     };
-    let Some([_, _, p0, p1, l0, l1, _, _]) = frame.bytes(at) else {
+    let Some([s0, s1, p0, p1, l0, l1, _, _]) = frame.bytes(at) else {
         return about_frame(Verdict::Pass(Class::Other));
     };
     if u16::from_be_bytes([p0, p1]) != rules.port {
@@ -166,10 +196,13 @@ pub fn judge<F: Frame + ?Sized>(frame: &F, rules: Rules) -> Decision {
     let len = udp_len - UDP_HEADER;
     let Some(prefix) = prefix(frame, at + UDP_HEADER as usize, len) else { return contradiction };
     let at = at as u32 + UDP_HEADER;
+    let source = Source { address, port: u16::from_be_bytes([s0, s1]) };
     Decision { at, source, ..judge_message(&prefix, len, rules) }
 }
 
 const UDP_HEADER: u32 = 8;
+/// Of what is no datagram to our port.
+const NOWHERE: Source = Source { address: [0; 2], port: 0 };
 
 /// A message's first bytes, as [`Message::classify`] wants them.
 #[inline(always)]
@@ -206,7 +239,7 @@ fn judge_message(prefix: &[u8; Message::PREFIX], bytes: u32, rules: Rules) -> De
         Err(NotAMessage::Type) => (Verdict::Drop(DropReason::GuardType), None),
         Err(NotAMessage::Length) => (Verdict::Drop(DropReason::GuardLength), None),
     };
-    Decision { verdict, bytes, receiver_index, at: 0, source: 0 }
+    Decision { verdict, bytes, receiver_index, at: 0, source: NOWHERE }
 }
 
 /// The length of a super-packet's first message, if that is of `exact` bytes and what follows has

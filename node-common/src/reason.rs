@@ -139,6 +139,29 @@ reasons! {
     DirectFull = 38, Udp, "direct_full";
     /// More initiations of all sources together than the guard lets through on this CPU.
     GuardHandshakeCeiling = 39, Xdp, "handshake_ceiling";
+    /// Data from another address than the session's endpoint, beyond what a consumer that moves
+    /// needs.
+    GuardRoaming = 40, Xdp, "roaming_rate";
+    /// More handshake responses and cookie replies than the session's handshakes can have.
+    GuardResponses = 41, Xdp, "response_rate";
+    /// Data from another address than the session's endpoint, beyond what a consumer that moves
+    /// needs.
+    Roaming = 42, Udp, "roaming_rate";
+    /// The session is paused, and this is beyond the trickle of data that it still may send.
+    Paused = 43, Udp, "paused";
+    /// More handshake responses and cookie replies than the session's handshakes can have.
+    Responses = 44, Handshake, "response_rate";
+    /// Too many initiations of one session's key.
+    PeerInitiations = 45, Handshake, "peer_rate";
+    /// The session is paused, and this is beyond the trickle of answers from the gateway.
+    EgressPaused = 46, Egress, "paused";
+    /// The initiation is not newer than the newest one that its session has had.
+    HandshakeReplay = 47, Handshake, "replay";
+    /// Congestion was experienced on the way, and the packet cannot carry the mark (RFC 6040,
+    /// section 4.2).
+    Ecn = 48, Inner, "ecn";
+    /// Came the direct way from a source that the uplink's network cannot have.
+    DirectSource = 49, Udp, "direct_source";
 }
 
 impl DropReason {

@@ -7,7 +7,7 @@ use etherparse::{
 use proptest::{collection::vec, prelude::*};
 use weir_common::{
     DropReason,
-    packet::{Class, Decision, Rules, Verdict, judge},
+    packet::{Class, Decision, Rules, Source, Verdict, judge},
     wire::{Message, NotAMessage},
 };
 
@@ -30,18 +30,19 @@ fn payload_by_oracle(frame: &[u8]) -> Result<Option<Vec<u8>>, SliceError> {
     })
 }
 
-/// Where the payload of a frame with UDP begins, and the source that limits count it for.
-fn place_by_oracle(frame: &[u8]) -> Option<(u32, u64)> {
+/// Where the payload of a frame with UDP begins, and from where it comes.
+fn place_by_oracle(frame: &[u8]) -> Option<(u32, Source)> {
     let packet = SlicedPacket::from_ethernet(frame).ok()?;
     let Some(TransportSlice::Udp(udp)) = &packet.transport else { return None };
     let at = udp.payload().as_ptr() as usize - frame.as_ptr() as usize;
-    let source = match &packet.net {
-        Some(NetSlice::Ipv4(v4)) => {
-            0xffff_0000_0000 | u64::from(v4.header().source_addr().to_bits())
-        }
-        Some(NetSlice::Ipv6(v6)) => (v6.header().source_addr().to_bits() >> 64) as u64,
+    let address = match &packet.net {
+        Some(NetSlice::Ipv4(v4)) => v4.header().source_addr().to_ipv6_mapped(),
+        Some(NetSlice::Ipv6(v6)) => v6.header().source_addr(),
         _ => return None,
     };
+    let address = address.to_bits();
+    let source =
+        Source { address: [(address >> 64) as u64, address as u64], port: udp.source_port() };
     Some((at as u32, source))
 }
 
@@ -135,7 +136,7 @@ proptest! {
             None => {
                 let verdict = Verdict::Pass(Class::Other);
                 let bytes = frame.len() as u32;
-                prop_assert_eq!(decision, Decision { verdict, bytes, receiver_index: None, at: 0, source: 0 });
+                prop_assert_eq!(decision, Decision { verdict, bytes, receiver_index: None, at: 0, source: Source::default() });
             }
             Some(payload) => {
                 let (verdict, receiver_index) = decision_by_oracle(&payload);

@@ -11,7 +11,8 @@ use aya_ebpf::{
     programs::{SkReuseportContext, XdpContext},
 };
 use weir_common::{
-    Account, Slot, account::SessionState, bucket::Rate, filter::Memory, guard::{Lane, Tally}, packet::Frame,
+    Account, Slot, account::SessionState, bucket::Rate, filter::Memory, guard::{Lane, Tally},
+    meter::{Meter, Origin}, packet::{Frame, Source},
 };
 
 use crate::maps::{ACCOUNTS, CEILINGS, Record, SOURCES};
@@ -160,11 +161,29 @@ impl Memory for Maps {
     }
 
     #[inline(always)]
-    fn take_trickle(&self, slot: Slot, rate: Rate) -> bool {
+    fn origin(&self, slot: Slot, source: &Source) -> Origin {
+        let Some(record) = ACCOUNTS.get_ptr(slot.0) else { return Origin::Elsewhere };
+        let account = record.cast::<Account>();
+        // SAFETY: as above.
+        let is_endpoint = unsafe {
+            let address = (&raw const (*account).whereabouts.address).cast::<[u64; 2]>();
+            let port = (&raw const (*account).whereabouts.port).cast::<u32>().read_volatile();
+            source.is_at(address.read_volatile(), port)
+        };
+        if is_endpoint { Origin::Endpoint } else { Origin::Elsewhere }
+    }
+
+    #[inline(always)]
+    fn take(&self, slot: Slot, meter: Meter, rate: Rate) -> bool {
         let Some(record) = ACCOUNTS.get_ptr_mut(slot.0) else { return false };
-        // SAFETY: a map lookup gave the record; the field is within it.
+        let account = record.cast::<Account>();
+        // SAFETY: a map lookup gave the record; the fields are within it.
         unsafe {
-            let full_at = &raw mut (*record.cast::<Account>()).seen.trickle_full_at;
+            let full_at = match meter {
+                Meter::PausedData => &raw mut (*account).seen.paused_full_at,
+                Meter::RoamingData => &raw mut (*account).seen.roaming_full_at,
+                Meter::Responses => &raw mut (*account).seen.responses_full_at,
+            };
             take(full_at.cast(), rate)
         }
     }

@@ -55,7 +55,7 @@ mod page;
 mod patience;
 mod policy;
 mod reload;
-mod sessions;
+pub(crate) mod sessions;
 pub mod socket;
 pub mod token;
 mod usage;

@@ -1,6 +1,7 @@
 //! What the control plane and the packet path say to each other.
 
 use std::{
+    io,
     net::{Ipv4Addr, Ipv6Addr},
     sync::Arc,
 };
@@ -45,6 +46,24 @@ pub trait PeerControl: Send + Sync {
     /// Serves it no more. Returns once the owning worker has let go of the slot, so that the
     /// account can be given to another.
     fn remove(&self, slot: Slot);
+}
+
+/// The flows of consumers in the kernel, as the control plane sees them. They go by the inner
+/// addresses, which the next session in a slot gets: it must not get the flows with them.
+pub trait FlowControl: Send + Sync {
+    /// Removes every flow of these consumers. None is left when this returns `Ok`.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not remove them; some may be left then.
+    fn forget(&self, consumers: &[(Ipv4Addr, Ipv6Addr)]) -> io::Result<()>;
+
+    /// Removes the flows of all other consumers there could be.
+    ///
+    /// # Errors
+    ///
+    /// As [`FlowControl::forget`].
+    fn forget_all_but(&self, consumers: &[(Ipv4Addr, Ipv6Addr)]) -> io::Result<()>;
 }
 
 /// How many packets the super-packets of each size have at most; the last size has more.
@@ -123,6 +142,9 @@ pub struct LimitsNow {
     pub session_new_flows: u32,
     /// The different destinations that each session may reach in ten seconds.
     pub session_destinations: u32,
+    /// The flows of each family that each session may have at once.
+    #[serde(default)]
+    pub session_flows: u32,
     /// Why all sessions are paused: `quota` or `schedule`.
     pub paused_for: Option<String>,
     /// The quota of the day.

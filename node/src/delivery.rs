@@ -15,6 +15,7 @@ use crate::session::{
 };
 
 pub mod file;
+pub mod post;
 mod tls;
 pub mod webhook;
 

@@ -45,6 +45,9 @@ pub enum GatewayError {
         /// What to do about it.
         fix: &'static str,
     },
+    /// Whoever approves promises cannot be asked.
+    #[error("{0:#}. Fix: check payment.approve_url and payment.approve_ca_file.")]
+    Pay(anyhow::Error),
     /// The DNS forwarder cannot be made.
     #[error("{0:#}. Fix: check dns.upstreams, or set dns.enabled = false.")]
     Dns(anyhow::Error),
@@ -71,7 +74,7 @@ impl Gateway {
     ) -> Result<Self, GatewayError> {
         let plan = config.tunnel.plan();
         let mut gateway = Self::default();
-        if let Some(pay) = Pay::new(&config.payment, sessions) {
+        if let Some(pay) = Pay::new(&config.payment, sessions).map_err(GatewayError::Pay)? {
             let (what, fix) =
                 ("payments", "stop what uses the port (ss -tlnp), or set payment.port");
             let mut doors = Vec::new();

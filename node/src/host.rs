@@ -10,9 +10,11 @@ use anyhow::{Context as _, bail};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 pub mod changes;
+pub mod conntrack;
 pub mod ethtool;
 mod link;
 pub mod netlink;
+mod nfnetlink;
 pub mod nft;
 mod sysctl;
 pub mod tun;
@@ -22,7 +24,7 @@ pub mod xdp_features;
 
 use changes::{Change, Changes};
 use ethtool::Offloads;
-use nft::{InForce, Policy, gate::Gate};
+use nft::{InForce, Policy, Transits, gate::Gate};
 use sysctl::Uplinks;
 pub(crate) use sysctl::has_ipv6;
 use tun::Tun;
@@ -107,6 +109,8 @@ pub struct Host {
     pub offloads: Offloads,
     /// What the operator should know, in words.
     pub notes: Vec<String>,
+    /// What this machine forwards that is not of consumers.
+    pub transits: Transits,
     tun: Option<Tun>,
     policy: Option<Arc<InForce>>,
     gate: Option<Gate>,
@@ -123,6 +127,7 @@ impl Host {
         let mut host = Self {
             offloads: Offloads::default(),
             notes: Vec::new(),
+            transits: Transits::default(),
             tun: None,
             policy: None,
             gate: None,
@@ -156,20 +161,24 @@ impl Host {
                 .context("cannot write down a change")?;
         }
         self.changes.record(Change::Policy).context("cannot write down a change")?;
-        self.policy = Some(Arc::new(InForce::install(plan.policy.clone())?));
-        for chain in nft::foreign_drops()? {
-            self.notes.push(format!(
-                "another table drops forwarded packets unless it accepts them ({chain}): if \
-                 consumers reach nothing, let it accept `iifname {interface}` and `oifname \
-                 {interface}`"
-            ));
-        }
-
+        self.transits = sysctl::transits(&self.changes, plan.uplinks())
+            .context("cannot read whether this machine forwards")?;
+        let policy = Policy { transit: self.transits, ..plan.policy.clone() };
+        let (in_force, note) = InForce::install(policy)?;
+        let in_force = Arc::new(in_force);
+        self.policy = Some(Arc::clone(&in_force));
+        self.notes.extend(note.map(str::to_owned));
         self.changes
             .record(Change::Link { name: interface.clone() })
             .context("cannot write down a change")?;
         let tun = Tun::create(interface, plan.queues)?;
-        if !tun.offloads.uso {
+        if !tun.offloads.tso {
+            self.notes.push(
+                "this kernel hands over no super-packets at the TUN device: all traffic takes more \
+                 CPU"
+                    .into(),
+            );
+        } else if !tun.offloads.uso {
             self.notes.push(
                 "this kernel cannot pass UDP through the TUN device in super-packets (Linux 6.2 \
                  can): UDP takes more CPU"
@@ -193,6 +202,10 @@ impl Host {
         link::configure(tun.index, plan.mtu, &addresses)
             .with_context(|| format!("cannot set up the interface {interface}"))?;
         self.tun = Some(tun);
+        // The device has its number by now.
+        for refusal in nft::foreign_drops(&in_force.site())? {
+            self.notes.push(format!("{refusal}: {}", refusal.fix));
+        }
 
         self.record_lro(&plan.uplink.name)?;
         self.notes.extend(plan.uplink.ipv6.note(&plan.uplink.name));

@@ -9,7 +9,6 @@ pub mod calendar;
 pub mod change;
 pub mod demand;
 mod limiter;
-pub mod quota;
 pub mod share;
 
 pub use change::{BadLimit, Change};

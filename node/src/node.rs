@@ -1,6 +1,7 @@
 //! The whole node: started in an order in which nothing is served before everything is in place,
 //! and stopped in the reverse order, so that the machine is as it was.
 
+mod flow_table;
 mod kernel_side;
 mod key_ring;
 mod ledger;
@@ -30,20 +31,23 @@ use weir_common::{AddressPlan, SlotPermutation};
 
 use self::{kernel_side::KernelSide, receive::Receive, view::View};
 use crate::{
-    config::{Auto, Config, IoWish},
+    config::{self, Auto, Config, IoWish},
     control::PublicKey,
     dataplane::{
         direct::DirectQueues,
         flow::FlowKeys,
         identity::Identities,
         pipeline::Shared,
+        runs::UdpSegmentation,
         start::{Dataplane, Io, OnEnd, Start},
         throttle::Levels,
         udp::{self, Sockets},
-        uring,
+        uring::{self, Reads},
     },
     host::{
-        Host, HostPlan, tun,
+        Host, HostPlan,
+        conntrack::Conntrack,
+        tun,
         tun::Tun,
         watch::{Conditions, Watcher},
     },
@@ -85,7 +89,8 @@ pub fn run(config: &Config, file: Option<&Path>, log: Log) -> anyhow::Result<()>
     let mut host = Host::prepare(&plan)?;
     let tun = host.take_tun().context("the TUN device is gone")?;
     let in_force = host.policy().context("there is no exit policy")?;
-    let notes = [host.offloads.describe(), host.notes.clone()].concat();
+    let notes = [host.offloads.describe(), host.notes.clone(), io_notes(config, io)].concat();
+    let transits = host.transits;
     // The watch has it while the node serves.
     let mut host = Some(host);
 
@@ -111,6 +116,7 @@ pub fn run(config: &Config, file: Option<&Path>, log: Log) -> anyhow::Result<()>
             workers: cores.len() as u32,
             mtu: config.tunnel.mtu as usize,
             uso: tun.offloads.uso,
+            udp_segmentation: segmentation(&config.node),
             levels: Arc::clone(&levels),
             flow_keys: random_flow_keys()?,
         };
@@ -153,7 +159,7 @@ pub fn run(config: &Config, file: Option<&Path>, log: Log) -> anyhow::Result<()>
         };
         let (offer, series) = (Live::from(offer), Live::from(reload::series(&config.api)));
         let rhythm = Live::from(ledger::Rhythm::from(&config.ledger));
-        let policy = Arc::new(policy::ExitPolicy::new(config, &plan, in_force));
+        let policy = Arc::new(policy::ExitPolicy::new(config, &plan, transits, in_force));
         let reach = reload::Reach {
             policy: Arc::clone(&policy),
             offer: offer.clone(),
@@ -306,6 +312,8 @@ fn open_sessions(
     addresses: AddressPlan,
     node_key: PublicKey,
 ) -> anyhow::Result<Arc<Sessions>> {
+    // It takes its time after a change of the schema, and where damage was found.
+    let _starting = service::starting("reading the ledger");
     let store = Store::open(&ledger_path(config))?;
     let max = config.node.max_sessions;
     let address_of = Box::new(move |slot: weir_common::Slot| {
@@ -313,14 +321,20 @@ fn open_sessions(
         Some((addresses.address_v4(slot)?, addresses.address_v6(slot)?))
     });
     let peers = dataplane.control();
-    Ok(Arc::new(Sessions::open(store, kernel.accounts(), peers, address_of, node_key)?))
+    let flows = Arc::new(Conntrack {
+        pool_v4: config.tunnel.pool_v4,
+        pool_v6: config.tunnel.pool_v6,
+        gateways: [addresses.gateway_v4().into(), addresses.gateway_v6().into()],
+    });
+    Ok(Arc::new(Sessions::open(store, kernel.accounts(), peers, flows, address_of, node_key)?))
 }
 
 fn choose_io(wish: &IoWish) -> anyhow::Result<Io> {
     match (wish, uring::probe()) {
         (IoWish::Syscall, _) => Ok(Io::Syscall),
-        (_, Ok(())) => Ok(Io::Uring),
-        (IoWish::Uring, Err(error)) => bail!(
+        (IoWish::UringSingle, Ok(_)) => Ok(Io::Uring(Reads::Single)),
+        (IoWish::Auto | IoWish::Uring, Ok(reads)) => Ok(Io::Uring(reads)),
+        (IoWish::Uring | IoWish::UringSingle, Err(error)) => bail!(
             "io_uring cannot be used here ({error}). Fix: allow it (sysctl \
              kernel.io_uring_disabled=0; in a container, a seccomp profile with io_uring), or set \
              node.io to \"auto\"."
@@ -330,6 +344,22 @@ fn choose_io(wish: &IoWish) -> anyhow::Result<Io> {
             Ok(Io::Syscall)
         }
     }
+}
+
+/// What the operator is told of how packets come and go.
+fn io_notes(config: &Config, io: Io) -> Vec<String> {
+    let single =
+        "io_uring reads the TUN device one frame at a time (Linux 6.7 has multishot reads)";
+    let apart = "datagrams are sent one by one (node.udp_segmentation is false)";
+    let notes = [
+        (io == Io::Uring(Reads::Single)).then_some(single),
+        (!config.node.udp_segmentation).then_some(apart),
+    ];
+    notes.into_iter().flatten().map(str::to_owned).collect()
+}
+
+fn segmentation(node: &config::Node) -> UdpSegmentation {
+    if node.udp_segmentation { UdpSegmentation::On } else { UdpSegmentation::Off }
 }
 
 /// The cores of the workers: the configured ones, or the first of those that we may use.

@@ -18,11 +18,13 @@ use crate::control::PublicKey;
 pub(crate) mod counters;
 pub mod keys;
 pub mod name;
+pub mod quota;
 pub mod registry;
 mod slots;
 pub mod store;
 pub mod wg_quick;
 
+pub use quota::{Began, Mark, Marks};
 pub use registry::{SessionError, Sessions};
 pub use store::{Store, StoreError};
 

@@ -18,15 +18,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use boringtun::{
+    noise::{Tunn, TunnResult},
+    x25519::{PublicKey, StaticSecret},
+};
 use rustix::{
     process::setpriority_process,
     time::{ClockId, Timespec, clock_gettime},
 };
 use weir::dataplane::checksum::Sum;
 use weir_common::{
-    mac1::Mac1Key,
-    wire::{DATA_OVERHEAD, INITIATION_LEN, message_type},
+    mac1::{MAC_LEN, Mac1Key},
+    wire::{DATA_OVERHEAD, INITIATION_LEN, RESPONSE_LEN, message_type},
 };
 
 use self::{
@@ -58,6 +62,12 @@ pub enum Kind {
     DeadIndexes,
     /// Data messages with this receiver index, from random sources.
     LiveIndex(u32),
+    /// Handshake responses to the initiation with this index, with the right first MAC and nothing
+    /// else right, from random sources.
+    Response(u32),
+    /// Initiations by the consumer with this private key, each right and newer than the last until
+    /// they begin again, from random sources.
+    Initiations([u8; 32]),
 }
 
 /// What a flood came to.
@@ -107,10 +117,9 @@ impl Flood {
         let outlet = Outlet::towards(to)?;
         let copier = Copier::new(outlet.interface, BATCH as u32, &program::change(kind.varied()))?;
         let mut random = Random(0x9e37_79b9_7f4a_7c15);
-        let key = Mac1Key::new(public_key);
-        let frames: Vec<_> = (0..MESSAGES)
-            .map(|_| frame(&outlet, kind, &message(kind, &key, &mut random), &mut random))
-            .collect();
+        let payloads = payloads(kind, public_key, &mut random)?;
+        let frames: Vec<_> =
+            payloads.iter().map(|payload| frame(&outlet, kind, payload, &mut random)).collect();
         let stop = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&stop);
         // A thread is where the one is that made it.
@@ -181,7 +190,7 @@ impl Kind {
     fn varied(self) -> Varied {
         let (source, index, counter) = match self {
             Self::ValidMacOneSource => (false, false, false),
-            Self::ValidMac => (true, false, false),
+            Self::ValidMac | Self::Response(_) | Self::Initiations(_) => (true, false, false),
             Self::LiveIndex(_) => (true, false, true),
             Self::Forged | Self::DeadIndexes => (true, true, true),
         };
@@ -189,11 +198,32 @@ impl Kind {
     }
 }
 
+/// The messages of a flood.
+fn payloads(kind: Kind, public_key: &[u8; 32], random: &mut Random) -> Result<Vec<Vec<u8>>> {
+    if let Kind::Initiations(private) = kind {
+        let (private, node) = (StaticSecret::from(private), PublicKey::from(*public_key));
+        let mut consumer = Tunn::new(private, node, None, None, 7, None);
+        return (0..MESSAGES).map(|_| initiation(&mut consumer)).collect();
+    }
+    let key = Mac1Key::new(public_key);
+    Ok((0..MESSAGES).map(|_| message(kind, &key, random)).collect())
+}
+
+/// A right initiation, newer than the last.
+fn initiation(consumer: &mut Tunn) -> Result<Vec<u8>> {
+    let mut out = [0; INITIATION_LEN];
+    match consumer.format_handshake_initiation(&mut out, true) {
+        TunnResult::WriteToNetwork(message) => Ok(message.to_vec()),
+        other => bail!("no initiation but {other:?}"),
+    }
+}
+
 fn message(kind: Kind, key: &Mac1Key, random: &mut Random) -> Vec<u8> {
     let (tag, len, index) = match kind {
-        Kind::Forged | Kind::ValidMac | Kind::ValidMacOneSource => {
+        Kind::Forged | Kind::ValidMac | Kind::ValidMacOneSource | Kind::Initiations(_) => {
             (message_type::INITIATION, INITIATION_LEN, random.next() as u32)
         }
+        Kind::Response(_) => (message_type::RESPONSE, RESPONSE_LEN, random.next() as u32),
         Kind::DeadIndexes => (message_type::DATA, DATA_LEN, random.next() as u32),
         Kind::LiveIndex(index) => (message_type::DATA, DATA_LEN, index),
     };
@@ -203,13 +233,19 @@ fn message(kind: Kind, key: &Mac1Key, random: &mut Random) -> Vec<u8> {
         let [i0, i1, i2, i3] = index.to_le_bytes();
         *header = [tag, 0, 0, 0, i0, i1, i2, i3];
     }
-    if matches!(kind, Kind::ValidMac | Kind::ValidMacOneSource) {
+    if let Kind::Response(receiver) = kind
+        && let Some(place) = message.get_mut(8..12)
+    {
+        place.copy_from_slice(&receiver.to_le_bytes());
+    }
+    if matches!(kind, Kind::ValidMac | Kind::ValidMacOneSource | Kind::Response(_)) {
         let mac = key.mac(&message);
-        if let Some(place) = message.get_mut(116..132) {
+        let macs = message.len() - 2 * MAC_LEN;
+        if let Some(place) = message.get_mut(macs..macs + MAC_LEN) {
             place.copy_from_slice(&mac);
         }
         // No cookie.
-        message.get_mut(132..).unwrap_or_default().fill(0);
+        message.get_mut(macs + MAC_LEN..).unwrap_or_default().fill(0);
     }
     message
 }

@@ -1,6 +1,6 @@
 //! Network namespaces with names.
 
-use std::{fs::File, process::Command, thread};
+use std::{fs::File, mem::ManuallyDrop, process::Command, thread};
 
 use anyhow::{Context as _, Result, anyhow};
 use rustix::{
@@ -29,6 +29,12 @@ impl Namespace {
         let namespace = Self { name: name.to_owned() };
         namespace.ip("link set lo up")?;
         Ok(namespace)
+    }
+
+    /// A namespace that somebody else has made, and removes.
+    #[must_use]
+    pub fn existing(name: &str) -> ManuallyDrop<Self> {
+        ManuallyDrop::new(Self { name: name.to_owned() })
     }
 
     /// Its name, as `ip netns` shows it.

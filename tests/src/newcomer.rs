@@ -41,8 +41,29 @@ pub fn shake_hands(
     node: [u8; 32],
     patience: Duration,
 ) -> Result<Handshake> {
+    shake_hands_over(&socket(from, to)?, private, node, patience)
+}
+
+/// A socket of its own towards the node at `to`.
+///
+/// # Errors
+/// If there can be none.
+pub fn socket(from: &Namespace, to: SocketAddr) -> Result<UdpSocket> {
     let socket = from.enter(|| Ok(UdpSocket::bind("0.0.0.0:0")?))?;
     socket.connect(to)?;
+    Ok(socket)
+}
+
+/// Shakes hands over a socket that is connected to the node.
+///
+/// # Errors
+/// If it is not done within `patience`.
+pub fn shake_hands_over(
+    socket: &UdpSocket,
+    private: [u8; 32],
+    node: [u8; 32],
+    patience: Duration,
+) -> Result<Handshake> {
     let mut tunn =
         Tunn::new(StaticSecret::from(private), PublicKey::from(node), None, None, 7, None);
     let start = Instant::now();

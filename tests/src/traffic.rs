@@ -1,5 +1,6 @@
 //! What consumers do: transfers whose content is checked at the other end.
 
+pub mod burst;
 pub mod chatter;
 pub mod content;
 pub mod junk;

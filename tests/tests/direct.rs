@@ -4,9 +4,9 @@ use std::{net::SocketAddrV4, thread, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
+use weir_common::wire::message_type;
 use weir_tests::{
     Client, Lab, Node, Settings,
-    flood::{Flood, Kind},
     lab::{NODE_V4, SERVERS},
     newcomer,
     suite::{connected, everything_passes, outside},
@@ -139,16 +139,20 @@ fn what_a_worker_has_no_room_for_is_counted_and_not_billed() -> Result<()> {
     let (private, public) = newcomer::keys_of(&other.config)?;
     let to = SocketAddrV4::new(NODE_V4, 51820);
     let patience = Duration::from_secs(2);
-    let shaken = newcomer::shake_hands(&lab.consumer, to.into(), private, public, patience)?;
+    let socket = newcomer::socket(&lab.consumer, to.into())?;
+    let shaken = newcomer::shake_hands_over(&socket, private, public, patience)?;
     // The first message under the new keys is authentic, and billed.
     thread::sleep(Duration::from_millis(200));
     let before = node.session_show(&other.session.id)?.bytes_up;
     let pid = Pid::from_raw(node.pid()?.cast_signed()).context("no process")?;
     kill_process(pid, Signal::STOP)?;
-    let flood =
-        Flood::start(&lab.internet, to, &public, Kind::LiveIndex(shaken.node_index), 20_000)?;
-    thread::sleep(Duration::from_secs(1));
-    flood.stop()?;
+    // From the session's own address: from others the guard lets a trickle through.
+    let mut forged = [0x5a; 144];
+    forged[..4].copy_from_slice(&[message_type::DATA, 0, 0, 0]);
+    forged[4..8].copy_from_slice(&shaken.node_index.to_le_bytes());
+    for _ in 0..10_000 {
+        socket.send(&forged)?;
+    }
     kill_process(pid, Signal::CONT)?;
     until("the loss is counted", Duration::from_secs(10), || {
         let lost = node.drops("udp", "direct_full")?;

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 use socket2::{Domain, Protocol, Socket, Type};
 use weir::{
     dataplane::checksum::Sum,
@@ -367,4 +368,35 @@ fn datagrams_reach_the_socket_of_their_sessions_worker_and_are_counted_on_the_wa
     assert_eq!((seen.seen_datagrams, seen.seen_bytes), (2, 2 * 71));
     guard.detach_and_unpin().expect("a clean stop");
     assert!(fs::read_dir(&rig.pins).is_err(), "no pin is left");
+}
+
+#[test]
+fn a_guard_that_the_verifier_refuses_leaves_no_pin_but_what_a_killed_node_left() {
+    let rig = Rig::new();
+    // Without CAP_PERFMON the verifier refuses what the programs do with pointers.
+    let refused = |slots| {
+        let load = || {
+            let few = CapabilitySet::NET_ADMIN | CapabilitySet::BPF | CapabilitySet::DAC_OVERRIDE;
+            let sets = CapabilitySets { effective: few, permitted: few, inheritable: few };
+            set_capabilities(None, sets).expect("capabilities can be given up");
+            let options =
+                GuardOptions { pins: rig.pins.clone(), config: config(slots), linear: false };
+            Guard::load(&options).expect_err("the verifier refuses")
+        };
+        std::thread::scope(|scope| scope.spawn(load).join()).expect("no panic")
+    };
+    let (said, log) = refused(4).explain();
+    assert!(said.contains("verifier refuses") && !said.contains('\n'), "{said}");
+    assert!(log.iter().any(|line| line.contains("prohibited")), "{log:?}");
+    assert!(!rig.pins.exists(), "left pinned: {:?}", rig.pins);
+
+    let guard = rig.load(4);
+    guard.accounts().get(Slot(1)).expect("a slot").metered.bytes_up.store(7, Relaxed);
+    // As if it was killed.
+    drop(guard);
+    refused(4);
+    refused(8);
+    let guard = rig.load(4);
+    assert_eq!(guard.accounts().get(Slot(1)).expect("a slot").metered.bytes_up.load(Relaxed), 7);
+    guard.detach_and_unpin().expect("it is unpinned");
 }

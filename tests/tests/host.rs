@@ -5,6 +5,10 @@
 
 #[path = "host/consumers.rs"]
 mod consumers;
+#[path = "host/firewalls.rs"]
+mod firewalls;
+#[path = "host/flows.rs"]
+mod flows;
 #[path = "host/net.rs"]
 mod net;
 #[path = "host/policy.rs"]
@@ -151,21 +155,6 @@ fn without_the_exit_policy_nothing_is_changed() {
         assert!(error.starts_with("nftables refused to install the exit policy: "), "{error}");
     });
     assert_same(&before, &net.snapshot());
-}
-
-#[test]
-fn a_table_that_drops_what_it_does_not_know_is_named() {
-    let net = Net::new();
-    inside(&net.node, || {
-        sh(&format!(
-            "ip netns exec {} nft 'table ip filter {{ chain FORWARD {{
-                 type filter hook forward priority 0; policy drop; }}; }}'",
-            net.node
-        ));
-        let host = net.prepare("");
-        let named = |note: &String| note.contains("(ip filter FORWARD)") && note.contains("weir0");
-        assert!(host.notes.iter().any(named), "{:?}", host.notes);
-    });
 }
 
 #[test]

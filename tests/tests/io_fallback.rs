@@ -24,6 +24,41 @@ fn everything_passes_with_io_uring() -> Result<()> {
     everything_passes(&lab, &client)
 }
 
+/// As on kernels before 6.7, whatever this one has.
+#[test]
+fn everything_passes_with_io_uring_without_multishot_reads() -> Result<()> {
+    let lab = Lab::new()?;
+    let settings = Settings::default().with("node", "io", "\"uring-single\"");
+    let (node, _added, client) = connected(&lab, settings)?;
+    let status = node.status()?;
+    ensure!(status.io == "uring", "{status:?}");
+    ensure!(status.offloads.iter().any(|note| note.contains("one frame at a time")), "{status:?}");
+    everything_passes(&lab, &client)
+}
+
+#[test]
+fn everything_passes_without_udp_segmentation_and_no_send_has_more_than_one_datagram() -> Result<()>
+{
+    for io in ["uring", "syscall"] {
+        let lab = Lab::new()?;
+        let settings = Settings::default().with("node", "io", &format!("{io:?}")).with(
+            "node",
+            "udp_segmentation",
+            "false",
+        );
+        let (node, _added, client) = connected(&lab, settings)?;
+        everything_passes(&lab, &client)?;
+        let status = node.status()?;
+        ensure!(
+            status.offloads.iter().any(|note| note.contains("node.udp_segmentation")),
+            "{status:?}"
+        );
+        let sent = status.boundaries.udp_send;
+        ensure!(sent.packets > 1000 && sent.packets == sent.super_packets, "{sent:?}");
+    }
+    Ok(())
+}
+
 #[test]
 fn everything_passes_in_each_mode_of_the_guard() -> Result<()> {
     for (wish, mode) in [("required", "native"), ("generic", "generic"), ("off", "off")] {

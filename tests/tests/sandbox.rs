@@ -114,6 +114,24 @@ fn the_capabilities_of_the_unit_are_enough() -> Result<()> {
 }
 
 #[test]
+fn a_node_whose_guard_the_verifier_refuses_says_so_in_a_line_and_leaves_nothing() -> Result<()> {
+    mount_bpffs()?;
+    let lab = Lab::new()?;
+    let mut node = Node::prepare(&lab.node, Settings::default())?;
+    // Without CAP_PERFMON the verifier refuses what the guard does with pointers.
+    node.launch_by(&["setpriv", "--bounding-set=-perfmon,-sys_admin", "--inh-caps=-all"]);
+    node.restart()?;
+    let status = node.status()?;
+    ensure!(status.xdp_mode == "off", "{status:?}");
+    let note = status.offloads.iter().find(|note| note.contains("no XDP guard"));
+    let note = note.with_context(|| format!("{status:?}"))?;
+    ensure!(note.contains("verifier refuses") && !note.contains('\n'), "{note}");
+    node.stop()?;
+    ensure!(node.pins().is_empty(), "left pinned: {:?}", node.pins());
+    Ok(())
+}
+
+#[test]
 fn what_is_required_and_not_to_be_had_is_named() -> Result<()> {
     let lab = Lab::new()?;
     // Nothing is mounted at /sys/fs/bpf, so that the node mounts one of its own.

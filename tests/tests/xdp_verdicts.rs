@@ -20,7 +20,10 @@ use proptest::{
     prelude::*,
     test_runner::{Config, TestRunner},
 };
-use weir::kernel::{Guard, GuardOptions, bpffs::Bpffs};
+use weir::{
+    dataplane::endpoint::Endpoint,
+    kernel::{Guard, GuardOptions, bpffs::Bpffs},
+};
 use weir_common::{
     Account, AddressPlan, GuardConfig, Slot, SlotPermutation,
     account::SessionState,
@@ -28,7 +31,8 @@ use weir_common::{
     filter::{Memory, decide},
     guard::{GUARD_CONFIG_LEN, Lane, SOURCES, VERDICTS, name},
     mac1::{Mac1Key, Mac1Keys},
-    packet::{Class, Decision, Verdict},
+    meter::{Meter, Origin},
+    packet::{Class, Decision, Source, Verdict},
 };
 
 const XDP_DROP: u32 = 1;
@@ -77,6 +81,22 @@ impl Loaded {
 
     fn set_state(&self, slot: u32, state: SessionState) {
         self.guard().accounts().get(Slot(slot)).expect("within the accounts").set_state(state);
+    }
+
+    /// The consumer of a slot was last heard where such frames come from.
+    fn set_endpoint(&self, slot: u32, from: &FrameSpec) {
+        let accounts = self.guard().accounts();
+        let account = accounts.get(Slot(slot)).expect("within the accounts");
+        Endpoint { remote: from.remote(), local: None }.save(&account.whereabouts);
+    }
+
+    /// Nothing was taken from a slot's buckets.
+    fn fill_buckets(&self, slot: u32) {
+        let accounts = self.guard().accounts();
+        let seen = &accounts.get(Slot(slot)).expect("within the accounts").seen;
+        for full_at in [&seen.paused_full_at, &seen.roaming_full_at, &seen.responses_full_at] {
+            full_at.store(0, Relaxed);
+        }
     }
 
     /// What the kernel makes of a frame, as its counters say.
@@ -143,6 +163,7 @@ fn every_fixture(linear: bool) {
         if linear && fixture.frame.len() > 3000 {
             continue; // Frames in one piece fit a page.
         }
+        loaded.fill_buckets(5);
         let before = loaded.guard().counts().expect("counts");
         let passes = loaded.passes(&fixture.frame);
         let after = loaded.guard().counts().expect("counts");
@@ -205,9 +226,20 @@ impl Memory for Model<'_> {
         accounts.get(slot).map_or(SessionState::Vacant, Account::standing)
     }
 
-    fn take_trickle(&self, slot: Slot, rate: Rate) -> bool {
+    fn origin(&self, slot: Slot, source: &Source) -> Origin {
         let accounts = self.0.accounts();
-        let full_at = &accounts.get(slot).expect("a session's").seen.trickle_full_at;
+        let whereabouts = &accounts.get(slot).expect("a session's").whereabouts;
+        if whereabouts.is_at(source) { Origin::Endpoint } else { Origin::Elsewhere }
+    }
+
+    fn take(&self, slot: Slot, meter: Meter, rate: Rate) -> bool {
+        let accounts = self.0.accounts();
+        let seen = &accounts.get(slot).expect("a session's").seen;
+        let full_at = match meter {
+            Meter::PausedData => &seen.paused_full_at,
+            Meter::RoamingData => &seen.roaming_full_at,
+            Meter::Responses => &seen.responses_full_at,
+        };
         rate.take(full_at.load(Relaxed), 0).is_some()
     }
 
@@ -225,10 +257,14 @@ fn kernel_and_user_space_agree_on_random_and_mutated_frames() {
     let loaded = Loaded::new(config(), false);
     let accounts = loaded.guard().accounts();
     for slot in 0..SLOTS {
-        // Paused ones have an empty bucket, and one of four has its credit used up.
+        // One of four has its credit used up, one of three was last heard by IPv6 and one nowhere.
         let account = accounts.get(Slot(slot)).expect("within the accounts");
         account.set_state(SessionState::from_raw(slot % 4));
-        account.seen.trickle_full_at.store(u64::MAX / 2, Relaxed);
+        match slot % 3 {
+            0 => loaded.set_endpoint(slot, &FrameSpec::v4(&[])),
+            1 => loaded.set_endpoint(slot, &FrameSpec::v6(&[])),
+            _ => {}
+        }
         account.set_limit((slot % 16 < 8).then_some(77));
         account.whereabouts.spent.store(if slot % 16 < 4 { 77 } else { 76 }, Relaxed);
     }
@@ -236,10 +272,22 @@ fn kernel_and_user_space_agree_on_random_and_mutated_frames() {
     let mut seen = std::collections::HashSet::new();
     let mut runner = TestRunner::new(Config { cases: 6000, ..Config::default() });
     let seen_here = std::cell::RefCell::new(&mut seen);
+    let set_buckets = || {
+        for slot in 0..SLOTS {
+            // For paused ones there is never anything left, of the others for every other one.
+            let seen = &accounts.get(Slot(slot)).expect("within the accounts").seen;
+            let full_at = if slot % 8 < 4 { u64::MAX / 2 } else { 0 };
+            seen.paused_full_at.store(u64::MAX / 2, Relaxed);
+            seen.roaming_full_at.store(full_at, Relaxed);
+            seen.responses_full_at.store(full_at, Relaxed);
+        }
+    };
     let result = runner.run(&any_frame(), |frame| {
+        set_buckets();
         let before = loaded.guard().counts().expect("counts");
         let passes = loaded.passes(&frame);
         let after = loaded.guard().counts().expect("counts");
+        set_buckets();
         let (decision, _) = decide(frame.as_slice(), &config(), &model);
         let Decision { verdict, bytes, .. } = decision;
         seen_here.borrow_mut().insert(verdict);
@@ -250,8 +298,8 @@ fn kernel_and_user_space_agree_on_random_and_mutated_frames() {
         Ok(())
     });
     result.expect("the same verdict and the same bytes");
-    // All classes and all reasons of the guard, but for the one that depends on time.
-    assert_eq!(seen.len(), Class::COUNT + 7, "{seen:?}");
+    // All classes and all reasons of the guard, but for those of initiations' rates.
+    assert_eq!(seen.len(), Class::COUNT + 9, "{seen:?}");
 }
 
 /// Frames that are good, nearly good, or noise.

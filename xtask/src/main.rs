@@ -5,6 +5,7 @@ mod build_ebpf;
 mod check_ebpf;
 mod deb;
 mod demo;
+mod kernel_test;
 mod package_test;
 mod setup;
 mod test;
@@ -56,6 +57,21 @@ enum Task {
         #[arg(long, default_value = "release", value_name = "PROFILE")]
         profile: String,
     },
+    /// Boot Debian's kernels in emulated machines, run the node there, and show what each lacks
+    ///
+    /// The kernels of Debian 12 and of its backports are fetched once, into the target directory.
+    /// Needs no KVM: the machines are emulated in software, which takes minutes.
+    KernelTest {
+        /// Which of cargo's profiles
+        #[arg(long, default_value = "release", value_name = "PROFILE")]
+        profile: String,
+        /// Write the results to a file too
+        #[arg(long, value_name = "FILE")]
+        json: Option<std::path::PathBuf>,
+        /// Replace the table in docs/kernels.md
+        #[arg(long)]
+        docs: bool,
+    },
     /// Install what the demo and the tests need, from Debian packages
     Setup,
     /// Compile the eBPF programs into the object that weir embeds
@@ -71,6 +87,9 @@ fn main() -> anyhow::Result<()> {
         Task::Bench { arguments } => bench::run(&arguments),
         Task::Deb { profile } => deb::run(&profile),
         Task::PackageTest { profile } => package_test::run(&profile),
+        Task::KernelTest { profile, json, docs } => {
+            kernel_test::run(&profile, json.as_deref(), docs)
+        }
         Task::Setup => setup::run(),
         Task::BuildEbpf => build_ebpf::run(),
         Task::CheckEbpf => check_ebpf::run(),

@@ -4,7 +4,7 @@
 pub(crate) mod apt;
 mod wireguard_go;
 
-pub(crate) use wireguard_go::mirror;
+pub(crate) use wireguard_go::{mirror, source};
 
 use std::path::Path;
 
@@ -19,6 +19,7 @@ const NEEDS: &[Need] = &[
     Need::new("util-linux", "/usr/bin/nsenter", "enters network namespaces"),
     Need::new("procps", "/sbin/sysctl", "sets the namespaces' forwarding"),
     Need::new("nftables", "/usr/sbin/nft", "holds the node's exit policy"),
+    Need::new("iptables", "/usr/sbin/iptables-legacy", "is a firewall beside the node's"),
     Need::new("wireguard-tools", "/usr/bin/wg", "configures the consumer"),
     Need::new("iputils-ping", "/bin/ping", "pings through the tunnel"),
     Need::new("iperf3", "/usr/bin/iperf3", "measures throughput"),

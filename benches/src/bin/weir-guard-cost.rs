@@ -6,7 +6,10 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context as _, Result};
-use weir::kernel::{Guard, GuardOptions, bpffs::Bpffs};
+use weir::{
+    dataplane::endpoint::Endpoint,
+    kernel::{Guard, GuardOptions, bpffs::Bpffs},
+};
 use weir_common::{
     AddressPlan, GuardConfig, Slot, SlotPermutation,
     account::SessionState,
@@ -15,6 +18,8 @@ use weir_common::{
 };
 
 const PORT: u16 = 51820;
+/// Where frames come from.
+const SOURCE: (Ipv4Addr, u16) = (Ipv4Addr::new(192, 0, 2, 1), 40_000);
 const REPEAT: u32 = 200_000;
 
 fn main() -> Result<()> {
@@ -38,8 +43,12 @@ fn main() -> Result<()> {
     let accounts = guard.accounts();
     let states = [SessionState::Open, SessionState::Paused, SessionState::Closed];
     for (slot, state) in (0..).zip(states) {
-        accounts.get(Slot(slot)).context("an account")?.set_state(state);
+        let account = accounts.get(Slot(slot)).context("an account")?;
+        account.set_state(state);
+        Endpoint { remote: SOURCE.into(), local: None }.save(&account.whereabouts);
     }
+    // It was heard nowhere.
+    accounts.get(Slot(3)).context("an account")?.set_state(SessionState::Open);
     let index = |slot| config.permutation.index_of(Slot(slot)).get() << 8;
     let good = signed(1, 148, 0, keys[0]);
     let by_second = signed(1, 148, 0, keys[1]);
@@ -52,11 +61,12 @@ fn main() -> Result<()> {
     let table = [
         ("another port", frame(&data(0), 53)),
         ("data, open session", frame(&data(0), PORT)),
+        ("data, open session, from elsewhere", frame(&data(3), PORT)),
         ("data, paused session", frame(&data(1), PORT)),
         ("data, closed session", frame(&data(2), PORT)),
         ("data, nobody's index", frame(&data(63), PORT)),
         ("malformed", frame(&message(9, 100, 0), PORT)),
-        ("response, MAC fits", frame(&response, PORT)),
+        ("response, MAC fits, beyond its rate", frame(&response, PORT)),
         ("initiation, MAC does not fit", frame(&forged, PORT)),
         ("initiation, beyond its source's rate", frame(&good, PORT)),
     ];

@@ -1,5 +1,7 @@
 //! One run: an exit, a load, and what came of it.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, bail};
 use serde::Serialize;
 use weir::bench::{
@@ -16,7 +18,7 @@ use weir_tests::flood::Rates;
 
 use super::{
     exit::{Exit, Program, Setup, Tools},
-    floods::Attack,
+    floods::{Attack, Known},
     iperf,
 };
 
@@ -96,7 +98,7 @@ impl Case {
     /// Fails when the exit does, or its output is wrong.
     pub fn run(&self, tools: &Tools) -> anyhow::Result<Outcome> {
         pin(*self.setup.cores.first().context("no core")?)?;
-        let limit = cipher::seal_rate(self.shape.size, std::time::Duration::from_millis(100))?;
+        let limit = cipher::seal_rate(self.shape.size, Duration::from_millis(100))?;
         pin(self.setup.generator)?;
         let exit = Exit::start(tools, &self.setup)?;
         let mut attack = None;
@@ -124,9 +126,24 @@ impl Case {
     fn up(&self, exit: &Exit, came_to: &mut Option<Rates>) -> anyhow::Result<(Counts, Spent)> {
         let mut consumers = self.consumers(exit)?;
         let mut sink = Sink::new(&exit.rig.outside, OUTSIDE, SERVER)?;
+        let misused = match self.attack {
+            Some(attack) if attack.misuses_a_session() => consumers.pop(),
+            _ => None,
+        };
+        let pending = match (self.attack, misused) {
+            (Some(Attack::Responses), Some(silent)) => {
+                pending_initiation(silent, &mut sink, self.shape)?
+            }
+            _ => 0,
+        };
         Download::establish(&mut consumers, &mut sink, SERVER, self.shape)?;
         let sealed = Sealed::new(&mut consumers, SERVER, self.shape)?;
-        let attack = self.attack.map(|attack| attack.begin(exit, sealed.receiver_index()));
+        let known = Known {
+            live_index: sealed.receiver_index(),
+            pending_index: pending,
+            private_key: exit.credentials.last().context("no session")?.private,
+        };
+        let attack = self.attack.map(|attack| attack.begin(exit, &known));
         let attack = attack.transpose()?;
         let measured = sealed.send(&consumers, &mut sink, || exit.meter.read())?;
         if let Some(attack) = attack {
@@ -151,6 +168,19 @@ impl Case {
         };
         exit.credentials.iter().map(connect).collect()
     }
+}
+
+/// Has the node begin a handshake with a consumer that says nothing more; the index of its
+/// initiation, for which a node takes responses until it begins the next one, 5 s later.
+fn pending_initiation(silent: Consumer, sink: &mut Sink, shape: Shape) -> anyhow::Result<u32> {
+    let mut silent = [silent];
+    let mut flows = Download::establish(&mut silent, sink, SERVER, shape)?;
+    // boringtun's time passes in steps of up to a second: what it sends now is later than what it
+    // has received.
+    std::thread::sleep(Duration::from_millis(2500));
+    flows.answer(sink)?;
+    let [silent] = silent;
+    silent.await_initiation()
 }
 
 impl Outcome {

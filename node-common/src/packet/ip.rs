@@ -15,8 +15,8 @@ pub(super) enum Located {
         /// How many bytes the IP header leaves for header and payload; none if the IP header
         /// contradicts itself or the frame's length.
         space: u32,
-        /// See [`super::Decision::source`].
-        source: u64,
+        /// See [`super::Source::address`].
+        address: [u64; 2],
     },
 }
 
@@ -40,8 +40,8 @@ const VLAN_TAG: usize = 4;
 /// Two: 802.1ad around 802.1Q.
 const MAX_VLAN_TAGS: usize = 2;
 const IPV6_HEADER: usize = 40;
-/// Where IPv4-mapped addresses would be, which are on no wire.
-const IPV4_SOURCE: u64 = 0x0000_ffff_0000_0000;
+/// The low half of `::ffff:0.0.0.0` (RFC 4291, section 2.5.5.2). Such addresses are on no wire.
+const IPV4_MAPPED: u64 = 0x0000_ffff_0000_0000;
 /// RFC 8200 has each at most once, the destination options twice, and a fragment header.
 const MAX_EXTENSIONS: usize = 5;
 
@@ -79,14 +79,14 @@ fn locate_v4<F: Frame + ?Sized>(frame: &F, at: usize) -> Option<Located> {
         return Some(Located::Fragment);
     }
     let total = usize::from(u16::from_be_bytes([l0, l1]));
-    let source = IPV4_SOURCE | u64::from(u32::from_be_bytes([s0, s1, s2, s3]));
-    Some(udp(frame, at + header, at + total, source))
+    let mapped = IPV4_MAPPED | u64::from(u32::from_be_bytes([s0, s1, s2, s3]));
+    Some(udp(frame, at + header, at + total, [0, mapped]))
 }
 
 #[inline(always)]
 fn locate_v6<F: Frame + ?Sized>(frame: &F, at: usize) -> Option<Located> {
-    let [version, _, _, _, l0, l1, mut next, _, s0, s1, s2, s3, s4, s5, s6, s7] =
-        frame.bytes(at)?;
+    let [version, _, _, _, l0, l1, mut next, _] = frame.bytes(at)?;
+    let (high, low) = (frame.bytes(at + 8)?, frame.bytes(at + 16)?);
     if version >> 4 != 6 {
         return None;
     }
@@ -111,13 +111,13 @@ fn locate_v6<F: Frame + ?Sized>(frame: &F, at: usize) -> Option<Located> {
             _ => break,
         }
     }
-    let source = u64::from_be_bytes([s0, s1, s2, s3, s4, s5, s6, s7]);
-    (next == protocol::UDP).then(|| udp(frame, header, end, source))
+    let address = [u64::from_be_bytes(high), u64::from_be_bytes(low)];
+    (next == protocol::UDP).then(|| udp(frame, header, end, address))
 }
 
 /// The UDP header at `at`, of an IP packet that ends at `end`.
 #[inline(always)]
-fn udp<F: Frame + ?Sized>(frame: &F, at: usize, end: usize, source: u64) -> Located {
+fn udp<F: Frame + ?Sized>(frame: &F, at: usize, end: usize, address: [u64; 2]) -> Located {
     let consistent = end >= at && end <= frame.len();
-    Located::Udp { at, space: if consistent { (end - at) as u32 } else { 0 }, source }
+    Located::Udp { at, space: if consistent { (end - at) as u32 } else { 0 }, address }
 }

@@ -41,6 +41,11 @@ impl ApiError {
         Self { status, code, message: message.into() }
     }
 
+    /// Whether it is no fault of the client's.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.status.is_server_error()
+    }
+
     pub(crate) fn bad_request(code: &'static str, message: impl Into<String>) -> Self {
         Self { status: StatusCode::BAD_REQUEST, code, message: message.into() }
     }
@@ -94,6 +99,7 @@ impl From<SessionError> for ApiError {
                 (StatusCode::BAD_REQUEST, "bad_credit")
             }
             SessionError::Contradicts(_) => (StatusCode::CONFLICT, "contradicts"),
+            SessionError::Flows(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
             SessionError::NoRoom { .. } | SessionError::Store(_) => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "ledger")
             }

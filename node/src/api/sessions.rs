@@ -3,7 +3,10 @@
 use axum::{
     Json,
     body::{Body, Bytes, to_bytes},
-    extract::{Path, State, rejection::PathRejection},
+    extract::{
+        Path, Query, State,
+        rejection::{PathRejection, QueryRejection},
+    },
     http::StatusCode,
     response::IntoResponse,
 };
@@ -17,10 +20,10 @@ use super::{
         SessionView,
     },
 };
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::session::{
-    OwnRates, SessionError, keys,
+    OwnRates, SessionError, SessionId, keys,
     registry::{Extension, NewSession},
     wg_quick,
 };
@@ -56,9 +59,43 @@ pub(super) async fn add(State(api): State<Api>, body: Body) -> Result<impl IntoR
     Ok((StatusCode::CREATED, Json(made)))
 }
 
-pub(super) async fn list(State(api): State<Api>) -> Result<impl IntoResponse, ApiError> {
-    let listed = off_thread(move || api.sessions.list().iter().map(SessionView::from).collect());
-    Ok(Json(AllSessions { sessions: listed.await? }))
+/// The most sessions in one page: their JSON fits into a message of the fleet's.
+pub(crate) const MAX_PAGE: u32 = 1000;
+
+/// Which page.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Asked {
+    after: Option<String>,
+    limit: Option<u32>,
+}
+
+pub(super) async fn list(
+    State(api): State<Api>,
+    asked: Result<Query<Asked>, QueryRejection>,
+) -> Result<impl IntoResponse, ApiError> {
+    let bad = |what: String| {
+        let what = format!("{what}; expected ?after=SESSION&limit=1 to {MAX_PAGE}");
+        ApiError::bad_request("bad_query", what)
+    };
+    let Query(asked) = asked.map_err(|error| bad(error.body_text()))?;
+    if (&asked.after, asked.limit) == (&None, None) {
+        let all = off_thread(move || api.sessions.list().iter().map(SessionView::from).collect());
+        return Ok(Json(AllSessions { sessions: all.await?, cursor: None }));
+    }
+    let after = asked.after.filter(|after| !after.is_empty());
+    let after = after.map(|after| after.parse::<SessionId>()).transpose();
+    let after = after.map_err(|error| bad(error.to_string()))?;
+    let limit = asked.limit.unwrap_or(MAX_PAGE).clamp(1, MAX_PAGE) as usize;
+    let page = off_thread(move || {
+        // One more, to know whether there is another page.
+        let mut page = api.sessions.page(after, limit + 1);
+        let goes_on = page.len() > limit;
+        page.truncate(limit);
+        let last = page.last().filter(|_| goes_on).map(|last| last.session.id.to_string());
+        AllSessions { sessions: page.iter().map(SessionView::from).collect(), cursor: last }
+    });
+    Ok(Json(page.await?))
 }
 
 pub(super) async fn show(

@@ -113,11 +113,13 @@ pub struct OneSession {
     pub session: SessionView,
 }
 
-/// The answer with all sessions, the oldest first.
+/// The answer with all sessions, the oldest first; or with a page of them, by their identifiers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AllSessions {
     /// The sessions.
     pub sessions: Vec<SessionView>,
+    /// What to ask for the next page with, as `after`; null when there is none.
+    pub cursor: Option<String>,
 }
 
 /// The answer to the making of a session.

@@ -11,12 +11,16 @@ use boringtun::{
     x25519::{PublicKey, StaticSecret},
 };
 use socket2::Socket;
+use weir_common::wire::message_type;
 
 use super::{place::Place, socket};
 
 /// Bytes that WireGuard adds to an inner packet.
 pub const OVERHEAD: usize = 32;
 const PATIENCE: Duration = Duration::from_secs(10);
+/// A peer that sends nothing back is shaken hands with anew after KEEPALIVE_TIMEOUT and
+/// REKEY_TIMEOUT, 15 s (whitepaper, section 6.2).
+const INITIATION_TIMEOUT: Duration = Duration::from_secs(30);
 /// An initiation without an answer is sent again.
 const AGAIN: Duration = Duration::from_millis(500);
 
@@ -127,6 +131,29 @@ impl Consumer {
             }
         }
         Ok(false)
+    }
+
+    /// Says nothing until the node begins a handshake; the index of its initiation.
+    ///
+    /// # Errors
+    ///
+    /// Fails when none comes within half a minute.
+    pub fn await_initiation(&self) -> anyhow::Result<u32> {
+        let end = Instant::now() + INITIATION_TIMEOUT;
+        let mut message = [0; 2048];
+        while Instant::now() < end {
+            let Ok((len, _)) = receive(&self.socket, &mut message) else {
+                std::thread::sleep(Duration::from_millis(1));
+                continue;
+            };
+            let message = message.get(..len).unwrap_or_default();
+            if let Some(&[message_type::INITIATION, _, _, _, i0, i1, i2, i3]) =
+                message.first_chunk()
+            {
+                return Ok(u32::from_le_bytes([i0, i1, i2, i3]));
+            }
+        }
+        bail!("no initiation of the node's within {} s", INITIATION_TIMEOUT.as_secs())
     }
 
     /// Seals a packet into `out`, which has [`OVERHEAD`] bytes more.

@@ -85,12 +85,22 @@ impl Download {
         sink: &mut Sink,
         server: Ipv4Addr,
         shape: Shape,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<Self> {
         let mut flows = Self::open(consumers, sink, server, shape)?;
+        flows.answer(sink)?;
+        Ok(flows)
+    }
+
+    /// Answers each flow once.
+    ///
+    /// # Errors
+    ///
+    /// Fails if an answer cannot be sent.
+    pub fn answer(&mut self, sink: &Sink) -> anyhow::Result<()> {
         let end = Instant::now() + PATIENCE;
-        for way in &mut flows.ways {
+        for way in &mut self.ways {
             // The ring in front of the node holds 256.
-            while !way.send(sink, &shape, 1) {
+            while !way.send(sink, &self.shape, 1) {
                 ensure!(Instant::now() < end, "cannot answer a flow");
                 thread::sleep(Duration::from_millis(1));
             }

@@ -97,6 +97,8 @@ fn screen(view: &LimitsView) -> String {
     };
     line("session flows", &at_most(limits.session_new_flows, " new ones a second"));
     line("destinations", &at_most(limits.session_destinations, " of each session in 10 seconds"));
+    let at_once = Some(now.session_flows);
+    line("open flows", &at_most(at_once, " of each session, of IPv4 and of IPv6 each"));
     line("sessions", &at_most(limits.sessions, ""));
     line("bytes per day", &quota(now.day));
     line("bytes per month", &quota(now.month));
@@ -189,6 +191,7 @@ mod tests {
             now: LimitsNow {
                 rate_down: 200_000_000,
                 share_down: 20_000_123,
+                session_flows: 2048,
                 paused_for: Some("quota".into()),
                 month,
                 ..LimitsNow::default()
@@ -199,6 +202,7 @@ mod tests {
             "node rate         up off, down 200 Mbit/s",
             "session flows     at most 200 new ones a second",
             "destinations      off",
+            "open flows        at most 2048 of each session, of IPv4 and of IPv6 each",
             "sessions          off",
             "bytes per month   2 TB; 3.00 GiB used until 2023-11-14 22:13:20 UTC",
             "schedule          off",

@@ -8,9 +8,12 @@ use super::{
     qr, units,
 };
 use crate::{
-    api::view::{
-        AllSessions, CreditRequest, MadeSession, OneSession, RateRequest, SessionRequest,
-        SessionView,
+    api::{
+        sessions::MAX_PAGE,
+        view::{
+            AllSessions, CreditRequest, MadeSession, OneSession, RateRequest, SessionRequest,
+            SessionView,
+        },
     },
     config::amounts::BitRate,
     session::unix_now,
@@ -44,12 +47,29 @@ pub(super) fn add(
 }
 
 pub(super) fn list(client: &Client, json: bool, out: &mut Out) -> anyhow::Result<()> {
-    let all: AllSessions = client.get("/v1/sessions")?;
+    let all = all(client)?;
     if json {
         return out.json(&all);
     }
     out.text(&table(&all.sessions, unix_now()))?;
     Ok(())
+}
+
+/// All sessions, the oldest first, asked for page by page.
+pub(super) fn all(client: &Client) -> anyhow::Result<AllSessions> {
+    let mut all = Vec::new();
+    let mut after = String::new();
+    loop {
+        let path = format!("/v1/sessions?limit={MAX_PAGE}&after={after}");
+        let page: AllSessions = client.get(&path)?;
+        all.extend(page.sessions);
+        match page.cursor {
+            Some(cursor) => after = cursor,
+            None => break,
+        }
+    }
+    all.sort_by_key(|session| (session.created, session.slot));
+    Ok(AllSessions { sessions: all, cursor: None })
 }
 
 pub(super) fn show(client: &Client, which: &str, json: bool, out: &mut Out) -> anyhow::Result<()> {

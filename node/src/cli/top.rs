@@ -83,7 +83,7 @@ fn told_to_end() -> anyhow::Result<mpsc::Receiver<()>> {
 }
 
 fn look(client: &Client) -> anyhow::Result<Answer> {
-    Ok(Answer { status: client.get("/v1/status")?, sessions: client.get("/v1/sessions")? })
+    Ok(Answer { status: client.get("/v1/status")?, sessions: super::session::all(client)? })
 }
 
 fn watch(

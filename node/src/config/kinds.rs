@@ -131,6 +131,8 @@ words! {
         Auto = "auto",
         /// By io_uring, or the node does not start.
         Uring = "uring",
+        /// The same without multishot reads.
+        UringSingle = "uring-single",
         /// By plain system calls.
         Syscall = "syscall",
     }

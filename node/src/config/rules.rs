@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     dataplane::contacts::{MOST_DESTINATIONS, MOST_NEW_FLOWS},
-    delivery::Webhook,
+    delivery::{Webhook, post::Target},
     payment::Price,
 };
 
@@ -35,6 +35,9 @@ pub(super) fn apply(config: &Config, uplink_mtu: Option<u32>, reader: &mut Reade
     paths(config, reader);
 }
 
+/// As many as there are ports to translate to, about.
+const MAX_SESSION_FLOWS: u32 = 65_000;
+
 fn limits(config: &Config, reader: &mut Reader<'_>) {
     let limits = &config.limits;
     let offset = limits.utc_offset_minutes;
@@ -45,9 +48,11 @@ fn limits(config: &Config, reader: &mut Reader<'_>) {
             "write a number from -720 to 840".into(),
         );
     }
+    let flows = limits.session_flows.set().copied().unwrap_or_default();
     for (key, value, most) in [
         ("session_new_flows", limits.session_new_flows, MOST_NEW_FLOWS),
         ("session_destinations", limits.session_destinations, MOST_DESTINATIONS),
+        ("session_flows", flows, MAX_SESSION_FLOWS),
     ] {
         if value.get() > most {
             reader.blame(
@@ -115,6 +120,15 @@ fn payment(config: &Config, reader: &mut Reader<'_>) {
                 "write an address on the chain (0x and 40 hex digits), or enabled = false".into(),
             );
         }
+    }
+    if !payment.approve_url.is_empty()
+        && let Err(error) = Target::new(&payment.approve_url)
+    {
+        reader.blame(
+            &[("payment", "approve_url")],
+            format!("{error:#}"),
+            "write for example \"https://example.net/approve\", or \"\" for none".into(),
+        );
     }
     if config.dns.enabled && payment.port == DNS_PORT {
         reader.blame(

@@ -20,7 +20,7 @@ use super::{
     schedule::Window,
     section::Section,
 };
-use crate::payment::{Price, Terms};
+use crate::payment::{Price, Terms, Use};
 use crate::policy::{PortRule, Protocol};
 
 /// Everything that can be set.
@@ -83,7 +83,12 @@ section! {
         xdp: XdpWish = XdpWish::Auto;
         /// How workers talk to the kernel. "auto": io_uring, or plain system calls where io_uring
         /// is not allowed. "uring" or "syscall": that one, or the node does not start.
+        /// "uring-single": io_uring as on kernels before 6.7, where each read is begun anew.
         io: IoWish = IoWish::Auto;
+        /// Whether several datagrams to one consumer go to the kernel as one, which it or the network
+        /// card cuts (UDP GSO). false sends each by itself and takes more CPU: for Linux 7.0 to 7.1.4
+        /// and network cards that cut them wrongly, where consumers see many losses.
+        udp_segmentation: bool = true;
         /// How consumers' data reaches the workers. "auto": straight from the guard (AF_XDP) where
         /// that is in the driver, else through the kernel's network stack. "direct": straight, or the
         /// node does not start. "sockets": through the stack, where this machine's own firewall and
@@ -178,6 +183,10 @@ section! {
         /// "off". Browsing and file sharing stay below it; scanning, for which hosters send
         /// notices, does not. No destination is stored.
         session_destinations: AtMost = AtMost::new(1000);
+        /// The flows (connections) that each session may have open at once, of IPv4 and of IPv6
+        /// each, 1 to 65000, or "off". "auto" is a share of the kernel's flow table: 1 in 64 of
+        /// it, from 256 to 4096.
+        session_flows: Auto<AtMost> = Auto::Auto;
         /// The most sessions that can exist at once; 0 is as many as node.max_sessions.
         /// With more than that already, none is ended, but none is made.
         sessions: u32 = 0;
@@ -305,6 +314,14 @@ section! {
         unpaid_mib: u32 = 64;
         /// Seconds that may be used and not be paid yet, once anything was paid. 1 to 86400.
         unpaid_seconds: u32 = 300;
+        /// The URL that is asked before a promise is credited, "https://host/path" or
+        /// "http://host:port/path": an answer of 200 to 299 within 5 seconds takes it, anything
+        /// else sells nothing. Empty: promises are credited on trust, and whether their channels
+        /// exist and have funds shows at their settlement.
+        approve_url: String = String::new();
+        /// The file with the certificates, in PEM, that an https URL's must be signed by.
+        /// Empty: those of this machine.
+        approve_ca_file: String = String::new();
     }
 }
 
@@ -362,6 +379,15 @@ impl Tunnel {
 /// The port of DNS.
 pub const DNS_PORT: u16 = 53;
 
+/// A port at the gateway's addresses that consumers reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// By this protocol.
+    pub protocol: Protocol,
+    /// The port.
+    pub port: u16,
+}
+
 /// What consumers are told where the node resolves no names itself.
 const PUBLIC_DNS: [IpAddr; 3] = [
     IpAddr::V4(Ipv4Addr::new(9, 9, 9, 9)),
@@ -370,17 +396,15 @@ const PUBLIC_DNS: [IpAddr; 3] = [
 ];
 
 impl Config {
-    /// The TCP ports of the node's own services inside the tunnel.
+    /// The node's own services, at the gateway's addresses inside the tunnel. The exit policy and
+    /// `weir policy test` both are made from this list.
     #[must_use]
-    pub fn own_tcp(&self) -> Vec<u16> {
-        let pay = self.payment.enabled.then_some(self.payment.port);
-        pay.into_iter().chain(self.own_udp()).collect()
-    }
-
-    /// The UDP ports of the same.
-    #[must_use]
-    pub fn own_udp(&self) -> Vec<u16> {
-        self.dns.enabled.then_some(DNS_PORT).into_iter().collect()
+    pub fn services(&self) -> Vec<Service> {
+        let pay = self.payment.enabled.then_some((Protocol::Tcp, self.payment.port));
+        let dns = [Protocol::Tcp, Protocol::Udp].map(|protocol| (protocol, DNS_PORT));
+        let dns = self.dns.enabled.then_some(dns).into_iter().flatten();
+        let all = pay.into_iter().chain(dns);
+        all.map(|(protocol, port)| Service { protocol, port }).collect()
     }
 
     /// The DNS servers that consumers are told.
@@ -426,10 +450,10 @@ impl Payment {
         })
     }
 
-    /// What a session of this price may owe, in wei.
+    /// What a session may use and not have paid, whatever its price.
     #[must_use]
-    pub fn leeway(&self, price: &Price) -> u128 {
-        price.due(u64::from(self.unpaid_mib) << 20, self.unpaid_seconds.into()).saturating_to()
+    pub fn unpaid(&self) -> Use {
+        Use { bytes: u64::from(self.unpaid_mib) << 20, seconds: self.unpaid_seconds.into() }
     }
 
     /// The bytes that a new prepaid session has for nothing.

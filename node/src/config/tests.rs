@@ -68,6 +68,7 @@ fn every_key_can_be_set() {
         cores = [1, 3]
         xdp = "generic"
         io = "syscall"
+        udp_segmentation = false
         receive = "direct"
         sandbox = "off"
         handshakes_per_source = 1
@@ -126,6 +127,8 @@ fn every_key_can_be_set() {
         floor_per_gib = "7"
         floor_per_hour = "0"
         free_mib = 1
+        approve_url = "http://127.0.0.1/approve"
+        approve_ca_file = "/ca"
         unpaid_mib = 1
         unpaid_seconds = 1
         [api]

@@ -206,6 +206,19 @@ impl AutoValue for u16 {
     }
 }
 
+impl AutoValue for AtMost {
+    fn read_set(value: &Spanned<DeValue<'_>>) -> Result<Self, Problem> {
+        Self::read(value).map_err(|problem| Problem {
+            fix: "write \"auto\", a whole number without quotes, or \"off\"".into(),
+            ..problem
+        })
+    }
+
+    fn show_set(&self) -> String {
+        self.show()
+    }
+}
+
 impl AutoValue for HostPort {
     fn read_set(value: &Spanned<DeValue<'_>>) -> Result<Self, Problem> {
         let text = text(value, "\"auto\" or \"exit.example.net:51820\"")?;

@@ -9,7 +9,7 @@ use std::{
 
 use io_uring::{IoUring, types::BufRingEntry};
 
-use super::mapping::Mapping;
+use super::{mapping::Mapping, ring::End};
 
 /// The buffers of one group. Must outlive the ring that it is registered with.
 pub(super) struct BufferRing {
@@ -20,7 +20,7 @@ pub(super) struct BufferRing {
     offered: usize,
     /// Bytes from one buffer to the next.
     stride: usize,
-    tail: u16,
+    tail: End,
 }
 
 impl BufferRing {
@@ -34,7 +34,8 @@ impl BufferRing {
         let stride = (offered + slack).next_multiple_of(64);
         let entries = Mapping::anonymous(usize::from(count) * size_of::<BufRingEntry>())?;
         let buffers = Mapping::anonymous(usize::from(count) * stride)?;
-        let mut ring = Self { entries, buffers, count, offered, stride, tail: 0 };
+        let mut ring =
+            Self { entries, buffers, count, offered, stride, tail: End::new(count.into()) };
         for id in 0..count {
             ring.give_back(id);
         }
@@ -70,7 +71,7 @@ impl BufferRing {
     /// Lets the kernel fill a buffer again.
     pub(super) fn give_back(&mut self, id: u16) {
         let index = usize::from(id % self.count);
-        let slot = usize::from(self.tail % self.count);
+        let slot = self.tail.place(0);
         // SAFETY: within both mappings. The kernel reads an entry only once the tail is past it,
         // which the release store below says; the tail overlays a field of the first entry that
         // the setters do not write.
@@ -81,9 +82,9 @@ impl BufferRing {
             entry.as_mut().set_addr(address.as_ptr() as u64);
             entry.as_mut().set_len(self.offered as u32);
             entry.as_mut().set_bid(id);
-            self.tail = self.tail.wrapping_add(1);
+            self.tail.advance(1);
             let tail = BufRingEntry::tail(first.as_ptr()).cast_mut();
-            AtomicU16::from_ptr(tail).store(self.tail, Ordering::Release);
+            AtomicU16::from_ptr(tail).store(self.tail.index() as u16, Ordering::Release);
         }
     }
 }

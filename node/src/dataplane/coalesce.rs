@@ -2,14 +2,21 @@
 //! once for dozens of them.
 //!
 //! Only packets are joined that the kernel's own GRO would join: equal headers but for lengths and
-//! sequence, payload that continues, transport checksums that were verified (the kernel writes new
-//! ones, and must not launder a corrupt packet). A packet joins only its flow's latest super-packet,
-//! so that no flow is reordered.
+//! sequence, no IPv4 options, payload that continues, and checksums of both headers that were
+//! verified (new ones are written, which must not launder a corrupt packet). A packet joins only its
+//! flow's latest super-packet, so that no flow is reordered; one whose flow cannot be told, such as
+//! a fragment, is overtaken by nothing between the same addresses.
+//!
+//! A device that refuses super-packets gets the same packets one by one: [`Coalescer::split`].
 
 use super::{
     arena::{Arena, Span},
     checksum::pseudo_header,
-    inner::{TCP, Transport, UDP, Version, set_v4_checksum},
+    fallback::Joining,
+    inner::{
+        TCP, Transport, UDP, V4_HEADER, Version, nonzero_for_udp, set_v4_checksum,
+        v4_checksum_is_right,
+    },
     pieces::{List, Pieces},
     virtio::{Gso, HEADER_LEN, NetHeader},
 };
@@ -18,8 +25,8 @@ use super::{
 const BUCKETS: usize = 256;
 /// The most packets that the kernel cuts a super-packet into.
 const MAX_SEGMENTS: u16 = 64;
-/// The most bytes that an IP packet can have.
-const MAX_PACKET: usize = 65_535;
+/// The most bytes of a super-packet: those that an IPv4 packet can have.
+const MAX_SUPER_PACKET: usize = 65_535;
 
 const ACK: u8 = 0x10;
 const PSH: u8 = 0x08;
@@ -33,6 +40,8 @@ pub struct Frame {
     pub len: u32,
     /// Packets within.
     pub packets: u16,
+    /// What kind of super-packet it is.
+    pub gso: Gso,
 }
 
 /// A super-packet that grows, or a single packet that is done.
@@ -58,31 +67,36 @@ struct Item {
 pub struct Coalescer {
     items: Vec<Item>,
     pieces: Pieces,
-    /// Index into `items` plus one; 0 for none.
+    /// By flow: index into `items` plus one; 0 for none.
     buckets: Box<[u32; BUCKETS]>,
+    /// By addresses: how many of `items` may not grow any more.
+    closed: Box<[u32; BUCKETS]>,
     frames: Vec<Frame>,
-    udp: bool,
+    joining: Joining,
 }
 
 impl Coalescer {
     /// A coalescer that joins TCP, and UDP if the TUN device takes UDP super-packets (USO).
     #[must_use]
-    pub fn new(udp: bool) -> Self {
+    pub fn new(uso: bool) -> Self {
         Self {
             items: Vec::with_capacity(1024),
             pieces: Pieces::default(),
             buckets: Box::new([0; BUCKETS]),
+            closed: Box::new([0; BUCKETS]),
             frames: Vec::with_capacity(1024),
-            udp,
+            joining: Joining { tcp: true, udp: uso },
         }
     }
 
-    /// Forgets the last turn's frames.
-    pub fn begin(&mut self) {
+    /// Forgets the last turn's frames. From now on only what `joining` names is joined.
+    pub fn begin(&mut self, joining: Joining) {
         self.items.clear();
         self.pieces.clear();
         self.frames.clear();
         self.buckets.fill(0);
+        self.closed.fill(0);
+        self.joining = joining;
     }
 
     /// Takes the next packet. `span` is the packet with [`HEADER_LEN`] bytes of room before it; the
@@ -93,18 +107,19 @@ impl Coalescer {
             Span { start: span.start + HEADER_LEN as u32, len: span.len - HEADER_LEN as u32 };
         let packet = arena.get(head);
         let Some(transport) = Transport::parse(packet) else {
-            self.single(span, head);
+            self.single(span, head, packet);
             return;
         };
-        let bucket = bucket_of(&transport, packet);
+        let pair = hash(u32::from(transport.protocol), transport.addresses(packet));
+        let bucket = bucket_of(pair, &packet[transport.ip_len..transport.ip_len + 4]);
         let joinable = self.is_joinable(&transport, packet);
         let open = self.buckets[bucket];
-        if joinable && open != 0 {
+        if joinable && open > self.closed[place(pair)] {
             let index = open as usize - 1;
             if let Some(item) = self.items.get_mut(index)
                 && fits(item, arena, &transport, packet)
                 && verify(item, arena)
-                && transport.checksum_is_right(packet)
+                && checksums_are_right(&transport, packet)
             {
                 let payload = packet.len() - transport.header_len;
                 item.payload += payload as u32;
@@ -122,8 +137,9 @@ impl Coalescer {
             }
         }
         let payload = packet.len() - transport.header_len;
+        let frame = self.frame(span);
         let item = Item {
-            frame: Frame { pieces: self.pieces.list(span), len: span.len, packets: 1 },
+            frame,
             head,
             transport: Some(transport),
             segment: payload as u16,
@@ -138,9 +154,21 @@ impl Coalescer {
         self.buckets[bucket] = self.items.len() as u32;
     }
 
-    fn single(&mut self, span: Span, head: Span) {
+    /// A packet of which only the addresses are known, if these are.
+    fn single(&mut self, span: Span, head: Span, packet: &[u8]) {
+        let (protocol, addresses) = match packet.first().map(|first| first >> 4) {
+            Some(4) => (packet.get(9), packet.get(12..20)),
+            _ => (None, packet.get(8..40)),
+        };
+        // A protocol behind extension headers is not looked for: either may be meant.
+        let protocols = protocol.map_or([TCP, UDP], |protocol| [*protocol; 2]);
+        for protocol in protocols {
+            let pair = hash(u32::from(protocol), addresses.unwrap_or_default());
+            self.closed[place(pair)] = self.items.len() as u32;
+        }
+        let frame = self.frame(span);
         self.items.push(Item {
-            frame: Frame { pieces: self.pieces.list(span), len: span.len, packets: 1 },
+            frame,
             head,
             transport: None,
             segment: 0,
@@ -152,14 +180,18 @@ impl Coalescer {
         });
     }
 
+    fn frame(&mut self, span: Span) -> Frame {
+        Frame { pieces: self.pieces.list(span), len: span.len, packets: 1, gso: Gso::None }
+    }
+
     fn is_joinable(&self, transport: &Transport, packet: &[u8]) -> bool {
         let payload = packet.len() - transport.header_len;
-        if payload == 0 {
+        if payload == 0 || (transport.version == Version::V4 && transport.ip_len > V4_HEADER) {
             return false;
         }
         match transport.protocol {
-            TCP => packet[transport.ip_len + 13] & !PSH == ACK,
-            UDP => self.udp,
+            TCP => self.joining.tcp && packet[transport.ip_len + 13] & !PSH == ACK,
+            UDP => self.joining.udp,
             _ => false,
         }
     }
@@ -175,7 +207,33 @@ impl Coalescer {
             };
             let place = Span { start: item.head.start - HEADER_LEN as u32, len: HEADER_LEN as u32 };
             arena.get_mut(place).copy_from_slice(&header.to_bytes());
-            self.frames.push(item.frame);
+            self.frames.push(Frame { gso: header.gso, ..item.frame });
+        }
+    }
+
+    /// Hands the packets of finished frame number `index` to `each` one by one, every one behind a
+    /// virtio header of its own, as they came. For a device that has refused the frame; its
+    /// super-packet is void afterwards.
+    pub fn split(&self, index: usize, arena: &mut Arena, mut each: impl FnMut(&[u8])) {
+        let Some(item) = self.items.get(index) else { return };
+        let Some(transport) = item.transport else { return };
+        restore_head(item, &transport, arena);
+        let header_len = transport.header_len as u32;
+        for (number, piece) in self.pieces.spans(item.frame.pieces).enumerate() {
+            // Each tail still has its own headers before it, and room before those.
+            let start = match number {
+                0 => item.head.start,
+                _ => piece.start - header_len,
+            };
+            let frame = Span {
+                start: start - HEADER_LEN as u32,
+                len: piece.end() - start + HEADER_LEN as u32,
+            };
+            let bytes = arena.get_mut(frame);
+            if let Some(header) = bytes.first_chunk_mut() {
+                *header = NetHeader::PLAIN.to_bytes();
+            }
+            each(bytes);
         }
     }
 
@@ -204,7 +262,7 @@ fn fits(item: &Item, arena: &Arena, transport: &Transport, packet: &[u8]) -> boo
         && own.ip_len == ip_len
         && own.header_len == header_len
         && payload <= usize::from(item.segment)
-        && header_len + item.payload as usize + payload <= MAX_PACKET
+        && header_len + item.payload as usize + payload <= MAX_SUPER_PACKET
         && sequence(transport, packet) == item.next_sequence
         && same_ip_header(transport.version, item.frame.packets, &head[..ip_len], &packet[..ip_len])
         && same_l4_header(transport, &head[ip_len..header_len], &packet[ip_len..header_len])
@@ -244,11 +302,18 @@ fn same_l4_header(transport: &Transport, head: &[u8], next: &[u8]) -> bool {
 fn verify(item: &mut Item, arena: &Arena) -> bool {
     if !item.verified {
         let Some(transport) = item.transport else { return false };
-        item.verified = transport.checksum_is_right(arena.get(item.head));
+        item.verified = checksums_are_right(&transport, arena.get(item.head));
         // A corrupt head is passed on alone, for its receiver to reject.
         item.open = item.verified;
     }
     item.verified
+}
+
+/// Whether the checksums that joining writes anew are right: of the IPv4 header, and of TCP or UDP.
+#[inline]
+fn checksums_are_right(transport: &Transport, packet: &[u8]) -> bool {
+    (transport.version == Version::V6 || v4_checksum_is_right(&packet[..transport.ip_len]))
+        && transport.checksum_is_right(packet)
 }
 
 /// The TCP sequence number; 0 for UDP, whose datagrams follow each other by arrival.
@@ -276,22 +341,29 @@ fn is_push(transport: &Transport, packet: &[u8]) -> bool {
     transport.protocol == TCP && packet[transport.ip_len + 13] & PSH != 0
 }
 
+/// Mixes 32-bit words into a hash.
 #[inline]
-fn bucket_of(transport: &Transport, packet: &[u8]) -> usize {
-    let addresses = transport.addresses(packet);
-    let ports = &packet[transport.ip_len..transport.ip_len + 4];
-    let mut hash = u32::from(transport.protocol);
-    for word in addresses.chunks_exact(4).chain([ports]) {
+fn hash(start: u32, words: &[u8]) -> u32 {
+    words.chunks_exact(4).fold(start, |hash, word| {
         let word = word.first_chunk().map_or(0, |w| u32::from_ne_bytes(*w));
-        hash = (hash ^ word).wrapping_mul(0x9e37_79b1).rotate_left(13);
-    }
+        (hash ^ word).wrapping_mul(0x9e37_79b1).rotate_left(13)
+    })
+}
+
+/// The place of a flow, from the hash of its addresses and its ports.
+#[inline]
+fn bucket_of(pair: u32, ports: &[u8]) -> usize {
+    place(hash(pair, ports))
+}
+
+#[inline]
+fn place(hash: u32) -> usize {
     (hash ^ hash >> 16) as usize % BUCKETS
 }
 
-fn finish_headers(item: &Item, transport: &Transport, arena: &mut Arena) -> NetHeader {
-    let (ip_len, header_len) = (transport.ip_len, transport.header_len);
-    let l4_len = header_len - ip_len + item.payload as usize;
-    let packet = arena.get_mut(item.head);
+/// Writes the lengths of a packet with `l4_len` bytes behind its IP header, and the IPv4 checksum.
+fn set_lengths(transport: &Transport, packet: &mut [u8], l4_len: usize) {
+    let ip_len = transport.ip_len;
     match transport.version {
         Version::V4 => {
             let total = (ip_len + l4_len) as u16;
@@ -300,6 +372,33 @@ fn finish_headers(item: &Item, transport: &Transport, arena: &mut Arena) -> NetH
         }
         Version::V6 => packet[4..6].copy_from_slice(&(l4_len as u16).to_be_bytes()),
     }
+    if transport.protocol == UDP {
+        packet[ip_len + 4..ip_len + 6].copy_from_slice(&(l4_len as u16).to_be_bytes());
+    }
+}
+
+/// Makes the first packet of a super-packet what it was before [`finish_headers`].
+fn restore_head(item: &Item, transport: &Transport, arena: &mut Arena) {
+    let ip_len = transport.ip_len;
+    let packet = arena.get_mut(item.head);
+    let l4_len = packet.len() - ip_len;
+    set_lengths(transport, packet, l4_len);
+    if transport.protocol == TCP {
+        // It had none, or nothing would have been joined to it.
+        packet[ip_len + 13] &= !PSH;
+    }
+    let at = ip_len + transport.checksum_offset();
+    packet[at..at + 2].fill(0);
+    let sum = pseudo_header(transport.addresses(packet), transport.protocol, l4_len);
+    let checksum = nonzero_for_udp(transport.protocol, sum.bytes(&packet[ip_len..]).checksum());
+    packet[at..at + 2].copy_from_slice(&checksum.to_be_bytes());
+}
+
+fn finish_headers(item: &Item, transport: &Transport, arena: &mut Arena) -> NetHeader {
+    let (ip_len, header_len) = (transport.ip_len, transport.header_len);
+    let l4_len = header_len - ip_len + item.payload as usize;
+    let packet = arena.get_mut(item.head);
+    set_lengths(transport, packet, l4_len);
     let partial = pseudo_header(transport.addresses(packet), transport.protocol, l4_len).folded();
     let l4 = &mut packet[ip_len..];
     let offset = transport.checksum_offset();
@@ -314,10 +413,7 @@ fn finish_headers(item: &Item, transport: &Transport, arena: &mut Arena) -> NetH
                 Version::V6 => Gso::TcpV6,
             }
         }
-        _ => {
-            l4[4..6].copy_from_slice(&(l4_len as u16).to_be_bytes());
-            Gso::Udp
-        }
+        _ => Gso::Udp,
     };
     NetHeader {
         gso,

@@ -67,7 +67,8 @@ fn a_session_gets_its_credit_and_not_a_byte_more() {
         assert_eq!(passed, if pattern == [true, true] { 96 } else { passed });
         assert!((94..=96).contains(&passed), "{passed}");
         assert_eq!(account(&node).standing(), SessionState::Paused);
-        let dropped = node.dropped(DropReason::Credit) + node.dropped(DropReason::EgressCredit);
+        let reasons = [DropReason::Credit, DropReason::Paused, DropReason::EgressCredit];
+        let dropped = reasons.map(|reason| node.dropped(reason)).iter().sum::<u64>();
         assert_eq!(dropped as usize, 200 - passed);
     }
 }

@@ -6,15 +6,15 @@ use std::{
     io,
     os::fd::{AsFd, BorrowedFd},
     sync::{
-        Arc, RwLock,
+        Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
 
-use boringtun::noise::{
-    Packet, TunnResult, errors::WireGuardError, handshake::parse_handshake_anon,
-    rate_limiter::RateLimiter,
+use boringtun::{
+    noise::{Packet, TunnResult, errors::WireGuardError, rate_limiter::RateLimiter},
+    x25519::SharedSecret,
 };
 use bytes::Bytes;
 use crossbeam::queue::ArrayQueue;
@@ -22,6 +22,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use weir_common::{
     DropReason, PeerIndex, Slot, SlotPermutation,
     account::add_single_writer,
+    bucket::Rate,
     wire::{COOKIE_REPLY_LEN, INITIATION_LEN, Message},
 };
 
@@ -29,12 +30,16 @@ use super::{
     endpoint::Endpoint,
     identity::{Identities, Identity},
     inbox::{Bell, Inboxes, Initiation},
-    limiter::{Rate, SourceLimiter},
+    initiation::{Claim, agree},
+    limiter::SourceLimiter,
     message::{receive_one, send_one},
+    meters::InitiationMeters,
+    now::Now,
     pipeline::Stray,
     stats::WorkerStats,
     udp::Sockets,
 };
+use crate::kernel::accounts::Accounts;
 
 /// Initiations that may wait for the thread: a tenth of a second of its work.
 const QUEUE: usize = 1024;
@@ -44,25 +49,87 @@ const SUPER_PACKET: usize = 65_536;
 const BATCH: usize = 64;
 
 /// Which session has which static key.
-#[derive(Debug, Default)]
-pub struct Directory(RwLock<HashMap<[u8; 32], Slot>>);
+#[derive(Default)]
+pub struct Directory(RwLock<Keys>);
+
+/// Both ways, so that no change looks at the keys of others.
+#[derive(Default)]
+struct Keys {
+    known: HashMap<[u8; 32], Known>,
+    of_slot: HashMap<Slot, [u8; 32]>,
+}
+
+/// A session, as the handshake thread knows it.
+struct Known {
+    slot: Slot,
+    /// What the key shares with each of the node's that it was used for, at most two: working it
+    /// out costs a scalar multiplication.
+    shared: Mutex<Vec<([u8; 32], Arc<SharedSecret>)>>,
+}
+
+impl Known {
+    fn shared(&self, identity: &Identity, key: [u8; 32]) -> Option<Arc<SharedSecret>> {
+        let node = identity.public().to_bytes();
+        let mut kept = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, shared)) = kept.iter().find(|(of, _)| *of == node) {
+            return Some(Arc::clone(shared));
+        }
+        let shared = Arc::new(agree(identity, key)?);
+        if kept.len() >= 2 {
+            kept.remove(0);
+        }
+        kept.push((node, Arc::clone(&shared)));
+        Some(shared)
+    }
+}
 
 impl Directory {
-    /// Knows a key from now on.
+    /// Knows a slot's key from now on, in place of the one that it had.
     pub fn insert(&self, key: [u8; 32], slot: Slot) {
-        self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner).insert(key, slot);
+        let known = Known { slot, shared: Mutex::default() };
+        let mut keys = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(before) = keys.of_slot.insert(slot, key) {
+            keys.known.remove(&before);
+        }
+        keys.known.insert(key, known);
     }
 
-    /// Knows the keys of a slot no more.
+    /// Knows the key of a slot no more. Nothing that [`Directory::authenticate`] has begun for it
+    /// goes on afterwards.
     pub fn remove(&self, slot: Slot) {
-        let mut keys = self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        keys.retain(|_, at| *at != slot);
+        let mut keys = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(key) = keys.of_slot.remove(&slot) else { return };
+        // Another slot may have it by now.
+        if keys.known.get(&key).is_some_and(|known| known.slot == slot) {
+            keys.known.remove(&key);
+        }
     }
 
-    /// The slot of a key.
-    #[must_use]
-    pub fn find(&self, key: &[u8; 32]) -> Option<Slot> {
-        self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner).get(key).copied()
+    /// Finds out whether an initiation is of the key that it names, and newer than all that its
+    /// session has had, and makes it the newest one if so.
+    ///
+    /// # Errors
+    ///
+    /// Says that no session has the key, that the sender does not have it, or that the initiation
+    /// is a replay.
+    fn authenticate(
+        &self,
+        claim: &Claim,
+        identity: &Identity,
+        accounts: &Accounts,
+    ) -> Result<Slot, DropReason> {
+        let keys = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let known = keys.known.get(&claim.static_public).ok_or(DropReason::UnknownPeer)?;
+        let shared = known.shared(identity, claim.static_public);
+        let timestamp = shared.and_then(|shared| claim.prove(&shared));
+        let timestamp = timestamp.ok_or(DropReason::HandshakeInvalid)?;
+        let account = accounts.get(known.slot).ok_or(DropReason::UnknownPeer)?;
+        let newest = &account.whereabouts.newest_initiation;
+        if !timestamp.is_after(newest) {
+            return Err(DropReason::HandshakeReplay);
+        }
+        timestamp.save(newest);
+        Ok(known.slot)
     }
 }
 
@@ -138,6 +205,7 @@ pub struct Handshakes {
     before_cookies: u32,
     permutation: SlotPermutation,
     directory: Arc<Directory>,
+    accounts: Arc<Accounts>,
     workers: Inboxes,
     inbox: Arc<HandshakeInbox>,
     sockets: Sockets,
@@ -145,6 +213,7 @@ pub struct Handshakes {
     listens: bool,
     stats: Arc<WorkerStats>,
     sources: SourceLimiter,
+    peers: InitiationMeters,
 }
 
 /// What the handshake thread is made of.
@@ -155,6 +224,8 @@ pub struct Parts {
     pub permutation: SlotPermutation,
     /// Whose keys are known.
     pub directory: Arc<Directory>,
+    /// The accounts of all slots, which keep the newest initiation of each.
+    pub accounts: Arc<Accounts>,
     /// The workers.
     pub workers: Inboxes,
     /// Its own inbox.
@@ -173,8 +244,9 @@ impl Handshakes {
     /// The state of a thread that has seen nothing yet.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { identities, permutation, directory, workers, inbox, sockets, .. } = parts;
-        let sources = SourceLimiter::new(parts.limits.per_source, Instant::now());
+        let Parts { identities, permutation, directory, accounts, workers, inbox, sockets, .. } =
+            parts;
+        let sources = SourceLimiter::new(parts.limits.per_source);
         let mut handshakes = Self {
             identities,
             doors: Vec::new(),
@@ -182,12 +254,14 @@ impl Handshakes {
             before_cookies: parts.limits.before_cookies,
             permutation,
             directory,
+            accounts,
             workers,
             inbox,
             sockets,
             listens: parts.listens,
             stats: parts.stats,
             sources,
+            peers: InitiationMeters::default(),
         };
         handshakes.open_doors();
         handshakes
@@ -252,7 +326,7 @@ impl Handshakes {
         self.before_cookies = before_cookies;
         self.doors.clear();
         self.open_doors();
-        self.sources = SourceLimiter::new(per_source, Instant::now());
+        self.sources = SourceLimiter::new(per_source);
     }
 
     /// Waits for something to do; not longer than a second if something must be counted anew.
@@ -312,8 +386,8 @@ impl Handshakes {
         let mut found = None;
         for door in &self.doors {
             match door.cookies.verify_packet(Some(source), message, &mut cookie) {
-                Ok(Packet::HandshakeInit(initiation)) => {
-                    found = Some((initiation, door.identity.clone()));
+                Ok(Packet::HandshakeInit(_)) => {
+                    found = Some(door.identity.clone());
                     break;
                 }
                 Err(TunnResult::WriteToNetwork(reply)) => {
@@ -328,14 +402,17 @@ impl Handshakes {
                 Ok(_) | Err(_) => return Err(DropReason::HandshakeInvalid),
             }
         }
-        let (initiation, identity) = found.ok_or(DropReason::Mac1)?;
+        let identity = found.ok_or(DropReason::Mac1)?;
         // After the cookie: spoofed sources must not use up the buckets of real ones.
-        if !self.sources.allow(source, Instant::now()) {
+        let now = Now::read().nanos;
+        if !self.sources.allow(source, now) {
             return Err(DropReason::HandshakeRate);
         }
-        let half = parse_handshake_anon(identity.private(), identity.public(), &initiation)
-            .map_err(|_| DropReason::HandshakeInvalid)?;
-        let slot = self.directory.find(&half.peer_static_public).ok_or(DropReason::UnknownPeer)?;
+        let claim = Claim::read(&identity, message).ok_or(DropReason::HandshakeInvalid)?;
+        let slot = self.directory.authenticate(&claim, &identity, &self.accounts)?;
+        if !self.peers.take(slot, now) {
+            return Err(DropReason::PeerInitiations);
+        }
         let worker = slot.worker(self.workers.len() as u32) as usize;
         let worker = self.workers.get(worker).ok_or(DropReason::UnknownPeer)?;
         debug_assert_eq!(message.len(), INITIATION_LEN);
@@ -349,9 +426,36 @@ impl Handshakes {
         let slot = self.permutation.slot_of(PeerIndex::of_receiver_index(receiver));
         let worker = slot.worker(self.workers.len() as u32) as usize;
         let worker = self.workers.get(worker).ok_or(DropReason::UnknownIndex)?;
-        let stray = Stray::Datagram(Bytes::copy_from_slice(message), from);
+        let stray = Stray::Datagram(Bytes::copy_from_slice(message), from.into());
         worker.strays.push(stray).map_err(|_| DropReason::HandoverFull)?;
         worker.bell().ring();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slot_of(directory: &Directory, key: [u8; 32]) -> Option<Slot> {
+        directory.0.read().expect("no panic").known.get(&key).map(|known| known.slot)
+    }
+
+    #[test]
+    fn a_slots_key_goes_with_it_and_anothers_stays() {
+        let directory = Directory::default();
+        directory.insert([1; 32], Slot(1));
+        directory.insert([2; 32], Slot(2));
+        directory.remove(Slot(1));
+        assert_eq!(slot_of(&directory, [1; 32]), None);
+        assert_eq!(slot_of(&directory, [2; 32]), Some(Slot(2)));
+        directory.insert([3; 32], Slot(2));
+        assert_eq!(slot_of(&directory, [2; 32]), None, "a slot has one key");
+        // A consumer that comes back before its former session's slot is told to go.
+        directory.insert([3; 32], Slot(4));
+        directory.remove(Slot(2));
+        assert_eq!(slot_of(&directory, [3; 32]), Some(Slot(4)));
+        let keys = directory.0.read().expect("not poisoned");
+        assert_eq!((keys.known.len(), keys.of_slot.len()), (1, 1), "nothing is left behind");
     }
 }

@@ -9,12 +9,37 @@ pub const TCP: u8 = 6;
 /// IP protocol numbers.
 pub const UDP: u8 = 17;
 
-/// Length of an IPv6 header, and the least of an IPv4 one.
+/// Length of an IPv6 header.
 pub const V6_HEADER: usize = 40;
-const V4_HEADER: usize = 20;
+/// The least length of an IPv4 header.
+pub const V4_HEADER: usize = 20;
 /// Length of a UDP header, and the least of a TCP one.
 pub const UDP_HEADER: usize = 8;
 const TCP_HEADER: usize = 20;
+
+/// The most bytes that an IP packet can have: an IPv6 header and what its 16-bit payload length can
+/// say (RFC 8200; an IPv4 packet has 40 less).
+pub const MAX_PACKET: usize = V6_HEADER + 65_535;
+
+/// The bytes of an IP packet that its own length field speaks of. `None` when there are fewer: its
+/// end was cut off. What follows is no part of it.
+#[must_use]
+#[inline]
+pub fn whole(packet: &[u8]) -> Option<&[u8]> {
+    let (len, least) = match packet.first()? >> 4 {
+        4 => {
+            let header: &[u8; V4_HEADER] = packet.first_chunk()?;
+            (usize::from(u16::from_be_bytes([header[2], header[3]])), V4_HEADER)
+        }
+        6 => {
+            let header: &[u8; V6_HEADER] = packet.first_chunk()?;
+            let payload = usize::from(u16::from_be_bytes([header[4], header[5]]));
+            (V6_HEADER + payload, V6_HEADER)
+        }
+        _ => return None,
+    };
+    packet.get(..len).filter(|whole| whole.len() >= least)
+}
 
 /// IP version of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,7 +146,7 @@ impl Transport {
     #[must_use]
     #[inline]
     pub fn checksum_offset(&self) -> usize {
-        if self.protocol == TCP { 16 } else { 6 }
+        checksum_offset(self.protocol)
     }
 
     /// Whether the transport checksum of `packet` is right. A UDP datagram without a checksum
@@ -135,6 +160,13 @@ impl Transport {
         }
         pseudo_header(self.addresses(packet), self.protocol, l4.len()).bytes(l4).folded() == 0xffff
     }
+}
+
+/// Where the checksum lies within a TCP or UDP header.
+#[must_use]
+#[inline]
+pub const fn checksum_offset(protocol: u8) -> usize {
+    if protocol == TCP { 16 } else { 6 }
 }
 
 /// Length of the TCP or UDP header at the start of `l4`.
@@ -154,7 +186,14 @@ pub fn l4_header_len(protocol: u8, l4: &[u8]) -> Option<usize> {
     }
 }
 
-/// Writes the header checksum of an IPv4 header.
+/// Whether the checksum of an IPv4 header is right.
+#[must_use]
+#[inline]
+pub fn v4_checksum_is_right(header: &[u8]) -> bool {
+    Sum::default().bytes(header).folded() == 0xffff
+}
+
+/// Writes the header checksum of an IPv4 header, whose old one was verified.
 #[inline]
 pub fn set_v4_checksum(header: &mut [u8]) {
     if let Some(field) = header.get_mut(10..12) {
@@ -162,4 +201,11 @@ pub fn set_v4_checksum(header: &mut [u8]) {
         let checksum = Sum::default().bytes(header).checksum();
         header[10..12].copy_from_slice(&checksum.to_be_bytes());
     }
+}
+
+/// In UDP a checksum of zero means that there is none (RFC 768): all ones mean zero.
+#[must_use]
+#[inline]
+pub fn nonzero_for_udp(protocol: u8, checksum: u16) -> u16 {
+    if protocol == UDP && checksum == 0 { 0xffff } else { checksum }
 }

@@ -9,6 +9,7 @@ use std::{
 };
 
 use super::{
+    ecn::Ecn,
     endpoint::Endpoint,
     pipeline::Pipeline,
     udp::{NAME, RECEIVE_CONTROL, Received, SendHeader},
@@ -52,7 +53,7 @@ impl Gather {
         for run in pipeline.runs() {
             self.pieces.extend(pipeline.run_bytes(run).map(piece));
             let segment = (run.datagrams > 1).then_some(run.segment);
-            self.headers.push(SendHeader::new(&run.to, segment));
+            self.headers.push(SendHeader::new(&run.to, segment, run.ecn));
         }
         // Only now, when nothing moves any more, may there be pointers to it.
         for (run, header) in pipeline.runs().iter().zip(&self.headers) {
@@ -93,8 +94,43 @@ impl Gather {
 ///
 /// Says why the kernel did not take it.
 pub(super) fn send_one(socket: BorrowedFd<'_>, to: &Endpoint, datagram: &[u8]) -> io::Result<()> {
-    let header = SendHeader::new(to, None);
+    let header = SendHeader::new(to, None, Ecn::NotEct);
     let mut pieces = [piece(datagram)];
+    let message = message_of(&header, &mut pieces);
+    // SAFETY: name, ancillary data, pieces and bytes all live until the call returns, and the
+    // kernel only reads them.
+    let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_DONTWAIT) };
+    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Sends datagrams as a header says, in as few system calls as can be. What the kernel does not take
+/// is left out. Returns how many datagrams it took, and their bytes.
+pub(super) fn send_each<'a>(
+    socket: BorrowedFd<'_>,
+    header: &SendHeader,
+    datagrams: impl Iterator<Item = &'a [u8]>,
+) -> (u16, u32) {
+    let mut pieces: Vec<libc::iovec> = datagrams.map(piece).collect();
+    let message = |piece: &mut libc::iovec| libc::mmsghdr {
+        msg_hdr: message_of(header, std::slice::from_mut(piece)),
+        msg_len: 0,
+    };
+    let mut messages: Vec<libc::mmsghdr> = pieces.iter_mut().map(message).collect();
+    let (mut taken, mut bytes) = (0, 0);
+    let mut rest = &mut messages[..];
+    while !rest.is_empty() {
+        // SAFETY: header, pieces and datagrams live longer than `messages`, which point to them.
+        let sent = unsafe { send_many(socket, rest) }.unwrap_or(0);
+        taken += sent as u16;
+        bytes += rest.iter().take(sent).map(|message| message.msg_len).sum::<u32>();
+        // The first of those that are left is the one that was refused, and why is said only then.
+        rest = rest.get_mut(sent.max(1)..).unwrap_or_default();
+    }
+    (taken, bytes)
+}
+
+/// A message header that points to a name, ancillary data and pieces.
+fn message_of(header: &SendHeader, pieces: &mut [libc::iovec]) -> libc::msghdr {
     let mut message = empty_header();
     message.msg_name = header.name().as_ptr().cast_mut().cast();
     message.msg_namelen = header.name_len;
@@ -103,11 +139,8 @@ pub(super) fn send_one(socket: BorrowedFd<'_>, to: &Endpoint, datagram: &[u8]) -
         message.msg_controllen = header.control_len as usize;
     }
     message.msg_iov = pieces.as_mut_ptr();
-    message.msg_iovlen = 1;
-    // SAFETY: name, ancillary data, pieces and bytes all live until the call returns, and the
-    // kernel only reads them.
-    let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_DONTWAIT) };
-    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    message.msg_iovlen = pieces.len();
+    message
 }
 
 /// Receives one message, if there is one, and says how long it is.
@@ -172,4 +205,27 @@ pub(super) unsafe fn send_many(
         )
     };
     if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(sent as usize) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::UdpSocket, os::fd::AsFd as _, time::Duration};
+
+    use super::*;
+
+    #[test]
+    fn of_datagrams_that_are_sent_at_once_those_arrive_that_the_kernel_takes() {
+        let (from, to) = (UdpSocket::bind("127.0.0.1:0"), UdpSocket::bind("127.0.0.1:0"));
+        let (from, to) = (from.expect("a socket"), to.expect("a socket"));
+        to.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
+        let remote = to.local_addr().expect("an address");
+        let header = SendHeader::new(&Endpoint { remote, local: None }, None, Ecn::Ect0);
+        // The second is larger than any datagram.
+        let datagrams = [vec![1; 100], vec![2; 70_000], vec![3; 30], vec![]];
+        let sent = send_each(from.as_fd(), &header, datagrams.iter().map(Vec::as_slice));
+        assert_eq!(sent, (3, 130));
+        let mut buffer = [0; 200];
+        let mut came = || to.recv(&mut buffer).map(|len| buffer[..len].to_vec()).expect("one");
+        assert_eq!([came(), came(), came()], [vec![1; 100], vec![3; 30], vec![]]);
+    }
 }

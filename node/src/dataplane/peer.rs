@@ -8,11 +8,13 @@ use std::{
 use weir_common::{
     Account, DropReason, Slot,
     account::{SessionState, add_single_writer},
+    meter::{Meter, Origin},
 };
 
 use super::{
     contacts::Contacts,
     endpoint::Endpoint,
+    meters::PeerMeters,
     runs::{RunIndex, RunKind},
     throttle::{Bucket, Way, lower},
     tunnel::Tunnel,
@@ -78,6 +80,8 @@ pub struct Peer {
     pub greet: bool,
     /// Its latest run of this turn: turn number and place.
     pub last_run: (u64, Option<RunIndex>),
+    /// What may be done for it that nobody has authenticated, or pays for.
+    pub meters: PeerMeters,
     /// Turn number, and what was sealed in that turn for the bill.
     unsent: (u64, u64),
     /// Up and down.
@@ -104,6 +108,7 @@ impl Peer {
             active: false,
             greet: endpoint.is_some(),
             last_run: (0, None),
+            meters: PeerMeters::default(),
             unsent: (0, 0),
             buckets: [Bucket::default(); 2],
             contacts: None,
@@ -137,6 +142,32 @@ impl Peer {
         }
         account.whereabouts.spent.store(limit, Relaxed);
         Fare::Unbilled(SessionState::Open)
+    }
+
+    /// Whether a message comes from the session's endpoint.
+    #[inline]
+    pub fn origin(&self, from: &Endpoint) -> Origin {
+        match &self.endpoint {
+            Some(endpoint) if endpoint.remote == from.remote => Origin::Endpoint,
+            _ => Origin::Elsewhere,
+        }
+    }
+
+    /// From which bucket a data message is taken before it is opened, if from any; as the guard
+    /// does it.
+    ///
+    /// # Errors
+    ///
+    /// Says why it is not opened at all.
+    #[inline]
+    pub fn meter_of_data(&self, origin: Origin) -> Result<Option<Meter>, DropReason> {
+        let standing = self.account().map_or(SessionState::Closed, Account::standing);
+        match (standing, origin) {
+            (SessionState::Vacant | SessionState::Closed, _) => Err(DropReason::SessionState),
+            (_, Origin::Elsewhere) => Ok(Some(Meter::RoamingData)),
+            (SessionState::Paused, Origin::Endpoint) => Ok(Some(Meter::PausedData)),
+            (SessionState::Open, Origin::Endpoint) => Ok(None),
+        }
     }
 
     /// A billed data message of `len` bytes will be sent this turn. It is in the account only once

@@ -11,7 +11,10 @@ mod upkeep;
 
 pub use egress::{FRAME_SLACK, Transmitted};
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::IpAddr,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
 
 use bytes::{Bytes, BytesMut};
 use weir_common::{
@@ -22,13 +25,18 @@ use super::{
     arena::{Arena, Span},
     coalesce::{Coalescer, Frame},
     contacts::ContactLimits,
+    ecn::Ecn,
     endpoint::Endpoint,
+    fallback::{Joining, TunOffloads},
     flow::FlowKeys,
     inner,
+    now::Now,
+    outer::Outer,
     peer::Peer,
-    runs::{Run, RunKind, Runs},
+    runs::{Run, RunKind, Runs, UdpSegmentation},
     stats::WorkerStats,
-    throttle::{Levels, TurnClock},
+    throttle::Levels,
+    virtio::Gso,
 };
 use crate::kernel::accounts::Accounts;
 
@@ -54,6 +62,8 @@ pub struct Shared {
     pub mtu: usize,
     /// Whether the TUN device takes UDP super-packets.
     pub uso: bool,
+    /// Whether several datagrams to one consumer are sent as one, which the kernel cuts.
+    pub udp_segmentation: UdpSegmentation,
     /// What each session may have of the node's rate, and what it may reach.
     pub levels: Arc<Levels>,
     /// By which flows are known again.
@@ -82,8 +92,8 @@ impl Shared {
 /// Something that arrived at this worker and belongs elsewhere.
 #[derive(Debug)]
 pub enum Stray {
-    /// A datagram of another worker's session.
-    Datagram(Bytes, Endpoint),
+    /// A datagram of another worker's session, and its outer headers.
+    Datagram(Bytes, Outer<'static>),
     /// A TUN frame, virtio header included, for another worker's session, with [`FRAME_SLACK`]
     /// bytes behind.
     Frame(BytesMut),
@@ -118,7 +128,9 @@ pub struct Pipeline {
     /// What [`Levels`] said at the beginning of the turn.
     levels: [u64; 2],
     contact_limits: ContactLimits,
-    clock: TurnClock,
+    now: Now,
+    tun_offloads: TunOffloads,
+    joining: Joining,
 }
 
 impl Pipeline {
@@ -130,6 +142,7 @@ impl Pipeline {
         peers.resize_with(slots, || None);
         Self {
             coalescer: Coalescer::new(shared.uso),
+            runs: Runs::new(shared.udp_segmentation),
             shared,
             worker,
             peers,
@@ -138,22 +151,31 @@ impl Pipeline {
             greetings: Vec::new(),
             plain: Arena::new(PLAIN_CAPACITY),
             sealed: Arena::new(SEALED_CAPACITY),
-            runs: Runs::default(),
             strays: Vec::with_capacity(64),
             stats,
             turn: 0,
             levels: [0; 2],
             contact_limits: ContactLimits::default(),
-            clock: TurnClock::default(),
+            now: Now::default(),
+            tun_offloads: TunOffloads::default(),
+            joining: Joining::default(),
         }
     }
 
-    /// Begins a turn: the frames and runs of the last one are void.
-    pub fn begin(&mut self) {
+    /// Begins a turn at `now`: the frames and runs of the last one are void.
+    pub fn begin(&mut self, now: Now) {
         self.turn += 1;
+        self.now = now;
         self.plain.reset();
         self.sealed.reset();
-        self.coalescer.begin();
+        let joining = self.tun_offloads.joining(self.shared.uso, now.nanos);
+        if joining != self.joining {
+            self.joining = joining;
+            let without = &self.stats.without;
+            without.tun_tcp.store(!joining.tcp, Relaxed);
+            without.tun_udp.store(self.shared.uso && !joining.udp, Relaxed);
+        }
+        self.coalescer.begin(joining);
         self.runs.begin();
         self.levels = self.shared.levels.get();
         self.contact_limits = self.shared.levels.contacts();
@@ -204,9 +226,28 @@ impl Pipeline {
         let packets = u64::from(frame.packets);
         if taken {
             self.stats.tun_write.add(packets);
+            if frame.gso != Gso::None {
+                self.tun_offloads.taken(frame.gso);
+            }
         } else {
             self.stats.refuse_many(DropReason::TunWrite, packets);
         }
+    }
+
+    /// Writes the packets of frame number `index`, which the device refused as a super-packet, one
+    /// by one; `write` says whether the device took one. In the end packets of its kind are not
+    /// joined for some time.
+    pub fn write_apart(&mut self, index: usize, mut write: impl FnMut(&[u8]) -> bool) {
+        let Some(frame) = self.coalescer.frames().get(index) else { return };
+        self.tun_offloads.refused(frame.gso, self.now.nanos);
+        let stats = &self.stats;
+        self.coalescer.split(index, &mut self.plain, |packet| {
+            if write(packet) {
+                stats.tun_write.add(1);
+            } else {
+                stats.refuse(DropReason::TunWrite);
+            }
+        });
     }
 
     /// Reports that the kernel took the first `bytes` and `datagrams` of a run; only these are
@@ -234,6 +275,13 @@ impl Pipeline {
                 add_single_writer(&metered.handshake_bytes_down, u64::from(bytes));
             }
         }
+    }
+
+    /// Where a session of this worker was last heard.
+    #[cfg(test)]
+    pub(crate) fn endpoint(&self, slot: Slot) -> Option<Endpoint> {
+        let place = self.place(slot).ok()?;
+        self.peers.get(place)?.as_ref()?.endpoint
     }
 
     /// The place of a slot among this worker's peers, or whose it is.
@@ -279,14 +327,27 @@ fn data_kind(peer: &mut Peer, turn: u64, len: usize) -> RunKind {
     kind
 }
 
+/// Adds a datagram that carries no packet to the peer's latest run of this turn.
+fn push_run(runs: &mut Runs, turn: u64, peer: &mut Peer, to: Endpoint, kind: RunKind, span: Span) {
+    push_marked(runs, turn, peer, to, kind, Ecn::NotEct, span);
+}
+
 /// Adds a datagram to the peer's latest run of this turn.
 #[inline]
-fn push_run(runs: &mut Runs, turn: u64, peer: &mut Peer, to: Endpoint, kind: RunKind, span: Span) {
+fn push_marked(
+    runs: &mut Runs,
+    turn: u64,
+    peer: &mut Peer,
+    to: Endpoint,
+    kind: RunKind,
+    ecn: Ecn,
+    span: Span,
+) {
     let last = match peer.last_run {
         (at, run) if at == turn => run,
         _ => None,
     };
-    peer.last_run = (turn, Some(runs.push(last, to, peer.slot, kind, span)));
+    peer.last_run = (turn, Some(runs.push(last, to, peer.slot, kind, ecn, span)));
 }
 
 #[cfg(test)]
@@ -295,6 +356,12 @@ mod contact_tests;
 #[cfg(test)]
 #[path = "credit_tests.rs"]
 mod credit_tests;
+#[cfg(test)]
+#[path = "honest_tests.rs"]
+mod honest_tests;
+#[cfg(test)]
+#[path = "meter_tests.rs"]
+mod meter_tests;
 #[cfg(test)]
 #[path = "rate_tests.rs"]
 mod rate_tests;

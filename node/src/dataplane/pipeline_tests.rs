@@ -3,6 +3,7 @@ use weir_common::{DropReason, Slot, account::SessionState};
 
 use super::{FRAME_SLACK, Owner, Stray, Transmitted};
 use crate::dataplane::{
+    inbox::Initiation,
     runs::RunKind,
     split::Cut,
     testing::{Consumer, MTU, Node, SERVER_V4, SERVER_V6, frame, tcp, udp},
@@ -275,7 +276,7 @@ fn what_the_kernel_did_not_take_is_not_billed() {
     let consumer = node.connect(0);
     let base = node.counters(Slot(0));
     let (mut bytes, len) = frame(NetHeader::PLAIN, &udp(SERVER_V4, consumer.v4, 1, &[0; 64]));
-    node.pipeline.begin();
+    node.pipeline.begin(node.now);
     node.pipeline.transmit(&mut bytes, len);
     node.pipeline.finish();
     let run = node.pipeline.runs()[0];
@@ -296,15 +297,23 @@ fn an_endpoint_moves_with_authentic_data_only() {
     let inside = consumer.v4;
     let answer = |node: &mut Node| {
         let (mut bytes, len) = frame(NetHeader::PLAIN, &udp(SERVER_V4, inside, 1, b"y"));
-        node.pipeline.begin();
+        node.pipeline.begin(node.now);
         node.pipeline.transmit(&mut bytes, len);
         node.pipeline.finish();
         node.pipeline.runs()[0].to.remote
     };
     assert_eq!(answer(&mut node), consumer.endpoint.remote);
-    let authentic = consumer.tunn_keepalive();
-    node.turn(|p| p.datagram(elsewhere, &authentic));
+    // A new handshake is answered where it came from, and moves nothing before data confirms it.
+    let initiation = Initiation { from: elsewhere, ..consumer.initiation() };
+    let turn = node.turn(|p| p.initiation(&initiation));
+    let [(RunKind::Handshake, response)] = &turn.datagrams[..] else { panic!("one response") };
+    assert_eq!(answer(&mut node), consumer.endpoint.remote);
+    let confirmation = consumer.take_response(response);
+    node.turn(|p| p.datagram(elsewhere, &confirmation));
     assert_eq!(answer(&mut node), elsewhere.remote);
+    let keepalive = consumer.tunn_keepalive();
+    node.turn(|p| p.datagram(consumer.endpoint, &keepalive));
+    assert_eq!(answer(&mut node), consumer.endpoint.remote);
 }
 
 #[test]
@@ -397,7 +406,7 @@ fn a_full_turn_asks_for_another_and_loses_nothing() {
     let packet = tcp(SERVER_V4, consumer.v4, 9, &vec![8; 40 * 1380], |_| {});
     let header =
         NetHeader { gso: Gso::TcpV4, gso_size: 1380, header_len: 40, checksum: Some((20, 16)) };
-    node.pipeline.begin();
+    node.pipeline.begin(node.now);
     let mut sent = 0;
     loop {
         let (mut bytes, len) = frame(header, &packet);

@@ -11,8 +11,8 @@ use crate::dataplane::{
 
 /// 1000 bytes of UDP payload.
 const PACKET: usize = 1028;
-/// A bucket of this rate holds 24000 bytes: 23 such packets.
-const RATE: u64 = 1;
+/// In bytes per second: the bucket of this rate holds 24,000 bytes, 23 such packets.
+const RATE: u64 = 80_000;
 
 fn set_rates(node: &Node, slot: Slot, up: u64, down: u64) {
     node.shared.accounts.get(slot).expect("an account").set_rates(up, down);
@@ -110,4 +110,29 @@ fn a_wrong_source_uses_up_no_rate() {
     });
     assert_eq!(node.dropped(DropReason::SourceAddress), 100);
     assert!(up(&mut node, &mut consumer, 30) >= 20);
+}
+
+#[test]
+fn a_rate_is_held_while_time_passes_and_forgets_nothing_of_silence() {
+    let mut node = Node::new(4, 1, 0);
+    let mut consumer = node.connect(0);
+    let (rate, seconds) = (1_000_000, 3);
+    set_rates(&node, consumer.slot, rate, rate);
+    let (mut sent_up, mut sent_down) = (0, 0);
+    for _ in 0..seconds * 100 {
+        node.now.nanos += 10_000_000;
+        // Twice the rate.
+        sent_up += up(&mut node, &mut consumer, 20) as u64;
+        sent_down += down(&mut node, &mut consumer, 20) as u64;
+    }
+    for sent in [sent_up, sent_down] {
+        let bytes = sent * PACKET as u64;
+        // What was in the bucket before comes on top.
+        let (least, most) = (rate * seconds * 98 / 100, rate * seconds + rate * 3 / 10 + 2000);
+        assert!((least..=most).contains(&bytes), "{bytes}");
+    }
+    // Silence fills the bucket once, however long it lasts.
+    node.now.nanos += 3_600_000_000_000;
+    let burst = up(&mut node, &mut consumer, 1000) as u64 * PACKET as u64;
+    assert!((rate / 4..=rate * 3 / 10).contains(&burst), "{burst}");
 }

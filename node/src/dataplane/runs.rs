@@ -5,6 +5,7 @@ use weir_common::Slot;
 
 use super::{
     arena::Span,
+    ecn::Ecn,
     endpoint::Endpoint,
     pieces::{List, Pieces},
 };
@@ -13,6 +14,16 @@ use super::{
 const MAX_SEGMENTS: u16 = 64;
 /// The most UDP payload that an IPv4 packet can have.
 const MAX_BYTES: u32 = 65_507;
+
+/// Whether datagrams are sent several at once, to be cut by the kernel (`UDP_SEGMENT`, GSO).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UdpSegmentation {
+    /// They are.
+    #[default]
+    On,
+    /// Each is sent by itself: for kernels and devices that cut them wrongly.
+    Off,
+}
 
 /// Whether the bytes of a run are billed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +45,8 @@ pub struct Run {
     pub slot: Slot,
     /// What it carries.
     pub kind: RunKind,
+    /// The ECN field of the outer header.
+    pub ecn: Ecn,
     /// Where its bytes are.
     pub pieces: List,
     /// Length of each datagram but the last, in bytes.
@@ -54,9 +67,16 @@ pub struct RunIndex(u32);
 pub struct Runs {
     runs: Vec<Run>,
     pieces: Pieces,
+    segmentation: UdpSegmentation,
 }
 
 impl Runs {
+    /// No sends yet; of several datagrams each, or not.
+    #[must_use]
+    pub fn new(segmentation: UdpSegmentation) -> Self {
+        Self { segmentation, ..Self::default() }
+    }
+
     /// Forgets the last turn's runs.
     pub fn begin(&mut self) {
         self.runs.clear();
@@ -72,12 +92,14 @@ impl Runs {
         to: Endpoint,
         slot: Slot,
         kind: RunKind,
+        ecn: Ecn,
         span: Span,
     ) -> RunIndex {
         if let Some(RunIndex(index)) = last
             && let Some(run) = self.runs.get_mut(index as usize)
             && run.open
             && run.kind == kind
+            && run.ecn == ecn
             && run.to == to
             && span.len <= u32::from(run.segment)
             && run.bytes + span.len <= MAX_BYTES
@@ -93,11 +115,12 @@ impl Runs {
             to,
             slot,
             kind,
+            ecn,
             pieces: self.pieces.list(span),
             segment: span.len as u16,
             datagrams: 1,
             bytes: span.len,
-            open: kind == RunKind::Data,
+            open: kind == RunKind::Data && self.segmentation == UdpSegmentation::On,
         });
         index
     }
@@ -123,11 +146,15 @@ mod tests {
     }
 
     fn lengths(lens: &[u32]) -> Vec<u16> {
-        let mut runs = Runs::default();
+        lengths_with(UdpSegmentation::On, lens)
+    }
+
+    fn lengths_with(segmentation: UdpSegmentation, lens: &[u32]) -> Vec<u16> {
+        let mut runs = Runs::new(segmentation);
         let (mut last, mut start) = (None, 0);
         for &len in lens {
             let span = Span { start, len };
-            last = Some(runs.push(last, to(1), Slot(0), RunKind::Data, span));
+            last = Some(runs.push(last, to(1), Slot(0), RunKind::Data, Ecn::NotEct, span));
             start += len;
         }
         runs.all().iter().map(|run| run.datagrams).collect()
@@ -150,11 +177,34 @@ mod tests {
     fn another_endpoint_or_a_handshake_begins_a_run_of_its_own() {
         let mut runs = Runs::default();
         let span = Span { start: 0, len: 148 };
-        let one = runs.push(None, to(1), Slot(0), RunKind::Data, span);
-        let two = runs.push(Some(one), to(2), Slot(0), RunKind::Data, span);
-        let three = runs.push(Some(two), to(2), Slot(0), RunKind::Handshake, span);
-        let four = runs.push(Some(three), to(2), Slot(0), RunKind::Data, span);
+        let mut push =
+            |last, port, kind| runs.push(last, to(port), Slot(0), kind, Ecn::NotEct, span);
+        let one = push(None, 1, RunKind::Data);
+        let two = push(Some(one), 2, RunKind::Data);
+        let three = push(Some(two), 2, RunKind::Handshake);
+        let four = push(Some(three), 2, RunKind::Data);
         assert_eq!(runs.all().len(), 4);
         assert_ne!(three, four);
+    }
+
+    #[test]
+    fn without_udp_segmentation_no_run_has_more_than_one_datagram() {
+        assert_eq!(lengths_with(UdpSegmentation::Off, &[100, 100, 100, 60]), [1; 4]);
+    }
+
+    #[test]
+    fn another_congestion_mark_begins_a_run_of_its_own() {
+        let mut runs = Runs::default();
+        let mut last = None;
+        for (number, ecn) in [Ecn::NotEct, Ecn::NotEct, Ecn::Ect0, Ecn::Ect0, Ecn::Ce, Ecn::NotEct]
+            .into_iter()
+            .enumerate()
+        {
+            let span = Span { start: number as u32 * 100, len: 100 };
+            last = Some(runs.push(last, to(1), Slot(0), RunKind::Data, ecn, span));
+        }
+        let made: Vec<_> = runs.all().iter().map(|run| (run.ecn, run.datagrams)).collect();
+        let wanted = [(Ecn::NotEct, 2), (Ecn::Ect0, 2), (Ecn::Ce, 1), (Ecn::NotEct, 1)];
+        assert_eq!(made, wanted);
     }
 }

@@ -4,7 +4,10 @@
 
 use super::{
     checksum::{Sum, pseudo_header},
-    inner::{TCP, UDP, UDP_HEADER, V6_HEADER, Version, l4_header_len, set_v4_checksum},
+    inner::{
+        TCP, UDP, UDP_HEADER, V6_HEADER, Version, checksum_offset, l4_header_len, nonzero_for_udp,
+        set_v4_checksum, v4_checksum_is_right, whole,
+    },
     virtio::{Gso, NetHeader},
 };
 
@@ -35,7 +38,9 @@ impl Cut {
     ///
     /// # Errors
     ///
-    /// Refuses what contradicts itself: it cannot come from a sane kernel.
+    /// Refuses what contradicts itself: it cannot come from a sane kernel. Nor is anything cut
+    /// whose end is missing, whose IPv4 header has a wrong checksum, or whose transport checksum
+    /// is not ours to complete: each packet gets new ones, which would hide that.
     pub fn plan(header: &NetHeader, packet: &[u8]) -> Result<Self, BadFrame> {
         let (version, protocol) = match header.gso {
             Gso::TcpV4 => (Version::V4, TCP),
@@ -45,14 +50,22 @@ impl Cut {
             Gso::None => return Err(BadFrame),
         };
         let first = *packet.first().ok_or(BadFrame)?;
+        if whole(packet).is_none_or(|whole| whole.len() != packet.len()) {
+            return Err(BadFrame);
+        }
+        let (start, offset) = header.checksum.ok_or(BadFrame)?;
         let ip_len = match version {
             Version::V4 if first >> 4 == 4 => usize::from(first & 0xf) * 4,
             // Extension headers stand between the two: the virtio header says where they end.
-            Version::V6 if first >> 4 == 6 => {
-                header.checksum.map_or(V6_HEADER, |(start, _)| usize::from(start))
-            }
+            Version::V6 if first >> 4 == 6 => usize::from(start),
             _ => return Err(BadFrame),
         };
+        if usize::from(start) != ip_len || usize::from(offset) != checksum_offset(protocol) {
+            return Err(BadFrame);
+        }
+        if version == Version::V4 && !packet.get(..ip_len).is_some_and(v4_checksum_is_right) {
+            return Err(BadFrame);
+        }
         let least = if version == Version::V4 { 20 } else { V6_HEADER };
         let l4 = packet.get(ip_len..).ok_or(BadFrame)?;
         // The length of a UDP super-packet is whatever its maker wrote there.
@@ -117,7 +130,8 @@ impl Cut {
             }
         }
         let (ip, l4) = packet.split_at_mut(self.ip_len);
-        let checksum_at = if self.protocol == TCP {
+        let checksum_at = checksum_offset(self.protocol);
+        if self.protocol == TCP {
             let bytes = [l4[4], l4[5], l4[6], l4[7]];
             let sequence = u32::from_be_bytes(bytes).wrapping_add((index * self.segment) as u32);
             l4[4..8].copy_from_slice(&sequence.to_be_bytes());
@@ -127,12 +141,10 @@ impl Cut {
             if index > 0 {
                 l4[13] &= !FIRST_ONLY;
             }
-            16
         } else {
             let len = l4.len() as u16;
             l4[4..6].copy_from_slice(&len.to_be_bytes());
-            6
-        };
+        }
         l4[checksum_at..checksum_at + 2].fill(0);
         let addresses = match self.version {
             Version::V4 => &ip[12..20],
@@ -159,9 +171,4 @@ pub fn complete_checksum(packet: &mut [u8], start: u16, offset: u16) -> Result<(
     let field = l4.get_mut(at..at + 2).ok_or(BadFrame)?;
     field.copy_from_slice(&nonzero_for_udp(protocol, checksum).to_be_bytes());
     Ok(())
-}
-
-/// In UDP a checksum of zero means that there is none (RFC 768): all ones mean zero.
-fn nonzero_for_udp(protocol: u8, checksum: u16) -> u16 {
-    if protocol == UDP && checksum == 0 { 0xffff } else { checksum }
 }

@@ -3,7 +3,11 @@
 use std::{
     io,
     os::fd::OwnedFd,
-    sync::{Arc, atomic::Ordering::Relaxed, mpsc},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+        mpsc,
+    },
     thread::JoinHandle,
     time::Duration,
 };
@@ -19,11 +23,11 @@ use super::{
     inbox::{Inbox, Inboxes, Order},
     peer::Peer,
     pipeline::{Pipeline, Shared},
-    stats::{WorkerStats, total},
+    stats::{Without, WorkerStats, total},
     syscall,
     tunnel::Tunnel,
     udp::Sockets,
-    uring,
+    uring::{self, Reads},
     worker::{Worker, WorkerIo},
 };
 use crate::control::{Boundaries, Drops, PeerControl, PeerSpec};
@@ -35,7 +39,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Io {
     /// io_uring.
-    Uring,
+    Uring(Reads),
     /// Plain system calls.
     Syscall,
 }
@@ -45,7 +49,7 @@ impl Io {
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Uring => "uring",
+            Self::Uring(_) => "uring",
             Self::Syscall => "syscall",
         }
     }
@@ -140,6 +144,7 @@ impl Dataplane {
             identities: Arc::clone(&start.identities),
             permutation: start.shared.permutation,
             directory: Arc::clone(&directory),
+            accounts: Arc::clone(&start.shared.accounts),
             workers: Arc::clone(&inboxes),
             inbox: Arc::clone(&handshakes),
             sockets: start.handshake_sockets,
@@ -220,7 +225,7 @@ fn work(
         }
     }
     match kind {
-        Io::Uring => uring::run(worker, io, direct),
+        Io::Uring(reads) => uring::run(worker, io, direct, reads),
         Io::Syscall => syscall::run(worker, io, direct),
     }
 }
@@ -262,6 +267,23 @@ impl Counts {
     #[must_use]
     pub fn boundaries(&self) -> Boundaries {
         total(self.0.stats.iter().map(|stats| stats.boundaries()))
+    }
+
+    /// What workers do without, because the kernel refuses it: a line for each offload.
+    #[must_use]
+    pub fn refused_offloads(&self) -> Vec<String> {
+        let count = |of: fn(&Without) -> &AtomicBool| {
+            self.0.stats.iter().filter(|stats| of(&stats.without).load(Relaxed)).count()
+        };
+        let each = [
+            (count(|it| &it.tun_tcp), "TCP super-packets at the TUN device, written one by one"),
+            (count(|it| &it.tun_udp), "UDP super-packets at the TUN device, written one by one"),
+            (count(|it| &it.udp_segmentation), "UDP segmentation, datagrams sent one by one"),
+        ];
+        let refused = each.into_iter().filter(|(workers, _)| *workers > 0);
+        refused
+            .map(|(workers, what)| format!("the kernel refuses {what} (workers: {workers})"))
+            .collect()
     }
 
     /// Handshakes completed.

@@ -1,6 +1,6 @@
 //! What a worker counts. One writer each, read by anyone, no locks.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use weir_common::{DropReason, account::add_single_writer};
 
@@ -62,6 +62,19 @@ pub struct WorkerStats {
     pub cpu_nanos: AtomicU64,
     /// Turns that the worker took.
     pub turns: AtomicU64,
+    /// What it does without, because the kernel refuses it.
+    pub without: Without,
+}
+
+/// Offloads that the kernel has refused a worker.
+#[derive(Debug, Default)]
+pub struct Without {
+    /// The TUN device takes no TCP super-packets.
+    pub tun_tcp: AtomicBool,
+    /// The TUN device takes no UDP super-packets, though it said so.
+    pub tun_udp: AtomicBool,
+    /// Several datagrams cannot be sent as one.
+    pub udp_segmentation: AtomicBool,
 }
 
 impl WorkerStats {

@@ -5,6 +5,7 @@
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd},
+    sync::atomic::Ordering::Relaxed,
     time::Duration,
 };
 
@@ -16,9 +17,13 @@ use weir_common::direct::DIRECT_QUEUES;
 
 use super::{
     direct::DirectQueues,
+    fallback::refuses_super_packet,
     message::{Gather, receive_one, send_many, write_frame},
+    now::Now,
     pipeline::{FRAME_SLACK, Transmitted},
-    uring::{cannot_cut, send_apart, socket_for},
+    udp::MAX_UDP_PAYLOAD,
+    uring::{cannot_cut, send_apart, socket_for, write_apart},
+    virtio::MAX_FRAME_LEN,
     worker::{Worker, WorkerIo, tun_is_gone},
 };
 
@@ -26,8 +31,6 @@ use super::{
 const BATCH: usize = 8;
 /// The bell, the TUN device, two UDP sockets, and those of the direct way.
 const MOST_WAITED_FOR: usize = 4 + DIRECT_QUEUES as usize;
-const RECEIVE_LEN: usize = 65_536;
-const FRAME_LEN: usize = 65_536 + FRAME_SLACK;
 
 /// Runs `worker` on the calling thread until it is told to stop.
 ///
@@ -35,27 +38,28 @@ const FRAME_LEN: usize = 65_536 + FRAME_SLACK;
 ///
 /// Fails when waiting fails or somebody removed the TUN device, which no packet can cause.
 pub(super) fn run(mut worker: Worker, io: &WorkerIo, mut direct: DirectQueues) -> io::Result<()> {
-    let mut datagrams = vec![0u8; RECEIVE_LEN];
-    let mut frame = vec![0u8; FRAME_LEN];
+    let mut datagrams = vec![0u8; MAX_UDP_PAYLOAD];
+    let mut frame = vec![0u8; MAX_FRAME_LEN + FRAME_SLACK];
     // A frame for which the last turn had no room.
     let mut held: Option<usize> = None;
     let mut gather = Gather::default();
     let mut gso = true;
     loop {
-        worker.pipeline.begin();
+        worker.pipeline.begin(Now::read());
         direct.take(&mut worker.pipeline);
         for socket in [Some(io.sockets.v4.as_fd()), io.sockets.v6.as_ref().map(AsFd::as_fd)] {
             let Some(socket) = socket else { continue };
             for _ in 0..BATCH {
                 let Some((len, received)) = receive_one(socket, &mut datagrams) else { break };
                 let payload = datagrams.get(..len).unwrap_or_default();
-                worker.pipeline.receive(received.from, payload, received.segment.unwrap_or(len));
+                let segment = received.segment.unwrap_or(len);
+                worker.pipeline.receive(received.outer(), payload, segment);
             }
         }
         for _ in 0..BATCH {
             let len = match held.take() {
                 Some(len) => len,
-                None => match rustix::io::read(&io.tun, &mut frame[..FRAME_LEN - FRAME_SLACK]) {
+                None => match rustix::io::read(&io.tun, &mut frame[..MAX_FRAME_LEN]) {
                     Ok(len) => len,
                     Err(Errno::BADFD) => return Err(tun_is_gone()),
                     Err(_) => break,
@@ -71,7 +75,7 @@ pub(super) fn run(mut worker: Worker, io: &WorkerIo, mut direct: DirectQueues) -
         worker.pipeline.finish();
         worker.hand_over();
         gather.fill(&worker.pipeline);
-        put_out(&worker, io, &gather, &mut gso);
+        put_out(&mut worker, io, &gather, &mut gso);
         if !go_on {
             return Ok(());
         }
@@ -81,13 +85,22 @@ pub(super) fn run(mut worker: Worker, io: &WorkerIo, mut direct: DirectQueues) -
     }
 }
 
-fn put_out(worker: &Worker, io: &WorkerIo, gather: &Gather, gso: &mut bool) {
-    let pipeline = &worker.pipeline;
-    for (index, frame) in pipeline.frames().iter().enumerate() {
-        // SAFETY: `gather` was filled from this turn, which has not changed since.
+fn put_out(worker: &mut Worker, io: &WorkerIo, gather: &Gather, gso: &mut bool) {
+    for index in 0..worker.pipeline.frames().len() {
+        // SAFETY: `gather` was filled from this turn. What has changed since is frames that were
+        // refused, all of them before this one.
         let written = unsafe { write_frame(io.tun.as_fd(), gather.frame(index)) };
-        pipeline.wrote(frame, written.is_ok());
+        let pipeline = &mut worker.pipeline;
+        let Some(frame) = pipeline.frames().get(index) else { break };
+        match written.map_err(|error| error.raw_os_error()) {
+            Err(Some(error)) if frame.packets > 1 && refuses_super_packet(error) => {
+                write_apart(pipeline, io, index);
+            }
+            written => pipeline.wrote(frame, written.is_ok()),
+        }
     }
+    let worker = &*worker;
+    let pipeline = &worker.pipeline;
     let mut next = 0;
     while let (Some(run), Some(message)) = (pipeline.runs().get(next), gather.messages().get(next))
     {
@@ -105,7 +118,10 @@ fn put_out(worker: &Worker, io: &WorkerIo, gather: &Gather, gso: &mut bool) {
             Ok(_) => pipeline.sent(run, run.datagrams, run.bytes),
             Err(error) => match error.raw_os_error() {
                 Some(error) if run.datagrams > 1 && cannot_cut(error) => {
-                    *gso &= error != libc::EIO;
+                    if error == libc::EIO {
+                        *gso = false;
+                        pipeline.stats().without.udp_segmentation.store(true, Relaxed);
+                    }
                     send_apart(worker, io, run);
                 }
                 _ => pipeline.sent(run, 0, 0),

@@ -17,9 +17,10 @@ use super::{
     flow::FlowKeys,
     identity::Identity,
     inbox::Initiation,
+    now::Now,
     peer::Peer,
     pipeline::{Owner, Pipeline, Shared, Stray},
-    runs::RunKind,
+    runs::{RunKind, UdpSegmentation},
     stats::WorkerStats,
     tunnel::Tunnel,
     virtio::{HEADER_LEN, NetHeader},
@@ -78,6 +79,8 @@ pub(crate) fn frame(header: NetHeader, packet: &[u8]) -> (Vec<u8>, usize) {
 pub(crate) struct Node {
     pub(crate) pipeline: Pipeline,
     pub(crate) shared: Shared,
+    /// The time, which passes only as a test says.
+    pub(crate) now: Now,
 }
 
 /// A consumer with keys of its own.
@@ -107,11 +110,13 @@ impl Node {
             workers,
             mtu: MTU,
             uso: true,
+            udp_segmentation: UdpSegmentation::On,
             levels: Arc::default(),
             flow_keys: FlowKeys([0x243f_6a88_85a3_08d3, 5, 6, 0x082e_fa98_ec4e_6c89]),
         };
         let pipeline = Pipeline::new(shared.clone(), worker, Arc::new(WorkerStats::default()));
-        Self { pipeline, shared }
+        let now = Now { nanos: 1_000_000_000, unix: 1_700_000_000 };
+        Self { pipeline, shared, now }
     }
 
     /// Adds a session at `slot`, and returns its consumer, not connected yet.
@@ -155,20 +160,14 @@ impl Node {
         let [(RunKind::Handshake, response)] = &replies.datagrams[..] else {
             panic!("one handshake response");
         };
-        let mut out = [0; 256];
-        let TunnResult::WriteToNetwork(keepalive) =
-            consumer.tunn.decapsulate(None, response, &mut out)
-        else {
-            panic!("a keepalive");
-        };
-        let keepalive = keepalive.to_vec();
+        let keepalive = consumer.take_response(response);
         self.turn(|pipeline| pipeline.datagram(consumer.endpoint, &keepalive));
         consumer
     }
 
     /// One turn, in which everything is written and sent.
     pub(crate) fn turn(&mut self, act: impl FnOnce(&mut Pipeline)) -> Turn {
-        self.pipeline.begin();
+        self.pipeline.begin(self.now);
         act(&mut self.pipeline);
         self.pipeline.finish();
         let pipeline = &self.pipeline;
@@ -191,6 +190,11 @@ impl Node {
         }
         turn.strays = self.pipeline.take_strays().collect();
         turn
+    }
+
+    /// Where a session was last heard.
+    pub(crate) fn endpoint(&self, slot: Slot) -> Option<Endpoint> {
+        self.pipeline.endpoint(slot)
     }
 
     pub(crate) fn dropped(&self, reason: weir_common::DropReason) -> u64 {
@@ -223,6 +227,15 @@ impl Consumer {
         };
         let message = bytes::Bytes::copy_from_slice(message);
         Initiation { slot: self.slot, from: self.endpoint, identity: identity(), message }
+    }
+
+    /// Takes the node's response, and returns the keepalive that confirms it.
+    pub(crate) fn take_response(&mut self, response: &[u8]) -> Vec<u8> {
+        let mut out = [0; 256];
+        match self.tunn.decapsulate(None, response, &mut out) {
+            TunnResult::WriteToNetwork(keepalive) => keepalive.to_vec(),
+            other => panic!("a keepalive, not {other:?}"),
+        }
     }
 
     pub(crate) fn seal(&mut self, packet: &[u8]) -> Vec<u8> {

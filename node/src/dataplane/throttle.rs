@@ -6,8 +6,6 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
-use rustix::time::{ClockId, clock_gettime};
-
 use super::contacts::ContactLimits;
 
 /// How long a full bucket lasts at its rate: long enough for TCP to recover from a loss, the
@@ -66,27 +64,6 @@ impl Levels {
             new_flows: self.new_flows.load(Relaxed),
             destinations: self.destinations.load(Relaxed),
         }
-    }
-}
-
-/// The time of a turn.
-#[derive(Debug, Default)]
-pub struct TurnClock {
-    turn: u64,
-    nanos: u64,
-}
-
-impl TurnClock {
-    /// The time in nanoseconds, the same for all of a turn: it is read when a rate first asks for
-    /// it, so that it costs nothing where there is none. Turns are numbered from 1.
-    #[inline]
-    pub fn now(&mut self, turn: u64) -> u64 {
-        if self.turn != turn {
-            let now = clock_gettime(ClockId::Monotonic);
-            self.turn = turn;
-            self.nanos = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;
-        }
-        self.nanos
     }
 }
 

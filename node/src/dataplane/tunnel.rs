@@ -11,6 +11,7 @@ use boringtun::{
 };
 use weir_common::{
     DropReason, PeerIndex,
+    mac1::{Mac1Key, Mac1Keys},
     wire::{DATA_OVERHEAD, INITIATION_LEN},
 };
 
@@ -128,6 +129,13 @@ impl Tunnel {
             | TunnResult::WriteToTunnelV4(..)
             | TunnResult::WriteToTunnelV6(..) => false,
         }
+    }
+
+    /// Whether the first MAC of a handshake response is made with the node's key. Costs five hashes,
+    /// and no scalar multiplication.
+    #[must_use]
+    pub fn has_right_mac1(&self, response: &[u8]) -> bool {
+        Mac1Keys::one(Mac1Key::new(&self.node_key)).fit_response(response, 0)
     }
 
     /// Takes a handshake initiation, handshake response or cookie reply. `out` must have room for

@@ -10,7 +10,11 @@ use std::{
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::endpoint::Endpoint;
+use super::{
+    ecn::Ecn,
+    endpoint::Endpoint,
+    outer::{Checksum, Outer},
+};
 
 const SOL_UDP: i32 = 17;
 const UDP_SEGMENT: i32 = 103;
@@ -19,10 +23,13 @@ const UDP_GRO: i32 = 104;
 /// What a worker may have waiting: several milliseconds of a fast line.
 const BUFFER_BYTES: usize = 8 << 20;
 
-/// Room for the ancillary data of a received message: the segment size and our address.
+/// Room for the ancillary data of a received message: the segment size, our address, and the TOS
+/// byte or traffic class.
 pub const RECEIVE_CONTROL: usize = 96;
-/// Room for the ancillary data of a sent message.
-pub const SEND_CONTROL: usize = 64;
+/// Room for the ancillary data of a sent message: the same.
+pub const SEND_CONTROL: usize = 96;
+/// The largest that one receive call brings: the payload of the largest IPv6 packet.
+pub const MAX_UDP_PAYLOAD: usize = 65_535 - 8;
 /// Room for a socket address.
 pub const NAME: usize = size_of::<libc::sockaddr_in6>();
 
@@ -62,8 +69,15 @@ fn bind_one(domain: Domain, address: SocketAddr) -> io::Result<OwnedFd> {
     if domain == Domain::IPV6 {
         socket.set_only_v6(true)?;
         set(&socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)?;
+        set(&socket, libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, 1)?;
     } else {
         set(&socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?;
+        set(&socket, libc::IPPROTO_IP, libc::IP_RECVTOS, 1)?;
+        // Without "don't fragment", as the kernel's WireGuard: a router with a narrower link cuts
+        // the datagram instead of answering with an ICMP message that may never arrive, and which
+        // anybody can forge. OMIT, not DONT: such a message changes nothing here. By IPv6 no router
+        // cuts anything, so that these messages must be believed there.
+        set(&socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_OMIT)?;
     }
     socket.set_reuse_port(true)?;
     set(&socket, SOL_UDP, UDP_GRO, 1)?;
@@ -99,6 +113,8 @@ pub struct Received {
     pub from: Endpoint,
     /// Length of each datagram but the last; `None` if there is only one.
     pub segment: Option<usize>,
+    /// Whether it met congestion. The kernel joins only datagrams that are alike in this.
+    pub ecn: Ecn,
 }
 
 impl Received {
@@ -107,7 +123,8 @@ impl Received {
     #[must_use]
     pub fn parse(name: &[u8], control: &[u8]) -> Option<Self> {
         let remote = parse_name(name)?;
-        let mut received = Self { from: Endpoint { remote, local: None }, segment: None };
+        let from = Endpoint { remote, local: None };
+        let mut received = Self { from, segment: None, ecn: Ecn::NotEct };
         for (level, kind, data) in Controls(control) {
             match (level, kind) {
                 (SOL_UDP, UDP_GRO) => {
@@ -123,10 +140,23 @@ impl Received {
                     let bytes: &[u8; 16] = data.first_chunk()?;
                     received.from.local = Some(IpAddr::V6(Ipv6Addr::from(*bytes)));
                 }
+                (libc::IPPROTO_IP, libc::IP_TOS) => {
+                    received.ecn = Ecn::of_traffic_class(*data.first()?);
+                }
+                (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
+                    let class = i32::from_ne_bytes(*data.first_chunk()?);
+                    received.ecn = Ecn::of_traffic_class(class as u8);
+                }
                 _ => {}
             }
         }
         Some(received)
+    }
+
+    /// The outer headers. The kernel has verified the checksum.
+    #[must_use]
+    pub fn outer(&self) -> Outer<'static> {
+        Outer { from: self.from, ecn: self.ecn, checksum: Checksum::Right }
     }
 }
 
@@ -179,10 +209,11 @@ pub struct SendHeader {
 }
 
 impl SendHeader {
-    /// A header that sends to `to`, cut into datagrams of `segment` bytes if there are several.
+    /// A header that sends to `to` with a congestion mark, cut into datagrams of `segment` bytes if
+    /// there are several.
     #[must_use]
     #[inline]
-    pub fn new(to: &Endpoint, segment: Option<u16>) -> Self {
+    pub fn new(to: &Endpoint, segment: Option<u16>, ecn: Ecn) -> Self {
         let mut header =
             Self { control: [0; SEND_CONTROL], name: [0; NAME], name_len: 0, control_len: 0 };
         header.set_name(to.remote);
@@ -201,6 +232,14 @@ impl SendHeader {
                 header.push(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &info);
             }
             None => {}
+        }
+        // Zero is what the socket has by itself.
+        if ecn != Ecn::NotEct {
+            let class = i32::from(ecn as u8).to_ne_bytes();
+            match to.remote {
+                SocketAddr::V4(_) => header.push(libc::IPPROTO_IP, libc::IP_TOS, &class),
+                SocketAddr::V6(_) => header.push(libc::IPPROTO_IPV6, libc::IPV6_TCLASS, &class),
+            }
         }
         header
     }
@@ -257,25 +296,52 @@ mod tests {
         {
             let local: IpAddr = local.parse().expect("an address");
             let to = Endpoint { remote: remote.parse().expect("an address"), local: Some(local) };
-            let header = SendHeader::new(&to, Some(1452));
-            assert!(header.control().len() <= SEND_CONTROL, "all control messages fit");
-            let received = Received::parse(header.name(), header.control()).expect("an address");
-            assert_eq!(received.from, to);
+            for ecn in [Ecn::NotEct, Ecn::Ect1, Ecn::Ect0, Ecn::Ce] {
+                let header = SendHeader::new(&to, Some(1452), ecn);
+                let received = Received::parse(header.name(), header.control());
+                let received = received.expect("an address");
+                assert_eq!((received.from, received.ecn), (to, ecn));
+                let segments = Controls(header.control())
+                    .filter(|(level, kind, _)| (*level, *kind) == (SOL_UDP, UDP_SEGMENT));
+                assert_eq!(segments.count(), 1, "all control messages fit");
+            }
         }
     }
 
     #[test]
-    fn cut_off_ancillary_data_is_no_panic() {
-        let to = Endpoint {
-            remote: "1.2.3.4:5".parse().expect("an address"),
-            local: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-        };
-        let header = SendHeader::new(&to, Some(1));
-        for name in 0..=header.name().len() {
-            for control in 0..=header.control().len() {
-                let parsed = Received::parse(&header.name()[..name], &header.control()[..control]);
-                assert!(parsed.is_some() || name < 8 || control > 0);
+    fn of_cut_off_messages_what_is_whole_is_read_and_nothing_else() {
+        for (remote, local, name_len) in [("1.2.3.4:5", "127.0.0.1", 8), ("[2a00::1]:5", "::1", 28)]
+        {
+            let remote = remote.parse().expect("an address");
+            let local = local.parse().expect("an address");
+            let header = SendHeader::new(&Endpoint { remote, local: Some(local) }, None, Ecn::Ce);
+            let (address, mark) = (CONTROL_HEADER + if remote.is_ipv4() { 12 } else { 20 }, 4);
+            let marked = address.next_multiple_of(8) + CONTROL_HEADER + mark;
+            for name in 0..=header.name().len() {
+                for control in 0..=header.control().len() {
+                    let (name_bytes, control_bytes) =
+                        (&header.name()[..name], &header.control()[..control]);
+                    let parsed = Received::parse(name_bytes, control_bytes);
+                    let Some(parsed) = parsed else {
+                        assert!(name < name_len, "{name} {control}");
+                        continue;
+                    };
+                    assert!(name >= name_len, "{name} {control}");
+                    assert_eq!(parsed.from.remote, remote);
+                    assert_eq!(parsed.from.local, (control >= address).then_some(local));
+                    let ecn = if control >= marked { Ecn::Ce } else { Ecn::NotEct };
+                    assert_eq!(parsed.ecn, ecn, "{control}");
+                }
             }
+        }
+    }
+
+    #[test]
+    fn a_message_that_claims_more_than_there_is_is_not_read() {
+        let mut control = [0u8; 64];
+        for len in [0usize, 1, 15, 17, 65, usize::MAX] {
+            control[..8].copy_from_slice(&len.to_ne_bytes());
+            assert!(Controls(&control).all(|(_, _, data)| data.len() <= 1), "{len}");
         }
     }
 

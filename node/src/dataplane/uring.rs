@@ -1,17 +1,21 @@
 //! A worker on io_uring: one ring, one system call a turn unless it writes much. Multishot receives
 //! and reads fill buffers that the kernel picks; the frames and runs of a turn go out together.
+//! Where the kernel has no multishot reads (before 6.7), several single ones are kept under way.
 
 #![expect(unsafe_code, reason = "submits operations that point into our buffers")]
+
+mod probe;
 
 use std::{
     collections::VecDeque,
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
+    sync::atomic::Ordering::Relaxed,
     time::Duration,
 };
 
 use io_uring::{
-    IoUring, Probe, cqueue, opcode, squeue,
+    IoUring, cqueue, opcode, squeue,
     types::{CancelBuilder, Fd, Fixed, RecvMsgOut, SubmitArgs, Timespec},
 };
 use tracing::debug;
@@ -19,18 +23,23 @@ use tracing::debug;
 use super::{
     buffers::BufferRing,
     direct::DirectQueues,
-    message::{Gather, empty_header, send_one},
-    pipeline::{FRAME_SLACK, Transmitted},
+    fallback::refuses_super_packet,
+    message::{Gather, empty_header, send_each},
+    now::Now,
+    pipeline::{FRAME_SLACK, Pipeline, Transmitted},
     runs::Run,
-    udp::{NAME, RECEIVE_CONTROL, Received},
+    udp::{MAX_UDP_PAYLOAD, NAME, RECEIVE_CONTROL, Received, SendHeader},
+    virtio::MAX_FRAME_LEN,
     worker::{Worker, WorkerIo, tun_is_gone},
 };
 
 /// Few and large: more of them only make the cache cold.
 const BUFFERS: u16 = 8;
-/// What a receive may bring: the kernel's largest super-packet, and what is said about it.
-const RECEIVE_LEN: usize = 65_536 + 256;
-const FRAME_LEN: usize = 65_536;
+/// Of a receive: `struct io_uring_recvmsg_out`, the address, what is said about the payload, and
+/// that.
+const RECEIVE_LEN: usize = (16 + NAME + RECEIVE_CONTROL + MAX_UDP_PAYLOAD).next_multiple_of(64);
+/// Single reads that are under way at once: what waits at the device is read in one system call.
+const SINGLE_READS: usize = 4;
 const UDP_GROUP: u16 = 0;
 const TUN_GROUP: u16 = 1;
 /// Writes that one system call submits. Each goes through forwarding and NAT before the next begins,
@@ -82,22 +91,33 @@ impl Kind {
     }
 }
 
-/// Whether this process may use io_uring the way that [`run`] does.
+/// How the TUN device is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reads {
+    /// By one operation that goes on (Linux 6.7).
+    Multishot,
+    /// By several that are begun anew, each when it has brought a frame.
+    Single,
+}
+
+/// How this process may use io_uring, by trying it out.
 ///
 /// # Errors
 ///
 /// Says what is missing.
-pub fn probe() -> io::Result<()> {
-    let ring = build()?;
-    let mut probe = Probe::new();
-    ring.submitter().register_probe(&mut probe)?;
-    for code in [opcode::RecvMsgMulti::CODE, opcode::ReadMulti::CODE, opcode::Writev::CODE] {
-        if !probe.is_supported(code) {
-            let problem = "the kernel is too old (6.7 has all that is needed)";
-            return Err(io::Error::new(io::ErrorKind::Unsupported, problem));
-        }
+pub fn probe() -> io::Result<Reads> {
+    if !probe::receives()? {
+        let problem = "the kernel has no multishot receive (Linux 6.0)";
+        return Err(io::Error::new(io::ErrorKind::Unsupported, problem));
     }
-    Ok(())
+    if probe::reads(Reads::Multishot)? {
+        return Ok(Reads::Multishot);
+    }
+    if probe::reads(Reads::Single)? {
+        return Ok(Reads::Single);
+    }
+    let problem = "the kernel reads into no buffer of a ring (Linux 5.19)";
+    Err(io::Error::new(io::ErrorKind::Unsupported, problem))
 }
 
 fn build() -> io::Result<IoUring> {
@@ -131,6 +151,9 @@ struct Shell<'a> {
     in_flight: usize,
     /// Multishot operations that have ended and must be begun again.
     to_arm: Vec<(Kind, usize)>,
+    reads: Reads,
+    /// Frames of this turn that the TUN device refused as super-packets.
+    refused: Vec<usize>,
     /// Those of them that failed, which must not be begun again at once.
     resting: Vec<(Kind, usize)>,
     /// Whether the kernel can cut runs on the way out; a device without checksum offload cannot.
@@ -144,10 +167,15 @@ struct Shell<'a> {
 ///
 /// Fails when the ring cannot be set up, waiting fails, or somebody removed the TUN device; no
 /// packet can cause any of these.
-pub(super) fn run(mut worker: Worker, io: &WorkerIo, direct: DirectQueues) -> io::Result<()> {
-    let mut shell = Shell::new(&worker, io, direct)?;
+pub(super) fn run(
+    mut worker: Worker,
+    io: &WorkerIo,
+    direct: DirectQueues,
+    reads: Reads,
+) -> io::Result<()> {
+    let mut shell = Shell::new(&worker, io, direct, reads)?;
     loop {
-        worker.pipeline.begin();
+        worker.pipeline.begin(Now::read());
         shell.direct.take(&mut worker.pipeline);
         shell.take_arrivals(&mut worker);
         let go_on = worker.between();
@@ -171,6 +199,10 @@ pub(super) fn run(mut worker: Worker, io: &WorkerIo, direct: DirectQueues) -> io
             shell.enter(1, None)?;
             shell.collect(&mut worker);
         }
+        // Nothing of the turn is in the kernel's hands any more.
+        for frame in shell.refused.drain(..) {
+            write_apart(&mut worker.pipeline, io, frame);
+        }
         if shell.tun_is_gone {
             shell.close()?;
             return Err(tun_is_gone());
@@ -179,7 +211,12 @@ pub(super) fn run(mut worker: Worker, io: &WorkerIo, direct: DirectQueues) -> io
 }
 
 impl<'a> Shell<'a> {
-    fn new(worker: &Worker, io: &'a WorkerIo, direct: DirectQueues) -> io::Result<Self> {
+    fn new(
+        worker: &Worker,
+        io: &'a WorkerIo,
+        direct: DirectQueues,
+        reads: Reads,
+    ) -> io::Result<Self> {
         let ring = build()?;
         let v6 = io.sockets.v6.as_ref().map_or(-1, AsRawFd::as_raw_fd);
         let bell = worker.inbox().bell().as_fd().as_raw_fd();
@@ -188,7 +225,7 @@ impl<'a> Shell<'a> {
         // Older kernels do without.
         ring.submitter().register_ring_fd().ok();
         let udp = BufferRing::new(BUFFERS, RECEIVE_LEN, 0)?;
-        let tun = BufferRing::new(BUFFERS, FRAME_LEN, FRAME_SLACK)?;
+        let tun = BufferRing::new(BUFFERS, MAX_FRAME_LEN, FRAME_SLACK)?;
         // SAFETY: both live in the same struct as the ring, which is dropped before them.
         unsafe {
             udp.register(&ring, UDP_GROUP)?;
@@ -197,7 +234,14 @@ impl<'a> Shell<'a> {
         let mut template = Box::new(empty_header());
         template.msg_namelen = NAME as u32;
         template.msg_controllen = RECEIVE_CONTROL;
-        let mut to_arm = vec![(Kind::ReceiveV4, 0), (Kind::Read, 0), (Kind::Bell, 0)];
+        let mut to_arm = vec![(Kind::ReceiveV4, 0), (Kind::Bell, 0)];
+        to_arm.extend(
+            match reads {
+                Reads::Multishot => 0..1,
+                Reads::Single => 0..SINGLE_READS,
+            }
+            .map(|index| (Kind::Read, index)),
+        );
         if v6 >= 0 {
             to_arm.push((Kind::ReceiveV6, 0));
         }
@@ -213,6 +257,8 @@ impl<'a> Shell<'a> {
             arrivals: VecDeque::with_capacity(4 * usize::from(BUFFERS)),
             in_flight: 0,
             to_arm,
+            reads,
+            refused: Vec::new(),
             resting: Vec::new(),
             gso: true,
             tun_is_gone: false,
@@ -252,7 +298,7 @@ impl<'a> Shell<'a> {
         }
     }
 
-    /// Begins the multishot operations that have ended.
+    /// Begins the receives and reads that have ended.
     fn arm(&mut self) -> io::Result<()> {
         while let Some((kind, index)) = self.to_arm.pop() {
             let template = &raw const *self.template;
@@ -262,7 +308,7 @@ impl<'a> Shell<'a> {
                 // Not as a registered file: for these, the kernel (6.18) says EBADFD.
                 Kind::Read => {
                     let tun = Fd(self.io.tun.as_raw_fd());
-                    opcode::ReadMulti::new(tun, 0, TUN_GROUP).build()
+                    read(self.reads, tun, MAX_FRAME_LEN, TUN_GROUP)
                 }
                 Kind::Direct => {
                     let Some((_, socket)) = self.direct.sockets().nth(index) else { continue };
@@ -352,7 +398,9 @@ impl<'a> Shell<'a> {
     /// Collects all completions: of what was put out to the pipeline's counts, of what arrived to
     /// the list.
     fn collect(&mut self, worker: &mut Worker) {
-        let Self { ring, arrivals, in_flight, to_arm, resting, gso, io, tun_is_gone, .. } = self;
+        let Self {
+            ring, arrivals, in_flight, to_arm, resting, refused, gso, io, tun_is_gone, ..
+        } = self;
         for completion in ring.completion() {
             let (flags, result) = (completion.flags(), completion.result());
             let Some((kind, index)) = Kind::of(completion.user_data()) else { continue };
@@ -360,7 +408,10 @@ impl<'a> Shell<'a> {
             match kind {
                 Kind::Write => {
                     *in_flight -= 1;
-                    if let Some(frame) = pipeline.frames().get(index) {
+                    let Some(frame) = pipeline.frames().get(index) else { continue };
+                    if frame.packets > 1 && refuses_super_packet(-result) {
+                        refused.push(index);
+                    } else {
                         pipeline.wrote(frame, result >= 0);
                     }
                 }
@@ -371,7 +422,10 @@ impl<'a> Shell<'a> {
                         ..=0 => pipeline.sent(run, run.datagrams, run.bytes),
                         error if run.datagrams > 1 && cannot_cut(error) => {
                             // EIO: the device cannot do it at all. EINVAL, EMSGSIZE: not to there.
-                            *gso &= error != libc::EIO;
+                            if error == libc::EIO {
+                                *gso = false;
+                                pipeline.stats().without.udp_segmentation.store(true, Relaxed);
+                            }
                             send_apart(worker, io, run);
                         }
                         _ => pipeline.sent(run, 0, 0),
@@ -422,16 +476,27 @@ pub(super) fn send_apart(worker: &Worker, io: &WorkerIo, run: &Run) {
         worker.pipeline.sent(run, 0, 0);
         return;
     };
-    let (mut datagrams, mut bytes) = (0, 0);
-    for piece in worker.pipeline.run_bytes(run) {
-        for datagram in piece.chunks(usize::from(run.segment.max(1))) {
-            if send_one(socket, &run.to, datagram).is_ok() {
-                datagrams += 1;
-                bytes += datagram.len() as u32;
-            }
-        }
-    }
+    let header = SendHeader::new(&run.to, None, run.ecn);
+    let segment = usize::from(run.segment.max(1));
+    let datagrams = worker.pipeline.run_bytes(run).flat_map(|piece| piece.chunks(segment));
+    let (datagrams, bytes) = send_each(socket, &header, datagrams);
     worker.pipeline.sent(run, datagrams, bytes);
+}
+
+/// Writes the packets of a frame that the TUN device refused as a super-packet.
+pub(super) fn write_apart(pipeline: &mut Pipeline, io: &WorkerIo, frame: usize) {
+    pipeline.write_apart(frame, |packet| rustix::io::write(&io.tun, packet).is_ok());
+}
+
+/// Reads into a buffer that the kernel takes from a group.
+fn read(reads: Reads, file: Fd, len: usize, group: u16) -> squeue::Entry {
+    match reads {
+        Reads::Multishot => opcode::ReadMulti::new(file, 0, group).build(),
+        Reads::Single => opcode::Read::new(file, std::ptr::null_mut(), len as u32)
+            .buf_group(group)
+            .build()
+            .flags(squeue::Flags::BUFFER_SELECT),
+    }
 }
 
 /// The socket of the run's family.
@@ -454,5 +519,5 @@ fn receive(worker: &mut Worker, bytes: &[u8], template: &libc::msghdr) {
         return;
     }
     let segment = received.segment.unwrap_or(payload.len());
-    worker.pipeline.receive(received.from, payload, segment);
+    worker.pipeline.receive(received.outer(), payload, segment);
 }

@@ -4,6 +4,10 @@
 /// Length of the header in bytes.
 pub const HEADER_LEN: usize = 10;
 
+/// Room for the largest frame that the device hands over: the header and the largest IP packet,
+/// rounded up. Whoever reads frames offers this much.
+pub const MAX_FRAME_LEN: usize = (HEADER_LEN + super::inner::MAX_PACKET).next_multiple_of(64);
+
 const NEEDS_CSUM: u8 = 1;
 const GSO_NONE: u8 = 0;
 const GSO_TCPV4: u8 = 1;

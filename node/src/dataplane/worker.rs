@@ -100,7 +100,7 @@ impl Worker {
         }
         while let Some(stray) = self.inbox.strays.pop() {
             match stray {
-                Stray::Datagram(datagram, from) => self.pipeline.datagram(from, &datagram),
+                Stray::Datagram(datagram, outer) => self.pipeline.datagram(outer, &datagram),
                 Stray::Frame(mut frame) => {
                     let len = frame.len().saturating_sub(FRAME_SLACK);
                     if self.pipeline.transmit(&mut frame, len) == Transmitted::NextTurn {
@@ -137,9 +137,9 @@ impl Worker {
         let mut ring = 0u64;
         for (owner, stray) in self.pipeline.take_strays() {
             let (taken, reason) = match (owner, stray) {
-                (Owner::Handshakes, Stray::Datagram(message, from)) => {
+                (Owner::Handshakes, Stray::Datagram(message, outer)) => {
                     ring_handshakes = true;
-                    (self.handshakes.push(message, from), DropReason::HandshakeQueueFull)
+                    (self.handshakes.push(message, outer.from), DropReason::HandshakeQueueFull)
                 }
                 (Owner::Handshakes, Stray::Frame(_)) => (false, DropReason::TunFrame),
                 (Owner::Worker(worker), stray) => {

@@ -21,7 +21,7 @@ use rustix::net::{
 };
 use weir_common::direct::DIRECT_CHUNK;
 
-use super::mapping::Mapping;
+use super::{direct::ReceiveQueue, mapping::Mapping, ring::End};
 
 /// Frames that can wait: some milliseconds of a fast line. A power of two.
 const FRAMES: u32 = 2048;
@@ -80,15 +80,24 @@ impl Xsk {
         self.queue
     }
 
-    /// Whether frames are waiting.
-    #[must_use]
-    pub fn is_ready(&self) -> bool {
+    /// The frame that a descriptor is of; nothing where the memory does not have it.
+    fn frame(&self, descriptor: XdpDesc) -> &[u8] {
+        let (at, len) = (descriptor.addr as usize, descriptor.len as usize);
+        if at.checked_add(len).is_none_or(|end| end > self.frames.len()) {
+            return &[];
+        }
+        // SAFETY: within the mapping, which lives as long as `self`. The kernel has handed the
+        // frame over and writes to it only once it is in the ring of free ones again.
+        unsafe { std::slice::from_raw_parts(self.frames.base().add(at).as_ptr(), len) }
+    }
+}
+
+impl ReceiveQueue for Xsk {
+    fn is_ready(&self) -> bool {
         self.received.len() > 0
     }
 
-    /// Hands up to `most` waiting frames to `take`, and gives their memory back to the kernel.
-    /// Returns how many there were.
-    pub fn take(&mut self, most: u32, mut take: impl FnMut(&[u8])) -> u32 {
+    fn take(&mut self, most: u32, mut take: impl FnMut(&[u8])) -> u32 {
         let waiting = self.received.len();
         self.full |= waiting + self.latest >= FRAMES;
         let count = waiting.min(most);
@@ -104,9 +113,8 @@ impl Xsk {
         count
     }
 
-    /// How many frames the kernel could not hand over since this was last asked, because too many
-    /// were waiting. A system call, but only when all were in use.
-    pub fn newly_lost(&mut self) -> u64 {
+    /// A system call, but only when all frames were in use.
+    fn newly_lost(&mut self) -> u64 {
         if !std::mem::take(&mut self.full) {
             return 0;
         }
@@ -115,17 +123,6 @@ impl Xsk {
         let newly = lost.saturating_sub(self.lost);
         self.lost = lost;
         newly
-    }
-
-    /// The frame that a descriptor is of; nothing where the memory does not have it.
-    fn frame(&self, descriptor: XdpDesc) -> &[u8] {
-        let (at, len) = (descriptor.addr as usize, descriptor.len as usize);
-        if at.checked_add(len).is_none_or(|end| end > self.frames.len()) {
-            return &[];
-        }
-        // SAFETY: within the mapping, which lives as long as `self`. The kernel has handed the
-        // frame over and writes to it only once it is in the ring of free ones again.
-        unsafe { std::slice::from_raw_parts(self.frames.base().add(at).as_ptr(), len) }
     }
 }
 
@@ -141,8 +138,7 @@ struct Ring<T> {
     producer: usize,
     consumer: usize,
     entries: usize,
-    /// Our own end: how many we have put in, or taken out, in all.
-    ours: u32,
+    ours: End,
     entry: std::marker::PhantomData<T>,
 }
 
@@ -151,7 +147,8 @@ impl<T: Copy> Ring<T> {
         let entries = offsets.desc as usize;
         let mapping = Mapping::offered(socket, at, entries + FRAMES as usize * size_of::<T>())?;
         let (producer, consumer) = (offsets.producer as usize, offsets.consumer as usize);
-        Ok(Self { mapping, producer, consumer, entries, ours: 0, entry: std::marker::PhantomData })
+        let ours = End::new(FRAMES);
+        Ok(Self { mapping, producer, consumer, entries, ours, entry: std::marker::PhantomData })
     }
 
     fn end(&self, offset: usize) -> &AtomicU32 {
@@ -160,30 +157,29 @@ impl<T: Copy> Ring<T> {
         unsafe { self.mapping.base().add(offset).cast::<AtomicU32>().as_ref() }
     }
 
-    fn place(&self, index: u32) -> NonNull<T> {
-        let index = (index & (FRAMES - 1)) as usize;
-        // SAFETY: the entries begin at this offset, and the mapping has room for all of them.
-        unsafe { self.mapping.base().add(self.entries).cast::<T>().add(index) }
+    fn place(&self, ahead: u32) -> NonNull<T> {
+        let place = self.ours.place(ahead);
+        // SAFETY: the entries begin at this offset, and the mapping has room for all places.
+        unsafe { self.mapping.base().add(self.entries).cast::<T>().add(place) }
     }
 }
 
 impl Ring<XdpDesc> {
     /// How many entries the kernel has put in that we have not released.
     fn len(&self) -> u32 {
-        let put = self.end(self.producer).load(Ordering::Acquire);
-        put.wrapping_sub(self.ours).min(FRAMES)
+        self.ours.waiting(self.end(self.producer).load(Ordering::Acquire))
     }
 
     /// The entry `index` places behind the oldest; one of [`Ring::len`].
     fn get(&self, index: u32) -> XdpDesc {
         // SAFETY: within the mapping. The kernel wrote it before it moved its end, which `len`
         // has seen, and writes it again only after we have moved ours.
-        unsafe { self.place(self.ours.wrapping_add(index)).read() }
+        unsafe { self.place(index).read() }
     }
 
     fn release(&mut self, count: u32) {
-        self.ours = self.ours.wrapping_add(count);
-        self.end(self.consumer).store(self.ours, Ordering::Release);
+        self.ours.advance(count);
+        self.end(self.consumer).store(self.ours.index(), Ordering::Release);
     }
 }
 
@@ -193,9 +189,9 @@ impl Ring<u64> {
         for entry in entries {
             // SAFETY: within the mapping. The kernel reads it only once our end, which the store
             // below moves, is past it.
-            unsafe { self.place(self.ours).write(entry) };
-            self.ours = self.ours.wrapping_add(1);
+            unsafe { self.place(0).write(entry) };
+            self.ours.advance(1);
         }
-        self.end(self.producer).store(self.ours, Ordering::Release);
+        self.end(self.producer).store(self.ours.index(), Ordering::Release);
     }
 }

@@ -1,4 +1,4 @@
-//! TLS towards a webhook.
+//! TLS towards a server of the operator's.
 
 use std::{path::Path, sync::Arc};
 
@@ -20,12 +20,12 @@ pub(super) struct Tls(TlsConnector);
 
 impl Tls {
     /// Believes those whose certificates are in a PEM file, or, without one, those of this machine.
-    pub(super) fn new(ca_file: Option<&Path>) -> anyhow::Result<Self> {
+    /// `key` of the configuration names the file.
+    pub(super) fn new(ca_file: Option<&Path>, key: &str) -> anyhow::Result<Self> {
         let mut roots = RootCertStore::empty();
         match ca_file {
             Some(path) => {
-                let bad =
-                    || format!("ledger.webhook_ca_file {}: no certificates in PEM", path.display());
+                let bad = || format!("{key} {}: no certificates in PEM", path.display());
                 for certificate in CertificateDer::pem_file_iter(path).with_context(bad)? {
                     roots.add(certificate.with_context(bad)?).with_context(bad)?;
                 }
@@ -36,8 +36,8 @@ impl Tls {
                 roots.add_parsable_certificates(found.certs);
                 ensure!(
                     !roots.is_empty(),
-                    "this machine has no certificates to know a webhook by. Fix: install \
-                     ca-certificates, or set ledger.webhook_ca_file"
+                    "this machine has no certificates to know a server by. Fix: install \
+                     ca-certificates, or set {key}"
                 );
             }
         }

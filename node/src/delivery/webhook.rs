@@ -4,17 +4,10 @@ use std::{path::Path, time::Duration};
 
 use anyhow::{Context as _, bail, ensure};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use http_body_util::Full;
-use hyper::{Request, StatusCode, Uri, body::Bytes, client::conn::http1};
-use hyper_util::rt::TokioIo;
 use ring::hmac;
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
-    time::timeout,
-};
+use tokio::time::timeout;
 
-use super::{Receiver, tls::Tls};
+use super::{Receiver, post::Target};
 use crate::session::{store::receipt::Record, unix_now};
 
 /// Its name in the ledger.
@@ -30,18 +23,14 @@ pub const TIMESTAMP: &str = "weir-timestamp";
 
 /// A receiver behind a URL.
 pub struct Webhook {
-    url: Uri,
-    host: String,
-    /// Whether it is to be spoken to by TLS, and how.
-    is_secure: bool,
-    tls: Option<Tls>,
+    target: Target,
     key: hmac::Key,
     patience: Duration,
 }
 
 impl std::fmt::Debug for Webhook {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Webhook").field("url", &self.url).finish_non_exhaustive()
+        f.debug_struct("Webhook").field("target", &self.target).finish_non_exhaustive()
     }
 }
 
@@ -52,17 +41,10 @@ impl Webhook {
     ///
     /// When the URL is not `http[s]://host[:port]/path`, or the secret is empty.
     pub fn new(url: &str, secret: &[u8]) -> anyhow::Result<Self> {
-        let parsed: Uri = url.parse().with_context(|| format!("{url:?} is not a URL"))?;
-        let (is_secure, port) = match parsed.scheme_str() {
-            Some("http") => (false, 80),
-            Some("https") => (true, 443),
-            _ => bail!("{url:?} begins neither with https:// nor with http://"),
-        };
-        let host = parsed.host().context("the URL has no host")?;
-        let host = format!("{host}:{}", parsed.port_u16().unwrap_or(port));
+        let target = Target::new(url)?;
         ensure!(!secret.is_empty(), "the webhook's secret is empty");
         let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
-        Ok(Self { url: parsed, host, is_secure, tls: None, key, patience: PATIENCE })
+        Ok(Self { target, key, patience: PATIENCE })
     }
 
     /// Reads whom to believe, for `https`: those in a PEM file, or those of this machine.
@@ -71,8 +53,8 @@ impl Webhook {
     ///
     /// When there is nobody to believe.
     pub fn with_roots(self, ca_file: Option<&Path>) -> anyhow::Result<Self> {
-        let tls = self.is_secure.then(|| Tls::new(ca_file)).transpose()?;
-        Ok(Self { tls, ..self })
+        let target = self.target.with_roots(ca_file, "ledger.webhook_ca_file")?;
+        Ok(Self { target, ..self })
     }
 
     /// As it is, with another limit on how long an answer may take.
@@ -84,41 +66,13 @@ impl Webhook {
     async fn send(&self, body: Vec<u8>) -> anyhow::Result<()> {
         let now = unix_now().to_string();
         let signature = sign(&self.key, &now, &body);
-        let stream = TcpStream::connect(&self.host)
-            .await
-            .with_context(|| format!("cannot reach {}", self.host))?;
-        let path = self.url.path_and_query().map_or("/", |path| path.as_str());
-        let request = Request::post(path)
-            .header("host", &self.host)
-            .header("content-type", "application/json")
-            .header(TIMESTAMP, now)
-            .header(SIGNATURE, signature)
-            .body(Full::new(Bytes::from(body)))?;
-        let status = match &self.tls {
-            Some(tls) => {
-                let host = self.url.host().unwrap_or_default();
-                ask(tls.connect(host, stream).await?, request).await?
-            }
-            None if self.is_secure => bail!("nobody to believe {} with was named", self.host),
-            None => ask(stream, request).await?,
-        };
+        let headers = [(TIMESTAMP, now), (SIGNATURE, signature)];
+        let status = self.target.post(body, &headers).await?;
         if !status.is_success() {
-            bail!("{} answered {status}", self.host);
+            bail!("{} answered {status}", self.target.host());
         }
         Ok(())
     }
-}
-
-/// One request over a connection, and the status of its answer.
-async fn ask<S>(stream: S, request: Request<Full<Bytes>>) -> anyhow::Result<StatusCode>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let connection = tokio::spawn(connection);
-    let answer = sender.send_request(request).await;
-    connection.abort();
-    Ok(answer?.status())
 }
 
 impl Receiver for Webhook {
@@ -132,7 +86,7 @@ impl Receiver for Webhook {
         let seconds = self.patience.as_secs();
         timeout(self.patience, self.send(body))
             .await
-            .with_context(|| format!("{} did not answer within {seconds} s", self.host))?
+            .with_context(|| format!("{} did not answer within {seconds} s", self.target.host()))?
     }
 }
 

@@ -2,7 +2,10 @@
 
 use std::{fs, path::Path};
 
-use crate::{config::Config, host::nft};
+use crate::{
+    config::Config,
+    host::nft::{self, Refusal, Site},
+};
 
 mod clock;
 pub mod disk;
@@ -34,6 +37,8 @@ pub struct Facts {
     pub port: Port,
     /// Whether the kernel has the exit policy.
     pub policy: Known<bool>,
+    /// What other people's firewall rules refuse of the node's packets.
+    pub refusals: Known<Vec<Refusal>>,
     /// What tells apart the flows of consumers.
     pub conntrack: Known<Conntrack>,
     /// The clock.
@@ -53,14 +58,18 @@ impl Facts {
             }
             Err(error) => (Err(error.to_string()), Config::default()),
         };
+        let nic = Nic::gather(&config);
+        // Without an uplink the port can be judged all the same.
+        let site = Site::of_config(&config, nic.as_ref().map_or("", |nic| nic.name.as_str()));
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             configuration,
             kernel: Kernel::gather(),
-            nic: Nic::gather(&config),
+            nic,
             cores,
             port: Port::gather(&config),
             policy: nft::is_installed().map_err(|error| error.to_string()),
+            refusals: nft::foreign_drops(&site).map_err(|error| error.to_string()),
             conntrack: Conntrack::gather(),
             clock: Clock::gather(),
             disk: Disk::gather(&config.node.state_dir),

@@ -121,7 +121,8 @@ async fn finish(api: Router, request: Request<Body>) -> Answer {
     let Ok(response) = api.oneshot(request).await;
     let status = response.status().as_u16();
     let Ok(bytes) = to_bytes(response.into_body(), MAX_ANSWER).await else {
-        let message = "the answer is too large for a message: ask for less, for example with limit";
+        let message = "the answer is too large for a message: ask for less at once, with ?limit=1000 and then \
+                       with after=CURSOR of the answer";
         return Answer::error(StatusCode::INTERNAL_SERVER_ERROR, "internal", message);
     };
     let text = || Value::String(String::from_utf8_lossy(&bytes).into_owned());

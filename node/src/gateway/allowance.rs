@@ -31,8 +31,21 @@ impl Allowance {
     /// An allowance of `per_second`, of which `burst` may be used at once. Neither may be 0.
     #[must_use]
     pub fn new(per_second: u32, burst: u32) -> Self {
-        let each = Duration::from_secs(1) / per_second.max(1);
+        Self::every(Duration::from_secs(1) / per_second.max(1), burst)
+    }
+
+    /// An allowance of one in each such time, of which `burst` may be used at once.
+    #[must_use]
+    pub fn every(each: Duration, burst: u32) -> Self {
         Self { each, burst: each * burst.max(1), whole_at: Mutex::default() }
+    }
+
+    /// Gives back what was taken for nothing.
+    pub fn give_back(&self, consumer: SessionId) {
+        let mut whole = self.whole_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = whole.at.get_mut(&consumer) {
+            *at = at.checked_sub(self.each).unwrap_or(*at);
+        }
     }
 
     /// Takes one from a consumer's allowance, if there is one.
@@ -74,6 +87,20 @@ mod tests {
         assert_eq!(granted(one, 99, 1), 0);
         assert_eq!(granted(one, 100, 9), 1);
         assert_eq!(granted(one, 10_000, 9), 3, "it does not grow beyond the burst");
+    }
+
+    #[test]
+    fn what_is_given_back_can_be_taken_again_and_makes_no_more_than_the_burst() {
+        let allowance = Allowance::every(Duration::from_secs(60), 2);
+        let (one, start) = (SessionId::new(1).expect("one"), Instant::now());
+        for _ in 0..100 {
+            assert!(allowance.take_at(one, start));
+            allowance.give_back(one);
+        }
+        let granted = (0..9).filter(|_| allowance.take_at(one, start)).count();
+        assert_eq!(granted, 2);
+        allowance.give_back(one);
+        assert!(allowance.take_at(one, start) && !allowance.take_at(one, start));
     }
 
     #[test]

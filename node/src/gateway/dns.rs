@@ -36,6 +36,9 @@ use forwarder::Forwarder;
 
 /// Questions under way at once, of all consumers.
 const MOST: usize = 2048;
+/// What a paused session may ask, per second and at once: enough to find who to pay, and no tunnel.
+const PAUSED_PER_SECOND: u32 = 2;
+const PAUSED_BURST: u32 = 20;
 /// The largest question, in bytes.
 const MAX_QUESTION: usize = 4096;
 
@@ -48,6 +51,8 @@ struct Inner {
     plan: AddressPlan,
     sessions: Arc<Sessions>,
     allowance: Allowance,
+    /// Of paused sessions.
+    paused_allowance: Allowance,
     places: Semaphore,
     forwarder: Live<Forwarder>,
     /// The machine's own servers, where those are asked.
@@ -87,6 +92,10 @@ impl Dns {
             plan: config.tunnel.plan(),
             sessions: Arc::clone(sessions),
             allowance: Allowance::new(rate, rate.saturating_mul(2)),
+            paused_allowance: Allowance::new(
+                rate.min(PAUSED_PER_SECOND),
+                rate.saturating_mul(2).min(PAUSED_BURST),
+            ),
             places: Semaphore::new(MOST),
             forwarder: Live::from(forwarder),
             resolver: config.dns.upstreams.is_empty().then_some(resolver),
@@ -177,7 +186,9 @@ impl Dns {
 
     async fn answer(&self, from: SessionId, question: &[u8], is_datagram: bool) -> Option<Vec<u8>> {
         let inner = &self.0;
-        if !inner.allowance.take(from) {
+        let is_paused = inner.sessions.is_paused(from);
+        let allowance = if is_paused { &inner.paused_allowance } else { &inner.allowance };
+        if !allowance.take(from) {
             return forwarder::refused(question);
         }
         let Ok(_place) = inner.places.try_acquire() else {

@@ -38,17 +38,24 @@ use crate::{
     },
 };
 
+mod approve;
 mod refusal;
 #[cfg(test)]
 mod tests;
 pub mod view;
 
+use approve::Approver;
 use view::{AccountView, AgreementRequest};
 
 /// Requests per second that a consumer may make.
 const PER_SECOND: u32 = 5;
 /// Requests that it may make at once.
 const BURST: u32 = 20;
+/// Payments that a consumer may have refused at once: each costs a look into the locked ledger, and
+/// the recovery of two keys.
+const MAX_REFUSED: u32 = 10;
+/// And one more in each such time.
+const REFUSED_EVERY: Duration = Duration::from_secs(6);
 /// A consumer that asks more often than this gets the invoice that it has: each new one is a row
 /// in the ledger.
 const INVOICE_AGE: Duration = Duration::from_secs(1);
@@ -65,6 +72,8 @@ struct Inner {
     config: Payment,
     terms: Terms,
     allowance: Allowance,
+    refused: Allowance,
+    approver: Option<Approver>,
     invoices: Mutex<HashMap<SessionId, (Instant, Invoice)>>,
 }
 
@@ -72,15 +81,29 @@ type Answer = Result<Json<AccountView>, ApiError>;
 
 impl Pay {
     /// The service that the configuration asks for, if it does.
-    pub(super) fn new(config: &Payment, sessions: &Arc<Sessions>) -> Option<Self> {
-        let terms = config.terms().filter(|_| config.enabled)?;
-        Some(Self(Arc::new(Inner {
+    ///
+    /// # Errors
+    ///
+    /// When whoever approves promises cannot be asked.
+    pub(super) fn new(config: &Payment, sessions: &Arc<Sessions>) -> anyhow::Result<Option<Self>> {
+        let Some(terms) = config.terms().filter(|_| config.enabled) else { return Ok(None) };
+        let approver = Approver::new(config)?;
+        if approver.is_none() {
+            tracing::info!(
+                "payments are taken on trust: nobody asks whether a consumer's channel exists, has \
+                 funds, or has promised them to others. payment.approve_url changes that; see \
+                 docs/payments.md"
+            );
+        }
+        Ok(Some(Self(Arc::new(Inner {
             sessions: Arc::clone(sessions),
             config: config.clone(),
             terms,
             allowance: Allowance::new(PER_SECOND, BURST),
+            refused: Allowance::every(REFUSED_EVERY, MAX_REFUSED),
+            approver,
             invoices: Mutex::default(),
-        })))
+        }))))
     }
 
     /// Its requests. They are to come through a [`super::door::Door`].
@@ -100,6 +123,26 @@ impl Pay {
         work: impl FnOnce(&Inner, SessionId) -> Result<T, PayError> + Send + 'static,
     ) -> Result<T, ApiError> {
         Ok(off_thread(move || work(&self.0, caller.0)).await??)
+    }
+
+    /// Takes a payment: judged, approved where somebody is to be asked, and judged again while it is
+    /// written down.
+    async fn take(self, caller: Caller, message: ExchangeMessage) -> Answer {
+        if self.0.approver.is_some() {
+            let verify = move |inner: &Inner, session: SessionId| {
+                inner.sessions.verify(&session.to_string(), &inner.terms, &message)
+            };
+            let agreement = self.clone().work(caller, verify).await?;
+            if let Some(approver) = &self.0.approver {
+                approver.ask(caller.0, &agreement, &message).await?;
+            }
+        }
+        let paid = self.work(caller, move |inner, session| {
+            inner.sessions.pay(&session.to_string(), &inner.terms, &message)?;
+            // Who has just paid need not be asked for what was used meanwhile.
+            Ok(inner.view(&inner.standing(session)?, None))
+        });
+        Ok(Json(paid.await?))
     }
 
     fn admit(&self, caller: Caller) -> Result<(), ApiError> {
@@ -154,8 +197,7 @@ impl Inner {
     /// Makes the agreement, unless it is there already: an answer may have been lost.
     fn agree(&self, session: SessionId, offered: &Offered) -> Result<(), PayError> {
         let which = session.to_string();
-        let leeway = self.config.leeway(&offered.price);
-        match self.sessions.agree(&which, offered, self.config.floor(), leeway) {
+        match self.sessions.agree(&which, offered, self.config.floor(), self.config.unpaid()) {
             Err(PayError::Agreed) => {
                 let standing = self.standing(session)?;
                 let same = standing.agreement.is_some_and(|agreement| {
@@ -202,10 +244,13 @@ async fn pay(
     let expected = "an exchange message: see docs/payments.md";
     let text: ExchangeText = read_json(body, expected).await?;
     let message = ExchangeMessage::try_from(&text)?;
-    let paid = service.work(caller, move |inner, session| {
-        inner.sessions.pay(&session.to_string(), &inner.terms, &message)?;
-        // Who has just paid need not be asked for what was used meanwhile.
-        Ok(inner.view(&inner.standing(session)?, None))
-    });
-    Ok(Json(paid.await?))
+    // Before the ledger and any signature are looked at, and given back to who pays.
+    if !service.0.refused.take(caller.0) {
+        return Err(refusal::too_many_refused(REFUSED_EVERY));
+    }
+    let answer = service.clone().take(caller, message).await;
+    if answer.as_ref().map_or_else(ApiError::is_ours, |_| true) {
+        service.0.refused.give_back(caller.0);
+    }
+    answer
 }

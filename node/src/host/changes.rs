@@ -12,6 +12,8 @@ use std::{
         },
     },
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use rustix::fs::{FlockOperation, flock};
@@ -24,6 +26,9 @@ const FILE: &str = "changes.json";
 /// file systems or after a unit has failed.
 const COPY: &str = "host-changes.json";
 const LOCK: &str = "lock";
+
+/// How long a program takes from the moment at which it is made to that at which it runs.
+const OWN_CHILDREN: Duration = Duration::from_secs(2);
 
 /// One change, with what undoes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -197,10 +202,19 @@ impl Changes {
             .truncate(false)
             .open(directory.join(LOCK))
             .map_err(failed)?;
-        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+        let holder = || {
             let pid = fs::read_to_string(directory.join(LOCK)).ok();
-            let pid = pid.map(|pid| pid.trim().to_owned()).filter(|pid| !pid.is_empty());
-            return Err(ChangesError::InUse { path: directory.to_owned(), pid });
+            pid.map(|pid| pid.trim().to_owned()).filter(|pid| !pid.is_empty())
+        };
+        let end = Instant::now() + OWN_CHILDREN;
+        while flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            let pid = holder();
+            // A program that this process is starting has its files until it runs.
+            let is_own = pid.as_deref() == Some(&std::process::id().to_string());
+            if !is_own || Instant::now() >= end {
+                return Err(ChangesError::InUse { path: directory.to_owned(), pid });
+            }
+            thread::sleep(Duration::from_millis(5));
         }
         lock.set_len(0).map_err(failed)?;
         writeln!(lock, "{}", std::process::id()).map_err(failed)?;
@@ -246,8 +260,18 @@ impl Changes {
 
     /// Whether this parameter was changed by this run or the one before.
     pub(super) fn has_sysctl(&self, wanted: &str) -> bool {
-        let same = |change: &Change| matches!(change, Change::Sysctl { parameter, .. } if parameter == wanted);
-        self.left.iter().chain(&self.made).any(same)
+        self.sysctl(wanted).is_some()
+    }
+
+    /// Of a parameter that this run or the one before changed: the old value, and the new one
+    /// unless the old one comes back in any case.
+    pub(super) fn sysctl(&self, wanted: &str) -> Option<(&str, Option<&str>)> {
+        self.left.iter().chain(&self.made).find_map(|change| match change {
+            Change::Sysctl { parameter, old, set } if parameter == wanted => {
+                Some((old.as_str(), set.as_deref()))
+            }
+            _ => None,
+        })
     }
 
     /// Whether an earlier run changed this offload.

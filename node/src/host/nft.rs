@@ -4,6 +4,7 @@
 //! three comparisons, a new one two lookups in interval sets besides.
 
 use std::{
+    fs,
     io::{self, Write as _},
     net::{Ipv4Addr, Ipv6Addr},
     process::{Command, Output, Stdio},
@@ -13,20 +14,24 @@ use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::uplink::Uplink;
 use crate::{
-    config::Config,
+    config::{Auto, Config, amounts::AtMost, sections::Service},
     policy::{Lists, Networks, Ports},
 };
 
 mod elements;
+mod evaluate;
+mod foreign;
 pub mod gate;
 mod in_force;
 mod kernel;
+mod legacy;
 mod print;
 mod render;
 
 pub use elements::ElementEvents;
-pub use in_force::{InForce, Look};
-pub use render::{Rendered, render};
+pub use foreign::{Refusal, Site, Traffic, foreign_drops};
+pub use in_force::{InForce, Look, NewFlows};
+pub use render::{Machine, Rendered, render};
 
 /// The table's family and name.
 const TABLE: &str = "inet weir";
@@ -46,6 +51,11 @@ pub const COUNTERS: &[(&str, &str)] = &[
     ("blocked_port", "to another port that the operator blocks"),
     ("host_destination", "to this machine"),
     ("inbound", "to a consumer that did not ask for it"),
+    ("invalid_answer", "to this machine, of a connection that may be a consumer's"),
+    ("flow_table", "new, while the kernel's table of flows is nearly full"),
+    ("session_flows", "beyond the flows that a session may have at once"),
+    ("transit", "from the uplink to another network of this machine"),
+    ("tunnel_flows", "to the node's port, beyond the flows that may begin there"),
 ];
 
 /// What the table is made from.
@@ -67,16 +77,39 @@ pub struct Policy {
     pub gateway_v4: Ipv4Addr,
     /// The node's address inside the tunnel, IPv6.
     pub gateway_v6: Ipv6Addr,
-    /// TCP ports of the node's own services, at its addresses inside the tunnel.
-    pub own_tcp: Vec<u16>,
-    /// UDP ports of the same.
-    pub own_udp: Vec<u16>,
+    /// The node's own services, at its addresses inside the tunnel.
+    pub services: Vec<Service>,
     /// Ports that are refused.
     pub ports: Ports,
     /// Exceptions from what follows and from the ranges that are always refused.
     pub allow: Networks,
     /// What is refused besides.
     pub block: Networks,
+    /// The flows of each family that a session may have at once; by the table's size if unset.
+    pub session_flows: Auto<AtMost>,
+    /// What is forwarded that is not of consumers.
+    pub transit: Transits,
+}
+
+/// What this machine forwards that does not come from the tunnel or go there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Transit {
+    /// Whatever it forwards without weir.
+    #[default]
+    AsBefore,
+    /// Nothing from the uplink, where forwarding was off before weir turned it on.
+    NotFromUplink,
+    /// Nothing at all, where it was off for all interfaces.
+    None,
+}
+
+/// That of both families.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Transits {
+    /// IPv4.
+    pub v4: Transit,
+    /// IPv6.
+    pub v6: Transit,
 }
 
 impl Policy {
@@ -93,13 +126,44 @@ impl Policy {
             pool_v6: tunnel.pool_v6,
             gateway_v4: tunnel.plan().gateway_v4(),
             gateway_v6: tunnel.plan().gateway_v6(),
-            own_tcp: config.own_tcp(),
-            own_udp: config.own_udp(),
+            services: config.services(),
             ports: lists.blocked_ports(),
             allow: lists.allowed(),
             block: lists.blocked(),
+            session_flows: config.limits.session_flows.clone(),
+            transit: Transits::default(),
         }
     }
+}
+
+/// The share of the kernel's flow table that a session may fill with either family, one of so many.
+const SHARES: u32 = 64;
+/// What a browser needs, and more than file sharing takes: a hundred new flows a second, each of
+/// which the kernel keeps for half a minute.
+const FEWEST_FLOWS: u32 = 256;
+const DEFAULT_FLOWS: u32 = 4096;
+
+/// The flows of each family that a session may have at once, as things are: what is configured, or
+/// a share of the table. 0 is no limit.
+#[must_use]
+pub fn session_flows(configured: &Auto<AtMost>) -> u32 {
+    match configured {
+        Auto::Set(at_most) => at_most.get(),
+        Auto::Auto => share_of(size_of_flow_table()),
+    }
+}
+
+/// How many flows the kernel's table takes; `None` when it keeps none yet.
+fn size_of_flow_table() -> Option<u32> {
+    let size = fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_max").ok()?;
+    size.trim().parse().ok()
+}
+
+/// A session's share of a table of this size.
+fn share_of(size: Option<u32>) -> u32 {
+    let share = size.map_or(DEFAULT_FLOWS, |size| size / SHARES);
+    // A table of no limit has a size of 0.
+    if share == 0 { DEFAULT_FLOWS } else { share.clamp(FEWEST_FLOWS, DEFAULT_FLOWS) }
 }
 
 /// Packets and bytes under a name of [`COUNTERS`].
@@ -150,20 +214,51 @@ pub enum NftError {
     Ask(#[source] io::Error),
 }
 
-/// Installs the policy in the place of the one before it, if there is one; counters go on.
+/// Installs the policy in the place of the one before it, if there is one; counters go on. Says
+/// what of it this kernel cannot do, in words, if there is something.
 ///
 /// # Errors
 ///
 /// Says why the kernel does not have it. The rules before are still in force then.
-pub fn apply(policy: &Policy) -> Result<(), NftError> {
+pub fn apply(policy: &Policy) -> Result<Option<&'static str>, NftError> {
+    if size_of_flow_table().is_none() {
+        // It is there once a chain translates.
+        accepted(&run(&["-f", "-"], render::TRANSLATES)?, "translate addresses")?;
+    }
+    let session_flows = session_flows(&policy.session_flows);
+    let machine = Machine { session_flows, has_timeouts: true };
+    match install(policy, &machine) {
+        Err(NftError::Refused { said, .. }) if said.contains("ct timeout") => {
+            install(policy, &Machine { has_timeouts: false, ..machine })?;
+            Ok(Some(
+                "this kernel cannot give flows a time-out of their own (NF_CONNTRACK_TIMEOUT): \
+                 consumers' silent TCP connections stay in its flow table for as long as \
+                 net.netfilter.nf_conntrack_tcp_timeout_established says",
+            ))
+        }
+        result => result.map(|()| None),
+    }
+}
+
+fn install(policy: &Policy, machine: &Machine) -> Result<(), NftError> {
     let old = kernel::sets(NAME).map_err(NftError::Ask)?;
-    let used = |name: &String| name.rsplit_once('_').and_then(|(_, number)| number.parse().ok());
-    let last: u32 = old.iter().filter_map(used).max().unwrap_or_default();
-    let Rendered { sets, rules } = render(policy, last.wrapping_add(1), &old);
+    let generation = |name: &String| render::generation_of(name);
+    let last: u32 = old.iter().filter_map(generation).max().unwrap_or_default();
+    let Rendered { sets, rules } = render(policy, machine, last.wrapping_add(1), &old);
     for (text, what) in [(sets, "take the lists"), (rules, "install the exit policy")] {
         accepted(&run(&["-f", "-"], &text)?, what)?;
     }
     Ok(())
+}
+
+/// Fails when `nft` cannot be run or refuses, as it does without the exit policy.
+fn set_new_flows(interface: &str, new_flows: NewFlows) -> Result<(), NftError> {
+    let set = format!("{TABLE} {}", render::CLOSED);
+    let text = match new_flows {
+        NewFlows::Refused => format!("add element {set} {{ \"{interface}\" }}\n"),
+        NewFlows::Accepted => format!("flush set {set}\n"),
+    };
+    accepted(&run(&["-f", "-"], &text)?, "refuse new flows")
 }
 
 /// Removes the table; it need not be there.
@@ -205,18 +300,13 @@ pub fn read_counters() -> Result<Vec<Counter>, NftError> {
     Ok(COUNTERS.iter().map(|(name, _)| counter(name)).collect())
 }
 
-/// Other tables' chains that drop forwarded packets unless one of their rules accepts them, as
-/// Docker's and ufw's do. weir's own verdict cannot overrule them.
+/// A number that is another after each change of a table, whoever made it.
 ///
 /// # Errors
 ///
 /// Fails when the kernel does not say.
-pub fn foreign_drops() -> Result<Vec<String>, NftError> {
-    /// NF_INET_FORWARD.
-    const FORWARD: u32 = 2;
-    let chains = kernel::base_chains().map_err(NftError::Ask)?;
-    let drops = chains.iter().filter(|it| it.table != NAME && it.hook == FORWARD && it.drops);
-    Ok(drops.map(|it| format!("{} {} {}", it.family, it.table, it.name)).collect())
+pub fn generation() -> Result<u32, NftError> {
+    kernel::generation().map_err(NftError::Ask)
 }
 
 /// Whether the kernel has the policy's table.
@@ -239,17 +329,6 @@ pub fn version() -> Result<String, NftError> {
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// All rules of this machine, as `nft` prints them.
-///
-/// # Errors
-///
-/// Fails when `nft` cannot be run or refuses.
-pub fn ruleset() -> Result<String, NftError> {
-    let output = run(&["-s", "list", "ruleset"], "")?;
-    accepted(&output, "list its rules")?;
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
 fn run(arguments: &[&str], input: &str) -> Result<Output, NftError> {
     run_program("nft", arguments, input)
 }
@@ -261,6 +340,8 @@ fn run_program(program: &str, arguments: &[&str], input: &str) -> Result<Output,
         .args(arguments)
         .env("PATH", path)
         .env("LC_ALL", "C")
+        // What only looks needs no lock, whose file may be out of reach.
+        .env("XTABLES_LOCKFILE", "/dev/null")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -2,11 +2,15 @@
 //!
 //! Forwarding is turned on for the interfaces that need it, and not for the whole machine where
 //! the kernel allows that: a machine that was no router does not become one between its other
-//! networks, and what else hangs on the machine-wide switches stays as it is.
+//! networks, and what else hangs on the machine-wide switches stays as it is. What is turned on
+//! all the same, the exit policy narrows to consumers: see [`transits`].
 
 use std::{fs, io, path::PathBuf};
 
-use super::changes::{Change, Changes};
+use super::{
+    changes::{Change, Changes},
+    nft::{Transit, Transits},
+};
 
 /// A parameter by its path below /proc/sys, such as `net/ipv4/ip_forward`.
 pub(super) fn read(parameter: &str) -> io::Result<String> {
@@ -84,7 +88,7 @@ pub(super) fn keep(
         if is_set(&wanted) {
             continue;
         }
-        if wanted.0 == ALL_V6 {
+        if wanted.0 == EVERYWHERE_V6 {
             forward_everywhere_v6(changes)?;
         } else {
             set(changes, &wanted.0, wanted.1)?;
@@ -100,7 +104,7 @@ fn of_uplinks(uplinks: Uplinks<'_>) -> Vec<(String, &'static str)> {
         let v6 = if has_forwarding_by_interface(uplinks.v6) {
             format!("net/ipv6/conf/{}/force_forwarding", uplinks.v6)
         } else {
-            ALL_V6.to_owned()
+            EVERYWHERE_V6.to_owned()
         };
         all.push((v6, "1"));
     }
@@ -131,6 +135,42 @@ pub(super) fn forward(changes: &mut Changes, uplinks: Uplinks<'_>) -> io::Result
     }
 }
 
+/// What of this machine's forwarding would be weir's doing alone, so that it must be refused again
+/// but for consumers. What a killed run has turned on counts as its, not as the operator's.
+pub(super) fn transits(changes: &Changes, uplinks: Uplinks<'_>) -> io::Result<Transits> {
+    let parameter = format!("net/ipv4/conf/{}/forwarding", uplinks.v4);
+    let v4 = match changes.sysctl(&parameter) {
+        Some((_, Some(_))) if is_forwarding_everywhere_since(&parameter) => Transit::AsBefore,
+        Some(("0", _)) => Transit::NotFromUplink,
+        Some(_) => Transit::AsBefore,
+        None => off_is(Transit::NotFromUplink, &read(&parameter)?),
+    };
+    if !has_ipv6() {
+        return Ok(Transits { v4, v6: Transit::AsBefore });
+    }
+    let everywhere = match changes.sysctl(EVERYWHERE_V6) {
+        Some((old, _)) => off_is(Transit::None, old),
+        None => off_is(Transit::None, &read(EVERYWHERE_V6)?),
+    };
+    let parameter = format!("net/ipv6/conf/{}/force_forwarding", uplinks.v6);
+    let v6 = match (everywhere, has_forwarding_by_interface(uplinks.v6)) {
+        (Transit::None, true) => match changes.sysctl(&parameter) {
+            Some((old, _)) => off_is(Transit::NotFromUplink, old),
+            None => off_is(Transit::NotFromUplink, &read(&parameter)?),
+        },
+        (everywhere, _) => everywhere,
+    };
+    Ok(Transits { v4, v6 })
+}
+
+/// What follows when forwarding was off.
+fn off_is(off: Transit, value: &str) -> Transit {
+    if value == "0" { off } else { Transit::AsBefore }
+}
+
+/// Makes IPv6 forward by every interface.
+const EVERYWHERE_V6: &str = "net/ipv6/conf/all/forwarding";
+
 /// Sets IPv4 forwarding of every interface, at the moment when it is written.
 const EVERYWHERE_V4: &str = "net/ipv4/ip_forward";
 
@@ -142,9 +182,6 @@ pub(super) fn is_forwarding_everywhere_since(parameter: &str) -> bool {
     of_interface && read(EVERYWHERE_V4).is_ok_and(|value| value == "1")
 }
 
-/// Sets IPv6 forwarding of every interface.
-const ALL_V6: &str = "net/ipv6/conf/all/forwarding";
-
 /// Since Linux 6.17.
 fn has_forwarding_by_interface(interface: &str) -> bool {
     path(&format!("net/ipv6/conf/{interface}/force_forwarding")).exists()
@@ -153,7 +190,7 @@ fn has_forwarding_by_interface(interface: &str) -> bool {
 /// The only way before Linux 6.17. It makes every interface a router's, which takes its routes
 /// and addresses by router advertisements no more unless `accept_ra` is 2.
 pub(super) fn forward_everywhere_v6(changes: &mut Changes) -> io::Result<()> {
-    if read(ALL_V6)? == "1" && !changes.has_sysctl(ALL_V6) {
+    if read(EVERYWHERE_V6)? == "1" && !changes.has_sysctl(EVERYWHERE_V6) {
         return Ok(());
     }
     let mut interfaces = Vec::new();
@@ -170,7 +207,7 @@ pub(super) fn forward_everywhere_v6(changes: &mut Changes) -> io::Result<()> {
             set(changes, &accept_ra, "2")?;
         }
     }
-    let left = changes.has_sysctl(ALL_V6);
+    let left = changes.has_sysctl(EVERYWHERE_V6);
     for name in interfaces.iter().map(String::as_str).chain(["default"]) {
         // The machine-wide switch sets all of them, also when it is turned off again.
         let forwarding = format!("net/ipv6/conf/{name}/forwarding");
@@ -184,7 +221,7 @@ pub(super) fn forward_everywhere_v6(changes: &mut Changes) -> io::Result<()> {
             changes.record(Change::Sysctl { parameter: forwarding, old: "1".into(), set: None })?;
         }
     }
-    set(changes, ALL_V6, "1")
+    set(changes, EVERYWHERE_V6, "1")
 }
 
 /// Records a parameter's value and sets it.

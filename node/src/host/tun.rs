@@ -153,8 +153,12 @@ fn set_offloads(queue: BorrowedFd<'_>) -> Result<TunOffloads, TunError> {
     if set(tcp | udp).is_ok() {
         return Ok(TunOffloads { tso: true, uso: true });
     }
-    set(tcp).map_err(|source| TunError::Other { what: "set the offloads of", source })?;
-    Ok(TunOffloads { tso: true, uso: false })
+    if set(tcp).is_ok() {
+        return Ok(TunOffloads { tso: true, uso: false });
+    }
+    // Packets one by one, with their checksums: every device can do that.
+    set(0).map_err(|source| TunError::Other { what: "set the offloads of", source })?;
+    Ok(TunOffloads { tso: false, uso: false })
 }
 
 /// The number of an interface in the namespace of this thread.

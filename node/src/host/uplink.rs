@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use netlink_packet_route::{
     AddressFamily,
     address::{AddressAttribute, AddressMessage},
-    link::{LinkAttribute, LinkMessage, LinkXdp, XdpAttached},
+    link::{LinkAttribute, LinkLayerType, LinkMessage, LinkXdp, XdpAttached},
     route::{RouteAttribute, RouteHeader, RouteMessage, RouteType},
 };
 use rtnetlink::{Handle, IpVersion, RouteMessageBuilder};
@@ -184,6 +184,19 @@ pub fn attached_xdp(index: u32) -> Result<Option<String>, NetlinkError> {
         Some(XdpAttached::SocketBuffer) => Some("generic".into()),
         Some(other) => Some(format!("{other:?}").to_lowercase()),
     })
+}
+
+/// Whether frames of an interface begin with an Ethernet header, which the guard looks behind: those
+/// of PPP, TUN and IP-in-IP tunnels do not. An interface that is gone counts as one with.
+///
+/// # Errors
+///
+/// Fails when the kernel does not say.
+pub fn has_ethernet_header(index: u32) -> Result<bool, NetlinkError> {
+    let links = netlink::run(async |handle| links(&handle).await)?;
+    let link = links.iter().find(|link| link.header.index == index);
+    let kind = link.map(|link| link.header.link_layer_type);
+    Ok(matches!(kind, None | Some(LinkLayerType::Ether | LinkLayerType::Loopback)))
 }
 
 pub(super) async fn links(handle: &Handle) -> Result<Vec<LinkMessage>, rtnetlink::Error> {

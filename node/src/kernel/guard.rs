@@ -31,7 +31,10 @@ use weir_common::{
     steering::{Family, Reader},
 };
 
-use self::{attach::Attached, pins::Pins};
+use self::{
+    attach::Attached,
+    pins::{Pins, Source},
+};
 pub use self::{
     attach::{XdpMode, XdpPolicy},
     counts::GuardCounts,
@@ -88,17 +91,26 @@ pub struct Instructions {
 }
 
 impl Guard {
-    /// Loads the programs and the accounts; those of a killed node are taken over.
+    /// Loads the programs and the accounts; those of a killed node are taken over. If it fails, it
+    /// leaves no pin that was not there before.
     ///
     /// # Errors
     ///
     /// Fails when the kernel refuses (the error says what it wants), or when the pinned accounts
     /// are of another layout.
     pub fn load(options: &GuardOptions) -> Result<Self, GuardError> {
-        let config = options.config;
         raise_memlock();
         let pins = Pins::open(&options.pins)?;
-        let slots = pins.accounts_to_load(config.slots)?;
+        let slots = pins.accounts_to_load(options.config.slots)?;
+        let loaded = Self::load_with(options, pins, slots);
+        if loaded.is_err() {
+            pins::discard(&options.pins, slots);
+        }
+        loaded
+    }
+
+    fn load_with(options: &GuardOptions, pins: Pins, slots: Source) -> Result<Self, GuardError> {
+        let config = options.config;
         let path = pins.accounts_path(slots);
         let mut ebpf = EbpfLoader::new()
             .map_max_entries(name::ACCOUNTS, slots.count())
@@ -336,8 +348,9 @@ fn load_xdp(ebpf: &mut Ebpf, linear: bool) -> Result<&'static str, GuardError> {
                 return Err(GuardError::program(name::GUARD, error));
             }
             Err(error) => {
+                let (error, _) = GuardError::program(name::GUARD, error).explain();
                 tracing::warn!(
-                    %error,
+                    error,
                     "this kernel takes no guard for frames in several pieces (Linux 5.18 does): on \
                      an uplink with a large MTU the guard may have to use the generic path"
                 );

@@ -12,7 +12,6 @@ use super::{
     calendar::{Period, minute_of_week},
     change::{BadLimit, Change},
     demand::Demands,
-    quota::Mark,
     share,
 };
 use crate::{
@@ -23,8 +22,9 @@ use crate::{
     },
     control::{LimitsNow, QuotaNow},
     dataplane::{contacts::ContactLimits, throttle::Levels},
+    host::nft,
     kernel::accounts::Accounts,
-    session::{Hold, Sessions, StoreError, billed, unix_now},
+    session::{Began, Hold, Marks, Sessions, StoreError, billed, unix_now},
 };
 
 /// Between two looks at who wants how much of the node's rate.
@@ -67,7 +67,7 @@ struct State {
 
 #[derive(Clone, Copy, Default)]
 struct Marked {
-    mark: Mark,
+    marks: Marks,
     is_saved: bool,
 }
 
@@ -91,8 +91,8 @@ impl Limiter {
     ) -> Result<Self, StoreError> {
         let mut marks = [Marked::default(); 2];
         for (marked, period) in marks.iter_mut().zip(PERIODS) {
-            if let Some((started, total)) = sessions.quota(period)? {
-                *marked = Marked { mark: Mark { started, total }, is_saved: true };
+            if let Some(marks) = sessions.quota(period)? {
+                *marked = Marked { marks, is_saved: true };
             }
         }
         let state = State {
@@ -149,12 +149,13 @@ impl Limiter {
         let mut now = self.state().now.clone();
         let total = billed(&self.sessions.totals());
         let marks = self.state().marks;
-        now.day.used = marks[0].mark.used(total);
-        now.month.used = marks[1].mark.used(total);
+        now.day.used = marks[0].marks.used(total);
+        now.month.used = marks[1].marks.used(total);
         [now.share_up, now.share_down] = self.levels.get().map(|bytes| bytes.saturating_mul(8));
         let contacts = self.levels.contacts();
         (now.session_new_flows, now.session_destinations) =
             (contacts.new_flows, contacts.destinations);
+        now.session_flows = nft::session_flows(&self.state().settings.session_flows);
         now
     }
 
@@ -179,11 +180,13 @@ impl Limiter {
         for (index, period) in periods(&settings).into_iter().enumerate() {
             let (started, resets) = period.around(now, offset);
             let marked = &mut state.marks[index];
-            let mark = total.map_or(marked.mark, |total| marked.mark.at(started, total));
-            if mark != marked.mark {
-                *marked = Marked { mark, is_saved: false };
+            let previous = period.around(started.saturating_sub(1), offset).0;
+            let began = Began { this: started, previous };
+            let marks = total.map_or(marked.marks, |total| marked.marks.at(began, total));
+            if marks != marked.marks {
+                *marked = Marked { marks, is_saved: false };
             }
-            let used = total.map_or(0, |total| mark.used(total));
+            let used = total.map_or(0, |total| marks.used(total));
             quotas[index] = QuotaNow { bytes: limits[index].bytes(), used, resets };
         }
         let is_used_up = |quota: &QuotaNow| quota.bytes != 0 && quota.used >= quota.bytes;
@@ -220,7 +223,7 @@ impl Limiter {
         let settings = &state.settings;
         let offset = i64::from(settings.utc_offset_minutes) * 60;
         let begins = |(period, marked): (Period, &Marked)| {
-            marked.mark.started != period.around(now, offset).0
+            marked.marks.now.started != period.around(now, offset).0
         };
         has_quota(settings) || periods(settings).into_iter().zip(&state.marks).any(begins)
     }
@@ -228,11 +231,11 @@ impl Limiter {
     /// Where a period has begun, the ledger must know: tries until it does.
     fn save_marks(&self) {
         for (index, period) in PERIODS.into_iter().enumerate() {
-            let Marked { mark, is_saved } = self.state().marks[index];
+            let Marked { marks, is_saved } = self.state().marks[index];
             if is_saved {
                 continue;
             }
-            match self.sessions.set_quota(period, mark.started, mark.total) {
+            match self.sessions.set_quota(period, marks) {
                 Ok(()) => self.state().marks[index].is_saved = true,
                 Err(error) => warn!(%error, period, "cannot write down that a quota begins anew"),
             }

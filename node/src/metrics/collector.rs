@@ -125,6 +125,8 @@ fn handshakes(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> Result<()
         ("cookie", status.cookies),
         ("mac1", dropped(&[DropReason::Mac1, DropReason::GuardMac1])),
         ("rate", dropped(&[DropReason::HandshakeRate, DropReason::GuardHandshakeRate])),
+        ("peer_rate", dropped(&[DropReason::PeerInitiations])),
+        ("response_rate", dropped(&[DropReason::Responses, DropReason::GuardResponses])),
         ("queue_full", dropped(&[DropReason::HandshakeQueueFull])),
         ("unknown_peer", dropped(&[DropReason::UnknownPeer])),
         ("invalid", dropped(&[DropReason::HandshakeInvalid])),
@@ -172,6 +174,8 @@ fn limits(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> Result<(), Er
     gauge(encoder, "session_new_flows_limit_per_second", help, now.session_new_flows)?;
     let help = "The destinations that a session may reach in ten seconds; 0 for no limit.";
     gauge(encoder, "session_destinations_limit", help, now.session_destinations)?;
+    let help = "The flows of each family that a session may have at once; 0 for no limit.";
+    gauge(encoder, "session_flows_limit", help, now.session_flows)?;
     let quotas = [("day", now.day), ("month", now.month)];
     let help = "Billed bytes that all sessions together may have; 0 for no limit.";
     let mut family = Gauges::begin(encoder, "quota_bytes", help)?;

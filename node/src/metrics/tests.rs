@@ -40,6 +40,7 @@ impl NodeView for StillNode {
                 share_down: 50_000_000,
                 session_new_flows: 200,
                 session_destinations: 1000,
+                session_flows: 2048,
                 paused_for: Some("quota".to_owned()),
                 month: QuotaNow { bytes: 2_000_000_000_000, used: 1_500_000_000_000, resets: 9 },
                 ..LimitsNow::default()
@@ -125,7 +126,8 @@ fn a_scrape_is_openmetrics_with_every_drop_reason() {
     for reason in DropReason::ALL {
         let (stage, word) = (reason.stage().as_str(), reason.as_str());
         let key = format!("weir_drops_total{{stage=\"{stage}\",reason=\"{word}\"}}");
-        let expected = if word == "replay" { u64::MAX.to_string() } else { "0".to_owned() };
+        let is_replay = *reason == DropReason::Replay;
+        let expected = if is_replay { u64::MAX.to_string() } else { "0".to_owned() };
         assert_eq!(samples.get(&key), Some(&expected), "{key}");
     }
     for (key, value) in [
@@ -140,6 +142,7 @@ fn a_scrape_is_openmetrics_with_every_drop_reason() {
         ("weir_rate_share_bytes_per_second{direction=\"down\"}", "6250000"),
         ("weir_session_new_flows_limit_per_second", "200"),
         ("weir_session_destinations_limit", "1000"),
+        ("weir_session_flows_limit", "2048"),
         ("weir_quota_bytes{period=\"month\"}", "2000000000000"),
         ("weir_quota_used_bytes{period=\"month\"}", "1500000000000"),
         ("weir_quota_bytes{period=\"day\"}", "0"),
@@ -156,6 +159,8 @@ fn a_scrape_is_openmetrics_with_every_drop_reason() {
         ("weir_handshakes_total{result=\"completed\"}", "3"),
         ("weir_handshakes_total{result=\"cookie\"}", "7"),
         ("weir_handshakes_total{result=\"mac1\"}", "0"),
+        ("weir_handshakes_total{result=\"peer_rate\"}", "0"),
+        ("weir_handshakes_total{result=\"response_rate\"}", "0"),
         ("weir_ledger_age_seconds", "0.5"),
         ("weir_unpaid_bytes", "12345"),
         ("weir_sessions_connected", "0"),

@@ -1,6 +1,7 @@
 //! The eBPF programs and the accounts, with or without a kernel that allows them.
 
 use std::{
+    fs,
     os::fd::BorrowedFd,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError, Weak, atomic::Ordering::Relaxed},
@@ -16,7 +17,10 @@ use weir_common::{
 
 use crate::{
     config::{Config, Node, XdpWish},
-    host::{ethtool, uplink::Uplink},
+    host::{
+        ethtool,
+        uplink::{self, Uplink},
+    },
     kernel::{
         Accounts, Guard, GuardCounts, GuardOptions, XdpMode, XdpPolicy, accounts_file,
         bpffs::Bpffs, guard::GuardError, log::GuardLog,
@@ -122,7 +126,13 @@ impl KernelSide {
                 let name = node.runtime_dir.to_string_lossy().replace(['/', '.'], "-");
                 let pins = bpffs.path().join(format!("weir{name}"));
                 let options = GuardOptions { pins, config: guard_config, linear: false };
-                Ok((Guard::load(&options)?, bpffs))
+                match Guard::load(&options) {
+                    Ok(guard) => Ok((guard, bpffs)),
+                    Err(error) => {
+                        release_empty(bpffs);
+                        Err(error.into())
+                    }
+                }
             });
         let runtime_dir = node.runtime_dir.clone();
         match loaded {
@@ -138,7 +148,7 @@ impl KernelSide {
             Err(error) => {
                 let accounts = accounts_file::open(&runtime_dir, node.max_sessions)
                     .context("cannot keep accounts")?;
-                let without = Some(format!("{error:#}"));
+                let without = Some(reason(&error));
                 Ok(Self {
                     accounts: Arc::new(accounts),
                     guard: None,
@@ -189,6 +199,11 @@ impl KernelSide {
             }
             return Ok(XdpMode::Off { reason });
         };
+        let has_ethernet = uplink::has_ethernet_header(uplink.index).unwrap_or_else(|error| {
+            warn!(%error, "cannot tell whether the uplink has an Ethernet header");
+            true
+        });
+        let wish = if has_ethernet { wish } else { without_ethernet(&uplink.name, wish)? };
         let policy = match wish {
             XdpWish::Auto => XdpPolicy::Auto,
             XdpWish::Native => XdpPolicy::Native,
@@ -208,6 +223,10 @@ impl KernelSide {
                 off.context("cannot go on without a guard")?;
                 XdpMode::Off { reason: error.to_string() }
             }
+        };
+        let mode = match mode {
+            XdpMode::Off { .. } if !has_ethernet => XdpMode::Off { reason: NO_ETHERNET.into() },
+            mode => mode,
         };
         match &mode {
             XdpMode::Native => {
@@ -286,4 +305,35 @@ impl KernelSide {
     }
 }
 
+/// Unmounts a bpffs of ours that nothing is pinned in.
+fn release_empty(bpffs: Bpffs) {
+    let is_empty = fs::read_dir(bpffs.path()).is_ok_and(|mut pins| pins.next().is_none());
+    if is_empty && let Err(error) = bpffs.release() {
+        warn!(%error, "cannot unmount the bpffs");
+    }
+}
+
+/// Why there is no guard, without the verifier's log, which `weir doctor` has the end of.
+fn reason(error: &anyhow::Error) -> String {
+    match error.downcast_ref::<GuardError>() {
+        Some(error) => error.explain().0,
+        None => format!("{error:#}"),
+    }
+}
+
+/// What is wished for on an uplink on which the guard would recognise nothing.
+fn without_ethernet(uplink: &str, wish: XdpWish) -> anyhow::Result<XdpWish> {
+    match wish {
+        XdpWish::Required => bail!("node.xdp is \"required\", but {uplink}: {NO_ETHERNET}"),
+        XdpWish::Off => {}
+        _ => warn!(
+            uplink,
+            "NO GUARD: {NO_ETHERNET}. Every packet to the node's port costs it a system call"
+        ),
+    }
+    Ok(XdpWish::Off)
+}
+
+const NO_ETHERNET: &str = "the uplink's frames have no Ethernet header (PPP, TUN, IP in IP), behind \
+                           which the guard looks";
 const NOT_OFF: &str = "cannot take the guard off the uplink";

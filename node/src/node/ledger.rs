@@ -2,10 +2,13 @@
 //! and the delivery of records.
 
 use std::{
-    collections::HashMap,
-    fs,
-    path::Path,
-    sync::Arc,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -15,15 +18,21 @@ use tokio::{
     task::{JoinHandle, JoinSet},
     time::{MissedTickBehavior, interval},
 };
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
+use super::ledger_path;
 use crate::{
     config::{self, Config, Ledger},
     delivery::{self, UsageFile, Webhook},
     fleet,
     live::Live,
     session::{
-        SessionError, SessionId, StoreError, registry::Sessions, store::retention::Retention,
+        SessionError, StoreError,
+        registry::Sessions,
+        store::{
+            retention::Retention,
+            scrub::{Scrubbed, scrub},
+        },
     },
 };
 
@@ -63,6 +72,8 @@ pub(super) struct Books {
     keeper: JoinHandle<()>,
     /// Aborted when it goes: their cursors are in the ledger.
     deliveries: JoinSet<()>,
+    /// Ends the check of all of the ledger, where that goes on.
+    scrubbing: Arc<AtomicBool>,
 }
 
 impl Books {
@@ -83,6 +94,7 @@ impl Books {
 
     /// Waits until nobody writes to the ledger any more. They must have been told to stop.
     pub(super) async fn stop(mut self) {
+        self.scrubbing.store(false, Relaxed);
         self.deliveries.shutdown().await;
         // It cannot be cancelled, and its panic has been reported already.
         self.keeper.await.ok();
@@ -131,10 +143,32 @@ pub(super) fn keep(
         saved: now,
         recorded: now,
         forgotten: now,
-        paused: HashMap::new(),
     };
+    let scrubbing = Arc::new(AtomicBool::new(true));
+    check_all(ledger_path(config), sessions, &scrubbing).context("cannot start a thread")?;
     let keeper = tokio::spawn(turns(turn, stopped));
-    Ok(Books { keeper, deliveries })
+    Ok(Books { keeper, deliveries, scrubbing })
+}
+
+/// Looks at all of the ledger once, which the start did not, in a thread of its own.
+fn check_all(path: PathBuf, sessions: &Arc<Sessions>, goes_on: &Arc<AtomicBool>) -> io::Result<()> {
+    let (sessions, goes_on) = (Arc::clone(sessions), Arc::clone(goes_on));
+    let check = move || match scrub(&path, move || goes_on.load(Relaxed)) {
+        Ok(Scrubbed::Sound) => info!("all of the ledger was checked: nothing is wrong"),
+        Ok(Scrubbed::Stopped) => {}
+        Ok(Scrubbed::Damaged(what)) => {
+            sessions.set_damage(&what);
+            error!(
+                ledger = %path.display(),
+                "the ledger is damaged ({what}): from now on nothing is sold on it, and traffic \
+                 within the credit that there is goes on. Fix: stop the node, keep a copy of the \
+                 ledger, and restore it from a backup; `weir ledger check` says more."
+            );
+        }
+        Err(error) => warn!(%error, "the ledger could not be checked"),
+    };
+    thread::Builder::new().name("weir-scrub".into()).spawn(check)?;
+    Ok(())
 }
 
 /// Once a second, off the packet path.
@@ -165,14 +199,13 @@ struct Turn {
     saved: Instant,
     recorded: Instant,
     forgotten: Instant,
-    paused: HashMap<SessionId, Instant>,
 }
 
 impl Turn {
     fn take(mut self) -> Self {
         let rhythm = self.rhythm.get();
         // Limits hold also while nothing can be written.
-        let enforced = self.sessions.enforce(rhythm.grace, &mut self.paused);
+        let enforced = self.sessions.enforce(rhythm.grace, Instant::now());
         if let Ok(enforced) = &enforced
             && (enforced.paused, enforced.closed) != (0, 0)
         {

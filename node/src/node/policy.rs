@@ -8,7 +8,7 @@ use crate::{
     config::Config,
     host::{
         HostPlan,
-        nft::{self, InForce},
+        nft::{self, InForce, Transits},
         uplink::{self, Uplink},
     },
     live::Live,
@@ -18,6 +18,7 @@ use crate::{
 /// The lists in force, and how they are replaced.
 pub(super) struct ExitPolicy {
     uplink: Uplink,
+    transits: Transits,
     in_force: Arc<InForce>,
     around: Surroundings,
     lists: Live<Lists>,
@@ -25,14 +26,25 @@ pub(super) struct ExitPolicy {
 
 impl ExitPolicy {
     /// What the plan has installed.
-    pub(super) fn new(config: &Config, plan: &HostPlan, in_force: Arc<InForce>) -> Self {
+    pub(super) fn new(
+        config: &Config,
+        plan: &HostPlan,
+        transits: Transits,
+        in_force: Arc<InForce>,
+    ) -> Self {
         let none: [IpAddr; 0] = [];
         Self {
             uplink: plan.uplink.clone(),
+            transits,
             in_force,
             around: Surroundings::new(config, none),
             lists: plan.lists.clone(),
         }
+    }
+
+    /// The table in the kernel.
+    pub(super) fn in_force(&self) -> Arc<InForce> {
+        Arc::clone(&self.in_force)
     }
 
     /// Reads the lists of a configuration; the function puts them in force, all at once, and says
@@ -42,7 +54,8 @@ impl ExitPolicy {
         config: &Config,
     ) -> anyhow::Result<impl FnOnce() -> anyhow::Result<String> + Send + 'static> {
         let lists = Lists::read(&config.policy)?;
-        let policy = nft::Policy::new(config, &lists, &this.uplink);
+        let transit = this.transits;
+        let policy = nft::Policy { transit, ..nft::Policy::new(config, &lists, &this.uplink) };
         let this = Arc::clone(this);
         Ok(move || {
             let (allow, block) = (policy.allow.len(), policy.block.len());

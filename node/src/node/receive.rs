@@ -9,7 +9,10 @@ use tracing::info;
 
 use super::kernel_side::KernelSide;
 use crate::{
-    config::ReceiveWish, dataplane::direct::DirectQueues, host::uplink::Uplink, kernel::XdpMode,
+    config::ReceiveWish,
+    dataplane::direct::{DirectQueues, Sources},
+    host::uplink::Uplink,
+    kernel::XdpMode,
 };
 
 /// The sockets of the direct way, if it is to be had.
@@ -42,10 +45,13 @@ impl Receive {
             XdpMode::Native if is_memory_scarce() => Err(anyhow!(
                 "its frames take locked memory. Fix: LimitMEMLOCK=infinity, or ulimit -l unlimited"
             )),
-            XdpMode::Native => DirectQueues::open(uplink.index, workers).context(
-                "no AF_XDP socket. Fix: give the node CAP_NET_RAW at its start, and a kernel with \
-                 CONFIG_XDP_SOCKETS",
-            ),
+            XdpMode::Native => {
+                let sources = Sources::of_uplink(&uplink.v4, &uplink.v6);
+                DirectQueues::open(uplink.index, workers, sources).context(
+                    "no AF_XDP socket. Fix: give the node CAP_NET_RAW at its start, and a kernel \
+                     with CONFIG_XDP_SOCKETS",
+                )
+            }
             _ => Err(anyhow!("the guard is not in the driver of {}", uplink.name)),
         };
         match (opened, wish) {

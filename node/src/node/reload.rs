@@ -2,13 +2,12 @@
 
 use std::{path::Path, sync::Arc};
 
+use weir_common::bucket::Rate;
+
 use super::{kernel_side::GuardControl, ledger::Rhythm, policy::ExitPolicy};
 use crate::{
     config::{Api, Config, Node},
-    dataplane::{
-        handshake::{HandshakeInbox, Limits},
-        limiter::Rate,
-    },
+    dataplane::handshake::{HandshakeInbox, Limits},
     host::uplink::Uplink,
     limits::Limiter,
     live::Live,
@@ -63,10 +62,7 @@ pub(super) fn series(api: &Api) -> Series {
 /// How many handshakes the handshake thread lets through.
 pub(super) fn handshake_limits(node: &Node) -> Limits {
     Limits {
-        per_source: Rate {
-            per_second: node.handshakes_per_source,
-            burst: node.handshakes_per_source_burst,
-        },
+        per_source: Rate::new(node.handshakes_per_source, node.handshakes_per_source_burst),
         before_cookies: node.handshakes_under_load,
     }
 }
@@ -85,6 +81,7 @@ impl Applier for Refused {
             "policy.allow_files",
             "policy.block",
             "policy.block_files",
+            "limits.session_flows",
         ]
     }
 

@@ -10,6 +10,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{
+    flow_table,
     ledger::{self, Rhythm},
     limits,
     policy::ExitPolicy,
@@ -74,6 +75,7 @@ async fn serve(config: &Config, parts: Parts<'_>, log: Option<GuardLog>) -> anyh
     let Parts { sessions, view, offer, series, rhythm, limiter, reloader, keys, policy, .. } =
         parts;
     let (mut ended, mut breaks, resolver) = (parts.ended, parts.breaks, parts.resolver);
+    let in_force = policy.in_force();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let hangup = signal(SignalKind::hangup())?;
@@ -120,6 +122,7 @@ async fn serve(config: &Config, parts: Parts<'_>, log: Option<GuardLog>) -> anyh
     });
     let gateway = Gateway::bind(config, sessions, resolver).await?;
     let limited = limits::keep(limiter, stopped.clone());
+    let room = flow_table::keep(in_force, stopped.clone());
     let mut books = ledger::keep(config, &rhythm, sessions, stopped)?;
     if !config.fleet.url.is_empty() {
         let link = fleet::Link::connect(&config.fleet).await?;
@@ -158,6 +161,7 @@ async fn serve(config: &Config, parts: Parts<'_>, log: Option<GuardLog>) -> anyh
     books.stop().await;
     // Its panic has been reported already.
     limited.await.ok();
+    room.await.ok();
     if let Some(error) = broken {
         return Err(error);
     }

@@ -1,10 +1,42 @@
 //! What the node tells the service manager that started it (systemd's `sd_notify`). Without one
 //! nothing is told.
 
-use std::{future, time::Duration};
+use std::{
+    future,
+    sync::mpsc::{self, RecvTimeoutError, Sender},
+    thread,
+    time::Duration,
+};
 
 use sd_notify::NotifyState;
 use tracing::debug;
+
+/// Between two words to the service manager that the start goes on.
+const STILL_STARTING: Duration = Duration::from_secs(5);
+/// How much longer than that it is to wait each time.
+const EXTENSION_USEC: u32 = 30_000_000;
+
+/// A part of the start that may take longer than the service manager waits: as long as this is
+/// there, it is asked to wait on.
+pub(super) struct Starting {
+    /// Ends the thread when it goes.
+    _ends: Sender<()>,
+}
+
+/// The start is at something that may take its time.
+pub(super) fn starting(what: &'static str) -> Starting {
+    let (ends, ended) = mpsc::channel::<()>();
+    tell(&[NotifyState::Status(what)]);
+    let wait = move || {
+        while ended.recv_timeout(STILL_STARTING) == Err(RecvTimeoutError::Timeout) {
+            tell(&[NotifyState::ExtendTimeoutUsec(EXTENSION_USEC)]);
+        }
+    };
+    if let Err(error) = thread::Builder::new().name("weir-starting".into()).spawn(wait) {
+        debug!(%error, "the service manager is not asked to wait");
+    }
+    Starting { _ends: ends }
+}
 
 /// The node serves.
 pub(super) fn ready(status: &str) {

@@ -74,6 +74,7 @@ impl NodeView for View {
             offloads.push(format!("no XDP guard: {reason}"));
         }
         offloads.push(parts.receive.note.clone());
+        offloads.extend(parts.counts.refused_offloads());
         let mut drops = parts
             .counts
             .drops(|reason| guard.as_ref().map_or(0, |counts| counts.dropped(reason).datagrams));

@@ -16,6 +16,16 @@ pub struct Price {
     pub per_hour: u128,
 }
 
+/// What a session has used, or may use: two amounts that are never added up. No price makes one of
+/// them stand for the other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Use {
+    /// Billed bytes, up and down together.
+    pub bytes: u64,
+    /// Seconds served.
+    pub seconds: u64,
+}
+
 /// The consumer's price is below the operator's floor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -32,16 +42,16 @@ pub struct TooCheap {
 impl Price {
     /// What so much use costs. Each part is cut to whole wei by itself, as consumers do it.
     #[must_use]
-    pub fn due(&self, bytes: u64, seconds: u64) -> U256 {
+    pub fn due(&self, used: Use) -> U256 {
         // 128 and 64 bits make 192 at most, and so do their sum's parts: nothing can overflow.
-        let time = U256::from(self.per_hour) * U256::from(seconds) / U256::from(HOUR);
-        time + U256::from(self.per_gib) * U256::from(bytes) / U256::from(GIB)
+        let time = U256::from(self.per_hour) * U256::from(used.seconds) / U256::from(HOUR);
+        time + U256::from(self.per_gib) * U256::from(used.bytes) / U256::from(GIB)
     }
 
     /// The most bytes that `paid` wei cover after so many seconds: `due` of one more is more.
     #[must_use]
     pub fn affordable(&self, paid: U256, seconds: u64) -> u64 {
-        let Some(left) = paid.checked_sub(self.due(0, seconds)) else { return 0 };
+        let Some(left) = paid.checked_sub(self.due(Use { bytes: 0, seconds })) else { return 0 };
         if self.per_gib == 0 || left >= U256::from(1) << 200 {
             return u64::MAX;
         }
@@ -70,24 +80,28 @@ mod tests {
 
     const PRICE: Price = Price { per_gib: 7_000_000, per_hour: 3_000_000 };
 
+    const fn used(bytes: u64, seconds: u64) -> Use {
+        Use { bytes, seconds }
+    }
+
     #[test]
     fn an_hour_and_a_gib_cost_what_consumers_expect() {
-        assert_eq!(PRICE.due(GIB / 2 + GIB / 2, HOUR), U256::from(10_000_000));
-        assert_eq!(PRICE.due(0, HOUR), U256::from(3_000_000));
-        assert_eq!(Price::default().due(GIB, HOUR), U256::ZERO);
+        assert_eq!(PRICE.due(used(GIB / 2 + GIB / 2, HOUR)), U256::from(10_000_000));
+        assert_eq!(PRICE.due(used(0, HOUR)), U256::from(3_000_000));
+        assert_eq!(Price::default().due(used(GIB, HOUR)), U256::ZERO);
     }
 
     #[test]
     fn each_part_is_cut_by_itself() {
         let price = Price { per_gib: 1, per_hour: 1 };
-        assert_eq!(price.due(GIB - 1, HOUR - 1), U256::ZERO);
-        assert_eq!(price.due(GIB, HOUR - 1), U256::from(1));
+        assert_eq!(price.due(used(GIB - 1, HOUR - 1)), U256::ZERO);
+        assert_eq!(price.due(used(GIB, HOUR - 1)), U256::from(1));
     }
 
     #[test]
     fn the_largest_numbers_do_not_overflow() {
         let dear = Price { per_gib: u128::MAX, per_hour: u128::MAX };
-        assert!(dear.due(u64::MAX, u64::MAX) > U256::from(u128::MAX));
+        assert!(dear.due(used(u64::MAX, u64::MAX)) > U256::from(u128::MAX));
         assert_eq!(dear.affordable(U256::MAX, u64::MAX), u64::MAX);
         assert_eq!(dear.affordable(U256::ZERO, 1), 0);
     }
@@ -114,11 +128,11 @@ mod tests {
         ) {
             let price = Price { per_gib, per_hour };
             let paid = U256::from(paid);
-            prop_assume!(price.due(0, seconds) <= paid);
+            prop_assume!(price.due(used(0, seconds)) <= paid);
             let bytes = price.affordable(paid, seconds);
-            prop_assert!(price.due(bytes, seconds) <= paid);
+            prop_assert!(price.due(used(bytes, seconds)) <= paid);
             if let Some(more) = bytes.checked_add(1) {
-                prop_assert!(price.due(more, seconds) > paid);
+                prop_assert!(price.due(used(more, seconds)) > paid);
             }
         }
 
@@ -128,7 +142,7 @@ mod tests {
         ) {
             let price = Price { per_gib, per_hour };
             let (low, high) = (bytes.min(more), bytes.max(more));
-            prop_assert!(price.due(low, seconds) <= price.due(high, seconds));
+            prop_assert!(price.due(used(low, seconds)) <= price.due(used(high, seconds)));
         }
     }
 }

@@ -11,7 +11,7 @@ use super::{
     port::Protocol,
     refused,
 };
-use crate::config::Config;
+use crate::config::{Config, sections::Service};
 
 /// The first packet of a flow of a consumer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,8 +45,8 @@ pub struct Surroundings {
     pub own: Vec<IpAddr>,
     pools: [IpNet; 2],
     gateways: [IpAddr; 2],
-    /// The TCP port of the node's own service at its gateways.
-    service: Option<u16>,
+    /// The node's own services at its gateways.
+    services: Vec<Service>,
 }
 
 impl Surroundings {
@@ -60,7 +60,7 @@ impl Surroundings {
             own: gateways.into_iter().chain(addresses).collect(),
             pools: [IpNet::V4(tunnel.pool_v4), IpNet::V6(tunnel.pool_v6)],
             gateways,
-            service: config.payment.enabled.then_some(config.payment.port),
+            services: config.services(),
         }
     }
 }
@@ -88,10 +88,7 @@ pub fn judge(question: &Question, lists: &Lists, around: &Surroundings) -> Verdi
         reason,
         entry,
     };
-    if around.gateways.contains(&address)
-        && protocol == Protocol::Tcp
-        && around.service == Some(port)
-    {
+    if around.gateways.contains(&address) && around.services.contains(&Service { protocol, port }) {
         let (rule, reason) = ("service".to_owned(), "it is the node's own service".to_owned());
         return Verdict { allowed: true, rule, reason, entry: None };
     }
@@ -176,6 +173,10 @@ mod tests {
             ("45.80.2.2:22", Tcp, false, "host_destination", None),
             ("10.66.0.1:8077", Tcp, true, "service", None),
             ("10.66.0.1:8077", Udp, false, "host_destination", None),
+            ("10.66.0.1:53", Udp, true, "service", None),
+            ("10.66.0.1:53", Tcp, true, "service", None),
+            ("[fd66:7765:6972::1]:53", Udp, true, "service", None),
+            ("45.80.2.2:53", Udp, false, "host_destination", None),
             ("10.66.0.1:22", Tcp, false, "host_destination", None),
             ("10.66.0.9:22", Tcp, false, "consumer_to_consumer", None),
         ] {

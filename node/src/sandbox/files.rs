@@ -82,6 +82,7 @@ impl Places {
             Path::new(&config.fleet.token_file),
             Path::new(&config.fleet.ca_file),
             Path::new(&config.ledger.webhook_ca_file),
+            Path::new(&config.payment.approve_ca_file),
         ] {
             if !file.as_os_str().is_empty() {
                 places.write.push(beside(file));

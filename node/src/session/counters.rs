@@ -8,9 +8,10 @@ use weir_common::{
 use std::sync::atomic::Ordering::Relaxed;
 
 /// How many counters a session has.
-pub(crate) const COUNT: usize = 11;
+pub(crate) const COUNT: usize = 12;
 
 /// Their names in the ledger, in the order of [`to_array`].
+#[cfg(test)]
 pub(crate) const NAMES: [&str; COUNT] = [
     "bytes_up",
     "packets_up",
@@ -23,9 +24,10 @@ pub(crate) const NAMES: [&str; COUNT] = [
     "seen_bytes",
     "dropped_datagrams",
     "dropped_bytes",
+    "newest_initiation",
 ];
 
-/// The counters in the order of [`NAMES`].
+/// The counters in the order of their columns in the ledger.
 pub(crate) const fn to_array(counters: &Counters) -> [u64; COUNT] {
     [
         counters.bytes_up,
@@ -39,6 +41,7 @@ pub(crate) const fn to_array(counters: &Counters) -> [u64; COUNT] {
         counters.seen_bytes,
         counters.dropped_datagrams,
         counters.dropped_bytes,
+        counters.newest_initiation,
     ]
 }
 
@@ -56,6 +59,7 @@ pub(crate) const fn from_array(array: [u64; COUNT]) -> Counters {
         seen_bytes: array[8],
         dropped_datagrams: array[9],
         dropped_bytes: array[10],
+        newest_initiation: array[11],
     }
 }
 
@@ -65,12 +69,14 @@ pub(crate) fn highest(one: &Counters, other: &Counters) -> Counters {
     from_array(std::array::from_fn(|i| one[i].max(other[i])))
 }
 
-/// The sum of each pair, saturating; of the last handshakes, the later one.
+/// The sum of each pair, saturating; of the last handshakes, and of the newest initiations, the
+/// later one.
 pub(crate) fn sum(one: &Counters, other: &Counters) -> Counters {
     let last_handshake = one.last_handshake.max(other.last_handshake);
+    let newest_initiation = one.newest_initiation.max(other.newest_initiation);
     let (one, other) = (to_array(one), to_array(other));
     let sums = from_array(std::array::from_fn(|i| one[i].saturating_add(other[i])));
-    Counters { last_handshake, ..sums }
+    Counters { last_handshake, newest_initiation, ..sums }
 }
 
 /// Raises the counters of an account to at least `base`, and leaves everything else of it alone:
@@ -88,6 +94,7 @@ pub(crate) fn raise(account: &Account, base: &Counters) {
     seen.bytes.fetch_max(base.seen_bytes, Relaxed);
     seen.dropped_datagrams.fetch_max(base.dropped_datagrams, Relaxed);
     seen.dropped_bytes.fetch_max(base.dropped_bytes, Relaxed);
+    account.whereabouts.newest_initiation.fetch_max(base.newest_initiation, Relaxed);
 }
 
 /// Whether the account belongs to session `id`.
@@ -112,8 +119,10 @@ mod tests {
 
     #[test]
     fn sums_saturate_and_keep_the_later_handshake() {
-        let one = Counters { bytes_up: u64::MAX, last_handshake: 7, ..Counters::default() };
-        let other = Counters { bytes_up: 1, last_handshake: 5, ..Counters::default() };
+        let later = Counters { last_handshake: 7, newest_initiation: 9, ..Counters::default() };
+        let one = Counters { bytes_up: u64::MAX, ..later };
+        let earlier = Counters { last_handshake: 5, newest_initiation: 8, ..Counters::default() };
+        let other = Counters { bytes_up: 1, ..earlier };
         assert_eq!(sum(&one, &other), one);
     }
 

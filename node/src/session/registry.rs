@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::{Ipv4Addr, Ipv6Addr},
+    ops::Bound,
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
@@ -18,21 +19,22 @@ use super::{
     slots::Slots,
     store::{
         Store,
-        book::Agreement,
         credit::{Extended, Extra},
     },
     unix_now,
 };
 use crate::{
-    control::{PeerControl, PeerSpec, PublicKey},
+    control::{FlowControl, PeerControl, PeerSpec, PublicKey},
     dataplane::endpoint::Endpoint,
     kernel::accounts::Accounts,
+    payment::Agreement,
 };
 
 mod books;
 mod clock;
 mod credit;
 mod error;
+mod flows;
 mod limits;
 mod live;
 pub mod pay;
@@ -81,6 +83,7 @@ pub struct Sessions {
     live: RwLock<Live>,
     accounts: Arc<Accounts>,
     peers: Arc<dyn PeerControl>,
+    flows: flows::Flows,
     address_of: AddressOf,
     node_key: PublicKey,
     max: u32,
@@ -97,15 +100,18 @@ impl std::fmt::Debug for Sessions {
 
 impl Sessions {
     /// Takes up the sessions of the ledger: gives each its account, keeping the counters of one
-    /// that already names it where they are higher, and has all of them served.
+    /// that already names it where they are higher, and has all of them served. What is in the
+    /// kernel of sessions that are none any more is removed first.
     ///
     /// # Errors
     ///
-    /// When the ledger cannot be read, or has a session for which there is no slot or address.
+    /// When the ledger cannot be read, or has a session for which there is no slot or address, and
+    /// when the kernel keeps the flows of former sessions.
     pub fn open(
         mut store: Store,
         accounts: Arc<Accounts>,
         peers: Arc<dyn PeerControl>,
+        flows: Arc<dyn FlowControl>,
         address_of: AddressOf,
         node_key: PublicKey,
     ) -> Result<Self, SessionError> {
@@ -116,6 +122,8 @@ impl Sessions {
             return Err(SessionError::NoRoom { id: session.id, slot: session.slot, max });
         }
         let slots = Slots::new(max, &taken, store.freed_slots()?);
+        let addresses: Vec<_> = taken.iter().filter_map(|slot| address_of(*slot)).collect();
+        flows.forget_all_but(&addresses).map_err(SessionError::Flows)?;
         let mut extras = store.extras()?;
         let mut agreements = store.agreements()?;
         let mut rates = store.rates()?;
@@ -151,6 +159,7 @@ impl Sessions {
             live: RwLock::new(live),
             accounts,
             peers,
+            flows: flows.into(),
             address_of,
             node_key,
             max,
@@ -188,6 +197,10 @@ impl Sessions {
 
         let mut store = self.store();
         self.check_room()?;
+        if !self.read().slots.has_free() {
+            // The kernel may let go by now of what it did not before.
+            self.forget_left();
+        }
         let mut session = self.write().reserve(new.name, public_key, self.max)?;
         let mut extra = Extra::default();
         if new.prepaid {
@@ -197,16 +210,19 @@ impl Sessions {
                 extra.pause = Some(Pause::Credit);
             }
         }
-        if let Err(error) = store.insert(&session, &extra) {
-            self.write().slots.put_back(session.slot);
-            return Err(error.into());
-        }
+        let counters = match store.insert(&session, &extra) {
+            Ok(counters) => counters,
+            Err(error) => {
+                self.write().slots.put_back(session.slot);
+                return Err(error.into());
+            }
+        };
         if let Some(account) = self.accounts.get(session.slot) {
-            account.assign(session.id.get(), &Counters::default());
+            account.assign(session.id.get(), &counters);
             account.set_state(session.state);
         }
         let id = session.id;
-        self.write().insert(Entry::new(session.clone(), Counters::default(), extra));
+        self.write().insert(Entry::new(session.clone(), counters, extra));
         self.apply_credit(id);
         self.apply_rates(id);
         let snapshot = self.get(&id.to_string())?;
@@ -225,6 +241,16 @@ impl Sessions {
         all
     }
 
+    /// At most `limit` sessions in the order of their identifiers, from the one after `after` on: of
+    /// one page after the other, each session that is there throughout is in exactly one.
+    #[must_use]
+    pub fn page(&self, after: Option<SessionId>, limit: usize) -> Vec<Snapshot> {
+        let live = self.read();
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let page = live.by_id.range((from, Bound::Unbounded)).take(limit);
+        page.map(|(_, entry)| self.snapshot(&live, entry)).collect()
+    }
+
     /// The session of this name, public key, identifier, or first digits of an identifier.
     ///
     /// # Errors
@@ -235,8 +261,9 @@ impl Sessions {
         Ok(self.snapshot(&live, live.find(which)?))
     }
 
-    /// Ends a session: it is served no more, its final counters are in the ledger, and its slot is
-    /// free. Waits for the worker that owns it.
+    /// Ends a session: it is served no more, its final counters are in the ledger, its flows in
+    /// the kernel are gone, and its slot is free. Waits for the worker that owns it. A slot whose
+    /// flows the kernel keeps is given to nobody until they are gone.
     ///
     /// # Errors
     ///
@@ -253,6 +280,19 @@ impl Sessions {
     pub fn end(&self, which: &str, reason: &str) -> Result<Snapshot, SessionError> {
         let mut store = self.store();
         let session = self.read().find(which)?.session.clone();
+        let ended = self.end_locked(&mut store, &session, reason)?;
+        // Others need not wait for the kernel.
+        drop(store);
+        self.forget_left();
+        Ok(ended)
+    }
+
+    fn end_locked(
+        &self,
+        store: &mut Store,
+        session: &Session,
+        reason: &str,
+    ) -> Result<Snapshot, SessionError> {
         let account = self.accounts.get(session.slot);
         if let Some(account) = account {
             account.set_state(SessionState::Closed);
@@ -271,19 +311,19 @@ impl Sessions {
             if let Some(account) = account {
                 account.set_state(session.state);
             }
-            self.serve(&session);
+            self.serve(session);
             return Err(error.into());
         }
         let mut live = self.write();
-        live.remove(&session);
+        live.remove(session);
         live.ended = counters::sum(&live.ended, &last.counters);
         if let Some(account) = account {
             account.vacate();
         }
-        live.slots.free(session.slot);
+        live.slots.leave(session.slot);
         drop(live);
-        self.announce(&store);
-        let session = Session { state: SessionState::Closed, ..session };
+        self.announce(store);
+        let session = Session { state: SessionState::Closed, ..session.clone() };
         Ok(Snapshot { session, ..snapshot })
     }
 
@@ -332,6 +372,8 @@ impl Sessions {
     ///
     /// When the ledger cannot be written; the next call tries again with all of them.
     pub fn checkpoint(&self) -> Result<usize, StoreError> {
+        // Flows that the kernel kept when their session ended.
+        self.forget_left();
         let mut store = self.store();
         let changed: Vec<_> = self
             .read()
@@ -386,6 +428,14 @@ impl Sessions {
     #[must_use]
     pub fn max(&self) -> u32 {
         self.max
+    }
+
+    /// Whether a session is paused now, by its state or because its credit is used up.
+    #[must_use]
+    pub fn is_paused(&self, id: SessionId) -> bool {
+        let slot = self.read().by_id.get(&id).map(|entry| entry.session.slot);
+        let account = slot.and_then(|slot| self.accounts.get(slot));
+        account.is_some_and(|account| account.standing() == SessionState::Paused)
     }
 
     /// Where the consumer was last heard. Never for a log, a metric or the disk.
@@ -473,7 +523,9 @@ fn take_up(account: &Account, session: &Session, saved: &Counters) {
 #[cfg(test)]
 mod credit_tests;
 #[cfg(test)]
-mod pay_tests;
+mod flows_tests;
+#[cfg(test)]
+pub(crate) mod pay_tests;
 #[cfg(test)]
 pub(crate) mod rig;
 #[cfg(test)]

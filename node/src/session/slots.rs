@@ -11,6 +11,8 @@ pub(super) struct Slots {
     len: u32,
     fresh: u32,
     freed: VecDeque<Slot>,
+    /// Left by their sessions, but something of these may be in the kernel still.
+    left: Vec<Slot>,
 }
 
 impl Slots {
@@ -22,7 +24,7 @@ impl Slots {
         let known: BTreeSet<_> = freed.iter().copied().collect();
         let skipped = (0..fresh).map(Slot).filter(|s| !live.contains(s) && !known.contains(s));
         let again = freed.iter().copied().filter(|s| s.0 < len && !live.contains(s));
-        Self { len, fresh, freed: skipped.chain(again).collect() }
+        Self { len, fresh, freed: skipped.chain(again).collect(), left: Vec::new() }
     }
 
     /// Takes a slot, or `None` when all are taken.
@@ -35,12 +37,28 @@ impl Slots {
         self.freed.pop_front()
     }
 
+    /// Whether [`Slots::take`] has one to give.
+    pub(super) fn has_free(&self) -> bool {
+        self.fresh < self.len || !self.freed.is_empty()
+    }
+
     /// Undoes a [`Slots::take`] of which nothing came.
     pub(super) fn put_back(&mut self, slot: Slot) {
         self.freed.push_front(slot);
     }
 
-    /// A session has left its slot.
+    /// A session has left its slot, which is not given to another before it is
+    /// [freed](Slots::free).
+    pub(super) fn leave(&mut self, slot: Slot) {
+        self.left.push(slot);
+    }
+
+    /// The slots that were left. The caller frees them, or has them left again.
+    pub(super) fn take_left(&mut self) -> Vec<Slot> {
+        std::mem::take(&mut self.left)
+    }
+
+    /// Nothing is left of a slot's former session.
     pub(super) fn free(&mut self, slot: Slot) {
         self.freed.push_back(slot);
     }
@@ -59,6 +77,17 @@ mod tests {
         assert_eq!(slots.take(), Some(Slot(0)));
         assert_eq!(slots.take(), Some(Slot(1)));
         assert_eq!(slots.take(), None);
+    }
+
+    #[test]
+    fn a_slot_that_was_left_is_given_once_it_is_freed() {
+        let mut slots = Slots::new(1, &BTreeSet::from([Slot(0)]), Vec::new());
+        slots.leave(Slot(0));
+        assert_eq!(slots.take(), None);
+        assert_eq!(slots.take_left(), [Slot(0)]);
+        assert_eq!((slots.take(), slots.take_left()), (None, Vec::new()));
+        slots.free(Slot(0));
+        assert_eq!(slots.take(), Some(Slot(0)));
     }
 
     #[test]

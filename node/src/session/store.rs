@@ -28,6 +28,8 @@ mod rates;
 pub mod receipt;
 pub mod retention;
 mod schema;
+pub mod scrub;
+mod sql;
 mod sums;
 pub mod usage;
 
@@ -106,6 +108,11 @@ pub enum StoreError {
         "the disk with the ledger is full: nothing has changed. Make room on it; weir goes on by itself then"
     )]
     Full,
+    /// The check beside the running node has found damage.
+    #[error(
+        "the ledger is damaged ({0}): nothing is sold on it. Stop the node, keep a copy of the ledger, and restore it from a backup; `weir ledger check` says more"
+    )]
+    Unsound(String),
     /// SQLite failed.
     #[error("the ledger: {0}")]
     Sql(rusqlite::Error),
@@ -129,20 +136,30 @@ pub struct Store {
     db: Connection,
     /// Row numbers of the live sessions: rows are found and written in the order of the file.
     numbers: HashMap<SessionId, i64>,
-    raise: String,
     receipts: ReceiptKey,
+    path: PathBuf,
+    /// What the check beside the running node has found.
+    damage: Option<String>,
     /// Held for as long as the ledger is open.
     _lock: File,
 }
 
 impl Store {
-    /// Opens the ledger, making it and its folder where there is none yet.
+    /// Opens the ledger, making it and its folder where there is none yet. Looks at what is of live
+    /// sessions; at all of it only when a check found damage before, or an earlier weir wrote it.
     ///
     /// # Errors
     ///
     /// When the file cannot be had, is another node's, is damaged or not as weir wrote it, or is of
     /// a newer weir.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
+        Self::open_watched(path, |_| Ok(()))
+    }
+
+    fn open_watched(
+        path: &Path,
+        watch: impl FnOnce(&mut Connection) -> rusqlite::Result<()>,
+    ) -> Result<Self, StoreError> {
         let io = |source| StoreError::Io { path: path.to_owned(), source };
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             fs::DirBuilder::new().recursive(true).mode(0o750).create(folder).map_err(io)?;
@@ -153,31 +170,47 @@ impl Store {
             let what = "there is nothing left of it".to_owned();
             return Err(StoreError::Damaged { path: path.to_owned(), what });
         }
+        if is_cut(path) {
+            let what = "its last page is not whole".to_owned();
+            return Err(StoreError::Damaged { path: path.to_owned(), what });
+        }
         // SQLite gives its side files the mode of the main one.
         OpenOptions::new().append(true).create(true).mode(0o640).open(path).map_err(io)?;
         let mut db = Connection::open(path).map_err(|e| damaged(path, e))?;
         db.execute_batch(
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
-             PRAGMA busy_timeout = 2000; PRAGMA temp_store = MEMORY;",
+             PRAGMA busy_timeout = 2000; PRAGMA temp_store = MEMORY; PRAGMA cell_size_check = ON;
+             PRAGMA journal_size_limit = 67108864;",
         )
         .map_err(|e| damaged(path, e))?;
-        let verdict: String = db
-            .query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))
-            .map_err(|e| damaged(path, e))?;
-        if verdict != "ok" {
-            return Err(StoreError::Damaged { path: path.to_owned(), what: verdict });
+        watch(&mut db)?;
+        let found_damage = scrub::marker(path);
+        let look = match found_damage.exists() {
+            true => schema::Look::AtAll,
+            false => schema::Look::AtLive,
+        };
+        schema::migrate(&mut db, path, look)?;
+        if look == schema::Look::AtAll {
+            fs::remove_file(&found_damage).map_err(io)?;
         }
-        schema::migrate(&mut db, path)?;
         sums::keep(&db)?;
-        let raise = counters::NAMES
-            .iter()
-            .enumerate()
-            .map(|(i, name)| format!("{name} = max({name}, ?{})", i + 3));
-        let raise = raise.collect::<Vec<_>>().join(", ");
-        let raise = format!("UPDATE counters SET updated = ?2, {raise} WHERE session = ?1");
         let receipts = ReceiptKey::beside(path)?;
         let numbers = HashMap::new();
-        Ok(Self { db, numbers, raise, receipts, _lock: lock })
+        Ok(Self { db, numbers, receipts, path: path.to_owned(), damage: None, _lock: lock })
+    }
+
+    /// From now on nothing is sold on this ledger, and the next start looks at all of it.
+    ///
+    /// # Errors
+    ///
+    /// When the next start cannot be told.
+    pub fn set_damage(&mut self, what: &str) -> io::Result<()> {
+        self.damage = Some(what.to_owned());
+        fs::write(scrub::marker(&self.path), format!("{what}\n"))
+    }
+
+    fn is_sound(&self) -> Result<(), StoreError> {
+        self.damage.clone().map_or(Ok(()), |what| Err(StoreError::Unsound(what)))
     }
 
     /// The live sessions, the oldest first, with what they have used.
@@ -186,13 +219,7 @@ impl Store {
     ///
     /// When the ledger cannot be read, or a record contradicts itself.
     pub fn live(&mut self) -> Result<Vec<(Session, Counters)>, StoreError> {
-        let columns = counters::NAMES.join(", ");
-        let sql = format!(
-            "SELECT number, id, slot, name, public_key, created, state, {columns}
-             FROM sessions JOIN counters ON session = number
-             WHERE ended IS NULL ORDER BY number"
-        );
-        let mut statement = self.db.prepare(&sql)?;
+        let mut statement = self.db.prepare(sql::LIVE)?;
         let mut rows = statement.query([])?;
         let mut live = Vec::new();
         while let Some(row) = rows.next()? {
@@ -209,10 +236,7 @@ impl Store {
     ///
     /// When the ledger cannot be read.
     pub fn freed_slots(&self) -> Result<Vec<Slot>, StoreError> {
-        let mut statement = self.db.prepare(
-            "SELECT slot FROM sessions GROUP BY slot
-             HAVING count(*) = count(ended) ORDER BY max(ended), max(number)",
-        )?;
+        let mut statement = self.db.prepare(sql::FREED_SLOTS)?;
         let slots = statement.query_map([], |row| Ok(Slot(row.get(0)?)))?;
         Ok(slots.collect::<Result<_, _>>()?)
     }
@@ -223,45 +247,45 @@ impl Store {
     ///
     /// When the ledger cannot be read.
     pub fn ended(&self) -> Result<Counters, StoreError> {
-        let sql = format!("SELECT {} FROM ended_totals", counters::NAMES.join(", "));
-        Ok(self.db.query_row(&sql, [], |row| read_counters(row, 0))?)
+        Ok(self.db.query_row(sql::ENDED_TOTALS, [], |row| read_counters(row, 0))?)
     }
 
-    /// Writes down a new session, with counters of zero, and its limit if it has one.
+    /// Writes down a new session, and its limit if it has one. Returns its first counters: zero,
+    /// but for the newest initiation that an earlier session with its key has taken.
     ///
     /// # Errors
     ///
     /// When the ledger cannot be written; nothing has changed then.
-    pub fn insert(&mut self, session: &Session, extra: &Extra) -> Result<(), StoreError> {
+    pub fn insert(&mut self, session: &Session, extra: &Extra) -> Result<Counters, StoreError> {
+        self.is_sound()?;
         let change = self.db.transaction()?;
+        let public_key = keys::print_public(&session.public_key);
+        let newest: i64 =
+            change.query_row(sql::NEWEST_INITIATION, [&public_key], |row| row.get(0))?;
         change.execute(
-            "INSERT INTO sessions (id, slot, name, public_key, created, state, pause_reason)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            sql::ADD_SESSION,
             params![
                 session.id.to_string(),
                 session.slot.0,
                 session.name,
-                keys::print_public(&session.public_key),
+                public_key,
                 to_sql(session.created),
                 state_name(session.state),
                 extra.pause.map(super::Pause::as_str),
             ],
         )?;
         let number = change.last_insert_rowid();
-        change.execute(
-            "INSERT INTO counters (session, updated) VALUES (?1, ?2)",
-            params![number, to_sql(session.created)],
-        )?;
+        change.execute(sql::ADD_COUNTERS, params![number, to_sql(session.created), newest])?;
         if extra.credit != super::Credit::default() {
             let (bytes, seconds) = (extra.credit.bytes, extra.credit.seconds);
             change.execute(
-                "INSERT INTO credit (session, bytes, seconds) VALUES (?1, ?2, ?3)",
+                sql::ADD_CREDIT,
                 params![number, bytes.map(to_sql), seconds.map(to_sql)],
             )?;
         }
         change.commit()?;
         self.numbers.insert(session.id, number);
-        Ok(())
+        Ok(Counters { newest_initiation: newest.unsigned_abs(), ..Counters::default() })
     }
 
     /// Raises the counters of live sessions to the given ones, all or none. Counters never fall:
@@ -279,16 +303,15 @@ impl Store {
         let now = unix_now();
         let change = self.db.transaction()?;
         let raise_all = || -> Result<(), StoreError> {
-            let mut raise = change.prepare_cached(&self.raise)?;
+            let mut raise = change.prepare_cached(sql::RAISE)?;
             for (number, counters) in &rows {
                 raise.execute(params_from_iter(raise_values(*number, now, counters)))?;
             }
             Ok(())
         };
-        let count = "SELECT count(*) FROM counters";
-        let all: u32 = change.query_row(count, [], |row| row.get(0))?;
+        let all: i64 = change.query_row(sql::COUNTERS_ROWS, [], |row| row.get(0))?;
         // A look at every row is cheaper than a sum that follows each change, if most change.
-        if rows.len() >= MANY && rows.len() * 2 >= all as usize {
+        if rows.len() >= MANY && rows.len() as i64 * 2 >= all {
             sums::through(&change, "counters", raise_all)?;
         } else {
             raise_all()?;
@@ -307,30 +330,30 @@ impl Store {
             return Ok(());
         };
         let now = unix_now();
-        let names = counters::NAMES.join(", ");
         let change = self.db.transaction()?;
-        change.execute(&self.raise, params_from_iter(raise_values(number, now, &last.counters)))?;
-        change.execute(
-            "UPDATE sessions SET ended = max(created, ?2), end_reason = ?3, state = 'closed',
-                 pause_reason = NULL
-             WHERE number = ?1",
-            params![number, to_sql(now), reason],
-        )?;
+        change.execute(sql::RAISE, params_from_iter(raise_values(number, now, &last.counters)))?;
+        change.execute(sql::END_SESSION, params![number, to_sql(now), reason])?;
         usage::write(&change, &self.receipts, number, last, Some(reason))?;
-        let final_sql = format!("SELECT {names} FROM counters WHERE session = ?1");
-        let last = change.query_row(&final_sql, [number], |row| read_counters(row, 0))?;
-        let total_sql = format!("SELECT {names} FROM ended_totals");
-        let total = change.query_row(&total_sql, [], |row| read_counters(row, 0))?;
-        let places = (1..=counters::COUNT).map(|i| format!("?{i}")).collect::<Vec<_>>().join(", ");
+        let last = change.query_row(sql::COUNTERS, [number], |row| read_counters(row, 0))?;
+        let total = change.query_row(sql::ENDED_TOTALS, [], |row| read_counters(row, 0))?;
         let total = counters::to_array(&counters::sum(&total, &last)).map(to_sql);
-        change.execute(
-            &format!("UPDATE ended_totals SET ({names}) = ({places})"),
-            params_from_iter(total),
-        )?;
+        change.execute(sql::SET_ENDED_TOTALS, params_from_iter(total))?;
+        change.execute(sql::DROP_INVOICES, [number])?;
+        sums::seal(&change, number)?;
         change.commit()?;
         self.numbers.remove(&id);
         Ok(())
     }
+}
+
+/// Whether the file ends within a page. A crash may leave it so, but then the page is in the
+/// write-ahead log.
+fn is_cut(path: &Path) -> bool {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    let len = |path: &Path| fs::metadata(path).map_or(0, |file| file.len());
+    // The smallest page that there is.
+    len(path) % 512 != 0 && len(Path::new(&log)) == 0
 }
 
 fn raise_values(number: i64, now: u64, last: &Counters) -> impl Iterator<Item = i64> {
@@ -398,3 +421,5 @@ fn read_counters(row: &Row<'_>, first: usize) -> rusqlite::Result<Counters> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::crowd;

@@ -16,7 +16,7 @@ use super::{
 };
 
 /// The counters that are not zero.
-fn counted() -> Vec<(String, u64)> {
+pub(crate) fn counted() -> Vec<(String, u64)> {
     let counters = nft::read_counters().expect("counters");
     assert_eq!(counters.len(), nft::COUNTERS.len());
     let counters = counters.into_iter().filter(|counter| counter.packets > 0);

@@ -5,6 +5,8 @@ use blake2::{
     digest::{Mac as _, consts::U16},
 };
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
 /// The node's public key.
 pub(crate) const NODE_KEY: [u8; 32] = [0x6b; 32];
 
@@ -25,6 +27,7 @@ pub(crate) struct FrameSpec {
     pub(crate) extensions: Vec<(u8, Vec<u8>)>,
     pub(crate) protocol: u8,
     pub(crate) port: u16,
+    pub(crate) source_port: u16,
     /// Which IPv4 address, and which address of its IPv6 /64, it comes from.
     pub(crate) source: u8,
     /// Which IPv6 /64 it comes from.
@@ -48,6 +51,7 @@ impl FrameSpec {
             extensions: vec![],
             protocol: 17,
             port: PORT,
+            source_port: 40_000,
             source: 192,
             subnet: 0,
             payload: payload.to_vec(),
@@ -59,6 +63,17 @@ impl FrameSpec {
 
     pub(crate) fn v6(payload: &[u8]) -> Self {
         Self { v6: true, ..Self::v4(payload) }
+    }
+
+    /// From where it comes.
+    pub(crate) fn remote(&self) -> SocketAddr {
+        let (subnet, host) = (u16::from(self.subnet), u16::from(self.source));
+        let address: IpAddr = if self.v6 {
+            Ipv6Addr::new(0x2001, 0xdb8, 0, subnet, 0, 0, 0, host << 8 | 1).into()
+        } else {
+            Ipv4Addr::new(self.source, 0, 2, 1).into()
+        };
+        SocketAddr::new(address, self.source_port)
     }
 
     pub(crate) fn build(&self) -> Vec<u8> {
@@ -81,7 +96,7 @@ impl FrameSpec {
 
     fn udp(&self) -> Vec<u8> {
         let len = self.payload.len() as i32 + 8 + self.udp_len_error;
-        let mut udp = 40000u16.to_be_bytes().to_vec();
+        let mut udp = self.source_port.to_be_bytes().to_vec();
         udp.extend(self.port.to_be_bytes());
         udp.extend((len as u16).to_be_bytes());
         udp.extend([0, 0]);

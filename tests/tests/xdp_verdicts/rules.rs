@@ -7,8 +7,8 @@ use weir_common::{
     DropReason, GuardConfig, Slot,
     account::SessionState,
     bucket::Rate,
-    filter::TRICKLE,
     mac1::{Mac1Key, Mac1Keys},
+    meter::{PAUSED_DATA, RESPONSES, ROAMING_DATA},
     packet::{Class, Verdict},
 };
 
@@ -29,6 +29,7 @@ fn a_handshake_message_passes_only_with_the_mac_of_the_node_s_key() {
         for v6 in [false, true] {
             let verdict = |payload: &[u8]| {
                 let frame = FrameSpec { v6, ..FrameSpec::v4(payload) };
+                loaded.fill_buckets(5);
                 loaded.verdict(&frame.build())
             };
             for (kind, len, class) in [(1, 148, INITIATION), (2, 92, RESPONSE)] {
@@ -145,12 +146,12 @@ fn a_paused_session_has_a_trickle_of_data_and_its_handshakes() {
         } else {
             account.set_state(SessionState::Paused);
         }
-        let data = FrameSpec::v4(&message(4, 200, receiver_index(7))).build();
-        let start = Instant::now();
-        let passed = (0..500).filter(|_| loaded.passes(&data)).count() as f64;
-        let refilled = start.elapsed().as_secs_f64() * 100.0;
-        let burst = (TRICKLE.window / TRICKLE.interval) as f64;
-        assert!(passed >= burst && passed <= burst + refilled + 1.0, "{passed} passed");
+        let data = FrameSpec::v4(&message(4, 200, receiver_index(7)));
+        let other = FrameSpec::v4(&message(4, 200, receiver_index(8)));
+        loaded.set_endpoint(7, &data);
+        loaded.set_endpoint(8, &other);
+        let (data, other) = (data.build(), other.build());
+        assert_is_held_to(PAUSED_DATA, 500, || loaded.passes(&data));
         let verdict = |kind, len| {
             loaded.verdict(&FrameSpec::v4(&message(kind, len, receiver_index(7))).build())
         };
@@ -159,12 +160,94 @@ fn a_paused_session_has_a_trickle_of_data_and_its_handshakes() {
         // One in 10 ms may pass, as long as the machine takes for one.
         let dropped = (0..100).any(|_| verdict(4, 32) == Verdict::Drop(DropReason::GuardPaused));
         assert!(dropped);
-        let other = FrameSpec::v4(&message(4, 200, receiver_index(8))).build();
         assert!((0..500).all(|_| loaded.passes(&other)), "its neighbour has all");
         // New credit, or the control plane's word, opens it at once.
         account.set_state(SessionState::Open);
         account.set_limit(by_credit.then_some(6000));
         assert!((0..500).all(|_| loaded.passes(&data)));
+    }
+}
+
+/// Of so many that come at once a burst passes, and what is refilled meanwhile.
+fn assert_is_held_to(rate: Rate, tries: usize, mut passes: impl FnMut() -> bool) {
+    let start = Instant::now();
+    let passed = (0..tries).filter(|_| passes()).count() as u128;
+    let burst = u128::from(rate.window / rate.interval);
+    let refilled = start.elapsed().as_nanos() / u128::from(rate.interval);
+    assert!(passed >= burst && passed <= burst + refilled + 1, "{passed} passed");
+}
+
+#[test]
+fn data_that_does_not_come_from_the_sessions_endpoint_is_a_trickle_and_its_own_is_not() {
+    for linear in [false, true] {
+        let loaded = Loaded::new(config(), linear);
+        let payload = message(4, 200, receiver_index(7));
+        let v4 = FrameSpec::v4(&payload);
+        let v6 = FrameSpec::v6(&payload);
+        let passes = |from: &FrameSpec| loaded.passes(&from.build());
+        // A session that was heard nowhere yet, and then at its endpoint.
+        assert_is_held_to(ROAMING_DATA, 1000, || passes(&v4));
+        let others = |own: &FrameSpec, other: &FrameSpec| {
+            [
+                FrameSpec { source_port: 40_001, ..own.clone() },
+                FrameSpec { source: own.source ^ 1, ..own.clone() },
+                FrameSpec { subnet: 1, v6: true, ..own.clone() },
+                other.clone(),
+            ]
+        };
+        for (own, other) in [(&v4, &v6), (&v6, &v4)] {
+            for elsewhere in others(own, other) {
+                loaded.set_endpoint(7, own);
+                loaded.fill_buckets(7);
+                assert_is_held_to(ROAMING_DATA, 1000, || passes(&elsewhere));
+                let verdict = (0..100).map(|_| loaded.verdict(&elsewhere.build()));
+                let refused = Verdict::Drop(DropReason::GuardRoaming);
+                assert!(verdict.into_iter().any(|verdict| verdict == refused), "{elsewhere:?}");
+                assert!((0..1000).all(|_| passes(own)), "the consumer has all");
+                // It moves there.
+                loaded.set_endpoint(7, &elsewhere);
+                assert!((0..1000).all(|_| passes(&elsewhere)), "{elsewhere:?}");
+            }
+        }
+        let neighbour = FrameSpec::v4(&message(4, 200, receiver_index(8)));
+        assert!((0..100).all(|_| passes(&neighbour)), "another session's bucket is its own");
+        let counters = loaded.guard().accounts().get(Slot(7)).expect("an account").counters();
+        assert!(counters.dropped_datagrams > 1000, "{counters:?}");
+    }
+}
+
+#[test]
+fn a_sessions_responses_are_few_and_a_flood_from_elsewhere_leaves_it_half_of_them() {
+    for linear in [false, true] {
+        let loaded = Loaded::new(config(), linear);
+        for (kind, len) in [(2, 92), (3, 64)] {
+            let good = message(kind, len, receiver_index(7));
+            let own = FrameSpec::v4(&good);
+            loaded.set_endpoint(7, &own);
+            loaded.fill_buckets(7);
+            // With a wrong MAC nothing is taken.
+            if kind == 2 {
+                let mut bad = good.clone();
+                bad[20] ^= 1;
+                let bad = FrameSpec::v4(&bad).build();
+                assert!((0..100).all(|_| loaded.verdict(&bad) == MAC1));
+            }
+            let mut source = 0;
+            let mut elsewhere = || {
+                source += 1;
+                loaded.passes(&FrameSpec { source: source as u8, subnet: 1, ..own.clone() }.build())
+            };
+            assert_is_held_to(RESPONSES.half(), 100, &mut elsewhere);
+            let half = RESPONSES.window / RESPONSES.interval / 2;
+            assert!((0..half).all(|_| loaded.passes(&own.build())), "its own half");
+            let verdicts: Vec<_> = (0..100).map(|_| loaded.verdict(&own.build())).collect();
+            assert!(verdicts.contains(&Verdict::Drop(DropReason::GuardResponses)));
+            assert_eq!(
+                loaded.verdict(&FrameSpec::v4(&message(kind, len, receiver_index(8))).build()),
+                if kind == 2 { RESPONSE } else { Verdict::Pass(Class::CookieReply) },
+                "another session's bucket is its own"
+            );
+        }
     }
 }
 

@@ -44,7 +44,7 @@ pub(crate) fn ensure() -> Result<String> {
 
 /// The source is there for the time of the installation only.
 fn from_backports() -> Result<()> {
-    let source = source()?;
+    let source = source(SUITE)?;
     fs::write(SOURCE, source).with_context(|| format!("cannot write {SOURCE}"))?;
     let arguments = ["install", "-y", "--no-install-recommends", "-t", SUITE, NEED.package];
     let installed = apt::update().and_then(|()| apt::run(Command::new("apt-get").args(arguments)));
@@ -52,8 +52,12 @@ fn from_backports() -> Result<()> {
     installed
 }
 
-/// The backports on the mirror from which this machine has its other packages.
-fn source() -> Result<String> {
+/// An apt source for suites, separated by spaces, on the mirror from which this machine has its
+/// packages.
+///
+/// # Errors
+/// If there is no such mirror.
+pub(crate) fn source(suites: &str) -> Result<String> {
     let mut files = vec![PathBuf::from("/etc/apt/sources.list")];
     let parts = fs::read_dir("/etc/apt/sources.list.d").context("no apt sources")?;
     files.extend(parts.flatten().map(|entry| entry.path()));
@@ -62,7 +66,7 @@ fn source() -> Result<String> {
         .filter_map(|text| mirror_in(&text))
         .map(|(uri, key)| {
             let key = if key.is_empty() { key } else { format!("Signed-By: {key}\n") };
-            format!("Types: deb\nURIs: {uri}\nSuites: {SUITE}\nComponents: main\n{key}")
+            format!("Types: deb\nURIs: {uri}\nSuites: {suites}\nComponents: main\n{key}")
         })
         .next()
         .context("no mirror of bookworm in /etc/apt")

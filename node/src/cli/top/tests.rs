@@ -50,7 +50,7 @@ fn answer(tick: u64, sessions: u32) -> Answer {
     status.drops[0].packets = 70 * tick;
     let sessions =
         (1..=sessions).map(|number| session(number, tick * 1_000_000 * u64::from(number)));
-    Answer { status, sessions: AllSessions { sessions: sessions.collect() } }
+    Answer { status, sessions: AllSessions { sessions: sessions.collect(), cursor: None } }
 }
 
 fn after(ticks: u64, sessions: u32) -> State {

@@ -2,8 +2,9 @@
 
 use weir_common::{DropReason, wire::DATA_OVERHEAD};
 
-use super::{MAX_SEALED_FRAME, Pipeline, Stray, push_run};
+use super::{MAX_SEALED_FRAME, Pipeline, Stray, push_marked, push_run};
 use crate::dataplane::{
+    ecn::Ecn,
     inner,
     peer::Fare,
     runs::RunKind,
@@ -42,7 +43,9 @@ impl Pipeline {
         const BAD: (DropReason, u64) = (DropReason::TunFrame, 1);
         let header: &[u8; HEADER_LEN] = buffer.first_chunk().ok_or(BAD)?;
         let header = NetHeader::parse(header).ok_or(BAD)?;
-        let packet = buffer.get(HEADER_LEN..len).ok_or(BAD)?;
+        // What the kernel hands over is cut off where the buffer ends, without a word.
+        let packet = buffer.get(HEADER_LEN..len).and_then(inner::whole).ok_or(BAD)?;
+        let len = HEADER_LEN + packet.len();
         let destination = inner::destination(packet).ok_or(BAD)?;
         let cut = match header.gso {
             Gso::None => None,
@@ -70,6 +73,8 @@ impl Pipeline {
             Fare::Unbilled(_) | Fare::Closed => return Err(lost(fare.refusal_down())),
         };
         let to = peer.endpoint.ok_or(lost(DropReason::NoEndpoint))?;
+        // Outward as it is inside (RFC 6040, section 4.1, normal mode).
+        let ecn = Ecn::of_packet(packet);
         let needed = packets * (longest + FRAME_SLACK + DATA_OVERHEAD) + REPLY_LEN;
         if needed > MAX_SEALED_FRAME {
             return Err(lost(DropReason::TunFrame));
@@ -82,7 +87,7 @@ impl Pipeline {
             return Err(lost(DropReason::NotConnected));
         }
         let rate = peer.rate(Way::Down, self.levels[Way::Down as usize]);
-        let now = if rate == 0 { 0 } else { self.clock.now(self.turn) };
+        let now = self.now.nanos;
         let mtu = self.shared.mtu;
         let (sealed, runs, turn, stats) =
             (&mut self.sealed, &mut self.runs, self.turn, &self.stats);
@@ -95,6 +100,10 @@ impl Pipeline {
             }
             if rate != 0 && fare == Fare::Billed && !peer.is_within(Way::Down, rate, now, len) {
                 stats.refuse(DropReason::EgressRateLimit);
+                return;
+            }
+            if from_gateway && !peer.meters.take_answer(now) {
+                stats.refuse(DropReason::EgressPaused);
                 return;
             }
             let Some((span, out)) = sealed.take(padded + DATA_OVERHEAD) else {
@@ -113,7 +122,7 @@ impl Pipeline {
                 if fare == Fare::Billed {
                     peer.will_send(turn, padded + DATA_OVERHEAD);
                 }
-                push_run(runs, turn, peer, to, fare.kind(), span);
+                push_marked(runs, turn, peer, to, fare.kind(), ecn, span);
             } else {
                 sealed.truncate(span.start);
                 stats.refuse(DropReason::NotConnected);

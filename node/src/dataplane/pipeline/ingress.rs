@@ -6,15 +6,18 @@ use bytes::Bytes;
 use weir_common::{
     DropReason,
     account::add_single_writer,
+    meter::{Meter, Origin},
     wire::{Message, message_type},
 };
 
 use super::{Owner, Pipeline, Stray, data_kind, push_run};
 use crate::dataplane::{
+    ecn::Ecn,
     endpoint::Endpoint,
     flow::Flow,
     identity::Identity,
     inbox::Initiation,
+    outer::Outer,
     peer::Fare,
     runs::RunKind,
     throttle::Way,
@@ -24,24 +27,26 @@ use crate::dataplane::{
 
 impl Pipeline {
     /// Takes what one receive call brought: datagrams of `segment` bytes one behind the other, the
-    /// last may be shorter, all from `from`.
-    pub fn receive(&mut self, from: Endpoint, buffer: &[u8], segment: usize) {
+    /// last may be shorter, all with the same `outer` headers.
+    pub fn receive<'a>(&mut self, outer: impl Into<Outer<'a>>, buffer: &'a [u8], segment: usize) {
+        let outer = outer.into();
         let segment = segment.max(1);
         self.stats.udp_receive.add(buffer.len().div_ceil(segment).max(1) as u64);
         if buffer.is_empty() {
             self.stats.refuse(DropReason::Message);
         }
         for datagram in buffer.chunks(segment) {
-            self.datagram(from, datagram);
+            self.datagram(outer, datagram);
         }
     }
 
     /// Takes one datagram.
     #[inline]
-    pub fn datagram(&mut self, from: Endpoint, datagram: &[u8]) {
+    pub fn datagram<'a>(&mut self, outer: impl Into<Outer<'a>>, datagram: &'a [u8]) {
+        let outer = outer.into();
         let receiver_index = match Message::parse(datagram) {
             Ok(Message::Initiation) => {
-                let stray = Stray::Datagram(Bytes::copy_from_slice(datagram), from);
+                let stray = Stray::Datagram(Bytes::copy_from_slice(datagram), outer.verified());
                 self.push_stray(Owner::Handshakes, stray);
                 return;
             }
@@ -62,14 +67,15 @@ impl Pipeline {
         let place = match self.place(slot) {
             Ok(place) => place,
             Err(owner) => {
-                self.push_stray(owner, Stray::Datagram(Bytes::copy_from_slice(datagram), from));
+                let stray = Stray::Datagram(Bytes::copy_from_slice(datagram), outer.verified());
+                self.push_stray(owner, stray);
                 return;
             }
         };
         let result = if datagram.first() == Some(&message_type::DATA) {
-            self.data(place, from, datagram)
+            self.data(place, &outer, datagram)
         } else {
-            self.handshake(place, from, datagram, None)
+            self.handshake(place, outer.from, datagram, None)
         };
         if let Err(reason) = result {
             self.stats.refuse(reason);
@@ -78,9 +84,13 @@ impl Pipeline {
 
     /// A data message of the peer at `place`.
     #[inline]
-    fn data(&mut self, place: usize, from: Endpoint, message: &[u8]) -> Result<(), DropReason> {
+    fn data(&mut self, place: usize, outer: &Outer<'_>, message: &[u8]) -> Result<(), DropReason> {
         let peer = self.peers.get_mut(place).and_then(Option::as_deref_mut);
         let peer = peer.ok_or(DropReason::UnknownIndex)?;
+        let origin = peer.origin(&outer.from);
+        if let Some(meter) = peer.meter_of_data(origin)? {
+            peer.meters.take(meter, origin, self.now.nanos)?;
+        }
         let taken = self.plain.take(HEADER_LEN + message.len());
         let (mut span, buffer) = taken.ok_or(DropReason::Truncated)?;
         let opened = match peer.tunnel.open(message, &mut buffer[HEADER_LEN..]) {
@@ -94,6 +104,11 @@ impl Pipeline {
         // consumer's own count has it. Only who may not send it anyway has it for nothing.
         let fare = peer.fare(self.turn, message.len());
         let mut beyond = None;
+        if origin == Origin::Elsewhere && matches!(fare, Fare::Unbilled(_)) {
+            // Before, it took from what is for those who move, of which there is more.
+            let now = self.now.nanos;
+            beyond = peer.meters.take(Meter::PausedData, Origin::Endpoint, now).err();
+        }
         if let Opened::Packet(len, source) = opened
             && fare == Fare::Billed
             && peer.owns(source)
@@ -106,11 +121,11 @@ impl Pipeline {
                 && !contacts.knows(limits, &flow)
                 && !self.shared.is_to_gateway(packet)
             {
-                beyond = contacts.admit(limits, &flow, self.clock.now(self.turn)).err();
+                beyond = contacts.admit(limits, &flow, self.now.nanos).err();
             }
             let rate = peer.rate(Way::Up, self.levels[Way::Up as usize]);
             if beyond.is_none() && rate != 0 {
-                let within = peer.is_within(Way::Up, rate, self.clock.now(self.turn), len);
+                let within = peer.is_within(Way::Up, rate, self.now.nanos, len);
                 beyond = (!within).then_some(DropReason::RateLimit);
             }
         }
@@ -122,7 +137,10 @@ impl Pipeline {
                 add_single_writer(&account.metered.unbilled_bytes, message.len() as u64);
             }
         }
-        peer.heard_from(from);
+        // The payload is authentic; only a checksum vouches for where it came from.
+        if peer.endpoint != Some(outer.from) && outer.vouches() {
+            peer.heard_from(outer.from);
+        }
         let verdict = match (opened, beyond) {
             (_, Some(reason)) => Err(reason),
             (Opened::Packet(len, source), None) if peer.owns(source) => {
@@ -140,6 +158,13 @@ impl Pipeline {
                 self.plain.truncate(span.start);
                 return Ok(());
             }
+        };
+        let verdict = match (verdict, outer.ecn) {
+            (Ok(len), ecn) if ecn != Ecn::NotEct => {
+                let packet = buffer.get_mut(HEADER_LEN..HEADER_LEN + len).unwrap_or_default();
+                Ecn::decapsulate(ecn, packet).map(|()| len).map_err(|_| DropReason::Ecn)
+            }
+            (verdict, _) => verdict,
         };
         match verdict {
             Ok(len) => {
@@ -164,12 +189,28 @@ impl Pipeline {
         message: &[u8],
         identity: Option<&Identity>,
     ) -> Result<(), DropReason> {
-        self.wake(place)?;
         let peer = self.peers.get_mut(place).and_then(Option::as_deref_mut);
         let peer = peer.ok_or(DropReason::UnknownIndex)?;
         if peer.fare(self.turn, 0) == Fare::Closed {
             return Err(DropReason::SessionState);
         }
+        if identity.is_none() {
+            // The handshake thread has metered initiations. Who does not know the node's key takes
+            // nothing from the bucket, and an empty one is seen before the hashes.
+            let (origin, now) = (peer.origin(&from), self.now.nanos);
+            if !peer.meters.has_room(Meter::Responses, origin, now) {
+                return Err(DropReason::Responses);
+            }
+            if message.first() == Some(&message_type::RESPONSE)
+                && !peer.tunnel.has_right_mac1(message)
+            {
+                return Err(DropReason::Mac1);
+            }
+            peer.meters.take(Meter::Responses, origin, now)?;
+        }
+        self.wake(place)?;
+        let peer = self.peers.get_mut(place).and_then(Option::as_deref_mut);
+        let peer = peer.ok_or(DropReason::UnknownIndex)?;
         let (mut span, buffer) = self.sealed.take(REPLY_LEN).ok_or(DropReason::Truncated)?;
         let kind = message.first().copied().unwrap_or_default();
         let source = from.remote.ip();
@@ -181,17 +222,11 @@ impl Pipeline {
             self.sealed.truncate(span.start);
             return result.map(drop);
         };
-        // A cookie reply authenticates nobody: only who knows the keys may move the endpoint. Nor
-        // does an initiation for the node's other key: whether it is a replay shows only when the
-        // consumer uses the new keys.
-        let is_known = identity.is_none_or(|identity| peer.tunnel.is_for(identity));
-        if kind != message_type::COOKIE_REPLY && is_known {
-            peer.heard_from(from);
-        }
+        // The endpoint stays where it is: the first data message under the new keys moves it.
         if let Some(account) = peer.account() {
             add_single_writer(&account.metered.handshake_bytes_up, message.len() as u64);
             if kind != message_type::COOKIE_REPLY {
-                account.metered.last_handshake.store(unix_seconds(), Relaxed);
+                account.metered.last_handshake.store(self.now.unix, Relaxed);
             }
         }
         if kind != message_type::COOKIE_REPLY {
@@ -224,9 +259,4 @@ impl Pipeline {
             self.stats.refuse(reason);
         }
     }
-}
-
-fn unix_seconds() -> u64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    now.map_or(0, |since| since.as_secs())
 }

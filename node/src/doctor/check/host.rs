@@ -20,7 +20,27 @@ pub(super) fn configuration(facts: &Facts) -> Finding {
 }
 
 pub(super) fn all(facts: &Facts) -> Vec<Finding> {
-    vec![clock(facts), disk(facts), sync(facts)]
+    let mut findings = vec![clock(facts), disk(facts), sync(facts)];
+    findings.extend(payments(facts));
+    findings
+}
+
+/// What is credited before anybody has said that it is worth something.
+fn payments(facts: &Facts) -> Option<Finding> {
+    let payment = &facts.config.payment;
+    if !payment.enabled {
+        return None;
+    }
+    Some(match payment.approve_url.as_str() {
+        "" => Finding::warning(
+            "payments",
+            "promises are credited on trust: nobody asks whether a consumer's channel exists, has \
+             funds, or has promised them to others",
+            "set payment.approve_url to what knows (docs/payments.md), or sell no more than you \
+             can lose",
+        ),
+        url => Finding::good("payments", format!("{url} is asked before a promise is credited")),
+    })
 }
 
 fn clock(facts: &Facts) -> Finding {

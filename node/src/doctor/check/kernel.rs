@@ -4,6 +4,7 @@ use weir_common::guard::name;
 
 use crate::{
     config::{IoWish, XdpWish},
+    dataplane::uring::Reads,
     doctor::{
         Finding, Verdict,
         facts::{Facts, kernel::TunFact},
@@ -55,14 +56,37 @@ fn release(facts: &Facts) -> Finding {
             );
         }
         version if version < (5, 18) => "io_uring, large frames in XDP, and UDP in super-packets",
-        version if version < (6, 2) => "io_uring, and UDP through the TUN device in super-packets",
-        version if version < (6, 7) => "io_uring as weir uses it",
+        version if version < (6, 1) => "io_uring, and UDP through the TUN device in super-packets",
+        version if version < (6, 2) => "UDP through the TUN device in super-packets",
+        version if version < (6, 7) => "io_uring's multishot reads",
+        // tailscale/tailscale#19777, #21335: fixed in 7.1.5.
+        (7, 0) | (7, 1) if (major, minor, numbers.next().unwrap_or(0)) < (7, 1, 5) => {
+            return cuts_wrongly(facts, text);
+        }
         _ => return Finding::good("kernel", format!("Linux {text}")),
     };
     Finding::warning(
         "kernel",
         format!("Linux {text} lacks {lacks}: a node takes more CPU"),
         "use Linux 6.7 or later, on Debian 12 the kernel of bookworm-backports",
+    )
+}
+
+/// Linux 7.0 to 7.1.4 writes wrong headers and checksums where it cuts runs of datagrams of which the
+/// last is as long as the others, for some network cards. Distributions may have mended theirs.
+fn cuts_wrongly(facts: &Facts, release: &str) -> Finding {
+    if !facts.config.node.udp_segmentation {
+        let found =
+            format!("Linux {release}; its UDP segmentation, which may be wrong, is not used");
+        return Finding::good("kernel", found);
+    }
+    Finding::warning(
+        "kernel",
+        format!(
+            "Linux {release} may send UDP with wrong checksums, which consumers see as losses \
+             (Linux 7.0 to 7.1.4, with some network cards)"
+        ),
+        "use Linux 7.1.5 or later, or set node.udp_segmentation = false",
     )
 }
 
@@ -116,7 +140,13 @@ fn seccomp(facts: &Facts) -> Finding {
 fn io_uring(facts: &Facts) -> Finding {
     let kernel = &facts.kernel;
     let error = match &kernel.uring {
-        Ok(()) => return Finding::good("io_uring", "can be used"),
+        Ok(Reads::Multishot) => return Finding::good("io_uring", "can be used"),
+        Ok(Reads::Single) => {
+            return Finding::good(
+                "io_uring",
+                "can be used, with a read for each frame (Linux 6.7 has multishot reads)",
+            );
+        }
         Err(error) => error,
     };
     let fix = match (kernel.uring_disabled, &kernel.seccomp) {
@@ -125,11 +155,13 @@ fn io_uring(facts: &Facts) -> Finding {
             "use a seccomp profile that allows io_uring_setup, io_uring_enter and \
              io_uring_register (packaging/docker/seccomp.json)"
         }
-        _ => "use Linux 6.7 or later",
+        _ => "use Linux 6.1 or later",
     };
     let found = format!("cannot be used ({error})");
     match facts.config.node.io {
-        IoWish::Uring => Finding::bad("io_uring", format!("{found}, and node.io wants it"), fix),
+        IoWish::Uring | IoWish::UringSingle => {
+            Finding::bad("io_uring", format!("{found}, and node.io wants it"), fix)
+        }
         IoWish::Syscall => Finding::good("io_uring", format!("{found}, nor does node.io want it")),
         IoWish::Auto => {
             Finding::warning("io_uring", format!("{found}: plain system calls take more CPU"), fix)
@@ -210,7 +242,7 @@ fn nft(facts: &Facts) -> Finding {
         Ok(version) => version,
         Err(error) => return Finding::bad("nft", error.as_str(), "apt-get install nftables"),
     };
-    match &facts.kernel.ruleset {
+    match &facts.kernel.nftables {
         Ok(_) => Finding::good("nft", version.as_str()),
         Err(_) if !has(facts, NET_ADMIN) => {
             Finding::unknown("nft", format!("{version}; cannot tell without root what it may do"))

@@ -228,68 +228,21 @@ fn port(facts: &Facts) -> Finding {
 
 fn firewall(facts: &Facts) -> Finding {
     let number = facts.port.number;
-    let ruleset = match &facts.kernel.ruleset {
-        Ok(ruleset) => ruleset,
+    let refusals = match &facts.refusals {
+        Ok(refusals) => refusals,
         Err(_) => return Finding::unknown("firewall", "cannot tell without root"),
     };
-    let closed: Vec<_> = closed_inputs(ruleset, number);
-    match closed.first() {
-        None => Finding::good(
+    let Some((first, others)) = refusals.split_first() else {
+        return Finding::good(
             "firewall",
             format!(
-                "nothing on this machine refuses UDP {number}; a provider's may (try from outside)"
+                "nothing on this machine refuses UDP {number} or consumers; a provider's may (try \
+                 from outside)"
             ),
-        ),
-        Some(chain) => Finding::warning(
-            "firewall",
-            format!("{chain} drops what it does not accept, and names no UDP port {number}"),
-            format!("nft insert rule {chain} udp dport {number} accept"),
-        ),
-    }
-}
-
-/// The chains of others that drop what comes to this machine unless a rule accepts it, and that
-/// have none which names the port. Rules in chains that they jump to count as theirs.
-fn closed_inputs(ruleset: &str, port: u16) -> Vec<String> {
-    let (mut table, mut chain) = (String::new(), String::new());
-    let mut dropping = Vec::new();
-    let mut open_tables = Vec::new();
-    for line in ruleset.lines().map(str::trim) {
-        if let Some(name) = line.strip_prefix("table ") {
-            table = name.trim_end_matches(" {").to_owned();
-        } else if let Some(name) = line.strip_prefix("chain ") {
-            chain = name.trim_end_matches(" {").to_owned();
-        } else if line.contains("hook input") && line.contains("policy drop") {
-            dropping.push((table.clone(), chain.clone()));
-        } else if line.ends_with("accept") && names(line, port) {
-            open_tables.push(table.clone());
-        }
-    }
-    let closed =
-        |(table, _): &&(String, String)| table != "inet weir" && !open_tables.contains(table);
-    dropping.iter().filter(closed).map(|(table, chain)| format!("{table} {chain}")).collect()
-}
-
-/// Whether a rule accepts UDP to the port.
-fn names(rule: &str, port: u16) -> bool {
-    let Some((before, after)) = rule.split_once("dport ") else {
-        // It accepts everything, or what has nothing to do with ports.
-        return rule == "accept";
+        );
     };
-    if before.trim_end().ends_with("tcp") {
-        return false;
-    }
-    let list = after.trim_start_matches('{').split('}').next().unwrap_or_default();
-    let list = list.split(" counter").next().unwrap_or_default();
-    list.split(',').filter_map(|part| part.split_whitespace().next()).any(|part| {
-        match part
-            .split_once('-')
-            .and_then(|(low, high)| Some((low.parse().ok()?, high.parse().ok()?)))
-        {
-            Some((low, high)) => (low..=high).contains(&port),
-            None => part.parse() == Ok(port),
-        }
-    })
+    let detail = others.iter().map(|refusal| format!("{refusal}: {}", refusal.fix)).collect();
+    Finding::warning("firewall", first.to_string(), first.fix.as_str()).with(detail)
 }
 
 fn conntrack(facts: &Facts) -> Finding {
@@ -308,35 +261,4 @@ fn conntrack(facts: &Facts) -> Finding {
         return Finding::warning("flow table", found, fix(262_144));
     }
     Finding::good("flow table", found)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const FILTER: &str = "table inet filter {\n\tchain input {\n\t\ttype filter hook input \
-                          priority filter; policy drop;\n\t\tct state established accept\n\t\tRULE\n\t}\n}\n";
-
-    #[test]
-    fn a_chain_that_drops_is_closed_unless_a_rule_accepts_the_port() {
-        for (rule, closed) in [
-            ("tcp dport 22 accept", true),
-            ("tcp dport 51820 accept", true),
-            ("udp dport 51821 accept", true),
-            ("udp dport 51820 drop", true),
-            ("udp dport 51820 accept", false),
-            ("udp dport 51820 counter accept", false),
-            ("udp dport { 53, 51820 } accept", false),
-            ("meta l4proto { tcp, udp } th dport 51820 accept", false),
-            ("udp dport 50000-52000 accept", false),
-            ("accept", false),
-        ] {
-            let found = closed_inputs(&FILTER.replace("RULE", rule), 51820);
-            let expected: &[&str] = if closed { &["inet filter input"] } else { &[] };
-            assert_eq!(found, expected, "{rule}");
-        }
-        let accepting = FILTER.replace("policy drop", "policy accept");
-        assert!(closed_inputs(&accepting, 51820).is_empty());
-        assert!(closed_inputs("", 51820).is_empty());
-    }
 }

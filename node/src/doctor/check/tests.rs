@@ -3,6 +3,7 @@
 use super::*;
 use crate::{
     config::{Auto, Config, IoWish, XdpWish},
+    dataplane::uring::Reads,
     doctor::{
         Report, Verdict,
         facts::{
@@ -12,6 +13,7 @@ use crate::{
     },
     host::{
         ethtool::Offloads,
+        nft,
         uplink::Ipv6Uplink,
         watch::{Condition, Part},
     },
@@ -27,14 +29,14 @@ fn healthy() -> Facts {
             release: Ok("6.12.9-amd64".into()),
             capabilities: Ok(u64::MAX),
             seccomp: Ok(0),
-            uring: Ok(()),
+            uring: Ok(Reads::Multishot),
             uring_disabled: Some(0),
             guard: Ok(weir_common::guard::name::GUARD),
             lockdown: None,
             bpffs: true,
             tun: TunFact::Made { uso: true },
             nft: Ok("nftables v1.0.6".into()),
-            ruleset: Ok(String::new()),
+            nftables: Ok(()),
         },
         nic: Ok(Nic {
             name: "eth0".into(),
@@ -55,6 +57,7 @@ fn healthy() -> Facts {
         policy: Ok(false),
         cores: 2,
         port: Port { number: 51820, free: Ok(()), weir_runs: false },
+        refusals: Ok(Vec::new()),
         conntrack: Ok(Conntrack { count: 10, max: 262_144 }),
         clock: Clock { now: 1_800_000_000, synchronised: Ok(true) },
         disk: Disk { place: "/var/lib/weir".into(), free: Ok(1 << 40), sync: Ok(()) },
@@ -85,6 +88,29 @@ fn a_healthy_machine_has_nothing_but_good_findings() {
 }
 
 #[test]
+fn kernels_that_cut_udp_wrongly_are_good_when_mended_or_when_nothing_is_cut() {
+    for (release, segmentation) in
+        [("7.1.5", true), ("7.2.0-rc1", true), ("6.18.0", true), ("7.0.2-6-pve", false)]
+    {
+        let mut facts = healthy();
+        facts.kernel.release = Ok(release.into());
+        facts.config.node.udp_segmentation = segmentation;
+        let report = Report::from(all(&facts));
+        assert_eq!(report.verdict, Verdict::Good, "{release}: {report:?}");
+    }
+}
+
+#[test]
+fn io_uring_without_multishot_reads_is_good() {
+    let mut facts = healthy();
+    facts.kernel.uring = Ok(Reads::Single);
+    let report = Report::from(all(&facts));
+    assert_eq!(report.verdict, Verdict::Good, "{report:?}");
+    let found = report.findings.iter().find(|finding| finding.check == "io_uring");
+    assert!(found.is_some_and(|finding| finding.found.contains("6.7")), "{report:?}");
+}
+
+#[test]
 fn each_fault_is_found_by_its_check_alone() {
     use Verdict::{Bad, Unknown, Warning};
     type Break = fn(&mut Facts);
@@ -93,6 +119,10 @@ fn each_fault_is_found_by_its_check_alone() {
         ("kernel", Bad, "5.10", |it| it.kernel.release = Ok("5.4.0-generic".into())),
         ("kernel", Warning, "backports", |it| it.kernel.release = Ok("6.1.0-18-amd64".into())),
         ("kernel", Unknown, "", |it| it.kernel.release = Ok("what".into())),
+        ("kernel", Warning, "node.udp_segmentation", |it| {
+            it.kernel.release = Ok("7.0.2-6-pve".into());
+        }),
+        ("kernel", Warning, "7.1.5", |it| it.kernel.release = Ok("7.1.4".into())),
         ("capabilities", Warning, "root", |it| it.kernel.capabilities = Ok(1 << 12)),
         ("capabilities", Warning, "NET_RAW", |it| {
             it.kernel.capabilities = Ok(!(1 << 13));
@@ -159,9 +189,11 @@ fn each_fault_is_found_by_its_check_alone() {
         }),
         ("port", Bad, "ss -ulpn", |it| it.port.free = Err(no())),
         ("firewall", Warning, "udp dport 51820 accept", |it| {
-            let rules = "table ip filter {\nchain INPUT {\ntype filter hook input priority 0; \
-                         policy drop;\n}\n}";
-            it.kernel.ruleset = Ok(rules.into());
+            it.refusals = Ok(vec![nft::Refusal {
+                chain: "inet filter input".into(),
+                traffic: nft::Traffic::ToPort,
+                fix: "nft insert rule inet filter input udp dport 51820 accept".into(),
+            }]);
         }),
         ("flow table", Bad, "nf_conntrack_max", |it| {
             it.conntrack = Ok(Conntrack { count: 90_000, max: 100_000 });
@@ -221,7 +253,8 @@ fn without_root_nothing_that_takes_root_is_called_bad() {
     facts.kernel.capabilities = Ok(0);
     facts.kernel.guard = Err(Refusal { refused: true, reason: no(), log: vec![] });
     facts.kernel.tun = TunFact::NotTried { device: true, why: no() };
-    facts.kernel.ruleset = Err(no());
+    facts.kernel.nftables = Err(no());
+    facts.refusals = Err(no());
     nic(&mut facts).sysctls_writable = Err(no());
     facts.disk.sync = Err(no());
     assert_eq!(Report::from(all(&facts)).verdict, Verdict::Unknown);

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{Known, read};
 use crate::{
     bench::place::Place,
-    dataplane::uring,
+    dataplane::uring::{self, Reads},
     host::{nft, tun::Tun},
     kernel::guard::try_load,
 };
@@ -19,8 +19,8 @@ pub struct Kernel {
     pub capabilities: Known<u64>,
     /// 0 without a seccomp filter, 2 with one.
     pub seccomp: Known<u8>,
-    /// Whether io_uring can be had, or why not.
-    pub uring: Result<(), String>,
+    /// How io_uring can be had, or why not.
+    pub uring: Result<Reads, String>,
     /// `kernel.io_uring_disabled`, where there is such a switch.
     pub uring_disabled: Option<u8>,
     /// The guard that the kernel takes, or why it takes none.
@@ -33,8 +33,8 @@ pub struct Kernel {
     pub tun: TunFact,
     /// The version of `nft`, or why it cannot be run.
     pub nft: Result<String, String>,
-    /// Whether nftables lets itself be read, and the ruleset.
-    pub ruleset: Known<String>,
+    /// Whether nftables lets itself be read.
+    pub nftables: Known<()>,
 }
 
 /// Why the eBPF programs cannot be loaded.
@@ -92,7 +92,7 @@ impl Kernel {
             bpffs: crate::kernel::bpffs::is_mounted(),
             tun: tun(),
             nft: nft::version().map_err(|error| error.to_string()),
-            ruleset: nft::ruleset().map_err(|error| error.to_string()),
+            nftables: nft::generation().map(drop).map_err(|error| error.to_string()),
         }
     }
 }

@@ -51,3 +51,42 @@ async fn bad_requests_are_answered_with_what_is_wrong() {
         assert_eq!((answer.status, found), (status, code), "{request}: {answer:?}");
     }
 }
+
+#[tokio::test]
+async fn a_list_of_three_thousand_sessions_comes_page_by_page() {
+    const COUNT: u32 = 3000;
+    let folder = tempfile::tempdir().expect("a folder");
+    crate::session::store::crowd(&folder.path().join("ledger.db"), COUNT, 0);
+    let rig = Rig::start(folder.path(), COUNT + 10);
+    let api = api::tests::api(&rig).router();
+    let all = ask(&api, r#"{"method": "GET", "path": "/v1/sessions"}"#).await;
+    assert_eq!(all.status, 500);
+    let message = all.body["error"]["message"].as_str().expect("a message");
+    assert!(message.contains("?limit=1000"), "{message}");
+    let (mut seen, mut after, mut pages) = (Vec::new(), String::new(), 0);
+    loop {
+        let path = format!("/v1/sessions?limit=1000&after={after}");
+        let page = ask(&api, &json!({ "method": "GET", "path": path }).to_string()).await;
+        assert_eq!(page.status, 200, "{page:?}");
+        let sessions = page.body["sessions"].as_array().expect("a list");
+        seen.extend(sessions.iter().map(|one| one["id"].as_str().expect("an id").to_owned()));
+        pages += 1;
+        // One that ends, and one that is made, between two pages.
+        if pages == 1 {
+            rig.sessions.remove(seen.last().expect("one")).expect("removed");
+            rig.add(None);
+        }
+        let Some(cursor) = page.body["cursor"].as_str() else { break };
+        after = cursor.to_owned();
+    }
+    seen.sort_unstable();
+    seen.dedup();
+    assert!((3..=4).contains(&pages), "{pages}");
+    assert!((3000..=3001).contains(&seen.len()), "{}", seen.len());
+    for (path, code) in
+        [("/v1/sessions?after=x", "bad_query"), ("/v1/sessions?limit=-1", "bad_query")]
+    {
+        let answer = ask(&api, &json!({ "method": "GET", "path": path }).to_string()).await;
+        assert_eq!(answer.body["error"]["code"], code, "{path}");
+    }
+}

@@ -1,7 +1,10 @@
 //! What a consumer is told whose payment is none.
 
+use std::time::Duration;
+
 use axum::http::StatusCode;
 
+use super::approve::NotApproved;
 use crate::{
     api::error::ApiError,
     payment::{Refusal, wire::WireError},
@@ -54,6 +57,16 @@ impl From<PayError> for ApiError {
     }
 }
 
+impl From<NotApproved> for ApiError {
+    fn from(error: NotApproved) -> Self {
+        let (status, code) = match error {
+            NotApproved::Refused => (StatusCode::PAYMENT_REQUIRED, "not_approved"),
+            NotApproved::NoAnswer => (StatusCode::SERVICE_UNAVAILABLE, "approval_unavailable"),
+        };
+        Self::new(status, code, error.to_string())
+    }
+}
+
 impl From<WireError> for ApiError {
     fn from(error: WireError) -> Self {
         Self::bad_request("bad_field", error.to_string())
@@ -68,6 +81,16 @@ fn session_over() -> ApiError {
 pub(super) fn too_often() -> ApiError {
     let text = "too many requests: ask again in a second";
     ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_often", text)
+}
+
+/// A consumer has had too many payments refused.
+pub(super) fn too_many_refused(every: Duration) -> ApiError {
+    let seconds = every.as_secs();
+    let text = format!(
+        "too many payments of this session were refused: nothing was looked at; see what was wrong \
+         with them, and pay again in {seconds} s"
+    );
+    ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_many_refused", text)
 }
 
 /// A session that owes nothing, whatever it uses.

@@ -5,13 +5,16 @@ use serde_json::Value;
 use super::{view::*, *};
 use crate::{
     payment::{Price, wire::InvoiceText},
-    session::registry::{NewSession, rig::Rig},
+    session::registry::{NewSession, pay_tests::Consumer, rig::Rig},
 };
 
-fn service(rig: &Rig) -> Pay {
+fn config() -> Payment {
     let address = alloy_primitives::Address::repeat_byte(7);
-    let config = Payment { enabled: true, provider: Some(address), ..Payment::default() };
-    Pay::new(&config, &rig.sessions).expect("it is on")
+    Payment { enabled: true, provider: Some(address), ..Payment::default() }
+}
+
+fn service(rig: &Rig) -> Pay {
+    Pay::new(&config(), &rig.sessions).expect("right").expect("it is on")
 }
 
 fn prepaid(rig: &Rig, free_bytes: u64) -> SessionId {
@@ -28,7 +31,7 @@ fn offered(service: &Pay) -> Offered {
 fn without_the_configurations_word_there_is_no_service() {
     let folder = tempfile::tempdir().expect("a folder");
     let rig = Rig::start(folder.path(), 4);
-    assert!(Pay::new(&Payment::default(), &rig.sessions).is_none());
+    assert!(Pay::new(&Payment::default(), &rig.sessions).expect("right").is_none());
 }
 
 #[test]
@@ -45,7 +48,7 @@ fn free_bytes_come_first_and_cost_nothing() {
     assert_eq!(account.agreement.expect("agreed").due, "0");
     assert_eq!(account.invoice.expect("the first").agreement_total, "1");
     rig.traffic(slot, 100 + (1 << 30));
-    rig.sessions.enforce(Duration::MAX, &mut HashMap::new()).expect("enforced");
+    rig.sessions.enforce(Duration::MAX, Instant::now()).expect("enforced");
     let account = service.0.account(id).expect("there");
     assert_eq!((account.state.as_str(), account.covered_bytes), ("paused", 1000));
     let price = service.0.config.price().per_gib;
@@ -121,4 +124,141 @@ fn the_described_fields_are_those_of_the_answers() {
         let code = line.split('"').nth(1).expect("a word");
         assert!(codes.contains(&format!("`{code}`")), "{code} is not described");
     }
+}
+
+/// Sends a payment as a consumer does, and says how it was answered.
+async fn send(service: &Pay, id: SessionId, message: &ExchangeMessage) -> (u16, String) {
+    use http_body_util::BodyExt as _;
+    use tower::ServiceExt as _;
+    let body = serde_json::to_vec(&ExchangeText::from(message)).expect("JSON");
+    let mut request = hyper::Request::post("/v1/pay").body(Body::from(body)).expect("a request");
+    request.extensions_mut().insert(ConnectInfo(Caller(id)));
+    let answer = service.router().oneshot(request).await.expect("an answer");
+    let status = answer.status().as_u16();
+    let body = answer.into_body().collect().await.expect("a body").to_bytes();
+    let value: Value = serde_json::from_slice(&body).expect("JSON");
+    let code = value["error"]["code"].as_str().or(value["state"].as_str()).unwrap_or_default();
+    (status, code.to_owned())
+}
+
+/// A consumer that has agreed, with its answer to the first invoice.
+fn asked(rig: &Rig, service: &Pay) -> (SessionId, Consumer, ExchangeMessage) {
+    let (id, mut alice) = (prepaid(rig, 0), Consumer::new());
+    let offer = Offered { consumer: alice.address(), ..offered(service) };
+    service.0.agree(id, &offer).expect("agreed");
+    let standing = service.0.standing(id).expect("there");
+    let invoice = service.0.invoice(&standing).expect("made").expect("due");
+    let message = alice.answer_by(&service.0.terms, &invoice);
+    (id, alice, message)
+}
+
+#[tokio::test]
+async fn payments_with_a_bad_signature_are_metered_before_anything_is_looked_at() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rig = Rig::start(folder.path(), 4);
+    let service = service(&rig);
+    let (id, _, good) = asked(&rig, &service);
+    let mut bad = good;
+    bad.promise.signature[5] ^= 1;
+    // The rate of requests is another meter's.
+    let allowance = || (0..10).for_each(|_| service.0.allowance.give_back(id));
+    for round in 0..MAX_REFUSED {
+        allowance();
+        let (status, code) = send(&service, id, &bad).await;
+        assert_eq!(status, 402, "{round}: {code}");
+    }
+    allowance();
+    // The ledger's lock is held: what waits for it would never come to an end here.
+    rig.sessions.while_locked(|| {
+        let answered = futures_util::FutureExt::now_or_never(send(&service, id, &bad));
+        assert_eq!(answered, Some((429, "too_many_refused".to_owned())));
+    });
+    let other = prepaid(&rig, 0);
+    let (status, code) = send(&service, other, &bad).await;
+    assert_eq!((status, code.as_str()), (409, "no_agreement"), "each session has its own");
+    // Of the good ones, none counts.
+    service.0.refused.give_back(id);
+    allowance();
+    assert_eq!(send(&service, id, &good).await, (200, "open".to_owned()));
+    allowance();
+    assert_eq!(send(&service, id, &good).await, (402, "replayed".to_owned()));
+    assert_eq!(send(&service, id, &good).await.0, 429);
+}
+
+/// A server that answers each request so, and counts them.
+async fn approver(answer: &'static str) -> (String, Arc<Mutex<Vec<String>>>) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let asked = Arc::<Mutex<Vec<String>>>::default();
+    let heard = Arc::clone(&asked);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = Vec::new();
+            while !request.ends_with(b"}")
+                && stream.read_buf(&mut request).await.is_ok_and(|n| n > 0)
+            {}
+            let text = String::from_utf8_lossy(&request).into_owned();
+            heard.lock().expect("not poisoned").push(text);
+            if answer.is_empty() {
+                // It says nothing, and holds the connection.
+                std::future::pending::<()>().await;
+            }
+            stream.write_all(answer.as_bytes()).await.expect("written");
+        }
+    });
+    (format!("http://{address}/approve"), asked)
+}
+
+#[tokio::test]
+async fn what_is_not_approved_buys_nothing() {
+    for (answer, status, code) in [
+        ("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", 200, "open"),
+        ("HTTP/1.1 204 No Content\r\n\r\n", 200, "open"),
+        ("HTTP/1.1 402 Payment Required\r\ncontent-length: 0\r\n\r\n", 402, "not_approved"),
+        ("HTTP/1.1 302 Found\r\ncontent-length: 0\r\n\r\n", 503, "approval_unavailable"),
+        ("HTTP/1.1 500 Oops\r\ncontent-length: 0\r\n\r\n", 503, "approval_unavailable"),
+        ("rubbish\r\n\r\n", 503, "approval_unavailable"),
+        ("", 503, "approval_unavailable"),
+    ] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let rig = Rig::start(folder.path(), 4);
+        let (approve_url, heard) = approver(answer).await;
+        let config = Payment { approve_url, ..config() };
+        let mut service = Pay::new(&config, &rig.sessions).expect("right").expect("it is on");
+        if answer.is_empty() {
+            let inner = Arc::get_mut(&mut service.0).expect("nobody else has it");
+            let approver = inner.approver.take().expect("there is one");
+            inner.approver = Some(approver.with_timeout(Duration::from_millis(200)));
+        }
+        let (id, alice, good) = asked(&rig, &service);
+        let mut bad = good;
+        bad.signature[5] ^= 1;
+        assert_eq!(send(&service, id, &bad).await.0, 402, "{answer}");
+        assert_eq!(heard.lock().expect("not poisoned").len(), 0, "nobody is asked of rubbish");
+        assert_eq!(send(&service, id, &good).await, (status, code.to_owned()), "{answer}");
+        let is_sold = status == 200;
+        let question = heard.lock().expect("not poisoned").concat();
+        assert!(question.contains(&alice.address().to_string()), "{question}");
+        let account = service.0.account(id).expect("there");
+        assert_eq!(account.state, if is_sold { "open" } else { "paused" }, "{answer}");
+        assert_eq!(rig.sessions.earned().is_zero(), !is_sold, "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn where_nobody_can_be_asked_nothing_is_sold() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rig = Rig::start(folder.path(), 4);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let approve_url = format!("http://{}/", listener.local_addr().expect("an address"));
+    drop(listener);
+    let config = Payment { approve_url, ..config() };
+    let service = Pay::new(&config, &rig.sessions).expect("right").expect("it is on");
+    let (id, _, good) = asked(&rig, &service);
+    for _ in 0..MAX_REFUSED + 3 {
+        let (status, code) = send(&service, id, &good).await;
+        assert_eq!((status, code.as_str()), (503, "approval_unavailable"), "it is not refused");
+    }
+    assert_eq!(service.0.account(id).expect("there").state, "paused");
 }

@@ -5,10 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     payment::{
-        Invoice, Price, Terms,
+        Agreement, Invoice, Price, Terms,
         wire::{self, InvoiceText, WireError},
     },
-    session::{registry::pay::Standing, state_name, store::book::Agreement},
+    session::{registry::pay::Standing, state_name},
 };
 
 /// How a session stands: the answer to every request that is not refused.
@@ -66,7 +66,11 @@ pub struct AgreementView {
     pub per_gib: String,
     /// The price of an hour.
     pub per_hour: String,
-    /// How much may be due and not be paid, once anything was paid.
+    /// The bytes that may be used beyond what is paid, once anything was paid.
+    pub unpaid_bytes: u64,
+    /// The seconds that may be used beyond what is paid, once anything was paid.
+    pub unpaid_seconds: u64,
+    /// What these two cost at this price: the most that can be due beyond what is paid.
     pub leeway: String,
     /// What it has cost so far.
     pub due: String,
@@ -120,7 +124,9 @@ impl AccountView {
             channel_id: terms.channel_of(agreement.consumer).to_string(),
             per_gib: agreement.price.per_gib.to_string(),
             per_hour: agreement.price.per_hour.to_string(),
-            leeway: agreement.leeway.to_string(),
+            unpaid_bytes: agreement.unpaid.bytes,
+            unpaid_seconds: agreement.unpaid.seconds,
+            leeway: agreement.price.due(agreement.unpaid).to_string(),
             due: standing.due.to_string(),
             paid: agreement.paid.to_string(),
             promised: standing.promised.to_string(),

@@ -1,15 +1,14 @@
 //! Notifications of nftables: who changes elements of weir's own sets is seen by these alone.
 
 use super::{
+    super::nfnetlink::{HEADER, NF_HEADER, find, number, text},
     NAME,
-    kernel::{HEADER, NFTABLES, find, number, text},
+    kernel::NFTABLES,
 };
 
 const NEW_ELEMENT: u16 = NFTABLES | 12;
 const DELETE_ELEMENT: u16 = NFTABLES | 14;
 const NEW_GENERATION: u16 = NFTABLES | 15;
-/// The header of nftables behind that of netlink, in bytes.
-const NF_HEADER: usize = 4;
 
 /// Reads notifications one after the other.
 #[derive(Debug, Default)]
@@ -53,7 +52,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{
-        super::kernel::{attribute, message},
+        super::super::nfnetlink::{message, named},
         *,
     };
 
@@ -65,7 +64,7 @@ mod tests {
 
     #[test]
     fn a_change_of_elements_is_told_with_the_number_of_its_transaction() {
-        let of = |table: &str| message(DELETE_ELEMENT, 0, 1, &attribute(1, table));
+        let of = |table: &str| message(DELETE_ELEMENT, 0, 1, &named(1, table));
         let mut events = ElementEvents::default();
         events.take(&[of("others"), generation(6)].concat());
         assert_eq!(events.changed(), None);

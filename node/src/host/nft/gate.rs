@@ -6,13 +6,14 @@
 //! belongs to a socket of this process (NFT_TABLE_F_OWNER, Linux 5.12): others can neither change
 //! nor flush it, and it goes with the process.
 
-use std::io;
+use std::{io, ops::ControlFlow};
 
 use netlink_sys::Socket;
 
 use super::{
+    super::nfnetlink::{ACK, REQUEST, attribute, message, named, nested, open, take},
     NftError,
-    kernel::{self, INET, NESTED, NFTABLES, REQUEST, attribute, message},
+    kernel::{self, INET, NFTABLES},
 };
 
 /// The table's name.
@@ -34,7 +35,6 @@ const BATCH_END: u16 = 17;
 const CREATE: u16 = REQUEST | 0x400;
 const CREATE_NEW: u16 = CREATE | 0x200;
 const APPEND: u16 = CREATE | 0x800;
-const ACKNOWLEDGE: u16 = 4;
 /// NFT_TABLE_F_OWNER.
 const OWNER: u32 = 2;
 
@@ -119,31 +119,27 @@ pub fn dropped() -> Result<u64, NftError> {
 
 /// Makes the table in one transaction.
 fn make(index: u32, flags: u32) -> io::Result<Socket> {
-    let socket = kernel::open()?;
+    let socket = open()?;
     socket.send(&transaction(index, flags), 0)?;
     loop {
-        let (mut answer, _) = socket.recv_from_full()?;
+        let (answer, _) = socket.recv_from_full()?;
         // The messages that failed come first; then the last one, which asked for an answer.
-        while answer.len() >= kernel::HEADER {
-            let mut found = Vec::new();
-            if kernel::take(&answer, &mut found)? {
-                return Ok(socket);
-            }
-            answer.clear();
+        if take(&answer, &mut |_, _| ControlFlow::Continue(()))? {
+            return Ok(socket);
         }
     }
 }
 
 fn transaction(index: u32, flags: u32) -> Vec<u8> {
-    let table = attribute(1, NAME);
-    let name = |kind: u16, chain: &str| attribute(kind, chain);
+    let table = named(1, NAME);
+    let name = |kind: u16, chain: &str| named(kind, chain);
     let hook = [number(1, PREROUTING), number(2, PRIORITY.cast_unsigned())].concat();
     let chain = [
         table.clone(),
         name(3, "gate"),
         nested(4, &hook),
         number(5, NF_ACCEPT),
-        attribute(7, "filter"),
+        named(7, "filter"),
     ];
     let counter = [table.clone(), name(2, COUNTER), number(3, 1), nested(4, &[])];
     let rule = |expressions: &[Vec<u8>]| {
@@ -162,7 +158,7 @@ fn transaction(index: u32, flags: u32) -> Vec<u8> {
     let unseen = [load(META_MARK), and(SEEN), compare(EQUAL, 0), count(), verdict(NF_DROP)];
     add(NEW_RULE, APPEND, &rule(&unseen));
     let clear = [load(META_MARK), and(!SEEN), store(META_MARK)];
-    add(NEW_RULE, APPEND | ACKNOWLEDGE, &rule(&clear));
+    add(NEW_RULE, APPEND | ACK, &rule(&clear));
     batch.extend(batch_message(BATCH_END));
     batch
 }
@@ -177,31 +173,18 @@ fn batch_message(kind: u16) -> Vec<u8> {
     message
 }
 
-fn raw(kind: u16, value: &[u8]) -> Vec<u8> {
-    let length = 4 + value.len();
-    let mut attribute = (length as u16).to_ne_bytes().to_vec();
-    attribute.extend(kind.to_ne_bytes());
-    attribute.extend(value);
-    attribute.resize(length.next_multiple_of(4), 0);
-    attribute
-}
-
 fn number(kind: u16, value: u32) -> Vec<u8> {
-    raw(kind, &value.to_be_bytes())
-}
-
-fn nested(kind: u16, inner: &[u8]) -> Vec<u8> {
-    raw(kind | NESTED, inner)
+    attribute(kind, &value.to_be_bytes())
 }
 
 /// An element of a rule's list of expressions.
 fn expression(name: &str, data: &[Vec<u8>]) -> Vec<u8> {
-    nested(1, &[attribute(1, name), nested(2, &data.concat())].concat())
+    nested(1, &[named(1, name), nested(2, &data.concat())].concat())
 }
 
 /// A value in a register, in the machine's order of bytes.
 fn value(kind: u16, value: u32) -> Vec<u8> {
-    nested(kind, &raw(1, &value.to_ne_bytes()))
+    nested(kind, &attribute(1, &value.to_ne_bytes()))
 }
 
 fn load(key: u32) -> Vec<u8> {
@@ -222,7 +205,7 @@ fn and(mask: u32) -> Vec<u8> {
 }
 
 fn count() -> Vec<u8> {
-    expression("objref", &[number(1, 1), attribute(2, COUNTER)])
+    expression("objref", &[number(1, 1), named(2, COUNTER)])
 }
 
 fn verdict(code: u32) -> Vec<u8> {

@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use super::{NAME, NftError, Policy, apply, close, print, print::Print};
+use super::{NAME, NftError, Policy, Site, apply, close, print, print::Print, set_new_flows};
 
 /// The exit policy in force: installed, replaced at a reload, and put back when somebody else has
 /// changed or removed its table.
@@ -12,10 +12,22 @@ pub struct InForce(Mutex<State>);
 #[derive(Debug)]
 struct State {
     policy: Policy,
+    /// Whether consumers may begin flows.
+    new_flows: NewFlows,
     /// The table after the last installation; `None` while there is no telling.
     print: Option<Print>,
     /// The number of the last change of any table that was looked at.
     generation: u32,
+}
+
+/// Whether consumers may begin flows. What is open goes on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NewFlows {
+    /// They may.
+    #[default]
+    Accepted,
+    /// They may not: the kernel's flow table is nearly full.
+    Refused,
 }
 
 /// What a look at the table found.
@@ -30,15 +42,34 @@ pub enum Look {
 }
 
 impl InForce {
-    /// Installs a policy.
+    /// Installs a policy. Says what of it this kernel cannot do, in words, if there is something.
     ///
     /// # Errors
     ///
     /// Says why the kernel does not have it.
-    pub fn install(policy: Policy) -> Result<Self, NftError> {
-        let mut state = State { policy, print: None, generation: 0 };
-        state.install()?;
-        Ok(Self(Mutex::new(state)))
+    pub fn install(policy: Policy) -> Result<(Self, Option<&'static str>), NftError> {
+        let new_flows = NewFlows::default();
+        let mut state = State { policy, new_flows, print: None, generation: 0 };
+        let note = state.install()?;
+        Ok((Self(Mutex::new(state)), note))
+    }
+
+    /// Where packets of the node's pass, as things are.
+    #[must_use]
+    pub fn site(&self) -> Site {
+        Site::of_policy(&self.0.lock().unwrap_or_else(PoisonError::into_inner).policy)
+    }
+
+    /// Has consumers begin no new flows, or begin them again.
+    ///
+    /// # Errors
+    ///
+    /// Fails when `nft` cannot be run or refuses; nothing has changed then.
+    pub fn set_new_flows(&self, new_flows: NewFlows) -> Result<(), NftError> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        set_new_flows(&state.policy.interface, new_flows)?;
+        state.new_flows = new_flows;
+        state.note_present()
     }
 
     /// Installs another policy in the place of this one.
@@ -49,7 +80,7 @@ impl InForce {
     pub fn replace(&self, policy: Policy) -> Result<(), NftError> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let before = std::mem::replace(&mut state.policy, policy);
-        state.install().inspect_err(|_| state.policy = before)
+        state.install().map(drop).inspect_err(|_| state.policy = before)
     }
 
     /// Looks at the table, and installs the policy again where it is not as it was. `elements` is
@@ -89,8 +120,17 @@ impl InForce {
 }
 
 impl State {
-    fn install(&mut self) -> Result<(), NftError> {
-        apply(&self.policy)?;
+    fn install(&mut self) -> Result<Option<&'static str>, NftError> {
+        let note = apply(&self.policy)?;
+        if self.new_flows == NewFlows::Refused {
+            set_new_flows(&self.policy.interface, self.new_flows)?;
+        }
+        self.note_present()?;
+        Ok(note)
+    }
+
+    /// What is there now is weir's own.
+    fn note_present(&mut self) -> Result<(), NftError> {
         self.generation = print::generation().map_err(NftError::Ask)?;
         self.print = Print::read(NAME).map_err(NftError::Ask)?;
         Ok(())

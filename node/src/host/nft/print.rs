@@ -5,7 +5,10 @@ use std::{
     io,
 };
 
-use super::kernel::{self, INET, NESTED, NFTABLES, attribute, dump, find, text};
+use super::{
+    super::nfnetlink::{attributes as each, dump, find, named, text},
+    kernel::{self, INET, NFTABLES},
+};
 
 const GET_TABLE: u16 = NFTABLES | 1;
 const GET_CHAIN: u16 = NFTABLES | 4;
@@ -31,7 +34,7 @@ impl Print {
         let mut hasher = DefaultHasher::new();
         let mut seen = false;
         for kind in [GET_TABLE, GET_CHAIN, GET_RULE, GET_SET] {
-            let filter = if kind == GET_RULE { attribute(1, table) } else { Vec::new() };
+            let filter = if kind == GET_RULE { named(1, table) } else { Vec::new() };
             for (_, attributes) in dump(kind, INET, &filter)? {
                 if text(find(&attributes, 1)) == table {
                     seen |= kind == GET_TABLE;
@@ -42,17 +45,6 @@ impl Print {
         }
         Ok(seen.then(|| Self(hasher.finish())))
     }
-}
-
-/// The attributes of a list one after the other: their kinds and values.
-fn each(mut attributes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    std::iter::from_fn(move || {
-        let &[l0, l1, k0, k1] = attributes.first_chunk()?;
-        let length = usize::from(u16::from_ne_bytes([l0, l1]));
-        let value = attributes.get(4..length)?;
-        attributes = attributes.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some((u16::from_ne_bytes([k0, k1]) & !NESTED, value))
-    })
 }
 
 fn hash(kind: u16, attributes: &[u8], hasher: &mut DefaultHasher) {
@@ -93,12 +85,12 @@ mod tests {
 
     #[test]
     fn what_a_table_counts_is_not_part_of_its_print_and_all_else_is() {
-        let of_use = |count: &str| [attribute(1, "weir"), attribute(TABLE_USE, count)].concat();
+        let of_use = |count: &str| [named(1, "weir"), named(TABLE_USE, count)].concat();
         assert_eq!(hashed(GET_TABLE, &of_use("1")), hashed(GET_TABLE, &of_use("2")));
         // A set into which rules put elements.
-        let of_count = |count: &str| [attribute(1, "weir"), attribute(SET_COUNT, count)].concat();
+        let of_count = |count: &str| [named(1, "weir"), named(SET_COUNT, count)].concat();
         assert_eq!(hashed(GET_SET, &of_count("1")), hashed(GET_SET, &of_count("2")));
-        let of_flags = |flags: &str| [attribute(1, "weir"), attribute(2, flags)].concat();
+        let of_flags = |flags: &str| [named(1, "weir"), named(2, flags)].concat();
         assert_ne!(hashed(GET_TABLE, &of_flags("0")), hashed(GET_TABLE, &of_flags("1")));
     }
 

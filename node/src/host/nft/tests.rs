@@ -5,11 +5,10 @@ use super::{
     render::translated_ports,
     *,
 };
+use crate::policy::Protocol;
 
-fn policy_of(text: &str) -> Policy {
-    let config = crate::config::check(text, None).expect("a right configuration");
-    let lists = Lists::read(&config.policy).expect("right lists");
-    let uplink = Uplink {
+fn uplink() -> Uplink {
+    Uplink {
         name: "eth0".into(),
         index: 2,
         mtu: 1500,
@@ -17,13 +16,19 @@ fn policy_of(text: &str) -> Policy {
         v6: Vec::new(),
         ipv6: Ipv6Uplink::Same,
         ports: Vec::new(),
-    };
-    Policy::new(&config, &lists, &uplink)
+    }
+}
+
+fn policy_of(text: &str) -> Policy {
+    let config = crate::config::check(text, None).expect("a right configuration");
+    let lists = Lists::read(&config.policy).expect("right lists");
+    Policy::new(&config, &lists, &uplink())
 }
 
 /// Both inputs, as on a machine that has one set of an earlier generation.
 fn render(policy: &Policy) -> String {
-    let Rendered { sets, rules } = super::render(policy, 7, &["blocked4_6".into()]);
+    let machine = Machine { session_flows: DEFAULT_FLOWS, has_timeouts: true };
+    let Rendered { sets, rules } = super::render(policy, &machine, 7, &["blocked4_6".into()]);
     sets + &rules
 }
 
@@ -43,7 +48,7 @@ fn the_default_policy_is_the_golden_one() {
 fn with_one_uplink_for_both_families_its_name_is_compared_once() {
     let text = render(&policy());
     assert_eq!(text.matches("oifname != \"eth0\"").count(), 2, "{text}");
-    assert!(!text.contains("nfproto"), "{text}");
+    assert!(!text.contains("nfproto ipv4 oifname"), "{text}");
 }
 
 #[test]
@@ -82,7 +87,9 @@ fn the_operators_lists_come_as_sets_before_the_refused_ranges() {
 
 #[test]
 fn the_nodes_own_services_are_open_at_the_gateway_alone() {
-    let policy = Policy { own_tcp: vec![8077], own_udp: vec![53], ..policy() };
+    let service = |protocol, port| Service { protocol, port };
+    let services = vec![service(Protocol::Tcp, 8077), service(Protocol::Udp, 53)];
+    let policy = Policy { services, ..policy() };
     let text = render(&policy);
     let (_, to_host) = text.split_once("chain to_host {").expect("the chain");
     let (to_host, _) = to_host.split_once('}').expect("its end");
@@ -99,9 +106,42 @@ fn the_nodes_own_services_are_open_at_the_gateway_alone() {
 }
 
 #[test]
+fn what_the_kernel_opens_at_the_gateway_is_what_the_policy_test_allows() {
+    use crate::policy::{Question, Surroundings, judge};
+    let mut opened = 0;
+    for (pays, pay_port, resolves) in
+        [(false, 8077, false), (true, 8077, false), (true, 443, true), (false, 8077, true)]
+    {
+        let mut config = Config::default();
+        (config.payment.enabled, config.payment.port) = (pays, pay_port);
+        config.dns.enabled = resolves;
+        let lists = Lists::read(&config.policy).expect("right lists");
+        let text = render(&Policy::new(&config, &lists, &uplink()));
+        let (_, to_host) = text.split_once("chain to_host {").expect("the chain");
+        let around = Surroundings::new(&config, []);
+        for address in ["10.66.0.1", "fd66:7765:6972::1"] {
+            for protocol in [Protocol::Tcp, Protocol::Udp] {
+                for port in [22, 53, 443, 8077] {
+                    let address: std::net::IpAddr = address.parse().expect("an address");
+                    let family = if address.is_ipv4() { "ip" } else { "ip6" };
+                    let word = protocol.as_str();
+                    let rule = format!("{family} daddr {address} {word} dport {port} accept");
+                    let opens = to_host.contains(&rule);
+                    let verdict = judge(&Question { address, port, protocol }, &lists, &around);
+                    assert_eq!(verdict.allowed, opens, "{rule} {verdict:?}");
+                    opened += usize::from(opens);
+                }
+            }
+        }
+    }
+    assert_eq!(opened, 2 + 6 + 4, "services at two addresses");
+}
+
+#[test]
 fn every_counter_is_used_and_no_other() {
-    let full =
+    let mut full =
         policy_of("[policy]\nblock = [\"8.8.8.0/24\"]\nblocked_ports = [\"25/tcp\", \"445\"]");
+    full.transit.v4 = Transit::NotFromUplink;
     let text = render(&full);
     for (name, _) in COUNTERS {
         assert!(text.contains(&format!("counter name {name} ")), "{name} counts nothing");
@@ -110,6 +150,59 @@ fn every_counter_is_used_and_no_other() {
         let name = used.split(' ').next().expect("a name");
         assert!(COUNTERS.iter().any(|(known, _)| *known == name), "{name} is not listed");
     }
+}
+
+#[test]
+fn a_machine_that_forwarded_nothing_forwards_for_consumers_alone() {
+    let with = |v4, v6| render(&Policy { transit: Transits { v4, v6 }, ..policy() });
+    let text = with(Transit::NotFromUplink, Transit::NotFromUplink);
+    for rule in [
+        "\t\toifname \"weir0\" goto to_consumer\n\t\tiifname \"eth0\" meta nfproto ipv4 goto transit\n",
+        "iifname \"eth0\" meta nfproto ipv6 goto transit\n",
+        "\t\tct status dnat accept\n\t\tcounter name transit drop\n",
+    ] {
+        assert!(text.contains(rule), "{rule} is not in {text}");
+    }
+    // Before Linux 6.17 forwarding of IPv6 is turned on for all interfaces at once.
+    let text = with(Transit::AsBefore, Transit::None);
+    assert!(text.contains("\n\t\tmeta nfproto ipv6 goto transit\n"), "{text}");
+    assert!(!text.contains("nfproto ipv4 goto transit"), "{text}");
+    assert!(!with(Transit::AsBefore, Transit::AsBefore).contains("goto transit"));
+}
+
+#[test]
+fn a_sessions_share_follows_from_the_size_of_the_table_and_the_configuration() {
+    for (size, share) in [
+        (None, 4096),
+        (Some(0), 4096),
+        (Some(4096), 256),
+        (Some(65_536), 1024),
+        (Some(262_144), 4096),
+        (Some(1 << 24), 4096),
+    ] {
+        assert_eq!(share_of(size), share, "of {size:?}");
+    }
+    let configured = |text: &str| {
+        let policy = policy_of(&format!("[limits]\nsession_flows = {text}"));
+        session_flows(&policy.session_flows)
+    };
+    assert_eq!((configured("7"), configured("\"off\"")), (7, 0));
+    let error =
+        crate::config::check("[limits]\nsession_flows = 65001", None).expect_err("too many");
+    assert!(format!("{error:?}").contains("session_flows"), "{error:?}");
+    // What has been counted stays when the rules are replaced, unless another number counts.
+    let old = ["flows4_of_9".to_owned(), "flows4_of_5".to_owned(), "blocked4_41".to_owned()];
+    let machine = Machine { session_flows: 9, has_timeouts: false };
+    let Rendered { sets, rules } = super::render(&policy(), &machine, 42, &old);
+    let gone: Vec<_> = rules.lines().filter(|line| line.starts_with("delete")).collect();
+    assert_eq!(gone, ["delete set inet weir flows4_of_5", "delete set inet weir blocked4_41"]);
+    assert!(sets.contains("add set inet weir flows6_of_9 { type ipv6_addr; "), "{sets}");
+    assert!(!sets.contains("ct timeout") && !rules.contains("ct timeout"), "{sets}{rules}");
+    let numbers: Vec<_> = old.iter().map(|name| render::generation_of(name)).collect();
+    assert_eq!(numbers, [None, None, Some(41)]);
+    let off = Machine { session_flows: 0, ..machine };
+    let Rendered { sets, rules } = super::render(&policy(), &off, 42, &[]);
+    assert!(!sets.contains("flows4") && !rules.contains("ct count"), "{sets}{rules}");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::{
     config::{Config, rules},
     host::{
         netlink::{self, NetlinkError},
-        nft::{self, NftError},
+        nft::{self, NftError, Refusal, Site},
         uplink::{self, Uplink},
     },
 };
@@ -189,19 +189,11 @@ pub(super) fn is_told(address: &IpAddr) -> bool {
 /// # Errors
 ///
 /// Fails when the kernel does not say.
-pub fn firewalls(interface: &str) -> Result<Vec<Condition>, NftError> {
-    let condition = |chain: &String| {
-        let said = format!(
-            "another program's table drops forwarded packets unless it accepts them ({chain}): \
-             consumers may reach nothing"
-        );
-        let fix = format!(
-            "nft insert rule {chain} iifname {interface} accept; nft insert rule {chain} oifname \
-             {interface} accept"
-        );
-        Condition::new(Part::Firewall, said, fix)
+pub fn firewalls(site: &Site) -> Result<Vec<Condition>, NftError> {
+    let condition = |refusal: &Refusal| {
+        Condition::new(Part::Firewall, refusal.to_string(), refusal.fix.clone())
     };
-    Ok(nft::foreign_drops()?.iter().map(condition).collect())
+    Ok(nft::foreign_drops(site)?.iter().map(condition).collect())
 }
 
 #[cfg(test)]

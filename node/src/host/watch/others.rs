@@ -28,7 +28,7 @@ impl Watch {
         };
         self.expected.learn(&view);
         let mut found = self.expected.judge(&view);
-        match look::firewalls(&self.plan.policy.interface) {
+        match look::firewalls(&self.policy.site()) {
             Ok(firewalls) => found.extend(firewalls),
             Err(error) => warn!(%error, "cannot look for other programs' firewalls"),
         }

@@ -156,6 +156,18 @@ impl Pins {
     }
 }
 
+/// Removes what a guard that could not be loaded has pinned. What a killed node left stays.
+pub(super) fn discard(directory: &Path, source: Source) {
+    let removed = match source {
+        Source::Pinned(_) => Ok(()),
+        Source::Copied { .. } => remove(&directory.join(NEW_ACCOUNTS)),
+        Source::New(_) => Pins { directory: directory.to_owned() }.remove(),
+    };
+    if let Err(error) = removed {
+        tracing::warn!(%error, "what the guard has pinned stays");
+    }
+}
+
 /// Removes a pin if it is there.
 pub(super) fn remove(path: &Path) -> Result<(), GuardError> {
     match fs::remove_file(path) {

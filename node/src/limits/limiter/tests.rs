@@ -81,10 +81,51 @@ fn what_was_used_survives_a_restart_and_the_reset_does_too() {
         assert_eq!(standing(&rig, 0), SessionState::Paused, "2026-12-09");
         limiter.look(NOW + 18 * DAY);
         assert_eq!(standing(&rig, 0), SessionState::Open, "2026-12-10");
-        limiter.state().marks[1].mark
+        limiter.state().marks[1].marks
     };
     let saved = rig.sessions.quota("month").expect("read");
-    assert_eq!(saved, Some((marks.started, marks.total)), "the reset is in the ledger");
+    assert_eq!(saved, Some(marks), "the reset is in the ledger");
+}
+
+#[test]
+fn a_clock_that_was_12_years_ahead_for_a_minute_stops_no_reset_and_forgets_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let settings = Limits {
+        bytes_per_day: ByteCount::new(1000),
+        bytes_per_month: ByteCount::new(1500),
+        ..Limits::default()
+    };
+    let ahead = NOW + 12 * 365 * DAY;
+    let used = {
+        let rig = Rig::start(folder.path(), 4);
+        let slot = rig.add(Some("one")).session.slot;
+        let limiter = limiter(&rig, settings.clone());
+        rig.traffic(slot, 600);
+        limiter.look(ahead);
+        rig.traffic(slot, 300);
+        limiter.look(ahead + 60);
+        rig.sessions.checkpoint().expect("written");
+        limiter.now().day.used
+    };
+    assert_eq!(used, 300, "to that clock it is another day");
+    // The wrong day is in the ledger by now.
+    let rig = Rig::start(folder.path(), 4);
+    let (sessions, accounts) = (Arc::clone(&rig.sessions), Arc::clone(&rig.accounts));
+    let saved = ["day", "month"].map(|period| rig.sessions.quota(period).expect("read"));
+    let limiter = Limiter::new(Limits::default(), sessions, accounts, Arc::default());
+    let limiter = limiter.expect("a ledger");
+    // As they were saved: `new` has looked at the real clock.
+    limiter.state().marks =
+        saved.map(|marks| Marked { marks: marks.expect("saved"), is_saved: true });
+    limiter.state().settings = settings;
+    limiter.look(NOW + 60);
+    assert_eq!((limiter.now().day.used, limiter.now().month.used), (900, 900));
+    rig.traffic(Slot(0), 100);
+    limiter.look(NOW + 61);
+    assert_eq!(standing(&rig, 0), SessionState::Paused, "1000 are used up");
+    limiter.look(NOW + 5400);
+    assert_eq!(standing(&rig, 0), SessionState::Open, "the next day begins at midnight");
+    assert_eq!((limiter.now().day.used, limiter.now().month.used), (0, 1000));
 }
 
 #[test]

@@ -16,11 +16,13 @@ struct State {
     earned: U256,
     /// Why the ledger cannot be written, while it cannot.
     trouble: Option<String>,
+    /// What is not as weir wrote it.
+    damage: Option<String>,
 }
 
 impl Books {
     pub(super) fn new(earned: U256) -> Self {
-        Self(Mutex::new(State { saved: Instant::now(), earned, trouble: None }))
+        Self(Mutex::new(State { saved: Instant::now(), earned, trouble: None, damage: None }))
     }
 
     /// All counters are in the ledger.
@@ -46,10 +48,20 @@ impl Sessions {
         self.books.state().saved.elapsed()
     }
 
-    /// Why the ledger cannot be written; `None` while it can.
+    /// Why nothing can be sold: the ledger cannot be written, or is damaged. `None` while it can.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
-        self.books.state().trouble.clone()
+        let state = self.books.state();
+        state.damage.clone().or_else(|| state.trouble.clone())
+    }
+
+    /// The ledger was found to be damaged: from now on nothing is sold on it. Traffic within the
+    /// credit that there is goes on, and is counted.
+    pub fn set_damage(&self, what: &str) {
+        if let Err(error) = self.store().set_damage(what) {
+            tracing::warn!(%error, "the next start cannot be told that the ledger is damaged");
+        }
+        self.books.state().damage = Some(StoreError::Unsound(what.to_owned()).to_string());
     }
 
     /// Says whether the ledger can be written, and gives what was said before.
@@ -68,7 +80,7 @@ impl Sessions {
     pub fn unpaid_bytes(&self) -> u64 {
         let live = self.read();
         let unpaid = live.by_id.values().filter_map(|entry| {
-            let paid = entry.agreement.as_ref()?.covered(entry.clock.seconds());
+            let paid = entry.agreement.as_ref()?.paid_bytes(entry.clock.seconds());
             let covered = paid.saturating_add(entry.credit.bytes.unwrap_or(0));
             Some(billed(&self.counters(entry)).saturating_sub(covered))
         });

@@ -3,7 +3,12 @@
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::payment::Use;
 pub use crate::session::store::credit::Extension;
+
+/// Sessions that one call closes: each waits for its worker and for the disk, and whoever pays
+/// meanwhile waits with it.
+pub(super) const MAX_CLOSED_AT_ONCE: usize = 100;
 
 /// What came of enforcing the limits once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -79,10 +84,10 @@ impl Sessions {
         let (id, pause) = {
             let live = self.read();
             let entry = live.find(which)?;
-            let used_up = self.is_used_up(entry).then_some(Pause::Credit);
+            let used_up = self.judge(entry).is_used_up.then_some(Pause::Credit);
             (entry.session.id, pause.or(used_up))
         };
-        store.set_pause(id, pause)?;
+        store.set_pauses(&[(id, pause)])?;
         if let Some(entry) = self.write().by_id.get_mut(&id) {
             entry.pause = pause;
         }
@@ -92,39 +97,86 @@ impl Sessions {
     }
 
     /// Pauses what has used up its credit, and closes what has been paused for that longer than
-    /// `grace`. `since` remembers when each pause began; it belongs to the caller.
+    /// `grace`, at most [`MAX_CLOSED_AT_ONCE`] in one call. To be called about once a second; `now`
+    /// never goes back.
     ///
     /// # Errors
     ///
     /// When the ledger cannot be written. What has no credit is paused all the same.
-    pub fn enforce(
-        &self,
-        grace: Duration,
-        since: &mut HashMap<SessionId, Instant>,
-    ) -> Result<Enforced, SessionError> {
-        let mut enforced = Enforced::default();
-        let spent: Vec<(SessionId, bool)> = {
-            let live = self.read();
-            let spent = live.by_id.values().filter(|entry| self.is_used_up(entry));
-            spent.map(|e| (e.session.id, e.pause.is_none())).collect()
-        };
-        since.retain(|id, _| spent.iter().any(|(spent, ..)| spent == id));
-        let mut failure = None;
-        for (id, is_new) in spent {
-            if is_new {
-                self.apply_credit(id);
-                enforced.paused += 1;
-                failure = self.settle(&mut self.store(), id).err().or(failure);
-            }
-            let paused = since.entry(id).or_insert_with(Instant::now);
-            if paused.elapsed() >= grace && !is_new {
-                match self.end(&id.to_string(), "credit") {
-                    Ok(_) => enforced.closed += 1,
-                    Err(error) => failure = Some(error),
-                }
+    pub fn enforce(&self, grace: Duration, now: Instant) -> Result<Enforced, SessionError> {
+        let (paused, due, failure) = self.pause_spent(grace, now);
+        let mut enforced = Enforced { paused, closed: 0 };
+        let mut failure = failure.err();
+        for id in due.into_iter().take(MAX_CLOSED_AT_ONCE) {
+            match self.close_spent(id, grace, now) {
+                Ok(is_closed) => enforced.closed += usize::from(is_closed),
+                Err(error) => failure = Some(error),
             }
         }
         failure.map_or(Ok(enforced), Err)
+    }
+
+    /// Pauses all that has used up its credit, and writes that in one transaction. Says how many
+    /// these were, and which sessions seem to be due to be closed.
+    pub(super) fn pause_spent(
+        &self,
+        grace: Duration,
+        now: Instant,
+    ) -> (usize, Vec<SessionId>, Result<(), SessionError>) {
+        // No credit comes until it is written who is paused.
+        let mut store = self.store();
+        let (mut spent, mut others) = (Vec::new(), Vec::new());
+        for entry in self.read().by_id.values() {
+            let judged = self.judge(entry);
+            match (judged.is_used_up, entry.spent_since) {
+                (true, _) => spent.push((entry.session.id, entry.pause.is_none())),
+                (false, Some(_)) => others.push(entry.session.id),
+                (false, None) => {}
+            }
+            if entry.agreement.is_some() {
+                self.write_limit(entry, &judged);
+            }
+        }
+        let mut live = self.write();
+        for id in others {
+            live.by_id.entry(id).and_modify(|entry| entry.spent_since = None);
+        }
+        let (mut new, mut due) = (Vec::new(), Vec::new());
+        for (id, is_new) in spent {
+            let Some(entry) = live.by_id.get_mut(&id) else { continue };
+            entry.spent_since.get_or_insert(now);
+            if is_new {
+                new.push(id);
+            } else if entry.is_over(grace, now) {
+                due.push(id);
+            }
+        }
+        drop(live);
+        new.iter().for_each(|id| self.apply_credit(*id));
+        let pauses = self.pauses(&new);
+        let written = if pauses.is_empty() { Ok(()) } else { store.set_pauses(&pauses) };
+        (new.len(), due, written.map_err(Into::into))
+    }
+
+    /// Closes a session if it still has no credit: it may have paid since it was found due.
+    pub(super) fn close_spent(
+        &self,
+        id: SessionId,
+        grace: Duration,
+        now: Instant,
+    ) -> Result<bool, SessionError> {
+        let mut store = self.store();
+        let session = {
+            let live = self.read();
+            let entry = live.by_id.get(&id);
+            let due = entry.filter(|e| self.judge(e).is_used_up && e.is_over(grace, now));
+            due.map(|entry| entry.session.clone())
+        };
+        let Some(session) = session else { return Ok(false) };
+        self.end_locked(&mut store, &session, "credit")?;
+        drop(store);
+        self.forget_left();
+        Ok(true)
     }
 
     /// Makes the account say what the session's credit and pause say. This is the one place
@@ -133,50 +185,80 @@ impl Sessions {
         let mut live = self.write();
         let Some(entry) = live.by_id.get(&id) else { return };
         let slot = entry.session.slot;
-        let used_up = self.is_used_up(entry);
+        let judged = self.judge(entry);
         let pause = match entry.pause {
             Some(Pause::Operator) => Some(Pause::Operator),
-            _ => used_up.then_some(Pause::Credit),
+            _ => judged.is_used_up.then_some(Pause::Credit),
         };
         let state = match (pause, live.common.held) {
             (None, None) => SessionState::Open,
             _ => SessionState::Paused,
         };
-        if let Some(entry) = live.by_id.get_mut(&id) {
-            entry.pause = pause;
-            entry.session.state = state;
-            entry.clock.run(state == SessionState::Open);
+        let Some(entry) = live.by_id.get_mut(&id) else { return };
+        entry.pause = pause;
+        entry.session.state = state;
+        entry.clock.run(state == SessionState::Open);
+        if !judged.is_used_up {
+            entry.spent_since = None;
         }
-        if let (Some(account), Some(entry)) = (self.accounts.get(slot), live.by_id.get(&id)) {
-            // The worker stops at the limit by itself, between two of our looks at it.
-            let limit = byte_limit(entry, entry.clock.seconds());
-            account.set_limit((limit != u64::MAX).then_some(limit));
+        self.write_limit(entry, &judged);
+        if let Some(account) = self.accounts.get(slot) {
             account.set_state(state);
+        }
+    }
+
+    /// Has the worker stop at the limit by itself, between two of our looks at it.
+    fn write_limit(&self, entry: &Entry, judged: &Judged) {
+        // What the worker found used up stays written until there is more.
+        if !judged.is_spent
+            && let Some(account) = self.accounts.get(entry.session.slot)
+        {
+            account.set_limit((judged.limit != u64::MAX).then_some(judged.limit));
         }
     }
 
     /// Writes a session's pause, as it is, to the ledger.
     pub(super) fn settle(&self, store: &mut Store, id: SessionId) -> Result<(), SessionError> {
-        let pause = self.read().by_id.get(&id).map(|entry| entry.pause);
-        if let Some(pause) = pause {
-            store.set_pause(id, pause)?;
-        }
+        store.set_pauses(&self.pauses(&[id]))?;
         Ok(())
     }
 
-    fn is_used_up(&self, entry: &Entry) -> bool {
-        let is_limited = entry.credit.bytes.is_some() || entry.credit.seconds.is_some();
-        if !is_limited && entry.agreement.is_none() {
-            return false;
-        }
+    fn pauses(&self, ids: &[SessionId]) -> Vec<(SessionId, Option<Pause>)> {
+        let live = self.read();
+        let of = |id: &SessionId| live.by_id.get(id).map(|entry| (*id, entry.pause));
+        ids.iter().filter_map(of).collect()
+    }
+
+    /// Whether a session's credit is used up. The limit is the one that the worker stops at, and
+    /// where the worker has stopped, there it is used up: the two never judge by different limits.
+    fn judge(&self, entry: &Entry) -> Judged {
         let seconds = entry.clock.seconds();
         let limit = byte_limit(entry, seconds);
-        // Usually a little is left, in which no datagram fits: then the worker says so.
-        let spent = |account: &Account| account.is_spent(limit);
-        billed(&self.counters(entry)) >= limit
-            || self.accounts.get(entry.session.slot).is_some_and(spent)
-            || entry.credit.seconds.is_some_and(|most| seconds >= most)
+        let account = self.accounts.get(entry.session.slot);
+        let is_spent = account.is_some_and(|account| {
+            account.limit().is_some_and(|written| account.is_spent(written) && limit <= written)
+        });
+        let bytes = billed(&self.counters(entry));
+        let is_time_over = entry.agreement.is_some_and(|agreement| {
+            let covered = entry.credit.bytes.unwrap_or(0);
+            agreement.is_time_over(Use { bytes: bytes.saturating_sub(covered), seconds })
+        });
+        let is_used_up = limit != u64::MAX && (bytes >= limit || is_spent)
+            || is_time_over
+            || entry.credit.seconds.is_some_and(|most| seconds >= most);
+        Judged { limit, is_spent, is_used_up }
     }
+}
+
+/// How far a session's credit goes.
+struct Judged {
+    /// The billed bytes at which it must stop; `u64::MAX` for no limit.
+    limit: u64,
+    /// Whether the worker has met a datagram that does not fit within the limit, as it is written
+    /// in the account.
+    is_spent: bool,
+    /// Whether the session must stop, for its bytes or its time.
+    is_used_up: bool,
 }
 
 /// The billed bytes, up and down together since the session was made, at which it must stop after
@@ -186,7 +268,7 @@ impl Sessions {
 fn byte_limit(entry: &Entry, seconds: u64) -> u64 {
     match &entry.agreement {
         Some(agreement) => {
-            agreement.budget(seconds).saturating_add(entry.credit.bytes.unwrap_or(0))
+            agreement.byte_limit(seconds).saturating_add(entry.credit.bytes.unwrap_or(0))
         }
         None => entry.credit.bytes.unwrap_or(u64::MAX),
     }

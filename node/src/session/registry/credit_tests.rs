@@ -12,8 +12,8 @@ fn state(rig: &Rig, slot: Slot) -> SessionState {
     rig.accounts.get(slot).expect("a slot").state()
 }
 
-fn enforce(rig: &Rig, grace: u64, since: &mut HashMap<SessionId, Instant>) -> Enforced {
-    rig.sessions.enforce(Duration::from_secs(grace), since).expect("enforced")
+fn enforce(rig: &Rig, grace: u64) -> Enforced {
+    rig.sessions.enforce(Duration::from_secs(grace), Instant::now()).expect("enforced")
 }
 
 #[test]
@@ -58,18 +58,17 @@ fn without_credit_a_session_is_paused_then_closed_and_credit_reopens_it() {
     rig.sessions.extend("bob", &extension("p1", 100)).expect("added");
     assert_eq!(state(&rig, slot), SessionState::Open);
 
-    let mut since = HashMap::new();
     rig.traffic(slot, 99);
-    assert_eq!(enforce(&rig, 0, &mut since), Enforced::default());
+    assert_eq!(enforce(&rig, 0), Enforced::default());
     rig.traffic(slot, 1);
-    assert_eq!(enforce(&rig, 0, &mut since), Enforced { paused: 1, closed: 0 });
+    assert_eq!(enforce(&rig, 0), Enforced { paused: 1, closed: 0 });
     assert_eq!(state(&rig, slot), SessionState::Paused);
-    assert_eq!(enforce(&rig, 3600, &mut since), Enforced::default(), "within the grace time");
+    assert_eq!(enforce(&rig, 3600), Enforced::default(), "within the grace time");
     rig.sessions.extend("bob", &extension("p2", 1)).expect("added");
     assert_eq!(state(&rig, slot), SessionState::Open);
     rig.traffic(slot, 1);
-    assert_eq!(enforce(&rig, 0, &mut since), Enforced { paused: 1, closed: 0 });
-    assert_eq!(enforce(&rig, 0, &mut since), Enforced { paused: 0, closed: 1 });
+    assert_eq!(enforce(&rig, 0), Enforced { paused: 1, closed: 0 });
+    assert_eq!(enforce(&rig, 0), Enforced { paused: 0, closed: 1 });
     assert_eq!(state(&rig, slot), SessionState::Vacant);
     let last = rig.sessions.usage_after(0, 10).expect("read").pop().expect("a record");
     assert_eq!((last.end_reason.as_deref(), last.bytes_up), (Some("credit"), 101));
@@ -103,7 +102,7 @@ fn with_a_full_disk_there_is_no_new_credit_counting_goes_on_and_pauses_hold() {
     assert!(matches!(refused, Err(SessionError::Store(_))));
     assert_eq!(rig.sessions.get("alice").expect("there").credit.bytes, Some(100));
     rig.traffic(added.slot, 120);
-    assert!(rig.sessions.enforce(Duration::ZERO, &mut HashMap::new()).is_err(), "it says so");
+    assert!(rig.sessions.enforce(Duration::ZERO, Instant::now()).is_err(), "it says so");
     assert_eq!(state(&rig, added.slot), SessionState::Paused);
     assert!(rig.sessions.checkpoint().is_err() && rig.sessions.record().is_err());
 
@@ -114,4 +113,82 @@ fn with_a_full_disk_there_is_no_new_credit_counting_goes_on_and_pauses_hold() {
     let records = rig.sessions.usage_after(0, 10).expect("read");
     assert_eq!((records.len(), records[0].bytes_up, records[0].sequence), (1, 120, 1));
     assert!(records[0].last_activity <= unix_now());
+}
+
+/// Sessions that are all paused for want of credit, by identifier.
+fn without_credit(rig: &Rig, count: usize) -> Vec<SessionId> {
+    let new = || NewSession { prepaid: true, ..NewSession::default() };
+    let made = (0..count).map(|_| rig.sessions.add(new()).expect("added").snapshot.session.id);
+    let mut ids: Vec<_> = made.collect();
+    ids.sort_unstable();
+    ids
+}
+
+#[test]
+fn what_was_found_due_and_has_paid_since_is_not_closed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rig = Rig::start(folder.path(), 4);
+    let ids = without_credit(&rig, 2);
+    let began = Instant::now();
+    let (grace, later) = (Duration::from_secs(60), began + Duration::from_secs(61));
+    assert_eq!(rig.sessions.pause_spent(grace, began).1, []);
+    let (_, due, _) = rig.sessions.pause_spent(grace, later);
+    assert_eq!(due, ids, "both are due");
+    rig.sessions.extend(&ids[1].to_string(), &extension("p1", 100)).expect("added");
+    let close = |id| rig.sessions.close_spent(id, grace, later).expect("written");
+    assert_eq!([close(ids[0]), close(ids[1])], [true, false]);
+    let paid = rig.sessions.get(&ids[1].to_string()).expect("it goes on");
+    assert_eq!(state(&rig, paid.session.slot), SessionState::Open);
+}
+
+#[test]
+fn who_pays_while_others_are_closed_stays_or_is_not_told_that_it_has_paid() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rig = Rig::start(folder.path(), 64);
+    rig.sessions.store().in_no_hurry();
+    for round in 0..20 {
+        let ids = without_credit(&rig, 12);
+        let (last, began) = (ids[11].to_string(), Instant::now());
+        rig.sessions.enforce(Duration::from_secs(60), began).expect("enforced");
+        let paid = std::thread::scope(|scope| {
+            let payer = scope.spawn(|| {
+                // Not before the others are being closed.
+                while rig.sessions.get(&ids[0].to_string()).is_ok() {
+                    std::hint::spin_loop();
+                }
+                rig.sessions.extend(&last, &extension("p1", 100)).is_ok()
+            });
+            let later = began + Duration::from_secs(61);
+            rig.sessions.enforce(Duration::from_secs(60), later).expect("enforced");
+            payer.join().expect("no panic")
+        });
+        assert_eq!(rig.sessions.get(&last).is_ok(), paid, "round {round}");
+        if paid {
+            rig.sessions.remove(&last).expect("removed");
+        }
+    }
+}
+
+#[test]
+fn fifty_thousand_sessions_are_paused_in_one_transaction_and_closed_a_few_at_a_time() {
+    const COUNT: u32 = 50_000;
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("ledger.db");
+    crate::session::store::crowd(&path, COUNT, 0);
+    let rig = Rig::start(folder.path(), COUNT);
+    assert_eq!(rig.sessions.len(), COUNT as usize);
+    // All are due in the same second, as after a restart.
+    for id in rig.sessions.ids() {
+        if let Some(entry) = rig.sessions.write().by_id.get_mut(&id) {
+            entry.pause = None;
+        }
+    }
+    let commits = rig.sessions.store().count_commits();
+    let (grace, began) = (Duration::from_secs(60), Instant::now());
+    let first = rig.sessions.enforce(grace, began).expect("enforced");
+    assert_eq!(first, Enforced { paused: COUNT as usize, closed: 0 });
+    assert_eq!(commits.load(std::sync::atomic::Ordering::Relaxed), 1);
+    let then = rig.sessions.enforce(grace, began + grace).expect("enforced");
+    assert_eq!(then, Enforced { paused: 0, closed: credit::MAX_CLOSED_AT_ONCE });
+    assert_eq!(commits.load(std::sync::atomic::Ordering::Relaxed), 1 + then.closed);
 }

@@ -28,6 +28,13 @@ pub enum SessionError {
          address pool, if it is the limit) in the configuration and restart weir"
     )]
     Full(u32),
+    /// The kernel keeps the flows of former sessions, which their successors would get.
+    #[error(
+        "cannot remove former sessions' flows from the kernel's flow table: {0}. Fix: run weir \
+         with CAP_NET_ADMIN, on a kernel with nf_conntrack_netlink (modprobe nf_conntrack_netlink \
+         says whether yours has it)"
+    )]
+    Flows(#[source] std::io::Error),
     /// The operator's limit of sessions is reached.
     #[error(
         "there are {0} sessions already, and no more are allowed: remove one, or raise the limit \

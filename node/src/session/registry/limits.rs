@@ -1,7 +1,7 @@
 //! Limits that come from the node: rates, how many sessions, and times at which none has traffic.
 
 use super::*;
-use crate::session::{Hold, OwnRates};
+use crate::session::{Hold, Marks, OwnRates};
 
 /// What holds for all sessions.
 #[derive(Clone, Copy, Debug, Default)]
@@ -71,12 +71,12 @@ impl Sessions {
         self.read().common.held
     }
 
-    /// When a quota's period began, and the billed bytes of all sessions then.
+    /// Where the count of a quota's period begins.
     ///
     /// # Errors
     ///
     /// When the ledger cannot be read.
-    pub fn quota(&self, period: &str) -> Result<Option<(u64, u64)>, StoreError> {
+    pub fn quota(&self, period: &str) -> Result<Option<Marks>, StoreError> {
         self.store().quota(period)
     }
 
@@ -85,8 +85,8 @@ impl Sessions {
     /// # Errors
     ///
     /// When the ledger cannot be written.
-    pub fn set_quota(&self, period: &str, started: u64, total: u64) -> Result<(), StoreError> {
-        self.store().set_quota(period, started, total)
+    pub fn set_quota(&self, period: &str, marks: Marks) -> Result<(), StoreError> {
+        self.store().set_quota(period, marks)
     }
 
     /// Whether another session may be made.
@@ -113,7 +113,7 @@ impl Sessions {
         }
     }
 
-    fn ids(&self) -> Vec<SessionId> {
+    pub(super) fn ids(&self) -> Vec<SessionId> {
         self.read().by_id.keys().copied().collect()
     }
 }

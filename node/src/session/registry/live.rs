@@ -1,17 +1,19 @@
 //! The sessions that there are, by identifier, key and name.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::{Duration, Instant},
+};
 
 use weir_common::account::{Counters, SessionState};
 
 use super::{MIN_PREFIX, SessionError, clock::Clock, limits};
 use crate::{
     control::PublicKey,
+    payment::Agreement,
     session::{
-        Credit, OwnRates, Pause, Session, SessionId, Usage, keys, name,
-        slots::Slots,
-        store::{book::Agreement, credit::Extra},
-        unix_now,
+        Credit, OwnRates, Pause, Session, SessionId, Usage, keys, name, slots::Slots,
+        store::credit::Extra, unix_now,
     },
 };
 
@@ -37,6 +39,8 @@ pub(super) struct Entry {
     /// How it pays as it goes, if it does.
     pub(super) agreement: Option<Agreement>,
     pub(super) pause: Option<Pause>,
+    /// Since when it has had no credit, as far as this run has seen.
+    pub(super) spent_since: Option<Instant>,
     /// When traffic was last counted.
     pub(super) last_activity: u64,
     /// What the last usage record of this run said.
@@ -54,9 +58,18 @@ impl Entry {
             rates: OwnRates::default(),
             agreement: None,
             pause: extra.pause,
+            spent_since: None,
             last_activity: extra.last_activity,
             recorded: None,
         }
+    }
+}
+
+impl Entry {
+    /// Whether it has had no credit for longer than `grace`.
+    pub(super) fn is_over(&self, grace: Duration, now: Instant) -> bool {
+        self.pause.is_some()
+            && self.spent_since.is_some_and(|since| now.saturating_duration_since(since) >= grace)
     }
 }
 

@@ -7,7 +7,7 @@ use rand_core::{OsRng, RngCore as _};
 
 use super::*;
 use crate::payment::{
-    ExchangeMessage, Invoice, Price, Refusal, Terms,
+    ExchangeMessage, Invoice, Price, Refusal, Terms, Use,
     invoice::{self, Preimage},
     price::TooCheap,
     verify::{Before, Paid},
@@ -108,7 +108,8 @@ impl Sessions {
         };
         if let Some(agreement) = agreement {
             standing.covered = Some(standing.covered.unwrap_or(0));
-            standing.due = agreement.due(standing.bytes, standing.covered, standing.seconds);
+            let bytes = standing.bytes.saturating_sub(standing.covered.unwrap_or(0));
+            standing.due = agreement.due(Use { bytes, seconds: standing.seconds });
             let channel = terms.channel_of(agreement.consumer).into_word();
             standing.promised = store.promised(&channel)?;
         }
@@ -116,7 +117,8 @@ impl Sessions {
     }
 
     /// Has a session pay as it goes: beyond the bytes that are free or paid otherwise (none, for a
-    /// session without a limit), it is paused from now on until its first invoice is paid.
+    /// session without a limit), it is paused from now on until its first invoice is paid. From
+    /// then on `unpaid` may be used beyond what is paid.
     ///
     /// # Errors
     ///
@@ -127,7 +129,7 @@ impl Sessions {
         which: &str,
         offered: &Offered,
         floor: Price,
-        leeway: u128,
+        unpaid: Use,
     ) -> Result<(), PayError> {
         let price = offered.price.not_below(floor)?;
         let mut random = [0; 32];
@@ -136,8 +138,9 @@ impl Sessions {
             id: U256::from_be_bytes(random),
             consumer: offered.consumer,
             price,
-            leeway,
+            unpaid,
             paid: U256::ZERO,
+            paid_for: Use::default(),
         };
         let mut store = self.store();
         let (id, has_one) = {
@@ -164,13 +167,13 @@ impl Sessions {
     /// When there is no such session or agreement, or the ledger cannot be written.
     pub fn invoice(&self, which: &str, terms: &Terms) -> Result<Option<Invoice>, PayError> {
         let mut store = self.store();
-        let (id, used, covered, agreement) = self.agreed(which)?;
-        let due = agreement.due(billed(&used.counters), covered, used.seconds).max(invoice::FIRST);
+        let (id, used, agreement) = self.agreed(which)?;
+        let due = agreement.due(used).max(invoice::FIRST);
         if due <= agreement.paid {
             return Ok(None);
         }
         let preimage = Preimage::random();
-        store.keep_invoice(id, due, &preimage)?;
+        store.keep_invoice(id, due, used, &preimage)?;
         Ok(Some(Invoice {
             agreement_id: agreement.id,
             agreement_total: due,
@@ -179,6 +182,21 @@ impl Sessions {
             provider: terms.provider,
             chain_id: terms.chain_id,
         }))
+    }
+
+    /// Judges a payment, and changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// When it would be refused, or the ledger cannot be read.
+    pub fn verify(
+        &self,
+        which: &str,
+        terms: &Terms,
+        message: &ExchangeMessage,
+    ) -> Result<Agreement, PayError> {
+        let store = self.store();
+        Ok(self.verified(&store, which, terms, message)?.agreement)
     }
 
     /// Takes a payment: verified, on disk, and only then credited.
@@ -193,30 +211,14 @@ impl Sessions {
         message: &ExchangeMessage,
     ) -> Result<Paid, PayError> {
         let mut store = self.store();
-        let (id, _, _, agreement) = self.agreed(which)?;
-        let found = store.invoice(id, &message.promise.hashlock)?;
-        let (hashlock, agreement_total) = found.ok_or(PayError::NoInvoice)?;
-        let asked = Invoice {
-            agreement_id: agreement.id,
-            agreement_total,
-            fee: U256::ZERO,
-            hashlock,
-            provider: terms.provider,
-            chain_id: terms.chain_id,
-        };
-        let channel = terms.channel_of(agreement.consumer).into_word();
-        let before = Before {
-            consumer: agreement.consumer,
-            amount: store.promised(&channel)?,
-            paid: agreement.paid,
-        };
-        let paid = terms.verify(message, &asked, &before)?;
-        store.accept(id, message, &paid)?;
-        self.books.earned(message.promise.amount.saturating_sub(before.amount));
+        let Verified { id, agreement, paid_for, promised, paid } =
+            self.verified(&store, which, terms, message)?;
+        store.accept(id, message, &paid, paid_for)?;
+        self.books.earned(message.promise.amount.saturating_sub(promised));
         let mut live = self.write();
         let entry = live.by_id.get_mut(&id);
         let is_live = entry.map(|entry| {
-            entry.agreement = Some(Agreement { paid: paid.total, ..agreement });
+            entry.agreement = Some(Agreement { paid: paid.total, paid_for, ..agreement });
         });
         drop(live);
         if is_live.is_some() {
@@ -229,10 +231,49 @@ impl Sessions {
         Ok(paid)
     }
 
-    fn agreed(&self, which: &str) -> Result<(SessionId, Usage, Option<u64>, Agreement), PayError> {
+    fn verified(
+        &self,
+        store: &Store,
+        which: &str,
+        terms: &Terms,
+        message: &ExchangeMessage,
+    ) -> Result<Verified, PayError> {
+        let (id, _, agreement) = self.agreed(which)?;
+        let asked = store.invoice(id, &message.promise.hashlock)?.ok_or(PayError::NoInvoice)?;
+        let invoice = Invoice {
+            agreement_id: agreement.id,
+            agreement_total: asked.total,
+            fee: U256::ZERO,
+            hashlock: asked.hashlock,
+            provider: terms.provider,
+            chain_id: terms.chain_id,
+        };
+        let channel = terms.channel_of(agreement.consumer).into_word();
+        let promised = store.promised(&channel)?;
+        let before =
+            Before { consumer: agreement.consumer, amount: promised, paid: agreement.paid };
+        let paid = terms.verify(message, &invoice, &before)?;
+        Ok(Verified { id, agreement, paid_for: asked.used, promised, paid })
+    }
+
+    /// A session that pays as it goes, with the use that it is to pay.
+    fn agreed(&self, which: &str) -> Result<(SessionId, Use, Agreement), PayError> {
         let live = self.read();
         let entry = live.find(which)?;
         let agreement = entry.agreement.ok_or(PayError::NoAgreement)?;
-        Ok((entry.session.id, self.used(entry, 0), entry.credit.bytes, agreement))
+        let used = self.used(entry, 0);
+        let covered = entry.credit.bytes.unwrap_or(0);
+        let bytes = billed(&used.counters).saturating_sub(covered);
+        Ok((entry.session.id, Use { bytes, seconds: used.seconds }, agreement))
     }
+}
+
+/// A payment that is one, and what it is for.
+struct Verified {
+    id: SessionId,
+    agreement: Agreement,
+    paid_for: Use,
+    /// What the channel had promised before.
+    promised: U256,
+    paid: Paid,
 }

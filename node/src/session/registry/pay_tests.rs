@@ -6,11 +6,16 @@ use super::{
     rig::Rig,
     *,
 };
-use crate::payment::{ExchangeMessage, Invoice, Price, Promise, Refusal, Terms, signature};
+use crate::payment::{ExchangeMessage, Invoice, Price, Promise, Refusal, Terms, Use, signature};
 use crate::session::store::check::Reader;
 
 /// A wei a byte.
 const PRICE: Price = Price { per_gib: 1 << 30, per_hour: 0 };
+
+/// An hour costs 3600 KiB.
+const BY_BOTH: Price = Price { per_gib: 1 << 30, per_hour: 3600 << 10 };
+
+const UNPAID: Use = Use { bytes: 99, seconds: 300 };
 
 fn terms() -> Terms {
     Terms {
@@ -23,28 +28,32 @@ fn terms() -> Terms {
 }
 
 /// A consumer who pays what it is asked.
-struct Consumer {
+pub(crate) struct Consumer {
     key: SigningKey,
     promised: U256,
     paid: U256,
 }
 
 impl Consumer {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let key = SigningKey::from_slice(&[9; 32]).expect("a key");
         Self { key, promised: U256::from(500), paid: U256::ZERO }
     }
 
-    fn address(&self) -> Address {
+    pub(crate) fn address(&self) -> Address {
         signature::address_of(self.key.verifying_key())
     }
 
     fn answer(&mut self, invoice: &Invoice) -> ExchangeMessage {
+        self.answer_by(&terms(), invoice)
+    }
+
+    pub(crate) fn answer_by(&mut self, terms: &Terms, invoice: &Invoice) -> ExchangeMessage {
         self.promised += invoice.agreement_total - self.paid;
         self.paid = invoice.agreement_total;
         let promise = Promise {
-            chain_id: 137,
-            channel_id: terms().channel_of(self.address()).into_word(),
+            chain_id: terms.chain_id,
+            channel_id: terms.channel_of(self.address()).into_word(),
             amount: self.promised,
             fee: invoice.fee,
             hashlock: invoice.hashlock,
@@ -55,8 +64,8 @@ impl Consumer {
             agreement_id: invoice.agreement_id,
             agreement_total: invoice.agreement_total,
             provider: invoice.provider,
-            hermes: Some(terms().hermes),
-            chain_id: 137,
+            hermes: Some(terms.hermes),
+            chain_id: terms.chain_id,
             signature: [0; 65],
         };
         message.signed(&self.key).expect("signed")
@@ -69,7 +78,7 @@ fn state(rig: &Rig, slot: Slot) -> SessionState {
 
 fn enforce(rig: &Rig) {
     let grace = std::time::Duration::from_secs(3600);
-    rig.sessions.enforce(grace, &mut HashMap::new()).expect("enforced");
+    rig.sessions.enforce(grace, std::time::Instant::now()).expect("enforced");
 }
 
 #[test]
@@ -80,9 +89,12 @@ fn a_consumer_pays_its_way_also_over_a_restart() {
     let mut alice = Consumer::new();
     let offered = Offered { consumer: alice.address(), price: PRICE };
     let free = Offered { price: Price::default(), ..offered };
-    assert!(matches!(rig.sessions.agree("alice", &free, PRICE, 99), Err(PayError::TooCheap(_))));
+    assert!(matches!(
+        rig.sessions.agree("alice", &free, PRICE, UNPAID),
+        Err(PayError::TooCheap(_))
+    ));
     assert!(matches!(rig.sessions.invoice("alice", &terms()), Err(PayError::NoAgreement)));
-    rig.sessions.agree("alice", &offered, PRICE, 99).expect("agreed");
+    rig.sessions.agree("alice", &offered, PRICE, UNPAID).expect("agreed");
     assert_eq!(state(&rig, slot), SessionState::Paused, "nothing was paid yet");
 
     for turn in 0..6u64 {
@@ -126,8 +138,8 @@ fn bad_payments_credit_nothing_and_a_full_disk_takes_none() {
     let slot = rig.add(Some("alice")).session.slot;
     let mut alice = Consumer::new();
     let offered = Offered { consumer: alice.address(), price: PRICE };
-    rig.sessions.agree("alice", &offered, PRICE, 99).expect("agreed");
-    assert!(matches!(rig.sessions.agree("alice", &offered, PRICE, 99), Err(PayError::Agreed)));
+    rig.sessions.agree("alice", &offered, PRICE, UNPAID).expect("agreed");
+    assert!(matches!(rig.sessions.agree("alice", &offered, PRICE, UNPAID), Err(PayError::Agreed)));
     rig.sessions.store().refuse_changes(true);
     assert!(rig.sessions.invoice("alice", &terms()).is_err(), "no preimage, no invoice");
     rig.sessions.store().refuse_changes(false);
@@ -157,7 +169,7 @@ fn a_channels_promise_in_the_ledger_only_rises() {
     let id = rig.add(Some("alice")).session.id;
     let mut alice = Consumer::new();
     let offered = Offered { consumer: alice.address(), price: PRICE };
-    rig.sessions.agree("alice", &offered, PRICE, 99).expect("agreed");
+    rig.sessions.agree("alice", &offered, PRICE, UNPAID).expect("agreed");
     let invoice = rig.sessions.invoice("alice", &terms()).expect("made").expect("due");
     let message = alice.answer(&invoice);
     let paid = rig.sessions.pay("alice", &terms(), &message).expect("paid");
@@ -165,8 +177,170 @@ fn a_channels_promise_in_the_ledger_only_rises() {
     for amount in [U256::from(501), U256::from(99), U256::ZERO] {
         let mut lower = message;
         lower.promise.amount = amount;
-        assert!(store.accept(id, &lower, &paid).is_err(), "{amount}");
+        assert!(store.accept(id, &lower, &paid, Use::default()).is_err(), "{amount}");
     }
     let channel = message.promise.channel_id;
     assert_eq!(store.promised(&channel).expect("read"), U256::from(501));
+}
+
+/// Alice, who has agreed at a price and paid the first wei.
+fn paying(rig: &Rig, price: Price, unpaid: Use) -> (Consumer, Session) {
+    let session = rig.add(Some("alice")).session;
+    let mut alice = Consumer::new();
+    let offered = Offered { consumer: alice.address(), price };
+    rig.sessions.agree("alice", &offered, PRICE, unpaid).expect("agreed");
+    pay(rig, &mut alice);
+    (alice, session)
+}
+
+/// Pays what is due, which is something.
+fn pay(rig: &Rig, consumer: &mut Consumer) {
+    let invoice = rig.sessions.invoice("alice", &terms()).expect("made").expect("due");
+    rig.sessions.pay("alice", &terms(), &consumer.answer(&invoice)).expect("paid");
+}
+
+fn limit(rig: &Rig, slot: Slot) -> Option<u64> {
+    rig.accounts.get(slot).expect("a slot").limit()
+}
+
+#[test]
+fn one_wei_at_an_absurd_price_buys_no_more_than_may_be_unpaid() {
+    let unpaid = Use { bytes: 64 << 20, seconds: 300 };
+    for per_hour in [0, 1 << 30, 1 << 57, 1 << 100, u128::MAX] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let rig = Rig::start(folder.path(), 4);
+        let price = Price { per_hour, ..PRICE };
+        let (_, session) = paying(&rig, price, unpaid);
+        assert_eq!(limit(&rig, session.slot), Some(unpaid.bytes + 1), "{per_hour}");
+        rig.pass(session.id, 299);
+        enforce(&rig);
+        assert_eq!(limit(&rig, session.slot).max(Some(unpaid.bytes + 1)), Some(unpaid.bytes + 1));
+        assert_eq!(state(&rig, session.slot), SessionState::Open, "{per_hour}: 299 s");
+        rig.pass(session.id, 1);
+        enforce(&rig);
+        let expected = if per_hour == 0 { SessionState::Open } else { SessionState::Paused };
+        assert_eq!(state(&rig, session.slot), expected, "{per_hour}: 300 s");
+    }
+}
+
+#[test]
+fn time_that_is_not_used_buys_no_bytes_and_bytes_no_time() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rig = Rig::start(folder.path(), 4);
+    let (mut alice, session) = paying(&rig, BY_BOTH, UNPAID);
+    for round in 1..5u64 {
+        // 250 s are worth 256,000 bytes.
+        rig.pass(session.id, 250);
+        rig.traffic(session.slot, 50);
+        pay(&rig, &mut alice);
+        assert_eq!(limit(&rig, session.slot), Some(50 * round + UNPAID.bytes), "{round}");
+    }
+    rig.pass(session.id, UNPAID.seconds - 1);
+    enforce(&rig);
+    assert_eq!(state(&rig, session.slot), SessionState::Open);
+    rig.pass(session.id, 1);
+    enforce(&rig);
+    assert_eq!(state(&rig, session.slot), SessionState::Paused, "its time is over");
+    assert_eq!(rig.sessions.get("alice").expect("there").paused_for, Some("credit"));
+    pay(&rig, &mut alice);
+    assert_eq!(state(&rig, session.slot), SessionState::Open);
+    rig.traffic(session.slot, UNPAID.bytes);
+    enforce(&rig);
+    assert_eq!(state(&rig, session.slot), SessionState::Paused, "its bytes are over");
+}
+
+#[test]
+fn what_is_paid_for_survives_a_restart() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rig = Rig::start(folder.path(), 4);
+    let (mut alice, session) = paying(&rig, BY_BOTH, UNPAID);
+    rig.pass(session.id, 250);
+    rig.traffic(session.slot, 50);
+    pay(&rig, &mut alice);
+    rig.sessions.record().expect("written");
+    drop(rig);
+    let rig = Rig::start(folder.path(), 4);
+    assert_eq!(limit(&rig, session.slot), Some(50 + UNPAID.bytes));
+    rig.pass(session.id, 299);
+    enforce(&rig);
+    assert_eq!(state(&rig, session.slot), SessionState::Open);
+    rig.pass(session.id, 1);
+    enforce(&rig);
+    assert_eq!(state(&rig, session.slot), SessionState::Paused);
+}
+
+#[test]
+fn who_is_stopped_by_the_worker_is_paused_whatever_the_time_costs() {
+    for per_hour in [0, 1, 3600 << 10, 1 << 60] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let rig = Rig::start(folder.path(), 4);
+        let price = Price { per_hour, ..PRICE };
+        let (mut alice, session) = paying(&rig, price, UNPAID);
+        rig.traffic(session.slot, 60);
+        rig.meets_the_limit(session.slot);
+        rig.pass(session.id, 2);
+        enforce(&rig);
+        assert_eq!(state(&rig, session.slot), SessionState::Paused, "{per_hour}");
+        let seconds = rig.sessions.get("alice").expect("there").seconds;
+        enforce(&rig);
+        assert_eq!(state(&rig, session.slot), SessionState::Paused, "{per_hour}: it stays so");
+        assert_eq!(rig.sessions.get("alice").expect("there").seconds, seconds, "no time counts");
+        pay(&rig, &mut alice);
+        assert_eq!(state(&rig, session.slot), SessionState::Open, "{per_hour}: it has paid");
+        assert_ne!(limit(&rig, session.slot), Some(100), "there is more");
+    }
+}
+
+#[test]
+fn a_second_session_of_a_channel_owes_and_pays_for_itself() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rig = Rig::start(folder.path(), 4);
+    let (mut alice, first) = paying(&rig, BY_BOTH, UNPAID);
+    rig.pass(first.id, 100);
+    rig.traffic(first.slot, 40);
+    pay(&rig, &mut alice);
+    rig.sessions.remove("alice").expect("removed");
+    alice.paid = U256::ZERO;
+    let second = rig.add(Some("alice")).session;
+    let offered = Offered { consumer: alice.address(), price: BY_BOTH };
+    rig.sessions.agree("alice", &offered, PRICE, UNPAID).expect("agreed");
+    assert_eq!(state(&rig, second.slot), SessionState::Paused, "what the first paid is its own");
+    pay(&rig, &mut alice);
+    assert_eq!(limit(&rig, second.slot), Some(UNPAID.bytes + 1));
+    assert_eq!(rig.sessions.earned(), alice.promised);
+    drop(rig);
+    let rig = Rig::start(folder.path(), 4);
+    assert_eq!(rig.sessions.earned(), alice.promised);
+    let store = rig.sessions.store();
+    assert_eq!(store.count("invoices"), 1, "the one that the channel names");
+}
+
+#[test]
+fn invoices_have_an_end() {
+    use crate::session::store::book::MAX_OPEN_INVOICES;
+    let folder = tempfile::tempdir().expect("a folder");
+    let rig = Rig::start(folder.path(), 4);
+    let (mut alice, session) = paying(&rig, PRICE, UNPAID);
+    rig.sessions.store().in_no_hurry();
+    let kept = || rig.sessions.store().count("invoices");
+    assert_eq!(kept(), 1);
+    rig.traffic(session.slot, 1);
+    let mut invoices = Vec::new();
+    for _ in 0..MAX_OPEN_INVOICES + 30 {
+        rig.traffic(session.slot, 1);
+        invoices.push(rig.sessions.invoice("alice", &terms()).expect("made").expect("due"));
+    }
+    assert_eq!(kept(), MAX_OPEN_INVOICES as usize + 1, "and the one that was paid");
+    let before = (alice.promised, alice.paid);
+    let old = rig.sessions.pay("alice", &terms(), &alice.answer(&invoices[0]));
+    assert!(matches!(old, Err(PayError::Refused(Refusal::Hashlock))), "{old:?}");
+    (alice.promised, alice.paid) = before;
+    let one = invoices[invoices.len() - 10];
+    rig.sessions.pay("alice", &terms(), &alice.answer(&one)).expect("paid");
+    assert_eq!(kept(), 10, "the one that was paid, and nine above it");
+    rig.sessions.remove("alice").expect("removed");
+    assert_eq!(kept(), 1, "the one that the channel names");
+    let reader = Reader::open(&folder.path().join("ledger.db")).expect("opened");
+    assert_eq!(reader.settlements().expect("read").len(), 1);
+    assert_eq!(reader.check().expect("read").problems, Vec::<String>::new());
 }

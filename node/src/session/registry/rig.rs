@@ -2,8 +2,12 @@
 //! path was told.
 
 use std::{
+    io,
     path::Path,
-    sync::{Arc, Mutex, atomic::Ordering::Relaxed},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 use weir_common::{Slot, account::Counters};
@@ -16,26 +20,66 @@ use crate::{config::Limits, limits::Limiter};
 pub(crate) enum Told {
     Add(Slot, PublicKey),
     Remove(Slot),
+    Forget(Vec<Ipv4Addr>),
+    ForgetAllBut(Vec<Ipv4Addr>),
 }
 
+/// What is to happen while a peer is being removed.
+type OnRemove = Box<dyn Fn(Slot) + Send + Sync>;
+
 /// Writes down every call.
-#[derive(Debug, Default)]
-pub(crate) struct Recorder(Mutex<Vec<Told>>);
+#[derive(Default)]
+pub(crate) struct Recorder {
+    told: Mutex<Vec<Told>>,
+    /// Set once the sessions are there.
+    pub(crate) on_remove: std::sync::OnceLock<OnRemove>,
+    /// Whether the kernel removes no flows.
+    pub(crate) keeps_flows: AtomicBool,
+}
 
 impl Recorder {
-    /// The calls since the last time.
+    /// The calls since the last time, without those about flows.
     pub(crate) fn take(&self) -> Vec<Told> {
-        std::mem::take(&mut *self.0.lock().expect("not poisoned"))
+        let of_peers = |told: &Told| matches!(told, Told::Add(..) | Told::Remove(_));
+        self.take_all().into_iter().filter(of_peers).collect()
+    }
+
+    /// The calls since the last time.
+    pub(crate) fn take_all(&self) -> Vec<Told> {
+        std::mem::take(&mut *self.told.lock().expect("not poisoned"))
+    }
+
+    fn note(&self, told: Told) {
+        self.told.lock().expect("not poisoned").push(told);
     }
 }
 
 impl PeerControl for Recorder {
     fn add(&self, peer: PeerSpec) {
-        self.0.lock().expect("not poisoned").push(Told::Add(peer.slot, peer.public_key));
+        self.note(Told::Add(peer.slot, peer.public_key));
     }
 
     fn remove(&self, slot: Slot) {
-        self.0.lock().expect("not poisoned").push(Told::Remove(slot));
+        self.note(Told::Remove(slot));
+        if let Some(then) = self.on_remove.get() {
+            then(slot);
+        }
+    }
+}
+
+impl FlowControl for Recorder {
+    fn forget(&self, consumers: &[(Ipv4Addr, Ipv6Addr)]) -> io::Result<()> {
+        self.note(Told::Forget(consumers.iter().map(|(v4, _)| *v4).collect()));
+        if self.keeps_flows.load(Relaxed) {
+            Err(io::ErrorKind::PermissionDenied.into())
+        } else {
+            Ok(())
+        }
+    }
+
+    fn forget_all_but(&self, consumers: &[(Ipv4Addr, Ipv6Addr)]) -> io::Result<()> {
+        self.note(Told::ForgetAllBut(consumers.iter().map(|(v4, _)| *v4).collect()));
+        Ok(())
     }
 }
 
@@ -69,10 +113,24 @@ impl Rig {
     }
 
     pub(crate) fn try_start(folder: &Path, accounts: Arc<Accounts>) -> Result<Self, SessionError> {
+        Self::start_with(folder, accounts, Arc::new(Recorder::default()))
+    }
+
+    /// A node whose packet path is told what `peers` writes down.
+    pub(crate) fn start_with(
+        folder: &Path,
+        accounts: Arc<Accounts>,
+        peers: Arc<Recorder>,
+    ) -> Result<Self, SessionError> {
         let store = Store::open(&folder.join("ledger.db"))?;
-        let peers = Arc::new(Recorder::default());
-        let sessions =
-            Sessions::open(store, accounts.clone(), peers.clone(), addresses(), node_key())?;
+        let sessions = Sessions::open(
+            store,
+            accounts.clone(),
+            peers.clone(),
+            peers.clone(),
+            addresses(),
+            node_key(),
+        )?;
         Ok(Self { sessions: Arc::new(sessions), accounts, peers })
     }
 
@@ -88,6 +146,23 @@ impl Rig {
         self.sessions.add(new).expect("added").snapshot
     }
 
+    /// Lets time pass for a session that is open.
+    pub(crate) fn pass(&self, id: SessionId, seconds: u64) {
+        if let Some(entry) = self.sessions.write().by_id.get_mut(&id) {
+            let runs = entry.session.state == SessionState::Open;
+            let seconds = entry.clock.seconds() + if runs { seconds } else { 0 };
+            entry.clock = clock::Clock::new(seconds, runs);
+        }
+    }
+
+    /// Does as a worker that has met a datagram which does not fit within the limit.
+    pub(crate) fn meets_the_limit(&self, slot: Slot) {
+        let account = self.accounts.get(slot).expect("a slot");
+        let limit = account.limit().expect("it has a limit");
+        account.whereabouts.spent.store(limit, Relaxed);
+        assert_eq!(account.standing(), SessionState::Paused, "the worker lets nothing pass");
+    }
+
     /// Counts traffic, as a worker and the guard do.
     pub(crate) fn traffic(&self, slot: Slot, bytes: u64) {
         let account = self.accounts.get(slot).expect("a slot");
@@ -98,5 +173,13 @@ impl Rig {
 
     pub(crate) fn counters(&self, id: SessionId) -> Counters {
         self.sessions.get(&id.to_string()).expect("there").counters
+    }
+}
+
+impl Sessions {
+    /// Does something while nobody else can reach the ledger.
+    pub(crate) fn while_locked(&self, work: impl FnOnce()) {
+        let _store = self.store();
+        work();
     }
 }

@@ -3,7 +3,7 @@
 use tokio::sync::watch;
 
 use super::*;
-use crate::session::store::{receipt::Record, retention::Retention, usage::MOST};
+use crate::session::store::{receipt::Record, retention::Retention};
 
 /// Sessions in one transaction: signing them takes a few milliseconds, during which no other
 /// change of the ledger waits longer.
@@ -98,9 +98,9 @@ impl Sessions {
     pub fn forget(&self, kept: Retention, receivers: &[&str]) -> Result<usize, StoreError> {
         let mut gone = 0;
         loop {
-            let some = self.store().forget(kept, receivers)?;
-            gone += some;
-            if some < MOST as usize {
+            let swept = self.store().forget(kept, receivers)?;
+            gone += swept.gone;
+            if !swept.goes_on {
                 return Ok(gone);
             }
         }

@@ -3,54 +3,30 @@
 
 use std::collections::HashMap;
 
-use alloy_primitives::{Address, B256, U256, hex};
+use alloy_primitives::{B256, U256, hex};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
-use super::{super::SessionId, Store, StoreError, to_sql, unix_now};
+use super::{super::SessionId, Store, StoreError, check, sql, to_sql, unix_now};
 use crate::payment::{
-    ExchangeMessage, Price,
+    Agreement, ExchangeMessage, Price, Use,
     invoice::Preimage,
     verify::Paid,
     wire::{self, ExchangeText},
 };
 
-/// How a session pays as it goes.
+/// Invoices of a session that can be paid, the newest. An older one is forgotten: whoever asks that
+/// often has a newer one.
+pub const MAX_OPEN_INVOICES: u32 = 64;
+
+/// What was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Agreement {
-    /// Random; in every invoice and message.
-    pub id: U256,
-    /// Whose promises pay.
-    pub consumer: Address,
-    /// What is due.
-    pub price: Price,
-    /// How much may be due and unpaid, in wei, once anything was paid at all.
-    pub leeway: u128,
-    /// What was paid, in wei.
-    pub paid: U256,
-}
-
-impl Agreement {
-    /// The bytes that the session may have had, after so many seconds, until it must pay.
-    #[must_use]
-    pub fn budget(&self, seconds: u64) -> u64 {
-        if self.paid.is_zero() { 0 } else { self.price.affordable(self.limit(), seconds) }
-    }
-
-    /// The bytes that the session has paid for, after so many seconds.
-    #[must_use]
-    pub fn covered(&self, seconds: u64) -> u64 {
-        if self.paid.is_zero() { 0 } else { self.price.affordable(self.paid, seconds) }
-    }
-
-    /// What so much use has cost. `covered` bytes of it are free, or paid otherwise.
-    #[must_use]
-    pub fn due(&self, bytes: u64, covered: Option<u64>, seconds: u64) -> U256 {
-        self.price.due(bytes.saturating_sub(covered.unwrap_or(0)), seconds)
-    }
-
-    fn limit(&self) -> U256 {
-        self.paid.saturating_add(U256::from(self.leeway))
-    }
+pub struct Asked {
+    /// The invoice's hashlock.
+    pub hashlock: B256,
+    /// What the agreement had cost, in wei.
+    pub total: U256,
+    /// For this use.
+    pub used: Use,
 }
 
 /// What a promise needs to be settled.
@@ -73,17 +49,20 @@ impl Store {
     ///
     /// When the ledger cannot be written, or the session has one; nothing has changed then.
     pub fn agree(&mut self, id: SessionId, agreement: &Agreement) -> Result<(), StoreError> {
+        self.is_sound()?;
         self.db.execute(
-            "INSERT INTO agreements (session, agreement, consumer, per_gib, per_hour, leeway, paid)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            sql::AGREE,
             params![
                 self.numbers.get(&id),
                 agreement.id.to_string(),
                 agreement.consumer.to_string(),
                 agreement.price.per_gib.to_string(),
                 agreement.price.per_hour.to_string(),
-                agreement.leeway.to_string(),
+                to_sql(agreement.unpaid.bytes),
+                to_sql(agreement.unpaid.seconds),
                 agreement.paid.to_string(),
+                to_sql(agreement.paid_for.bytes),
+                to_sql(agreement.paid_for.seconds),
             ],
         )?;
         Ok(())
@@ -95,10 +74,7 @@ impl Store {
     ///
     /// When the ledger cannot be read, or a record contradicts itself.
     pub fn agreements(&self) -> Result<HashMap<SessionId, Agreement>, StoreError> {
-        let mut statement = self.db.prepare(
-            "SELECT id, agreement, consumer, per_gib, per_hour, leeway, paid
-             FROM agreements JOIN sessions ON session = number WHERE ended IS NULL",
-        )?;
+        let mut statement = self.db.prepare(sql::AGREEMENTS)?;
         let mut rows = statement.query([])?;
         let mut agreements = HashMap::new();
         while let Some(row) = rows.next()? {
@@ -106,23 +82,35 @@ impl Store {
             let wrong = |what: &str| StoreError::Record { id: id.clone(), what: what.to_owned() };
             let session = id.parse().map_err(|_| wrong("its identifier"))?;
             let consumer: String = row.get(2)?;
+            let price = Price {
+                per_gib: amount(row, 3)?.saturating_to(),
+                per_hour: amount(row, 4)?.saturating_to(),
+            };
+            let paid = amount(row, 7)?;
+            let paid_for = match (row.get::<_, Option<i64>>(8)?, row.get::<_, Option<i64>>(9)?) {
+                (Some(bytes), Some(seconds)) => {
+                    Use { bytes: bytes.unsigned_abs(), seconds: seconds.unsigned_abs() }
+                }
+                _ => {
+                    let seconds = row.get::<_, i64>(10)?.unsigned_abs();
+                    Agreement::guess_paid_for(price, paid, seconds)
+                }
+            };
             let agreement = Agreement {
                 id: amount(row, 1)?,
                 consumer: wire::address("consumer", &consumer)
                     .map_err(|_| wrong("the consumer's address"))?,
-                price: Price {
-                    per_gib: amount(row, 3)?.saturating_to(),
-                    per_hour: amount(row, 4)?.saturating_to(),
-                },
-                leeway: amount(row, 5)?.saturating_to(),
-                paid: amount(row, 6)?,
+                price,
+                unpaid: read_use(row, 5)?,
+                paid,
+                paid_for,
             };
             agreements.insert(session, agreement);
         }
         Ok(agreements)
     }
 
-    /// Keeps an invoice. Only after this may anybody see its hashlock.
+    /// Keeps an invoice over so much use. Only after this may anybody see its hashlock.
     ///
     /// # Errors
     ///
@@ -131,42 +119,48 @@ impl Store {
         &mut self,
         id: SessionId,
         total: U256,
+        used: Use,
         preimage: &Preimage,
     ) -> Result<(), StoreError> {
-        self.db.execute(
-            "INSERT INTO invoices (hashlock, session, total, preimage, made)
-             VALUES (?1, ?2, ?3, ?4, ?5)",
-            params![
-                preimage.hashlock().to_string(),
-                self.numbers.get(&id),
-                total.to_string(),
-                hex::encode(preimage.expose()),
-                to_sql(unix_now()),
-            ],
-        )?;
+        self.is_sound()?;
+        let number = self.numbers.get(&id);
+        let change = self.db.transaction()?;
+        change.prepare_cached(sql::ADD_INVOICE)?.execute(params![
+            preimage.hashlock().to_string(),
+            number,
+            total.to_string(),
+            hex::encode(preimage.expose()),
+            to_sql(unix_now()),
+            to_sql(used.bytes),
+            to_sql(used.seconds),
+        ])?;
+        change
+            .prepare_cached(sql::DROP_OLD_INVOICES)?
+            .execute(params![number, MAX_OPEN_INVOICES])?;
+        change.commit()?;
         Ok(())
     }
 
-    /// The session's invoice with this hashlock, else its highest one: hashlock and total.
+    /// The session's invoice with this hashlock, else its highest one.
     ///
     /// # Errors
     ///
     /// When the ledger cannot be read.
-    pub fn invoice(
-        &self,
-        id: SessionId,
-        hashlock: &B256,
-    ) -> Result<Option<(B256, U256)>, StoreError> {
-        let found = self
-            .db
-            .query_row(
-                "SELECT hashlock, total FROM invoices WHERE session = ?1
-                 ORDER BY hashlock = ?2 DESC, length(total) DESC, total DESC LIMIT 1",
-                params![self.numbers.get(&id), hashlock.to_string()],
-                |row| Ok((row.get::<_, String>(0)?, amount(row, 1)?)),
-            )
-            .optional()?;
-        Ok(found.and_then(|(hashlock, total)| Some((hashlock.parse().ok()?, total))))
+    pub fn invoice(&self, id: SessionId, hashlock: &B256) -> Result<Option<Asked>, StoreError> {
+        let read = |row: &Row<'_>| {
+            let text: String = row.get(0)?;
+            let hashlock = text.parse().map_err(|_| corrupt(0))?;
+            Ok(Asked { hashlock, total: amount(row, 1)?, used: read_use(row, 2)? })
+        };
+        let number = self.numbers.get(&id);
+        let mut named = self.db.prepare_cached(sql::INVOICE)?;
+        if let Some(found) =
+            named.query_row(params![number, hashlock.to_string()], read).optional()?
+        {
+            return Ok(Some(found));
+        }
+        let mut highest = self.db.prepare_cached(sql::HIGHEST_INVOICE)?;
+        Ok(highest.query_row([number], read).optional()?)
     }
 
     /// The highest amount that a channel has promised us.
@@ -175,8 +169,8 @@ impl Store {
     ///
     /// When the ledger cannot be read.
     pub fn promised(&self, channel: &B256) -> Result<U256, StoreError> {
-        let sql = "SELECT amount FROM channels WHERE channel = ?1";
-        let amount = self.db.query_row(sql, [channel.to_string()], |row| amount(row, 0));
+        let mut statement = self.db.prepare_cached(sql::PROMISED)?;
+        let amount = statement.query_row([channel.to_string()], |row| amount(row, 0));
         Ok(amount.optional()?.unwrap_or_default())
     }
 
@@ -186,16 +180,11 @@ impl Store {
     ///
     /// When the ledger cannot be read.
     pub fn earned(&self) -> Result<U256, StoreError> {
-        let mut statement = self.db.prepare("SELECT amount FROM channels")?;
-        let mut rows = statement.query([])?;
-        let mut sum = U256::ZERO;
-        while let Some(row) = rows.next()? {
-            sum = sum.saturating_add(amount(row, 0)?);
-        }
-        Ok(sum)
+        let kept = self.db.query_row(sql::INCOME, [], |row| amount(row, 0)).optional()?;
+        Ok(kept.unwrap_or_default())
     }
 
-    /// Takes a verified payment into the books, all of it or nothing.
+    /// Takes a verified payment for an invoice over `paid_for` into the books, all of it or nothing.
     ///
     /// # Errors
     ///
@@ -206,50 +195,63 @@ impl Store {
         id: SessionId,
         message: &ExchangeMessage,
         paid: &Paid,
+        paid_for: Use,
     ) -> Result<(), StoreError> {
+        self.is_sound()?;
         let promise = &message.promise;
+        let channel = promise.channel_id.to_string();
         let (number, now) = (self.numbers.get(&id), to_sql(unix_now()));
         let text = serde_json::to_string(&ExchangeText::from(message)).unwrap_or_default();
+        let more = promise.amount.saturating_sub(self.promised(&promise.channel_id)?);
+        let earned = self.earned()?.saturating_add(more);
         let change = self.db.transaction()?;
-        change.execute(
-            "UPDATE invoices SET paid = ?2 WHERE hashlock = ?1",
-            params![promise.hashlock.to_string(), now],
-        )?;
-        // Whoever pays a lower invoice from now on is refused: nothing is ever settled with those.
-        change.execute(
-            "DELETE FROM invoices WHERE session = ?1 AND paid IS NULL
-                 AND (length(total) < length(?2) OR length(total) = length(?2) AND total <= ?2)",
-            params![number, paid.total.to_string()],
-        )?;
-        change.execute(
-            "UPDATE agreements SET paid = ?2 WHERE session = ?1",
-            params![number, paid.total.to_string()],
-        )?;
-        change.execute(
-            "INSERT INTO channels (channel, amount, hashlock, message, updated)
-             VALUES (?1, ?2, ?3, ?4, ?5)
-             ON CONFLICT (channel) DO UPDATE SET amount = excluded.amount,
-                 hashlock = excluded.hashlock, message = excluded.message,
-                 updated = excluded.updated",
-            params![
-                promise.channel_id.to_string(),
-                promise.amount.to_string(),
-                promise.hashlock.to_string(),
-                text,
-                now
-            ],
-        )?;
+        let former: Option<String> = change
+            .prepare_cached(sql::PROMISE_HASHLOCK)?
+            .query_row([&channel], |row| row.get(0))
+            .optional()?;
+        change
+            .prepare_cached(sql::SET_INVOICE_PAID)?
+            .execute(params![promise.hashlock.to_string(), now])?;
+        change.prepare_cached(sql::SET_PAID)?.execute(params![
+            number,
+            paid.total.to_string(),
+            to_sql(paid_for.bytes),
+            to_sql(paid_for.seconds),
+        ])?;
+        change.prepare_cached(sql::SET_PROMISE)?.execute(params![
+            channel,
+            promise.amount.to_string(),
+            promise.hashlock.to_string(),
+            text,
+            now
+        ])?;
+        change.execute(sql::SET_INCOME, [earned.to_string()])?;
+        // Whoever pays a lower invoice from now on is refused.
+        change
+            .prepare_cached(sql::DROP_PAID_INVOICES)?
+            .execute(params![number, paid.total.to_string()])?;
+        if let Some(former) = former {
+            change.prepare_cached(sql::DROP_INVOICE_OF_ENDED)?.execute([former])?;
+        }
         change.commit()?;
         Ok(())
     }
 }
 
+/// What all channels have promised, in an older ledger that does not have the sum.
+pub(super) fn sum_promises(db: &Connection) -> Result<U256, StoreError> {
+    let mut statement = db.prepare(check::PROMISES)?;
+    let mut rows = statement.query([])?;
+    let mut sum = U256::ZERO;
+    while let Some(row) = rows.next()? {
+        sum = sum.saturating_add(amount(row, 0)?);
+    }
+    Ok(sum)
+}
+
 /// The best promise of each channel, with its preimage: what settlement needs.
 pub(super) fn settlements(db: &Connection) -> Result<Vec<Settlement>, StoreError> {
-    let mut statement = db.prepare(
-        "SELECT channel, amount, preimage, message
-         FROM channels JOIN invoices USING (hashlock) ORDER BY channel",
-    )?;
+    let mut statement = db.prepare(check::SETTLEMENTS)?;
     let rows = statement.query_map([], |row| {
         let preimage: String = row.get(2)?;
         let preimage = hex::decode_to_array(preimage).map_err(|_| corrupt(2))?;
@@ -261,6 +263,11 @@ pub(super) fn settlements(db: &Connection) -> Result<Vec<Settlement>, StoreError
         })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
+}
+
+fn read_use(row: &Row<'_>, first: usize) -> rusqlite::Result<Use> {
+    let number = |column| row.get::<_, i64>(column).map(i64::unsigned_abs);
+    Ok(Use { bytes: number(first)?, seconds: number(first + 1)? })
 }
 
 fn amount(row: &Row<'_>, column: usize) -> rusqlite::Result<U256> {

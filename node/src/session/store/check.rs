@@ -128,7 +128,7 @@ impl Reader {
                 found => report.problems.push(format!("{what}: {found}")),
             }
         }
-        match sums::differences(&view)? {
+        match sums::differences(&view, schema::CURRENT)? {
             Some(differences) => report.problems.extend(differences),
             None => report.problems.push("there are no sums over its content".to_owned()),
         }
@@ -167,6 +167,13 @@ fn follows(record: &Record, before: &Record) -> bool {
         && record.last_activity >= before.last_activity
         && before.end_reason.is_none()
 }
+
+/// The best promise of each channel, with what settles it.
+pub(super) const SETTLEMENTS: &str = "SELECT channel, amount, preimage, message
+     FROM channels JOIN invoices USING (hashlock) ORDER BY channel";
+
+/// What each channel has promised.
+pub(super) const PROMISES: &str = "SELECT amount FROM channels";
 
 /// What must not be found, and how to count it.
 const RULES: [(&str, &str); 5] = [

@@ -7,7 +7,7 @@ use weir_common::account::SessionState;
 
 use super::{
     super::{Credit, Pause, SessionId, Usage, billed},
-    Store, StoreError, state_name, to_sql, unix_now,
+    Store, StoreError, sql, state_name, to_sql, unix_now,
 };
 
 /// What the ledger knows of a live session besides who it is and its counters.
@@ -52,12 +52,7 @@ impl Store {
     ///
     /// When the ledger cannot be read.
     pub fn extras(&self) -> Result<HashMap<SessionId, Extra>, StoreError> {
-        let mut statement = self.db.prepare(
-            "SELECT id, credit.bytes, credit.seconds, pause_reason, counters.seconds, last_activity
-             FROM sessions JOIN counters ON counters.session = number
-                 LEFT JOIN credit ON credit.session = number
-             WHERE ended IS NULL",
-        )?;
+        let mut statement = self.db.prepare(sql::EXTRAS)?;
         let mut rows = statement.query([])?;
         let mut extras = HashMap::new();
         while let Some(row) = rows.next()? {
@@ -99,19 +94,16 @@ impl Store {
         let Some(number) = self.numbers.get(&id).copied() else {
             return Ok(Extended::Contradicts);
         };
+        self.is_sound()?;
         let (bytes, seconds) = (to_sql(extension.bytes), to_sql(extension.seconds));
         let change = self.db.transaction()?;
         let before: Option<(i64, i64)> = change
-            .query_row(
-                "SELECT bytes, seconds FROM payments WHERE session = ?1 AND reference = ?2",
-                params![number, extension.reference],
-                |row| Ok((row.get(0)?, row.get(1)?)),
-            )
-            .optional()?;
-        let credit: Option<(Option<i64>, Option<i64>)> = change
-            .query_row("SELECT bytes, seconds FROM credit WHERE session = ?1", [number], |row| {
+            .query_row(sql::PAYMENT, params![number, extension.reference], |row| {
                 Ok((row.get(0)?, row.get(1)?))
             })
+            .optional()?;
+        let credit: Option<(Option<i64>, Option<i64>)> = change
+            .query_row(sql::CREDIT, [number], |row| Ok((row.get(0)?, row.get(1)?)))
             .optional()?;
         let (had_bytes, had_seconds) = credit.unwrap_or_default();
         match before {
@@ -128,29 +120,30 @@ impl Store {
         let now_bytes = raised(had_bytes, billed(&used.counters), bytes);
         let now_seconds = raised(had_seconds, used.seconds, seconds);
         change.execute(
-            "INSERT INTO payments (session, reference, bytes, seconds, made)
-             VALUES (?1, ?2, ?3, ?4, ?5)",
+            sql::ADD_PAYMENT,
             params![number, extension.reference, bytes, seconds, to_sql(unix_now())],
         )?;
-        change.execute(
-            "INSERT OR REPLACE INTO credit (session, bytes, seconds) VALUES (?1, ?2, ?3)",
-            params![number, now_bytes, now_seconds],
-        )?;
+        change.execute(sql::SET_CREDIT, params![number, now_bytes, now_seconds])?;
         change.commit()?;
         Ok(Extended::Added(credit_of(now_bytes, now_seconds)))
     }
 
-    /// Writes down that a session is open, or why it is paused.
+    /// Writes down which sessions are open, and why the others are paused, all or none.
     ///
     /// # Errors
     ///
     /// When the ledger cannot be written; nothing has changed then.
-    pub fn set_pause(&mut self, id: SessionId, pause: Option<Pause>) -> Result<(), StoreError> {
-        let state = pause.map_or(SessionState::Open, |_| SessionState::Paused);
-        self.db.execute(
-            "UPDATE sessions SET state = ?2, pause_reason = ?3 WHERE number = ?1",
-            params![self.numbers.get(&id), state_name(state), pause.map(Pause::as_str)],
-        )?;
+    pub fn set_pauses(&mut self, pauses: &[(SessionId, Option<Pause>)]) -> Result<(), StoreError> {
+        let change = self.db.transaction()?;
+        for (id, pause) in pauses {
+            let state = pause.map_or(SessionState::Open, |_| SessionState::Paused);
+            change.prepare_cached(sql::SET_PAUSE)?.execute(params![
+                self.numbers.get(id),
+                state_name(state),
+                pause.map(Pause::as_str)
+            ])?;
+        }
+        change.commit()?;
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 
 use rusqlite::{OptionalExtension as _, params};
 
-use super::{Store, StoreError, to_sql};
+use super::{Store, StoreError, sql, to_sql};
 
 impl Store {
     /// The cursor up to which a receiver has everything; 0 for a new one.
@@ -11,10 +11,8 @@ impl Store {
     ///
     /// When the ledger cannot be read.
     pub fn delivered(&self, sink: &str) -> Result<u64, StoreError> {
-        let cursor: Option<i64> = self
-            .db
-            .query_row("SELECT cursor FROM deliveries WHERE sink = ?1", [sink], |row| row.get(0))
-            .optional()?;
+        let cursor: Option<i64> =
+            self.db.query_row(sql::DELIVERED, [sink], |row| row.get(0)).optional()?;
         Ok(cursor.map_or(0, i64::unsigned_abs))
     }
 
@@ -24,11 +22,7 @@ impl Store {
     ///
     /// When the ledger cannot be written; the receiver then gets some of it again.
     pub fn set_delivered(&mut self, sink: &str, cursor: u64) -> Result<(), StoreError> {
-        self.db.execute(
-            "INSERT INTO deliveries (sink, cursor) VALUES (?1, ?2)
-             ON CONFLICT (sink) DO UPDATE SET cursor = max(cursor, excluded.cursor)",
-            params![sink, to_sql(cursor)],
-        )?;
+        self.db.execute(sql::SET_DELIVERED, params![sink, to_sql(cursor)])?;
         Ok(())
     }
 }

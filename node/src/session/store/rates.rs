@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use rusqlite::{OptionalExtension as _, params};
 
 use super::{
-    super::{OwnRates, SessionId},
-    Store, StoreError, to_sql,
+    super::{Mark, Marks, OwnRates, SessionId},
+    Store, StoreError, sql, to_sql,
 };
 
 impl Store {
@@ -16,9 +16,7 @@ impl Store {
     ///
     /// When the ledger cannot be read.
     pub fn rates(&self) -> Result<HashMap<SessionId, OwnRates>, StoreError> {
-        let mut statement = self.db.prepare(
-            "SELECT id, up, down FROM rates JOIN sessions ON session = number WHERE ended IS NULL",
-        )?;
+        let mut statement = self.db.prepare(sql::RATES)?;
         let mut rows = statement.query([])?;
         let mut rates = HashMap::new();
         while let Some(row) = rows.next()? {
@@ -40,37 +38,46 @@ impl Store {
     /// When the ledger cannot be written; nothing has changed then.
     pub fn set_rates(&mut self, id: SessionId, rates: OwnRates) -> Result<(), StoreError> {
         self.db.execute(
-            "INSERT OR REPLACE INTO rates (session, up, down) VALUES (?1, ?2, ?3)",
+            sql::SET_RATES,
             params![self.numbers.get(&id), rates.up.map(to_sql), rates.down.map(to_sql)],
         )?;
         Ok(())
     }
 
-    /// When a quota's period (`day` or `month`) began, in seconds since 1970, and the billed bytes
-    /// of all sessions then.
+    /// The marks of a quota's period (`day` or `month`): the one in force, and another.
     ///
     /// # Errors
     ///
     /// When the ledger cannot be read.
-    pub fn quota(&self, period: &str) -> Result<Option<(u64, u64)>, StoreError> {
-        let found: Option<(i64, i64)> = self
-            .db
-            .query_row("SELECT started, total FROM quotas WHERE period = ?1", [period], |row| {
-                Ok((row.get(0)?, row.get(1)?))
-            })
-            .optional()?;
-        Ok(found.map(|(started, total)| (started.unsigned_abs(), total.unsigned_abs())))
+    pub fn quota(&self, period: &str) -> Result<Option<Marks>, StoreError> {
+        let found = self.db.query_row(sql::QUOTA, [period], |row| {
+            let number =
+                |column| row.get::<_, Option<i64>>(column).map(|n| n.map(i64::unsigned_abs));
+            let mark = |first| -> rusqlite::Result<Option<Mark>> {
+                let (started, total) = (number(first)?, number(first + 1)?);
+                Ok(started.zip(total).map(|(started, total)| Mark { started, total }))
+            };
+            Ok(Marks { now: mark(0)?.unwrap_or_default(), other: mark(2)? })
+        });
+        Ok(found.optional()?)
     }
 
-    /// Writes down that a quota's period has begun.
+    /// Writes down the marks of a quota's period.
     ///
     /// # Errors
     ///
     /// When the ledger cannot be written; nothing has changed then.
-    pub fn set_quota(&mut self, period: &str, started: u64, total: u64) -> Result<(), StoreError> {
+    pub fn set_quota(&mut self, period: &str, marks: Marks) -> Result<(), StoreError> {
+        let Marks { now, other } = marks;
         self.db.execute(
-            "INSERT OR REPLACE INTO quotas (period, started, total) VALUES (?1, ?2, ?3)",
-            params![period, to_sql(started), to_sql(total)],
+            sql::SET_QUOTA,
+            params![
+                period,
+                to_sql(now.started),
+                to_sql(now.total),
+                other.map(|other| to_sql(other.started)),
+                other.map(|other| to_sql(other.total)),
+            ],
         )?;
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use rusqlite::{OptionalExtension as _, params};
 
-use super::{Store, StoreError, to_sql, unix_now, usage::MOST};
+use super::{Store, StoreError, sql, to_sql, unix_now, usage::MOST};
 
 /// For how long usage records are kept. The last one of each session says all that the earlier
 /// ones did, and is kept for ever.
@@ -14,38 +14,74 @@ pub struct Retention {
     pub undelivered: Option<u64>,
 }
 
+/// What one sweep did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Records that went.
+    pub gone: usize,
+    /// Whether there may be more whose time is over.
+    pub goes_on: bool,
+}
+
 impl Store {
-    /// Deletes at most [`MOST`] records whose time is over. `receivers` are those who must have
-    /// them. Says how many went: with fewer than the most, there are no more for now.
+    /// Looks at the oldest [`MOST`] records that it has not swept yet, and deletes those whose time
+    /// is over. `receivers` are those who must have them.
+    ///
+    /// What was swept and stays is the last record of its session: it goes with the next one.
     ///
     /// # Errors
     ///
     /// When the ledger cannot be written; nothing has changed then.
-    pub fn forget(&mut self, kept: Retention, receivers: &[&str]) -> Result<usize, StoreError> {
+    pub fn forget(&mut self, kept: Retention, receivers: &[&str]) -> Result<Swept, StoreError> {
         let mut delivered = u64::MAX;
         for receiver in receivers {
             delivered = delivered.min(self.delivered(receiver)?);
         }
         let now = unix_now();
-        // The first cursor that stays. A clock that was ahead for a while keeps records longer.
-        let stays = |kept: u64| -> Result<u64, StoreError> {
-            let sql = "SELECT cursor FROM records WHERE made >= ?1 ORDER BY cursor LIMIT 1";
-            let since = to_sql(now.saturating_sub(kept));
-            let first: Option<i64> =
-                self.db.query_row(sql, [since], |row| row.get(0)).optional()?;
-            Ok(first.map_or(u64::MAX, i64::unsigned_abs))
-        };
-        let mut before = stays(kept.delivered)?.min(delivered.saturating_add(1));
-        if let Some(undelivered) = kept.undelivered {
-            before = before.max(stays(undelivered)?);
+        let is_over = |made: u64, kept: u64| made < now.saturating_sub(kept);
+        let change = self.db.transaction()?;
+        let mut swept: i64 = change.query_row(sql::SWEPT, [], |row| row.get(0))?;
+        let oldest: Vec<(i64, u64, bool)> = change
+            .prepare_cached(sql::OLDEST_RECORDS)?
+            .query_map(params![swept, MOST], |row| {
+                Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs(), row.get(2)?))
+            })?
+            .collect::<Result<_, _>>()?;
+        let mut done = Swept::default();
+        // What a clock wrote that was ahead is as old as what came next.
+        let mut next_made = None;
+        let seen = oldest.len();
+        for (nth, (cursor, made, is_last)) in oldest.into_iter().enumerate() {
+            let made = match made <= now {
+                true => made,
+                false => {
+                    if next_made.is_none_or(|(at, _)| at < cursor) {
+                        let (at, made) = change
+                            .prepare_cached(sql::NEXT_MADE_BEFORE)?
+                            .query_row(params![cursor, to_sql(now)], |row| {
+                                Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs()))
+                            })
+                            .optional()?
+                            .unwrap_or((i64::MAX, now));
+                        next_made = Some((at, made));
+                    }
+                    next_made.map_or(now, |(_, made)| made)
+                }
+            };
+            let is_delivered = cursor.unsigned_abs() <= delivered;
+            let goes = is_delivered && is_over(made, kept.delivered)
+                || kept.undelivered.is_some_and(|kept| is_over(made, kept));
+            if !goes {
+                break;
+            }
+            swept = cursor;
+            if !is_last {
+                done.gone += change.prepare_cached(sql::DROP_RECORD)?.execute([cursor])?;
+            }
+            done.goes_on = nth + 1 == seen && seen == MOST as usize;
         }
-        let gone = self.db.execute(
-            "DELETE FROM records WHERE cursor IN (
-                 SELECT cursor FROM records JOIN counters USING (session)
-                 WHERE cursor < ?1 AND records.sequence < counters.sequence
-                 ORDER BY cursor LIMIT ?2)",
-            params![to_sql(before), MOST],
-        )?;
-        Ok(gone)
+        change.execute(sql::SET_SWEPT, [swept])?;
+        change.commit()?;
+        Ok(done)
     }
 }

@@ -4,11 +4,11 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
-use super::{StoreError, damaged, sums};
+use super::{StoreError, book, damaged, sql, sums};
 
 /// Each entry takes the ledger from the schema of its index to the next. Entries are added, never
 /// altered: ledgers that they made are out there.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: &[&str] = &[
     // Who, and what was used, are apart: the second is rewritten each second, the first never.
     "CREATE TABLE sessions (
          number     INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -154,25 +154,74 @@ const MIGRATIONS: [&str; 4] = [
          started INTEGER NOT NULL,
          total   INTEGER NOT NULL
      ) STRICT, WITHOUT ROWID;",
+    // What may be unpaid is in bytes and in seconds. Invoices end: those that nothing is settled
+    // with go, so that one has an index for each way in which it is looked up.
+    "CREATE INDEX channels_by_hashlock ON channels (hashlock);
+     DELETE FROM invoices WHERE hashlock NOT IN (SELECT hashlock FROM channels);
+     DROP INDEX open_invoices;
+     CREATE INDEX invoices_by_session ON invoices (session);
+     ALTER TABLE invoices ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0;
+     ALTER TABLE invoices ADD COLUMN seconds INTEGER NOT NULL DEFAULT 0;
+     ALTER TABLE agreements DROP COLUMN leeway;
+     ALTER TABLE agreements ADD COLUMN unpaid_bytes INTEGER NOT NULL DEFAULT 67108864;
+     ALTER TABLE agreements ADD COLUMN unpaid_seconds INTEGER NOT NULL DEFAULT 300;
+     ALTER TABLE agreements ADD COLUMN paid_bytes INTEGER;
+     ALTER TABLE agreements ADD COLUMN paid_seconds INTEGER;
+
+     CREATE TABLE income (
+         one      INTEGER PRIMARY KEY CHECK (one = 1),
+         promised TEXT NOT NULL
+     ) STRICT;
+     CREATE TABLE retention (
+         one   INTEGER PRIMARY KEY CHECK (one = 1),
+         swept INTEGER NOT NULL
+     ) STRICT;
+     INSERT INTO retention (one, swept) VALUES (1, 0);
+     ALTER TABLE quotas ADD COLUMN other_started INTEGER;
+     ALTER TABLE quotas ADD COLUMN other_total INTEGER;",
+    // The newest initiation of each session, which one with the same key goes on from.
+    "ALTER TABLE counters ADD COLUMN newest_initiation INTEGER NOT NULL DEFAULT 0;
+     ALTER TABLE ended_totals ADD COLUMN newest_initiation INTEGER NOT NULL DEFAULT 0;
+     CREATE INDEX sessions_by_public_key ON sessions (public_key);",
 ];
+
+/// The first schema whose sums tell what ended sessions have of each table.
+pub(super) const ENDED_APART: i64 = 5;
 
 /// The schema that this weir writes.
 pub(super) const CURRENT: i64 = MIGRATIONS.len() as i64;
 
+/// How much of the ledger a start looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// What is of live sessions: so much however long there was a ledger.
+    AtLive,
+    /// All of it.
+    AtAll,
+}
+
 /// Brings the ledger to the current schema, one transaction a step, once its content is found to be
-/// what weir wrote.
-pub(super) fn migrate(db: &mut Connection, path: &Path) -> Result<(), StoreError> {
+/// what weir wrote. Before a step that is asked of all of it.
+pub(super) fn migrate(db: &mut Connection, path: &Path, look: Look) -> Result<(), StoreError> {
     let found: i64 =
         db.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(|e| damaged(path, e))?;
     let known = usize::try_from(found).ok().filter(|found| *found <= MIGRATIONS.len());
     let Some(done) = known else {
         return Err(StoreError::Newer { path: path.to_owned(), found, known: CURRENT });
     };
-    if sums::are_kept(db)? {
-        match sums::differences(db)? {
+    let bad = |what| StoreError::Damaged { path: path.to_owned(), what };
+    let at_all = look == Look::AtAll || found != CURRENT;
+    if at_all {
+        check_pages(db).map_err(|e| damaged(path, e))?.map_or(Ok(()), |what| Err(bad(what)))?;
+    }
+    if sums::are_kept(db).map_err(|e| named(path, e))? {
+        let differences = match at_all {
+            true => sums::differences(db, found),
+            false => sums::differences_of_live(db),
+        };
+        match differences.map_err(|e| named(path, e))? {
             Some(differences) if !differences.is_empty() => {
-                let what = differences.join(", ");
-                return Err(StoreError::Damaged { path: path.to_owned(), what });
+                return Err(bad(differences.join(", ")));
             }
             Some(_) => {}
             None => {
@@ -181,7 +230,7 @@ pub(super) fn migrate(db: &mut Connection, path: &Path) -> Result<(), StoreError
                     "the ledger's sums were removed: its content is taken as it is"
                 );
                 let change = db.transaction()?;
-                sums::rewrite(&change)?;
+                sums::rewrite(&change, found)?;
                 change.commit()?;
             }
         }
@@ -190,16 +239,105 @@ pub(super) fn migrate(db: &mut Connection, path: &Path) -> Result<(), StoreError
         let change = db.transaction()?;
         // A step that does not go is one that was made already: the schema's number is wrong.
         change.execute_batch(step).map_err(|error| match error.sqlite_error_code() {
-            Some(rusqlite::ErrorCode::Unknown) => {
-                StoreError::Damaged { path: path.to_owned(), what: error.to_string() }
-            }
+            Some(rusqlite::ErrorCode::Unknown) => bad(error.to_string()),
             _ => damaged(path, error),
         })?;
-        change.pragma_update(None, "user_version", version as i64 + 1)?;
+        let version = version as i64 + 1;
+        change.pragma_update(None, "user_version", version)?;
+        if version == ENDED_APART {
+            let promised = book::sum_promises(&change)?;
+            change.execute(sql::SET_INCOME, [promised.to_string()])?;
+        }
         if sums::are_kept(&change)? {
-            sums::rewrite(&change)?;
+            sums::rewrite(&change, version)?;
         }
         change.commit()?;
     }
     Ok(())
+}
+
+/// What is wrong with the structure of the file, if anything is: a look at all of it.
+pub(super) fn check_pages(db: &Connection) -> rusqlite::Result<Option<String>> {
+    let verdict: String = db.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
+    Ok((verdict != "ok").then_some(verdict))
+}
+
+/// Damage that SQLite meets on its way is said to be damage.
+fn named(path: &Path, error: StoreError) -> StoreError {
+    match error {
+        StoreError::Sql(error) => damaged(path, error),
+        error => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloy_primitives::U256;
+
+    use super::{super::Store, *};
+    use crate::payment::Use;
+
+    /// A ledger as the weir of schema 4 wrote it: a live session that has paid 70 wei of a wei a
+    /// byte, after 20 seconds at a wei each, and one that has ended.
+    const OF_SCHEMA_4: &str = "
+        INSERT INTO sessions (id, slot, public_key, created, state)
+            VALUES ('00000000000000a1', 0, 'hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=', 5, 'open'),
+                   ('00000000000000a2', 1, 'hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmp=', 5, 'open');
+        UPDATE sessions SET ended = 9, end_reason = 'removed', state = 'closed' WHERE number = 2;
+        INSERT INTO counters (session, updated, bytes_up, seconds) VALUES (1, 6, 60, 20), (2, 6, 9, 1);
+        UPDATE ended_totals SET bytes_up = 9;
+        INSERT INTO agreements (session, agreement, consumer, per_gib, per_hour, leeway, paid)
+            VALUES (1, '7', '0x0707070707070707070707070707070707070707', '1073741824', '3600', '99', '70'),
+                   (2, '8', '0x0707070707070707070707070707070707070707', '1073741824', '3600', '99', '5');
+        INSERT INTO invoices (hashlock, session, total, preimage, made, paid)
+            VALUES ('l1', 1, '50', 'x', 5, 6), ('l2', 1, '70', 'x', 5, 6), ('l3', 1, '90', 'x', 5, NULL),
+                   ('l4', 2, '5', 'x', 5, 6), ('l5', 2, '6', 'x', 5, NULL);
+        INSERT INTO channels (channel, amount, hashlock, message, updated)
+            VALUES ('c1', '570', 'l2', '{}', 6), ('c2', '30', 'l4', '{}', 6);
+        INSERT INTO quotas (period, started, total) VALUES ('day', 86400, 7);";
+
+    #[test]
+    fn a_ledger_of_schema_4_goes_on_with_budgets_and_without_old_invoices() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("ledger.db");
+        let db = Connection::open(&path).expect("opened");
+        for step in &MIGRATIONS[..4] {
+            db.execute_batch(step).expect("made");
+        }
+        db.execute_batch(OF_SCHEMA_4).expect("filled");
+        db.pragma_update(None, "user_version", 4).expect("set");
+        sums::rewrite(&db, 4).expect("summed");
+        drop(db);
+        let store = Store::open(&path).expect("brought up to date");
+        let agreements = store.agreements().expect("read");
+        let agreement = agreements.values().next().expect("the live one");
+        assert_eq!(agreements.len(), 1);
+        assert_eq!(agreement.unpaid, Use { bytes: 64 << 20, seconds: 300 });
+        assert_eq!(agreement.paid_for, Use { bytes: 50, seconds: 20 });
+        assert_eq!(store.earned().expect("read"), U256::from(600));
+        assert_eq!(store.count("invoices"), 2, "those that the channels name");
+        let marks = store.quota("day").expect("read").expect("there");
+        assert_eq!((marks.now.started, marks.now.total, marks.other), (86_400, 7, None));
+        drop(store);
+        Store::open(&path).expect("its sums are right");
+        let scrubbed = super::super::scrub::scrub(&path, || true).expect("read");
+        assert_eq!(scrubbed, super::super::scrub::Scrubbed::Sound);
+    }
+
+    #[test]
+    fn an_older_ledger_that_was_altered_is_not_brought_up_to_date() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("ledger.db");
+        let db = Connection::open(&path).expect("opened");
+        for step in &MIGRATIONS[..4] {
+            db.execute_batch(step).expect("made");
+        }
+        db.execute_batch(OF_SCHEMA_4).expect("filled");
+        db.pragma_update(None, "user_version", 4).expect("set");
+        sums::rewrite(&db, 4).expect("summed");
+        db.execute_batch("UPDATE counters SET bytes_up = 8 WHERE session = 2").expect("altered");
+        drop(db);
+        let error = Store::open(&path).expect_err("refused").to_string();
+        assert!(error.contains("counters"), "{error}");
+    }
 }

@@ -8,12 +8,32 @@
 use std::collections::BTreeMap;
 
 use rusqlite::{
-    Connection,
+    Connection, Rows,
     functions::{Context, FunctionFlags},
     types::ValueRef,
 };
 
-use super::StoreError;
+use super::{StoreError, schema, sql};
+
+/// The tables whose rows are each of one session, and the column that says of which.
+///
+/// The rows of ended sessions never change again. Their part of the sum is written down when a
+/// session ends, so that a start can check what is of live sessions without a look at the others.
+const OF_SESSIONS: [(&str, &str); 6] = [
+    ("sessions", "number"),
+    ("counters", "session"),
+    ("credit", "session"),
+    ("payments", "session"),
+    ("rates", "session"),
+    ("agreements", "session"),
+];
+
+/// The tables with a handful of rows.
+const SMALL: [&str; 5] = ["ended_totals", "quotas", "deliveries", "income", "retention"];
+
+/// The tables that a start does not look at: only the check beside the running node does.
+#[cfg(test)]
+const BIG: [&str; 3] = ["records", "invoices", "channels"];
 
 /// The name of the sum over the definitions of the tables. No table can have it.
 const SCHEMA: &str = "(definitions)";
@@ -68,10 +88,50 @@ pub(super) fn through(
     db.execute_batch(&format!("DROP TRIGGER temp.sum_{table}_UPDATE"))?;
     updates()?;
     let change = sum(db, table, &all)?.wrapping_sub(before);
-    let kept: i64 = db.query_row("SELECT sum FROM sums WHERE name = ?1", [table], |r| r.get(0))?;
-    let now = kept.wrapping_add(change);
-    db.execute("UPDATE sums SET sum = ?2 WHERE name = ?1", (table, now))?;
+    raise(db, table, change)?;
     Ok(db.execute_batch(&trigger(db, table, "UPDATE")?)?)
+}
+
+/// A session has ended: what the tables have of it is as it stays.
+pub(super) fn seal(db: &Connection, number: i64) -> Result<(), StoreError> {
+    for (table, key) in OF_SESSIONS {
+        let mut statement = db.prepare_cached(&rows_of(table, key))?;
+        let rows = statement.query([number])?;
+        raise(db, &of_ended(table), sum_rows(rows, table)?)?;
+    }
+    Ok(())
+}
+
+fn raise(db: &Connection, name: &str, by: i64) -> Result<(), StoreError> {
+    let kept: i64 = db.prepare_cached(sql::SUM)?.query_row([name], |row| row.get(0))?;
+    db.prepare_cached(sql::SET_SUM)?.execute((name, kept.wrapping_add(by)))?;
+    Ok(())
+}
+
+/// The name of the sum over what ended sessions have of a table. No table can have it.
+fn of_ended(table: &str) -> String {
+    format!("{table} (ended)")
+}
+
+fn rows_of(table: &str, key: &str) -> String {
+    format!("SELECT * FROM main.{table} WHERE {key} = ?1")
+}
+
+fn rows_of_live(table: &str, key: &str) -> String {
+    match table {
+        "sessions" => "SELECT * FROM sessions INDEXED BY live_slot WHERE ended IS NULL".into(),
+        _ => format!(
+            "SELECT {table}.* FROM sessions INDEXED BY live_slot
+             CROSS JOIN {table} ON {table}.{key} = number WHERE sessions.ended IS NULL"
+        ),
+    }
+}
+
+/// The statements that look at what is of live sessions, or of one.
+#[cfg(test)]
+pub(super) fn live_statements() -> Vec<String> {
+    let of = |(table, key)| [rows_of(table, key), rows_of_live(table, key)];
+    OF_SESSIONS.into_iter().flat_map(of).collect()
 }
 
 /// Whether the ledger has a place for sums: those of an older schema have none.
@@ -80,47 +140,91 @@ pub(super) fn are_kept(db: &Connection) -> Result<bool, StoreError> {
     Ok(db.query_row(sql, [], |row| row.get::<_, i64>(0))? > 0)
 }
 
-/// Writes the sums of the content as it is.
-pub(super) fn rewrite(db: &Connection) -> Result<(), StoreError> {
+/// Writes the sums of the content as it is, in a ledger of this schema.
+pub(super) fn rewrite(db: &Connection, schema: i64) -> Result<(), StoreError> {
     db.execute("DELETE FROM sums", [])?;
-    for (name, sum) in found(db)? {
+    for (name, sum) in found(db, schema)? {
         db.execute("INSERT INTO sums (name, sum) VALUES (?1, ?2)", (name, sum))?;
     }
     Ok(())
 }
 
-/// What is not as weir wrote it, in words. `None` where there are no sums at all.
-pub(super) fn differences(db: &Connection) -> Result<Option<Vec<String>>, StoreError> {
-    let mut statement = db.prepare("SELECT name, sum FROM sums")?;
-    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let mut kept: BTreeMap<String, i64> = rows.collect::<Result<_, _>>()?;
-    if kept.is_empty() {
-        return Ok(None);
+/// What is not as weir wrote it, in words, in a ledger of this schema: a look at all of it. `None`
+/// where there are no sums at all.
+pub(super) fn differences(db: &Connection, schema: i64) -> Result<Option<Vec<String>>, StoreError> {
+    let Some(kept) = kept(db)? else { return Ok(None) };
+    Ok(Some(compare(kept, found(db, schema)?)))
+}
+
+/// As [`differences`], of what a start needs alone: the rows of live sessions, and what has a
+/// handful of rows. How many sessions there were, and what they have used, does not matter.
+pub(super) fn differences_of_live(db: &Connection) -> Result<Option<Vec<String>>, StoreError> {
+    let Some(mut kept) = kept(db)? else { return Ok(None) };
+    let mut of_live = BTreeMap::new();
+    let mut found = BTreeMap::new();
+    for (table, key) in OF_SESSIONS {
+        let of_all = kept.remove(table);
+        if let Some((all, ended)) = of_all.zip(kept.remove(&of_ended(table))) {
+            of_live.insert(table.to_owned(), all.wrapping_sub(ended));
+        }
+        found.insert(table.to_owned(), sum(db, table, &rows_of_live(table, key))?);
     }
+    for table in SMALL {
+        of_live.extend(kept.remove_entry(table));
+        found.insert(table.to_owned(), sum(db, table, &format!("SELECT * FROM main.{table}"))?);
+    }
+    of_live.extend(kept.remove_entry(SCHEMA));
+    found.insert(SCHEMA.to_owned(), sum(db, SCHEMA, DEFINITIONS)?);
+    Ok(Some(compare(of_live, found)))
+}
+
+fn compare(mut kept: BTreeMap<String, i64>, found: BTreeMap<String, i64>) -> Vec<String> {
     let mut differences = Vec::new();
-    for (name, sum) in found(db)? {
+    for (name, sum) in found {
         if kept.remove(&name) != Some(sum) {
             differences.push(format!("the content of {name} is not what weir wrote"));
         }
     }
     differences.extend(kept.keys().map(|name| format!("there is a sum, but no table {name}")));
-    Ok(Some(differences))
+    differences
 }
 
-fn found(db: &Connection) -> Result<BTreeMap<String, i64>, StoreError> {
+/// The sums in the ledger; `None` without any.
+fn kept(db: &Connection) -> Result<Option<BTreeMap<String, i64>>, StoreError> {
+    let mut statement = db.prepare("SELECT name, sum FROM sums")?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let kept: BTreeMap<String, i64> = rows.collect::<Result<_, _>>()?;
+    Ok((!kept.is_empty()).then_some(kept))
+}
+
+const DEFINITIONS: &str = "SELECT type, name, tbl_name, sql FROM main.sqlite_schema";
+
+fn found(db: &Connection, schema: i64) -> Result<BTreeMap<String, i64>, StoreError> {
     let mut sums = BTreeMap::new();
     for table in tables(db)? {
         sums.insert(table.clone(), sum(db, &table, &format!("SELECT * FROM main.{table}"))?);
     }
-    let definitions = "SELECT type, name, tbl_name, sql FROM main.sqlite_schema";
-    sums.insert(SCHEMA.to_owned(), sum(db, SCHEMA, definitions)?);
+    if schema >= schema::ENDED_APART {
+        for (table, key) in OF_SESSIONS {
+            let of_ended_rows = format!(
+                "SELECT * FROM main.{table} WHERE {key} IN (
+                     SELECT number FROM main.sessions WHERE ended IS NOT NULL)"
+            );
+            sums.insert(of_ended(table), sum(db, table, &of_ended_rows)?);
+        }
+    }
+    sums.insert(SCHEMA.to_owned(), sum(db, SCHEMA, DEFINITIONS)?);
     Ok(sums)
 }
 
 fn sum(db: &Connection, table: &str, sql: &str) -> Result<i64, StoreError> {
     let mut statement = db.prepare(sql)?;
-    let width = statement.column_count();
-    let mut rows = statement.query([])?;
+    let rows = statement.query([])?;
+    sum_rows(rows, table)
+}
+
+fn sum_rows(mut rows: Rows<'_>, table: &str) -> Result<i64, StoreError> {
+    let width = rows.as_ref().map_or(0, |statement| statement.column_count());
     let mut sum = 0i64;
     while let Some(row) = rows.next()? {
         let mut hash = RowHash::new(table.as_bytes());

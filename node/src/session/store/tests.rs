@@ -105,26 +105,91 @@ fn damaged_and_newer_ledgers_are_refused_with_what_to_do() {
 }
 
 #[test]
-fn a_flipped_page_is_found_at_the_start() {
+fn a_flipped_page_is_found_at_the_start_or_beside_the_node() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("ledger.db");
-    let mut store = Store::open(&path).expect("opened");
-    for slot in 0..200 {
-        store.insert(&session(slot), &Extra::default()).expect("inserted");
+    crowd(&path, 200, 20);
+    let whole = fs::read(&path).expect("read");
+    let pages = whole.len() / 4096;
+    let mut at_the_start = 0;
+    for page in 0..pages {
+        let mut bytes = whole.clone();
+        bytes[page * 4096..page * 4096 + 64].fill(0xff);
+        fs::write(&path, bytes).expect("written");
+        match Store::open(&path) {
+            Err(StoreError::Damaged { .. }) => at_the_start += 1,
+            Err(error) => panic!("page {page}: {error}"),
+            Ok(store) => {
+                drop(store);
+                let scrubbed = scrub::scrub(&path, || true).expect("read");
+                let found = matches!(scrubbed, scrub::Scrubbed::Damaged(_));
+                assert!(found, "page {page} of {pages}");
+            }
+        }
+        for side in ["-wal", "-shm"] {
+            fs::remove_file(folder.path().join(format!("ledger.db{side}"))).ok();
+        }
     }
-    drop(store);
-    let mut bytes = fs::read(&path).expect("read");
-    let middle = bytes.len() / 2 / 4096 * 4096;
-    bytes[middle..middle + 64].fill(0xff);
-    fs::write(&path, bytes).expect("written");
-    let error = Store::open(&path).expect_err("refused");
-    assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+    assert!(at_the_start > pages / 4, "{at_the_start} of {pages}");
+}
+
+#[test]
+fn records_of_a_clock_that_was_years_ahead_go_with_what_came_next() {
+    use retention::{Retention, Swept};
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut store = Store::open(&folder.path().join("ledger.db")).expect("opened");
+    let one = session(0);
+    store.insert(&one, &Extra::default()).expect("inserted");
+    for bytes in 1..=6 {
+        store
+            .record(&[(one.id, Usage { counters: used(bytes), ..Usage::default() })])
+            .expect("written");
+    }
+    // Two old ones, two by a clock that was ahead, another old one, and one of now.
+    store
+        .db
+        .execute_batch(
+            "DROP TRIGGER records_stay_as_they_are;
+             UPDATE records SET made = 7 WHERE cursor IN (1, 2, 5);
+             UPDATE records SET made = 2147483647 WHERE cursor IN (3, 4)",
+        )
+        .expect("aged");
+    let day = Retention { delivered: 86_400, undelivered: None };
+    assert_eq!(store.forget(day, &[]).expect("done"), Swept { gone: 5, goes_on: false });
+    // While nothing has come next, they are of today.
+    store.db.execute("UPDATE records SET made = 2147483647", []).expect("aged");
+    store.record(&[(one.id, Usage { counters: used(7), ..Usage::default() })]).expect("written");
+    assert_eq!(store.forget(day, &[]).expect("done").gone, 0);
 }
 
 impl Store {
     /// Refuses every change from now on, as a full disk does, or no more.
     pub(crate) fn refuse_changes(&self, refuse: bool) {
         self.db.pragma_update(None, "query_only", refuse).expect("set");
+    }
+
+    /// Waits for no disk from now on.
+    pub(crate) fn in_no_hurry(&self) {
+        self.db.execute_batch("PRAGMA synchronous = OFF").expect("set");
+    }
+
+    /// Counts the transactions from now on.
+    pub(crate) fn count_commits(&mut self) -> std::sync::Arc<std::sync::atomic::AtomicUsize> {
+        let count = std::sync::Arc::<std::sync::atomic::AtomicUsize>::default();
+        let counted = std::sync::Arc::clone(&count);
+        let hook = move || {
+            counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            false
+        };
+        self.db.commit_hook(Some(hook)).expect("set");
+        count
+    }
+
+    /// The rows of a table.
+    pub(crate) fn count(&self, table: &str) -> usize {
+        let sql = format!("SELECT count(*) FROM {table}");
+        let rows: u32 = self.db.query_row(&sql, [], |row| row.get(0)).expect("counted");
+        rows as usize
     }
 
     /// Does many things without waiting for the disk after each.
@@ -155,24 +220,102 @@ fn records_go_when_their_time_is_over_and_their_receivers_have_them() {
     let cursors = |store: &Store| -> Vec<u64> {
         store.usage_after(0, 100).expect("read").iter().map(|record| record.cursor).collect()
     };
+    let gone = |store: &mut Store, kept: Retention, receivers: &[&str]| {
+        store.forget(kept, receivers).expect("done").gone
+    };
     let day = Retention { delivered: 86_400, undelivered: None };
-    assert_eq!(store.forget(day, &[]).expect("done"), 0, "they are of today");
+    assert_eq!(gone(&mut store, day, &[]), 0, "they are of today");
     store
         .db
         .execute_batch("DROP TRIGGER records_stay_as_they_are; UPDATE records SET made = 7")
         .expect("aged");
     write(&mut store, 3);
-    assert_eq!(store.forget(day, &["webhook"]).expect("done"), 0, "it has none of them");
+    assert_eq!(gone(&mut store, day, &["webhook"]), 0, "it has none of them");
     store.set_delivered("webhook", 3).expect("written");
     store.set_delivered("file", 1).expect("written");
-    assert_eq!(store.forget(day, &["webhook", "file"]).expect("done"), 1);
-    assert_eq!(store.forget(day, &["webhook"]).expect("done"), 2);
+    assert_eq!(gone(&mut store, day, &["webhook", "file"]), 1);
+    assert_eq!(gone(&mut store, day, &["webhook"]), 2);
     assert_eq!(cursors(&store), [4, 5, 6]);
     let limited = Retention { undelivered: Some(2 * 86_400), ..day };
-    assert_eq!(store.forget(limited, &["webhook"]).expect("done"), 1, "nobody came for it");
+    assert_eq!(gone(&mut store, limited, &["webhook"]), 1, "nobody came for it");
     let always = Retention { delivered: 0, undelivered: Some(0) };
     std::thread::sleep(std::time::Duration::from_millis(1100));
-    assert_eq!(store.forget(always, &[]).expect("done"), 0, "the last ones stay");
+    assert_eq!(gone(&mut store, always, &[]), 0, "the last ones stay");
     assert_eq!(cursors(&store), [5, 6]);
     assert_eq!(store.last_cursor().expect("read"), 6);
+}
+
+/// Makes a ledger with so many prepaid sessions, and `ended` more that have ended, each with ten
+/// usage records.
+pub(crate) fn crowd(path: &Path, live: u32, ended: u32) {
+    let mut store = Store::open(path).expect("opened");
+    let keys: Vec<_> = (0..=u8::MAX).map(|_| PrivateKey::random().public()).collect();
+    store.in_one_go(|store| {
+        for number in 0..live + ended {
+            // Only live sessions' slots and keys are their own.
+            let mut session = Session { public_key: keys[0], ..like(number) };
+            session.public_key.0[..4].copy_from_slice(&number.to_be_bytes());
+            if number < ended {
+                session.slot = Slot(number % 16);
+            } else {
+                session.slot = Slot(number - ended);
+            }
+            let credit = crate::session::Credit { bytes: Some(0), seconds: None };
+            store.insert(&session, &Extra { credit, ..Extra::default() }).expect("inserted");
+            if number < ended {
+                for bytes in 0..10 {
+                    let usage = Usage { counters: used(bytes), ..Usage::default() };
+                    store.record(&[(session.id, usage)]).expect("written");
+                }
+                store.end(session.id, &Usage::default(), "removed").expect("ended");
+            }
+        }
+    });
+}
+
+fn like(number: u32) -> Session {
+    Session {
+        id: SessionId::random(),
+        slot: Slot(number),
+        name: None,
+        public_key: PrivateKey::random().public(),
+        created: 1_700_000_000,
+        state: SessionState::Open,
+    }
+}
+
+/// The steps of SQLite's machine that a start takes, from the file to the sessions.
+fn steps_of_a_start(path: &Path) -> u64 {
+    use std::sync::{Arc, atomic::AtomicU64, atomic::Ordering::Relaxed};
+    let steps = Arc::<AtomicU64>::default();
+    let counted = Arc::clone(&steps);
+    let watch = move |db: &mut Connection| {
+        let count = move || {
+            counted.fetch_add(1, Relaxed);
+            false
+        };
+        db.progress_handler(1, Some(count))
+    };
+    let mut store = Store::open_watched(path, watch).expect("opened");
+    store.live().expect("read");
+    store.extras().expect("read");
+    store.agreements().expect("read");
+    store.rates().expect("read");
+    store.freed_slots().expect("read");
+    store.ended().expect("read");
+    store.earned().expect("read");
+    store.last_cursor().expect("read");
+    store.quota("day").expect("read");
+    steps.load(Relaxed)
+}
+
+#[test]
+fn a_start_does_as_much_after_a_thousand_sessions_and_their_records_as_after_thirty() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (young, old) = (folder.path().join("a/ledger.db"), folder.path().join("b/ledger.db"));
+    crowd(&young, 20, 32);
+    crowd(&old, 20, 1600);
+    let (young, old) = (steps_of_a_start(&young), steps_of_a_start(&old));
+    assert!(young > 1000, "{young} steps: nothing was looked at");
+    assert!(old < young + young / 10, "{young} steps with 32 ended sessions, {old} with 1600");
 }

@@ -6,7 +6,7 @@ use super::{
     super::{SessionId, Usage},
     Store, StoreError, raise_values,
     receipt::{ReceiptKey, Record},
-    to_sql, unix_now,
+    sql, to_sql, unix_now,
 };
 
 /// The form of the records that this weir writes.
@@ -14,9 +14,6 @@ pub const VERSION: u32 = 1;
 
 /// The most records in one answer or batch.
 pub const MOST: u32 = 1000;
-
-const COLUMNS: &str = "cursor, id, name, public_key, sequence, bytes_up, packets_up, bytes_down,
-     packets_down, seconds, created, last_activity, records.end_reason, signer, signature";
 
 impl Store {
     /// Writes a usage record for each of these sessions, and raises their counters to it, all or
@@ -31,7 +28,7 @@ impl Store {
         for (id, usage) in used {
             if let Some(number) = self.numbers.get(id).copied() {
                 let values = raise_values(number, now, &usage.counters);
-                change.prepare_cached(&self.raise)?.execute(params_from_iter(values))?;
+                change.prepare_cached(sql::RAISE)?.execute(params_from_iter(values))?;
                 write(&change, &self.receipts, number, usage, None)?;
             }
         }
@@ -46,9 +43,7 @@ impl Store {
     /// When the ledger cannot be written; nothing has changed then.
     pub fn keep_seconds(&mut self, open: &[(SessionId, u64)]) -> Result<(), StoreError> {
         let change = self.db.transaction()?;
-        let mut keep = change.prepare_cached(
-            "UPDATE counters SET seconds = ?2 WHERE session = ?1 AND seconds < ?2",
-        )?;
+        let mut keep = change.prepare_cached(sql::KEEP_SECONDS)?;
         for (id, seconds) in open {
             if let Some(number) = self.numbers.get(id) {
                 keep.execute(params![number, to_sql(*seconds)])?;
@@ -74,8 +69,7 @@ impl Store {
     ///
     /// When the ledger cannot be read.
     pub fn last_cursor(&self) -> Result<u64, StoreError> {
-        let last: Option<i64> =
-            self.db.query_row("SELECT max(cursor) FROM records", [], |row| row.get(0))?;
+        let last: Option<i64> = self.db.query_row(sql::LAST_CURSOR, [], |row| row.get(0))?;
         Ok(last.map_or(0, i64::unsigned_abs))
     }
 
@@ -92,11 +86,7 @@ pub(super) fn read_after(
     cursor: u64,
     limit: u32,
 ) -> Result<Vec<Record>, StoreError> {
-    let sql = format!(
-        "SELECT {COLUMNS} FROM records JOIN sessions ON session = number
-         WHERE cursor > ?1 ORDER BY cursor LIMIT ?2"
-    );
-    let mut statement = db.prepare_cached(&sql)?;
+    let mut statement = db.prepare_cached(sql::RECORDS_AFTER)?;
     let records = statement.query_map(params![to_sql(cursor), limit], read)?;
     Ok(records.collect::<Result<_, _>>()?)
 }
@@ -110,27 +100,17 @@ pub(super) fn write(
     usage: &Usage,
     end_reason: Option<&str>,
 ) -> Result<(), StoreError> {
-    db.prepare_cached(
-        "UPDATE counters SET sequence = sequence + 1, seconds = max(seconds, ?2),
-             last_activity = max(last_activity, ?3)
-         WHERE session = ?1",
-    )?
-    .execute(params![number, to_sql(usage.seconds), to_sql(usage.last_activity)])?;
+    db.prepare_cached(sql::NEXT_SEQUENCE)?.execute(params![
+        number,
+        to_sql(usage.seconds),
+        to_sql(usage.last_activity)
+    ])?;
     let record = db
-        .prepare_cached(
-            "SELECT 0, id, name, public_key, sequence, bytes_up, packets_up, bytes_down,
-                 packets_down, seconds, created, max(last_activity, created), ?2, '', ''
-             FROM sessions JOIN counters ON session = number WHERE number = ?1",
-        )?
+        .prepare_cached(sql::RECORD_OF)?
         .query_row(params![number, end_reason], read)
         .optional()?;
     let Some(record) = record.map(|record| key.sign(record)) else { return Ok(()) };
-    db.prepare_cached(
-        "INSERT INTO records (session, sequence, bytes_up, packets_up, bytes_down, packets_down,
-             seconds, last_activity, end_reason, signer, signature, made)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
-    )?
-    .execute(params![
+    db.prepare_cached(sql::ADD_RECORD)?.execute(params![
         number,
         to_sql(record.sequence),
         to_sql(record.bytes_up),
@@ -144,6 +124,8 @@ pub(super) fn write(
         record.signature,
         to_sql(unix_now()),
     ])?;
+    let former = to_sql(record.sequence.saturating_sub(1));
+    db.prepare_cached(sql::DROP_FORMER_LAST)?.execute(params![number, former])?;
     Ok(())
 }
 

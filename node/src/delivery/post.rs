@@ -1,0 +1,108 @@
+//! Requests to a URL of the operator's, each over a connection of its own.
+
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use http_body_util::Full;
+use hyper::{Request, StatusCode, Uri, body::Bytes, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
+
+use super::tls::Tls;
+
+/// What is behind a URL.
+pub struct Target {
+    url: Uri,
+    host: String,
+    /// Whether it is to be spoken to by TLS, and how.
+    is_secure: bool,
+    tls: Option<Tls>,
+}
+
+impl std::fmt::Debug for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Target").field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
+impl Target {
+    /// What is behind `url`.
+    ///
+    /// # Errors
+    ///
+    /// When the URL is not `http[s]://host[:port]/path`.
+    pub fn new(url: &str) -> anyhow::Result<Self> {
+        let parsed: Uri = url.parse().with_context(|| format!("{url:?} is not a URL"))?;
+        let (is_secure, port) = match parsed.scheme_str() {
+            Some("http") => (false, 80),
+            Some("https") => (true, 443),
+            _ => bail!("{url:?} begins neither with https:// nor with http://"),
+        };
+        let host = parsed.host().context("the URL has no host")?;
+        let host = format!("{host}:{}", parsed.port_u16().unwrap_or(port));
+        Ok(Self { url: parsed, host, is_secure, tls: None })
+    }
+
+    /// Reads whom to believe, for `https`: those in a PEM file, which `key` of the configuration
+    /// names, or those of this machine.
+    ///
+    /// # Errors
+    ///
+    /// When there is nobody to believe.
+    pub fn with_roots(self, ca_file: Option<&Path>, key: &str) -> anyhow::Result<Self> {
+        let tls = self.is_secure.then(|| Tls::new(ca_file, key)).transpose()?;
+        Ok(Self { tls, ..self })
+    }
+
+    /// The host and the port.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Sends JSON, and says with which status it was answered. The caller limits the time.
+    ///
+    /// # Errors
+    ///
+    /// When there is no answer.
+    pub async fn post(
+        &self,
+        json: Vec<u8>,
+        headers: &[(&str, String)],
+    ) -> anyhow::Result<StatusCode> {
+        let stream = TcpStream::connect(&self.host)
+            .await
+            .with_context(|| format!("cannot reach {}", self.host))?;
+        let path = self.url.path_and_query().map_or("/", |path| path.as_str());
+        let mut request = Request::post(path)
+            .header("host", &self.host)
+            .header("content-type", "application/json");
+        for (name, value) in headers {
+            request = request.header(*name, value);
+        }
+        let request = request.body(Full::new(Bytes::from(json)))?;
+        match &self.tls {
+            Some(tls) => {
+                let host = self.url.host().unwrap_or_default();
+                ask(tls.connect(host, stream).await?, request).await
+            }
+            None if self.is_secure => bail!("nobody to believe {} with was named", self.host),
+            None => ask(stream, request).await,
+        }
+    }
+}
+
+/// One request over a connection, and the status of its answer.
+async fn ask<S>(stream: S, request: Request<Full<Bytes>>) -> anyhow::Result<StatusCode>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let connection = tokio::spawn(connection);
+    let answer = sender.send_request(request).await;
+    connection.abort();
+    Ok(answer?.status())
+}

@@ -1,0 +1,92 @@
+//! A part of the kernel's flow table is kept for those who have few flows in it: this machine, and
+//! the consumers' answers. Consumers begin no new ones while it is nearly full.
+
+use std::{fs, sync::Arc, time::Duration};
+
+use tokio::{sync::watch, task::JoinHandle, time::MissedTickBehavior};
+use tracing::{info, warn};
+
+use crate::host::nft::{InForce, NewFlows};
+
+/// Between two looks. A hundred consumers that begin as many flows as they may by default make
+/// 10,000 meanwhile, a third of what is kept of a usual table.
+const LOOK: Duration = Duration::from_millis(500);
+
+impl NewFlows {
+    /// With so many flows in a table of this size: closed from 7/8 on, open again below 3/4.
+    fn next(self, flows: u64, size: u64) -> Self {
+        match self {
+            // A table without a limit has a size of 0.
+            _ if size == 0 => Self::Accepted,
+            Self::Accepted if flows.saturating_mul(8) >= size.saturating_mul(7) => Self::Refused,
+            Self::Refused if flows.saturating_mul(4) < size.saturating_mul(3) => Self::Accepted,
+            same => same,
+        }
+    }
+}
+
+/// Watches the table until `stopped` says so.
+pub(super) fn keep(policy: Arc<InForce>, mut stopped: watch::Receiver<bool>) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        let mut state = NewFlows::default();
+        let mut looks = tokio::time::interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = looks.tick() => {}
+                _ = stopped.changed() => return,
+            }
+            let (Some(flows), Some(size)) = (number("count"), number("max")) else { continue };
+            let next = state.next(flows, size);
+            if next == state {
+                continue;
+            }
+            let policy = Arc::clone(&policy);
+            let set = move || policy.set_new_flows(next);
+            match tokio::task::spawn_blocking(set).await {
+                Ok(Ok(())) => state = next,
+                Ok(Err(error)) => warn!(%error, "cannot keep room in the kernel's flow table"),
+                Err(error) => warn!(%error, "cannot keep room in the kernel's flow table"),
+            }
+            match state {
+                NewFlows::Refused => warn!(
+                    flows,
+                    size,
+                    "the kernel's flow table is nearly full: consumers begin no new flows. Fix: \
+                     sysctl -w net.netfilter.nf_conntrack_max={}, or a smaller limits.session_flows",
+                    size.saturating_mul(2)
+                ),
+                NewFlows::Accepted => info!(flows, size, "consumers begin new flows again"),
+            }
+        }
+    })
+}
+
+fn number(what: &str) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/sys/net/netfilter/nf_conntrack_{what}")).ok()?;
+    text.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn consumers_begin_no_flows_while_the_last_eighth_of_the_table_is_all_there_is() {
+        let mut state = NewFlows::default();
+        for (flows, expected) in [
+            (0, NewFlows::Accepted),
+            (874, NewFlows::Accepted),
+            (875, NewFlows::Refused),
+            (1000, NewFlows::Refused),
+            (750, NewFlows::Refused),
+            (749, NewFlows::Accepted),
+            (874, NewFlows::Accepted),
+        ] {
+            state = state.next(flows, 1000);
+            assert_eq!(state, expected, "{flows} of 1000");
+        }
+        assert_eq!(NewFlows::Accepted.next(u64::MAX, 0), NewFlows::Accepted, "there is no limit");
+        assert_eq!(NewFlows::Refused.next(5, 0), NewFlows::Accepted);
+    }
+}
