@@ -97,7 +97,7 @@ impl HostPlan {
 
     fn uplinks(&self) -> Uplinks<'_> {
         let v4 = self.uplink.name.as_str();
-        Uplinks { v4, v6: self.uplink.v6_way.other().unwrap_or(v4) }
+        Uplinks { v4, v6: self.uplink.ipv6.other().unwrap_or(v4) }
     }
 }
 
@@ -208,7 +208,7 @@ impl Host {
         }
 
         self.record_lro(&plan.uplink.name)?;
-        self.notes.extend(plan.uplink.v6_way.note(&plan.uplink.name));
+        self.notes.extend(plan.uplink.ipv6.note(&plan.uplink.name));
         sysctl::forward(&mut self.changes, plan.uplinks()).context(
             "cannot turn on forwarding. Fix: start weir as root, with /proc/sys writable",
         )?;

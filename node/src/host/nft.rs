@@ -120,7 +120,7 @@ impl Policy {
         Self {
             interface: tunnel.interface.clone(),
             uplink: uplink.name.clone(),
-            uplink_v6: uplink.v6_way.other().map(str::to_owned),
+            uplink_v6: uplink.ipv6.other().map(str::to_owned),
             listen_port: config.node.listen_port,
             pool_v4: tunnel.pool_v4,
             pool_v6: tunnel.pool_v6,

@@ -12,9 +12,9 @@ use netlink_packet_route::{
 };
 use rtnetlink::{Handle, IpVersion, RouteMessageBuilder};
 
-mod ipv6_way;
+mod ipv6_uplink;
 
-pub use ipv6_way::Ipv6Way;
+pub use ipv6_uplink::Ipv6Uplink;
 
 use super::netlink::{self, NetlinkError};
 use crate::config::{Auto, Config, HostPort};
@@ -33,7 +33,7 @@ pub struct Uplink {
     /// Its IPv6 addresses, without the link-local ones.
     pub v6: Vec<Ipv6Addr>,
     /// By which interface IPv6 leaves this machine.
-    pub v6_way: Ipv6Way,
+    pub ipv6: Ipv6Uplink,
     /// The interfaces that it is made of, as a bond is, or a bridge.
     pub ports: Vec<String>,
 }
@@ -94,10 +94,10 @@ impl Uplink {
         let index = link.header.index;
         let elsewhere = v6.filter(|v6| *v6 != index);
         let elsewhere = elsewhere.and_then(|v6| links.iter().find(|link| link.header.index == v6));
-        let v6_way = match (elsewhere.and_then(name_of), wanted) {
-            (None, _) => Ipv6Way::Uplink,
-            (Some(name), Auto::Auto) => Ipv6Way::Other(name),
-            (Some(name), Auto::Set(_)) => Ipv6Way::Refused(name),
+        let ipv6 = match (elsewhere.and_then(name_of), wanted) {
+            (None, _) => Ipv6Uplink::Same,
+            (Some(name), Auto::Auto) => Ipv6Uplink::Other(name),
+            (Some(name), Auto::Set(_)) => Ipv6Uplink::Refused(name),
         };
         let is_port = |link: &&LinkMessage| {
             link.attributes
@@ -119,7 +119,7 @@ impl Uplink {
                 .filter_map(|net| if let IpNet::V6(net) = net { Some(net.addr()) } else { None })
                 .filter(|address| !address.is_unicast_link_local())
                 .collect(),
-            v6_way,
+            ipv6,
             ports: links.iter().filter(is_port).filter_map(name_of).collect(),
         })
     }

@@ -140,7 +140,13 @@ impl Watch {
                 let pause = OTHERS_INTERVAL.max(began.elapsed() * OTHERS_SHARE);
                 next_others = Instant::now() + pause;
             }
-            woken = match events.wait(next_own.min(next_others)) {
+            let next = if self.is_broken {
+                // Nothing is looked at any more: the node stops.
+                Instant::now() + OWN_INTERVAL
+            } else {
+                next_own.min(next_others)
+            };
+            woken = match events.wait(next) {
                 Ok(woken) => woken,
                 Err(error) => {
                     // The looks go on without notifications.

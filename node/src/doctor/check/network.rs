@@ -7,7 +7,7 @@ use crate::{
         facts::{Facts, Nic},
     },
     host::{
-        uplink::Ipv6Way,
+        uplink::Ipv6Uplink,
         watch::{Condition, Part},
     },
 };
@@ -35,7 +35,11 @@ pub(super) fn all(facts: &Facts) -> Vec<Finding> {
 
 fn uplink(nic: &Nic, facts: &Facts) -> Finding {
     let driver = nic.driver.as_deref().unwrap_or("no driver that says its name");
-    let found = format!("{}, {driver}", nic.name);
+    let mut found = format!("{}, {driver}", nic.name);
+    if !nic.ports.is_empty() {
+        let ports = nic.ports.join(", ");
+        found += &format!("; made of {ports}, so data goes through the kernel's stack");
+    }
     if !nic.has_address && facts.config.node.endpoint.set().is_none() {
         let fix = "set node.endpoint to the \"host:port\" at which this machine is reached";
         return Finding::bad("uplink", format!("{found}: it has no address"), fix);
@@ -156,9 +160,9 @@ fn rp_filter(nic: &Nic) -> Finding {
 }
 
 fn ipv6(nic: &Nic) -> Finding {
-    match (&nic.v6_way, nic.v6_way.note(&nic.name)) {
+    match (&nic.ipv6, nic.ipv6.note(&nic.name)) {
         (_, None) => Finding::good("IPv6", format!("by {}, as IPv4, if at all", nic.name)),
-        (Ipv6Way::Refused(_), Some(note)) => {
+        (Ipv6Uplink::Refused(_), Some(note)) => {
             let (found, fix) = note.split_once(" Fix: ").unwrap_or((&note, ""));
             Finding::warning("IPv6", found.trim_end_matches('.'), fix)
         }
@@ -190,7 +194,7 @@ fn machine(nic: &Nic) -> Finding {
 
 /// Whether the check of IPv6 says that already.
 fn is_ipv6_elsewhere(condition: &Condition, nic: &Nic) -> bool {
-    let is_refused = matches!(nic.v6_way, Ipv6Way::Refused(_));
+    let is_refused = matches!(nic.ipv6, Ipv6Uplink::Refused(_));
     is_refused && condition.part == Part::DefaultRoute && condition.said.contains("IPv6")
 }
 

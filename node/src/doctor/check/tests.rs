@@ -14,7 +14,7 @@ use crate::{
     host::{
         ethtool::Offloads,
         nft,
-        uplink::Ipv6Way,
+        uplink::Ipv6Uplink,
         watch::{Condition, Part},
     },
 };
@@ -50,7 +50,7 @@ fn healthy() -> Facts {
             forwarding: Ok(0),
             sysctls_writable: Ok(true),
             rp_filter: Ok(0),
-            v6_way: Ipv6Way::Uplink,
+            ipv6: Ipv6Uplink::Same,
             ports: Vec::new(),
             conditions: Ok(Vec::new()),
         }),
@@ -170,7 +170,7 @@ fn each_fault_is_found_by_its_check_alone() {
         ("forwarding", Bad, "--sysctl", |it| nic(it).sysctls_writable = Ok(false)),
         ("forwarding", Unknown, "", |it| nic(it).sysctls_writable = Err(no())),
         ("rp_filter", Unknown, "", |it| nic(it).rp_filter = Err(no())),
-        ("IPv6", Warning, "auto", |it| nic(it).v6_way = Ipv6Way::Refused("six0".into())),
+        ("IPv6", Warning, "auto", |it| nic(it).ipv6 = Ipv6Uplink::Refused("six0".into())),
         ("machine", Warning, "insert rule", |it| {
             nic(it).conditions = Ok(vec![condition(Part::Firewall, "nft insert rule")]);
         }),

@@ -7,7 +7,7 @@ use crate::{
     config::Config,
     host::{
         ethtool::Offloads,
-        uplink::{self, Ipv6Way, Uplink},
+        uplink::{self, Ipv6Uplink, Uplink},
         watch::{
             Condition,
             look::{Expected, View},
@@ -42,7 +42,7 @@ pub struct Nic {
     /// The stricter of its own and the machine's `rp_filter`.
     pub rp_filter: Known<u8>,
     /// By which interface IPv6 leaves.
-    pub v6_way: Ipv6Way,
+    pub ipv6: Ipv6Uplink,
     /// The interfaces that it is made of.
     pub ports: Vec<String>,
     /// What a node that serves would say of the machine.
@@ -53,7 +53,7 @@ impl Nic {
     pub(super) fn gather(config: &Config) -> Result<Self, String> {
         let uplink = Uplink::find(&config.node.uplink).map_err(|error| error.to_string())?;
         let conditions = conditions(config, &uplink);
-        let Uplink { name, index, mtu, v4, v6, v6_way, ports } = uplink;
+        let Uplink { name, index, mtu, v4, v6, ipv6, ports } = uplink;
         let place = PathBuf::from("/sys/class/net").join(&name);
         let driver = fs::read_link(place.join("device/driver")).ok();
         let queues = fs::read_dir(place.join("queues")).into_iter().flatten().flatten();
@@ -76,7 +76,7 @@ impl Nic {
                 Err(error) => Err(error.to_string()),
             },
             rp_filter: rp_filter("all").and_then(|all| Ok(all.max(rp_filter(&name)?))),
-            v6_way,
+            ipv6,
             ports,
             conditions,
             name,

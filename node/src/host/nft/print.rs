@@ -15,9 +15,10 @@ const GET_CHAIN: u16 = NFTABLES | 4;
 const GET_RULE: u16 = NFTABLES | 7;
 const GET_SET: u16 = NFTABLES | 10;
 
-/// NFTA_TABLE_USE and NFTA_CHAIN_COUNTERS, which change by themselves.
+/// NFTA_TABLE_USE, NFTA_CHAIN_COUNTERS and NFTA_SET_COUNT (Linux 6.16), which change by themselves.
 const TABLE_USE: u16 = 3;
 const CHAIN_COUNTERS: u16 = 8;
+const SET_COUNT: u16 = 20;
 /// NFTA_RULE_EXPRESSIONS, and within an expression its name and its data.
 const EXPRESSIONS: u16 = 4;
 const EXPRESSION_NAME: u16 = 1;
@@ -49,7 +50,7 @@ impl Print {
 fn hash(kind: u16, attributes: &[u8], hasher: &mut DefaultHasher) {
     for (attribute, value) in each(attributes) {
         match (kind, attribute) {
-            (GET_TABLE, TABLE_USE) | (GET_CHAIN, CHAIN_COUNTERS) => {}
+            (GET_TABLE, TABLE_USE) | (GET_CHAIN, CHAIN_COUNTERS) | (GET_SET, SET_COUNT) => {}
             (GET_RULE, EXPRESSIONS) => {
                 for (_, expression) in each(value) {
                     let name = text(find(expression, EXPRESSION_NAME));
@@ -86,6 +87,9 @@ mod tests {
     fn what_a_table_counts_is_not_part_of_its_print_and_all_else_is() {
         let of_use = |count: &str| [named(1, "weir"), named(TABLE_USE, count)].concat();
         assert_eq!(hashed(GET_TABLE, &of_use("1")), hashed(GET_TABLE, &of_use("2")));
+        // A set into which rules put elements.
+        let of_count = |count: &str| [named(1, "weir"), named(SET_COUNT, count)].concat();
+        assert_eq!(hashed(GET_SET, &of_count("1")), hashed(GET_SET, &of_count("2")));
         let of_flags = |flags: &str| [named(1, "weir"), named(2, flags)].concat();
         assert_ne!(hashed(GET_TABLE, &of_flags("0")), hashed(GET_TABLE, &of_flags("1")));
     }

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::{
-    super::uplink::{Ipv6Way, Uplink},
+    super::uplink::{Ipv6Uplink, Uplink},
     render::translated_ports,
     *,
 };
@@ -14,7 +14,7 @@ fn uplink() -> Uplink {
         mtu: 1500,
         v4: Vec::new(),
         v6: Vec::new(),
-        v6_way: Ipv6Way::Uplink,
+        ipv6: Ipv6Uplink::Same,
         ports: Vec::new(),
     }
 }

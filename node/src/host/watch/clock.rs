@@ -14,8 +14,8 @@ const CLOCK_SHOWN: Duration = Duration::from_secs(600);
 impl Watch {
     pub(super) fn look_at_clock(&mut self) {
         if let Some(step) = self.clock.step(Clock::read()) {
-            let way = if step > 0.0 { "forward" } else { "back" };
-            let said = format!("this machine's clock was set {way} by {:.0} s", step.abs());
+            let direction = if step > 0.0 { "forward" } else { "back" };
+            let said = format!("this machine's clock was set {direction} by {:.0} s", step.abs());
             let fix = "look at what keeps the time (timedatectl): usage records carry it";
             self.clock.shown_since = Some(Instant::now());
             self.conditions.set(&[Part::Clock], vec![Condition::new(Part::Clock, said, fix)]);

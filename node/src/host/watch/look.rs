@@ -104,7 +104,7 @@ impl Expected {
     /// What a node with this configuration expects, which was started on the machine in `view`.
     #[must_use]
     pub fn new(config: &Config, uplink: &Uplink, view: &View) -> Self {
-        let uplink_v6 = uplink.v6_way.other().unwrap_or(&uplink.name).to_owned();
+        let uplink_v6 = uplink.ipv6.other().unwrap_or(&uplink.name).to_owned();
         let mut expected = Self {
             config: config.clone(),
             uplink: uplink.name.clone(),
@@ -222,7 +222,7 @@ mod tests {
             mtu: 1500,
             v4: vec![[192, 0, 2, 1].into()],
             v6: Vec::new(),
-            v6_way: uplink::Ipv6Way::Other("six0".into()),
+            ipv6: uplink::Ipv6Uplink::Other("six0".into()),
             ports: Vec::new(),
         };
         (Expected::new(&Config::default(), &uplink, &view), view)
@@ -256,7 +256,7 @@ mod tests {
     #[test]
     fn a_route_that_never_was_is_missed_by_nobody_until_it_has_come() {
         let (_, mut view) = machine();
-        let uplink = Uplink { v6_way: uplink::Ipv6Way::Uplink, ..uplink_of(&view) };
+        let uplink = Uplink { ipv6: uplink::Ipv6Uplink::Same, ..uplink_of(&view) };
         view.default_v6 = None;
         let mut expected = Expected::new(&Config::default(), &uplink, &view);
         assert_eq!(expected.judge(&view), []);
@@ -272,7 +272,7 @@ mod tests {
             mtu: eth0.mtu,
             v4: Vec::new(),
             v6: Vec::new(),
-            v6_way: uplink::Ipv6Way::Uplink,
+            ipv6: uplink::Ipv6Uplink::Same,
             ports: Vec::new(),
         }
     }

@@ -2,10 +2,10 @@
 
 /// By which interface IPv6 leaves this machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Ipv6Way {
+pub enum Ipv6Uplink {
     /// By the uplink, as far as there is IPv6.
     #[default]
-    Uplink,
+    Same,
     /// By this other interface, which is the uplink of consumers' IPv6.
     Other(String),
     /// By this other interface, which consumers' IPv6 may not leave by, as the configuration names
@@ -13,13 +13,13 @@ pub enum Ipv6Way {
     Refused(String),
 }
 
-impl Ipv6Way {
+impl Ipv6Uplink {
     /// The uplink of IPv6, where it is another interface than that of IPv4.
     #[must_use]
     pub fn other(&self) -> Option<&str> {
         match self {
             Self::Other(name) => Some(name),
-            Self::Uplink | Self::Refused(_) => None,
+            Self::Same | Self::Refused(_) => None,
         }
     }
 
@@ -27,7 +27,7 @@ impl Ipv6Way {
     #[must_use]
     pub fn note(&self, uplink: &str) -> Option<String> {
         match self {
-            Self::Uplink => None,
+            Self::Same => None,
             Self::Other(name) => Some(format!(
                 "consumers' IPv6 leaves by {name}, where this machine's default route of IPv6 \
                  goes; the guard is on {uplink} alone"
