@@ -257,7 +257,7 @@ fn install(policy: &Policy, machine: &Machine) -> Result<(), NftError> {
 /// # Errors
 ///
 /// Fails when `nft` cannot be run or refuses, as it does without the exit policy.
-pub fn set_new_flows(interface: &str, new_flows: NewFlows) -> Result<(), NftError> {
+fn set_new_flows(interface: &str, new_flows: NewFlows) -> Result<(), NftError> {
     let set = format!("{TABLE} {}", render::CLOSED);
     let text = match new_flows {
         NewFlows::Refused => format!("add element {set} {{ \"{interface}\" }}\n"),

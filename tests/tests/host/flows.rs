@@ -11,7 +11,7 @@ use weir::{
     control::FlowControl as _,
     host::{
         conntrack::Conntrack,
-        nft::{self, NewFlows},
+        nft::{self, Look, NewFlows},
     },
 };
 
@@ -123,9 +123,12 @@ fn a_nearly_full_table_takes_no_new_flows_of_consumers_and_those_of_the_host() {
             };
             let open = ask(1000);
             assert!(open.is_some());
-            nft::set_new_flows("weir0", NewFlows::Refused).expect("closed");
+            let in_force = host.policy().expect("the exit policy");
+            in_force.set_new_flows(NewFlows::Refused).expect("closed");
             assert_eq!(ask(1001), None);
             assert_eq!(ask(1000), open, "an open flow goes on");
+            // What weir and packets change in the table is no interference with it.
+            assert_eq!(in_force.look(None).expect("the kernel says"), Look::Intact);
             // It stays so when the rules are replaced.
             nft::apply(&net.plan("").expect("a plan").policy).expect("replaced");
             assert_eq!(ask(1002), None);
@@ -133,7 +136,7 @@ fn a_nearly_full_table_takes_no_new_flows_of_consumers_and_those_of_the_host() {
             let own = UdpSocket::bind((NODE_V4, 0)).expect("a socket");
             own.send_to(b"own", (REMOTE_V4, 7)).expect("sent");
             assert!(server.asked_by().is_some(), "the host finds no place");
-            nft::set_new_flows("weir0", NewFlows::Accepted).expect("open");
+            in_force.set_new_flows(NewFlows::Accepted).expect("open");
             assert!(ask(1003).is_some());
         });
     });
