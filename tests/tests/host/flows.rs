@@ -120,6 +120,10 @@ fn a_nearly_full_table_takes_no_new_flows_of_consumers_and_those_of_the_host() {
             weir::host::nft::refuse_new_flows("weir0", true).expect("closed");
             assert_eq!(ask(1001), None);
             assert_eq!(ask(1000), open, "an open flow goes on");
+            // What weir and packets change in the table is no interference with it.
+            let in_force = host.policy().expect("the exit policy");
+            let look = in_force.look(None).expect("the kernel says");
+            assert_eq!(look, weir::host::nft::Look::Intact);
             // It stays so when the rules are replaced.
             weir::host::nft::apply(&net.plan("").expect("a plan").policy).expect("replaced");
             assert_eq!(ask(1002), None);

@@ -13,6 +13,7 @@ use super::{
     super::uplink::networks,
     NAME, NftError, Policy,
     evaluate::{ESTABLISHED, Fate, NEW, Packet},
+    gate,
     kernel::{self, BaseChain},
     legacy,
 };
@@ -244,10 +245,11 @@ fn header(
 ///
 /// Fails when the kernel does not say.
 pub fn foreign_drops(site: &Site) -> Result<Vec<Refusal>, NftError> {
+    let is_own = |chain: &BaseChain| [NAME, gate::NAME].contains(&chain.table.as_str());
     let mut tables = HashMap::new();
     let mut refusals: Vec<Refusal> = Vec::new();
     let all = kernel::base_chains().map_err(NftError::Ask)?;
-    for chain in all.iter().filter(|it| it.table != NAME && it.kind != "nat") {
+    for chain in all.iter().filter(|it| !is_own(it) && it.kind != "nat") {
         let key = (chain.number, chain.table.clone());
         if !tables.contains_key(&key) {
             let chains = kernel::chains(chain.number, &chain.table).map_err(NftError::Ask)?;
