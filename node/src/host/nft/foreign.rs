@@ -197,7 +197,9 @@ impl Traffic {
         let Site { interface, listen_port, .. } = site;
         let BaseChain { family, table, name, .. } = chain;
         // Tables that iptables manages are to be changed by it.
-        let by_iptables = *family != "inet" && name.bytes().all(|byte| byte.is_ascii_uppercase());
+        let is_iptables = ["filter", "mangle", "raw", "security"].contains(&table.as_str());
+        let by_iptables =
+            *family != "inet" && is_iptables && name.bytes().all(|byte| byte.is_ascii_uppercase());
         if by_iptables {
             let command = if *family == "ip" { "iptables" } else { "ip6tables" };
             let rule = self.iptables_rule(site);

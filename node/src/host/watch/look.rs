@@ -190,8 +190,15 @@ pub(super) fn is_told(address: &IpAddr) -> bool {
 ///
 /// Fails when the kernel does not say.
 pub fn firewalls(site: &Site) -> Result<Vec<Condition>, NftError> {
-    let condition = |it: &Refusal| Condition::new(Part::Firewall, it.to_string(), it.fix.clone());
-    Ok(nft::foreign_drops(site)?.iter().map(condition).collect())
+    let refusals = nft::foreign_drops(site)?;
+    // One for each chain, whose refusals stand together.
+    let of_chain = |all: &[Refusal]| {
+        let joined =
+            |part: fn(&Refusal) -> String| all.iter().map(part).collect::<Vec<_>>().join("; ");
+        let (said, fix) = (joined(ToString::to_string), joined(|it| it.fix.clone()));
+        Condition::new(Part::Firewall, said, fix)
+    };
+    Ok(refusals.chunk_by(|one, two| one.chain == two.chain).map(of_chain).collect())
 }
 
 #[cfg(test)]
