@@ -61,7 +61,7 @@ impl Facts {
         let nic = Nic::gather(&config);
         // Without an uplink the port can be judged all the same.
         let site = nic.as_ref().map_or(["", ""], |nic| {
-            [nic.name.as_str(), nic.v6_way.other().unwrap_or(nic.name.as_str())]
+            [nic.name.as_str(), nic.ipv6.other().unwrap_or(nic.name.as_str())]
         });
         let site = Site::of_config(&config, site);
         let cores = std::thread::available_parallelism().map_or(1, usize::from);

@@ -251,12 +251,7 @@ fn install(policy: &Policy, machine: &Machine) -> Result<(), NftError> {
     Ok(())
 }
 
-/// Has consumers begin no new flows, or begin them again. A node does it by
-/// [`InForce::set_new_flows`], which tells its own changes from others'.
-///
-/// # Errors
-///
-/// Fails when `nft` cannot be run or refuses, as it does without the exit policy.
+/// Has consumers begin no new flows, or begin them again.
 fn set_new_flows(interface: &str, new_flows: NewFlows) -> Result<(), NftError> {
     let set = format!("{TABLE} {}", render::CLOSED);
     let text = match new_flows {
