@@ -134,6 +134,12 @@ fn a_printed_configuration_resolves_names_also_while_paused_and_remembers_them()
     let asked = upstream.asked("www.weir-test.net from 45.80.2.2")?
         + upstream.asked("www.weir-test.net from 2a0c")?;
     ensure!(asked == 2, "one question for each type goes upstream, not {asked}");
+    let answers: Vec<String> = (0..60)
+        .map(|_| dig(&lab, GATEWAY_V4, "+notcp www.weir-test.net A"))
+        .collect::<Result<_>>()?;
+    let refused = answers.iter().filter(|answer| answer.contains("status: REFUSED")).count();
+    ensure!(refused > 0, "who has not paid has all the names that it wants");
+    node.weir(&["session", "credit", "alice", "--gib", "1"])?;
     let alias = dig(&lab, GATEWAY_V4, "alias.weir-test.net A")?;
     has(&alias, "CNAME")?;
     has(&alias, WWW_V4)?;

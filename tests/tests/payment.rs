@@ -246,33 +246,33 @@ fn rubbish_is_refused_with_a_reason_and_takes_nobodys_place() -> Result<()> {
     expect(code("POST", "/v1/pay/agreement", body.as_bytes())?, 409, "agreed")?;
     ensure!(settlements(&node)?.is_empty());
 
-    // Requests beyond the allowance.
+    // Requests beyond the allowance, which is back in seconds: how many that takes depends on the
+    // machine.
+    let ask = || payer.ask("GET", "/v1/pay", b"");
+    let until_refused = || (0..500).map(|_| ask()).find(|it| !matches!(it, Ok(Ok(_))));
     std::thread::scope(|scope| -> Result<()> {
-        let askers: Vec<_> = (0..3)
-            .map(|_| scope.spawn(|| (0..15).map(|_| payer.ask("GET", "/v1/pay", b"")).collect()))
-            .collect();
-        let mut refusals = Vec::new();
+        let askers: Vec<_> = (0..3).map(|_| scope.spawn(&until_refused)).collect();
         for asker in askers {
-            let answers: Result<Vec<_>> = asker.join().ok().context("panicked")?;
-            refusals.extend(answers?.into_iter().filter_map(Result::err));
+            let answer = asker.join().ok().context("panicked")?.context("all were answered")?;
+            let refused = answer?.err().context("it was answered")?;
+            ensure!(refused.code == "too_often", "{refused:?}");
         }
-        ensure!(!refusals.is_empty(), "all 45 were answered");
-        ensure!(refusals.iter().all(|refused| refused.code == "too_often"), "{refusals:?}");
         Ok(())
     })?;
 
-    // Connections that say nothing: a consumer has four places, and loses them in time.
+    // Connections that say nothing: a consumer has four places. Whoever asks gets the oldest one's,
+    // and all end in time.
     let connect = || {
         let address = (GATEWAY_V6.parse::<IpAddr>()?, 8077).into();
         lab.consumer.enter(|| Ok(TcpStream::connect_timeout(&address, Duration::from_secs(5))?))
     };
     let mut silent = (0..4).map(|_| connect()).collect::<Result<Vec<_>>>()?;
-    ensure!(payer.account().is_err(), "a fifth connection was served");
-    silent[0].write_all(b"GET /v1/pay HTTP/1.1\r\nHost: x\r\n")?;
-    silent[0].set_read_timeout(Some(Duration::from_secs(40)))?;
-    let mut rest = Vec::new();
-    silent[0].read_to_end(&mut rest).context("the connection does not end")?;
-    until("a free place", Duration::from_secs(20), || payer.account())?;
+    silent[3].write_all(b"GET /v1/pay HTTP/1.1\r\nHost: x\r\n")?;
+    until("a fifth connection is served", Duration::from_secs(20), || payer.account())?;
+    for connection in &mut silent {
+        connection.set_read_timeout(Some(Duration::from_secs(40)))?;
+        connection.read_to_end(&mut Vec::new()).context("the connection does not end")?;
+    }
     Ok(())
 }
 
