@@ -251,7 +251,7 @@ fn rubbish_is_refused_with_a_reason_and_takes_nobodys_place() -> Result<()> {
     let ask = || payer.ask("GET", "/v1/pay", b"");
     let until_refused = || (0..500).map(|_| ask()).find(|it| !matches!(it, Ok(Ok(_))));
     std::thread::scope(|scope| -> Result<()> {
-        let askers: Vec<_> = (0..3).map(|_| scope.spawn(&until_refused)).collect();
+        let askers: Vec<_> = (0..3).map(|_| scope.spawn(until_refused)).collect();
         for asker in askers {
             let answer = asker.join().ok().context("panicked")?.context("all were answered")?;
             let refused = answer?.err().context("it was answered")?;
