@@ -71,6 +71,8 @@ fn parts(lab: &Lab, guest: &Guest, report: &mut Report) -> Result<()> {
     // What a node without eBPF, nftables or flows would have the kernel load.
     guest
         .run("for module in tun nf_tables nft_ct nft_masq wireguard; do modprobe $module; done")?;
+    // The kernel adds a route once it has found no duplicate of the link-local address (RFC 4862).
+    guest.run("until [ -z \"$(ip -6 address show dev up0 tentative)\" ]; do sleep 0.1; done")?;
     // Whoever makes the runtime directory removes it, with the lock that stays there.
     guest.run("mkdir /run/weir; touch /run/weir/lock")?;
     let host = guest.run(HOST)?;
