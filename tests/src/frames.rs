@@ -1,8 +1,14 @@
 //! Whole Ethernet frames, put on an interface as they are.
 #![expect(unsafe_code, reason = "the address of a packet socket is a structure of the kernel's")]
 
+use std::{io, thread, time::Duration};
+
 use anyhow::{Context as _, Result, ensure};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+/// Between two tries while the interface's queue is full, and how many there are.
+const RETRY_DELAY: Duration = Duration::from_millis(1);
+const MAX_RETRIES: u32 = 5000;
 
 /// Sends frames from an interface of the calling thread's namespace.
 #[derive(Debug)]
@@ -34,12 +40,23 @@ impl FrameSender {
         Ok(Self { socket, to })
     }
 
-    /// Sends a frame.
+    /// Sends a frame. Waits while the interface's queue is full.
     ///
     /// # Errors
     /// If the interface does not take it.
     pub fn send(&self, frame: &[u8]) -> Result<()> {
-        let sent = self.socket.send_to(frame, &self.to).context("cannot send the frame")?;
+        let is_full = |sent: &io::Result<usize>| {
+            sent.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::ENOBUFS))
+        };
+        let mut sent = self.socket.send_to(frame, &self.to);
+        for _ in 0..MAX_RETRIES {
+            if !is_full(&sent) {
+                break;
+            }
+            thread::sleep(RETRY_DELAY);
+            sent = self.socket.send_to(frame, &self.to);
+        }
+        let sent = sent.context("cannot send the frame")?;
         ensure!(sent == frame.len(), "only {sent} of {} bytes were sent", frame.len());
         Ok(())
     }
