@@ -40,6 +40,11 @@ fn silent(lab: &Lab, node: &Node<'_>) -> Result<(UdpSocket, Handshake, [u8; 32])
     let (private, public) = newcomer::keys_of(&added.config)?;
     let socket = newcomer::socket(&lab.consumer, TO)?;
     let handshake = newcomer::shake_hands_over(&socket, private, public, PATIENCE)?;
+    // Its keepalive, and nothing before, tells the node where it is.
+    until("the node has its keepalive", PATIENCE, || {
+        ensure!(node.session_show("silent")?.bytes_up > 0, "not yet");
+        Ok(())
+    })?;
     Ok((socket, handshake, public))
 }
 
