@@ -66,7 +66,7 @@ impl Model {
         let Some(full_at) = rate.take(bucket.full_at, self.now.get()) else { return false };
         bucket.full_at = full_at;
         bucket.taken += 1;
-        // So many at once, and so many more in the time that has passed.
+        // The burst, and what the rate adds in the time that has passed.
         let most = (whole.window + self.now.get() - START) / whole.interval;
         assert!(bucket.taken <= most, "{} of {most} were taken", bucket.taken);
         true

@@ -258,7 +258,7 @@ fn guard(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> Result<(), Err
 }
 
 fn host(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> Result<(), Error> {
-    let help = "1 for what of the machine is not as the node needs it.";
+    let help = "1 while this part of the machine is not as the node needs it.";
     let mut family = Gauges::begin(encoder, "host_condition", help)?;
     for part in Part::ALL.map(Part::as_str) {
         let holds = status.host.iter().any(|condition| condition.part == part);
