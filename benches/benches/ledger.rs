@@ -3,15 +3,15 @@
 use std::{fs, hint::black_box, path::Path};
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use weir::session::{
-    Session, SessionId,
-    keys::PrivateKey,
-    store::{Store, credit::Extra},
-};
 use weir_common::{
     Slot,
     account::{Counters, SessionState},
 };
+use weir_ledger::{
+    Session, SessionId,
+    store::{Store, credit::Extra},
+};
+use weir_wireguard::keys::PrivateKey;
 
 const SESSIONS: u32 = 10_000;
 

@@ -7,19 +7,18 @@ use std::{hint::black_box, net::Ipv4Addr, sync::atomic::AtomicU64, time::Duratio
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
-use weir::dataplane::{
-    arena::Arena,
-    checksum::Sum,
-    coalesce::Coalescer,
-    fallback::Joining,
-    now::Now,
-    split::Cut,
-    virtio::{HEADER_LEN, NetHeader},
-};
 use weir_benches::{Node, SERVER, super_frame, tcp};
 use weir_common::{
     account::add_single_writer,
     packet::{Class, Rules, Verdict, judge},
+};
+use weir_dataplane::now::Now;
+use weir_packet::{
+    arena::Arena,
+    checksum::Sum,
+    gro::{Coalescer, Joining},
+    gso::Cut,
+    virtio::{HEADER_LEN, NetHeader},
 };
 
 /// Packets per super-packet: what 64 KiB hold at 1452 bytes.

@@ -15,29 +15,26 @@ use boringtun::{
     x25519::{PublicKey as X25519Public, StaticSecret},
 };
 use bytes::Bytes;
-use weir::{
-    control::{PeerSpec, PublicKey},
-    dataplane::{
-        checksum::{Sum, pseudo_header},
-        contacts::ContactLimits,
-        endpoint::Endpoint,
-        flow::FlowKeys,
-        identity::Identity,
-        inbox::Initiation,
-        now::Now,
-        peer::Peer,
-        pipeline::{FRAME_SLACK, Pipeline, Shared},
-        runs::UdpSegmentation,
-        stats::WorkerStats,
-        tunnel::Tunnel,
-        virtio::{Gso, NetHeader},
-    },
-    kernel::accounts::Accounts,
-};
+use weir_accounts::{Accounts, ContactLimits, Endpoint, PeerSpec};
+use weir_common::PublicKey;
 use weir_common::{
     AddressPlan, Slot, SlotPermutation,
     account::{Counters, SessionState},
 };
+use weir_dataplane::{
+    flow::FlowKeys,
+    inbox::Initiation,
+    now::Now,
+    peer::Peer,
+    pipeline::{FRAME_SLACK, Pipeline, Shared},
+    runs::UdpSegmentation,
+    stats::WorkerStats,
+};
+use weir_packet::{
+    checksum::{Sum, pseudo_header},
+    virtio::{Gso, NetHeader},
+};
+use weir_wireguard::{identity::Identity, tunnel::Tunnel};
 
 /// A server on the internet.
 pub const SERVER: Ipv4Addr = Ipv4Addr::new(45, 1, 2, 3);

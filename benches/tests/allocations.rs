@@ -8,9 +8,9 @@ use std::{
     cell::Cell,
 };
 
-use weir::dataplane::now::Now;
 use weir_benches::{Node, SERVER, super_frame, tcp};
 use weir_common::DropReason;
+use weir_dataplane::now::Now;
 
 struct Counting;
 

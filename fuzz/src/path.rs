@@ -1,10 +1,10 @@
 //! The packet path: what comes from the network, from the TUN device, and from a consumer.
 
-use weir::dataplane::{
+use weir_benches::{Consumer, Node, SERVER, tcp};
+use weir_dataplane::{
     now::Now,
     pipeline::{FRAME_SLACK, Pipeline},
 };
-use weir_benches::{Consumer, Node, SERVER, tcp};
 
 use crate::Input;
 

@@ -5,19 +5,17 @@ use std::sync::OnceLock;
 use alloy_primitives::{Address, U256};
 use k256::ecdsa::SigningKey;
 use tokio::runtime::Runtime;
-use weir::{
-    config::check,
-    gateway::dns::forwarder::Forwarder,
-    payment::{
-        exchange::ExchangeMessage,
-        invoice::{Invoice, Preimage},
-        promise::Promise,
-        signature::address_of,
-        verify::{Before, Terms},
-        wire::ExchangeText,
-    },
-    policy::Lists,
+use weir_config::check;
+use weir_control::gateway::dns::forwarder::Forwarder;
+use weir_ledger::payment::{
+    exchange::ExchangeMessage,
+    invoice::{Invoice, Preimage},
+    promise::Promise,
+    signature::address_of,
+    verify::{Before, Terms},
+    wire::ExchangeText,
 };
+use weir_policy::Lists;
 
 /// A deal, and the message that pays it.
 struct Deal {

@@ -11,7 +11,6 @@ use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 mod bench;
-pub(crate) mod client;
 mod doctor;
 mod fold;
 mod guard;
@@ -28,17 +27,17 @@ mod status;
 mod top;
 mod units;
 
-use client::Client;
 use out::Out;
+use weir_control::client::Client;
 
-use crate::{
+use crate::core_dump;
+use weir_config::amounts::BitRate;
+use weir_control::{
     api::view::{CreditRequest, RateRequest},
-    config::amounts::BitRate,
-    core_dump,
-    policy::{Question, Verdict},
     resolver,
-    session::SessionId,
 };
+use weir_ledger::SessionId;
+use weir_policy::{Question, Verdict};
 
 /// What the command line needs of the rest of the node.
 #[derive(Debug)]
@@ -464,7 +463,7 @@ fn execute(
             ledger::settlements(&file, out)?;
         }
         Command::Doctor => doctor::run(config, args.json, out)?,
-        Command::ResolveNames => resolver::serve()?,
+        Command::ResolveNames => resolver::serve(crate::sandbox::enter_resolver)?,
         Command::Key(KeyCommand::Show) => key::show(&client()?, args.json, out)?,
         Command::Key(KeyCommand::Rotate) => key::change(&client()?, "rotate", args.json, out)?,
         Command::Key(KeyCommand::Retire) => key::change(&client()?, "retire", args.json, out)?,

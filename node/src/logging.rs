@@ -12,7 +12,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt as _,
 };
 
-use crate::config::{Log as Wish, LogFormat, LogLevel};
+use weir_config::{Log as Wish, LogFormat, LogLevel};
 
 /// The variable of the environment that says more exactly what is logged.
 const VARIABLE: &str = "WEIR_LOG";

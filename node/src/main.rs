@@ -4,12 +4,12 @@ use std::{path::Path, process::ExitCode};
 
 use weir::{
     cli::{self, Edges, PagePlace},
-    config::{self, Config},
-    host::uplink::{self, Uplink},
     logging::Log,
     node,
-    policy::{self, Lists, Question, Surroundings, Verdict},
 };
+use weir_config::{self as config, Config};
+use weir_host::uplink::{self, Uplink};
+use weir_policy::{self as policy, Lists, Question, Surroundings, Verdict};
 
 fn main() -> ExitCode {
     cli::main(&Edges {

@@ -2,6 +2,7 @@
 //! and stopped in the reverse order, so that the machine is as it was.
 
 mod flow_table;
+mod flows;
 mod kernel_side;
 mod key_ring;
 mod ledger;
@@ -30,34 +31,31 @@ use tracing::{info, warn};
 use weir_common::{AddressPlan, SlotPermutation};
 
 use self::{kernel_side::KernelSide, receive::Receive, view::View};
-use crate::{
-    config::{self, Auto, Config, IoWish, SandboxWish},
-    control::PublicKey,
-    dataplane::{
-        direct::DirectQueues,
-        flow::FlowKeys,
-        identity::Identities,
-        pipeline::Shared,
-        runs::UdpSegmentation,
-        start::{Dataplane, Io, OnEnd, Start},
-        throttle::Levels,
-        udp::{self, Sockets},
-        uring::{self, Reads},
-    },
-    host::{
-        Host, HostPlan,
-        conntrack::Conntrack,
-        tun,
-        tun::Tun,
-        watch::{Conditions, Watcher},
-    },
-    limits::Limiter,
-    live::Live,
-    logging::Log,
-    resolver::Resolver,
-    sandbox,
-    session::{keys, keys::rotation, registry::Sessions, store::Store, wg_quick::Offer},
+use crate::{logging::Log, sandbox};
+use weir_accounts::Levels;
+use weir_common::PublicKey;
+use weir_config;
+use weir_config::{Auto, Config, IoWish, Live, SandboxWish};
+use weir_control::resolver::Resolver;
+use weir_dataplane::{
+    direct::DirectQueues,
+    flow::FlowKeys,
+    pipeline::Shared,
+    runs::UdpSegmentation,
+    start::{Dataplane, Io, OnEnd, Start},
+    udp::{self, Sockets},
+    uring::{self, Reads},
 };
+use weir_host::{
+    Host, HostPlan,
+    conntrack::Conntrack,
+    tun::{self, Tun},
+    watch::{Conditions, Watcher},
+};
+use weir_ledger::store::Store;
+use weir_sessions::{keys::rotation, limits::Limiter, registry::Sessions, wg_quick::Offer};
+use weir_wireguard::identity::Identities;
+use weir_wireguard::keys;
 
 /// The name of the sessions' database within the state directory.
 const LEDGER: &str = "ledger.db";
@@ -141,7 +139,13 @@ pub fn run(config: &Config, file: Option<&Path>, log: Log) -> anyhow::Result<()>
         let opened = open_sessions(config, &kernel, &dataplane, addresses, node_key);
         let limited = opened.and_then(|sessions| {
             let (limits, known) = (config.limits.clone(), Arc::clone(&sessions));
-            let limiter = Limiter::new(limits, known, kernel.accounts(), levels)?;
+            let limiter = Limiter::new(
+                limits,
+                known,
+                kernel.accounts(),
+                levels,
+                weir_host::nft::session_flows,
+            )?;
             Ok((sessions, Arc::new(limiter)))
         });
         let (sessions, limiter) = match limited {
@@ -336,11 +340,11 @@ fn open_sessions(
         Some((addresses.address_v4(slot)?, addresses.address_v6(slot)?))
     });
     let peers = dataplane.control();
-    let flows = Arc::new(Conntrack {
+    let flows = Arc::new(flows::KernelFlows(Conntrack {
         pool_v4: config.tunnel.pool_v4,
         pool_v6: config.tunnel.pool_v6,
         gateways: [addresses.gateway_v4().into(), addresses.gateway_v6().into()],
-    });
+    }));
     Ok(Arc::new(Sessions::open(store, kernel.accounts(), peers, flows, address_of, node_key)?))
 }
 
@@ -373,7 +377,7 @@ fn io_notes(config: &Config, io: Io) -> Vec<String> {
     notes.into_iter().flatten().map(str::to_owned).collect()
 }
 
-fn segmentation(node: &config::Node) -> UdpSegmentation {
+fn segmentation(node: &weir_config::Node) -> UdpSegmentation {
     if node.udp_segmentation { UdpSegmentation::On } else { UdpSegmentation::Off }
 }
 

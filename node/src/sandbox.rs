@@ -18,10 +18,8 @@ use anyhow::{Context as _, bail};
 use tracing::warn;
 
 pub use self::files::Places;
-use crate::{
-    config::{Config, SandboxWish},
-    resolver::Reach,
-};
+use weir_config::{Config, SandboxWish};
+use weir_control::resolver::Reach;
 
 /// What was put around the process, in words for the operator.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -27,11 +27,11 @@ use rustix::{
     process::setpriority_process,
     time::{ClockId, Timespec, clock_gettime},
 };
-use weir::dataplane::checksum::Sum;
 use weir_common::{
     mac1::{MAC_LEN, Mac1Key},
     wire::{DATA_OVERHEAD, INITIATION_LEN, RESPONSE_LEN, message_type},
 };
+use weir_packet::checksum::Sum;
 
 use self::{
     copier::Copier,

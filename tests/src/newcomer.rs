@@ -11,7 +11,7 @@ use boringtun::{
     x25519::{PublicKey, StaticSecret},
 };
 
-use weir::session::keys;
+use weir_wireguard::keys;
 
 use crate::{Namespace, wgquick::WgQuick};
 

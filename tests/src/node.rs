@@ -14,7 +14,8 @@ use rustix::process::Signal;
 use serde::Deserialize;
 use serde_json::Value;
 use tempfile::TempDir;
-use weir::{control::Status, session::store::receipt::Record};
+use weir_control::view::Status;
+use weir_ledger::store::receipt::Record;
 
 pub use self::settings::Settings;
 use crate::{Namespace, command, disk::Disk, http, privacy, process, sweep, until};

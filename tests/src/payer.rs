@@ -10,13 +10,11 @@ use alloy_primitives::{Address, U256, hex};
 use anyhow::{Context as _, Result, bail, ensure};
 use k256::ecdsa::SigningKey;
 use serde_json::Value;
-use weir::{
-    gateway::pay::view::{AccountView, AgreementRequest},
-    payment::{
-        ExchangeMessage, Promise, Terms,
-        signature::address_of,
-        wire::{ExchangeText, InvoiceText, address},
-    },
+use weir_control::gateway::pay::view::{AccountView, AgreementRequest};
+use weir_ledger::payment::{
+    ExchangeMessage, Promise, Terms,
+    signature::address_of,
+    wire::{ExchangeText, InvoiceText, address},
 };
 
 use crate::{Namespace, Settings};

@@ -7,8 +7,8 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, ensure};
-use weir::session::store::receipt::Record;
 use weir_common::wire::INITIATION_LEN;
+use weir_ledger::store::receipt::Record;
 use weir_tests::{
     Client, Lab, Node, Settings,
     faketime::{Clock, DAY},

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use async_nats::jetstream::{self, consumer};
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
-use weir::session::store::receipt::Record;
+use weir_ledger::store::receipt::Record;
 use weir_tests::{
     Client, Lab, Node, Settings,
     lab::{OPERATOR_V4, SERVERS},

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::MapData;
-use weir::kernel::Accounts;
+use weir_accounts::Accounts;
 use weir_common::{Account, Slot, account::SessionState};
 use weir_tests::{
     Client, Lab, Settings,

@@ -13,15 +13,13 @@ use std::{
 
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 use socket2::{Domain, Protocol, Socket, Type};
-use weir::{
-    dataplane::checksum::Sum,
-    kernel::{Guard, GuardOptions, XdpMode, XdpPolicy, bpffs::Bpffs},
-};
 use weir_common::{
     AddressPlan, GuardConfig, Slot, SlotPermutation,
     account::{Counters, SessionState},
     packet::Class,
 };
+use weir_ebpf_loader::{Guard, GuardOptions, XdpMode, XdpPolicy, bpffs::Bpffs};
+use weir_packet::checksum::Sum;
 use weir_tests::frames::FrameSender;
 
 const PORT: u16 = 51820;

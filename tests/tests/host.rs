@@ -24,10 +24,8 @@ use std::{
 };
 
 use net::{Net, assert_same, inside, sh};
-use weir::{
-    config::{Auto, check},
-    host::{Host, HostPlan, uplink::Uplink},
-};
+use weir_config::{Auto, check};
+use weir_host::{Host, HostPlan, uplink::Uplink};
 
 const CONSUMER_V4: Ipv4Addr = Ipv4Addr::new(10, 66, 0, 7);
 const CONSUMER_V6: Ipv6Addr = Ipv6Addr::new(0xfd66, 0x7765, 0x6972, 0, 0, 0, 0, 7);

@@ -19,13 +19,13 @@ fn the_shipped_configurations_have_no_mistake() -> Result<()> {
     ensure!(files.len() >= 3, "{files:?}");
     for file in files {
         let text = fs::read_to_string(&file)?;
-        let checked = weir::config::check(&text, None);
+        let checked = weir_config::check(&text, None);
         ensure!(checked.is_ok(), "{}: {checked:?}", file.display());
     }
     // The one for a home fits PPPoE and does not need less.
     let home = fs::read_to_string(root().join("packaging/examples/home.toml"))?;
-    ensure!(weir::config::check(&home, Some(1492)).is_ok(), "too large for PPPoE");
-    ensure!(weir::config::check(&home, Some(1491)).is_err(), "smaller than PPPoE needs");
+    ensure!(weir_config::check(&home, Some(1492)).is_ok(), "too large for PPPoE");
+    ensure!(weir_config::check(&home, Some(1491)).is_err(), "smaller than PPPoE needs");
     Ok(())
 }
 

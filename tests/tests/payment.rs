@@ -10,7 +10,8 @@ use std::{
 use alloy_primitives::{U256, hex, keccak256};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use weir::{gateway::pay::view::AccountView, payment::ExchangeMessage};
+use weir_control::gateway::pay::view::AccountView;
+use weir_ledger::payment::ExchangeMessage;
 use weir_tests::{
     Client, Lab, Node, Payer, Settings,
     lab::SERVERS,

@@ -106,7 +106,7 @@ fn the_unit_names_what_there_is() -> Result<()> {
     ensure!(value("Type")? == "notify");
     ensure!(value("ExecStart")? == "/usr/bin/weir run --config /etc/weir/weir.toml");
     for (directory, key) in [("StateDirectory", "state_dir"), ("RuntimeDirectory", "runtime_dir")] {
-        let default = weir::config::default_text();
+        let default = weir_config::default_text();
         let line = format!(
             "{key} = \"/{}/{}\"",
             if key == "state_dir" { "var/lib" } else { "run" },

@@ -21,7 +21,7 @@ use aya::{
 use weir_common::guard::name;
 
 use super::place::Place;
-use crate::kernel::guard::OBJECT;
+use weir_ebpf_loader::guard::OBJECT;
 
 /// The end towards the consumers and servers, and its number: of two neighbours the even one, as
 /// the program wants it.

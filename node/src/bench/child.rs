@@ -16,12 +16,13 @@ use rustix::{
 };
 
 use super::{place::Place, rig::UPLINK};
-use crate::{
+use weir_common::PublicKey;
+use weir_control::{
     api::view::{MadeSession, SessionRequest},
-    cli::client::Client,
-    control::{PublicKey, Status},
-    session::keys,
+    client::Client,
+    view::Status,
 };
+use weir_wireguard::keys;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 

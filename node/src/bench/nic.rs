@@ -4,10 +4,8 @@ use std::{fs, path::PathBuf};
 
 use serde::Serialize;
 
-use crate::{
-    config::Auto,
-    host::{ethtool::Offloads, uplink::Uplink},
-};
+use weir_config::Auto;
+use weir_host::{ethtool::Offloads, uplink::Uplink};
 
 /// A network card.
 #[derive(Clone, Debug, Serialize)]

@@ -2,7 +2,7 @@
 
 use std::{net::Ipv4Addr, sync::LazyLock};
 
-use crate::dataplane::checksum::{Sum, pseudo_header};
+use weir_packet::checksum::{Sum, pseudo_header};
 
 /// The transport of the inner packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

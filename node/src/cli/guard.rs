@@ -5,8 +5,9 @@ use std::{fmt::Write as _, thread::sleep, time::Duration};
 use anyhow::Context as _;
 use serde::Serialize;
 
-use super::{client::Client, out::Out};
-use crate::control::Status;
+use super::out::Out;
+use weir_control::client::Client;
+use weir_control::view::Status;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 /// Clears the terminal and begins at its upper left corner.
@@ -74,7 +75,7 @@ fn rows(last: &Status, now: &Status) -> Vec<Row> {
     });
     let dropped = now.drops.iter().filter(|drops| drops.stage == "xdp").map(|drops| {
         let same =
-            |old: &&crate::control::Drops| old.stage == drops.stage && old.reason == drops.reason;
+            |old: &&weir_accounts::Drops| old.stage == drops.stage && old.reason == drops.reason;
         let before = last.drops.iter().find(same);
         row("drop", &drops.reason, drops.packets, before.map(|old| old.packets))
     });
@@ -99,7 +100,7 @@ fn screen(mode: &str, rows: &[Row]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{control::NodeView as _, metrics::tests::StillNode};
+    use weir_control::{testing::StillNode, view::NodeView as _};
 
     #[test]
     fn rates_are_differences_over_the_time_between() {

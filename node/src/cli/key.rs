@@ -1,7 +1,8 @@
 //! `weir key`: the node's own keys.
 
-use super::{client::Client, out::Out};
-use crate::control::NodeKeys;
+use super::out::Out;
+use weir_control::client::Client;
+use weir_sessions::keys::NodeKeys;
 
 pub(super) fn show(client: &Client, json: bool, out: &mut Out) -> anyhow::Result<()> {
     let keys: NodeKeys = client.get("/v1/keys")?;

@@ -4,13 +4,11 @@ use std::fmt::Write as _;
 
 use anyhow::{Context as _, bail};
 
-use super::{client::Client, out::Out, units};
-use crate::{
-    api::view::LimitsView,
-    config::amounts::{BitRate, ByteCount},
-    control::QuotaNow,
-    limits::Change,
-};
+use super::{out::Out, units};
+use weir_config::amounts::{BitRate, ByteCount};
+use weir_control::api::view::LimitsView;
+use weir_control::client::Client;
+use weir_sessions::limits::{Change, QuotaNow};
 
 /// What can stand before the `=`.
 const KEYS: &str = "node-rate-up, node-rate-down, session-rate-up, session-rate-down, \
@@ -138,7 +136,7 @@ fn quota(quota: QuotaNow) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::LimitsNow;
+    use weir_sessions::limits::LimitsNow;
 
     fn words(text: &[&str]) -> Vec<String> {
         text.iter().map(|word| (*word).to_owned()).collect()

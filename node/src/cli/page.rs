@@ -35,7 +35,7 @@ pub(super) fn show(
         _ => {}
     }
     // What is behind the # is never sent to a server.
-    let url = format!("http://{address}/#token={}", super::client::escape(token.trim()));
+    let url = format!("http://{address}/#token={}", weir_control::client::escape(token.trim()));
     if json {
         return out.json(&Link { url });
     }

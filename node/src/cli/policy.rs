@@ -5,8 +5,10 @@ use std::{
     path::Path,
 };
 
-use super::{Edges, client::Client, out::Out};
-use crate::policy::{Protocol, Question, Verdict};
+use super::{Edges, out::Out};
+use weir_config::Protocol;
+use weir_control::client::Client;
+use weir_policy::{Question, Verdict};
 
 /// The flow that the words of a command line mean.
 pub(super) fn question(to: SocketAddr, udp: bool) -> Question {
@@ -18,7 +20,7 @@ pub(super) fn question(to: SocketAddr, udp: bool) -> Question {
 /// Asks the running node.
 pub(super) fn ask(client: &Client, question: &Question) -> anyhow::Result<Verdict> {
     let Question { address, port, protocol } = question;
-    let address = super::client::escape(&address.to_string());
+    let address = weir_control::client::escape(&address.to_string());
     let protocol = protocol.as_str();
     client.get(&format!("/v1/policy/test?address={address}&port={port}&protocol={protocol}"))
 }

@@ -1,7 +1,8 @@
 //! `weir reload`.
 
-use super::{client::Client, out::Out};
-use crate::reload::Outcome;
+use super::out::Out;
+use weir_control::client::Client;
+use weir_control::reload::Outcome;
 
 pub(super) fn run(client: &Client, json: bool, out: &mut Out) -> anyhow::Result<()> {
     let outcome: Outcome = client.post("/v1/reload", &serde_json::json!({}))?;

@@ -2,22 +2,17 @@
 
 use std::fmt::Write as _;
 
-use super::{
-    client::{Client, escape},
-    out::Out,
-    qr, units,
-};
-use crate::{
-    api::{
-        sessions::MAX_PAGE,
-        view::{
-            AllSessions, CreditRequest, MadeSession, OneSession, RateRequest, SessionRequest,
-            SessionView,
-        },
+use super::{out::Out, qr, units};
+use weir_config::amounts::BitRate;
+use weir_control::api::{
+    MAX_PAGE,
+    view::{
+        AllSessions, CreditRequest, MadeSession, OneSession, RateRequest, SessionRequest,
+        SessionView,
     },
-    config::amounts::BitRate,
-    session::unix_now,
 };
+use weir_control::client::{Client, escape};
+use weir_ledger::unix_now;
 
 pub(super) fn add(
     client: &Client,
@@ -242,7 +237,7 @@ fn handshake(session: &SessionView, now: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::view::KernelView;
+    use weir_control::api::view::KernelView;
 
     fn session() -> SessionView {
         SessionView {

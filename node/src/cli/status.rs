@@ -2,11 +2,11 @@
 
 use std::fmt::Write as _;
 
-use super::{client::Client, out::Out, units};
-use crate::{
-    config::amounts::BitRate,
-    control::{Boundary, HostRestored, Status},
-};
+use super::{out::Out, units};
+use weir_accounts::Boundary;
+use weir_config::amounts::BitRate;
+use weir_control::client::Client;
+use weir_control::view::{HostRestored, Status};
 
 pub(super) fn show(client: &Client, json: bool, out: &mut Out) -> anyhow::Result<()> {
     let status: Status = client.get("/v1/status")?;
@@ -129,7 +129,7 @@ fn drops(text: &mut String, status: &Status) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{control::NodeView as _, metrics::tests::StillNode};
+    use weir_control::{testing::StillNode, view::NodeView as _};
 
     #[test]
     fn the_node_fits_one_screen_and_names_what_matters() {

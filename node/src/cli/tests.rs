@@ -6,13 +6,14 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::{
+use weir_control::{
     api::{Api, Listeners},
-    metrics::{Series, tests::StillNode},
-    session::{
-        registry::rig::{Rig, node_key},
-        wg_quick::Offer,
-    },
+    metrics::Series,
+    testing::StillNode,
+};
+use weir_sessions::{
+    registry::rig::{Rig, node_key},
+    wg_quick::Offer,
 };
 
 const EDGES: Edges = Edges {
@@ -164,7 +165,7 @@ fn on_a_terminal_the_qr_code_follows_the_configuration() {
     let args = ["--socket", &node.socket, "session", "add"];
     let shown = weir_on(true, &args);
     assert!(shown.out.starts_with("# weir session") && shown.out.contains('\u{2588}'));
-    let key = format!("{:?}", crate::session::keys::PrivateKey::random().public());
+    let key = format!("{:?}", weir_wireguard::keys::PrivateKey::random().public());
     let own_key = weir_on(true, &[&args[..], &["--public-key", &key]].concat());
     assert!(own_key.out.contains("# Put your own private key here"), "{}", own_key.err);
     assert!(!own_key.out.contains('\u{2588}'), "an app could not use it");
@@ -208,8 +209,8 @@ fn status_is_one_screen_or_json() {
     let node = served();
     assert!(node.weir(&["status"]).out.contains("packets that cross at once"));
     let json = node.weir(&["status", "--json"]).out;
-    let status: crate::control::Status = serde_json::from_str(&json).expect("a status");
-    assert_eq!(status, crate::control::NodeView::status(&StillNode));
+    let status: weir_control::view::Status = serde_json::from_str(&json).expect("a status");
+    assert_eq!(status, weir_control::view::NodeView::status(&StillNode));
 }
 
 #[test]

@@ -15,7 +15,8 @@ use ratatui::{
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::state::{Answer, State, Step};
-use super::{client::Client, out::Out};
+use super::out::Out;
+use weir_control::client::Client;
 
 mod screen;
 mod state;

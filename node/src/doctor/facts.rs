@@ -2,10 +2,8 @@
 
 use std::{fs, path::Path};
 
-use crate::{
-    config::Config,
-    host::nft::{self, Refusal, Site},
-};
+use weir_config::Config;
+use weir_host::nft::{self, Refusal, Site};
 
 mod clock;
 pub mod disk;

@@ -6,22 +6,23 @@ use std::{fs, sync::Arc, time::Duration};
 use tokio::{sync::watch, task::JoinHandle, time::MissedTickBehavior};
 use tracing::{info, warn};
 
-use crate::host::nft::{InForce, NewFlows};
+use weir_host::nft::{InForce, NewFlows};
 
 /// Between two looks. A hundred consumers that begin as many flows as they may by default make
 /// 10,000 meanwhile, a third of what is kept of a usual table.
 const LOOK: Duration = Duration::from_millis(500);
 
-impl NewFlows {
-    /// With so many flows in a table of this size: closed from 7/8 on, open again below 3/4.
-    fn next(self, flows: u64, size: u64) -> Self {
-        match self {
-            // A table without a limit has a size of 0.
-            _ if size == 0 => Self::Accepted,
-            Self::Accepted if flows.saturating_mul(8) >= size.saturating_mul(7) => Self::Refused,
-            Self::Refused if flows.saturating_mul(4) < size.saturating_mul(3) => Self::Accepted,
-            same => same,
+/// What follows with so many flows in a table of this size: closed from 7/8 on, open again below
+/// 3/4.
+fn next(now: NewFlows, flows: u64, size: u64) -> NewFlows {
+    match now {
+        // A table without a limit has a size of 0.
+        _ if size == 0 => NewFlows::Accepted,
+        NewFlows::Accepted if flows.saturating_mul(8) >= size.saturating_mul(7) => {
+            NewFlows::Refused
         }
+        NewFlows::Refused if flows.saturating_mul(4) < size.saturating_mul(3) => NewFlows::Accepted,
+        same => same,
     }
 }
 
@@ -37,14 +38,14 @@ pub(super) fn keep(policy: Arc<InForce>, mut stopped: watch::Receiver<bool>) -> 
                 _ = stopped.changed() => return,
             }
             let (Some(flows), Some(size)) = (number("count"), number("max")) else { continue };
-            let next = state.next(flows, size);
-            if next == state {
+            let following = next(state, flows, size);
+            if following == state {
                 continue;
             }
             let policy = Arc::clone(&policy);
-            let set = move || policy.set_new_flows(next);
+            let set = move || policy.set_new_flows(following);
             match tokio::task::spawn_blocking(set).await {
-                Ok(Ok(())) => state = next,
+                Ok(Ok(())) => state = following,
                 Ok(Err(error)) => warn!(%error, "cannot keep room in the kernel's flow table"),
                 Err(error) => warn!(%error, "cannot keep room in the kernel's flow table"),
             }
@@ -83,10 +84,10 @@ mod tests {
             (749, NewFlows::Accepted),
             (874, NewFlows::Accepted),
         ] {
-            state = state.next(flows, 1000);
+            state = next(state, flows, 1000);
             assert_eq!(state, expected, "{flows} of 1000");
         }
-        assert_eq!(NewFlows::Accepted.next(u64::MAX, 0), NewFlows::Accepted, "there is no limit");
-        assert_eq!(NewFlows::Refused.next(5, 0), NewFlows::Accepted);
+        assert_eq!(next(NewFlows::Accepted, u64::MAX, 0), NewFlows::Accepted, "there is no limit");
+        assert_eq!(next(NewFlows::Refused, 5, 0), NewFlows::Accepted);
     }
 }

@@ -15,16 +15,15 @@ use weir_common::{
     mac1::{Mac1Key, Mac1Keys},
 };
 
-use crate::{
-    config::{Config, Node, XdpWish},
-    host::{
-        ethtool,
-        uplink::{self, Uplink},
-    },
-    kernel::{
-        Accounts, Guard, GuardCounts, GuardOptions, XdpMode, XdpPolicy, accounts_file,
-        bpffs::Bpffs, guard::GuardError, log::GuardLog,
-    },
+use weir_accounts::{Accounts, file};
+use weir_config::{Config, Node, XdpWish};
+use weir_ebpf_loader::{
+    Guard, GuardCounts, GuardOptions, XdpMode, XdpPolicy, bpffs::Bpffs, guard::GuardError,
+    log::GuardLog,
+};
+use weir_host::{
+    ethtool,
+    uplink::{self, Uplink},
 };
 
 /// What the kernel does for the node.
@@ -162,8 +161,8 @@ impl KernelSide {
             }),
             Err(error) if node.xdp == XdpWish::Required => Err(error),
             Err(error) => {
-                let accounts = accounts_file::open(&runtime_dir, node.max_sessions)
-                    .context("cannot keep accounts")?;
+                let accounts =
+                    file::open(&runtime_dir, node.max_sessions).context("cannot keep accounts")?;
                 let without = Some(reason(&error));
                 Ok(Self {
                     accounts: Arc::new(accounts),
@@ -299,7 +298,7 @@ impl KernelSide {
         drop(accounts);
         let Some(guard) = guard else {
             if saved {
-                accounts_file::remove(&runtime_dir).context("cannot remove the accounts")?;
+                file::remove(&runtime_dir).context("cannot remove the accounts")?;
             }
             return Ok(());
         };

@@ -9,15 +9,13 @@ use tracing::info;
 use weir_common::mac1::{Mac1Key, Mac1Keys};
 
 use super::kernel_side::GuardControl;
-use crate::{
-    control::{KeyChangeError, KeyRing, NodeKeys},
-    dataplane::identity::{Identities, Identity, Pair},
-    live::Live,
-    session::{
-        keys::{self, PrivateKey, rotation},
-        wg_quick::Offer,
-    },
+use weir_config::Live;
+use weir_sessions::{
+    keys::{KeyChangeError, KeyRing, NodeKeys, rotation},
+    wg_quick::Offer,
 };
+use weir_wireguard::identity::{Identities, Identity, Pair};
+use weir_wireguard::keys::{self, PrivateKey};
 
 /// Which identities a node has with these keys.
 pub(super) fn identities(key: &PrivateKey, previous: Option<&PrivateKey>) -> Pair {
@@ -47,7 +45,7 @@ pub(super) struct Ring {
 impl KeyRing for Ring {
     fn keys(&self) -> NodeKeys {
         let print = |identity: &Identity| {
-            keys::print_public(&crate::control::PublicKey(identity.public().to_bytes()))
+            keys::print_public(&weir_common::PublicKey(identity.public().to_bytes()))
         };
         let pair = self.identities.get();
         NodeKeys {

@@ -22,21 +22,21 @@ use tracing::{debug, error, info, warn};
 use zeroize::Zeroizing;
 
 use super::ledger_path;
-use crate::{
-    config::{self, Config, Ledger},
+use weir_config;
+use weir_config::{Config, Ledger, Live};
+use weir_control::{
     delivery::{self, UsageFile, Webhook},
     fleet,
-    live::Live,
     resolver::Resolver,
-    session::{
-        SessionError, StoreError,
-        registry::Sessions,
-        store::{
-            retention::Retention,
-            scrub::{Scrubbed, scrub},
-        },
+};
+use weir_ledger::{
+    StoreError,
+    store::{
+        retention::Retention,
+        scrub::{Scrubbed, scrub},
     },
 };
+use weir_sessions::{SessionError, registry::Sessions};
 
 /// Between two looks at what sessions have used.
 const TURN: Duration = Duration::from_secs(1);
@@ -82,7 +82,7 @@ impl Books {
     /// Takes part in a fleet: publishes usage records there, and takes its commands.
     pub(super) fn join(
         &mut self,
-        config: &config::Fleet,
+        config: &weir_config::Fleet,
         link: fleet::Link,
         sessions: &Arc<Sessions>,
         api: axum::Router,

@@ -8,7 +8,8 @@ use std::{
 use tokio::{sync::watch, task::JoinHandle};
 use tracing::warn;
 
-use crate::{limits::Limiter, session::unix_now};
+use weir_ledger::unix_now;
+use weir_sessions::limits::Limiter;
 
 /// Between two looks at the clock and the quotas.
 const LOOK: Duration = Duration::from_secs(1);

@@ -4,16 +4,13 @@ use std::{net::IpAddr, sync::Arc};
 
 use anyhow::Context as _;
 
-use crate::{
-    config::Config,
-    host::{
-        HostPlan,
-        nft::{self, InForce, Transits},
-        uplink::{self, Uplink},
-    },
-    live::Live,
-    policy::{Judge, Lists, Question, Surroundings, Verdict, judge},
+use weir_config::{Config, Live};
+use weir_host::{
+    HostPlan,
+    nft::{self, InForce, Transits},
+    uplink::{self, Uplink},
 };
+use weir_policy::{Judge, Lists, Question, Surroundings, Verdict, judge};
 
 /// The lists in force, and how they are replaced.
 pub(super) struct ExitPolicy {
@@ -81,12 +78,12 @@ impl Judge for ExitPolicy {
 }
 
 /// What the policy refused, as drops.
-pub(super) fn drops() -> Vec<crate::control::Drops> {
+pub(super) fn drops() -> Vec<weir_accounts::Drops> {
     let counters = nft::read_counters().unwrap_or_else(|error| {
         tracing::warn!(%error, "cannot read the exit policy's counters");
         Vec::new()
     });
-    let one = |counter: nft::Counter| crate::control::Drops {
+    let one = |counter: nft::Counter| weir_accounts::Drops {
         stage: "policy".into(),
         reason: counter.name,
         packets: counter.packets,
@@ -94,7 +91,7 @@ pub(super) fn drops() -> Vec<crate::control::Drops> {
     let mut drops: Vec<_> = counters.into_iter().map(one).collect();
     // Not of the policy's table: that one was away.
     match nft::gate::dropped() {
-        Ok(packets) => drops.push(crate::control::Drops {
+        Ok(packets) => drops.push(weir_accounts::Drops {
             stage: "policy".into(),
             reason: "no_policy".into(),
             packets,

@@ -8,12 +8,10 @@ use rustix::{
 use tracing::info;
 
 use super::kernel_side::KernelSide;
-use crate::{
-    config::ReceiveWish,
-    dataplane::direct::{DirectQueues, Sources},
-    host::uplink::Uplink,
-    kernel::XdpMode,
-};
+use weir_config::ReceiveWish;
+use weir_dataplane::direct::{DirectQueues, Sources};
+use weir_ebpf_loader::XdpMode;
+use weir_host::uplink::Uplink;
 
 /// The sockets of the direct way, if it is to be had.
 pub(super) struct Receive {

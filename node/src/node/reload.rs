@@ -5,17 +5,15 @@ use std::{path::Path, sync::Arc};
 use weir_common::bucket::Rate;
 
 use super::{kernel_side::GuardControl, ledger::Rhythm, policy::ExitPolicy};
-use crate::{
-    config::{Api, Config, Node},
-    dataplane::handshake::{HandshakeInbox, Limits},
-    host::uplink::Uplink,
-    limits::Limiter,
-    live::Live,
-    logging::Log,
+use crate::logging::Log;
+use weir_config::{Api, Config, Live, Node};
+use weir_control::{
     metrics::Series,
     reload::{Applier, Change, Reloader},
-    session::wg_quick::Offer,
 };
+use weir_dataplane::handshake::{HandshakeInbox, Limits};
+use weir_host::uplink::Uplink;
+use weir_sessions::{limits::Limiter, wg_quick::Offer};
 
 /// What a reload reaches.
 pub(super) struct Reach {

@@ -6,10 +6,8 @@ use std::fmt::Write as _;
 
 use tracing::info;
 
-use crate::{
-    config::{Config, LogFormat},
-    control::Status,
-};
+use weir_config::{Config, LogFormat};
+use weir_control::view::Status;
 
 /// Shows the screen; to programs the same in one object.
 pub(super) fn show(config: &Config, status: &Status) {
@@ -55,7 +53,7 @@ fn text(config: &Config, status: &Status) -> String {
     line("sandbox", &status.sandbox);
     line("sessions", &format!("{} of {}", status.sessions, status.max_sessions));
     line("API", &config.api.socket.display().to_string());
-    if let crate::config::Metrics::On(address) = config.api.metrics {
+    if let weir_config::Metrics::On(address) = config.api.metrics {
         line("metrics", &format!("http://{address}/metrics"));
     }
     text

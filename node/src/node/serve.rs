@@ -16,22 +16,20 @@ use super::{
     policy::ExitPolicy,
     screen, service,
 };
-use crate::{
+use weir_config::{Config, Live, Metrics};
+use weir_control::{
     api::{Api, Listeners, Token},
-    config::{Config, Metrics},
-    control::{NodeView as _, SharedKeyRing, SharedView},
-    dataplane::start::ThreadEnded,
     fleet,
     gateway::Gateway,
-    kernel::log::GuardLog,
-    limits::Limiter,
-    live::Live,
     metrics::Series,
     reload::{Outcome, Reload as _, ReloadError, Reloader},
     resolver::Resolver,
-    session::{registry::Sessions, wg_quick::Offer},
     uapi::{self, Device, Uapi},
+    view::{NodeView as _, SharedView},
 };
+use weir_dataplane::start::ThreadEnded;
+use weir_ebpf_loader::log::GuardLog;
+use weir_sessions::{keys::SharedKeyRing, limits::Limiter, registry::Sessions, wg_quick::Offer};
 
 /// How long requests inside the tunnel may take after the node was told to stop.
 const GRACE: Duration = Duration::from_secs(1);
@@ -124,7 +122,8 @@ async fn serve(config: &Config, parts: Parts<'_>, log: Option<GuardLog>) -> anyh
             None => std::future::pending().await,
         }
     });
-    let gateway = Gateway::bind(config, sessions, name_servers, &resolver).await?;
+    let gateway =
+        Gateway::bind(config, sessions, name_servers, &resolver, weir_host::has_ipv6()).await?;
     let limited = limits::keep(limiter, stopped.clone());
     let room = flow_table::keep(in_force, stopped.clone());
     let mut books = ledger::keep(config, &rhythm, sessions, resolver, stopped)?;

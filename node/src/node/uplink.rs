@@ -7,12 +7,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
 use super::service;
-use crate::{
-    config::{Auto, Config, HostPort},
-    host::uplink::{Uplink, UplinkError},
-    live::Live,
-    session::wg_quick::Offer,
-};
+use weir_config::{Auto, Config, HostPort, Live};
+use weir_host::uplink::{Uplink, UplinkError};
+use weir_sessions::wg_quick::Offer;
 
 /// Between two looks for an uplink that is not there yet.
 const INTERVAL: Duration = Duration::from_secs(1);

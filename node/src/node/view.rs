@@ -9,17 +9,20 @@ use std::{
 };
 
 use super::{kernel_side::GuardCounter, policy, receive::Way};
-use crate::{
-    control::{HostCondition, HostRestored, NodeView, Status},
-    dataplane::start::{Counts, Io},
+use crate::sandbox::Sandbox;
+use weir_config::Live;
+use weir_control::{
     fleet::Link,
-    host::{uplink::Uplink, watch::Conditions},
-    kernel::XdpMode,
-    limits::Limiter,
-    live::Live,
-    sandbox::Sandbox,
-    session::{keys, registry::Sessions, wg_quick::Offer},
+    view::{HostCondition, HostRestored, NodeView, Status},
 };
+use weir_dataplane::start::{Counts, Io};
+use weir_ebpf_loader::XdpMode;
+use weir_host::{
+    uplink::Uplink,
+    watch::{Condition, Conditions, Part},
+};
+use weir_sessions::{limits::Limiter, registry::Sessions, wg_quick::Offer};
+use weir_wireguard::keys;
 
 /// What there is to see.
 pub(super) struct Parts {
@@ -62,6 +65,10 @@ impl View {
 }
 
 impl NodeView for View {
+    fn host_parts(&self) -> &'static [&'static str] {
+        &Part::LABELS
+    }
+
     fn status(&self) -> Status {
         let parts = &self.parts;
         let guard = parts.guard.read();
@@ -112,10 +119,20 @@ impl NodeView for View {
             ledger_age_seconds: parts.sessions.ledger_age().as_secs_f64(),
             unpaid_bytes: parts.sessions.unpaid_bytes(),
             earned_wei: parts.sessions.earned().to_string(),
-            host: parts.conditions.now().iter().map(HostCondition::from).collect(),
-            restored: parts.conditions.restored().into_iter().map(HostRestored::from).collect(),
+            host: parts.conditions.now().into_iter().map(shown).collect(),
+            restored: restored(&parts.conditions),
             ledger_trouble: parts.sessions.trouble(),
             fleet: self.fleet.get().map(Link::describe),
         }
     }
+}
+
+fn shown(condition: Condition) -> HostCondition {
+    let Condition { part, said, fix } = condition;
+    HostCondition { part: part.as_str().into(), said, fix }
+}
+
+fn restored(conditions: &Conditions) -> Vec<HostRestored> {
+    let shown = |(part, times): (Part, u64)| HostRestored { part: part.as_str().into(), times };
+    conditions.restored().into_iter().map(shown).collect()
 }

@@ -12,13 +12,10 @@ use std::{
 use tokio::sync::{mpsc::UnboundedSender, watch};
 
 use super::uplink;
-use crate::{
-    config::Config,
-    host::{uplink::Uplink, watch::Listeners},
-    live::Live,
-    resolver::{Resolver, servers},
-    session::wg_quick::Offer,
-};
+use weir_config::{Config, Live};
+use weir_control::resolver::{Resolver, servers};
+use weir_host::{uplink::Uplink, watch::Listeners};
+use weir_sessions::wg_quick::Offer;
 
 /// Whether consumers are answered by the name servers that the machine asks.
 pub(super) fn follows_name_servers(config: &Config) -> bool {

@@ -77,7 +77,7 @@ pub(super) fn no_new_privileges() -> anyhow::Result<String> {
 
 /// Makes this thread a member of a group, so that it can give files to it without CAP_CHOWN.
 pub(super) fn join_group(name: &str) -> anyhow::Result<()> {
-    let group = Gid::from_raw(crate::api::group_id(name)?);
+    let group = Gid::from_raw(weir_control::api::group_id(name)?);
     let mut groups = getgroups().context("cannot read the groups")?;
     if groups.contains(&group) || rustix::process::getegid() == group {
         return Ok(());

@@ -8,7 +8,8 @@ use landlock::{
     Ruleset, RulesetAttr as _, RulesetCreated, RulesetCreatedAttr as _, RulesetStatus,
 };
 
-use crate::{config::Config, resolver::Reach};
+use weir_config::Config;
+use weir_control::resolver::Reach;
 
 /// The newest rights on files that weir knows of; kernels with fewer have what they have.
 const KNOWN: ABI = ABI::V5;
@@ -171,7 +172,7 @@ mod tests {
     fn every_path_of_the_configuration_is_within_reach() {
         let places = Places::new(&Config::default(), None);
         let mut seen = 0;
-        for line in crate::config::default_text().lines() {
+        for line in weir_config::default_text().lines() {
             let Some((key, value)) = line.split_once(" = \"/") else { continue };
             let path = PathBuf::from(format!("/{}", value.trim_end_matches('"')));
             let reached = places.write.iter().any(|place| path.starts_with(place));

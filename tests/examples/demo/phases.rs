@@ -5,7 +5,7 @@ use std::{net::IpAddr, time::Duration};
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
-use weir::control::{Boundaries, Boundary};
+use weir_accounts::{Boundaries, Boundary};
 use weir_tests::{
     Lab, Node,
     lab::SERVERS,

@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use anyhow::Result;
 use serde::Serialize;
-use weir::control::{Boundary, Drops, Status};
+use weir_accounts::{Boundary, Drops};
+use weir_control::view::Status;
 use weir_tests::{client::Transfer, node::Session};
 
 use crate::phases::Phase;

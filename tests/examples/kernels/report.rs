@@ -6,7 +6,7 @@ use std::{fmt::Write as _, time::Instant};
 use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
 use serde_json::Value;
-use weir::control::Status;
+use weir_control::view::Status;
 
 /// The findings of `weir doctor` that are the kernel's, and how the table names them.
 const FINDINGS: [(&str, &str); 3] =

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use anyhow::{Result, ensure};
 use serde_json::Value;
-use weir::control::Status;
+use weir_control::view::Status;
 use weir_tests::{
     Client, Lab,
     lab::{CONSUMER_V6, SERVERS},

@@ -13,7 +13,7 @@ use etherparse::{
     IcmpEchoHeader, Icmpv4Type, Icmpv6Type, NetHeaders, PacketBuilder, PacketHeaders,
     TcpOptionElement, TransportHeader, icmpv4, icmpv6,
 };
-use weir::host::Host;
+use weir_host::Host;
 
 use super::{CONSUMER_V4, CONSUMER_V6, SILENCE};
 

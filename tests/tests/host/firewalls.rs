@@ -8,7 +8,7 @@ use std::{
 
 use etherparse::PacketBuilder;
 use socket2::{Domain, Protocol, Socket, Type};
-use weir::host::nft::{self, Site, Traffic};
+use weir_host::nft::{self, Site, Traffic};
 
 use super::{
     CONSUMER_V4, NODE_V4, REMOTE_V4, SILENCE,

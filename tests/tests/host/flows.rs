@@ -7,12 +7,9 @@ use std::{
 };
 
 use etherparse::PacketBuilder;
-use weir::{
-    control::FlowControl as _,
-    host::{
-        conntrack::Conntrack,
-        nft::{self, Look, NewFlows},
-    },
+use weir_host::{
+    conntrack::Conntrack,
+    nft::{self, Look, NewFlows},
 };
 
 use super::{

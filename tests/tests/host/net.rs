@@ -9,10 +9,8 @@ use std::{
 };
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use weir::{
-    config::{Auto, check},
-    host::{Host, HostPlan, uplink::Uplink},
-};
+use weir_config::{Auto, check};
+use weir_host::{Host, HostPlan, uplink::Uplink};
 
 use super::{NODE_V4, REMOTE_V4, REMOTE_V6};
 

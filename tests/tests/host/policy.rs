@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use weir::host::nft;
+use weir_host::nft;
 
 use super::{
     CONSUMER_V4, CONSUMER_V6, NODE_V4, REMOTE_V4, REMOTE_V6, SILENCE,

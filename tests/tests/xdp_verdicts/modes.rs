@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use weir::kernel::{Guard, XdpMode, XdpPolicy};
 use weir_common::packet::{Class, Verdict};
+use weir_ebpf_loader::{Guard, XdpMode, XdpPolicy};
 use weir_tests::frames::FrameSender;
 
 use super::{Loaded, config, every_verdict, fixtures, receiver_index};

@@ -7,9 +7,10 @@ use std::{
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
-use crate::{
+use weir_accounts::Drops;
+use weir_control::{
     api::view::{AllSessions, SessionView},
-    control::{Drops, Status},
+    view::Status,
 };
 
 /// Rates that are kept: more than any terminal has columns.

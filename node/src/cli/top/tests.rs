@@ -7,10 +7,10 @@ use ratatui::{
 };
 
 use super::*;
-use crate::{
+use weir_control::{
     api::view::{AllSessions, KernelView, SessionView},
-    control::NodeView as _,
-    metrics::tests::StillNode,
+    testing::StillNode,
+    view::NodeView as _,
 };
 
 fn session(number: u32, bytes: u64) -> SessionView {

@@ -2,14 +2,12 @@
 
 use weir_common::guard::name;
 
-use crate::{
-    config::{IoWish, XdpWish},
-    dataplane::uring::Reads,
-    doctor::{
-        Finding, Verdict,
-        facts::{Facts, kernel::TunFact},
-    },
+use crate::doctor::{
+    Finding, Verdict,
+    facts::{Facts, kernel::TunFact},
 };
+use weir_config::{IoWish, XdpWish};
+use weir_dataplane::uring::Reads;
 
 const NET_ADMIN: u32 = 12;
 const NET_RAW: u32 = 13;

@@ -1,15 +1,13 @@
 //! The uplink, the port, the firewall and the flow table.
 
-use crate::{
-    config::{XdpWish, rules},
-    doctor::{
-        Finding,
-        facts::{Facts, Nic},
-    },
-    host::{
-        uplink::Ipv6Uplink,
-        watch::{Condition, Part},
-    },
+use crate::doctor::{
+    Finding,
+    facts::{Facts, Nic},
+};
+use weir_config::XdpWish;
+use weir_host::{
+    uplink::Ipv6Uplink,
+    watch::{Condition, Part},
 };
 
 pub(super) fn all(facts: &Facts) -> Vec<Finding> {
@@ -116,7 +114,7 @@ fn queues(nic: &Nic, facts: &Facts) -> Finding {
 }
 
 fn mtu(nic: &Nic, facts: &Facts) -> Finding {
-    match rules::misfit(&facts.config, nic.mtu) {
+    match weir_config::misfit(&facts.config, nic.mtu) {
         Some((problem, fix)) => Finding::bad("MTU", format!("tunnel.mtu: {problem}"), fix),
         None => Finding::good(
             "MTU",

@@ -1,22 +1,20 @@
 //! Each check, both ways.
 
 use super::*;
-use crate::{
-    config::{Auto, Config, IoWish, XdpWish},
-    dataplane::uring::Reads,
-    doctor::{
-        Report, Verdict,
-        facts::{
-            Clock, Conntrack, Disk, Kernel, Nic, Port,
-            kernel::{Refusal, TunFact},
-        },
+use crate::doctor::{
+    Report, Verdict,
+    facts::{
+        Clock, Conntrack, Disk, Kernel, Nic, Port,
+        kernel::{Refusal, TunFact},
     },
-    host::{
-        ethtool::Offloads,
-        nft,
-        uplink::Ipv6Uplink,
-        watch::{Condition, Part},
-    },
+};
+use weir_config::{Auto, Config, IoWish, XdpWish};
+use weir_dataplane::uring::Reads;
+use weir_host::{
+    ethtool::Offloads,
+    nft,
+    uplink::Ipv6Uplink,
+    watch::{Condition, Part},
 };
 
 /// A machine with nothing to complain of.

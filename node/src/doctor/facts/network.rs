@@ -3,17 +3,15 @@
 use std::{fs, io, net::UdpSocket, os::unix::net::UnixStream, path::PathBuf};
 
 use super::{Known, number, read};
-use crate::{
-    config::Config,
-    host::{
-        ethtool::Offloads,
-        uplink::{self, Ipv6Uplink, Uplink},
-        watch::{
-            Condition,
-            look::{Expected, View},
-        },
-        xdp_features,
+use weir_config::Config;
+use weir_host::{
+    ethtool::Offloads,
+    uplink::{self, Ipv6Uplink, Uplink},
+    watch::{
+        Condition,
+        look::{Expected, View},
     },
+    xdp_features,
 };
 
 /// The uplink.

@@ -1,0 +1,144 @@
+//! Reads a configuration, and finds all its mistakes in one run.
+
+use std::ops::Range;
+
+use toml::de::{DeTable, DeValue};
+
+use super::{
+    mistake::{Findings, Mistake, nearest},
+    rules,
+    section::Section,
+    sections::{Api, Config, Dns, Fleet, Ledger, Limits, Log, Node, Payment, Policy, Tunnel},
+};
+
+const SECTIONS: &[&str] =
+    &["node", "tunnel", "policy", "dns", "limits", "ledger", "fleet", "payment", "api", "log"];
+
+/// The configuration that `text` describes. With the uplink's MTU in bytes, the tunnel's is held
+/// against it.
+///
+/// # Errors
+///
+/// Names every mistake, in the order of the text.
+pub fn check(text: &str, uplink_mtu: Option<u32>) -> Result<Config, Vec<Mistake>> {
+    let mut reader = Reader { findings: Findings::new(text) };
+    let config = reader.read();
+    let mut findings = reader.findings;
+    // A mistake of form hides keys, and then what the rules compare would be defaults.
+    if !findings.has_mistakes_of_form() {
+        rules::apply(&config, uplink_mtu, &mut findings);
+    }
+    let mistakes = findings.into_mistakes();
+    if mistakes.is_empty() { Ok(config) } else { Err(mistakes) }
+}
+
+/// Reads the sections of a text.
+struct Reader<'t> {
+    findings: Findings<'t>,
+}
+
+impl Reader<'_> {
+    fn read(&mut self) -> Config {
+        let (document, errors) = DeTable::parse_recoverable(self.findings.text());
+        for error in errors {
+            let at = error.span().unwrap_or(0..0);
+            // The first line says what; the rest repeats the text around it.
+            let problem = error.message().lines().next().unwrap_or("not TOML").to_owned();
+            self.findings.mistake(
+                &at,
+                String::new(),
+                problem,
+                "write it as TOML: key = value, texts in \
+                double quotes, lists in brackets, each key once"
+                    .into(),
+            );
+        }
+        let mut config = Config::default();
+        for (name, value) in document.get_ref() {
+            let (at, name) = (name.span(), name.get_ref().as_ref());
+            let Some(known) = SECTIONS.iter().find(|section| **section == name) else {
+                self.unknown_section(&at, name);
+                continue;
+            };
+            let DeValue::Table(table) = value.get_ref() else {
+                let problem = "it is a section, not a key".into();
+                self.findings.mistake(
+                    &at,
+                    name.into(),
+                    problem,
+                    format!("write [{name}] on a line of its own"),
+                );
+                continue;
+            };
+            match *known {
+                "node" => self.section::<Node>(known, table, &mut config.node),
+                "tunnel" => self.section::<Tunnel>(known, table, &mut config.tunnel),
+                "policy" => self.section::<Policy>(known, table, &mut config.policy),
+                "limits" => self.section::<Limits>(known, table, &mut config.limits),
+                "ledger" => self.section::<Ledger>(known, table, &mut config.ledger),
+                "fleet" => self.section::<Fleet>(known, table, &mut config.fleet),
+                "dns" => self.section::<Dns>(known, table, &mut config.dns),
+                "payment" => self.section::<Payment>(known, table, &mut config.payment),
+                "api" => self.section::<Api>(known, table, &mut config.api),
+                _ => self.section::<Log>(known, table, &mut config.log),
+            }
+        }
+        config
+    }
+
+    fn section<S: Section>(&mut self, name: &'static str, table: &DeTable<'_>, section: &mut S) {
+        for (key, value) in table {
+            let (at, key) = (key.span(), key.get_ref().as_ref());
+            if !S::KEYS.contains(&key) {
+                self.unknown_key(&at, name, key, S::KEYS);
+                continue;
+            }
+            self.findings.place(name, key, value.span());
+            if let Err(problem) = section.set(key, value) {
+                let at = problem.at.unwrap_or_else(|| value.span());
+                self.findings.mistake(&at, format!("{name}.{key}"), problem.problem, problem.fix);
+            }
+        }
+    }
+
+    fn unknown_section(&mut self, at: &Range<usize>, name: &str) {
+        let fix = if let Some(section) = section_of(name) {
+            format!("move it below [{section}]")
+        } else if let Some(near) = nearest(name, SECTIONS) {
+            format!("did you mean [{near}]? The sections are {}", SECTIONS.join(", "))
+        } else {
+            format!("remove it; the sections are {}", SECTIONS.join(", "))
+        };
+        self.findings.mistake(at, name.into(), "there is no such section".into(), fix);
+    }
+
+    fn unknown_key(&mut self, at: &Range<usize>, section: &str, key: &str, keys: &[&str]) {
+        let fix = if let Some(near) = nearest(key, keys) {
+            format!("did you mean {near:?}? `weir config default` prints every key")
+        } else if let Some(other) = section_of(key) {
+            format!("move it below [{other}]")
+        } else {
+            "remove it; `weir config default` prints every key".into()
+        };
+        self.findings.mistake(at, format!("{section}.{key}"), "there is no such key".into(), fix);
+    }
+}
+
+/// The section that has this key.
+fn section_of(key: &str) -> Option<&'static str> {
+    [
+        ("node", Node::KEYS),
+        ("tunnel", Tunnel::KEYS),
+        ("policy", Policy::KEYS),
+        ("limits", Limits::KEYS),
+        ("ledger", Ledger::KEYS),
+        ("fleet", Fleet::KEYS),
+        ("dns", Dns::KEYS),
+        ("payment", Payment::KEYS),
+        ("api", Api::KEYS),
+        ("log", Log::KEYS),
+    ]
+    .into_iter()
+    .find(|(_, keys)| keys.contains(&key))
+    .map(|(section, _)| section)
+}

@@ -1,0 +1,110 @@
+//! What the operator can set: the keys, their defaults and meanings, and a check that names every
+//! mistake at once.
+//!
+//! [`sections`] is the one place that lists the keys. The default file, the reader and the list
+//! of known keys all come from it, so they cannot disagree.
+
+use std::path::{Path, PathBuf};
+
+pub mod amounts;
+pub mod check;
+pub mod kinds;
+mod live;
+mod mistake;
+mod port;
+mod rules;
+pub mod schedule;
+#[macro_use]
+mod section;
+pub mod sections;
+mod url;
+mod value;
+
+pub use check::check;
+pub use kinds::{
+    Auto, HostPort, IoWish, LogFormat, LogLevel, Metrics, ReceiveWish, SandboxWish, Wei, XdpWish,
+};
+pub use live::Live;
+pub use mistake::Mistake;
+pub use port::{NoPorts, PortRule, Protocol};
+pub use rules::{
+    MAX_SESSION_DESTINATIONS, MAX_SESSION_FLOWS, MAX_SESSION_NEW_FLOWS, misfit, overlap,
+};
+pub use sections::{Api, Config, Dns, Fleet, Ledger, Limits, Log, Node, Payment, Policy, Tunnel};
+pub use url::{HttpUrl, NotHttp};
+
+/// The bytes that the tunnel adds to an inner packet when the consumer is reached over IPv4: IPv4
+/// header 20, UDP 8, WireGuard 32.
+pub const OVERHEAD_V4: u32 = 60;
+/// The same over IPv6, whose header has 40 bytes.
+pub const OVERHEAD_V6: u32 = 80;
+
+/// Why there is no usable configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file cannot be read.
+    #[error(
+        "cannot read the configuration {}: {source}. Fix: name a readable file with --config, \
+         or leave --config out to use the defaults.", path.display()
+    )]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file has mistakes.
+    #[error("{}", report(path, mistakes))]
+    Mistakes {
+        /// The file.
+        path: PathBuf,
+        /// All of them, in the order of the file.
+        mistakes: Vec<Mistake>,
+    },
+}
+
+/// One line per mistake, each beginning with the file's name as a compiler's errors do.
+#[must_use]
+pub fn report(path: &Path, mistakes: &[Mistake]) -> String {
+    let lines: Vec<String> =
+        mistakes.iter().map(|mistake| format!("{}:{mistake}", path.display())).collect();
+    lines.join("\n")
+}
+
+impl Config {
+    /// The configuration in `path`, or the defaults without one.
+    ///
+    /// The tunnel's MTU is not held against the uplink's here, because the uplink is named by the
+    /// configuration: the host is prepared with it later.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the file cannot be read, or has mistakes: then it has them all.
+    pub fn load(path: Option<&Path>) -> Result<Self, LoadError> {
+        Self::load_for(path, None)
+    }
+
+    /// As [`Config::load`], with the tunnel's MTU held against that of the uplink.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the file cannot be read, or has mistakes: then it has them all.
+    pub fn load_for(path: Option<&Path>, uplink_mtu: Option<u32>) -> Result<Self, LoadError> {
+        let Some(path) = path else {
+            return Ok(Self::default());
+        };
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
+        check(&text, uplink_mtu)
+            .map_err(|mistakes| LoadError::Mistakes { path: path.to_owned(), mistakes })
+    }
+}
+
+/// The default configuration as a TOML file that explains every key.
+#[must_use]
+pub fn default_text() -> String {
+    sections::text(&Config::default())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,207 @@
+//! How the operator and the payment layer reach the node: JSON over HTTP/1.1 on a Unix socket.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `POST /v1/sessions` `{"name"?, "public_key"?}` | 201 `{"session", "config"}` |
+//! | `GET /v1/sessions` | 200 `{"sessions": [..]}` |
+//! | `GET /v1/sessions/{which}` | 200 `{"session"}` |
+//! | `DELETE /v1/sessions/{which}` | 200 `{"session"}`, with its final counters |
+//! | `POST /v1/sessions/{which}/credit` `{"reference", "bytes"?, "seconds"?}` | 200 `{"session"}` |
+//! | `POST /v1/sessions/{which}/pause`, `/resume`, `/close` | 200 `{"session"}` |
+//! | `PUT /v1/sessions/{which}/rate` `{"up"?, "down"?}` | 200 `{"session"}` |
+//! | `GET /v1/limits` | 200 `{"limits", "now"}` |
+//! | `PUT /v1/limits` `{"node_rate_up"?, ..}` | 200 `{"limits", "now"}` |
+//! | `GET /v1/usage?after=CURSOR&limit=N` | 200 `{"records", "cursor", "signer"}` |
+//! | `GET /v1/usage/stream?after=CURSOR` | 200, server-sent events, a record each |
+//! | `GET /v1/policy/test?address=A&port=P&protocol=tcp` | 200 [`weir_policy::Verdict`] |
+//! | `POST /v1/reload` | 200 [`crate::reload::Outcome`] |
+//! | `GET /v1/status` | 200 [`crate::view::Status`] |
+//! | `GET /health` | 200 `{"status": "ok"}` |
+//! | `GET /metrics` | 200, OpenMetrics or the older text, as `Accept` says |
+//! | `GET /` | 200, the status page; only on a TCP port |
+//!
+//! `{which}` is an identifier, four or more of its first digits, a name, or a public key
+//! (percent-encoded). Every error is `{"error": {"code", "message"}}`; see [`error`].
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::State,
+    http::{
+        HeaderMap,
+        header::{ACCEPT, CONTENT_TYPE},
+    },
+    response::IntoResponse,
+    routing::{get, post, put},
+};
+use prometheus_client::registry::Registry;
+
+use crate::{
+    metrics::{self, Form},
+    reload::SharedReload,
+    view::SharedView,
+};
+use weir_config::Live;
+use weir_policy::SharedJudge;
+use weir_sessions::{Sessions, keys::SharedKeyRing, limits::Limiter, wg_quick::Offer};
+
+pub mod error;
+mod keys;
+mod limits;
+mod listeners;
+mod page;
+mod policy;
+mod reload;
+pub(crate) mod sessions;
+pub mod socket;
+pub mod token;
+mod usage;
+pub mod view;
+
+use error::ApiError;
+pub use listeners::{ListenError, Listeners};
+pub use sessions::MAX_PAGE;
+pub(crate) use sessions::read as read_json;
+pub use socket::group_id;
+pub use token::Token;
+
+/// What the requests are answered from. Cheap to clone.
+#[derive(Clone)]
+pub struct Api {
+    sessions: Arc<Sessions>,
+    view: SharedView,
+    offer: Live<Offer>,
+    reload: Option<SharedReload>,
+    keys: Option<SharedKeyRing>,
+    limiter: Option<Arc<Limiter>>,
+    judge: Option<SharedJudge>,
+    registry: Arc<Registry>,
+}
+
+impl std::fmt::Debug for Api {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Api").field("offer", &self.offer).finish_non_exhaustive()
+    }
+}
+
+impl Api {
+    /// An API over these sessions, that tells consumers this offer.
+    #[must_use]
+    pub fn new(
+        sessions: Arc<Sessions>,
+        view: SharedView,
+        offer: impl Into<Live<Offer>>,
+        series: impl Into<Live<metrics::Series>>,
+    ) -> Self {
+        let registry = metrics::registry(sessions.clone(), view.clone(), series.into());
+        let (offer, registry) = (offer.into(), Arc::new(registry));
+        Self {
+            sessions,
+            view,
+            offer,
+            reload: None,
+            judge: None,
+            keys: None,
+            limiter: None,
+            registry,
+        }
+    }
+
+    /// The same, with a way to reload the node.
+    #[must_use]
+    pub fn with_reload(self, reload: SharedReload) -> Self {
+        Self { reload: Some(reload), ..self }
+    }
+
+    /// The same, with the node's keys.
+    #[must_use]
+    pub fn with_keys(self, keys: SharedKeyRing) -> Self {
+        Self { keys: Some(keys), ..self }
+    }
+
+    /// The same, with the node's limits.
+    #[must_use]
+    pub fn with_limits(self, limiter: Arc<Limiter>) -> Self {
+        Self { limiter: Some(limiter), ..self }
+    }
+
+    /// The same, with the exit policy in force.
+    #[must_use]
+    pub fn with_judge(self, judge: SharedJudge) -> Self {
+        Self { judge: Some(judge), ..self }
+    }
+
+    /// Everything, for the Unix socket.
+    pub fn router(&self) -> Router {
+        let control = Router::new()
+            .route("/v1/sessions", get(sessions::list).post(sessions::add))
+            .route("/v1/sessions/{which}", get(sessions::show).delete(sessions::remove))
+            .route("/v1/sessions/{which}/credit", post(sessions::extend))
+            .route("/v1/sessions/{which}/pause", post(sessions::pause))
+            .route("/v1/sessions/{which}/resume", post(sessions::resume))
+            .route("/v1/sessions/{which}/close", post(sessions::close))
+            .route("/v1/sessions/{which}/rate", put(sessions::set_rate))
+            .route("/v1/limits", get(limits::show).put(limits::change))
+            .route("/v1/usage", get(usage::page))
+            .route("/v1/usage/stream", get(usage::stream))
+            .route("/v1/reload", post(reload::reload))
+            .route("/v1/keys", get(keys::show))
+            .route("/v1/keys/rotate", post(keys::rotate))
+            .route("/v1/keys/retire", post(keys::retire))
+            .route("/v1/policy/test", get(policy::test))
+            .route("/v1/status", get(status));
+        finish(control.merge(open_routes()), self)
+    }
+
+    /// The page, and everything to those who have the token, for a TCP port.
+    pub fn http_router(&self, token: &Token) -> Router {
+        let guard = axum::middleware::from_fn_with_state(token.clone(), token::require);
+        // The page knows nothing by itself: it asks with the token.
+        self.router().layer(guard).merge(page::router())
+    }
+
+    /// What changes nothing and names no consumer, for a TCP port: `/metrics` and `/health`.
+    pub fn metrics_router(&self) -> Router {
+        finish(open_routes(), self)
+    }
+}
+
+fn open_routes() -> Router<Api> {
+    Router::new().route("/health", get(health)).route("/metrics", get(scrape))
+}
+
+fn finish(router: Router<Api>, api: &Api) -> Router {
+    router
+        .fallback(async || ApiError::no_such_route())
+        .method_not_allowed_fallback(async || ApiError::method_not_allowed())
+        .with_state(api.clone())
+}
+
+async fn health() -> impl IntoResponse {
+    axum::Json(serde_json::json!({ "status": "ok" }))
+}
+
+async fn status(State(api): State<Api>) -> Result<impl IntoResponse, ApiError> {
+    let status = off_thread(move || api.view.status()).await?;
+    Ok(axum::Json(status))
+}
+
+async fn scrape(State(api): State<Api>, headers: HeaderMap) -> Result<impl IntoResponse, ApiError> {
+    let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    let form = Form::accepted(accept);
+    let text = off_thread(move || metrics::encode(&api.registry, form)).await?;
+    let text = text.map_err(|_| ApiError::internal("the metrics could not be written"))?;
+    Ok(([(CONTENT_TYPE, form.content_type())], text))
+}
+
+/// Does what may wait for a disk or a worker away from the threads that serve connections.
+pub(crate) async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ApiError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|_| ApiError::internal("the request was not finished"))
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

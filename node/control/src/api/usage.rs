@@ -1,0 +1,103 @@
+//! The requests about usage records.
+
+use std::{collections::VecDeque, convert::Infallible, time::Duration};
+
+use axum::{
+    Json,
+    extract::{Query, State, rejection::QueryRejection},
+    http::HeaderMap,
+    response::{
+        IntoResponse,
+        sse::{Event, KeepAlive, Sse},
+    },
+};
+use futures_util::stream;
+use serde::Deserialize;
+use tokio::sync::watch;
+
+use super::{Api, error::ApiError, off_thread, view::UsagePage};
+use weir_ledger::store::{receipt::Record, usage::MOST};
+
+/// A line without meaning goes this often over a silent stream, so that both ends know that the
+/// other is there.
+const ALIVE: Duration = Duration::from_secs(15);
+/// After a failure to read the ledger.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// From where, and how many.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct From {
+    #[serde(default)]
+    after: u64,
+    limit: Option<u32>,
+}
+
+type Asked = Result<Query<From>, QueryRejection>;
+
+pub(super) async fn page(
+    State(api): State<Api>,
+    asked: Asked,
+) -> Result<impl IntoResponse, ApiError> {
+    let From { after, limit } = read(asked)?;
+    let limit = limit.unwrap_or(MOST);
+    let page = off_thread(move || {
+        let records = api.sessions.usage_after(after, limit)?;
+        let cursor = records.last().map_or(after, |record| record.cursor);
+        Ok::<_, ApiError>(UsagePage { records, cursor, signer: api.sessions.signer() })
+    });
+    Ok(Json(page.await??))
+}
+
+pub(super) async fn stream(
+    State(api): State<Api>,
+    asked: Asked,
+    headers: HeaderMap,
+) -> Result<impl IntoResponse, ApiError> {
+    // A client that lost the connection says so what it had last.
+    let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
+    let cursor = last.unwrap_or(read(asked)?.after);
+    let written = api.sessions.watch_usage();
+    let reader = Reader { api, written, cursor, records: VecDeque::new() };
+    let events = stream::unfold(reader, async |mut reader| {
+        let record = reader.next().await?;
+        let event = Event::default().id(record.cursor.to_string()).event("usage");
+        let event = event.json_data(&record).unwrap_or_default();
+        Some((Ok::<_, Infallible>(event), reader))
+    });
+    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(ALIVE)))
+}
+
+/// Goes through the records, and waits at the end of them.
+struct Reader {
+    api: Api,
+    written: watch::Receiver<u64>,
+    cursor: u64,
+    records: VecDeque<Record>,
+}
+
+impl Reader {
+    async fn next(&mut self) -> Option<Record> {
+        loop {
+            if let Some(record) = self.records.pop_front() {
+                self.cursor = record.cursor;
+                return Some(record);
+            }
+            self.written.borrow_and_update();
+            let (api, cursor) = (self.api.clone(), self.cursor);
+            match off_thread(move || api.sessions.usage_after(cursor, MOST)).await {
+                Ok(Ok(records)) if records.is_empty() => self.written.changed().await.ok()?,
+                Ok(Ok(records)) => self.records = records.into(),
+                Ok(Err(_)) | Err(_) => tokio::time::sleep(AGAIN).await,
+            }
+        }
+    }
+}
+
+fn read(asked: Asked) -> Result<From, ApiError> {
+    let Query(from) = asked.map_err(|e| {
+        let what = format!("{}; expected ?after=CURSOR&limit=1 to {MOST}", e.body_text());
+        ApiError::bad_request("bad_query", what)
+    })?;
+    Ok(from)
+}

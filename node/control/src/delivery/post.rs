@@ -1,0 +1,107 @@
+//! Requests to a URL of the operator's, each over a connection of its own.
+
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use http_body_util::Full;
+use hyper::{Request, StatusCode, body::Bytes, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
+
+use super::tls::Tls;
+use weir_config::HttpUrl;
+
+use crate::resolver::Resolver;
+
+/// What is behind a URL.
+pub struct Target {
+    url: HttpUrl,
+    host: String,
+    resolver: Resolver,
+    tls: Option<Tls>,
+}
+
+impl std::fmt::Debug for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Target").field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
+impl Target {
+    /// What is behind `url`.
+    ///
+    /// # Errors
+    ///
+    /// When the URL is not `http[s]://host[:port]/path`.
+    pub fn new(url: &str) -> anyhow::Result<Self> {
+        let url: HttpUrl = url.parse()?;
+        let host = format!("{}:{}", url.host(), url.port());
+        Ok(Self { url, host, resolver: Resolver::inside(), tls: None })
+    }
+
+    /// Reads whom to believe, for `https`: those in a PEM file, which `key` of the configuration
+    /// names, or those of this machine.
+    ///
+    /// # Errors
+    ///
+    /// When there is nobody to believe.
+    pub fn with_roots(self, ca_file: Option<&Path>, key: &str) -> anyhow::Result<Self> {
+        let tls = self.url.is_secure().then(|| Tls::new(ca_file, key)).transpose()?;
+        Ok(Self { tls, ..self })
+    }
+
+    /// The same, with names looked up by `resolver`.
+    #[must_use]
+    pub fn with_resolver(self, resolver: Resolver) -> Self {
+        Self { resolver, ..self }
+    }
+
+    /// The host and the port.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Sends JSON, and says with which status it was answered. The caller limits the time.
+    ///
+    /// # Errors
+    ///
+    /// When there is no answer.
+    pub async fn post(
+        &self,
+        json: Vec<u8>,
+        headers: &[(&str, String)],
+    ) -> anyhow::Result<StatusCode> {
+        let unreachable = || format!("cannot reach {}", self.host);
+        let asked = self.resolver.lookup(self.url.host(), self.url.port());
+        let addresses = asked.await.with_context(unreachable)?;
+        let stream = TcpStream::connect(&addresses[..]).await.with_context(unreachable)?;
+        let mut request = Request::post(self.url.path())
+            .header("host", &self.host)
+            .header("content-type", "application/json");
+        for (name, value) in headers {
+            request = request.header(*name, value);
+        }
+        let request = request.body(Full::new(Bytes::from(json)))?;
+        match &self.tls {
+            Some(tls) => ask(tls.connect(self.url.host(), stream).await?, request).await,
+            None if self.url.is_secure() => bail!("no TLS roots configured for {}", self.host),
+            None => ask(stream, request).await,
+        }
+    }
+}
+
+/// One request over a connection, and the status of its answer.
+async fn ask<S>(stream: S, request: Request<Full<Bytes>>) -> anyhow::Result<StatusCode>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let connection = tokio::spawn(connection);
+    let answer = sender.send_request(request).await;
+    connection.abort();
+    Ok(answer?.status())
+}

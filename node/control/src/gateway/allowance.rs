@@ -1,0 +1,117 @@
+//! How often each consumer may ask for something.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use weir_ledger::SessionId;
+
+/// From this many consumers on, those whose allowance is whole again are forgotten.
+const MANY: usize = 1024;
+
+/// So many at once, and so many a second, for each consumer.
+#[derive(Debug)]
+pub struct Allowance {
+    each: Duration,
+    burst: Duration,
+    /// When each consumer's allowance is whole again.
+    whole_at: Mutex<Whole>,
+}
+
+#[derive(Debug, Default)]
+struct Whole {
+    at: HashMap<SessionId, Instant>,
+    /// How many there were after the last sweep: another one before that has doubled is in vain.
+    kept: usize,
+}
+
+impl Allowance {
+    /// An allowance of `per_second`, of which `burst` may be used at once. Neither may be 0.
+    #[must_use]
+    pub fn new(per_second: u32, burst: u32) -> Self {
+        Self::every(Duration::from_secs(1) / per_second.max(1), burst)
+    }
+
+    /// An allowance of one in each such time, of which `burst` may be used at once.
+    #[must_use]
+    pub fn every(each: Duration, burst: u32) -> Self {
+        Self { each, burst: each * burst.max(1), whole_at: Mutex::default() }
+    }
+
+    /// Gives back what was taken for nothing.
+    pub fn give_back(&self, consumer: SessionId) {
+        let mut whole = self.whole_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = whole.at.get_mut(&consumer) {
+            *at = at.checked_sub(self.each).unwrap_or(*at);
+        }
+    }
+
+    /// Takes one from a consumer's allowance, if there is one.
+    pub fn take(&self, consumer: SessionId) -> bool {
+        self.take_at(consumer, Instant::now())
+    }
+
+    fn take_at(&self, consumer: SessionId, now: Instant) -> bool {
+        let mut whole = self.whole_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if whole.at.len() >= MANY.max(2 * whole.kept) {
+            whole.at.retain(|_, at| *at > now);
+            whole.kept = whole.at.len();
+        }
+        let at = whole.at.entry(consumer).or_insert(now);
+        let next = (*at).max(now) + self.each;
+        let granted = next <= now + self.burst;
+        if granted {
+            *at = next;
+        }
+        granted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_and_then_a_rate_for_each_consumer() {
+        let allowance = Allowance::new(10, 3);
+        let (one, two) = (SessionId::new(1).expect("one"), SessionId::new(2).expect("two"));
+        let start = Instant::now();
+        let granted = |who, after: u64, tries: usize| {
+            let now = start + Duration::from_millis(after);
+            (0..tries).filter(|_| allowance.take_at(who, now)).count()
+        };
+        assert_eq!(granted(one, 0, 9), 3);
+        assert_eq!(granted(two, 0, 9), 3, "another consumer's is its own");
+        assert_eq!(granted(one, 99, 1), 0);
+        assert_eq!(granted(one, 100, 9), 1);
+        assert_eq!(granted(one, 10_000, 9), 3, "it does not grow beyond the burst");
+    }
+
+    #[test]
+    fn what_is_given_back_can_be_taken_again_and_makes_no_more_than_the_burst() {
+        let allowance = Allowance::every(Duration::from_secs(60), 2);
+        let (one, start) = (SessionId::new(1).expect("one"), Instant::now());
+        for _ in 0..100 {
+            assert!(allowance.take_at(one, start));
+            allowance.give_back(one);
+        }
+        let granted = (0..9).filter(|_| allowance.take_at(one, start)).count();
+        assert_eq!(granted, 2);
+        allowance.give_back(one);
+        assert!(allowance.take_at(one, start) && !allowance.take_at(one, start));
+    }
+
+    #[test]
+    fn consumers_that_are_gone_are_forgotten() {
+        let allowance = Allowance::new(10, 1);
+        let start = Instant::now();
+        for number in 1..10_000 {
+            let id = SessionId::new(number).expect("a number");
+            assert!(allowance.take_at(id, start + Duration::from_secs(number)));
+        }
+        let whole = allowance.whole_at.lock().expect("not poisoned");
+        assert!(whole.at.len() <= MANY, "{}", whole.at.len());
+    }
+}

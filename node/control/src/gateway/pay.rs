@@ -1,0 +1,267 @@
+//! How consumers pay, inside the tunnel: JSON over HTTP/1.1.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET /v1/pay` | 200 [`view::AccountView`]: terms, agreement, and the invoice over what is due |
+//! | `POST /v1/pay/agreement` [`view::AgreementRequest`] | 200 the same, with the agreement |
+//! | `POST /v1/pay` [`ExchangeText`] | 200 the same, after the payment |
+//!
+//! Each error is `{"error": {"code", "message"}}`, and means that nothing was credited.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::{ConnectInfo, State},
+    routing::{get, post},
+};
+
+use super::{allowance::Allowance, door::Caller};
+use crate::{
+    api::{error::ApiError, off_thread, read_json},
+    resolver::Resolver,
+};
+use weir_config::Payment;
+use weir_ledger::{
+    SessionId,
+    payment::{
+        ExchangeMessage, Invoice, Terms,
+        wire::{self, ExchangeText},
+    },
+};
+use weir_sessions::registry::{
+    Sessions,
+    pay::{Offered, PayError, Standing},
+};
+
+mod approve;
+mod refusal;
+mod terms;
+#[cfg(test)]
+mod tests;
+pub mod view;
+
+use approve::Approver;
+use view::{AccountView, AgreementRequest};
+
+/// Requests per second that a consumer may make.
+const PER_SECOND: u32 = 5;
+/// Requests that it may make at once.
+const BURST: u32 = 20;
+/// Payments that a consumer may have refused at once: each costs a look into the locked ledger, and
+/// the recovery of two keys.
+const MAX_REFUSED: u32 = 10;
+/// And one more in each such time.
+const REFUSED_EVERY: Duration = Duration::from_secs(6);
+/// A consumer that asks more often than this gets the invoice that it has: each new one is a row
+/// in the ledger.
+const INVOICE_AGE: Duration = Duration::from_secs(1);
+/// From this many invoices on, the old ones are forgotten (here, not in the ledger).
+const MANY: usize = 1024;
+
+/// The service. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Pay(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    sessions: Arc<Sessions>,
+    config: Payment,
+    terms: Terms,
+    allowance: Allowance,
+    refused: Allowance,
+    approver: Option<Approver>,
+    invoices: Mutex<HashMap<SessionId, (Instant, Invoice)>>,
+}
+
+type Answer = Result<Json<AccountView>, ApiError>;
+
+impl Pay {
+    /// The service that the configuration asks for, if it does.
+    ///
+    /// # Errors
+    ///
+    /// When whoever approves promises cannot be asked.
+    pub(super) fn new(
+        config: &Payment,
+        sessions: &Arc<Sessions>,
+        resolver: &Resolver,
+    ) -> anyhow::Result<Option<Self>> {
+        let Some(terms) = terms::terms(config).filter(|_| config.enabled) else { return Ok(None) };
+        let approver = Approver::new(config, resolver)?;
+        if approver.is_none() {
+            tracing::info!(
+                "payments are taken on trust: nobody asks whether a consumer's channel exists, has \
+                 funds, or has promised them to others. payment.approve_url changes that; see \
+                 docs/payments.md"
+            );
+        }
+        Ok(Some(Self(Arc::new(Inner {
+            sessions: Arc::clone(sessions),
+            config: config.clone(),
+            terms,
+            allowance: Allowance::new(PER_SECOND, BURST),
+            refused: Allowance::every(REFUSED_EVERY, MAX_REFUSED),
+            approver,
+            invoices: Mutex::default(),
+        }))))
+    }
+
+    /// Its requests. They are to come through a [`super::door::Door`].
+    pub(super) fn router(&self) -> Router {
+        Router::new()
+            .route("/v1/pay", get(show).post(pay))
+            .route("/v1/pay/agreement", post(agree))
+            .fallback(async || refusal::no_such_route())
+            .method_not_allowed_fallback(async || ApiError::method_not_allowed())
+            .with_state(self.clone())
+    }
+
+    /// Lets a consumer do something that may wait for the ledger, if it does not ask too often.
+    async fn work<T: Send + 'static>(
+        self,
+        caller: Caller,
+        work: impl FnOnce(&Inner, SessionId) -> Result<T, PayError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        Ok(off_thread(move || work(&self.0, caller.0)).await??)
+    }
+
+    /// Takes a payment: judged, approved where somebody is to be asked, and judged again while it is
+    /// written down.
+    async fn take(self, caller: Caller, message: ExchangeMessage) -> Answer {
+        if self.0.approver.is_some() {
+            let verify = move |inner: &Inner, session: SessionId| {
+                inner.sessions.verify(&session.to_string(), &inner.terms, &message)
+            };
+            let agreement = self.clone().work(caller, verify).await?;
+            if let Some(approver) = &self.0.approver {
+                approver.ask(caller.0, &agreement, &message).await?;
+            }
+        }
+        let paid = self.work(caller, move |inner, session| {
+            inner.sessions.pay(&session.to_string(), &inner.terms, &message)?;
+            // Who has just paid need not be asked for what was used meanwhile.
+            Ok(inner.view(&inner.standing(session)?, None))
+        });
+        Ok(Json(paid.await?))
+    }
+
+    fn admit(&self, caller: Caller) -> Result<(), ApiError> {
+        self.0.allowance.take(caller.0).then_some(()).ok_or_else(refusal::too_often)
+    }
+}
+
+impl Inner {
+    /// How a session stands, with an invoice if something is due.
+    fn account(&self, session: SessionId) -> Result<AccountView, PayError> {
+        let standing = self.standing(session)?;
+        let invoice = match standing.agreement {
+            Some(_) => self.invoice(&standing)?,
+            None => None,
+        };
+        Ok(self.view(&standing, invoice.as_ref()))
+    }
+
+    fn standing(&self, session: SessionId) -> Result<Standing, PayError> {
+        self.sessions.standing(&session.to_string(), &self.terms)
+    }
+
+    fn view(&self, standing: &Standing, invoice: Option<&Invoice>) -> AccountView {
+        AccountView::new(standing, &self.terms, &terms::price(&self.config), invoice)
+    }
+
+    /// The invoice that is open, or a new one if that is old and more is due.
+    fn invoice(&self, standing: &Standing) -> Result<Option<Invoice>, PayError> {
+        let known = self.invoices().get(&standing.id).copied();
+        let agreed = standing.agreement.as_ref().map(|agreement| (agreement.id, agreement.paid));
+        if let (Some((made, invoice)), Some((id, paid))) = (known, agreed)
+            && (invoice.agreement_id, invoice.agreement_total > paid) == (id, true)
+            && (made.elapsed() < INVOICE_AGE || invoice.agreement_total >= standing.due)
+        {
+            return Ok(Some(invoice));
+        }
+        let invoice = self.sessions.invoice(&standing.id.to_string(), &self.terms)?;
+        let mut invoices = self.invoices();
+        if invoices.len() >= MANY {
+            invoices.retain(|_, (made, _)| made.elapsed() < INVOICE_AGE);
+        }
+        if let Some(invoice) = invoice {
+            invoices.insert(standing.id, (Instant::now(), invoice));
+        }
+        Ok(invoice)
+    }
+
+    fn invoices(&self) -> MutexGuard<'_, HashMap<SessionId, (Instant, Invoice)>> {
+        self.invoices.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes the agreement, unless it is there already: an answer may have been lost.
+    fn agree(&self, session: SessionId, offered: &Offered) -> Result<(), PayError> {
+        let which = session.to_string();
+        match self.sessions.agree(
+            &which,
+            offered,
+            terms::floor(&self.config),
+            terms::unpaid(&self.config),
+        ) {
+            Err(PayError::Agreed) => {
+                let standing = self.standing(session)?;
+                let same = standing.agreement.is_some_and(|agreement| {
+                    (agreement.consumer, agreement.price) == (offered.consumer, offered.price)
+                });
+                if same { Ok(()) } else { Err(PayError::Agreed) }
+            }
+            result => result,
+        }
+    }
+}
+
+async fn show(State(service): State<Pay>, ConnectInfo(caller): ConnectInfo<Caller>) -> Answer {
+    service.admit(caller)?;
+    Ok(Json(service.work(caller, Inner::account).await?))
+}
+
+async fn agree(
+    State(service): State<Pay>,
+    ConnectInfo(caller): ConnectInfo<Caller>,
+    body: Body,
+) -> Answer {
+    service.admit(caller)?;
+    let expected = r#"{"consumer": "0x...", "per_gib": "...", "per_hour": "..."}"#;
+    let request: AgreementRequest = read_json(body, expected).await?;
+    let consumer = wire::address("consumer", &request.consumer)?;
+    let offered = Offered { consumer, price: request.price(terms::price(&service.0.config))? };
+    let agreed = service.work(caller, move |inner, session| {
+        if inner.standing(session)?.covered.is_none() {
+            return Ok(None);
+        }
+        inner.agree(session, &offered)?;
+        inner.account(session).map(Some)
+    });
+    agreed.await?.map(Json).ok_or_else(refusal::free)
+}
+
+async fn pay(
+    State(service): State<Pay>,
+    ConnectInfo(caller): ConnectInfo<Caller>,
+    body: Body,
+) -> Answer {
+    service.admit(caller)?;
+    let expected = "an exchange message: see docs/payments.md";
+    let text: ExchangeText = read_json(body, expected).await?;
+    let message = ExchangeMessage::try_from(&text)?;
+    // Before the ledger and any signature are looked at, and given back to who pays.
+    if !service.0.refused.take(caller.0) {
+        return Err(refusal::too_many_refused(REFUSED_EVERY));
+    }
+    let answer = service.clone().take(caller, message).await;
+    if answer.as_ref().map_or_else(ApiError::is_ours, |_| true) {
+        service.0.refused.give_back(caller.0);
+    }
+    answer
+}

@@ -1,0 +1,128 @@
+//! Whether a promise is worth something: asked of the operator's URL before it is credited.
+//!
+//! A signature says that the consumer promises. Whether its channel exists, has funds, and has not
+//! promised them to others, weir cannot know: the hub does, or whoever keeps a table for several
+//! nodes.
+
+use std::{path::Path, time::Duration};
+
+use serde::Serialize;
+use tokio::{sync::Semaphore, time::timeout};
+
+use crate::{delivery::post::Target, resolver::Resolver};
+use weir_config::Payment;
+use weir_ledger::{
+    SessionId,
+    payment::{Agreement, ExchangeMessage},
+};
+
+/// Without an answer by then nothing is credited.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// Questions at once. Those beyond wait, within their time.
+const MAX_QUESTIONS: usize = 16;
+
+/// Why a promise is not credited.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NotApproved {
+    /// The answer was no.
+    #[error(
+        "the operator's check does not take promises of this identity and channel: nothing was credited"
+    )]
+    Refused,
+    /// There was no answer that says yes or no.
+    #[error(
+        "the operator's check of promises cannot be asked: nothing was credited; try again later"
+    )]
+    NoAnswer,
+}
+
+/// Who is asked.
+#[derive(Debug)]
+pub(super) struct Approver {
+    target: Target,
+    places: Semaphore,
+    timeout: Duration,
+}
+
+/// What is asked. Amounts are decimal texts in wei.
+#[derive(Debug, Serialize)]
+struct Question {
+    session: String,
+    chain_id: u64,
+    identity: String,
+    provider: String,
+    hermes: Option<String>,
+    channel_id: String,
+    /// What the channel has promised in all.
+    amount: String,
+    agreement_id: String,
+    /// What of it is for this agreement.
+    agreement_total: String,
+}
+
+impl Approver {
+    /// The one that the configuration names, if it does.
+    pub(super) fn new(config: &Payment, resolver: &Resolver) -> anyhow::Result<Option<Self>> {
+        if config.approve_url.is_empty() {
+            return Ok(None);
+        }
+        let ca_file = Path::new(&config.approve_ca_file);
+        let ca_file = (!ca_file.as_os_str().is_empty()).then_some(ca_file);
+        let target = Target::new(&config.approve_url)?;
+        let target = target.with_roots(ca_file, "payment.approve_ca_file")?;
+        let target = target.with_resolver(resolver.clone());
+        Ok(Some(Self { target, places: Semaphore::new(MAX_QUESTIONS), timeout: TIMEOUT }))
+    }
+
+    /// As it is, with another limit on how long an answer may take.
+    #[cfg(test)]
+    pub(super) fn with_timeout(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
+    }
+
+    /// Asks about a promise whose signatures were found good. Only a clear yes is one.
+    pub(super) async fn ask(
+        &self,
+        session: SessionId,
+        agreement: &Agreement,
+        message: &ExchangeMessage,
+    ) -> Result<(), NotApproved> {
+        let question = Question {
+            session: session.to_string(),
+            chain_id: message.chain_id,
+            identity: agreement.consumer.to_string(),
+            provider: message.provider.to_string(),
+            hermes: message.hermes.map(|hermes| hermes.to_string()),
+            channel_id: message.promise.channel_id.to_string(),
+            amount: message.promise.amount.to_string(),
+            agreement_id: agreement.id.to_string(),
+            agreement_total: message.agreement_total.to_string(),
+        };
+        let json = serde_json::to_vec(&question).unwrap_or_default();
+        let asked = async {
+            // It is never closed.
+            let _place = self.places.acquire().await;
+            self.target.post(json, &[]).await
+        };
+        let host = self.target.host();
+        match timeout(self.timeout, asked).await {
+            Ok(Ok(status)) if status.is_success() => Ok(()),
+            Ok(Ok(status)) if status.is_client_error() => {
+                tracing::info!(%session, %status, "a promise was not approved");
+                Err(NotApproved::Refused)
+            }
+            Ok(Ok(status)) => {
+                tracing::warn!(host, %status, "payment.approve_url says neither yes nor no");
+                Err(NotApproved::NoAnswer)
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(host, "payment.approve_url cannot be asked: {error:#}");
+                Err(NotApproved::NoAnswer)
+            }
+            Err(_) => {
+                tracing::warn!(host, "payment.approve_url did not answer in time");
+                Err(NotApproved::NoAnswer)
+            }
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! What a consumer is told whose payment is none.
+
+use std::time::Duration;
+
+use axum::http::StatusCode;
+
+use super::approve::NotApproved;
+use crate::api::error::ApiError;
+use weir_ledger::payment::{Refusal, wire::WireError};
+use weir_sessions::{SessionError, registry::pay::PayError};
+
+/// One word for each reason.
+fn word(refusal: &Refusal) -> &'static str {
+    match refusal {
+        Refusal::PromiseChain { .. } => "promise_chain",
+        Refusal::MessageChain { .. } => "message_chain",
+        Refusal::Channel { .. } => "channel",
+        Refusal::Provider { .. } => "provider",
+        Refusal::Hermes { .. } => "hermes",
+        Refusal::Agreement { .. } => "agreement",
+        Refusal::Hashlock => "hashlock",
+        Refusal::Fee { .. } => "fee",
+        Refusal::TooLittle { .. } => "too_little",
+        Refusal::TooMuch { .. } => "too_much",
+        Refusal::Replayed { .. } => "replayed",
+        Refusal::Amount { .. } => "amount",
+        Refusal::PromiseSignature(_) => "promise_signature",
+        Refusal::MessageSignature(_) => "message_signature",
+        Refusal::PromiseSigner { .. } => "promise_signer",
+        Refusal::MessageSigner { .. } => "message_signer",
+    }
+}
+
+impl From<PayError> for ApiError {
+    fn from(error: PayError) -> Self {
+        let (status, code) = match &error {
+            // Whose session ended meanwhile need not know how sessions are named.
+            PayError::Session(SessionError::NotFound(_)) => return session_over(),
+            PayError::Session(SessionError::Store(store)) => {
+                tracing::error!(error = %store, "a payment could not be taken");
+                let (status, text) = (
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "the node cannot write its ledger: nothing was credited; try again later",
+                );
+                return Self::new(status, "ledger", text);
+            }
+            PayError::Session(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+            PayError::TooCheap(_) => (StatusCode::PAYMENT_REQUIRED, "too_cheap"),
+            PayError::Refused(refusal) => (StatusCode::PAYMENT_REQUIRED, word(refusal)),
+            PayError::Agreed => (StatusCode::CONFLICT, "agreed"),
+            PayError::NoAgreement => (StatusCode::CONFLICT, "no_agreement"),
+            PayError::NoInvoice => (StatusCode::CONFLICT, "no_invoice"),
+        };
+        Self::new(status, code, error.to_string())
+    }
+}
+
+impl From<NotApproved> for ApiError {
+    fn from(error: NotApproved) -> Self {
+        let (status, code) = match error {
+            NotApproved::Refused => (StatusCode::PAYMENT_REQUIRED, "not_approved"),
+            NotApproved::NoAnswer => (StatusCode::SERVICE_UNAVAILABLE, "approval_unavailable"),
+        };
+        Self::new(status, code, error.to_string())
+    }
+}
+
+impl From<WireError> for ApiError {
+    fn from(error: WireError) -> Self {
+        Self::bad_request("bad_field", error.to_string())
+    }
+}
+
+fn session_over() -> ApiError {
+    ApiError::new(StatusCode::NOT_FOUND, "no_session", "this session has ended")
+}
+
+/// A consumer asks more often than it may.
+pub(super) fn too_often() -> ApiError {
+    let text = "too many requests: ask again in a second";
+    ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_often", text)
+}
+
+/// A consumer has had too many payments refused.
+pub(super) fn too_many_refused(every: Duration) -> ApiError {
+    let seconds = every.as_secs();
+    let text = format!(
+        "too many payments of this session were refused: nothing was looked at; see what was wrong \
+         with them, and pay again in {seconds} s"
+    );
+    ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_many_refused", text)
+}
+
+/// A session that owes nothing, whatever it uses.
+pub(super) fn free() -> ApiError {
+    let text = "this session has no limit and pays nothing: there is nothing to agree on";
+    ApiError::new(StatusCode::CONFLICT, "free", text)
+}
+
+/// Another path.
+pub(super) fn no_such_route() -> ApiError {
+    let text = "no such path: see /v1/pay and /v1/pay/agreement";
+    ApiError::new(StatusCode::NOT_FOUND, "no_such_route", text)
+}

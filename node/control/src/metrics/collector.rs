@@ -1,0 +1,331 @@
+//! What is written at each scrape, family by family.
+
+use std::{fmt::Error, sync::Arc};
+
+use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
+use weir_common::{DropReason, account::Counters as Used, account::SessionState};
+
+use super::{
+    Series,
+    write::{Counters, Gauges, Histograms, counter, gauge, info},
+};
+use crate::view::{SharedView, Status};
+use weir_accounts::{BATCHES, Drops};
+use weir_config::Live;
+use weir_ledger::{state_name, unix_now};
+use weir_sessions::{Sessions, Snapshot};
+
+/// A consumer that uses the node shakes hands at least this often.
+const CONNECTED_SECONDS: u64 = 180;
+
+pub(super) struct NodeCollector {
+    sessions: Arc<Sessions>,
+    view: SharedView,
+    series: Live<Series>,
+    started: u64,
+}
+
+impl std::fmt::Debug for NodeCollector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NodeCollector").field("series", &self.series).finish_non_exhaustive()
+    }
+}
+
+impl NodeCollector {
+    pub(super) fn new(sessions: Arc<Sessions>, view: SharedView, series: Live<Series>) -> Self {
+        Self { sessions, view, series, started: unix_now() }
+    }
+}
+
+impl Collector for NodeCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
+        let encoder = &mut encoder;
+        let (status, sessions) = (self.view.status(), self.sessions.list());
+        node(encoder, &status, self.started)?;
+        handshakes(encoder, &status)?;
+        session_counts(encoder, &sessions, self.sessions.at_most())?;
+        limits(encoder, &status)?;
+        tunnel(encoder, &self.sessions.totals())?;
+        boundaries(encoder, &status)?;
+        drops(encoder, &status)?;
+        guard(encoder, &status)?;
+        host(encoder, &status, self.view.host_parts())?;
+        books(encoder, &status)?;
+        let series = self.series.get();
+        if series.per_session {
+            each_session(encoder, sessions, series.max_sessions)?;
+        }
+        Ok(())
+    }
+}
+
+fn node(encoder: &mut DescriptorEncoder<'_>, status: &Status, started: u64) -> Result<(), Error> {
+    info(encoder, "build", "The version of weir.", &[("version", &status.version)])?;
+    let help = "1 for where the guard in the kernel runs.";
+    mode(encoder, "xdp_mode", help, &["native", "generic", "off"], &status.xdp_mode)?;
+    let help = "1 for how consumers' data reaches the workers.";
+    mode(encoder, "receive_mode", help, &["direct", "sockets"], &status.receive)?;
+    let help = "1 for how the workers talk to the kernel.";
+    mode(encoder, "io_mode", help, &["uring", "syscall"], &status.io)?;
+    gauge(
+        encoder,
+        "uptime_seconds",
+        "Seconds since the node began to serve.",
+        status.uptime_seconds,
+    )?;
+    let help = "When the node was started, in seconds since 1970.";
+    gauge(encoder, "start_timestamp_seconds", help, started)?;
+    let help =
+        "Whether the ledger can be written: 1, or 0 while there is no new session or credit.";
+    gauge(encoder, "ledger_writable", help, u64::from(status.ledger_trouble.is_none()))?;
+    if let Some(fleet) = &status.fleet {
+        let help = "Whether there is a connection to the fleet's server; only with a fleet.";
+        gauge(encoder, "fleet_connected", help, u64::from(fleet == "connected"))?;
+    }
+    let help = "Processor time of a worker, which is all that it does on its core.";
+    let mut family = Counters::begin(encoder, "worker_busy_seconds", help)?;
+    for (worker, seconds) in status.worker_busy_seconds.iter().enumerate() {
+        family.sample(&[("worker", &worker.to_string())], *seconds)?;
+    }
+    Ok(())
+}
+
+/// What of a few words holds.
+fn mode(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    all: &[&str],
+    now: &str,
+) -> Result<(), Error> {
+    let mut family = Gauges::begin(encoder, name, help)?;
+    for word in all {
+        family.sample(&[("mode", word)], u64::from(*word == now))?;
+    }
+    Ok(())
+}
+
+/// What became of handshakes: those that were dropped are also among the drops, which the guard
+/// and the node count at different stages.
+fn handshakes(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> Result<(), Error> {
+    let dropped = |of: &[DropReason]| {
+        let same = |drops: &&Drops| {
+            of.iter().any(|reason| {
+                drops.stage == reason.stage().as_str() && drops.reason == reason.as_str()
+            })
+        };
+        let packets = status.drops.iter().filter(same).map(|drops| drops.packets);
+        packets.fold(0, u64::saturating_add)
+    };
+    let help = "Handshakes by what became of them, and messages that were no good ones.";
+    let mut family = Counters::begin(encoder, "handshakes", help)?;
+    for (result, count) in [
+        ("completed", status.handshakes),
+        ("cookie", status.cookies),
+        ("mac1", dropped(&[DropReason::Mac1, DropReason::GuardMac1])),
+        ("rate", dropped(&[DropReason::HandshakeRate, DropReason::GuardHandshakeRate])),
+        ("peer_rate", dropped(&[DropReason::PeerInitiations])),
+        ("response_rate", dropped(&[DropReason::Responses, DropReason::GuardResponses])),
+        ("queue_full", dropped(&[DropReason::HandshakeQueueFull])),
+        ("unknown_peer", dropped(&[DropReason::UnknownPeer])),
+        ("invalid", dropped(&[DropReason::HandshakeInvalid])),
+    ] {
+        family.sample(&[("result", result)], count)?;
+    }
+    Ok(())
+}
+
+fn books(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> Result<(), Error> {
+    let help = "Seconds since all counters were last in the ledger.";
+    gauge(encoder, "ledger_age_seconds", help, status.ledger_age_seconds)?;
+    let help = "Billed bytes of sessions that pay as they go, not covered by payments yet.";
+    gauge(encoder, "unpaid_bytes", help, status.unpaid_bytes)
+}
+
+fn session_counts(
+    encoder: &mut DescriptorEncoder<'_>,
+    sessions: &[Snapshot],
+    max: u32,
+) -> Result<(), Error> {
+    let mut family = Gauges::begin(encoder, "sessions", "Sessions by what they may do.")?;
+    for state in [SessionState::Open, SessionState::Paused, SessionState::Closed] {
+        let count = sessions.iter().filter(|snapshot| snapshot.session.state == state).count();
+        family.sample(&[("state", state_name(state))], count as u64)?;
+    }
+    let since = unix_now().saturating_sub(CONNECTED_SECONDS);
+    let connected = sessions.iter().filter(|session| session.counters.last_handshake > since);
+    let help = "Sessions whose last handshake is less than three minutes old.";
+    gauge(encoder, "sessions_connected", help, connected.count() as u64)?;
+    gauge(encoder, "sessions_max", "How many sessions there can be.", u64::from(max))
+}
+
+fn limits(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> Result<(), Error> {
+    let now = &status.limits;
+    let help = "The rate of all sessions together, in bytes per second; 0 for no limit.";
+    let mut family = Gauges::begin(encoder, "rate_limit_bytes_per_second", help)?;
+    family.sample(&[("direction", "up")], now.rate_up / 8)?;
+    family.sample(&[("direction", "down")], now.rate_down / 8)?;
+    let help = "The most that a session gets of that, in bytes per second; 0 for no limit.";
+    let mut family = Gauges::begin(encoder, "rate_share_bytes_per_second", help)?;
+    family.sample(&[("direction", "up")], now.share_up / 8)?;
+    family.sample(&[("direction", "down")], now.share_down / 8)?;
+    let help = "The new flows per second that a session may begin; 0 for no limit.";
+    gauge(encoder, "session_new_flows_limit_per_second", help, now.session_new_flows)?;
+    let help = "The destinations that a session may reach in ten seconds; 0 for no limit.";
+    gauge(encoder, "session_destinations_limit", help, now.session_destinations)?;
+    let help = "The flows of each family that a session may have at once; 0 for no limit.";
+    gauge(encoder, "session_flows_limit", help, now.session_flows)?;
+    let quotas = [("day", now.day), ("month", now.month)];
+    let help = "Billed bytes that all sessions together may have; 0 for no limit.";
+    let mut family = Gauges::begin(encoder, "quota_bytes", help)?;
+    for (period, quota) in quotas {
+        family.sample(&[("period", period)], quota.bytes)?;
+    }
+    let help = "Billed bytes of all sessions since the day or month began.";
+    let mut family = Gauges::begin(encoder, "quota_used_bytes", help)?;
+    for (period, quota) in quotas {
+        family.sample(&[("period", period)], quota.used)?;
+    }
+    let help = "1 for why all sessions are paused.";
+    let mut family = Gauges::begin(encoder, "node_paused", help)?;
+    for reason in ["quota", "schedule"] {
+        let held = now.paused_for.as_deref() == Some(reason);
+        family.sample(&[("reason", reason)], u64::from(held))?;
+    }
+    Ok(())
+}
+
+fn tunnel(encoder: &mut DescriptorEncoder<'_>, total: &Used) -> Result<(), Error> {
+    let help = "Billed bytes from all consumers, ended sessions included.";
+    counter(encoder, "tunnel_receive_bytes", help, total.bytes_up)?;
+    let help = "Billed data messages from all consumers, ended sessions included.";
+    counter(encoder, "tunnel_receive_packets", help, total.packets_up)?;
+    let help = "Billed bytes to all consumers, ended sessions included.";
+    counter(encoder, "tunnel_transmit_bytes", help, total.bytes_down)?;
+    let help = "Billed data messages to all consumers, ended sessions included.";
+    counter(encoder, "tunnel_transmit_packets", help, total.packets_down)
+}
+
+fn boundaries(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> Result<(), Error> {
+    let boundaries = [
+        ("udp_receive", status.boundaries.udp_receive),
+        ("tun_write", status.boundaries.tun_write),
+        ("tun_read", status.boundaries.tun_read),
+        ("udp_send", status.boundaries.udp_send),
+    ];
+    let help = "How many packets crossed a boundary in one system-call-sized unit.";
+    let mut family = Histograms::begin(encoder, "batch_packets", help)?;
+    for (name, boundary) in boundaries {
+        family.sample(&[("boundary", name)], boundary.packets, &BATCHES, &boundary.batches)?;
+    }
+    Ok(())
+}
+
+/// The stage of what the exit policy refuses.
+const POLICY: &str = "policy";
+
+fn drops(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> Result<(), Error> {
+    let mut family = Counters::begin(encoder, "drops", "Packets dropped, by stage and reason.")?;
+    for known in DropReason::ALL {
+        let (stage, reason) = (known.stage().as_str(), known.as_str());
+        let packets = status
+            .drops
+            .iter()
+            .filter(|drops| drops.stage == stage && drops.reason == reason)
+            .fold(0u64, |sum, drops| sum.saturating_add(drops.packets));
+        family.sample(&[("stage", stage), ("reason", reason)], packets)?;
+    }
+    // Those of the exit policy are named by its table.
+    for drops in status.drops.iter().filter(|drops| drops.stage == POLICY) {
+        family.sample(&[("stage", POLICY), ("reason", &drops.reason)], drops.packets)?;
+    }
+    Ok(())
+}
+
+fn guard(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> Result<(), Error> {
+    let help = "Frames that the guard in the kernel counted, by message type.";
+    let mut family = Counters::begin(encoder, "guard_datagrams", help)?;
+    for count in &status.guard {
+        family.sample(&[("message", &count.message)], count.datagrams)?;
+    }
+    let help = "UDP payload that the guard in the kernel counted, by message type.";
+    let mut family = Counters::begin(encoder, "guard_bytes", help)?;
+    for count in &status.guard {
+        family.sample(&[("message", &count.message)], count.bytes)?;
+    }
+    Ok(())
+}
+
+fn host(encoder: &mut DescriptorEncoder<'_>, status: &Status, parts: &[&str]) -> Result<(), Error> {
+    let help = "1 while this part of the machine is not as the node needs it.";
+    let mut family = Gauges::begin(encoder, "host_condition", help)?;
+    for part in parts.iter().copied() {
+        let holds = status.host.iter().any(|condition| condition.part == part);
+        family.sample(&[("part", part)], u64::from(holds))?;
+    }
+    let help = "How often the node put back what others had changed on the machine.";
+    let mut family = Counters::begin(encoder, "host_restored", help)?;
+    for restored in &status.restored {
+        family.sample(&[("part", &restored.part)], restored.times)?;
+    }
+    Ok(())
+}
+
+/// A counter of one session and its labels beside the session itself.
+type PerSession = (&'static str, &'static str, &'static [Direction]);
+type Direction = (Option<&'static str>, fn(&Used) -> u64);
+
+const PER_SESSION: &[PerSession] = &[
+    (
+        "session_bytes",
+        "Authenticated bytes of a session: what is billed.",
+        &[(Some("up"), |used| used.bytes_up), (Some("down"), |used| used.bytes_down)],
+    ),
+    (
+        "session_packets",
+        "Data messages of a session.",
+        &[(Some("up"), |used| used.packets_up), (Some("down"), |used| used.packets_down)],
+    ),
+    (
+        "session_kernel_bytes",
+        "UDP payload that the guard saw for a session, before authentication.",
+        &[(None, |used| used.seen_bytes)],
+    ),
+    (
+        "session_kernel_datagrams",
+        "Datagrams that the guard saw for a session, before authentication.",
+        &[(None, |used| used.seen_datagrams)],
+    ),
+];
+
+fn each_session(
+    encoder: &mut DescriptorEncoder<'_>,
+    mut sessions: Vec<Snapshot>,
+    max: usize,
+) -> Result<(), Error> {
+    sessions.sort_by_key(|snapshot| snapshot.session.slot);
+    let omitted = sessions.len().saturating_sub(max);
+    let help = "Sessions without series of their own, because there are too many.";
+    gauge(encoder, "session_series_omitted", help, omitted as u64)?;
+    sessions.truncate(max);
+    let sessions: Vec<_> =
+        sessions.iter().map(|one| (one.session.id.to_string(), &one.counters)).collect();
+    for (name, help, directions) in PER_SESSION {
+        let mut family = Counters::begin(encoder, name, help)?;
+        for (id, used) in &sessions {
+            for (direction, value) in *directions {
+                let session = ("session", id.as_str());
+                match direction {
+                    Some(way) => family.sample(&[session, ("direction", way)], value(used))?,
+                    None => family.sample(&[session], value(used))?,
+                }
+            }
+        }
+    }
+    let help = "When a session's last handshake was completed, in seconds since 1970.";
+    let mut family = Gauges::begin(encoder, "session_last_handshake_timestamp_seconds", help)?;
+    for (id, used) in sessions.iter().filter(|(_, used)| used.last_handshake > 0) {
+        family.sample(&[("session", id)], used.last_handshake)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,167 @@
+//! What `wg show` and the programs that know WireGuard's userspace API see: `get=1` on a socket
+//! named after the interface. Nothing can be set there: sessions are made by weir's own API, which
+//! writes them down.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::{UnixListener, UnixStream},
+    sync::Semaphore,
+    time::timeout,
+};
+
+use crate::api::socket::{self, SocketError, SocketFile};
+use weir_config::Live;
+use weir_sessions::{Sessions, wg_quick::Offer};
+
+mod text;
+
+/// Connections at once.
+const MOST: usize = 16;
+/// No line that means anything is longer, in bytes.
+const LINE: u64 = 4096;
+/// Lines of a request that are read to its end before it is refused: the client shall find the
+/// answer, not a broken connection.
+const LINES: usize = 65_536;
+/// How long a client may take for a line, or to take the answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// "Operation not permitted", as this protocol has it.
+const NOT_PERMITTED: &str = "errno=-1\n\n";
+/// "Invalid argument".
+const INVALID: &str = "errno=-22\n\n";
+
+/// What the answers are made of. Cheap to clone.
+#[derive(Clone)]
+pub struct Device {
+    /// The sessions, which are the peers.
+    pub sessions: Arc<Sessions>,
+    /// What consumers are told: it has the key of the node.
+    pub offer: Live<Offer>,
+    /// The node's UDP port.
+    pub listen_port: u16,
+    /// Whether to say where consumers are.
+    pub endpoints: bool,
+}
+
+impl std::fmt::Debug for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Device").field("listen_port", &self.listen_port).finish_non_exhaustive()
+    }
+}
+
+/// The socket for an interface, by which `wg` finds it.
+#[must_use]
+pub fn path(directory: &Path, interface: &str) -> PathBuf {
+    directory.join(format!("{interface}.sock"))
+}
+
+/// The bound socket, for its owner alone; its file goes when this does.
+#[derive(Debug)]
+pub struct Uapi {
+    listener: UnixListener,
+    _file: SocketFile,
+}
+
+impl Uapi {
+    /// Binds the socket. What a dead node left is replaced. Needs a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// When another program answers there, something else lies there, or the file system refuses.
+    pub fn bind(path: &Path) -> Result<Self, SocketError> {
+        let (listener, file) = socket::bind(path, None)?;
+        Ok(Self { listener, _file: file })
+    }
+
+    /// Answers until it is dropped.
+    pub async fn serve(self, device: Device) {
+        let places = Arc::new(Semaphore::new(MOST));
+        loop {
+            // The semaphore is never closed.
+            let place = Arc::clone(&places).acquire_owned().await;
+            match self.listener.accept().await {
+                Ok((stream, _)) => {
+                    let device = device.clone();
+                    tokio::spawn(async move {
+                        // Clients that go, or are too slow, are no concern of ours.
+                        converse(stream, device, PATIENCE).await.ok();
+                        drop(place);
+                    });
+                }
+                // Most likely no descriptor is left: others will be given back.
+                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+            }
+        }
+    }
+}
+
+/// Answers one request after the other.
+async fn converse(
+    mut stream: UnixStream,
+    device: Device,
+    patience: Duration,
+) -> std::io::Result<()> {
+    let (read, mut write) = stream.split();
+    let mut read = BufReader::new(read);
+    loop {
+        let answer = match asked(&mut read, patience).await? {
+            Asked::Get => {
+                let device = device.clone();
+                tokio::task::spawn_blocking(move || text::describe(&device)).await?
+            }
+            Asked::Set => NOT_PERMITTED.to_owned(),
+            Asked::Nonsense => {
+                timeout(patience, write.write_all(INVALID.as_bytes())).await??;
+                return Ok(());
+            }
+            Asked::Nothing => return Ok(()),
+        };
+        timeout(patience, write.write_all(answer.as_bytes())).await??;
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    Get,
+    Set,
+    /// What is no request.
+    Nonsense,
+    /// The client has closed.
+    Nothing,
+}
+
+/// Reads one request to its empty line.
+async fn asked(
+    read: &mut (impl AsyncBufRead + Unpin),
+    patience: Duration,
+) -> std::io::Result<Asked> {
+    let mut line = Vec::new();
+    let mut asked = None;
+    for _ in 0..LINES {
+        line.clear();
+        let mut limited = (&mut *read).take(LINE);
+        let count = timeout(patience, limited.read_until(b'\n', &mut line)).await??;
+        let Some(text) = line.strip_suffix(b"\n") else {
+            let is_end = count == 0 && asked.is_none();
+            return Ok(if is_end { Asked::Nothing } else { Asked::Nonsense });
+        };
+        asked = match (asked, text) {
+            (None, b"get=1") => Some(Asked::Get),
+            (None, b"set=1") => Some(Asked::Set),
+            (Some(asked), b"") => return Ok(asked),
+            // The keys of a set.
+            (Some(Asked::Set), _) => asked,
+            _ => return Ok(Asked::Nonsense),
+        };
+    }
+    Ok(Asked::Nonsense)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,170 @@
+//! A worker's turn, whichever way its packets come and go.
+
+use std::{
+    io,
+    os::fd::OwnedFd,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+use bytes::BytesMut;
+use rustix::time::{ClockId, clock_gettime};
+use weir_common::DropReason;
+
+use crate::{
+    handshake::HandshakeInbox,
+    inbox::{Inbox, Inboxes, Order},
+    pipeline::{FRAME_SLACK, Owner, Pipeline, Stray, Transmitted},
+    udp::Sockets,
+};
+
+/// Between two ticks; each serves a quarter of the peers.
+const TICK: Duration = Duration::from_millis(250);
+/// Initiations per turn: at 0.3 ms each, more would be felt by established sessions.
+const INITIATIONS_PER_TURN: usize = 2;
+
+/// What a worker reads from and writes to.
+pub(super) struct WorkerIo {
+    /// Its UDP sockets.
+    pub(super) sockets: Sockets,
+    /// Its queue of the TUN device.
+    pub(super) tun: OwnedFd,
+}
+
+/// Why a worker ends whose TUN queue belongs to no device any more (the kernel says EBADFD then).
+pub(super) fn tun_is_gone() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::NotFound,
+        "the TUN device was removed while weir ran. Fix: find what removed it (`ip link delete`, \
+         a network manager), and start weir again.",
+    )
+}
+
+/// A worker without its I/O.
+pub(super) struct Worker {
+    /// Its sessions and buffers.
+    pub(super) pipeline: Pipeline,
+    inbox: Arc<Inbox>,
+    workers: Inboxes,
+    handshakes: Arc<HandshakeInbox>,
+    next_tick: Instant,
+    stopped: bool,
+}
+
+impl Worker {
+    /// The worker that reads `inbox`.
+    #[must_use]
+    pub(super) fn new(
+        pipeline: Pipeline,
+        inbox: Arc<Inbox>,
+        workers: Inboxes,
+        handshakes: Arc<HandshakeInbox>,
+    ) -> Self {
+        let next_tick = Instant::now();
+        Self { pipeline, inbox, workers, handshakes, next_tick, stopped: false }
+    }
+
+    /// What wakes the worker.
+    #[must_use]
+    pub(super) fn inbox(&self) -> &Inbox {
+        &self.inbox
+    }
+
+    /// How long the worker may wait for packets; `None` for as long as there are none.
+    #[must_use]
+    pub(super) fn patience(&self) -> Option<Duration> {
+        if self.pipeline.has_greetings() || !self.inbox.initiations.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let waits = self.pipeline.wants_ticks();
+        waits.then(|| self.next_tick.saturating_duration_since(Instant::now()))
+    }
+
+    /// Everything of a turn that is not packets from the sockets or the TUN device. Call it
+    /// between `begin` and `finish`, and `hand_over` after that. Returns whether to go on.
+    pub(super) fn between(&mut self) -> bool {
+        while let Some(order) = self.inbox.orders.pop() {
+            match order {
+                Order::Add(peer) => self.pipeline.add(peer),
+                Order::Remove(slot, done) => {
+                    self.pipeline.remove(slot);
+                    // Whoever asked may have gone.
+                    done.try_send(()).ok();
+                }
+                Order::Stop => self.stopped = true,
+            }
+        }
+        for _ in 0..INITIATIONS_PER_TURN {
+            let Some(initiation) = self.inbox.initiations.pop() else { break };
+            self.pipeline.initiation(&initiation);
+        }
+        while let Some(stray) = self.inbox.strays.pop() {
+            match stray {
+                Stray::Datagram(datagram, outer) => self.pipeline.datagram(outer, &datagram),
+                Stray::Frame(mut frame) => {
+                    let len = frame.len().saturating_sub(FRAME_SLACK);
+                    if self.pipeline.transmit(&mut frame, len) == Transmitted::NextTurn {
+                        self.put_back(frame);
+                        break;
+                    }
+                }
+            }
+        }
+        self.pipeline.greet();
+        let now = Instant::now();
+        if now >= self.next_tick && self.pipeline.wants_ticks() {
+            self.next_tick = now + TICK;
+            self.pipeline.tick();
+            let spent = clock_gettime(ClockId::ThreadCPUTime);
+            let nanos = spent.tv_sec as u64 * 1_000_000_000 + spent.tv_nsec as u64;
+            self.pipeline.stats().cpu_nanos.store(nanos, Relaxed);
+        }
+        !self.stopped
+    }
+
+    fn put_back(&mut self, frame: BytesMut) {
+        if self.inbox.strays.push(Stray::Frame(frame)).is_err() {
+            self.pipeline.stats().refuse(DropReason::EgressHandoverFull);
+        }
+        // It is there already: only the turn must end before it fits.
+        self.inbox.bell().ring();
+    }
+
+    /// Hands strays to their owners.
+    pub(super) fn hand_over(&mut self) {
+        let stats = Arc::clone(self.pipeline.stats());
+        let mut ring_handshakes = false;
+        let mut ring = 0u64;
+        for (owner, stray) in self.pipeline.take_strays() {
+            let (taken, reason) = match (owner, stray) {
+                (Owner::Handshakes, Stray::Datagram(message, outer)) => {
+                    ring_handshakes = true;
+                    (self.handshakes.push(message, outer.from), DropReason::HandshakeQueueFull)
+                }
+                (Owner::Handshakes, Stray::Frame(_)) => (false, DropReason::TunFrame),
+                (Owner::Worker(worker), stray) => {
+                    let reason = match stray {
+                        Stray::Datagram(..) => DropReason::HandoverFull,
+                        Stray::Frame(_) => DropReason::EgressHandoverFull,
+                    };
+                    ring |= 1 << (worker % 64);
+                    let inbox = self.workers.get(worker as usize);
+                    (inbox.is_some_and(|inbox| inbox.strays.push(stray).is_ok()), reason)
+                }
+            };
+            if !taken {
+                stats.refuse(reason);
+            }
+        }
+        if ring_handshakes {
+            self.handshakes.ring();
+        }
+        if ring != 0 {
+            for (index, inbox) in self.workers.iter().enumerate() {
+                if ring & 1 << (index % 64) != 0 {
+                    inbox.bell().ring();
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! What the node changes on the machine, and how it takes every change back.
+//!
+//! [`Host::prepare`] makes all changes in an order in which nothing passes before the exit policy
+//! is there, each written down first (see [`changes`]); [`Host::undo`] takes them back in reverse.
+//! Everything happens in the network namespace of the calling thread.
+
+use std::{io, path::PathBuf, sync::Arc};
+
+use anyhow::{Context as _, bail};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+pub mod changes;
+pub mod conntrack;
+pub mod ethtool;
+mod link;
+pub mod netlink;
+mod nfnetlink;
+pub mod nft;
+mod sysctl;
+pub mod tun;
+pub mod uplink;
+pub mod watch;
+pub mod xdp_features;
+
+use changes::{Change, Changes};
+use ethtool::Offloads;
+use nft::{InForce, Policy, Transits, gate::Gate};
+use sysctl::Uplinks;
+pub use sysctl::has_ipv6;
+use tun::Tun;
+use uplink::Uplink;
+
+use weir_config::{Config, Live};
+use weir_policy::Lists;
+
+/// What is to be changed.
+#[derive(Clone, Debug)]
+pub struct HostPlan {
+    /// Where the list of changes is.
+    pub runtime_dir: PathBuf,
+    /// Where its second copy is.
+    pub state_dir: PathBuf,
+    /// The uplink.
+    pub uplink: Uplink,
+    /// The node's IPv4 address inside the tunnel, with the pool's prefix length.
+    pub gateway_v4: Ipv4Net,
+    /// The node's IPv6 address inside the tunnel, with the pool's prefix length.
+    pub gateway_v6: Ipv6Net,
+    /// The MTU inside the tunnel, in bytes.
+    pub mtu: u32,
+    /// Queues of the TUN device: one for each worker.
+    pub queues: usize,
+    /// The exit policy.
+    pub policy: Policy,
+    /// The lists that the policy is from.
+    pub lists: Live<Lists>,
+    /// What is pinned in bpffs, directories before what is in them. Others make it after
+    /// [`Host::prepare`]; a clean stop removes it, and a run that fails leaves it to the next one.
+    pub pins: Vec<PathBuf>,
+}
+
+impl HostPlan {
+    /// The plan that follows from a configuration.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the tunnel's MTU does not fit the uplink, and says which does, and when a list
+    /// of the policy cannot be read.
+    pub fn new(config: &Config, uplink: Uplink, queues: usize) -> anyhow::Result<Self> {
+        if let Some((problem, fix)) = weir_config::misfit(config, uplink.mtu) {
+            bail!("tunnel.mtu: {problem} ({}). Fix: {fix}.", uplink.name);
+        }
+        let tunnel = &config.tunnel;
+        let lists = Lists::read(&config.policy)?;
+        Ok(Self {
+            runtime_dir: config.node.runtime_dir.clone(),
+            state_dir: config.node.state_dir.clone(),
+            gateway_v4: Ipv4Net::new(tunnel.plan().gateway_v4(), tunnel.pool_v4.prefix_len())?,
+            gateway_v6: Ipv6Net::new(tunnel.plan().gateway_v6(), tunnel.pool_v6.prefix_len())?,
+            mtu: tunnel.mtu,
+            queues,
+            policy: Policy::new(config, &lists, &uplink),
+            lists: Live::from(lists),
+            uplink,
+            pins: Vec::new(),
+        })
+    }
+
+    /// The TUN device's addresses.
+    fn gateways(&self) -> Vec<IpNet> {
+        let v6 = has_ipv6().then_some(IpNet::V6(self.gateway_v6));
+        [Some(IpNet::V4(self.gateway_v4)), v6].into_iter().flatten().collect()
+    }
+
+    fn uplinks(&self) -> Uplinks<'_> {
+        let v4 = self.uplink.name.as_str();
+        Uplinks { v4, v6: self.uplink.ipv6.other().unwrap_or(v4) }
+    }
+}
+
+/// The machine, prepared. What is changed is undone by [`Host::undo`]; when this is dropped instead
+/// (the node could not start), all but the pins is.
+#[derive(Debug)]
+pub struct Host {
+    /// The offloads of the uplink, as they are now.
+    pub offloads: Offloads,
+    /// What the operator should know, in words.
+    pub notes: Vec<String>,
+    /// What this machine forwards that is not of consumers.
+    pub transits: Transits,
+    tun: Option<Tun>,
+    policy: Option<Arc<InForce>>,
+    gate: Option<Gate>,
+    changes: Changes,
+}
+
+impl Host {
+    /// Makes all changes. What a killed run has left is taken over, or undone.
+    ///
+    /// # Errors
+    ///
+    /// Says what is in the way, and what to do about it; all changes are undone then.
+    pub fn prepare(plan: &HostPlan) -> anyhow::Result<Self> {
+        let mut host = Self {
+            offloads: Offloads::default(),
+            notes: Vec::new(),
+            transits: Transits::default(),
+            tun: None,
+            policy: None,
+            gate: None,
+            changes: Changes::open(&plan.runtime_dir, Some(&plan.state_dir))?,
+        };
+        if host.changes.has_left() {
+            host.notes.push("took over what a run left that did not end cleanly".into());
+        }
+        // On an error `host` is dropped, which undoes what was done.
+        host.make(plan)?;
+        if let Err(errors) = host.changes.undo_left() {
+            bail!("cannot undo what an earlier run left: {}", errors.join("; "));
+        }
+        Ok(host)
+    }
+
+    fn make(&mut self, plan: &HostPlan) -> anyhow::Result<()> {
+        let interface = &plan.policy.interface;
+        for left in self.changes.left_links() {
+            // The kernel may still be closing the queues of the process that was killed.
+            link::remove(&left).with_context(|| format!("cannot remove the interface {left}"))?;
+        }
+        self.refuse_overlap(plan)?;
+        if tun::index_of(interface).is_ok() {
+            return Err(tun::TunError::Taken(interface.clone()).into());
+        }
+
+        for pin in &plan.pins {
+            self.changes
+                .record(Change::File { path: pin.clone() })
+                .context("cannot write down a change")?;
+        }
+        self.changes.record(Change::Policy).context("cannot write down a change")?;
+        self.transits = sysctl::transits(&self.changes, plan.uplinks())
+            .context("cannot read whether this machine forwards")?;
+        let policy = Policy { transit: self.transits, ..plan.policy.clone() };
+        let (in_force, note) = InForce::install(policy)?;
+        let in_force = Arc::new(in_force);
+        self.policy = Some(Arc::clone(&in_force));
+        self.notes.extend(note.map(str::to_owned));
+        self.changes
+            .record(Change::Link { name: interface.clone() })
+            .context("cannot write down a change")?;
+        let tun = Tun::create(interface, plan.queues)?;
+        if !tun.offloads.tso {
+            self.notes.push(
+                "this kernel hands over no super-packets at the TUN device: all traffic takes more \
+                 CPU"
+                    .into(),
+            );
+        } else if !tun.offloads.uso {
+            self.notes.push(
+                "this kernel cannot pass UDP through the TUN device in super-packets (Linux 6.2 \
+                 can): UDP takes more CPU"
+                    .into(),
+            );
+        }
+        let gate = Gate::close_behind(tun.index)?;
+        if !gate.is_owned() {
+            self.notes.push(
+                "another program that flushes the ruleset lets consumers' packets through until \
+                 weir has put the exit policy back (Linux 5.12 can keep them in)"
+                    .into(),
+            );
+        }
+        self.gate = Some(gate);
+        sysctl::prepare_tun(interface).context("cannot set up the TUN device")?;
+        let addresses = plan.gateways();
+        if !has_ipv6() {
+            self.notes.push("IPv6 is off on this machine: consumers get IPv4 alone".into());
+        }
+        link::configure(tun.index, plan.mtu, &addresses)
+            .with_context(|| format!("cannot set up the interface {interface}"))?;
+        self.tun = Some(tun);
+        // The device has its number by now.
+        for refusal in nft::foreign_drops(&in_force.site())? {
+            self.notes.push(format!("{refusal}: {}", refusal.fix));
+        }
+
+        self.record_lro(&plan.uplink.name)?;
+        self.notes.extend(plan.uplink.ipv6.note(&plan.uplink.name));
+        sysctl::forward(&mut self.changes, plan.uplinks()).context(
+            "cannot turn on forwarding. Fix: start weir as root, with /proc/sys writable",
+        )?;
+        self.turn_on(&plan.uplink.name, ethtool::GRO)?;
+        self.turn_on(&plan.uplink.name, ethtool::UDP_GRO_FORWARDING)?;
+        self.offloads = Offloads::read(&plan.uplink.name)
+            .with_context(|| format!("cannot read the offloads of {}", plan.uplink.name))?;
+        Ok(())
+    }
+
+    /// The exit policy in force, while the host is prepared.
+    #[must_use]
+    pub fn policy(&self) -> Option<Arc<InForce>> {
+        self.policy.clone()
+    }
+
+    /// Fails when the consumers' addresses are in use on another interface of this machine.
+    fn refuse_overlap(&self, plan: &HostPlan) -> anyhow::Result<()> {
+        let pools = [
+            ("tunnel.pool_v4", IpNet::V4(plan.policy.pool_v4)),
+            ("tunnel.pool_v6", IpNet::V6(plan.policy.pool_v6)),
+        ];
+        for (name, network) in
+            uplink::networks().context("cannot ask for this machine's networks")?
+        {
+            for (key, pool) in pools {
+                if name != plan.policy.interface && weir_config::overlap(&pool, &network) {
+                    bail!(
+                        "{key} = \"{pool}\" overlaps {}, which {name} has. Fix: choose another \
+                         private network for it.",
+                        network.trunc()
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Turns an offload on, where there is one. Without it the node is slower, no less right.
+    fn turn_on(&mut self, interface: &str, feature: &str) -> anyhow::Result<()> {
+        let state = ethtool::feature(interface, feature)
+            .with_context(|| format!("cannot read the offloads of {interface}"))?;
+        let recorded = |change: io::Result<()>| change.context("cannot write down a change");
+        let change =
+            |old| Change::Feature { interface: interface.into(), feature: feature.into(), old };
+        match state {
+            // When an earlier run turned it on, its note of that is kept.
+            Some(true) if self.changes.has_left_feature(interface, feature) => {
+                recorded(self.changes.record(change(true)))?;
+            }
+            Some(true) => {}
+            Some(false) => {
+                recorded(self.changes.record(change(false)))?;
+                if let Err(error) = ethtool::set_feature(interface, feature, true) {
+                    self.notes.push(format!("{interface}: {feature} stays off ({error})"));
+                }
+            }
+            None => self.notes.push(format!("{interface}: this kernel has no {feature}")),
+        }
+        Ok(())
+    }
+
+    /// Forwarding turns LRO off. Written down before that, it is on again after.
+    fn record_lro(&mut self, interface: &str) -> anyhow::Result<()> {
+        let lro = ethtool::feature(interface, ethtool::LRO)
+            .with_context(|| format!("cannot read the offloads of {interface}"))?;
+        if lro == Some(true) || self.changes.has_left_feature(interface, ethtool::LRO) {
+            let (interface, feature) = (interface.into(), ethtool::LRO.into());
+            self.changes
+                .record(Change::Feature { interface, feature, old: true })
+                .context("cannot write down a change")?;
+        }
+        Ok(())
+    }
+
+    /// Turns on again what weir had turned on and somebody has turned off since; says what that
+    /// was.
+    fn keep_offloads(&self) -> io::Result<Vec<String>> {
+        let mut lost = Vec::new();
+        for (interface, feature) in self.changes.turned_on() {
+            if ethtool::feature(interface, feature)? == Some(false) {
+                ethtool::set_feature(interface, feature, true)?;
+                lost.push(format!("{feature} of {interface}"));
+            }
+        }
+        Ok(lost)
+    }
+
+    /// The TUN device, once.
+    pub fn take_tun(&mut self) -> Option<Tun> {
+        self.tun.take()
+    }
+
+    /// Writes down a change that the caller makes next, to be undone with all others.
+    ///
+    /// # Errors
+    ///
+    /// Fails when it cannot be written: then the change must not be made.
+    pub fn record(&mut self, change: Change) -> io::Result<()> {
+        self.changes.record(change)
+    }
+
+    /// Takes every change back. The workers must have stopped.
+    ///
+    /// # Errors
+    ///
+    /// Says what could not be undone. The next run tries it again.
+    pub fn undo(mut self) -> anyhow::Result<()> {
+        (self.tun, self.gate) = (None, None);
+        if let Err(errors) = self.changes.undo_all(false) {
+            bail!("not everything on this machine is as it was before: {}", errors.join("; "));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        (self.tun, self.gate) = (None, None);
+        if let Err(errors) = self.changes.undo_all(true) {
+            for error in errors {
+                tracing::warn!(%error, "a change on this machine could not be undone");
+            }
+        }
+    }
+}

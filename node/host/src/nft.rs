@@ -1,0 +1,382 @@
+//! The exit policy: one nftables table of weir's own, whose rules are replaced in one transaction.
+//!
+//! [`render`] is pure. Cost per packet does not grow with the lists: an established flow meets
+//! three comparisons, a new one two lookups in interval sets besides.
+
+use std::{
+    fs,
+    io::{self, Write as _},
+    net::{Ipv4Addr, Ipv6Addr},
+    process::{Command, Output, Stdio},
+};
+
+use ipnet::{Ipv4Net, Ipv6Net};
+
+use super::uplink::Uplink;
+use weir_config::{Auto, Config, amounts::AtMost, sections::Service};
+use weir_policy::{Lists, Networks, Ports};
+
+mod elements;
+mod evaluate;
+mod foreign;
+pub mod gate;
+mod in_force;
+mod kernel;
+mod legacy;
+mod print;
+mod render;
+
+pub use elements::ElementEvents;
+pub use foreign::{Refusal, Site, Traffic, foreign_drops};
+pub use in_force::{InForce, Look, NewFlows};
+pub use render::{Machine, Rendered, render};
+
+/// The table's family and name.
+const TABLE: &str = "inet weir";
+const NAME: &str = "weir";
+
+/// Every counter of the table, and what it counts. The names are the metric's labels.
+pub const COUNTERS: &[(&str, &str)] = &[
+    ("spoofed", "from the tunnel, with a source that no consumer can have"),
+    ("consumer_to_consumer", "from one consumer to another"),
+    ("not_uplink", "to a network that is not behind the uplink"),
+    ("invalid", "part of no flow that the kernel could translate"),
+    ("blocked_destination", "to a network that the operator blocks"),
+    ("private_destination", "to a private or link-local network"),
+    ("metadata_destination", "to an address where clouds serve secrets to their machines"),
+    ("reserved_destination", "to an address that is not of the internet"),
+    ("smtp", "mail between servers, TCP port 25"),
+    ("blocked_port", "to another port that the operator blocks"),
+    ("host_destination", "to this machine"),
+    ("inbound", "to a consumer that did not ask for it"),
+    ("invalid_answer", "to this machine, of a connection that may be a consumer's"),
+    ("flow_table", "new, while the kernel's table of flows is nearly full"),
+    ("session_flows", "beyond the flows that a session may have at once"),
+    ("transit", "from the uplink to another network of this machine"),
+    ("tunnel_flows", "to the node's port, beyond the flows that may begin there"),
+];
+
+/// What the table is made from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// The TUN device.
+    pub interface: String,
+    /// The only interface by which consumers' packets may leave.
+    pub uplink: String,
+    /// The only one for IPv6, where that is another one.
+    pub uplink_v6: Option<String>,
+    /// The UDP port of the node.
+    pub listen_port: u16,
+    /// Where consumers' IPv4 addresses are from.
+    pub pool_v4: Ipv4Net,
+    /// Where consumers' IPv6 addresses are from.
+    pub pool_v6: Ipv6Net,
+    /// The node's address inside the tunnel, IPv4.
+    pub gateway_v4: Ipv4Addr,
+    /// The node's address inside the tunnel, IPv6.
+    pub gateway_v6: Ipv6Addr,
+    /// The node's own services, at its addresses inside the tunnel.
+    pub services: Vec<Service>,
+    /// Ports that are refused.
+    pub ports: Ports,
+    /// Exceptions from what follows and from the ranges that are always refused.
+    pub allow: Networks,
+    /// What is refused besides.
+    pub block: Networks,
+    /// The flows of each family that a session may have at once; by the table's size if unset.
+    pub session_flows: Auto<AtMost>,
+    /// What is forwarded that is not of consumers.
+    pub transit: Transits,
+}
+
+/// What this machine forwards that does not come from the tunnel or go there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Transit {
+    /// Whatever it forwards without weir.
+    #[default]
+    AsBefore,
+    /// Nothing from the uplink, where forwarding was off before weir turned it on.
+    NotFromUplink,
+    /// Nothing at all, where it was off for all interfaces.
+    None,
+}
+
+/// That of both families.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Transits {
+    /// IPv4.
+    pub v4: Transit,
+    /// IPv6.
+    pub v6: Transit,
+}
+
+impl Policy {
+    /// The policy of a configuration and its lists, with consumers' traffic leaving by the uplink.
+    #[must_use]
+    pub fn new(config: &Config, lists: &Lists, uplink: &Uplink) -> Self {
+        let tunnel = &config.tunnel;
+        Self {
+            interface: tunnel.interface.clone(),
+            uplink: uplink.name.clone(),
+            uplink_v6: uplink.ipv6.other().map(str::to_owned),
+            listen_port: config.node.listen_port,
+            pool_v4: tunnel.pool_v4,
+            pool_v6: tunnel.pool_v6,
+            gateway_v4: tunnel.plan().gateway_v4(),
+            gateway_v6: tunnel.plan().gateway_v6(),
+            services: config.services(),
+            ports: lists.blocked_ports(),
+            allow: lists.allowed(),
+            block: lists.blocked(),
+            session_flows: config.limits.session_flows.clone(),
+            transit: Transits::default(),
+        }
+    }
+}
+
+/// The share of the kernel's flow table that a session may fill with either family, one of so many.
+const SHARES: u32 = 64;
+/// What a browser needs, and more than file sharing takes: a hundred new flows a second, each of
+/// which the kernel keeps for half a minute.
+const FEWEST_FLOWS: u32 = 256;
+const DEFAULT_FLOWS: u32 = 4096;
+
+/// The flows of each family that a session may have at once, as things are: what is configured, or
+/// a share of the table. 0 is no limit.
+#[must_use]
+pub fn session_flows(configured: &Auto<AtMost>) -> u32 {
+    match configured {
+        Auto::Set(at_most) => at_most.get(),
+        Auto::Auto => share_of(size_of_flow_table()),
+    }
+}
+
+/// How many flows the kernel's table takes; `None` when it keeps none yet.
+fn size_of_flow_table() -> Option<u32> {
+    let size = fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_max").ok()?;
+    size.trim().parse().ok()
+}
+
+/// A session's share of a table of this size.
+fn share_of(size: Option<u32>) -> u32 {
+    let share = size.map_or(DEFAULT_FLOWS, |size| size / SHARES);
+    // A table of no limit has a size of 0.
+    if share == 0 { DEFAULT_FLOWS } else { share.clamp(FEWEST_FLOWS, DEFAULT_FLOWS) }
+}
+
+/// Packets and bytes under a name of [`COUNTERS`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counter {
+    /// The name.
+    pub name: String,
+    /// Packets.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// Why the kernel does not have the policy.
+#[derive(Debug, thiserror::Error)]
+pub enum NftError {
+    /// There is no `nft`.
+    #[error(
+        "the exit policy cannot be installed: there is no command `nft`. Fix: apt-get install \
+         nftables."
+    )]
+    Missing,
+    /// `nft` could not be run.
+    #[error("cannot run `nft`: {0}")]
+    Run(#[from] io::Error),
+    /// `nft` refused.
+    #[error("nftables refused to {what}: {said}. Fix: {fix}.")]
+    Refused {
+        /// What was asked of it.
+        what: &'static str,
+        /// The first lines of what it said.
+        said: String,
+        /// What to do about it.
+        fix: &'static str,
+    },
+    /// The kernel does not take the gate.
+    #[error(
+        "the kernel does not take the table that keeps consumers' packets in while the exit \
+         policy is away: {0}. Fix: use a kernel with nf_tables and nft_objref (modprobe nf_tables \
+         says whether yours has them)."
+    )]
+    Gate(#[source] io::Error),
+    /// The kernel does not say.
+    #[error(
+        "cannot ask the kernel for its nftables: {0}. Fix: start weir as root, or with the \
+         capability CAP_NET_ADMIN, on a kernel with nf_tables."
+    )]
+    Ask(#[source] io::Error),
+}
+
+/// Installs the policy in the place of the one before it, if there is one; counters go on. Says
+/// what of it this kernel cannot do, in words, if there is something.
+///
+/// # Errors
+///
+/// Says why the kernel does not have it. The rules before are still in force then.
+pub fn apply(policy: &Policy) -> Result<Option<&'static str>, NftError> {
+    if size_of_flow_table().is_none() {
+        // It is there once a chain translates.
+        accepted(&run(&["-f", "-"], render::TRANSLATES)?, "translate addresses")?;
+    }
+    let session_flows = session_flows(&policy.session_flows);
+    let machine = Machine { session_flows, has_timeouts: true };
+    match install(policy, &machine) {
+        Err(NftError::Refused { said, .. }) if said.contains("ct timeout") => {
+            install(policy, &Machine { has_timeouts: false, ..machine })?;
+            Ok(Some(
+                "this kernel cannot give flows a time-out of their own (NF_CONNTRACK_TIMEOUT): \
+                 consumers' silent TCP connections stay in its flow table for as long as \
+                 net.netfilter.nf_conntrack_tcp_timeout_established says",
+            ))
+        }
+        result => result.map(|()| None),
+    }
+}
+
+fn install(policy: &Policy, machine: &Machine) -> Result<(), NftError> {
+    let old = kernel::sets(NAME).map_err(NftError::Ask)?;
+    let generation = |name: &String| render::generation_of(name);
+    let last: u32 = old.iter().filter_map(generation).max().unwrap_or_default();
+    let Rendered { sets, rules } = render(policy, machine, last.wrapping_add(1), &old);
+    for (text, what) in [(sets, "take the lists"), (rules, "install the exit policy")] {
+        accepted(&run(&["-f", "-"], &text)?, what)?;
+    }
+    Ok(())
+}
+
+/// Has consumers begin no new flows, or begin them again.
+fn set_new_flows(interface: &str, new_flows: NewFlows) -> Result<(), NftError> {
+    let set = format!("{TABLE} {}", render::CLOSED);
+    let text = match new_flows {
+        NewFlows::Refused => format!("add element {set} {{ \"{interface}\" }}\n"),
+        NewFlows::Accepted => format!("flush set {set}\n"),
+    };
+    accepted(&run(&["-f", "-"], &text)?, "refuse new flows")
+}
+
+/// Removes the table; it need not be there.
+///
+/// # Errors
+///
+/// Fails when `nft` cannot be run or refuses.
+pub fn remove() -> Result<(), NftError> {
+    let output = run(&["-f", "-"], &format!("add table {TABLE}\ndelete table {TABLE}\n"))?;
+    accepted(&output, "remove the exit policy")?;
+    remove_gate()
+}
+
+/// Takes away the chain's rules that mark what the policy has seen: the gate drops everything of
+/// consumers' then, until the policy is installed again.
+fn close() -> Result<(), NftError> {
+    accepted(&run(&["flush", "chain", "inet", NAME, "first"], "")?, "close the exit policy")
+}
+
+/// Removes the gate that has no owner; it need not be there.
+fn remove_gate() -> Result<(), NftError> {
+    let gate = gate::NAME;
+    let text = format!("add table inet {gate}\ndelete table inet {gate}\n");
+    accepted(&run(&["-f", "-"], &text)?, "remove the gate")
+}
+
+/// Every counter of [`COUNTERS`], in that order; all zero without a table.
+///
+/// # Errors
+///
+/// Fails when the kernel does not say.
+pub fn read_counters() -> Result<Vec<Counter>, NftError> {
+    let found = kernel::counters(NAME).map_err(NftError::Ask)?;
+    let counter = |name: &str| {
+        let found = found.iter().find(|counter| counter.name == name);
+        let (packets, bytes) = found.map_or((0, 0), |found| (found.packets, found.bytes));
+        Counter { name: name.to_owned(), packets, bytes }
+    };
+    Ok(COUNTERS.iter().map(|(name, _)| counter(name)).collect())
+}
+
+/// A number that is another after each change of a table, whoever made it.
+///
+/// # Errors
+///
+/// Fails when the kernel does not say.
+pub fn generation() -> Result<u32, NftError> {
+    kernel::generation().map_err(NftError::Ask)
+}
+
+/// Whether the kernel has the policy's table.
+///
+/// # Errors
+///
+/// Fails when the kernel does not say.
+pub fn is_installed() -> Result<bool, NftError> {
+    Ok(print::Print::read(NAME).map_err(NftError::Ask)?.is_some())
+}
+
+/// What `nft --version` says.
+///
+/// # Errors
+///
+/// Fails when there is no `nft`.
+pub fn version() -> Result<String, NftError> {
+    let output = run(&["--version"], "")?;
+    accepted(&output, "tell its version")?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+fn run(arguments: &[&str], input: &str) -> Result<Output, NftError> {
+    run_program("nft", arguments, input)
+}
+
+fn run_program(program: &str, arguments: &[&str], input: &str) -> Result<Output, NftError> {
+    // Not every service manager's PATH has sbin.
+    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
+    let child = Command::new(program)
+        .args(arguments)
+        .env("PATH", path)
+        .env("LC_ALL", "C")
+        // What only looks needs no lock, whose file may be out of reach.
+        .env("XTABLES_LOCKFILE", "/dev/null")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut child = child.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => NftError::Missing,
+        _ => NftError::Run(error),
+    })?;
+    if let Some(mut stdin) = child.stdin.take() {
+        match stdin.write_all(input.as_bytes()) {
+            // It says on standard error why it stopped reading.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            result => result?,
+        }
+    }
+    Ok(child.wait_with_output()?)
+}
+
+fn accepted(output: &Output, what: &'static str) -> Result<(), NftError> {
+    if output.status.success() {
+        return Ok(());
+    }
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let lines: Vec<&str> =
+        stderr.lines().map(str::trim).filter(|line| !line.is_empty()).take(3).collect();
+    let said = lines.join(" | ");
+    let fix = if stderr.contains("Operation not permitted") {
+        "start weir as root, or with the capability CAP_NET_ADMIN"
+    } else if stderr.contains("No such file") || stderr.contains("not supported") {
+        "use a kernel with nf_tables, nft_chain_nat, nft_masq, nft_reject_inet, nft_fib_inet and \
+         nft_ct (modprobe nf_tables says whether yours has them)"
+    } else {
+        "see what `nft list ruleset` says; if the words above are about weir's own rules, report \
+         them"
+    };
+    Err(NftError::Refused { what, said, fix })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,142 @@
+//! What is weir's own, and is put back.
+
+use std::time::Instant;
+
+use anyhow::anyhow;
+
+use super::{Condition, Part, RESTORE_TIMEOUT, Watch, look::View};
+use crate::{
+    link,
+    nft::{Look, gate::Gate},
+    sysctl, tun,
+};
+
+impl Watch {
+    /// What weir has made itself, and puts back.
+    pub(super) fn look_at_own(&mut self, elements: Option<u32>) {
+        if self.is_broken {
+            return;
+        }
+        let mut failed = Vec::new();
+        match self.policy.look(elements) {
+            Ok(Look::Intact) => {}
+            Ok(Look::Missing) => self.conditions.put_back(
+                Part::Policy,
+                "somebody removed the exit policy's table (nft flush ruleset?); it is back, and \
+                 consumers' packets were kept in meanwhile",
+            ),
+            Ok(Look::Changed) => self.conditions.put_back(
+                Part::Policy,
+                "somebody changed the exit policy's table; it is as weir made it again",
+            ),
+            Err(error) => failed.push(Condition::new(
+                Part::Policy,
+                format!(
+                    "the exit policy cannot be put back, so nothing of consumers' passes: {error}"
+                ),
+                "stop what removes it",
+            )),
+        }
+        if let Err(error) = self.keep_gate() {
+            failed.push(Condition::new(
+                Part::Policy,
+                format!("the gate behind the exit policy cannot be put back: {error:#}"),
+                "stop what removes it",
+            ));
+        }
+        let tun = &self.plan.policy.interface;
+        match sysctl::keep(&mut self.host.changes, tun, self.plan.uplinks()) {
+            Ok(lost) if lost.is_empty() => {}
+            Ok(lost) => {
+                let said = format!(
+                    "somebody changed {}, without which consumers' packets do not pass; weir has \
+                     set it again",
+                    lost.join(", ")
+                );
+                self.conditions.put_back(Part::Forwarding, &said);
+            }
+            Err(error) => failed.push(Condition::new(
+                Part::Forwarding,
+                format!("forwarding was turned off: {error}"),
+                "start weir as root, with /proc/sys writable",
+            )),
+        }
+        self.look_at_clock();
+        self.settle(failed);
+    }
+
+    /// What could not be put back. The node ends when that lasts.
+    fn settle(&mut self, failed: Vec<Condition>) {
+        let first = failed.first().cloned();
+        self.conditions.set(&[Part::Policy, Part::Forwarding], failed);
+        let Some(first) = first else {
+            self.failing = None;
+            return;
+        };
+        let since = *self.failing.get_or_insert_with(Instant::now);
+        if since.elapsed() >= RESTORE_TIMEOUT {
+            self.break_off(anyhow!("{first}"));
+        }
+    }
+
+    pub(super) fn break_off(&mut self, reason: anyhow::Error) {
+        self.is_broken = true;
+        (self.listeners.broken)(reason);
+    }
+
+    /// The gate of a kernel without owners can be removed like any table.
+    fn keep_gate(&mut self) -> anyhow::Result<()> {
+        if let Some(gate) = &self.host.gate
+            && !gate.is_there()?
+        {
+            let index = tun::index_of(&self.plan.policy.interface)?;
+            self.host.gate = Some(Gate::close_behind(index)?);
+        }
+        Ok(())
+    }
+
+    /// The TUN device's own state, which is put back.
+    pub(super) fn tunnel(&self, view: &View) -> Option<Condition> {
+        let name = &self.plan.policy.interface;
+        // When it is gone, the packet path says so.
+        let tun = view.interfaces.iter().find(|interface| interface.name == *name)?;
+        let gateways = self.plan.gateways();
+        let has = |gateway: &ipnet::IpNet| tun.addresses.contains(&gateway.addr());
+        if tun.is_up && tun.mtu == self.plan.mtu && gateways.iter().all(has) {
+            return None;
+        }
+        match link::configure(tun.index, self.plan.mtu, &gateways) {
+            Ok(()) => {
+                let said = format!("somebody changed {name} (state, MTU or addresses); it is back");
+                self.conditions.put_back(Part::Tunnel, &said);
+                None
+            }
+            Err(error) => Some(Condition::new(
+                Part::Tunnel,
+                format!("{name} cannot be set up again: {error}"),
+                "restart weir",
+            )),
+        }
+    }
+
+    pub(super) fn offloads(&self) -> Option<Condition> {
+        match self.host.keep_offloads() {
+            Ok(lost) if lost.is_empty() => None,
+            Ok(lost) => {
+                let said = format!(
+                    "somebody turned off {}, without which packets cost more CPU; it is on again",
+                    lost.join(", ")
+                );
+                self.conditions.put_back(Part::Offloads, &said);
+                None
+            }
+            // It goes with its interface, which is seen elsewhere.
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => None,
+            Err(error) => Some(Condition::new(
+                Part::Offloads,
+                format!("an offload stays off, so packets cost more CPU: {error}"),
+                "see what `ethtool -k` says of the uplink",
+            )),
+        }
+    }
+}

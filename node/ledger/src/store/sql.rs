@@ -1,0 +1,260 @@
+//! Every statement that runs while the ledger is locked. They are here together so that a test can
+//! ask for the plan of each: none may go through a table that grows with what was used, or with the
+//! sessions that there ever were.
+
+/// The columns of the counters, in the order of [`crate::counters::to_array`].
+macro_rules! counters {
+    () => {
+        "bytes_up, packets_up, bytes_down, packets_down, handshake_bytes_up, \
+         handshake_bytes_down, last_handshake, seen_datagrams, seen_bytes, dropped_datagrams, \
+         dropped_bytes, newest_initiation"
+    };
+}
+
+macro_rules! statements {
+    ($($(#[$about:meta])* $name:ident = $sql:expr;)*) => {
+        $($(#[$about])* pub(super) const $name: &str = $sql;)*
+
+        /// All of them, by name.
+        #[cfg(test)]
+        pub(super) const ALL: &[(&str, &str)] = &[$((stringify!($name), $name)),*];
+    };
+}
+
+statements! {
+    // Sessions. `INDEXED BY` holds the planner to the live ones.
+    LIVE = concat!(
+        "SELECT number, id, slot, name, public_key, created, state, ", counters!(), "
+         FROM sessions INDEXED BY live_slot CROSS JOIN counters ON session = number
+         WHERE ended IS NULL ORDER BY number"
+    );
+    EXTRAS = "SELECT id, credit.bytes, credit.seconds, pause_reason, counters.seconds, last_activity
+         FROM sessions INDEXED BY live_slot CROSS JOIN counters ON counters.session = number
+             LEFT JOIN credit ON credit.session = number
+         WHERE ended IS NULL";
+    AGREEMENTS = "SELECT id, agreement, consumer, per_gib, per_hour, unpaid_bytes, unpaid_seconds,
+             paid, paid_bytes, paid_seconds, counters.seconds
+         FROM sessions INDEXED BY live_slot CROSS JOIN agreements ON agreements.session = number
+             CROSS JOIN counters ON counters.session = number
+         WHERE ended IS NULL";
+    RATES = "SELECT id, up, down
+         FROM sessions INDEXED BY live_slot CROSS JOIN rates ON session = number
+         WHERE ended IS NULL";
+    /// From one slot to the next by the index, however many sessions each has had.
+    FREED_SLOTS = "WITH RECURSIVE used (slot) AS (
+             SELECT min(slot) FROM sessions
+             UNION ALL
+             SELECT (SELECT min(slot) FROM sessions WHERE slot > used.slot) FROM used
+             WHERE slot IS NOT NULL
+         )
+         SELECT slot FROM used
+         WHERE slot IS NOT NULL AND NOT EXISTS (
+             SELECT 1 FROM sessions WHERE slot = used.slot AND ended IS NULL)
+         ORDER BY
+             (SELECT ended FROM sessions WHERE slot = used.slot ORDER BY ended DESC LIMIT 1),
+             (SELECT number FROM sessions WHERE slot = used.slot
+                 ORDER BY ended DESC, number DESC LIMIT 1)";
+    ADD_SESSION = "INSERT INTO sessions (id, slot, name, public_key, created, state, pause_reason)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+    ADD_COUNTERS = "INSERT INTO counters (session, updated, newest_initiation)
+         VALUES (?1, ?2, ?3)";
+    /// Of all sessions that ever had the key.
+    NEWEST_INITIATION = "SELECT coalesce(max(newest_initiation), 0)
+         FROM sessions INDEXED BY sessions_by_public_key CROSS JOIN counters ON session = number
+         WHERE public_key = ?1";
+    ADD_CREDIT = "INSERT INTO credit (session, bytes, seconds) VALUES (?1, ?2, ?3)";
+    END_SESSION = "UPDATE sessions SET ended = max(created, ?2), end_reason = ?3, state = 'closed',
+             pause_reason = NULL
+         WHERE number = ?1";
+    SET_PAUSE = "UPDATE sessions SET state = ?2, pause_reason = ?3 WHERE number = ?1";
+
+    // Counters.
+    RAISE = "UPDATE counters SET updated = ?2, bytes_up = max(bytes_up, ?3),
+             packets_up = max(packets_up, ?4), bytes_down = max(bytes_down, ?5),
+             packets_down = max(packets_down, ?6), handshake_bytes_up = max(handshake_bytes_up, ?7),
+             handshake_bytes_down = max(handshake_bytes_down, ?8),
+             last_handshake = max(last_handshake, ?9), seen_datagrams = max(seen_datagrams, ?10),
+             seen_bytes = max(seen_bytes, ?11), dropped_datagrams = max(dropped_datagrams, ?12),
+             dropped_bytes = max(dropped_bytes, ?13),
+             newest_initiation = max(newest_initiation, ?14)
+         WHERE session = ?1";
+    KEEP_SECONDS = "UPDATE counters SET seconds = ?2 WHERE session = ?1 AND seconds < ?2";
+    COUNTERS = concat!("SELECT ", counters!(), " FROM counters WHERE session = ?1");
+    /// As many as there are: they are numbered one by one, and none is ever deleted.
+    COUNTERS_ROWS = "SELECT coalesce(max(session), 0) FROM counters";
+    ENDED_TOTALS = concat!("SELECT ", counters!(), " FROM ended_totals WHERE one = 1");
+    SET_ENDED_TOTALS = concat!(
+        "UPDATE ended_totals SET (", counters!(), ")
+             = (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) WHERE one = 1"
+    );
+
+    // Credit.
+    PAYMENT = "SELECT bytes, seconds FROM payments WHERE session = ?1 AND reference = ?2";
+    ADD_PAYMENT = "INSERT INTO payments (session, reference, bytes, seconds, made)
+         VALUES (?1, ?2, ?3, ?4, ?5)";
+    CREDIT = "SELECT bytes, seconds FROM credit WHERE session = ?1";
+    SET_CREDIT = "INSERT OR REPLACE INTO credit (session, bytes, seconds) VALUES (?1, ?2, ?3)";
+
+    // Usage records.
+    RECORDS_AFTER = "SELECT cursor, id, name, public_key, sequence, bytes_up, packets_up,
+             bytes_down, packets_down, seconds, created, last_activity, records.end_reason, signer,
+             signature
+         FROM records JOIN sessions ON session = number
+         WHERE cursor > ?1 ORDER BY cursor LIMIT ?2";
+    LAST_CURSOR = "SELECT max(cursor) FROM records";
+    NEXT_SEQUENCE = "UPDATE counters SET sequence = sequence + 1, seconds = max(seconds, ?2),
+             last_activity = max(last_activity, ?3)
+         WHERE session = ?1";
+    RECORD_OF = "SELECT 0, id, name, public_key, sequence, bytes_up, packets_up, bytes_down,
+             packets_down, seconds, created, max(last_activity, created), ?2, '', ''
+         FROM sessions JOIN counters ON session = number WHERE number = ?1";
+    ADD_RECORD = "INSERT INTO records (session, sequence, bytes_up, packets_up, bytes_down,
+             packets_down, seconds, last_activity, end_reason, signer, signature, made)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+    /// One that was kept as its session's last, and is no longer.
+    DROP_FORMER_LAST = "DELETE FROM records WHERE session = ?1 AND sequence = ?2
+             AND cursor <= (SELECT swept FROM retention WHERE one = 1)";
+    SWEPT = "SELECT swept FROM retention WHERE one = 1";
+    SET_SWEPT = "UPDATE retention SET swept = ?1 WHERE one = 1";
+    OLDEST_RECORDS = "SELECT cursor, made, records.sequence = counters.sequence
+         FROM records CROSS JOIN counters USING (session)
+         WHERE cursor > ?1 ORDER BY cursor LIMIT ?2";
+    NEXT_MADE_BEFORE = "SELECT cursor, made FROM records WHERE cursor > ?1 AND made <= ?2
+         ORDER BY cursor LIMIT 1";
+    DROP_RECORD = "DELETE FROM records WHERE cursor = ?1";
+    DELIVERED = "SELECT cursor FROM deliveries WHERE sink = ?1";
+    SET_DELIVERED = "INSERT INTO deliveries (sink, cursor) VALUES (?1, ?2)
+         ON CONFLICT (sink) DO UPDATE SET cursor = max(cursor, excluded.cursor)";
+
+    // Agreements, invoices and promises.
+    AGREE = "INSERT INTO agreements (session, agreement, consumer, per_gib, per_hour, unpaid_bytes,
+             unpaid_seconds, paid, paid_bytes, paid_seconds)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+    SET_PAID = "UPDATE agreements SET paid = ?2, paid_bytes = ?3, paid_seconds = ?4
+         WHERE session = ?1";
+    ADD_INVOICE = "INSERT INTO invoices (hashlock, session, total, preimage, made, bytes, seconds)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+    INVOICE = "SELECT hashlock, total, bytes, seconds FROM invoices
+         WHERE hashlock = ?2 AND session = ?1";
+    /// The longer text is the higher amount.
+    HIGHEST_INVOICE = "SELECT hashlock, total, bytes, seconds FROM invoices WHERE session = ?1
+         ORDER BY length(total) DESC, total DESC LIMIT 1";
+    SET_INVOICE_PAID = "UPDATE invoices SET paid = ?2 WHERE hashlock = ?1";
+    /// All but the newest ?2 that are not paid, and what a channel needs.
+    DROP_OLD_INVOICES = "DELETE FROM invoices WHERE session = ?1 AND hashlock IN (
+             SELECT hashlock FROM invoices WHERE session = ?1 AND paid IS NULL
+             ORDER BY made DESC, length(total) DESC, total DESC LIMIT -1 OFFSET ?2)
+         AND NOT EXISTS (SELECT 1 FROM channels WHERE channels.hashlock = invoices.hashlock)";
+    /// Those up to what is paid: with these nothing is ever settled.
+    DROP_PAID_INVOICES = "DELETE FROM invoices WHERE session = ?1
+         AND (length(total) < length(?2) OR length(total) = length(?2) AND total <= ?2)
+         AND NOT EXISTS (SELECT 1 FROM channels WHERE channels.hashlock = invoices.hashlock)";
+    DROP_INVOICES = "DELETE FROM invoices WHERE session = ?1
+         AND NOT EXISTS (SELECT 1 FROM channels WHERE channels.hashlock = invoices.hashlock)";
+    /// Of a session that has ended, once another invoice of the channel is paid.
+    DROP_INVOICE_OF_ENDED = "DELETE FROM invoices WHERE hashlock = ?1
+         AND EXISTS (SELECT 1 FROM sessions WHERE number = session AND ended IS NOT NULL)
+         AND NOT EXISTS (SELECT 1 FROM channels WHERE channels.hashlock = invoices.hashlock)";
+    PROMISED = "SELECT amount FROM channels WHERE channel = ?1";
+    PROMISE_HASHLOCK = "SELECT hashlock FROM channels WHERE channel = ?1";
+    SET_PROMISE = "INSERT INTO channels (channel, amount, hashlock, message, updated)
+         VALUES (?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT (channel) DO UPDATE SET amount = excluded.amount,
+             hashlock = excluded.hashlock, message = excluded.message, updated = excluded.updated";
+    INCOME = "SELECT promised FROM income WHERE one = 1";
+    SET_INCOME = "INSERT OR REPLACE INTO income (one, promised) VALUES (1, ?1)";
+
+    // Limits.
+    SET_RATES = "INSERT OR REPLACE INTO rates (session, up, down) VALUES (?1, ?2, ?3)";
+    QUOTA = "SELECT started, total, other_started, other_total FROM quotas WHERE period = ?1";
+    SET_QUOTA = "INSERT OR REPLACE INTO quotas (period, started, total, other_started,
+             other_total)
+         VALUES (?1, ?2, ?3, ?4, ?5)";
+
+    // Sums: a row for each table.
+    SUM = "SELECT sum FROM sums WHERE name = ?1";
+    SET_SUM = "UPDATE sums SET sum = ?2 WHERE name = ?1";
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::Connection;
+
+    use super::{
+        super::{Store, sums},
+        *,
+    };
+    use crate::counters;
+
+    /// What a plan may go through: a row for each live session, the slots as they are found one by
+    /// one, and what has one row.
+    const BOUNDED: &[&str] = &[
+        "SCAN sessions USING INDEX live_slot",
+        "SCAN sessions USING COVERING INDEX live_slot",
+        "SCAN used",
+        "SCAN CONSTANT ROW",
+    ];
+
+    fn plan(db: &Connection, sql: &str) -> Vec<String> {
+        let mut statement = db.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).expect(sql);
+        // Each is planned with what is bound to it: here, nothing.
+        let rows = statement.raw_query().mapped(|row| row.get(3)).collect::<Result<_, _>>();
+        rows.expect("a plan")
+    }
+
+    #[test]
+    fn no_statement_under_the_lock_goes_through_what_grows() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(&folder.path().join("ledger.db")).expect("opened");
+        let of_live = sums::live_statements();
+        let of_live = of_live.iter().map(|sql| ("live rows", sql.as_str()));
+        let mut steps = 0;
+        for (name, sql) in ALL.iter().copied().chain(of_live) {
+            for step in plan(&store.db, sql) {
+                steps += 1;
+                let scans = step.starts_with("SCAN") && !BOUNDED.contains(&step.as_str());
+                assert!(!scans, "{name}: {step}");
+            }
+        }
+        assert!(steps > ALL.len() / 2, "{steps} steps of {} statements", ALL.len());
+    }
+
+    #[test]
+    fn a_scan_would_be_found() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(&folder.path().join("ledger.db")).expect("opened");
+        // As an earlier weir looked for an invoice.
+        let sql = "SELECT hashlock, total FROM invoices WHERE session + 0 = ?1
+             ORDER BY hashlock = ?2 DESC, length(total) DESC LIMIT 1";
+        let steps = plan(&store.db, sql);
+        assert!(steps.iter().any(|step| step == "SCAN invoices"), "{steps:?}");
+    }
+
+    /// Statements elsewhere would have no plan that a test has seen. `check.rs` reads a ledger
+    /// without its lock; `schema.rs` and `sums.rs` go through all of it, once.
+    #[test]
+    fn statements_are_nowhere_else() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/store");
+        let mut files = vec![std::path::PathBuf::from(format!("{folder}.rs"))];
+        files
+            .extend(std::fs::read_dir(folder).expect("there").map(|file| file.expect("it").path()));
+        let mut seen = 0;
+        for file in files.iter().filter(|file| file.is_file()) {
+            let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if ["sql.rs", "tests.rs", "check.rs", "schema.rs", "sums.rs"].contains(&name) {
+                continue;
+            }
+            let text = std::fs::read_to_string(file).expect("read");
+            for verb in ["\"SELECT ", "\"INSERT ", "\"UPDATE ", "\"DELETE ", "\"WITH "] {
+                assert!(!text.contains(verb), "{name} has a statement of its own: {verb}");
+            }
+            seen += 1;
+        }
+        assert!(seen >= 8, "{seen} files");
+    }
+
+    #[test]
+    fn the_columns_are_those_of_the_counters() {
+        assert_eq!(counters!(), counters::NAMES.join(", "));
+    }
+}

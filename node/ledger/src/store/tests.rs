@@ -1,0 +1,241 @@
+use super::*;
+use testing::{crowd, used};
+use weir_wireguard::keys::PrivateKey;
+
+fn session(slot: u32) -> Session {
+    Session {
+        id: SessionId::random(),
+        slot: Slot(slot),
+        name: Some(format!("consumer {slot}")),
+        public_key: PrivateKey::random().public(),
+        created: 1_700_000_000,
+        state: SessionState::Open,
+    }
+}
+
+#[test]
+fn sessions_and_counters_read_back_after_reopening() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("state/ledger.db");
+    let (one, two) = (session(0), session(7));
+    let mut store = Store::open(&path).expect("opened");
+    store.insert(&one, &Extra::default()).expect("inserted");
+    store.insert(&two, &Extra::default()).expect("inserted");
+    store.checkpoint(&[(two.id, used(9))]).expect("written");
+    drop(store);
+    let mut store = Store::open(&path).expect("opened again");
+    assert_eq!(store.live().expect("read"), [(one, used(0)), (two, used(9))]);
+}
+
+#[test]
+fn counters_never_fall_and_stop_at_the_largest_number() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut store = Store::open(&folder.path().join("ledger.db")).expect("opened");
+    let one = session(0);
+    store.insert(&one, &Extra::default()).expect("inserted");
+    let mixed = Counters { bytes_up: 5, ..used(100) };
+    store.checkpoint(&[(one.id, used(50))]).expect("written");
+    store.checkpoint(&[(one.id, mixed)]).expect("written");
+    let read = store.live().expect("read")[0].1;
+    assert_eq!(read, Counters { bytes_up: 50, ..used(100) });
+    for _ in 0..2 {
+        store.checkpoint(&[(one.id, used(u64::MAX))]).expect("written");
+    }
+    assert_eq!(store.live().expect("read")[0].1, used(i64::MAX as u64));
+    store
+        .end(one.id, &Usage { counters: used(u64::MAX), ..Usage::default() }, "removed")
+        .expect("ended");
+    let two = session(1);
+    store.insert(&two, &Extra::default()).expect("inserted");
+    store
+        .end(two.id, &Usage { counters: used(u64::MAX), ..Usage::default() }, "removed")
+        .expect("ended");
+    assert_eq!(store.ended().expect("read"), used(i64::MAX as u64));
+}
+
+#[test]
+fn an_ended_session_leaves_its_record_and_frees_its_slot_and_key() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("ledger.db");
+    let mut store = Store::open(&path).expect("opened");
+    let one = session(3);
+    store.insert(&one, &Extra::default()).expect("inserted");
+    store.end(one.id, &Usage { counters: used(8), ..Usage::default() }, "removed").expect("ended");
+    assert_eq!(store.live().expect("read"), []);
+    assert_eq!(store.ended().expect("read"), used(8));
+    assert_eq!(store.freed_slots().expect("read"), [Slot(3)]);
+    let again = Session { id: SessionId::random(), ..one.clone() };
+    store.insert(&again, &Extra::default()).expect("the slot, the key and the name are free again");
+    assert_eq!(store.freed_slots().expect("read"), []);
+    let kept: (String, i64) = store
+        .db
+        .query_row("SELECT id, bytes_up FROM usage WHERE end_reason = 'removed'", [], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .expect("the record is kept");
+    assert_eq!(kept, (one.id.to_string(), 8));
+}
+
+#[test]
+fn a_ledger_has_one_writer() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("ledger.db");
+    let first = Store::open(&path).expect("opened");
+    assert!(matches!(Store::open(&path), Err(StoreError::InUse { .. })));
+    drop(first);
+    Store::open(&path).expect("free again");
+}
+
+#[test]
+fn damaged_and_newer_ledgers_are_refused_with_what_to_do() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("ledger.db");
+    fs::write(&path, vec![0x5a; 8192]).expect("written");
+    let error = Store::open(&path).expect_err("refused");
+    assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+    fs::remove_file(&path).expect("removed");
+    let store = Store::open(&path).expect("opened");
+    store.db.pragma_update(None, "user_version", 999).expect("set");
+    drop(store);
+    let error = Store::open(&path).expect_err("refused");
+    assert!(matches!(error, StoreError::Newer { found: 999, .. }), "{error}");
+}
+
+#[test]
+fn a_flipped_page_is_found_at_the_start_or_beside_the_node() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("ledger.db");
+    crowd(&path, 200, 20);
+    let whole = fs::read(&path).expect("read");
+    let pages = whole.len() / 4096;
+    let mut at_the_start = 0;
+    for page in 0..pages {
+        let mut bytes = whole.clone();
+        bytes[page * 4096..page * 4096 + 64].fill(0xff);
+        fs::write(&path, bytes).expect("written");
+        match Store::open(&path) {
+            Err(StoreError::Damaged { .. }) => at_the_start += 1,
+            Err(error) => panic!("page {page}: {error}"),
+            Ok(store) => {
+                drop(store);
+                let scrubbed = scrub::scrub(&path, || true).expect("read");
+                let found = matches!(scrubbed, scrub::Scrubbed::Damaged(_));
+                assert!(found, "page {page} of {pages}");
+            }
+        }
+        for side in ["-wal", "-shm"] {
+            fs::remove_file(folder.path().join(format!("ledger.db{side}"))).ok();
+        }
+    }
+    assert!(at_the_start > pages / 4, "{at_the_start} of {pages}");
+}
+
+#[test]
+fn records_of_a_clock_that_was_years_ahead_go_with_what_came_next() {
+    use retention::{Retention, Swept};
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut store = Store::open(&folder.path().join("ledger.db")).expect("opened");
+    let one = session(0);
+    store.insert(&one, &Extra::default()).expect("inserted");
+    for bytes in 1..=6 {
+        store
+            .record(&[(one.id, Usage { counters: used(bytes), ..Usage::default() })])
+            .expect("written");
+    }
+    // Two old ones, two by a clock that was ahead, another old one, and one of now.
+    store
+        .db
+        .execute_batch(
+            "DROP TRIGGER records_stay_as_they_are;
+             UPDATE records SET made = 7 WHERE cursor IN (1, 2, 5);
+             UPDATE records SET made = 2147483647 WHERE cursor IN (3, 4)",
+        )
+        .expect("aged");
+    let day = Retention { delivered: 86_400, undelivered: None };
+    assert_eq!(store.forget(day, &[]).expect("done"), Swept { gone: 5, goes_on: false });
+    // While nothing has come next, they are of today.
+    store.db.execute("UPDATE records SET made = 2147483647", []).expect("aged");
+    store.record(&[(one.id, Usage { counters: used(7), ..Usage::default() })]).expect("written");
+    assert_eq!(store.forget(day, &[]).expect("done").gone, 0);
+}
+
+#[test]
+fn records_go_when_their_time_is_over_and_their_receivers_have_them() {
+    use retention::Retention;
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut store = Store::open(&folder.path().join("ledger.db")).expect("opened");
+    let (one, two) = (session(0), session(1));
+    for session in [&one, &two] {
+        store.insert(session, &Extra::default()).expect("inserted");
+    }
+    let write = |store: &mut Store, bytes: u64| {
+        for id in [one.id, two.id] {
+            let usage = Usage { counters: used(bytes), ..Usage::default() };
+            store.record(&[(id, usage)]).expect("written");
+        }
+    };
+    write(&mut store, 1);
+    write(&mut store, 2);
+    let cursors = |store: &Store| -> Vec<u64> {
+        store.usage_after(0, 100).expect("read").iter().map(|record| record.cursor).collect()
+    };
+    let gone = |store: &mut Store, kept: Retention, receivers: &[&str]| {
+        store.forget(kept, receivers).expect("done").gone
+    };
+    let day = Retention { delivered: 86_400, undelivered: None };
+    assert_eq!(gone(&mut store, day, &[]), 0, "they are of today");
+    store
+        .db
+        .execute_batch("DROP TRIGGER records_stay_as_they_are; UPDATE records SET made = 7")
+        .expect("aged");
+    write(&mut store, 3);
+    assert_eq!(gone(&mut store, day, &["webhook"]), 0, "it has none of them");
+    store.set_delivered("webhook", 3).expect("written");
+    store.set_delivered("file", 1).expect("written");
+    assert_eq!(gone(&mut store, day, &["webhook", "file"]), 1);
+    assert_eq!(gone(&mut store, day, &["webhook"]), 2);
+    assert_eq!(cursors(&store), [4, 5, 6]);
+    let limited = Retention { undelivered: Some(2 * 86_400), ..day };
+    assert_eq!(gone(&mut store, limited, &["webhook"]), 1, "nobody came for it");
+    let always = Retention { delivered: 0, undelivered: Some(0) };
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    assert_eq!(gone(&mut store, always, &[]), 0, "the last ones stay");
+    assert_eq!(cursors(&store), [5, 6]);
+    assert_eq!(store.last_cursor().expect("read"), 6);
+}
+
+/// The steps of SQLite's machine that a start takes, from the file to the sessions.
+fn steps_of_a_start(path: &Path) -> u64 {
+    use std::sync::{Arc, atomic::AtomicU64, atomic::Ordering::Relaxed};
+    let steps = Arc::<AtomicU64>::default();
+    let counted = Arc::clone(&steps);
+    let watch = move |db: &mut Connection| {
+        let count = move || {
+            counted.fetch_add(1, Relaxed);
+            false
+        };
+        db.progress_handler(1, Some(count))
+    };
+    let mut store = Store::open_watched(path, watch).expect("opened");
+    store.live().expect("read");
+    store.extras().expect("read");
+    store.agreements().expect("read");
+    store.rates().expect("read");
+    store.freed_slots().expect("read");
+    store.ended().expect("read");
+    store.earned().expect("read");
+    store.last_cursor().expect("read");
+    store.quota("day").expect("read");
+    steps.load(Relaxed)
+}
+
+#[test]
+fn a_start_does_as_much_after_a_thousand_sessions_and_their_records_as_after_thirty() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (young, old) = (folder.path().join("a/ledger.db"), folder.path().join("b/ledger.db"));
+    crowd(&young, 20, 32);
+    crowd(&old, 20, 1600);
+    let (young, old) = (steps_of_a_start(&young), steps_of_a_start(&old));
+    assert!(young > 1000, "{young} steps: nothing was looked at");
+    assert!(old < young + young / 10, "{young} steps with 32 ended sessions, {old} with 1600");
+}

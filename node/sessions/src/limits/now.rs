@@ -1,0 +1,41 @@
+//! The limits in force, as reports have them.
+
+use serde::{Deserialize, Serialize};
+
+/// A quota of a day or a month.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuotaNow {
+    /// Billed bytes that all sessions together may have; 0 is no limit.
+    pub bytes: u64,
+    /// What they have had.
+    pub used: u64,
+    /// When the count begins anew, in seconds since 1970.
+    pub resets: u64,
+}
+
+/// What of the limits holds now. Rates are in bits per second, of packets inside the tunnel; 0 is
+/// no limit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitsNow {
+    /// All consumers' uploads together.
+    pub rate_up: u64,
+    /// All consumers' downloads together.
+    pub rate_down: u64,
+    /// The most that one session gets of that, up.
+    pub share_up: u64,
+    /// The most that one session gets of that, down.
+    pub share_down: u64,
+    /// The new flows per second that each session may begin.
+    pub session_new_flows: u32,
+    /// The different destinations that each session may reach in ten seconds.
+    pub session_destinations: u32,
+    /// The flows of each family that each session may have at once.
+    #[serde(default)]
+    pub session_flows: u32,
+    /// Why all sessions are paused: `quota` or `schedule`.
+    pub paused_for: Option<String>,
+    /// The quota of the day.
+    pub day: QuotaNow,
+    /// The quota of the month.
+    pub month: QuotaNow,
+}

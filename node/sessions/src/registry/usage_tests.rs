@@ -1,0 +1,149 @@
+use proptest::prelude::*;
+
+use super::{rig::Rig, *};
+use weir_ledger::store::check::Reader;
+
+#[test]
+fn records_are_signed_and_any_altered_field_shows() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rig = Rig::start(folder.path(), 4);
+    let slot = rig.add(Some("alice")).session.slot;
+    rig.traffic(slot, 148);
+    assert_eq!(rig.sessions.record().expect("written"), 1);
+    assert_eq!(rig.sessions.record().expect("written"), 0, "nothing is new");
+    let record = rig.sessions.usage_after(0, 10).expect("read").pop().expect("a record");
+    let signer = rig.sessions.signer();
+    assert!(record.is_signed_by(&signer));
+    let json = serde_json::to_value(&record).expect("JSON");
+    for (name, value) in json.as_object().expect("an object") {
+        let other = match value {
+            serde_json::Value::Number(n) => serde_json::json!(n.as_u64().expect("u64") + 1),
+            serde_json::Value::Null => serde_json::json!("x"),
+            _ => serde_json::json!("AAAA"),
+        };
+        let mut altered = json.clone();
+        altered[name] = other;
+        let altered: weir_ledger::store::receipt::Record =
+            serde_json::from_value(altered).expect("a record");
+        assert_eq!(altered.is_signed_by(&signer), name == "cursor", "{name}");
+    }
+}
+
+#[test]
+fn the_key_for_records_stays_over_restarts_and_is_its_owners_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().expect("a folder");
+    let signer = Rig::start(folder.path(), 4).sessions.signer();
+    assert_eq!(Rig::start(folder.path(), 4).sessions.signer(), signer);
+    let key = std::fs::metadata(folder.path().join("receipt.key")).expect("there");
+    assert_eq!(key.permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn a_session_ends_with_a_record_of_its_final_account() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rig = Rig::start(folder.path(), 4);
+    let slot = rig.add(Some("alice")).session.slot;
+    rig.traffic(slot, 10);
+    rig.sessions.record().expect("written");
+    rig.traffic(slot, 5);
+    rig.sessions.end("alice", "closed").expect("ended");
+    let records = rig.sessions.usage_after(0, 10).expect("read");
+    let said: Vec<_> =
+        records.iter().map(|r| (r.sequence, r.bytes_up, r.end_reason.as_deref())).collect();
+    assert_eq!(said, [(1, 10, None), (2, 15, Some("closed"))]);
+    assert_eq!(rig.sessions.usage_after(records[0].cursor, 10).expect("read"), records[1..]);
+}
+
+#[test]
+fn the_time_of_a_silent_session_survives_a_crash() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rig = Rig::start(folder.path(), 4);
+    let id = rig.add(Some("alice")).session.id;
+    if let Some(entry) = rig.sessions.write().by_id.get_mut(&id) {
+        entry.clock = clock::Clock::new(500, true);
+    }
+    assert_eq!(rig.sessions.record().expect("written"), 0, "it is silent");
+    drop(rig);
+    let rig = Rig::start(folder.path(), 4);
+    assert!(rig.sessions.get("alice").expect("there").seconds >= 500);
+}
+
+#[test]
+fn a_clock_that_steps_back_makes_no_record_say_less() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rig = Rig::start(folder.path(), 4);
+    let session = rig.add(None).session;
+    rig.traffic(session.slot, 10);
+    rig.sessions.record().expect("written");
+    let before = rig.sessions.usage_after(0, 1).expect("read").remove(0);
+    // What a run with an earlier clock, and less of everything, would write.
+    let earlier = Usage { last_activity: 5, ..Usage::default() };
+    rig.sessions.store().record(&[(session.id, earlier)]).expect("written");
+    let after = rig.sessions.usage_after(before.cursor, 1).expect("read").remove(0);
+    assert_eq!(after.sequence, 2);
+    assert_eq!((after.bytes_up, after.last_activity), (before.bytes_up, before.last_activity));
+}
+
+fn problems(folder: &std::path::Path) -> Vec<String> {
+    Reader::open(&folder.join("ledger.db")).expect("opened").check().expect("read").problems
+}
+
+#[test]
+fn the_check_finds_what_the_node_would_not_write() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rig = Rig::start(folder.path(), 4);
+    let slot = rig.add(None).session.slot;
+    rig.traffic(slot, 10);
+    rig.sessions.record().expect("written");
+    rig.add(Some("bob"));
+    rig.sessions.remove("bob").expect("removed");
+    assert_eq!(problems(folder.path()), Vec::<String>::new());
+    drop(rig);
+    let alter = |sql: &str| {
+        let db = rusqlite::Connection::open(folder.path().join("ledger.db")).expect("opened");
+        db.execute_batch(sql).expect("altered");
+    };
+    alter("DROP TRIGGER records_stay_as_they_are; UPDATE records SET bytes_up = 9");
+    let found = problems(folder.path()).join("\n");
+    assert!(found.contains("no good signature") && found.contains("final account"), "{found}");
+    alter("UPDATE counters SET bytes_up = 8");
+    let found = problems(folder.path()).join("\n");
+    assert!(found.contains("say more than their counters") && found.contains("sums"), "{found}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Whatever happens in whatever order, the records' totals are the traffic, and the ledger
+    /// passes its own check.
+    #[test]
+    fn the_last_records_add_up_to_the_traffic(
+        steps in proptest::collection::vec((0u8..6, 0u32..3, 0u64..1000), 1..30),
+    ) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut rig = Rig::start(folder.path(), 3);
+        let mut sent = 0;
+        for (step, which, bytes) in steps {
+            let live: Vec<_> = rig.sessions.list();
+            let chosen = live.get(which as usize).map(|s| (s.session.id.to_string(), s.session.slot));
+            match (step, chosen) {
+                (0, _) if live.len() < 3 => { rig.add(None); }
+                (1 | 2, Some((_, slot))) => { rig.traffic(slot, bytes); sent += bytes; }
+                (3, Some((id, _))) => { rig.sessions.remove(&id).expect("removed"); }
+                (4, _) => { rig.sessions.record().expect("written"); }
+                (5, _) => {
+                    let accounts = rig.accounts.clone();
+                    drop(rig);
+                    rig = Rig::with_accounts(folder.path(), accounts);
+                }
+                _ => {}
+            }
+        }
+        rig.sessions.record().expect("written");
+        let records = rig.sessions.usage_after(0, 1000).expect("read");
+        let last: HashMap<_, _> = records.iter().map(|r| (&r.session, r.bytes_up)).collect();
+        prop_assert_eq!(last.values().sum::<u64>(), sent);
+        prop_assert_eq!(problems(folder.path()), Vec::<String>::new());
+    }
+}
