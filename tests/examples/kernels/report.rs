@@ -25,7 +25,8 @@ pub(crate) mod part {
     pub(crate) const PASSES: &str = "its TCP and UDP pass unchanged, over IPv4 and IPv6";
     pub(crate) const CONNECTS_V6: &str = "it connects over IPv6 too";
     pub(crate) const KERNEL_CONNECTS: &str = "the kernel's own WireGuard connects as a consumer";
-    pub(crate) const KERNEL_PASSES: &str = "the TCP and UDP of the kernel's WireGuard pass unchanged";
+    pub(crate) const KERNEL_PASSES: &str =
+        "the TCP and UDP of the kernel's WireGuard pass unchanged";
     pub(crate) const KILL: &str = "after kill -9, sessions, counters and traffic continue";
     pub(crate) const ELSE: &str = "the steps in between";
     pub(crate) const STOP: &str = "a clean stop leaves nothing behind";
