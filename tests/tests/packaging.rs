@@ -118,27 +118,49 @@ fn every_command_has_a_manual_page_and_help_with_an_example() -> Result<()> {
     Ok(())
 }
 
-/// `docs/guarantees.md` names a test for each promise: `file.rs::name`, below `tests/tests` or
-/// with its whole path.
+/// `docs/guarantees.md` is a list: each guarantee is an item, and the tests that prove it are items
+/// below it, as `file.rs::name`. The file is below `tests/tests` or has its whole path.
 #[test]
 fn each_guarantee_names_a_test_that_there_is() -> Result<()> {
     let text = fs::read_to_string(root().join("docs/guarantees.md"))?;
-    let mut seen = 0;
-    for line in text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| promise"))
-    {
-        let named = line.split('`').filter(|part| part.contains(".rs::"));
-        let mut tests = 0;
-        for test in named {
+    let guarantees = guarantees(&text)?;
+    ensure!(guarantees.len() >= 80, "only {} guarantees", guarantees.len());
+    for (guarantee, tests) in guarantees {
+        ensure!(!tests.is_empty(), "no test proves: {guarantee}");
+        for test in tests {
             let (file, name) = test.split_once("::").context("no name")?;
             let short = root().join("tests/tests").join(file);
             let path = if short.exists() { short } else { root().join(file) };
             let code = fs::read_to_string(&path).with_context(|| format!("no file of {test}"))?;
             ensure!(code.contains(&format!("fn {name}(")), "there is no test {test}");
-            tests += 1;
         }
-        ensure!(tests > 0, "no test proves: {line}");
-        seen += 1;
     }
-    ensure!(seen >= 10, "only {seen} promises");
+    Ok(())
+}
+
+/// The guarantees of a list, with the tests of each.
+fn guarantees(text: &str) -> Result<Vec<(&str, Vec<&str>)>> {
+    let mut guarantees: Vec<(&str, Vec<&str>)> = Vec::new();
+    for line in text.lines() {
+        ensure!(!line.starts_with('|'), "a guarantee is an item of the list, not a row: {line}");
+        if let Some(guarantee) = line.strip_prefix("- ") {
+            guarantees.push((guarantee, Vec::new()));
+        } else if let Some(item) = line.strip_prefix("  - ") {
+            let test = item.strip_prefix('`').and_then(|test| test.strip_suffix('`'));
+            let test = test.filter(|test| test.contains(".rs::"));
+            let test = test.with_context(|| format!("this is not `file.rs::name`: {item}"))?;
+            guarantees.last_mut().context("a test before any guarantee")?.1.push(test);
+        }
+    }
+    Ok(guarantees)
+}
+
+#[test]
+fn a_guarantee_without_a_readable_test_is_not_overlooked() -> Result<()> {
+    let listed = guarantees("- One.\n  - `a.rs::b`\n  - `c.rs::d`\n- Two,\n  goes on.\n")?;
+    ensure!(listed == [("One.", vec!["a.rs::b", "c.rs::d"]), ("Two,", vec![])], "{listed:?}");
+    for bad in ["| One | `a.rs::b` |", "- One.\n  - a.rs::b", "- One.\n  - `b`", "  - `a.rs::b`"] {
+        ensure!(guarantees(bad).is_err(), "taken: {bad}");
+    }
     Ok(())
 }

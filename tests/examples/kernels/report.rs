@@ -21,21 +21,22 @@ pub(crate) mod part {
     pub(crate) const STARTS: &str = "the node starts";
     pub(crate) const GUARD: &str = "the guard for frames of any size runs in the driver";
     pub(crate) const URING: &str = "io_uring serves";
-    pub(crate) const CONNECTS: &str = "a consumer (wireguard-go) connects";
-    pub(crate) const PASSES: &str = "its TCP and UDP pass unchanged, by IPv4 and IPv6";
-    pub(crate) const CONNECTS_V6: &str = "it connects over IPv6, too";
+    pub(crate) const CONNECTS: &str = "wireguard-go connects as a consumer";
+    pub(crate) const PASSES: &str = "its TCP and UDP pass unchanged, over IPv4 and IPv6";
+    pub(crate) const CONNECTS_V6: &str = "it connects over IPv6 too";
     pub(crate) const KERNEL_CONNECTS: &str = "the kernel's own WireGuard connects as a consumer";
-    pub(crate) const KERNEL_PASSES: &str = "its TCP and UDP pass unchanged, likewise";
-    pub(crate) const KILL: &str = "after kill -9 sessions, counts and traffic go on";
-    pub(crate) const ELSE: &str = "what is between these";
-    pub(crate) const STOP: &str = "a clean stop leaves nothing";
+    pub(crate) const KERNEL_PASSES: &str =
+        "the TCP and UDP of the kernel's WireGuard pass unchanged";
+    pub(crate) const KILL: &str = "after kill -9, sessions, counters and traffic continue";
+    pub(crate) const ELSE: &str = "the steps in between";
+    pub(crate) const STOP: &str = "a clean stop leaves nothing behind";
 }
 
 /// How the table names the switch for IPv6 forwarding (Linux 6.17).
 pub(crate) const IPV6_FORWARDING: &str = "IPv6 forwarding for one interface alone";
 
 /// How the table names the verifier's work.
-pub(crate) const VERIFIER: &str = "instructions that the verifier walks through, of 1,000,000";
+pub(crate) const VERIFIER: &str = "instructions that the verifier walks (limit: 1,000,000)";
 
 /// One kernel.
 #[derive(Debug, Serialize)]
@@ -105,8 +106,8 @@ impl Report {
 
     /// What `weir doctor --json` and `weir status --json` say of the kernel.
     pub(crate) fn facts(&mut self, doctor: &str, status: &Status) -> Result<()> {
-        self.fact("guard in the kernel (XDP)", &status.xdp_mode);
-        self.fact("from the guard to the workers", &status.receive);
+        self.fact("XDP guard", &status.xdp_mode);
+        self.fact("receive path", &status.receive);
         self.fact("I/O", &status.io);
         for note in &status.offloads {
             match note.strip_prefix("uplink: ") {
@@ -154,7 +155,11 @@ impl Report {
     }
 }
 
-/// All of them side by side, in Markdown.
+/// The longest line that a document may have.
+const MAX_COLUMNS: usize = 120;
+
+/// All of them in Markdown: side by side in a table, and below it a list of what is too long for
+/// one.
 pub(crate) fn table(reports: &[Report]) -> String {
     let mut rows: Vec<&str> = Vec::new();
     for report in reports {
@@ -170,9 +175,36 @@ pub(crate) fn table(reports: &[Report]) -> String {
         let _infallible = write!(text, " | {}, {}", report.kernel, report.uplink);
     }
     let _infallible = writeln!(text, " |\n|---{}|", "|---".repeat(reports.len()));
+    let mut list = String::new();
     for row in rows {
         let cells: Vec<_> = reports.iter().map(|report| report.cell(row)).collect();
-        let _infallible = writeln!(text, "| {row} | {} |", cells.join(" | "));
+        let line = format!("| {row} | {} |", cells.join(" | "));
+        if line.len() <= MAX_COLUMNS {
+            let _infallible = writeln!(text, "{line}");
+            continue;
+        }
+        let _infallible = writeln!(list, "- {row}");
+        for (report, cell) in reports.iter().zip(cells) {
+            list.push_str(&wrapped("  - ", &format!("{}: {cell}", report.kernel)));
+        }
     }
+    if !list.is_empty() {
+        let _infallible = write!(text, "\n{list}");
+    }
+    text
+}
+
+/// An item of a list, in as many lines as it needs.
+fn wrapped(mark: &str, item: &str) -> String {
+    let (mut text, mut line) = (String::new(), mark.trim_end().to_owned());
+    for word in item.split_whitespace() {
+        if line.len() + 1 + word.len() > MAX_COLUMNS {
+            let _infallible = writeln!(text, "{line}");
+            line = " ".repeat(mark.len() - 1);
+        }
+        line.push(' ');
+        line.push_str(word);
+    }
+    let _infallible = writeln!(text, "{line}");
     text
 }
