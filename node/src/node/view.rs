@@ -114,6 +114,7 @@ impl NodeView for View {
             earned_wei: parts.sessions.earned().to_string(),
             host: parts.conditions.now().iter().map(HostCondition::from).collect(),
             restored: parts.conditions.restored().into_iter().map(HostRestored::from).collect(),
+            host_looks: parts.conditions.looks(),
             ledger_trouble: parts.sessions.trouble(),
             fleet: self.fleet.get().map(Link::describe),
         }
