@@ -309,7 +309,7 @@ mod tests {
         ip(&format!("-n {name} link add va type veth peer name vb"));
         let result = thread::scope(|scope| {
             let enter_and_work = || {
-                let namespace = fs::File::open(format!("/run/netns/{name}")).expect("it is there");
+                let namespace = File::open(format!("/run/netns/{name}")).expect("it is there");
                 move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
                     .expect("entered");
                 work();
