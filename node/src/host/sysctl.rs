@@ -331,6 +331,23 @@ mod tests {
     }
 
     #[test]
+    fn a_kept_parameter_is_that_of_the_interface_that_has_the_name_now() {
+        in_a_namespace(&format!("whostkept{}", std::process::id()), || {
+            let name = "net/ipv4/conf/va/forwarding";
+            let mut parameter = Parameter::new(name);
+            for value in ["1", "0", "1"] {
+                write(name, value).expect("written");
+                assert_eq!(parameter.read().expect("it is there"), value);
+            }
+            ip("link del va");
+            let gone = parameter.read().expect_err("it went with its interface");
+            assert_eq!(gone.kind(), io::ErrorKind::NotFound);
+            ip("link add va type veth peer name vb");
+            assert_eq!(parameter.read().expect("another one"), "0");
+        });
+    }
+
+    #[test]
     fn machine_wide_forwarding_keeps_router_advertisements_and_is_undone_exactly() {
         let name = format!("whostsysctl{}", std::process::id());
         let directory = tempfile::tempdir().expect("a directory");
