@@ -1,6 +1,7 @@
-//! Processes that are ours: their end, their memory, their time on the processor.
+//! Processes that are ours: their end, their memory, their sleep.
 
 use std::{
+    collections::BTreeMap,
     fs,
     process::{Child, ExitStatus},
     time::Duration,
@@ -56,16 +57,21 @@ pub fn resident_bytes(pid: u32) -> Result<u64> {
     Ok(kib.parse::<u64>()? * 1024)
 }
 
-/// Time on the processor since the start, user and system, in ticks of 10 ms.
+/// How often the threads of each name have gone to sleep since they were started.
 ///
 /// # Errors
 /// If the process is gone.
-pub fn cpu_ticks(pid: u32) -> Result<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let (_, after_name) = stat.rsplit_once(')').context("no name in stat")?;
-    let mut times = after_name.split_whitespace().skip(11).take(2);
-    let mut next = || -> Result<u64> { Ok(times.next().context("stat is short")?.parse()?) };
-    Ok(next()? + next()?)
+pub fn sleeps(pid: u32) -> Result<BTreeMap<String, u64>> {
+    let mut sleeps = BTreeMap::new();
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        // A thread may end meanwhile.
+        let Ok(status) = fs::read_to_string(task?.path().join("status")) else { continue };
+        let value = |key: &str| status.lines().find_map(|line| line.strip_prefix(key));
+        let name = value("Name:").context("no name in status")?.trim();
+        let times = value("voluntary_ctxt_switches:").context("no switches in status")?;
+        *sleeps.entry(name.to_owned()).or_default() += times.trim().parse::<u64>()?;
+    }
+    Ok(sleeps)
 }
 
 /// How many threads the process has.

@@ -1,5 +1,7 @@
 //! The machine's own firewall and the node.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use weir_tests::{
@@ -7,6 +9,7 @@ use weir_tests::{
     lab::SERVERS,
     node::binary,
     suite::{everything_passes, outside},
+    until,
 };
 
 /// Has `nft` carry out a text on the node's machine.
@@ -77,8 +80,18 @@ fn the_start_the_status_and_doctor_name_a_chain_that_refuses_and_what_to_type() 
         ensure!(words.contains("chain inet theirs forwards refuses"), "{who} says:\n{said}");
         ensure!(words.contains(fix), "{who} says:\n{said}");
     }
-    // What it says helps.
+    let about_it = |said: &str| said.matches("inet theirs forwards refuses").count();
+    ensure!(about_it(&node.log()) == 1, "said once:\n{}", node.log());
+    let status = node.weir(&["status", "--json"])?;
+    // What consumers send, in the one condition of the chain.
+    ensure!(about_it(&status) == 1, "said once:\n{status}");
+    // What it says helps, and nothing is said of it any more.
     lab.node.run(fix)?;
+    until("the condition goes", Duration::from_secs(30), || {
+        let status = node.weir(&["status", "--json"])?;
+        ensure!(about_it(&status) == 0, "{status}");
+        Ok(())
+    })?;
     let added = node.session_add("consumer")?;
     let client = Client::connect(&lab.consumer, &added.config)?;
     client.wait_connected(SERVERS[0])

@@ -220,6 +220,8 @@ fn idle_part(tools: &Tools, scale: &Scale, quick: bool, report: &mut Report) -> 
     report.rows.push(Row::new(label, idle.bytes_per_session / 1000.0, target));
     let label = format!("% of a core, {} idle sessions", idle.sessions);
     report.rows.push(Row::new(label, idle.core_ratio * 100.0, Some(Target::AtMost(1.0))));
+    let label = "% of a core, a node without sessions".to_owned();
+    report.rows.push(Row::new(label, idle.empty_core_ratio * 100.0, Some(Target::AtMost(0.2))));
     report.idle = Some(idle);
     Ok(())
 }

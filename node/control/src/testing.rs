@@ -62,6 +62,7 @@ impl NodeView for StillNode {
                 fix: "ip -4 route add default via ROUTER dev eth0".to_owned(),
             }],
             restored: vec![HostRestored { part: "policy".to_owned(), times: 2 }],
+            host_looks: 60,
             ledger_trouble: None,
             fleet: Some("connected".to_owned()),
         }

@@ -93,6 +93,9 @@ pub struct Status {
     /// How often the node put back what others had changed, by part of the machine.
     #[serde(default)]
     pub restored: Vec<HostRestored>,
+    /// How often the node has looked at what it has changed on the machine.
+    #[serde(default)]
+    pub host_looks: u64,
     /// Why the ledger cannot be written; absent while it can. There is no new session and no new
     /// credit then.
     #[serde(default)]

@@ -139,7 +139,6 @@ fn a_paused_session_is_answered_and_a_closed_one_is_not() {
     let mut consumer = node.connect(0);
     for (state, answers) in [(SessionState::Paused, 1), (SessionState::Closed, 0)] {
         account(&node).set_state(state);
-        std::thread::sleep(std::time::Duration::from_millis(20)); // needs a newer timestamp
         let initiation = consumer.initiation();
         let turn = node.turn(|p| p.initiation(&initiation));
         assert_eq!(turn.datagrams.len(), answers, "{state:?}");

@@ -9,7 +9,6 @@ use std::{
         Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    time::{Duration, Instant},
 };
 
 use boringtun::{
@@ -32,6 +31,7 @@ use crate::{
     message::{receive_one, send_one},
     meters::InitiationMeters,
     now::Now,
+    outer::Outer,
     pipeline::Stray,
     stats::WorkerStats,
     udp::Sockets,
@@ -47,8 +47,11 @@ use weir_wireguard::{
 const QUEUE: usize = 1024;
 /// The most that a receive can bring.
 const SUPER_PACKET: usize = 65_536;
-/// Super-packets taken from a socket before the others get their turn.
+/// Super-packets taken from a socket, and initiations from the queue, before the others get their
+/// turn and the clock is read again.
 const BATCH: usize = 64;
+/// After so many nanoseconds handshakes are counted anew.
+const COUNTED_FOR: u64 = 1_000_000_000;
 
 /// Which session has which static key.
 #[derive(Default)]
@@ -216,6 +219,9 @@ pub struct Handshakes {
     stats: Arc<WorkerStats>,
     sources: SourceLimiter,
     peers: InitiationMeters,
+    /// Something came since handshakes were counted anew, and when that was.
+    counted: bool,
+    counted_since: u64,
 }
 
 /// What the handshake thread is made of.
@@ -264,6 +270,8 @@ impl Handshakes {
             stats: parts.stats,
             sources,
             peers: InitiationMeters::default(),
+            counted: false,
+            counted_since: 0,
         };
         handshakes.open_doors();
         handshakes
@@ -293,33 +301,36 @@ impl Handshakes {
     /// Fails when waiting fails, which no packet can cause.
     pub fn run(mut self) -> io::Result<()> {
         let mut buffer = vec![0u8; SUPER_PACKET];
-        let mut counted = false;
-        let mut reset = Instant::now();
         while !self.inbox.stop.load(Relaxed) {
-            self.wait(counted)?;
-            if reset.elapsed() >= Duration::from_secs(1) {
-                self.doors.iter().for_each(|door| door.cookies.reset_count());
-                reset = Instant::now();
-                counted = false;
-            }
-            self.inbox.bell.silence();
-            if let Some(limits) = self.inbox.limits.pop() {
-                self.limit(limits);
-            }
-            while let Some((message, from)) = self.inbox.queue.pop() {
-                counted = true;
-                self.take(&message, from);
-            }
-            if self.listens {
-                counted |= self.drain(&mut buffer);
-            }
-            for worker in self.workers.iter() {
-                if !worker.initiations.is_empty() {
-                    worker.bell().ring();
-                }
-            }
+            self.wait()?;
+            self.batch(&mut buffer, Now::read().nanos);
         }
         Ok(())
+    }
+
+    /// Takes some of what has come by `now`, in nanoseconds of a clock that does not go backwards.
+    fn batch(&mut self, buffer: &mut [u8], now: u64) {
+        if now.saturating_sub(self.counted_since) >= COUNTED_FOR {
+            self.doors.iter().for_each(|door| door.cookies.reset_count());
+            (self.counted, self.counted_since) = (false, now);
+        }
+        self.inbox.bell.silence();
+        if let Some(limits) = self.inbox.limits.pop() {
+            self.limit(limits);
+        }
+        for _ in 0..BATCH {
+            let Some((message, from)) = self.inbox.queue.pop() else { break };
+            self.counted = true;
+            self.take(&message, &from.into(), now);
+        }
+        if self.listens {
+            self.counted |= self.drain(buffer, now);
+        }
+        for worker in self.workers.iter() {
+            if !worker.initiations.is_empty() {
+                worker.bell().ring();
+            }
+        }
     }
 
     /// Every source begins anew, and cookies given out are void.
@@ -332,20 +343,24 @@ impl Handshakes {
     }
 
     /// Waits for something to do; not longer than a second if something must be counted anew.
-    fn wait(&self, counted: bool) -> io::Result<()> {
+    fn wait(&self) -> io::Result<()> {
+        if !self.inbox.queue.is_empty() {
+            // The last batch has left some, for which nobody rings again.
+            return Ok(());
+        }
         let mut fds = vec![PollFd::new(&self.inbox.bell, PollFlags::IN)];
         if self.listens {
             fds.push(PollFd::new(&self.sockets.v4, PollFlags::IN));
             fds.extend(self.sockets.v6.as_ref().map(|v6| PollFd::new(v6, PollFlags::IN)));
         }
         let second = Timespec { tv_sec: 1, tv_nsec: 0 };
-        match poll(&mut fds, counted.then_some(&second)) {
+        match poll(&mut fds, self.counted.then_some(&second)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
 
-    fn drain(&mut self, buffer: &mut [u8]) -> bool {
+    fn drain(&mut self, buffer: &mut [u8], now: u64) -> bool {
         let mut any = false;
         for v6 in [false, true] {
             for _ in 0..BATCH {
@@ -354,7 +369,7 @@ impl Handshakes {
                 any = true;
                 let payload = buffer.get(..len).unwrap_or_default();
                 for message in payload.chunks(received.segment.unwrap_or(len).max(1)) {
-                    self.take(message, received.from);
+                    self.take(message, &received.outer(), now);
                 }
             }
         }
@@ -365,19 +380,25 @@ impl Handshakes {
         if v6 { self.sockets.v6.as_ref().map(AsFd::as_fd) } else { Some(self.sockets.v4.as_fd()) }
     }
 
-    fn take(&mut self, message: &[u8], from: Endpoint) {
-        if let Err(reason) = self.judge(message, from) {
+    fn take(&mut self, message: &[u8], outer: &Outer<'static>, now: u64) {
+        if let Err(reason) = self.judge(message, outer, now) {
             self.stats.refuse(reason);
         }
     }
 
-    fn judge(&mut self, message: &[u8], from: Endpoint) -> Result<(), DropReason> {
+    fn judge(
+        &mut self,
+        message: &[u8],
+        outer: &Outer<'static>,
+        now: u64,
+    ) -> Result<(), DropReason> {
+        let from = outer.from;
         match Message::parse(message).map_err(|_| DropReason::Message)? {
             Message::Initiation => {}
             Message::Response { receiver_index }
             | Message::CookieReply { receiver_index }
             | Message::Data { receiver_index } => {
-                return self.pass_on(receiver_index, message, from);
+                return self.pass_on(receiver_index, message, outer);
             }
         }
         if self.changes != self.identities.changes() {
@@ -406,7 +427,6 @@ impl Handshakes {
         }
         let identity = found.ok_or(DropReason::Mac1)?;
         // After the cookie: spoofed sources must not use up the buckets of real ones.
-        let now = Now::read().nanos;
         if !self.sources.allow(source, now) {
             return Err(DropReason::HandshakeRate);
         }
@@ -424,17 +444,25 @@ impl Handshakes {
     }
 
     /// A message of a session that came here merged behind an initiation.
-    fn pass_on(&self, receiver: u32, message: &[u8], from: Endpoint) -> Result<(), DropReason> {
+    fn pass_on(
+        &self,
+        receiver: u32,
+        message: &[u8],
+        outer: &Outer<'static>,
+    ) -> Result<(), DropReason> {
         let slot = self.permutation.slot_of(PeerIndex::of_receiver_index(receiver));
         let worker = slot.worker(self.workers.len() as u32) as usize;
         let worker = self.workers.get(worker).ok_or(DropReason::UnknownIndex)?;
-        let stray = Stray::Datagram(Bytes::copy_from_slice(message), from.into());
+        let stray = Stray::Datagram(Bytes::copy_from_slice(message), *outer);
         worker.strays.push(stray).map_err(|_| DropReason::HandoverFull)?;
         worker.bell().ring();
         Ok(())
     }
 }
 
+#[cfg(test)]
+#[path = "handshake_tests.rs"]
+mod batch_tests;
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -23,3 +23,10 @@ impl Now {
         }
     }
 }
+
+/// For how long this thread was on a processor, in nanoseconds.
+#[must_use]
+pub(super) fn thread_cpu_nanos() -> u64 {
+    let spent = clock_gettime(ClockId::ThreadCPUTime);
+    spent.tv_sec as u64 * 1_000_000_000 + spent.tv_nsec as u64
+}

@@ -45,7 +45,7 @@ pub(super) fn run(mut worker: Worker, io: &WorkerIo, mut direct: DirectQueues) -
     let mut gather = Gather::default();
     let mut gso = true;
     loop {
-        worker.pipeline.begin(Now::read());
+        worker.begin(Now::read());
         direct.take(&mut worker.pipeline);
         for socket in [Some(io.sockets.v4.as_fd()), io.sockets.v6.as_ref().map(AsFd::as_fd)] {
             let Some(socket) = socket else { continue };

@@ -51,6 +51,7 @@ pub(crate) struct Consumer {
     pub(crate) tunn: Tunn,
     pub(crate) endpoint: Endpoint,
     pub(crate) slot: Slot,
+    pub(crate) public: [u8; 32],
     pub(crate) v4: IpAddr,
     pub(crate) v6: IpAddr,
 }
@@ -105,6 +106,7 @@ impl Node {
                 local: None,
             },
             slot,
+            public: spec.public_key.0,
             v4: IpAddr::V4(spec.address_v4),
             v6: IpAddr::V6(spec.address_v6),
         }

@@ -114,7 +114,6 @@ fn a_rekey_keeps_traffic_flowing_on_old_and_new_keys() {
     let mut node = Node::new(1, 1, 0);
     let mut consumer = node.connect(0);
     let old = consumer.seal(&udp(consumer.v4, SERVER_V4, 1, b"old"));
-    std::thread::sleep(std::time::Duration::from_millis(20)); // initiations need a newer timestamp
     let initiation = consumer.initiation();
     let turn = node.turn(|p| p.initiation(&initiation));
     let mut out = [0; 256];

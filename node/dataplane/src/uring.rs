@@ -175,7 +175,7 @@ pub(super) fn run(
 ) -> io::Result<()> {
     let mut shell = Shell::new(&worker, io, direct, reads)?;
     loop {
-        worker.pipeline.begin(Now::read());
+        worker.begin(Now::read());
         shell.direct.take(&mut worker.pipeline);
         shell.take_arrivals(&mut worker);
         let go_on = worker.between();

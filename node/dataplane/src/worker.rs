@@ -4,22 +4,22 @@ use std::{
     io,
     os::fd::OwnedFd,
     sync::{Arc, atomic::Ordering::Relaxed},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bytes::BytesMut;
-use rustix::time::{ClockId, clock_gettime};
 use weir_common::DropReason;
 
 use crate::{
     handshake::HandshakeInbox,
     inbox::{Inbox, Inboxes, Order},
+    now::{Now, thread_cpu_nanos},
     pipeline::{FRAME_SLACK, Owner, Pipeline, Stray, Transmitted},
     udp::Sockets,
 };
 
-/// Between two ticks; each serves a quarter of the peers.
-const TICK: Duration = Duration::from_millis(250);
+/// Nanoseconds between two ticks; each serves a quarter of the peers.
+const TICK: u64 = 250_000_000;
 /// Initiations per turn: at 0.3 ms each, more would be felt by established sessions.
 const INITIATIONS_PER_TURN: usize = 2;
 
@@ -47,7 +47,9 @@ pub(super) struct Worker {
     inbox: Arc<Inbox>,
     workers: Inboxes,
     handshakes: Arc<HandshakeInbox>,
-    next_tick: Instant,
+    /// When the turn began, and when the next tick is due, in nanoseconds.
+    now: u64,
+    next_tick: u64,
     stopped: bool,
 }
 
@@ -60,8 +62,13 @@ impl Worker {
         workers: Inboxes,
         handshakes: Arc<HandshakeInbox>,
     ) -> Self {
-        let next_tick = Instant::now();
-        Self { pipeline, inbox, workers, handshakes, next_tick, stopped: false }
+        Self { pipeline, inbox, workers, handshakes, now: 0, next_tick: 0, stopped: false }
+    }
+
+    /// Begins a turn at `now`.
+    pub(super) fn begin(&mut self, now: Now) {
+        self.now = now.nanos;
+        self.pipeline.begin(now);
     }
 
     /// What wakes the worker.
@@ -70,18 +77,19 @@ impl Worker {
         &self.inbox
     }
 
-    /// How long the worker may wait for packets; `None` for as long as there are none.
+    /// How long the worker may wait for packets, from the beginning of its turn; `None` for as long
+    /// as there are none.
     #[must_use]
     pub(super) fn patience(&self) -> Option<Duration> {
         if self.pipeline.has_greetings() || !self.inbox.initiations.is_empty() {
             return Some(Duration::ZERO);
         }
         let waits = self.pipeline.wants_ticks();
-        waits.then(|| self.next_tick.saturating_duration_since(Instant::now()))
+        waits.then(|| Duration::from_nanos(self.next_tick.saturating_sub(self.now)))
     }
 
     /// Everything of a turn that is not packets from the sockets or the TUN device. Call it
-    /// between `begin` and `finish`, and `hand_over` after that. Returns whether to go on.
+    /// between [`Worker::begin`] and `finish`, and `hand_over` after that. Returns whether to go on.
     pub(super) fn between(&mut self) -> bool {
         while let Some(order) = self.inbox.orders.pop() {
             match order {
@@ -111,13 +119,10 @@ impl Worker {
             }
         }
         self.pipeline.greet();
-        let now = Instant::now();
-        if now >= self.next_tick && self.pipeline.wants_ticks() {
-            self.next_tick = now + TICK;
+        if self.now >= self.next_tick && self.pipeline.wants_ticks() {
+            self.next_tick = self.now + TICK;
             self.pipeline.tick();
-            let spent = clock_gettime(ClockId::ThreadCPUTime);
-            let nanos = spent.tv_sec as u64 * 1_000_000_000 + spent.tv_nsec as u64;
-            self.pipeline.stats().cpu_nanos.store(nanos, Relaxed);
+            self.pipeline.stats().cpu_nanos.store(thread_cpu_nanos(), Relaxed);
         }
         !self.stopped
     }

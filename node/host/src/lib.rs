@@ -26,7 +26,7 @@ use changes::{Change, Changes};
 use ethtool::Offloads;
 use nft::{InForce, Policy, Transits, gate::Gate};
 use sysctl::Uplinks;
-pub use sysctl::has_ipv6;
+pub use sysctl::{Parameter, has_ipv6};
 use tun::Tun;
 use uplink::Uplink;
 
@@ -162,8 +162,7 @@ impl Host {
             .context("cannot read whether this machine forwards")?;
         let policy = Policy { transit: self.transits, ..plan.policy.clone() };
         let (in_force, note) = InForce::install(policy)?;
-        let in_force = Arc::new(in_force);
-        self.policy = Some(Arc::clone(&in_force));
+        self.policy = Some(Arc::new(in_force));
         self.notes.extend(note.map(str::to_owned));
         self.changes
             .record(Change::Link { name: interface.clone() })
@@ -199,11 +198,6 @@ impl Host {
         link::configure(tun.index, plan.mtu, &addresses)
             .with_context(|| format!("cannot set up the interface {interface}"))?;
         self.tun = Some(tun);
-        // The device has its number by now.
-        for refusal in nft::foreign_drops(&in_force.site())? {
-            self.notes.push(format!("{refusal}: {}", refusal.fix));
-        }
-
         self.record_lro(&plan.uplink.name)?;
         self.notes.extend(plan.uplink.ipv6.note(&plan.uplink.name));
         sysctl::forward(&mut self.changes, plan.uplinks()).context(

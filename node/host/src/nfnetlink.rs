@@ -21,6 +21,8 @@ const NESTED: u16 = 0x8000;
 const FLAGS: u16 = 0xc000;
 /// Requests that are under way together: their acknowledgements must fit the socket's buffer.
 const BATCH: usize = 64;
+/// Room for an answer that is one message of a few attributes.
+const SMALL_ANSWER: usize = 4096;
 
 /// The family of a message, and its attributes.
 pub(super) type Message = (u8, Vec<u8>);
@@ -50,17 +52,26 @@ pub(super) fn walk(kind: u16, family: u8, attributes: &[u8], each: Each<'_>) -> 
     }
 }
 
-/// Asks for the one thing of a kind.
-pub(super) fn ask(kind: u16) -> io::Result<Vec<Message>> {
-    let socket = open()?;
-    socket.send(&message(kind, REQUEST, 0, &[]), 0)?;
-    let (answer, _) = socket.recv_from_full()?;
-    let mut found = Vec::new();
-    take(&answer, &mut |family, attributes| {
-        found.push((family, attributes.to_vec()));
-        ControlFlow::Continue(())
-    })?;
-    Ok(found)
+/// A socket that is kept between questions, for what is asked again and again.
+#[derive(Debug, Default)]
+pub(super) struct Connection(Option<Socket>);
+
+impl Connection {
+    /// Asks for the one thing of a kind. The answer fits [`SMALL_ANSWER`].
+    pub(super) fn ask(&mut self, kind: u16) -> io::Result<Vec<Message>> {
+        // It is put back only when nothing can be left in it to read.
+        let socket = self.0.take().map_or_else(open, Ok)?;
+        socket.send(&message(kind, REQUEST, 0, &[]), 0)?;
+        let mut answer = Vec::with_capacity(SMALL_ANSWER);
+        socket.recv(&mut answer, 0)?;
+        let mut found = Vec::new();
+        take(&answer, &mut |family, attributes| {
+            found.push((family, attributes.to_vec()));
+            ControlFlow::Continue(())
+        })?;
+        self.0 = Some(socket);
+        Ok(found)
+    }
 }
 
 /// Has the kernel do one thing after the other. What one of them fails with is given to `refused`,

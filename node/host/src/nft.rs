@@ -304,7 +304,7 @@ pub fn read_counters() -> Result<Vec<Counter>, NftError> {
 ///
 /// Fails when the kernel does not say.
 pub fn generation() -> Result<u32, NftError> {
-    kernel::generation().map_err(NftError::Ask)
+    kernel::Generations::default().now().map_err(NftError::Ask)
 }
 
 /// Whether the kernel has the policy's table.

@@ -5,7 +5,12 @@
 //! networks, and what else hangs on the machine-wide switches stays as it is. What is turned on
 //! all the same, the exit policy narrows to consumers: see [`transits`].
 
-use std::{fs, io, path::PathBuf};
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::FileExt as _,
+    path::PathBuf,
+};
 
 use super::{
     changes::{Change, Changes},
@@ -66,37 +71,86 @@ pub(super) struct Uplinks<'a> {
     pub(super) v6: &'a str,
 }
 
-/// Puts back what somebody has set otherwise since [`prepare_tun`] and [`forward`]; says what that
-/// was.
-pub(super) fn keep(
-    changes: &mut Changes,
-    tun: &str,
-    uplinks: Uplinks<'_>,
-) -> io::Result<Vec<String>> {
-    let is_set = |(parameter, value): &(String, &str)| match read(parameter) {
-        Ok(now) => now == *value,
-        // The interface is gone, which is seen elsewhere.
-        Err(error) => error.kind() == io::ErrorKind::NotFound,
-    };
-    let mut lost = Vec::new();
-    for wanted in of_tun(tun) {
-        if !is_set(&wanted) {
-            write(&wanted.0, wanted.1)?;
-            lost.push(wanted.0);
-        }
+/// A parameter that is read again and again, by a descriptor that is kept.
+#[derive(Debug)]
+pub(crate) struct Parameter {
+    name: String,
+    file: Option<File>,
+}
+
+impl Parameter {
+    /// The parameter of this name, which need not be there yet.
+    pub(crate) fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), file: None }
     }
-    for wanted in of_uplinks(uplinks) {
-        if is_set(&wanted) {
-            continue;
+
+    /// Its value as it is now.
+    ///
+    /// # Errors
+    ///
+    /// Fails when there is no such parameter, as when its interface is gone.
+    pub(crate) fn read(&mut self) -> io::Result<String> {
+        if let Some(value) = self.file.as_ref().and_then(|file| value_of(file).ok()) {
+            return Ok(value);
         }
-        if wanted.0 == EVERYWHERE_V6 {
-            forward_everywhere_v6(changes)?;
-        } else {
-            set(changes, &wanted.0, wanted.1)?;
-        }
-        lost.push(wanted.0);
+        // Its interface has gone since, and another one may have its name by now.
+        self.file = None;
+        let file = File::open(path(&self.name))?;
+        let value = value_of(&file)?;
+        self.file = Some(file);
+        Ok(value)
     }
-    Ok(lost)
+}
+
+fn value_of(file: &File) -> io::Result<String> {
+    let mut buffer = [0; 64];
+    let len = file.read_at(&mut buffer, 0)?;
+    Ok(String::from_utf8_lossy(buffer.get(..len).unwrap_or_default()).trim().to_owned())
+}
+
+/// The parameters that weir has set, while they are watched.
+#[derive(Debug)]
+pub(super) struct Kept {
+    of_tun: Vec<(Parameter, &'static str)>,
+    of_uplinks: Vec<(Parameter, &'static str)>,
+}
+
+impl Kept {
+    /// Those of [`prepare_tun`] and [`forward`].
+    pub(super) fn new(tun: &str, uplinks: Uplinks<'_>) -> Self {
+        let kept = |all: Vec<(String, &'static str)>| {
+            all.into_iter().map(|(name, value)| (Parameter::new(name), value)).collect()
+        };
+        Self { of_tun: kept(of_tun(tun)), of_uplinks: kept(of_uplinks(uplinks)) }
+    }
+
+    /// Puts back what somebody has set otherwise; says what that was.
+    pub(super) fn put_back(&mut self, changes: &mut Changes) -> io::Result<Vec<String>> {
+        let is_set = |parameter: &mut Parameter, value| match parameter.read() {
+            Ok(now) => now == value,
+            // The interface is gone, which is seen elsewhere.
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        };
+        let mut lost = Vec::new();
+        for (parameter, value) in &mut self.of_tun {
+            if !is_set(parameter, *value) {
+                write(&parameter.name, value)?;
+                lost.push(parameter.name.clone());
+            }
+        }
+        for (parameter, value) in &mut self.of_uplinks {
+            if is_set(parameter, *value) {
+                continue;
+            }
+            if parameter.name == EVERYWHERE_V6 {
+                forward_everywhere_v6(changes)?;
+            } else {
+                set(changes, &parameter.name, value)?;
+            }
+            lost.push(parameter.name.clone());
+        }
+        Ok(lost)
+    }
 }
 
 fn of_uplinks(uplinks: Uplinks<'_>) -> Vec<(String, &'static str)> {
@@ -256,7 +310,7 @@ mod tests {
         ip(&format!("-n {name} link add va type veth peer name vb"));
         let result = thread::scope(|scope| {
             let enter_and_work = || {
-                let namespace = fs::File::open(format!("/run/netns/{name}")).expect("it is there");
+                let namespace = File::open(format!("/run/netns/{name}")).expect("it is there");
                 move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
                     .expect("entered");
                 work();
@@ -275,6 +329,23 @@ mod tests {
         let all =
             names.iter().flat_map(|name| keys.map(|key| format!("net/ipv6/conf/{name}/{key}")));
         all.map(|parameter| (parameter.clone(), read(&parameter).expect("read"))).collect()
+    }
+
+    #[test]
+    fn a_kept_parameter_is_that_of_the_interface_that_has_the_name_now() {
+        in_a_namespace(&format!("whostkept{}", std::process::id()), || {
+            let name = "net/ipv4/conf/va/forwarding";
+            let mut parameter = Parameter::new(name);
+            for value in ["1", "0", "1"] {
+                write(name, value).expect("written");
+                assert_eq!(parameter.read().expect("it is there"), value);
+            }
+            ip("link del va");
+            let gone = parameter.read().expect_err("it went with its interface");
+            assert_eq!(gone.kind(), io::ErrorKind::NotFound);
+            ip("link add va type veth peer name vb");
+            assert_eq!(parameter.read().expect("another one"), "0");
+        });
     }
 
     #[test]

@@ -18,7 +18,7 @@ use std::{
 use anyhow::{Context as _, anyhow};
 use tracing::warn;
 
-use super::{Host, HostPlan, nft::InForce, uplink::Uplink};
+use super::{Host, HostPlan, nft::InForce, sysctl, uplink::Uplink};
 use weir_config::Config;
 
 mod clock;
@@ -35,8 +35,11 @@ use look::{Expected, View};
 
 /// Between two looks at what is weir's own, without a notification.
 const OWN_INTERVAL: Duration = Duration::from_secs(1);
-/// Between two looks at all else, without a notification.
-const OTHERS_INTERVAL: Duration = Duration::from_secs(5);
+/// Between two looks at all else, without a notification: there is one of nearly everything. Only
+/// the rules of iptables before nftables change without.
+const OTHERS_INTERVAL: Duration = Duration::from_secs(30);
+/// Between two looks at the machine's name servers, of which there are no notifications.
+const RESOLVER_INTERVAL: Duration = Duration::from_secs(5);
 /// A look at routes and other programs' rules takes at most this share of the time, though
 /// there are a million of them.
 const OTHERS_SHARE: u32 = 50;
@@ -79,7 +82,7 @@ impl Watcher {
         let view = View::read().context("cannot ask for this machine's interfaces and routes")?;
         let watch = Watch {
             expected: Expected::new(config, &plan.uplink, &view),
-
+            parameters: sysctl::Kept::new(&plan.policy.interface, plan.uplinks()),
             uplink: plan.uplink.clone(),
             policy: host.policy().context("there is no exit policy")?,
             host,
@@ -90,6 +93,8 @@ impl Watcher {
             is_broken: false,
             clock: Clock::now(),
         };
+        // Who asks for the status of a node that has just begun to serve is told of them.
+        watch.conditions.set(&[Part::Firewall], watch.firewalls());
         let thread = thread::Builder::new()
             .name("weir-watch".into())
             .spawn(move || watch.run(events))
@@ -113,7 +118,8 @@ struct Watch {
     plan: HostPlan,
     policy: Arc<InForce>,
     expected: Expected,
-
+    /// The kernel parameters that weir has set.
+    parameters: sysctl::Kept,
     uplink: Uplink,
     conditions: Conditions,
     listeners: Listeners,
@@ -126,7 +132,10 @@ struct Watch {
 
 impl Watch {
     fn run(mut self, mut events: Events) -> Host {
-        let (mut next_own, mut next_others) = (Instant::now(), Instant::now());
+        let now = Instant::now();
+        let (mut next_own, mut next_others, mut next_resolver) = (now, now, now);
+        // Whatever happens, all else is not looked at before.
+        let mut pause_ends = now;
         let mut woken = Woken::default();
         loop {
             // A table of somebody else's may refuse what the node needs, at once.
@@ -134,17 +143,25 @@ impl Watch {
                 self.look_at_own(woken.elements);
                 next_own = Instant::now() + OWN_INTERVAL;
             }
+            if self.is_due(next_resolver) {
+                self.look_at_resolver();
+                next_resolver = Instant::now() + RESOLVER_INTERVAL;
+            }
+            if woken.route || woken.nftables {
+                next_others = next_others.min(pause_ends);
+            }
             if self.is_due(next_others) {
                 let began = Instant::now();
                 self.look_at_others();
-                let pause = OTHERS_INTERVAL.max(began.elapsed() * OTHERS_SHARE);
-                next_others = Instant::now() + pause;
+                let ended = Instant::now();
+                pause_ends = ended + (ended - began) * OTHERS_SHARE;
+                next_others = pause_ends.max(ended + OTHERS_INTERVAL);
             }
             let next = if self.is_broken {
                 // Nothing is looked at any more: the node stops.
                 Instant::now() + OWN_INTERVAL
             } else {
-                next_own.min(next_others)
+                next_own.min(next_others).min(next_resolver)
             };
             woken = match events.wait(next) {
                 Ok(woken) => woken,
@@ -152,14 +169,11 @@ impl Watch {
                     // The looks go on without notifications.
                     warn!(%error, "no notifications from the kernel");
                     thread::sleep(OWN_INTERVAL);
-                    Woken::default()
+                    Woken { route: true, nftables: true, ..Woken::default() }
                 }
             };
             if woken.stop {
                 return self.host;
-            }
-            if woken.route || woken.nftables {
-                next_others = next_others.min(Instant::now());
             }
         }
     }

@@ -1,12 +1,15 @@
 //! A part of the kernel's flow table is kept for those who have few flows in it: this machine, and
 //! the consumers' answers. Consumers begin no new ones while it is nearly full.
 
-use std::{fs, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::watch, task::JoinHandle, time::MissedTickBehavior};
 use tracing::{info, warn};
 
-use weir_host::nft::{InForce, NewFlows};
+use weir_host::{
+    Parameter,
+    nft::{InForce, NewFlows},
+};
 
 /// Between two looks. A hundred consumers that begin as many flows as they may by default make
 /// 10,000 meanwhile, a third of what is kept of a usual table.
@@ -32,12 +35,16 @@ pub(super) fn keep(policy: Arc<InForce>, mut stopped: watch::Receiver<bool>) -> 
         let mut state = NewFlows::default();
         let mut looks = tokio::time::interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let [mut count, mut max] = ["count", "max"]
+            .map(|what| Parameter::new(format!("net/netfilter/nf_conntrack_{what}")));
         loop {
             tokio::select! {
                 _ = looks.tick() => {}
                 _ = stopped.changed() => return,
             }
-            let (Some(flows), Some(size)) = (number("count"), number("max")) else { continue };
+            let (Some(flows), Some(size)) = (number(&mut count), number(&mut max)) else {
+                continue;
+            };
             let following = next(state, flows, size);
             if following == state {
                 continue;
@@ -63,9 +70,8 @@ pub(super) fn keep(policy: Arc<InForce>, mut stopped: watch::Receiver<bool>) -> 
     })
 }
 
-fn number(what: &str) -> Option<u64> {
-    let text = fs::read_to_string(format!("/proc/sys/net/netfilter/nf_conntrack_{what}")).ok()?;
-    text.trim().parse().ok()
+fn number(parameter: &mut Parameter) -> Option<u64> {
+    parameter.read().ok()?.parse().ok()
 }
 
 #[cfg(test)]

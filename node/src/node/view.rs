@@ -121,6 +121,7 @@ impl NodeView for View {
             earned_wei: parts.sessions.earned().to_string(),
             host: parts.conditions.now().into_iter().map(shown).collect(),
             restored: restored(&parts.conditions),
+            host_looks: parts.conditions.looks(),
             ledger_trouble: parts.sessions.trouble(),
             fleet: self.fleet.get().map(Link::describe),
         }

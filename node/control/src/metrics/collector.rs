@@ -268,7 +268,8 @@ fn host(encoder: &mut DescriptorEncoder<'_>, status: &Status, parts: &[&str]) ->
     for restored in &status.restored {
         family.sample(&[("part", &restored.part)], restored.times)?;
     }
-    Ok(())
+    let help = "How often the node looked at what it has changed on the machine.";
+    Counters::begin(encoder, "host_looks", help)?.sample(&[], status.host_looks)
 }
 
 /// A counter of one session and its labels beside the session itself.

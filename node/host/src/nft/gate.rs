@@ -13,7 +13,8 @@ use netlink_sys::Socket;
 use super::{
     super::nfnetlink::{ACK, REQUEST, attribute, message, named, nested, open, take},
     NftError,
-    kernel::{self, INET, NFTABLES},
+    kernel::{self, Generations, INET, NFTABLES},
+    print::Print,
 };
 
 /// The table's name.
@@ -59,6 +60,9 @@ pub struct Gate {
     /// The table goes when this is closed.
     _owner: Socket,
     is_owned: bool,
+    /// Asked of a gate without an owner: the number of the last change after which it was there.
+    generations: Generations,
+    generation: Option<u32>,
 }
 
 impl std::fmt::Debug for Gate {
@@ -83,15 +87,20 @@ impl Gate {
             _ => Err(error),
         });
         match made {
-            Ok(owner) => Ok(Self { _owner: owner, is_owned: true }),
+            Ok(owner) => Ok(Self::new(owner, true)),
             // Linux before 5.12 knows no owners.
             Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EINVAL)) => {
                 super::remove_gate()?;
                 let owner = make(index, 0).map_err(NftError::Gate)?;
-                Ok(Self { _owner: owner, is_owned: false })
+                Ok(Self::new(owner, false))
             }
             Err(error) => Err(NftError::Gate(error)),
         }
+    }
+
+    fn new(owner: Socket, is_owned: bool) -> Self {
+        let generations = Generations::default();
+        Self { _owner: owner, is_owned, generations, generation: None }
     }
 
     /// Whether no other program can remove it.
@@ -101,8 +110,17 @@ impl Gate {
     }
 
     /// Whether it is there.
-    pub(crate) fn is_there(&self) -> io::Result<bool> {
-        Ok(self.is_owned || super::print::Print::read(NAME)?.is_some())
+    pub(crate) fn is_there(&mut self) -> io::Result<bool> {
+        if self.is_owned {
+            return Ok(true);
+        }
+        let generation = Some(self.generations.now()?);
+        if self.generation != generation {
+            // Read after the number was, so that no later change is taken for looked at.
+            let is_there = Print::read(NAME)?.is_some();
+            self.generation = generation.filter(|_| is_there);
+        }
+        Ok(self.generation.is_some())
     }
 }
 

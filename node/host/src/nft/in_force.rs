@@ -2,7 +2,9 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use super::{NAME, NftError, Policy, Site, apply, close, print, print::Print, set_new_flows};
+use super::{
+    NAME, NftError, Policy, Site, apply, close, kernel::Generations, print::Print, set_new_flows,
+};
 
 /// The exit policy in force: installed, replaced at a reload, and put back when somebody else has
 /// changed or removed its table.
@@ -18,6 +20,7 @@ struct State {
     print: Option<Print>,
     /// The number of the last change of any table that was looked at.
     generation: u32,
+    generations: Generations,
 }
 
 /// Whether consumers may begin flows. What is open goes on.
@@ -49,7 +52,8 @@ impl InForce {
     /// Says why the kernel does not have it.
     pub fn install(policy: Policy) -> Result<(Self, Option<&'static str>), NftError> {
         let new_flows = NewFlows::default();
-        let mut state = State { policy, new_flows, print: None, generation: 0 };
+        let generations = Generations::default();
+        let mut state = State { policy, new_flows, print: None, generation: 0, generations };
         let note = state.install()?;
         Ok((Self(Mutex::new(state)), note))
     }
@@ -91,7 +95,7 @@ impl InForce {
     /// Says why the kernel does not have it.
     pub fn look(&self, elements: Option<u32>) -> Result<Look, NftError> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let generation = print::generation().map_err(NftError::Ask)?;
+        let generation = state.generations.now().map_err(NftError::Ask)?;
         // Changes up to that one were weir's own, or have been looked at.
         let is_new = |change: u32| change.wrapping_sub(state.generation).cast_signed() > 0;
         let elements = elements.is_some_and(is_new);
@@ -131,7 +135,7 @@ impl State {
 
     /// What is there now is weir's own.
     fn note_present(&mut self) -> Result<(), NftError> {
-        self.generation = print::generation().map_err(NftError::Ask)?;
+        self.generation = self.generations.now().map_err(NftError::Ask)?;
         self.print = Print::read(NAME).map_err(NftError::Ask)?;
         Ok(())
     }

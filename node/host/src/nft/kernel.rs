@@ -4,7 +4,7 @@
 use std::{io, ops::ControlFlow};
 
 use super::{
-    super::nfnetlink::{ask, attributes, dump, find, named, number, text, walk},
+    super::nfnetlink::{Connection, attributes, dump, find, named, number, text, walk},
     evaluate::{Chains, Element, Set},
 };
 
@@ -142,11 +142,17 @@ pub(super) fn chains(family: u8, table: &str) -> io::Result<Chains> {
     Ok(chains)
 }
 
-/// A number that is another after each change of a table.
-pub(super) fn generation() -> io::Result<u32> {
-    let answers = ask(GET_GENERATION)?;
-    let generation = answers.first().map(|(_, answer)| number(find(answer, 1)));
-    generation
-        .and_then(|generation| u32::try_from(generation).ok())
-        .ok_or_else(|| io::ErrorKind::InvalidData.into())
+/// Asks for the number of the last change of any table (NFT_MSG_GETGEN): another one after each.
+#[derive(Debug, Default)]
+pub(super) struct Generations(Connection);
+
+impl Generations {
+    /// The number as it is now.
+    pub(super) fn now(&mut self) -> io::Result<u32> {
+        let answers = self.0.ask(GET_GENERATION)?;
+        let generation = answers.first().map(|(_, answer)| number(find(answer, 1)));
+        generation
+            .and_then(|generation| u32::try_from(generation).ok())
+            .ok_or_else(|| io::ErrorKind::InvalidData.into())
+    }
 }

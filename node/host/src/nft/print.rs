@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     super::nfnetlink::{attributes as each, dump, find, named, text},
-    kernel::{self, INET, NFTABLES},
+    kernel::{INET, NFTABLES},
 };
 
 const GET_TABLE: u16 = NFTABLES | 1;
@@ -64,11 +64,6 @@ fn hash(kind: u16, attributes: &[u8], hasher: &mut DefaultHasher) {
             _ => (attribute, value).hash(hasher),
         }
     }
-}
-
-/// The number of the last change of any table.
-pub(super) fn generation() -> io::Result<u32> {
-    kernel::generation()
 }
 
 #[cfg(test)]

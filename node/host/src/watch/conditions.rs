@@ -116,6 +116,7 @@ struct Inner {
     now: Vec<Condition>,
     /// How often each part was put back, and when the log said so last.
     restored: BTreeMap<Part, (u64, Option<Instant>)>,
+    looks: u64,
 }
 
 impl Conditions {
@@ -131,6 +132,17 @@ impl Conditions {
         let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let times = |part: &Part| inner.restored.get(part).map_or(0, |(times, _)| *times);
         Part::ALL.iter().map(|part| (*part, times(part))).collect()
+    }
+
+    /// How often the watch has looked at what is weir's own since the start.
+    #[must_use]
+    pub fn looks(&self) -> u64 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).looks
+    }
+
+    /// The watch has looked at what is weir's own.
+    pub(super) fn looked(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).looks += 1;
     }
 
     /// Replaces the conditions of these parts. The log has what came and what went.

@@ -20,7 +20,6 @@ impl Watch {
             Part::DefaultRoute,
             Part::Mtu,
             Part::Address,
-            Part::Resolver,
         ];
         let view = match View::read() {
             Ok(view) => view,
@@ -28,13 +27,9 @@ impl Watch {
         };
         self.expected.learn(&view);
         let mut found = self.expected.judge(&view);
-        match look::firewalls(&self.policy.site()) {
-            Ok(firewalls) => found.extend(firewalls),
-            Err(error) => warn!(%error, "cannot look for other programs' firewalls"),
-        }
+        found.extend(self.firewalls());
         found.extend(self.tunnel(&view));
         found.extend(self.offloads());
-        found.extend(self.resolver());
         self.conditions.set(&parts, found);
         match view.interface(self.uplink.index) {
             Some(uplink) => self.follow(uplink),
@@ -45,6 +40,18 @@ impl Watch {
                 self.uplink.name
             )),
         }
+    }
+
+    /// Other programs' chains that refuse what the node needs.
+    pub(super) fn firewalls(&self) -> Vec<Condition> {
+        look::firewalls(&self.policy.site()).unwrap_or_else(|error| {
+            warn!(%error, "cannot look for other programs' firewalls");
+            Vec::new()
+        })
+    }
+
+    pub(super) fn look_at_resolver(&self) {
+        self.conditions.set(&[Part::Resolver], Vec::from_iter(self.resolver()));
     }
 
     /// Tells of the uplink's addresses and MTU when they are other ones.

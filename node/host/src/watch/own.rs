@@ -8,7 +8,7 @@ use super::{Condition, Part, RESTORE_TIMEOUT, Watch, look::View};
 use crate::{
     link,
     nft::{Look, gate::Gate},
-    sysctl, tun,
+    tun,
 };
 
 impl Watch {
@@ -44,8 +44,7 @@ impl Watch {
                 "stop what removes it",
             ));
         }
-        let tun = &self.plan.policy.interface;
-        match sysctl::keep(&mut self.host.changes, tun, self.plan.uplinks()) {
+        match self.parameters.put_back(&mut self.host.changes) {
             Ok(lost) if lost.is_empty() => {}
             Ok(lost) => {
                 let said = format!(
@@ -63,6 +62,7 @@ impl Watch {
         }
         self.look_at_clock();
         self.settle(failed);
+        self.conditions.looked();
     }
 
     /// What could not be put back. The node ends when that lasts.
@@ -86,7 +86,7 @@ impl Watch {
 
     /// The gate of a kernel without owners can be removed like any table.
     fn keep_gate(&mut self) -> anyhow::Result<()> {
-        if let Some(gate) = &self.host.gate
+        if let Some(gate) = &mut self.host.gate
             && !gate.is_there()?
         {
             let index = tun::index_of(&self.plan.policy.interface)?;
