@@ -157,7 +157,7 @@ fn every_path_in_a_document_exists() -> Result<()> {
 
 #[test]
 fn every_configuration_key_in_a_document_exists() -> Result<()> {
-    let defaults = weir::config::default_text();
+    let defaults = weir_config::default_text();
     let (mut sections, mut keys) = (BTreeSet::new(), BTreeSet::new());
     let mut section = "";
     for line in defaults.lines().filter(|line| !line.starts_with('#')) {

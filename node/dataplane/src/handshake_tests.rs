@@ -5,14 +5,14 @@ use std::{net::SocketAddr, os::fd::AsFd as _};
 use socket2::SockRef;
 
 use super::*;
-use crate::dataplane::{
-    ecn::Ecn,
-    identity::Pair,
+use crate::{
     inbox::Inbox,
     message::send_each,
     testing::{self, Consumer, Node},
     udp::{self, SendHeader},
 };
+use weir_packet::ecn::Ecn;
+use weir_wireguard::identity::Pair;
 
 const SECOND: u64 = 1_000_000_000;
 const START: u64 = 1000 * SECOND;

@@ -73,14 +73,14 @@ pub(super) struct Uplinks<'a> {
 
 /// A parameter that is read again and again, by a descriptor that is kept.
 #[derive(Debug)]
-pub(crate) struct Parameter {
+pub struct Parameter {
     name: String,
     file: Option<File>,
 }
 
 impl Parameter {
     /// The parameter of this name, which need not be there yet.
-    pub(crate) fn new(name: impl Into<String>) -> Self {
+    pub fn new(name: impl Into<String>) -> Self {
         Self { name: name.into(), file: None }
     }
 
@@ -89,7 +89,7 @@ impl Parameter {
     /// # Errors
     ///
     /// Fails when there is no such parameter, as when its interface is gone.
-    pub(crate) fn read(&mut self) -> io::Result<String> {
+    pub fn read(&mut self) -> io::Result<String> {
         if let Some(value) = self.file.as_ref().and_then(|file| value_of(file).ok()) {
             return Ok(value);
         }
