@@ -14,6 +14,8 @@ use serde_json::Value;
 /// The directory of the compose file, to which the paths in it are relative.
 const DIRECTORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/docker");
 const SERVICE: &str = "weir";
+/// Lines that are for nodes with a configuration.
+const CONFIGURED: [&str; 2] = ["# command: ", "# - /etc/weir:"];
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -27,7 +29,7 @@ struct File {
 #[serde(deny_unknown_fields)]
 struct Empty {}
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Build {
     context: String,
@@ -35,11 +37,13 @@ struct Build {
 }
 
 /// A service, with the defaults of Docker for what is not there.
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Service {
     build: Build,
     network_mode: String,
+    /// What the image's program is given, in place of what the image says.
+    pub(crate) command: Option<Vec<String>>,
     /// Device files of the machine.
     #[serde(default)]
     pub(crate) devices: Vec<PathBuf>,
@@ -74,6 +78,16 @@ pub(crate) struct Security {
     pub(crate) apparmor_unconfined: bool,
 }
 
+/// A volume: where it is, where the container sees it, and whether it can only read it.
+pub(crate) struct Volume {
+    /// Where it is.
+    pub(crate) source: Source,
+    /// Where the container sees it.
+    pub(crate) target: PathBuf,
+    /// Whether nothing can be written there.
+    pub(crate) read_only: bool,
+}
+
 /// Where a volume is.
 pub(crate) enum Source {
     /// A directory of the machine.
@@ -82,11 +96,28 @@ pub(crate) enum Source {
     Named(String),
 }
 
-/// The service of the compose file that the repository has.
+/// The service of the compose file, as it is.
 pub(crate) fn service() -> Result<Service> {
+    parse(&text()?)
+}
+
+/// The service once the operator has taken the signs off the lines for a configuration.
+pub(crate) fn configured() -> Result<Service> {
+    let mut text = text()?;
+    for line in CONFIGURED {
+        ensure!(text.matches(line).count() == 1, "compose.yaml has not one line {line:?}");
+        text = text.replace(line, &line[2..]);
+    }
+    parse(&text)
+}
+
+fn text() -> Result<String> {
     let path = Path::new(DIRECTORY).join("compose.yaml");
-    let text = fs::read_to_string(&path).context("cannot read compose.yaml")?;
-    let mut file: File = serde_saphyr::from_str(&text).context("compose.yaml")?;
+    fs::read_to_string(path).context("cannot read compose.yaml")
+}
+
+fn parse(text: &str) -> Result<Service> {
+    let mut file: File = serde_saphyr::from_str(text).context("compose.yaml")?;
     let service = file.services.remove(SERVICE).context("compose.yaml has no service weir")?;
     ensure!(file.services.is_empty(), "compose.yaml has a service that this does not try");
     let root = Path::new(DIRECTORY).join(&service.build.context).canonicalize()?;
@@ -95,8 +126,8 @@ pub(crate) fn service() -> Result<Service> {
     ensure!(built == tried, "compose.yaml builds {}", built.display());
     ensure!(service.network_mode == "host", "network_mode is {:?}", service.network_mode);
     ensure!(service.restart == "on-failure", "restart is {:?}", service.restart);
-    for (source, _) in service.volumes()? {
-        if let Source::Named(name) = source {
+    for volume in service.volumes()? {
+        if let Source::Named(name) = volume.source {
             ensure!(file.volumes.contains_key(&name), "compose.yaml declares no volume {name}");
         }
     }
@@ -111,18 +142,34 @@ impl Service {
         Ok(self.cap_add.iter().map(|name| format!("CAP_{name}")).collect())
     }
 
-    /// Where each volume is, and where the container sees it.
-    pub(crate) fn volumes(&self) -> Result<Vec<(Source, PathBuf)>> {
+    /// The volumes, in order.
+    pub(crate) fn volumes(&self) -> Result<Vec<Volume>> {
         let volume = |text: &String| {
-            let (source, target) = text.split_once(':').context("a volume without a source")?;
-            ensure!(!target.contains(':'), "options of a volume: {text}");
+            let mut parts = text.split(':');
+            let source = parts.next().context("an empty volume")?;
+            let target =
+                parts.next().with_context(|| format!("a volume without a name: {text}"))?;
+            let read_only = match parts.next() {
+                None => false,
+                Some("ro") => true,
+                Some(_) => bail!("options of a volume that are not known here: {text}"),
+            };
             let source = match source.starts_with('/') {
                 true => Source::Machine(source.into()),
                 false => Source::Named(source.to_owned()),
             };
-            Ok((source, PathBuf::from(target)))
+            Ok(Volume { source, target: target.into(), read_only })
         };
         self.volumes.iter().map(volume).collect()
+    }
+
+    /// The same service without a line of `security_opt`.
+    pub(crate) fn without(&self, option: &str) -> Result<Self> {
+        let mut service = self.clone();
+        service.security_opt.retain(|line| line != option);
+        let gone = service.security_opt.len() + 1 == self.security_opt.len();
+        ensure!(gone, "compose.yaml has no security_opt {option:?}");
+        Ok(service)
     }
 
     /// What `security_opt` says.

@@ -25,8 +25,6 @@ pub(crate) struct Image<'a> {
     pub(crate) root: PathBuf,
     /// What its Dockerfile says: command, health check, stop signal.
     pub(crate) config: Value,
-    /// What the compose file says.
-    pub(crate) service: Service,
     /// The network of the machine.
     pub(crate) network: &'a Namespace,
     /// Where containers and named volumes are kept.
@@ -36,6 +34,7 @@ pub(crate) struct Image<'a> {
 /// A container that runs or has ended. Nothing is left of it when this is dropped.
 pub(crate) struct Container<'a> {
     image: &'a Image<'a>,
+    service: Service,
     name: String,
     bundle: PathBuf,
     runc: Child,
@@ -43,7 +42,17 @@ pub(crate) struct Container<'a> {
 
 impl<'a> Container<'a> {
     /// Makes a container and starts what is in it.
-    pub(crate) fn start(image: &'a Image<'a>, name: &str) -> Result<Self> {
+    pub(crate) fn start(image: &'a Image<'a>, service: &Service, name: &str) -> Result<Self> {
+        Self::start_with(image, service, name, |_| ())
+    }
+
+    /// As [`Self::start`], with what runc is told changed.
+    pub(crate) fn start_with(
+        image: &'a Image<'a>,
+        service: &Service,
+        name: &str,
+        change: impl FnOnce(&mut Value),
+    ) -> Result<Self> {
         let bundle = image.work.join(name);
         let part = |part: &str| bundle.join(part);
         for directory in ["root", "upper", "work", "etc"] {
@@ -56,8 +65,8 @@ impl<'a> Container<'a> {
         }
         let network = Path::new("/run/netns").join(image.network.name());
         let id = format!("weir-image-test-{}-{name}", std::process::id());
-        let spec = spec(
-            &image.service,
+        let mut spec = spec(
+            service,
             &image.config,
             &part("root"),
             &network,
@@ -65,6 +74,7 @@ impl<'a> Container<'a> {
             &part("etc"),
             &image.work.join("volumes"),
         )?;
+        change(&mut spec);
         fs::write(part("config.json"), serde_json::to_string_pretty(&spec)?)?;
         let layers = format!(
             "lowerdir={},upperdir={},workdir={}",
@@ -80,7 +90,7 @@ impl<'a> Container<'a> {
         command.arg("run").arg("--bundle").arg(&bundle).arg(&id);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let runc = command.spawn().context("cannot start runc")?;
-        Ok(Self { image, name: id, bundle, runc })
+        Ok(Self { image, service: service.clone(), name: id, bundle, runc })
     }
 
     /// Waits until the image's own health check passes, and gives what it says.
@@ -115,7 +125,7 @@ impl<'a> Container<'a> {
     /// file.
     pub(crate) fn stop(&mut self) -> Result<ExitStatus> {
         let signal = self.image.config["StopSignal"].as_str().context("no stop signal")?;
-        let limit = Duration::from_secs(self.image.service.stop_grace_period()?);
+        let limit = Duration::from_secs(self.service.stop_grace_period()?);
         self.end(signal, limit)
     }
 
@@ -124,9 +134,14 @@ impl<'a> Container<'a> {
         self.end("KILL", READY).map(|_| ())
     }
 
-    /// What it was made of.
-    pub(crate) fn image(&self) -> &Image<'_> {
-        self.image
+    /// What the compose file says of it.
+    pub(crate) fn service(&self) -> &Service {
+        &self.service
+    }
+
+    /// Sends a signal to its first process, as `docker kill` does.
+    pub(crate) fn signal(&self, signal: &str) -> Result<()> {
+        command::run(runc(self.image).arg("kill").arg(&self.name).arg(signal)).map(|_| ())
     }
 
     /// Waits until it ends by itself.
@@ -140,7 +155,7 @@ impl<'a> Container<'a> {
     }
 
     fn end(&mut self, signal: &str, limit: Duration) -> Result<ExitStatus> {
-        command::run(runc(self.image).arg("kill").arg(&self.name).arg(signal))?;
+        self.signal(signal)?;
         process::wait(&mut self.runc, limit).with_context(|| self.log())
     }
 }

@@ -1,11 +1,11 @@
-//! This machine as one that has just booted, as far as containers see it: `/run` is empty and a
-//! bpffs is mounted. All of it is gone with the mount namespace.
+//! This machine as one that has just booted, as far as containers see it: `/run` is empty, a bpffs
+//! is mounted, and `/etc` is a copy. All of it is gone with the mount namespace.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::mount::{MountFlags, mount, mount_bind};
-use weir_tests::{Lab, Namespace, lab::UPLINK};
+use weir_tests::{Lab, command, lab::UPLINK};
 
 /// Where labs take turns, also with those of other mount namespaces.
 const TURNS: &str = "/run/weir-tests";
@@ -25,6 +25,10 @@ pub(crate) fn boot(work: &Path) -> Result<()> {
     mount_bind(TURNS, &turns).context("cannot keep the turns of labs")?;
     mount("tmpfs", "/run", "tmpfs", MountFlags::empty(), c"mode=755")
         .context("cannot mount a /run of its own")?;
+    let etc = work.join("etc");
+    fs::create_dir_all(&etc)?;
+    command::run(Command::new("cp").arg("-a").arg("/etc/.").arg(&etc))?;
+    mount_bind(&etc, "/etc").context("cannot mount an /etc of its own")?;
     fs::create_dir(TURNS)?;
     mount_bind(&turns, TURNS).context("cannot keep the turns of labs")?;
     mount("bpf", "/sys/fs/bpf", "bpf", MountFlags::empty(), None)
@@ -33,7 +37,7 @@ pub(crate) fn boot(work: &Path) -> Result<()> {
 
 /// What a node changes on its machine.
 pub(crate) fn state(lab: &Lab) -> Result<String> {
-    let node: &Namespace = &lab.node;
+    let node = &lab.node;
     Ok([
         node.ip("-o link")?,
         node.ip("-brief address")?,
@@ -44,7 +48,8 @@ pub(crate) fn state(lab: &Lab) -> Result<String> {
         node.run("sysctl -a --ignore --pattern forwarding|accept_ra")?,
         node.run(&format!("ethtool -k {UPLINK}"))?,
         listing("/sys/fs/bpf"),
-        listing("/run/weir"),
+        // The empty file stays that one node keeps the directory for itself by.
+        listing("/run/weir").replace("lock\n", ""),
         // Beside those of the consumer.
         listing("/run/wireguard").lines().filter(|name| name.starts_with("weir")).collect(),
     ]

@@ -56,7 +56,10 @@ pub(crate) fn spec(
     let limits: Vec<_> = limits.collect();
     ensure!(image["User"].as_str().unwrap_or_default().is_empty(), "the image has a user");
     let mut arguments = image["Entrypoint"].as_array().cloned().unwrap_or_default();
-    arguments.extend(image["Cmd"].as_array().cloned().unwrap_or_default());
+    match &service.command {
+        Some(command) => arguments.extend(command.iter().map(|word| json!(word))),
+        None => arguments.extend(image["Cmd"].as_array().cloned().unwrap_or_default()),
+    }
     let seccomp = security.seccomp.as_ref().context("no seccomp profile")?;
     Ok(json!({
         "ociVersion": "1.0.2",
@@ -158,14 +161,15 @@ fn mounts(service: &Service, etc: &Path, volumes: &Path) -> Result<Vec<Value>> {
         mount("/dev/shm", "tmpfs", "shm", "nosuid,noexec,nodev,mode=1777,size=67108864"),
     ];
     let own = mounts.len();
-    for (source, target) in service.volumes()? {
-        let source = match source {
+    for volume in service.volumes()? {
+        let source = match volume.source {
             Source::Machine(path) => path,
             Source::Named(name) => volumes.join(name),
         };
         // Docker makes what is not there.
         fs::create_dir_all(&source).with_context(|| format!("cannot make {}", source.display()))?;
-        mounts.push(mount(text(&target)?, "bind", text(&source)?, "rbind,rprivate"));
+        let options = if volume.read_only { "rbind,rprivate,ro" } else { "rbind,rprivate" };
+        mounts.push(mount(text(&volume.target)?, "bind", text(&source)?, options));
     }
     for target in &service.tmpfs {
         mounts.push(mount(text(target)?, "tmpfs", "tmpfs", "noexec,nosuid,nodev,rprivate"));
