@@ -54,6 +54,8 @@ fn serve(lab: &Lab, image: &Image<'_>, before: &str) -> Result<()> {
     everything_passes(lab, &client)?;
     println!("a consumer's pings, TCP and UDP pass, both families");
     seen_outside(lab, &first)?;
+    let list = machine::listing("/run/weir");
+    ensure!(list.contains("changes.json\n"), "no list of changes on the machine: {list}");
     refused::a_second_one(image, &service)?;
     client.ping(SERVERS[0], 3)?;
 
@@ -99,6 +101,7 @@ fn privileges(container: &Container<'_>) -> Result<()> {
     let status = status(container)?;
     println!("sandbox: {}", status["sandbox"]);
     ensure!(status["xdp_mode"] == "native" && status["io"] == "uring", "{status}");
+    ensure!(status["receive"] == "direct", "{status}");
     let sandbox = status["sandbox"].as_str().context("no sandbox")?;
     ensure!(sandbox.ends_with("no new privileges; Landlock; seccomp"), "{sandbox}");
     let pid = container.pid()?;
@@ -119,6 +122,11 @@ fn privileges(container: &Container<'_>) -> Result<()> {
         let found: Vec<_> = line.split_whitespace().take(2).collect();
         ensure!(found == [&value, &value], "{name} is {found:?}, not {value}");
         println!("ulimit {name}: {value}");
+    }
+    // The node does this by itself too; what others start in there has it from Docker.
+    let other = container.exec(&["cat", "/proc/self/status"])?;
+    for line in ["NoNewPrivs:\t1", "Seccomp:\t2", "CapAmb:\t0000000000000000"] {
+        ensure!(other.contains(line), "no {line} in {other}");
     }
     println!("its process is root with capabilities {CAPABILITIES} and no new ones");
     Ok(())

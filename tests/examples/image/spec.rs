@@ -46,7 +46,11 @@ pub(crate) fn spec(
     volumes: &Path,
 ) -> Result<Value> {
     let security = service.security()?;
-    let kept = service.capabilities()?;
+    let mut kept = service.capabilities()?;
+    if !may_raise_limits()? {
+        // What a node asks for instead of the limit, before it gives this up.
+        kept.push("CAP_IPC_LOCK".to_owned());
+    }
     let (devices, rules) = devices(service)?;
     let (read_only, masked) = paths(&security);
     let limits = limits(service)?.into_iter().map(|(name, limit)| {
@@ -110,14 +114,18 @@ pub(crate) fn limits(service: &Service) -> Result<Vec<(&str, u64)>> {
         // As Docker does: -1 is the largest number.
         let wanted = wanted.cast_unsigned();
         let own = getrlimit(limit).maximum.unwrap_or(u64::MAX);
-        let may_raise = capabilities(None)?.effective.contains(CapabilitySet::SYS_RESOURCE);
-        Ok((name, if may_raise { wanted } else { wanted.min(own) }))
+        Ok((name, if may_raise_limits()? { wanted } else { wanted.min(own) }))
     };
     let known = [("core", Resource::Core), ("memlock", Resource::Memlock)];
     for name in service.ulimits.keys() {
         ensure!(known.iter().any(|(known, _)| known == name), "ulimit {name} is not known here");
     }
     known.into_iter().map(attainable).collect()
+}
+
+/// Not in a container of this machine's own, which lacks CAP_SYS_RESOURCE.
+fn may_raise_limits() -> Result<bool> {
+    Ok(capabilities(None)?.effective.contains(CapabilitySet::SYS_RESOURCE))
 }
 
 /// The device files, and what the control group lets be opened.

@@ -16,6 +16,8 @@ use crate::workspace;
 const READY: &str = "/usr/local/share/weir";
 /// Where Rust's own image has its programs.
 const RUST: &str = "/usr/local/rust";
+/// The authorities that a Debian trusts.
+const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// What Rust's own image has beside Rust.
 const RUST_PACKAGES: &str = "apt-get update -q && apt-get install -qy --no-install-recommends \
                              ca-certificates gcc libc6-dev";
@@ -68,6 +70,8 @@ impl Buildah {
             format!("PATH={RUST}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         self.run(&["config", "--env", &path, "--env", "CARGO_HOME=/usr/local/cargo", &container])?;
         self.run(&["run", "--isolation", "chroot", &container, "sh", "-c", RUST_PACKAGES])?;
+        // Where a proxy signs what registries send, this machine trusts it.
+        self.copy(&container, Path::new(CERTIFICATES), CERTIFICATES)?;
         self.commit(&container, name)
     }
 
