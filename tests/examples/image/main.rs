@@ -100,8 +100,9 @@ fn unchanged(lab: &Lab, before: &str) -> Result<()> {
 fn privileges(container: &Container<'_>) -> Result<()> {
     let status = status(container)?;
     println!("sandbox: {}", status["sandbox"]);
-    ensure!(status["xdp_mode"] == "native" && status["io"] == "uring", "{status}");
-    ensure!(status["receive"] == "direct", "{status}");
+    for (name, value) in [("xdp_mode", "native"), ("io", "uring"), ("receive", "direct")] {
+        ensure!(status[name] == value, "{name} is {}\n{}", status[name], container.log());
+    }
     let sandbox = status["sandbox"].as_str().context("no sandbox")?;
     ensure!(sandbox.ends_with("no new privileges; Landlock; seccomp"), "{sandbox}");
     let pid = container.pid()?;
