@@ -5,6 +5,7 @@ mod build_ebpf;
 mod check_ebpf;
 mod deb;
 mod demo;
+mod image_test;
 mod kernel_test;
 mod package_test;
 mod setup;
@@ -12,6 +13,8 @@ mod test;
 mod workspace;
 
 use clap::{Parser, Subcommand};
+
+use self::image_test::Program;
 
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", about = "weir's development tasks")]
@@ -57,6 +60,18 @@ enum Task {
         #[arg(long, default_value = "release", value_name = "PROFILE")]
         profile: String,
     },
+    /// Build the container image, run it as compose.yaml says, kill it, stop it, and look for what
+    /// is left
+    ///
+    /// Needs no container engine and no registry: buildah builds, runc runs.
+    ImageTest {
+        /// Which of cargo's profiles
+        #[arg(long, default_value = "release", value_name = "PROFILE", conflicts_with = "build")]
+        profile: String,
+        /// Compile weir in the image, as Docker would, in place of on this machine
+        #[arg(long)]
+        build: bool,
+    },
     /// Boot Debian's kernels in emulated machines, run the node there, and show what each lacks
     ///
     /// The kernels of Debian 12 and of its backports are fetched once, into the target directory.
@@ -87,6 +102,10 @@ fn main() -> anyhow::Result<()> {
         Task::Bench { arguments } => bench::run(&arguments),
         Task::Deb { profile } => deb::run(&profile),
         Task::PackageTest { profile } => package_test::run(&profile),
+        Task::ImageTest { profile, build } => {
+            let program = if build { Program::Built } else { Program::Ready };
+            image_test::run(&profile, program)
+        }
         Task::KernelTest { profile, json, docs } => {
             kernel_test::run(&profile, json.as_deref(), docs)
         }

@@ -212,6 +212,8 @@ impl Changes {
             // A program that this process is starting has its files until it runs.
             let is_own = pid.as_deref() == Some(&std::process::id().to_string());
             if !is_own || Instant::now() >= end {
+                // In a container each node is process 1, which is another process outside.
+                let pid = pid.filter(|pid| pid != "1");
                 return Err(ChangesError::InUse { path: directory.to_owned(), pid });
             }
             thread::sleep(Duration::from_millis(5));
