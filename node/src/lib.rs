@@ -16,7 +16,7 @@
 //! - [`payment`]: how consumers pay as they go, in the format of the Mysterium network.
 //! - [`gateway`]: what consumers reach of the node itself, inside the tunnel.
 //! - [`api`] and [`metrics`]: how the operator, the payment layer and Prometheus see it.
-//! - [`bench`]: how much a machine carries, measured with load of our own.
+//! - [`mod@bench`]: how much a machine carries, measured with load of our own.
 //! - [`doctor`]: what a machine offers a node and what is in the way, told without changing it.
 //! - [`reload`]: how a running node takes a changed configuration.
 //! - [`logging`]: what it writes of all that, which is nothing about consumers.

@@ -351,7 +351,6 @@ fn push_marked(
 }
 
 #[cfg(test)]
-#[path = "contact_tests.rs"]
 mod contact_tests;
 #[cfg(test)]
 #[path = "credit_tests.rs"]
