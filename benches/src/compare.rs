@@ -1,5 +1,6 @@
 //! weir and other WireGuard implementations in turn on the same rig.
 
+pub mod attack;
 pub mod case;
 pub mod chart;
 pub mod exit;

@@ -1,7 +1,8 @@
 //! What the benchmarks share: a node without I/O, and consumers that seal for it.
 //!
-//! [`compare`] is the end-to-end comparison with other WireGuard implementations.
+//! Module `compare` is the end-to-end comparison with other WireGuard implementations.
 
+#[cfg(feature = "compare")]
 pub mod compare;
 
 use std::{

@@ -4,11 +4,10 @@
 
 use std::{env, path::PathBuf};
 
-use weir::bench::{load::Shape, rig::Arrival};
+use weir::bench::load::Shape;
 use weir_benches::compare::{
-    case::{Case, Load},
-    exit::{Program, Tools},
-    parts::{Scale, setup},
+    case::{Case, Load, Scale, setup},
+    exit::{Arrival, Program, Tools},
 };
 use weir_tests::turn::Turn;
 

@@ -14,8 +14,6 @@ pub mod name {
     pub const GUARD: &str = "weir_guard";
     /// The XDP guard for older kernels: frames in one piece only.
     pub const GUARD_LINEAR: &str = "weir_guard_linear";
-    /// The benchmarks' cable.
-    pub const CABLE: &str = "weir_cable";
     /// The choice of a UDP socket by receiver index.
     pub const REUSEPORT: &str = "weir_reuseport";
     /// The choice of a TUN queue by inner destination.

@@ -4,13 +4,11 @@
 //! - [`guard`]: XDP on the uplink. Judges and counts the datagrams to our port.
 //! - [`steering`]: chooses the UDP socket of a datagram and the TUN queue of a packet.
 //! - [`memory`]: every access to a packet or a shared counter that needs `unsafe`.
-//! - [`cable`]: no part of a node: what the benchmarks put in front of one.
 #![no_std]
 #![no_main]
 // The target's Rust has no atomic addition, its assembly has.
 #![feature(asm_experimental_arch)]
 
-mod cable;
 mod guard;
 mod maps;
 mod memory;

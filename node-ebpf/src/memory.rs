@@ -6,13 +6,18 @@ use core::{arch::asm, mem::MaybeUninit, sync::atomic::AtomicU64};
 use aya_ebpf::{
     EbpfContext,
     helpers::generated::{
-        bpf_ktime_get_ns, bpf_redirect, bpf_skb_load_bytes, bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
+        bpf_ktime_get_ns, bpf_skb_load_bytes, bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
     },
     programs::{SkReuseportContext, XdpContext},
 };
 use weir_common::{
-    Account, Slot, account::SessionState, bucket::Rate, filter::Memory, guard::{Lane, Tally},
-    meter::{Meter, Origin}, packet::{Frame, Source},
+    Account, Slot,
+    account::SessionState,
+    bucket::Rate,
+    filter::Memory,
+    guard::{Lane, Tally},
+    meter::{Meter, Origin},
+    packet::{Frame, Source},
 };
 
 use crate::maps::{ACCOUNTS, CEILINGS, Record, SOURCES};
@@ -122,13 +127,6 @@ pub fn udp_bytes<const N: usize>(ctx: &SkReuseportContext, offset: u32) -> Optio
 pub fn receive_queue(ctx: &XdpContext) -> u32 {
     // SAFETY: the context is the one that the kernel gave this program.
     unsafe { (&raw const (*ctx.ctx).rx_queue_index).read_volatile() }
-}
-
-/// Sends a frame on through another interface; the verdict for that.
-#[inline(always)]
-pub fn redirect(interface: u32) -> u32 {
-    // SAFETY: the helper takes two numbers, and touches no memory of this program.
-    (unsafe { bpf_redirect(interface, 0) }) as u32
 }
 
 /// Counts a frame.

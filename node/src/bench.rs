@@ -8,6 +8,7 @@ mod cable;
 pub mod child;
 pub mod cipher;
 pub mod consumer;
+pub mod counts;
 pub mod download;
 pub mod load;
 pub mod meter;
@@ -27,11 +28,12 @@ use serde::Serialize;
 use self::{
     child::{Books, Node, Settings},
     consumer::{Access, Consumer, Credentials},
+    counts::Counts,
     download::Download,
-    load::{Counts, Sealed, Shape},
+    load::{Sealed, Shape},
     meter::{Meter, Spent, pin},
     nic::Nic,
-    rig::{Arrival, CONSUMERS, NODE, OUTSIDE, Rig, SERVER},
+    rig::{CONSUMERS, Link, NODE, OUTSIDE, Rig, SERVER},
     sink::Sink,
 };
 
@@ -108,7 +110,7 @@ pub fn run(program: &Path, progress: &mut dyn FnMut(&str)) -> anyhow::Result<Rep
     progress("the cipher alone, on each core");
     let mut cipher = cores.iter().map(|core| seal_on(*core)).collect::<anyhow::Result<Vec<_>>>()?;
     pin(generator)?;
-    let rig = Rig::new(Arrival::Packets)?;
+    let rig = Rig::new(Link::Veth)?;
     rig.set(false, generator)?;
     let settings = Settings {
         cores: vec![core],

@@ -3,7 +3,7 @@
 //!
 //! - [`node`]: runs a node. [`sandbox`] is what a running one gives up; [`core_dump`]: there is none.
 //! - [`cli`]: the commands. [`doctor`]: what a machine offers a node, told without changing it.
-//! - [`bench`]: how much a machine carries, measured with load of our own.
+//! - [`mod@bench`]: how much a machine carries, measured with load of our own.
 //! - [`logging`]: what a node writes of all that, which is nothing about consumers.
 
 pub mod bench;

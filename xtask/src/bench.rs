@@ -7,10 +7,11 @@ use anyhow::{Context as _, Result};
 
 use crate::{
     setup,
+    tools::{self, Tool},
     workspace::{self, cargo},
 };
 
-const BORINGTUN: &str = "0.7.1";
+const BORINGTUN: Tool = Tool { name: "boringtun-cli", version: "0.7.1" };
 
 /// Runs the comparison with the arguments that it takes, or with `guard` the table of what each
 /// verdict of the guard costs.
@@ -24,19 +25,11 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         let program = ["-p", "weir-benches", "--bin", "weir-guard-cost"];
         return workspace::run(cargo(&["run", "--quiet", "--release"]).args(program));
     }
-    let target = workspace::target();
-    let tools = target.join("tools");
-    let boringtun = tools.join("bin/boringtun-cli");
-    if !boringtun.exists() {
-        println!("installing crate boringtun-cli {BORINGTUN} into {}", tools.display());
-        let mut install = cargo(&["install", "--quiet", "--locked", "boringtun-cli"]);
-        install.args(["--version", BORINGTUN]).arg("--root").arg(&tools);
-        workspace::run(install.env("CARGO_TARGET_DIR", target.join("tools-build")))?;
-    }
+    let boringtun = tools::install(&BORINGTUN)?;
     println!("building weir and the comparison (release)");
     let packages = ["-p", "weir", "-p", "weir-benches", "--bin", "weir", "--bin", "weir-bench"];
     workspace::run(cargo(&["build", "--quiet", "--release"]).args(packages))?;
-    let built = target.join("release");
+    let built = workspace::target().join("release");
     let mut bench = Command::new(built.join("weir-bench"));
     bench.env("WEIR_BIN", built.join("weir")).env("BORINGTUN_BIN", boringtun);
     bench.current_dir(workspace::root()).args(arguments);

@@ -1,4 +1,4 @@
-//! `cargo xtask build-ebpf`: compiles node-ebpf into the object that weir embeds.
+//! `cargo xtask build-ebpf`: compiles node-ebpf into the objects that weir and its benchmarks embed.
 #![expect(clippy::print_stdout, reason = "a task tells what it does")]
 
 mod mirror;
@@ -16,38 +16,57 @@ use anyhow::{Context as _, Result, ensure};
 pub(crate) use self::record::{Record, sha256};
 use self::{mirror::Mirror, toolchain::Toolchain};
 
-/// The object, where `node` embeds it from, relative to the repository.
-pub(crate) const OBJECT: &str = "node/ebpf/weir.bpf.o";
-/// What it was built from and with.
-pub(crate) const RECORD: &str = "node/ebpf/weir.bpf.txt";
+/// A committed object.
+#[derive(Debug)]
+pub(crate) struct Object {
+    /// The program of package node-ebpf that it is.
+    program: &'static str,
+    /// Where it is embedded from, relative to the repository.
+    pub(crate) path: &'static str,
+    /// What it was built from and with.
+    pub(crate) record: &'static str,
+}
+
+/// All committed objects: the node's, and what the benchmarks put in front of a node.
+pub(crate) const OBJECTS: [Object; 2] = [
+    Object { program: "weir-ebpf", path: "node/ebpf/weir.bpf.o", record: "node/ebpf/weir.bpf.txt" },
+    Object {
+        program: "weir-cable",
+        path: "benches/ebpf/cable.bpf.o",
+        record: "benches/ebpf/cable.bpf.txt",
+    },
+];
 
 const TARGET: &str = "bpfel-unknown-none";
 
-/// Builds the object and its record, and puts both where they are committed.
+/// Builds the objects and their records, and puts them where they are committed.
 ///
 /// # Errors
 ///
 /// Fails when the toolchain cannot be had, or when the programs do not compile.
 pub(crate) fn run() -> Result<()> {
     let root = root();
-    let built = build()?;
-    let object = root.join(OBJECT);
-    fs::write(&object, &built.object).with_context(|| format!("write {}", object.display()))?;
-    let record = root.join(RECORD);
-    fs::write(&record, built.record.to_string())
-        .with_context(|| format!("write {}", record.display()))?;
-    println!("{OBJECT}: {} bytes, with {}", built.object.len(), built.record.toolchain);
+    for Built { object, bytes, record } in build()? {
+        let write = |path: &str, content: &[u8]| {
+            let path = root.join(path);
+            fs::write(&path, content).with_context(|| format!("write {}", path.display()))
+        };
+        write(object.path, &bytes)?;
+        write(object.record, record.to_string().as_bytes())?;
+        println!("{}: {} bytes, with {}", object.path, bytes.len(), record.toolchain);
+    }
     Ok(())
 }
 
 /// A freshly built object.
 pub(crate) struct Built {
-    pub(crate) object: Vec<u8>,
+    pub(crate) object: &'static Object,
+    pub(crate) bytes: Vec<u8>,
     pub(crate) record: Record,
 }
 
-/// Builds the object, and leaves the committed one alone.
-pub(crate) fn build() -> Result<Built> {
+/// Builds the objects, and leaves the committed ones alone.
+pub(crate) fn build() -> Result<Vec<Built>> {
     let root = root();
     let toolchain = Toolchain::find_or_install()?;
     let mirror = Mirror::new(&root)?;
@@ -64,19 +83,23 @@ pub(crate) fn build() -> Result<Built> {
         .context("run cargo for node-ebpf")?;
     ensure!(status.success(), "node-ebpf does not compile: see above");
 
-    let linked = target_dir.join(TARGET).join("release/weir-ebpf");
-    let stripped = target_dir.join("weir.bpf.o");
-    strip(&toolchain, &linked, &stripped)?;
-    let object = fs::read(&stripped).context("read the built object")?;
-    let leaks = [&root, &home()].map(|path| path.to_string_lossy().into_owned());
-    for path in leaks {
-        ensure!(
-            !object.windows(path.len()).any(|window| window == path.as_bytes()),
-            "the built object contains the path {path}: it would differ from machine to machine"
-        );
+    let linked = target_dir.join(TARGET).join("release");
+    let stripped = target_dir.join("stripped.o");
+    let mut all = Vec::new();
+    for object in &OBJECTS {
+        strip(&toolchain, &linked.join(object.program), &stripped)?;
+        let bytes = fs::read(&stripped).context("read the built object")?;
+        for path in [&root, &home()].map(|path| path.to_string_lossy().into_owned()) {
+            ensure!(
+                !bytes.windows(path.len()).any(|window| window == path.as_bytes()),
+                "{} contains the path {path}: it would differ from machine to machine",
+                object.path
+            );
+        }
+        let record = Record::new(&root, object.path, toolchain.to_string(), &bytes)?;
+        all.push(Built { object, bytes, record });
     }
-    let record = Record::new(&root, toolchain.to_string(), &object)?;
-    Ok(Built { object, record })
+    Ok(all)
 }
 
 /// The repository.

@@ -1,51 +1,62 @@
-//! `cargo xtask check-ebpf`: the committed eBPF object is what the source gives.
+//! `cargo xtask check-ebpf`: the committed eBPF objects are what the source gives.
 #![expect(clippy::print_stdout, reason = "a task tells what it found")]
 
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::build_ebpf::{self, Built, OBJECT, RECORD, Record};
+use crate::build_ebpf::{self, Built, OBJECTS, Object, Record};
 
-/// Builds the object anew and compares it with the committed one.
+/// Builds the objects anew and compares them with the committed ones.
 ///
 /// # Errors
 ///
-/// Fails when the two differ, and says whether the source or the toolchain is the reason.
+/// Fails when one differs, and says whether the source or the toolchain is the reason.
 pub(crate) fn run() -> Result<()> {
     let root = build_ebpf::root();
-    let committed = fs::read(root.join(OBJECT))
-        .with_context(|| format!("{OBJECT} is missing: run `cargo xtask build-ebpf`"))?;
-    let record = fs::read_to_string(root.join(RECORD))
-        .with_context(|| format!("{RECORD} is missing: run `cargo xtask build-ebpf`"))?;
-    let record = Record::parse(&record).with_context(|| format!("{RECORD} is not readable"))?;
-    let built = build_ebpf::build()?;
-    if built.object == committed {
-        println!("{OBJECT} is what the source gives, byte for byte ({})", built.record.toolchain);
+    let read = |path: &str| {
+        fs::read(root.join(path))
+            .with_context(|| format!("{path} is missing: run `cargo xtask build-ebpf`"))
+    };
+    let mut all = Vec::new();
+    for object in &OBJECTS {
+        let record = String::from_utf8(read(object.record)?).ok();
+        let record = record.and_then(|text| Record::parse(&text));
+        let record = record.with_context(|| format!("{} is not readable", object.record))?;
+        all.push((read(object.path)?, record));
+    }
+    for (built, (committed, record)) in build_ebpf::build()?.iter().zip(&all) {
+        compare(&root, built, committed, record)?;
+    }
+    Ok(())
+}
+
+fn compare(root: &Path, built: &Built, committed: &[u8], record: &Record) -> Result<()> {
+    let Object { path, record: record_path, .. } = built.object;
+    let here = &built.record.toolchain;
+    if built.bytes == committed {
+        println!("{path} is what the source gives, byte for byte ({here})");
         return Ok(());
     }
-    if built.record.toolchain == record.toolchain {
+    let reason = reason(record, built, committed)?;
+    let difference = difference(root, built, committed)?;
+    if *here == record.toolchain {
         bail!(
-            "{OBJECT} is not what the source gives: {}. Run `cargo xtask build-ebpf` and commit \
-             {OBJECT} and {RECORD}.{}",
-            reason(&record, &built, &committed)?,
-            difference(&root, &built, &committed)?
+            "{path} is not what the source gives: {reason}. Run `cargo xtask build-ebpf` and \
+             commit {path} and {record_path}.{difference}"
         );
     }
-    let difference = difference(&root, &built, &committed)?;
     ensure!(
         difference.is_empty(),
-        "{OBJECT} was built with {}, and {} gives other programs from this source ({}). Build it \
-         with the recorded toolchain to tell whether the source is the reason, or run `cargo xtask \
-         build-ebpf` and commit {OBJECT} and {RECORD}.{difference}",
+        "{path} was built with {}, and {here} gives other programs from this source ({reason}). \
+         Build it with the recorded toolchain to tell whether the source is the reason, or run \
+         `cargo xtask build-ebpf` and commit {path} and {record_path}.{difference}",
         record.toolchain,
-        built.record.toolchain,
-        reason(&record, &built, &committed)?
     );
     println!(
-        "{OBJECT} has the programs and maps that the source gives; other bytes differ, since it \
-         was built with {} and here is {}",
-        record.toolchain, built.record.toolchain
+        "{path} has the programs and maps that the source gives; other bytes differ, since it \
+         was built with {} and here is {here}",
+        record.toolchain
     );
     Ok(())
 }
@@ -79,7 +90,7 @@ fn difference(root: &Path, built: &Built, committed: &[u8]) -> Result<String> {
         Ok(text.lines().filter(|line| !line.contains("file format")).map(str::to_owned).collect())
     };
     let old = disassemble("committed.o", committed)?;
-    let new = disassemble("built.o", &built.object)?;
+    let new = disassemble("built.o", &built.bytes)?;
     if old == new {
         return Ok(String::new());
     }

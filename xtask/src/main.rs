@@ -2,6 +2,7 @@
 
 mod bench;
 mod build_ebpf;
+mod check_dependencies;
 mod check_ebpf;
 mod deb;
 mod demo;
@@ -10,6 +11,7 @@ mod kernel_test;
 mod package_test;
 mod setup;
 mod test;
+mod tools;
 mod workspace;
 
 use clap::{Parser, Subcommand};
@@ -89,10 +91,12 @@ enum Task {
     },
     /// Install what the demo and the tests need, from Debian packages
     Setup,
-    /// Compile the eBPF programs into the object that weir embeds
+    /// Compile the eBPF programs into the objects that weir and its benchmarks embed
     BuildEbpf,
-    /// Compile the eBPF programs again and compare them with the committed object
+    /// Compile the eBPF programs again and compare them with the committed objects
     CheckEbpf,
+    /// Look for unused dependencies, and for licences and sources that deny.toml does not allow
+    CheckDependencies,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -112,5 +116,6 @@ fn main() -> anyhow::Result<()> {
         Task::Setup => setup::run(),
         Task::BuildEbpf => build_ebpf::run(),
         Task::CheckEbpf => check_ebpf::run(),
+        Task::CheckDependencies => check_dependencies::run(),
     }
 }

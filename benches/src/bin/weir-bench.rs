@@ -6,11 +6,11 @@ use std::{collections::BTreeMap, fs, path::PathBuf, process::Command};
 use anyhow::{Context as _, ensure};
 use clap::{Parser, ValueEnum as _};
 use weir_benches::compare::{
-    case::{Case, Load, Outcome, packets_for},
+    case::{Case, Load, Outcome, Scale, packets_for, setup},
     chart,
     exit::{Program, Tools},
     floods, idle,
-    parts::{self, Part, Scale, Target},
+    parts::{self, Part, Target},
     report::{CaseResult, Report, Row},
 };
 
@@ -153,7 +153,7 @@ fn latency_part(
 ) -> anyhow::Result<()> {
     let case = |name: &str, program| Case {
         name: name.to_owned(),
-        setup: parts::setup(scale, program),
+        setup: setup(scale, program),
         load: Load::Up,
         shape: weir::bench::load::Shape::new(packets_for(program, scale.packets)),
         attack: None,
@@ -211,7 +211,7 @@ fn floods_part(
 }
 
 fn idle_part(tools: &Tools, scale: &Scale, quick: bool, report: &mut Report) -> anyhow::Result<()> {
-    let mut setup = parts::setup(scale, Program::Weir);
+    let mut setup = setup(scale, Program::Weir);
     setup.sessions = if quick { 1_000 } else { 10_000 };
     println!("idle: {} sessions", setup.sessions);
     let idle = idle::run(tools, &setup)?;

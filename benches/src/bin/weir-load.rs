@@ -4,11 +4,11 @@
 use std::path::PathBuf;
 
 use clap::Parser;
-use weir::bench::{load::Shape, rig::Arrival};
+use weir::bench::load::Shape;
 use weir_benches::compare::{
+    attack::Attack,
     case::{Case, Load, transport},
-    exit::{Program, Setup, Tools},
-    floods::Attack,
+    exit::{Arrival, Program, Setup, Tools},
     metering::Metering,
 };
 

@@ -7,8 +7,9 @@ use serde::Serialize;
 use weir::bench::{
     check, cipher,
     consumer::Consumer,
+    counts::Counts,
     download::Download,
-    load::{Counts, Sealed, Shape},
+    load::{Sealed, Shape},
     meter::{Spent, pin},
     packet::Transport,
     rig::{OUTSIDE, SERVER},
@@ -17,9 +18,10 @@ use weir::bench::{
 use weir_tests::flood::Rates;
 
 use super::{
-    exit::{Exit, Program, Setup, Tools},
-    floods::{Attack, Known},
+    attack::{Attack, Known},
+    exit::{Arrival, Exit, Program, Setup, Tools},
     iperf,
+    metering::Metering,
 };
 
 /// Which way, and by what.
@@ -257,6 +259,33 @@ pub fn transport(name: &str) -> anyhow::Result<Transport> {
         "tcp" => Ok(Transport::Tcp),
         "udp" => Ok(Transport::Udp),
         _ => bail!("{name} is neither tcp nor udp"),
+    }
+}
+
+/// How big everything is.
+#[derive(Clone, Debug)]
+pub struct Scale {
+    /// Packets of a run of weir's, up: each is held in memory.
+    pub packets: usize,
+    /// The exit's core.
+    pub core: usize,
+    /// The core of everything else.
+    pub generator: usize,
+}
+
+/// One core, one session, packets one by one, weir's default guard.
+#[must_use]
+pub fn setup(scale: &Scale, program: Program) -> Setup {
+    Setup {
+        program,
+        cores: vec![scale.core],
+        generator: scale.generator,
+        xdp: "auto".to_owned(),
+        receive: "auto".to_owned(),
+        arrival: Arrival::Packets,
+        software_egress: false,
+        sessions: 1,
+        metering: Metering::Usual,
     }
 }
 

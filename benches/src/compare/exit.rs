@@ -18,7 +18,7 @@ use weir::bench::{
     consumer::{Access, Credentials},
     meter::Meter,
     place::Place,
-    rig::{Arrival, CONSUMERS, NODE, Rig},
+    rig::{CONSUMERS, Link, NODE, Rig},
 };
 
 use super::metering::{Metering, Takers};
@@ -54,6 +54,31 @@ pub struct Tools {
     pub weir: PathBuf,
     /// boringtun-cli.
     pub boringtun: PathBuf,
+}
+
+/// The program of the cable: `cargo xtask build-ebpf` makes it from node-ebpf.
+static CABLE: &[u8] = aya::include_bytes_aligned!("../../ebpf/cable.bpf.o");
+
+/// How packets reach the exit; [`Link`] says more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Arrival {
+    /// One by one, in pages, as a network card's driver hands them on.
+    Frames,
+    /// One by one, in the sender's packet buffers.
+    Packets,
+    /// As the super-packets that the generator sent.
+    SuperPackets,
+}
+
+impl Arrival {
+    fn link(self) -> Link<'static> {
+        match self {
+            Self::Frames => Link::Cable(CABLE),
+            Self::Packets => Link::Veth,
+            Self::SuperPackets => Link::VethSuperPackets,
+        }
+    }
 }
 
 /// How an exit is to run.
@@ -106,7 +131,7 @@ impl Exit {
     ///
     /// Fails without root, or when it does not start.
     pub fn start(tools: &Tools, setup: &Setup) -> anyhow::Result<Self> {
-        let rig = Rig::new(setup.arrival)?;
+        let rig = Rig::new(setup.arrival.link())?;
         rig.set(setup.software_egress, setup.generator)?;
         let mut takers = Takers::prepare(setup.metering, &rig.node)?;
         let (running, key, credentials) = match setup.program {

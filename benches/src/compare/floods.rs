@@ -1,97 +1,17 @@
 //! What an attack on the node's port costs those who are connected.
 
-use std::fmt::Write as _;
-
-use serde::Serialize;
-use weir::bench::{load::Shape, rig::NODE};
-use weir_tests::flood::{Flood, Kind};
+use weir::bench::load::Shape;
 
 use super::{
-    case::{Case, Load, packets_for},
-    exit::{Exit, Program},
-    parts::{Scale, Target, setup},
-    report::{Report, Row},
+    attack::Attack,
+    case::{Case, Load, Scale, packets_for, setup},
+    exit::Program,
+    parts::Target,
+    report::{Flooded, Report, Row},
 };
 
-/// Datagrams per second of each attack, if the generator gets that far.
-const RATE: u32 = 200_000;
 /// Seconds of a run.
 const SECONDS: f64 = 3.0;
-
-/// An attack.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Attack {
-    /// Initiations without a valid first MAC.
-    Forged,
-    /// Initiations with one, from random sources.
-    ValidMac,
-    /// The same, from one source.
-    ValidMacOneSource,
-    /// Data for receiver indexes at random.
-    DeadIndexes,
-    /// Data for the receiver index of the consumer whose traffic is measured, from random sources.
-    LiveIndex,
-    /// Responses to an initiation of the exit's, forged but for the first MAC, from random sources.
-    Responses,
-    /// Right initiations of one session's key, from random sources.
-    Initiations,
-}
-
-/// What an attacker knows who sees the traffic, and has a session of its own.
-#[derive(Clone, Copy)]
-pub(super) struct Known {
-    /// The receiver index of the consumer whose traffic is measured.
-    pub(super) live_index: u32,
-    /// The index of an initiation of the exit's that has no answer yet.
-    pub(super) pending_index: u32,
-    /// The private key of a session.
-    pub(super) private_key: [u8; 32],
-}
-
-impl Attack {
-    /// All of them.
-    pub const ALL: [Self; 7] = [
-        Self::Forged,
-        Self::ValidMac,
-        Self::ValidMacOneSource,
-        Self::DeadIndexes,
-        Self::LiveIndex,
-        Self::Responses,
-        Self::Initiations,
-    ];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Forged => "forged initiations",
-            Self::ValidMac => "valid mac1, any source",
-            Self::ValidMacOneSource => "valid mac1, one source",
-            Self::DeadIndexes => "data, dead indexes",
-            Self::LiveIndex => "data, live index",
-            Self::Responses => "forged responses",
-            Self::Initiations => "initiations of one key",
-        }
-    }
-
-    /// Whether a session beside those whose traffic is measured is part of it.
-    #[must_use]
-    pub fn misuses_a_session(self) -> bool {
-        matches!(self, Self::Responses | Self::Initiations)
-    }
-
-    /// Begins it, from outside the exit.
-    pub(super) fn begin(self, exit: &Exit, known: &Known) -> anyhow::Result<Flood> {
-        let kind = match self {
-            Self::Forged => Kind::Forged,
-            Self::ValidMac => Kind::ValidMac,
-            Self::ValidMacOneSource => Kind::ValidMacOneSource,
-            Self::DeadIndexes => Kind::DeadIndexes,
-            Self::LiveIndex => Kind::LiveIndex(known.live_index),
-            Self::Responses => Kind::Response(known.pending_index),
-            Self::Initiations => Kind::Initiations(known.private_key),
-        };
-        exit.rig.outside.enter(|| Flood::from_here(NODE, &exit.access.key, kind, RATE))
-    }
-}
 
 /// The run that finds out how much a program can do.
 #[must_use]
@@ -117,27 +37,6 @@ pub fn cases(scale: &Scale, program: Program, most: f64) -> Vec<Case> {
         case
     };
     [None].into_iter().chain(attacks).map(case).collect()
-}
-
-/// A program under an attack.
-#[derive(Clone, Debug, Serialize)]
-pub struct Flooded {
-    /// The program.
-    pub program: Program,
-    /// The attack.
-    pub attack: &'static str,
-    /// Datagrams a second that were sent.
-    pub rate: f64,
-    /// The share of them that found a place in the exit's receive ring.
-    pub taken: f64,
-    /// The share of the generator's core that sending them took.
-    pub attacker: f64,
-    /// The share of the goodput without a flood that is left.
-    pub kept: f64,
-    /// Microseconds of the exit's process for each that was taken.
-    pub process_us: f64,
-    /// Microseconds of the kernel's receive path, likewise.
-    pub receive_us: f64,
 }
 
 /// What became of each program under each attack.
@@ -188,34 +87,13 @@ pub fn rows(all: &[Flooded]) -> Vec<Row> {
     rows
 }
 
-/// A line for each.
-#[must_use]
-pub fn table(all: &[Flooded]) -> String {
-    let mut text = format!(
-        "{:<24}{:<15}{:>9}{:>8}{:>10}{:>9}{:>12}{:>12}\n",
-        "flood", "program", "sent/s", "taken", "attacker", "goodput", "process us", "receive us"
-    );
-    for Flooded { program, attack, rate, taken, attacker, kept, process_us, receive_us } in all {
-        let program = program.name();
-        // Writing to a string cannot fail.
-        writeln!(
-            text,
-            "{attack:<24}{program:<15}{rate:>9.0}{taken:>8.2}{attacker:>10.2}{kept:>9.2}\
-             {process_us:>12.2}{receive_us:>12.2}"
-        )
-        .unwrap_or_default();
-    }
-    text.push_str(
-        "taken: of the datagrams sent, by the exit's receive ring. attacker: of the generator's \
-         core. us: for each datagram taken, besides what the load costs.\n",
-    );
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compare::{case::Outcome, report::CaseResult};
+    use crate::compare::{
+        case::Outcome,
+        report::{CaseResult, flood_table},
+    };
 
     #[test]
     fn what_the_load_costs_is_not_the_floods() {
@@ -239,7 +117,7 @@ mod tests {
         let [one] = all.as_slice() else { panic!("{all:?}") };
         assert_eq!((one.kept, one.taken), (0.5, 0.5));
         assert!((one.process_us - 1.0).abs() < 1e-9, "{one:?}");
-        assert!(table(&all).contains("forged initiations      weir"));
+        assert!(flood_table(&all).contains("forged initiations      weir"));
         assert_eq!(rows(&all).iter().map(|row| row.met).collect::<Vec<_>>(), [Some(false); 2]);
     }
 }

@@ -1,10 +1,10 @@
 //! The parts of the comparison: which cases, and which ratios of theirs have targets.
 
-use weir::bench::{load::Shape, packet::Transport, rig::Arrival};
+use weir::bench::{load::Shape, packet::Transport};
 
 use super::{
-    case::{Case, Load, Outcome, packets_for},
-    exit::{Program, Setup},
+    case::{Case, Load, Outcome, Scale, packets_for, setup},
+    exit::{Arrival, Program},
     metering::Metering,
 };
 
@@ -66,17 +66,6 @@ impl Part {
         // Two in a hundred are less than one run differs from the next.
         if self == Self::Metering { 9 } else { 1 }
     }
-}
-
-/// How big everything is.
-#[derive(Clone, Debug)]
-pub struct Scale {
-    /// Packets of a run of weir's, up: each is held in memory.
-    pub packets: usize,
-    /// The exit's core.
-    pub core: usize,
-    /// The core of everything else.
-    pub generator: usize,
 }
 
 /// A ratio with a target.
@@ -386,21 +375,5 @@ impl Plan<'_> {
 
     fn done(self) -> Planned {
         (self.cases, self.wanted)
-    }
-}
-
-/// One core, one session, packets one by one, weir's default guard.
-#[must_use]
-pub fn setup(scale: &Scale, program: Program) -> Setup {
-    Setup {
-        program,
-        cores: vec![scale.core],
-        generator: scale.generator,
-        xdp: "auto".to_owned(),
-        receive: "auto".to_owned(),
-        arrival: Arrival::Packets,
-        software_egress: false,
-        sessions: 1,
-        metering: Metering::Usual,
     }
 }

@@ -7,7 +7,6 @@ use serde::Serialize;
 use super::{
     case::Outcome,
     exit::Program,
-    floods::{self, Flooded},
     idle::Idle,
     parts::{Target, Wanted},
 };
@@ -42,6 +41,27 @@ pub struct CaseResult {
     pub median: Outcome,
     /// All rounds.
     pub runs: Vec<Outcome>,
+}
+
+/// A program under an attack.
+#[derive(Clone, Debug, Serialize)]
+pub struct Flooded {
+    /// The program.
+    pub program: Program,
+    /// The attack.
+    pub attack: &'static str,
+    /// Datagrams a second that were sent.
+    pub rate: f64,
+    /// The share of them that found a place in the exit's receive ring.
+    pub taken: f64,
+    /// The share of the generator's core that sending them took.
+    pub attacker: f64,
+    /// The share of the goodput without a flood that is left.
+    pub kept: f64,
+    /// Microseconds of the exit's process for each that was taken.
+    pub process_us: f64,
+    /// Microseconds of the kernel's receive path, likewise.
+    pub receive_us: f64,
 }
 
 /// A ratio, or a value, beside its target.
@@ -141,7 +161,7 @@ impl Report {
         }
         line(String::new());
         if !self.floods.is_empty() {
-            line(floods::table(&self.floods));
+            line(flood_table(&self.floods));
         }
         line(format!("{:<72}{:>9}  {:<10}", "ratio", "value", "target"));
         for row in &self.rows {
@@ -161,6 +181,30 @@ impl Report {
         );
         text
     }
+}
+
+/// A line for each program and attack.
+#[must_use]
+pub fn flood_table(all: &[Flooded]) -> String {
+    let mut text = format!(
+        "{:<24}{:<15}{:>9}{:>8}{:>10}{:>9}{:>12}{:>12}\n",
+        "flood", "program", "sent/s", "taken", "attacker", "goodput", "process us", "receive us"
+    );
+    for Flooded { program, attack, rate, taken, attacker, kept, process_us, receive_us } in all {
+        let program = program.name();
+        // Writing to a string cannot fail.
+        writeln!(
+            text,
+            "{attack:<24}{program:<15}{rate:>9.0}{taken:>8.2}{attacker:>10.2}{kept:>9.2}\
+             {process_us:>12.2}{receive_us:>12.2}"
+        )
+        .unwrap_or_default();
+    }
+    text.push_str(
+        "taken: of the datagrams sent, by the exit's receive ring. attacker: of the generator's \
+         core. us: for each datagram taken, besides what the load costs.\n",
+    );
+    text
 }
 
 #[cfg(test)]

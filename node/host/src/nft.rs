@@ -1,6 +1,6 @@
 //! The exit policy: one nftables table of weir's own, whose rules are replaced in one transaction.
 //!
-//! [`render`] is pure. Cost per packet does not grow with the lists: an established flow meets
+//! [`render()`] is pure. Cost per packet does not grow with the lists: an established flow meets
 //! three comparisons, a new one two lookups in interval sets besides.
 
 use std::{

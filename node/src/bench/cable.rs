@@ -18,10 +18,11 @@ use aya::{
     Ebpf, EbpfLoader,
     programs::{Xdp, XdpMode},
 };
-use weir_common::guard::name;
 
 use super::place::Place;
-use weir_ebpf_loader::guard::OBJECT;
+
+/// The program's name in its object.
+const PROGRAM: &str = "weir_cable";
 
 /// The end towards the consumers and servers, and its number: of two neighbours the even one, as
 /// the program wants it.
@@ -39,12 +40,14 @@ pub(super) struct Cable {
 }
 
 impl Cable {
-    /// Joins an interface to be made in `outside` with one to be made in `node`.
+    /// Joins an interface to be made in `outside` with one to be made in `node`, by the program
+    /// in `object` (node-ebpf/src/bin/cable.rs).
     ///
     /// # Errors
     ///
     /// Fails without root, and on kernels without XDP for veth or tc's u32 and mirred.
     pub(super) fn new(
+        object: &[u8],
         (outside, outside_name): (&Place, &str),
         (node, node_name): (&Place, &str),
     ) -> anyhow::Result<Self> {
@@ -68,10 +71,10 @@ impl Cable {
                  action mirred egress redirect dev {left}"
             ))
             .context("the kernel needs CONFIG_NET_CLS_U32 and CONFIG_NET_ACT_MIRRED")?;
-        let mut program = EbpfLoader::new().load(OBJECT).context("cannot load the cable")?;
+        let mut program = EbpfLoader::new().load(object).context("cannot load the cable")?;
         place.enter(|| {
             let cable: &mut Xdp =
-                program.program_mut(name::CABLE).context("no such program")?.try_into()?;
+                program.program_mut(PROGRAM).context("no such program")?.try_into()?;
             cable.load()?;
             cable
                 .attach_to_if_index(number, XdpMode::Driver)

@@ -12,7 +12,8 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use super::{
     consumer::{Consumer, OVERHEAD},
-    load::{Counts, Measured, Shape, flow_of, take},
+    counts::Counts,
+    load::{Measured, Shape, flow_of, take},
     packet::{self, Flow, Transport},
     sink::{SAMPLE, Sink},
     socket::{ETHERNET, NET_HEADER},

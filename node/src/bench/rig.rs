@@ -5,7 +5,7 @@
 //!  out0 45.80.2.1 ------------------ up0 45.80.2.2
 //! ```
 //!
-//! Between them is a [`Cable`](super::cable) where frames are to arrive as from a network card.
+//! With [`Link::Cable`] frames arrive as from a network card.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
@@ -31,19 +31,19 @@ pub const SERVER: Ipv4Addr = Ipv4Addr::new(45, 80, 3, 7);
 /// The address of real servers, on the loopback interface outside.
 pub const REAL_SERVER: Ipv4Addr = Ipv4Addr::new(45, 80, 3, 1);
 
-/// How packets reach the node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum Arrival {
-    /// One by one, in pages, as a network card's driver hands them on. GRO merges them on the node's
-    /// core, in a kernel thread that can be told apart from the node.
-    Frames,
-    /// The same, but in the sender's packet buffers, as one veth gives them to another: XDP makes
-    /// the node's core copy each.
-    Packets,
-    /// As the super-packets that the generator sent, which veth passes on whole; the receive path
-    /// runs on the generator's core. What the node costs without it.
-    SuperPackets,
+/// What joins the two namespaces, and so how packets reach the node.
+#[derive(Clone, Copy, Debug)]
+pub enum Link<'a> {
+    /// A cable whose eBPF program is in this object. Packets arrive one by one, in pages, as a
+    /// network card's driver hands them on. GRO merges them on the node's core, in a kernel thread
+    /// that can be told apart from the node.
+    Cable(&'a [u8]),
+    /// A veth pair that segments. Packets arrive one by one too, but in the sender's packet
+    /// buffers: XDP makes the node's core copy each.
+    Veth,
+    /// A veth pair that passes on whole the super-packets that the generator sends. The receive
+    /// path runs on the generator's core: what the node costs without it.
+    VethSuperPackets,
 }
 
 /// Two joined namespaces; gone when dropped, or when this process ends.
@@ -53,7 +53,7 @@ pub struct Rig {
     pub outside: Place,
     /// The node.
     pub node: Place,
-    arrival: Arrival,
+    one_by_one: bool,
     cable: Option<Cable>,
     old_threads: Vec<u32>,
 }
@@ -63,12 +63,12 @@ impl Rig {
     ///
     /// # Errors
     ///
-    /// Fails without root, without `ip`, or where there can be no cable for `arrival`.
-    pub fn new(arrival: Arrival) -> anyhow::Result<Self> {
+    /// Fails without root, without `ip`, or where there can be no cable.
+    pub fn new(link: Link<'_>) -> anyhow::Result<Self> {
         let (outside, node) = (Place::new()?, Place::new()?);
         let old_threads = kernel_threads(&receive_thread());
-        let cable = if arrival == Arrival::Frames {
-            Some(Cable::new((&outside, OUTSIDE), (&node, UPLINK))?)
+        let cable = if let Link::Cable(object) = link {
+            Some(Cable::new(object, (&outside, OUTSIDE), (&node, UPLINK))?)
         } else {
             let peer = outside.path();
             node.ip(&format!("link add {UPLINK} type veth peer name {OUTSIDE} netns {peer}"))?;
@@ -81,7 +81,8 @@ impl Rig {
         outside.ip(&format!("addr add {REAL_SERVER}/32 dev lo"))?;
         outside.ip(&format!("route add blackhole {SERVER}"))?;
         node.ip(&format!("route add default via {CONSUMERS}"))?;
-        Ok(Self { outside, node, arrival, cable, old_threads })
+        let one_by_one = !matches!(link, Link::VethSuperPackets);
+        Ok(Self { outside, node, one_by_one, cable, old_threads })
     }
 
     /// Sets how packets arrive, whether the node's egress segments in software, and that the
@@ -92,16 +93,15 @@ impl Rig {
     /// Fails without `ethtool`.
     pub fn set(&self, software_egress: bool, generator: usize) -> anyhow::Result<()> {
         let onoff = |on: bool| if on { "on" } else { "off" };
-        let one_by_one = self.arrival != Arrival::SuperPackets;
-        let whole = onoff(!one_by_one);
+        let whole = onoff(!self.one_by_one);
         self.outside
             .run(&format!("ethtool -K {OUTSIDE} tso {whole} tx-udp-segmentation {whole}"))?;
-        self.node.run(&format!("ethtool -K {UPLINK} gro {}", onoff(one_by_one)))?;
+        self.node.run(&format!("ethtool -K {UPLINK} gro {}", onoff(self.one_by_one)))?;
         let hard = onoff(!software_egress);
         self.node.run(&format!(
             "ethtool -K {UPLINK} tso {hard} gso {hard} tx-udp-segmentation {hard}"
         ))?;
-        if one_by_one {
+        if self.one_by_one {
             attribute(&self.node, UPLINK, "threaded", "1")?;
         }
         let (place, peer) = match &self.cable {

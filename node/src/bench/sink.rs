@@ -7,7 +7,7 @@ use socket2::Socket;
 
 use super::{
     consumer::receive,
-    load::{Counts, PROBE_PORT},
+    counts::{Counts, PROBE_PORT},
     packet,
     place::Place,
     socket::{self, ETHERNET, NET_HEADER},
@@ -29,17 +29,6 @@ pub struct Sink {
     /// What has arrived since the last reset.
     pub(super) counts: Counts,
     seen: u64,
-}
-
-impl Counts {
-    pub(super) fn since(&self, earlier: &Self) -> Self {
-        Self {
-            packets: self.packets - earlier.packets,
-            bytes: self.bytes - earlier.bytes,
-            super_packets: self.super_packets - earlier.super_packets,
-            ..*self
-        }
-    }
 }
 
 impl Sink {

@@ -11,6 +11,8 @@ use anyhow::{Context as _, Result, ensure};
 /// Tells a difference by the toolchain from a difference by the source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Record {
+    /// The object's file name.
+    pub(crate) name: String,
     /// rustc's and the linker's version.
     pub(crate) toolchain: String,
     /// SHA-256 over all that is compiled.
@@ -20,8 +22,15 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    pub(crate) fn new(root: &Path, toolchain: String, object: &[u8]) -> Result<Self> {
-        Ok(Self { toolchain, sources: sha256(&sources(root)?)?, object: sha256(object)? })
+    /// The record of the object that is committed at `path`.
+    pub(crate) fn new(root: &Path, path: &str, toolchain: String, object: &[u8]) -> Result<Self> {
+        let (_, name) = path.rsplit_once('/').unwrap_or(("", path));
+        Ok(Self {
+            name: name.to_owned(),
+            toolchain,
+            sources: sha256(&sources(root)?)?,
+            object: sha256(object)?,
+        })
     }
 
     /// Reads what [`fmt::Display`] wrote.
@@ -30,7 +39,9 @@ impl Record {
             let mut lines = text.lines().filter_map(|line| line.split_once(": "));
             lines.find(|(key, _)| *key == name).map(|(_, value)| value.to_owned())
         };
+        let (name, _) = text.split_once(" is compiled from ")?;
         Some(Self {
+            name: name.to_owned(),
             toolchain: field("toolchain")?,
             sources: field("sources")?,
             object: field("object")?,
@@ -42,7 +53,8 @@ impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "weir.bpf.o is compiled from node-ebpf and node-common: cargo xtask build-ebpf"
+            "{} is compiled from node-ebpf and node-common: cargo xtask build-ebpf",
+            self.name
         )?;
         writeln!(f, "toolchain: {}", self.toolchain)?;
         writeln!(f, "sources: {}", self.sources)?;
