@@ -41,7 +41,7 @@ use crate::{
 /// Between two looks at what sessions have used.
 const TURN: Duration = Duration::from_secs(1);
 
-/// Between two looks for usage records whose time is over.
+/// Between two looks for usage records and ended sessions whose time is over.
 const FORGET: Duration = Duration::from_secs(600);
 
 /// How often, and how long.
@@ -51,6 +51,8 @@ pub(super) struct Rhythm {
     records_every: Duration,
     grace: Duration,
     retention: Option<Retention>,
+    /// For how long ended sessions are kept, in seconds; `None` for ever.
+    sessions_kept: Option<u64>,
 }
 
 impl From<&Ledger> for Rhythm {
@@ -65,6 +67,7 @@ impl From<&Ledger> for Rhythm {
                 delivered,
                 undelivered: days(ledger.retain_undelivered_days),
             }),
+            sessions_kept: days(ledger.retain_sessions_days),
         }
     }
 }
@@ -146,6 +149,7 @@ pub(super) fn keep(
         saved: now,
         recorded: now,
         forgotten: now,
+        sweeping: false,
     };
     let scrubbing = Arc::new(AtomicBool::new(true));
     check_all(ledger_path(config), sessions, &scrubbing).context("cannot start a thread")?;
@@ -202,6 +206,8 @@ struct Turn {
     saved: Instant,
     recorded: Instant,
     forgotten: Instant,
+    /// Whether there are more rows of ended sessions whose time is over.
+    sweeping: bool,
 }
 
 impl Turn {
@@ -240,10 +246,19 @@ impl Turn {
             self.sessions.record()?;
             self.recorded = Instant::now();
         }
-        if let Some(retention) = rhythm.retention.filter(|_| is_due(self.forgotten, FORGET)) {
-            let gone = self.sessions.forget(retention, &self.receivers)?;
+        if is_due(self.forgotten, FORGET) {
+            if let Some(retention) = rhythm.retention {
+                let gone = self.sessions.forget(retention, &self.receivers)?;
+                debug!(gone, "usage records whose time is over");
+            }
             self.forgotten = Instant::now();
-            debug!(gone, "usage records whose time is over");
+            self.sweeping = true;
+        }
+        // A little in each turn: so others get the ledger in between.
+        if self.sweeping {
+            let swept = self.sessions.sweep(rhythm.sessions_kept)?;
+            self.sweeping = swept.goes_on;
+            debug!(gone = swept.gone, "ended sessions whose time is over");
         }
         Ok(())
     }

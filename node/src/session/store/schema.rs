@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
-use super::{StoreError, book, damaged, sql, sums};
+use super::{StoreError, book, damaged, sql, sums, sweep};
 
 /// Each entry takes the ledger from the schema of its index to the next. Entries are added, never
 /// altered: ledgers that they made are out there.
@@ -183,10 +183,70 @@ const MIGRATIONS: &[&str] = &[
     "ALTER TABLE counters ADD COLUMN newest_initiation INTEGER NOT NULL DEFAULT 0;
      ALTER TABLE ended_totals ADD COLUMN newest_initiation INTEGER NOT NULL DEFAULT 0;
      CREATE INDEX sessions_by_public_key ON sessions (public_key);",
+    // Ended sessions go, in the order in which they ended. What must outlive them has its own
+    // place: what they have used together, the newest initiation of each key (by a hash of the
+    // key), and the preimage of what each channel has promised.
+    "CREATE TABLE ended_sessions (
+         place   INTEGER PRIMARY KEY AUTOINCREMENT,
+         session INTEGER NOT NULL UNIQUE REFERENCES sessions (number),
+         ended   INTEGER NOT NULL
+     ) STRICT;
+     CREATE INDEX ended_sessions_by_end ON ended_sessions (ended);
+     INSERT INTO ended_sessions (session, ended)
+         SELECT number, ended FROM sessions WHERE ended IS NOT NULL ORDER BY ended, number;
+     CREATE TABLE swept_totals (
+         one                  INTEGER PRIMARY KEY CHECK (one = 1),
+         sessions             INTEGER NOT NULL DEFAULT 0,
+         bytes_up             INTEGER NOT NULL DEFAULT 0,
+         packets_up           INTEGER NOT NULL DEFAULT 0,
+         bytes_down           INTEGER NOT NULL DEFAULT 0,
+         packets_down         INTEGER NOT NULL DEFAULT 0,
+         handshake_bytes_up   INTEGER NOT NULL DEFAULT 0,
+         handshake_bytes_down INTEGER NOT NULL DEFAULT 0,
+         last_handshake       INTEGER NOT NULL DEFAULT 0,
+         seen_datagrams       INTEGER NOT NULL DEFAULT 0,
+         seen_bytes           INTEGER NOT NULL DEFAULT 0,
+         dropped_datagrams    INTEGER NOT NULL DEFAULT 0,
+         dropped_bytes        INTEGER NOT NULL DEFAULT 0,
+         newest_initiation    INTEGER NOT NULL DEFAULT 0
+     ) STRICT;
+     INSERT INTO swept_totals (one) VALUES (1);
+     CREATE TABLE initiations (
+         place  INTEGER PRIMARY KEY AUTOINCREMENT,
+         key    BLOB NOT NULL UNIQUE,
+         newest INTEGER NOT NULL,
+         ended  INTEGER NOT NULL
+     ) STRICT;
+     CREATE INDEX initiations_by_end ON initiations (ended);
+     DROP INDEX sessions_by_public_key;
+
+     CREATE TABLE promises (
+         channel  TEXT PRIMARY KEY,
+         amount   TEXT NOT NULL,
+         hashlock TEXT NOT NULL,
+         message  TEXT NOT NULL,
+         updated  INTEGER NOT NULL,
+         preimage TEXT NOT NULL
+     ) STRICT, WITHOUT ROWID;
+     INSERT INTO promises (channel, amount, hashlock, message, updated, preimage)
+         SELECT channel, amount, hashlock, message, updated, preimage
+         FROM channels JOIN invoices USING (hashlock);
+     DROP TABLE channels;
+     ALTER TABLE promises RENAME TO channels;
+     CREATE INDEX channels_by_hashlock ON channels (hashlock);
+     CREATE TRIGGER promises_only_rise BEFORE UPDATE ON channels
+         WHEN length(new.amount) < length(old.amount)
+             OR length(new.amount) = length(old.amount) AND new.amount <= old.amount
+         BEGIN SELECT RAISE(ABORT, 'a promise is only replaced by a higher one'); END;
+     DELETE FROM invoices
+         WHERE session IN (SELECT number FROM sessions WHERE ended IS NOT NULL);",
 ];
 
 /// The first schema whose sums tell what ended sessions have of each table.
 pub(super) const ENDED_APART: i64 = 5;
+
+/// The first schema that has the newest initiations of keys apart from their sessions.
+const INITIATIONS_APART: i64 = 7;
 
 /// The schema that this weir writes.
 pub(super) const CURRENT: i64 = MIGRATIONS.len() as i64;
@@ -248,10 +308,28 @@ pub(super) fn migrate(db: &mut Connection, path: &Path, look: Look) -> Result<()
             let promised = book::sum_promises(&change)?;
             change.execute(sql::SET_INCOME, [promised.to_string()])?;
         }
+        if version == INITIATIONS_APART {
+            keep_all_initiations(&change)?;
+        }
         if sums::are_kept(&change)? {
             sums::rewrite(&change, version)?;
         }
         change.commit()?;
+    }
+    Ok(())
+}
+
+/// Keeps the newest initiation of each key that ended sessions have, in a ledger of an earlier weir.
+fn keep_all_initiations(db: &Connection) -> Result<(), StoreError> {
+    let mut statement = db.prepare(
+        "SELECT public_key, max(newest_initiation), max(ended)
+         FROM sessions JOIN counters ON session = number
+         WHERE ended IS NOT NULL GROUP BY public_key ORDER BY max(ended), max(number)",
+    )?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let public_key: String = row.get(0)?;
+        sweep::keep_initiation(db, &public_key, row.get(1)?, row.get(2)?)?;
     }
     Ok(())
 }
