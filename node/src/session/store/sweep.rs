@@ -95,7 +95,8 @@ fn sweep_sessions(
             break;
         }
         // How many of these there are, the consumer's payments say.
-        let payments = sums::sweep(db, "payments", sql::SWEEP_PAYMENTS, params![session, to_sql(left)])?;
+        let payments =
+            sums::sweep(db, "payments", sql::SWEEP_PAYMENTS, params![session, to_sql(left)])?;
         left = left.saturating_sub(payments);
         let records =
             db.prepare_cached(sql::SWEEP_RECORDS)?.execute(params![session, to_sql(left)])?;
