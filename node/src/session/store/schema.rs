@@ -409,10 +409,10 @@ mod tests {
         INSERT INTO sessions (id, slot, public_key, created, state) VALUES
             ('00000000000000a1', 0, 'hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=', 5, 'open'),
             ('00000000000000a2', 1, 'one', 5, 'open'), ('00000000000000a3', 2, 'two', 5, 'open');
-        UPDATE sessions SET ended = 9 - number, end_reason = 'removed', state = 'closed'
-            WHERE number > 1;
+        UPDATE sessions SET ended = unixepoch() - number, end_reason = 'removed',
+            state = 'closed' WHERE number > 1;
         INSERT INTO sessions (id, slot, public_key, created, state, ended, end_reason)
-            VALUES ('00000000000000a4', 1, 'one', 5, 'closed', 8, 'removed');
+            VALUES ('00000000000000a4', 1, 'one', 5, 'closed', unixepoch() - 1, 'removed');
         INSERT INTO counters (session, updated, bytes_up, newest_initiation)
             VALUES (1, 6, 60, 5), (2, 6, 9, 700), (3, 6, 4, 0), (4, 6, 1, 600);
         UPDATE ended_totals SET bytes_up = 14, newest_initiation = 700;

@@ -397,7 +397,7 @@ struct Model {
 impl Model {
     fn may_go(&self) -> usize {
         let is_over = |(_, day, cursor): &&(String, u64, u64)| {
-            self.day > day + 10 && *cursor <= self.released
+            self.day >= day + 10 && *cursor <= self.released
         };
         self.ended.iter().take_while(is_over).count()
     }
