@@ -35,6 +35,7 @@ use crate::{
             retention::Retention,
             scrub::{Scrubbed, scrub},
         },
+        unix_now,
     },
 };
 
@@ -43,6 +44,9 @@ const TURN: Duration = Duration::from_secs(1);
 
 /// Between two looks for usage records and ended sessions whose time is over.
 const FORGET: Duration = Duration::from_secs(600);
+
+/// By so much the machine's clock may differ from the time that passed between two such looks.
+const MAX_CLOCK_STEP: Duration = Duration::from_secs(60);
 
 /// How often, and how long.
 #[derive(Clone, Copy, Debug)]
@@ -148,7 +152,7 @@ pub(super) fn keep(
         receivers,
         saved: now,
         recorded: now,
-        forgotten: now,
+        forgotten: Look::now(),
         sweeping: false,
     };
     let scrubbing = Arc::new(AtomicBool::new(true));
@@ -205,7 +209,7 @@ struct Turn {
     /// When the last checkpoint, the last turn of records and the last look for old ones were.
     saved: Instant,
     recorded: Instant,
-    forgotten: Instant,
+    forgotten: Look,
     /// Whether there are more rows of ended sessions whose time is over.
     sweeping: bool,
 }
@@ -246,12 +250,22 @@ impl Turn {
             self.sessions.record()?;
             self.recorded = Instant::now();
         }
-        if is_due(self.forgotten, FORGET) {
+        let look = Look::now();
+        let is_due = is_due(self.forgotten.at, FORGET);
+        if (is_due || self.sweeping) && !self.forgotten.is_before(look) {
+            info!(
+                "the machine's clock was set: old records and sessions go in ten minutes at the earliest"
+            );
+            self.forgotten = look;
+            self.sweeping = false;
+            return Ok(());
+        }
+        if is_due {
             if let Some(retention) = rhythm.retention {
                 let gone = self.sessions.forget(retention, &self.receivers)?;
                 debug!(gone, "usage records whose time is over");
             }
-            self.forgotten = Instant::now();
+            self.forgotten = look;
             self.sweeping = true;
         }
         // A little in each turn: so others get the ledger in between.
@@ -264,7 +278,55 @@ impl Turn {
     }
 }
 
+/// When it was looked for what is old, by two clocks.
+#[derive(Clone, Copy, Debug)]
+struct Look {
+    at: Instant,
+    /// By the machine's clock, in seconds since 1970.
+    clock: u64,
+}
+
+impl Look {
+    fn now() -> Self {
+        Self { at: Instant::now(), clock: unix_now() }
+    }
+
+    /// Whether the machine's clock went on as time did until `later`. One that is years ahead for
+    /// some minutes, as while a machine boots, must not delete anything.
+    fn is_before(self, later: Self) -> bool {
+        let passed = later.at.saturating_duration_since(self.at).as_secs();
+        self.clock.saturating_add(passed).abs_diff(later.clock) <= MAX_CLOCK_STEP.as_secs()
+    }
+}
+
 /// Whether it is time again. Turns come a little early or late.
 fn is_due(last: Instant, every: Duration) -> bool {
     last.elapsed() + TURN / 2 >= every
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn by_a_clock_that_was_set_nothing_is_judged_before_the_next_look() {
+        let first = Look { at: Instant::now(), clock: 1_700_000_000 };
+        let later = |seconds: u64, clock: u64| Look {
+            at: first.at + Duration::from_secs(seconds),
+            clock: first.clock + clock,
+        };
+        for (passed, clock, is_before) in [
+            (600, 600, true),
+            (600, 645, true),
+            (600, 560, true),
+            (600, 700, false),
+            (600, 400_000_000, false),
+            (600, 0, false),
+        ] {
+            assert_eq!(first.is_before(later(passed, clock)), is_before, "{passed} {clock}");
+        }
+        // A clock that stays where it was set is believed from then on.
+        assert!(later(600, 400_000_000).is_before(later(1200, 400_000_600)));
+        assert!(!later(600, 400_000_000).is_before(later(1200, 1200)), "it was put right");
+    }
 }
