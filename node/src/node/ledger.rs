@@ -42,7 +42,7 @@ use crate::{
 /// Between two looks at what sessions have used.
 const TURN: Duration = Duration::from_secs(1);
 
-/// Between two looks for usage records and ended sessions whose time is over.
+/// See [`Rhythm::looks_every`].
 const FORGET: Duration = Duration::from_secs(600);
 
 /// By so much the machine's clock may differ from the time that passed between two such looks.
@@ -54,6 +54,8 @@ pub(super) struct Rhythm {
     checkpoints_every: Duration,
     records_every: Duration,
     grace: Duration,
+    /// Between two looks for usage records and ended sessions whose time is over.
+    looks_every: Duration,
     retention: Option<Retention>,
     /// For how long ended sessions are kept, in seconds; `None` for ever.
     sessions_kept: Option<u64>,
@@ -67,6 +69,7 @@ impl From<&Ledger> for Rhythm {
             checkpoints_every: seconds(ledger.checkpoint_seconds),
             records_every: seconds(ledger.record_seconds),
             grace: seconds(ledger.grace_seconds),
+            looks_every: FORGET,
             retention: days(ledger.retain_days).map(|delivered| Retention {
                 delivered,
                 undelivered: days(ledger.retain_undelivered_days),
@@ -251,7 +254,7 @@ impl Turn {
             self.recorded = Instant::now();
         }
         let look = Look::now();
-        let is_due = is_due(self.forgotten.at, FORGET);
+        let is_due = is_due(self.forgotten.at, rhythm.looks_every);
         if (is_due || self.sweeping) && !self.forgotten.is_before(look) {
             info!(
                 "the machine's clock was set: old records and sessions go in ten minutes at the earliest"
@@ -307,6 +310,48 @@ fn is_due(last: Instant, every: Duration) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::session::{registry::rig::Rig, store::check::Reader};
+
+    #[test]
+    fn ended_sessions_go_in_a_turn_ten_minutes_after_the_last_look() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let rig = Rig::start(folder.path(), 4);
+        rig.add(Some("alice"));
+        rig.sessions.remove("alice").expect("removed");
+        let rhythm = Rhythm {
+            retention: Some(Retention { delivered: 0, undelivered: None }),
+            sessions_kept: Some(0),
+            ..Rhythm::from(&Ledger::default())
+        };
+        let now = Instant::now();
+        let mut turn = Turn {
+            sessions: Arc::clone(&rig.sessions),
+            rhythm: Live::from(rhythm),
+            receivers: Vec::new(),
+            saved: now,
+            recorded: now,
+            forgotten: Look::now(),
+            sweeping: false,
+        };
+        let sessions = || {
+            let report = Reader::open(&folder.path().join("ledger.db")).expect("opened").check();
+            let report = report.expect("read");
+            assert_eq!(report.problems, Vec::<String>::new());
+            report.sessions
+        };
+        // It ended more than no second ago once the next one has begun.
+        let ended = unix_now();
+        while unix_now() <= ended + 1 {
+            turn = turn.take();
+            assert_eq!(sessions(), 1, "the last look was a moment ago");
+        }
+        turn.rhythm.set(Rhythm { looks_every: Duration::ZERO, ..rhythm });
+        turn.forgotten.clock = 7;
+        turn = turn.take();
+        assert_eq!(sessions(), 1, "the clock was set");
+        turn.take();
+        assert_eq!(sessions(), 0);
+    }
 
     #[test]
     fn by_a_clock_that_was_set_nothing_is_judged_before_the_next_look() {

@@ -342,6 +342,36 @@ fn nothing_is_swept_from_a_ledger_that_is_damaged() {
     assert_eq!(ended_ids(&store).len(), 1);
 }
 
+/// The steps of SQLite's machine that one transaction of a sweep takes, in a ledger in which so
+/// many sessions have ended.
+fn steps_of_a_sweep(folder: &Path, ended: u32) -> u64 {
+    use std::sync::{Arc, atomic::AtomicU64, atomic::Ordering::Relaxed};
+    let path = folder.join(format!("{ended}/ledger.db"));
+    crate::session::store::crowd(&path, 20, ended);
+    let mut store = open(path.parent().expect("a folder"));
+    let always = Retention { delivered: 0, undelivered: None };
+    while store.forget_at(always, &[], in_days(1)).expect("done").goes_on {}
+    let steps = Arc::<AtomicU64>::default();
+    let counted = Arc::clone(&steps);
+    let count = move || {
+        counted.fetch_add(1, Relaxed);
+        false
+    };
+    store.db.progress_handler(1, Some(count)).expect("set");
+    let swept = store.sweep_at(KEPT, MAX_ROWS, in_days(11)).expect("swept");
+    assert!(swept.goes_on && swept.gone > 20, "{swept:?}");
+    steps.load(Relaxed)
+}
+
+#[test]
+fn a_sweep_does_as_much_at_once_however_many_sessions_have_ended() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let few = steps_of_a_sweep(folder.path(), 150);
+    let many = steps_of_a_sweep(folder.path(), 1500);
+    assert!(few > 1000, "{few} steps: nothing was done");
+    assert!(many < few + few / 10, "{few} steps of 150, {many} of 1500");
+}
+
 /// What may happen to a ledger.
 #[derive(Clone, Debug)]
 enum Step {
