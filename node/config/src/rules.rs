@@ -233,6 +233,7 @@ fn ranges(config: &Config, findings: &mut Findings<'_>) {
         ("ledger", "checkpoint_seconds", config.ledger.checkpoint_seconds, 1, 60),
         ("ledger", "retain_days", config.ledger.retain_days, 0, 36_500),
         ("ledger", "retain_undelivered_days", config.ledger.retain_undelivered_days, 0, 36_500),
+        ("ledger", "retain_sessions_days", config.ledger.retain_sessions_days, 0, 36_500),
         ("ledger", "grace_seconds", config.ledger.grace_seconds, 0, 31_536_000),
         ("ledger", "usage_file_mib", config.ledger.usage_file_mib, 1, 1 << 20),
         ("payment", "port", config.payment.port.into(), 1, 65535),

@@ -231,11 +231,15 @@ section! {
         checkpoint_seconds: u32 = 1;
         /// Days for which usage records are kept once the webhook, the usage file and the fleet,
         /// as far as there are any, have them. 0 to 36500; 0 is for ever. The last record of each
-        /// session, which says all that the others did, is kept for ever.
+        /// session, which says all that the others did, is kept as long as the session.
         retain_days: u32 = 30;
         /// Days after which usage records go also when one of those has not got them.
         /// 0 to 36500; 0 is never, else no fewer than retain_days.
         retain_undelivered_days: u32 = 0;
+        /// Days for which a session is kept in the ledger after its end, with its last record,
+        /// and never shorter than retain_days and retain_undelivered_days keep that record.
+        /// 0 to 36500; 0 is for ever.
+        retain_sessions_days: u32 = 90;
         /// Seconds for which a session without credit is kept, paused, before it is closed.
         /// 0 to 31536000.
         grace_seconds: u32 = 300;

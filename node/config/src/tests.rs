@@ -94,6 +94,7 @@ fn every_key_can_be_set() {
         checkpoint_seconds = 2
         retain_days = 7
         retain_undelivered_days = 8
+        retain_sessions_days = 9
         grace_seconds = 0
         webhook = "http://127.0.0.1:8080/usage"
         webhook_secret_file = "/w"

@@ -11,7 +11,6 @@ use std::sync::atomic::Ordering::Relaxed;
 pub const COUNT: usize = 12;
 
 /// Their names in the ledger, in the order of [`to_array`].
-#[cfg(test)]
 pub const NAMES: [&str; COUNT] = [
     "bytes_up",
     "packets_up",

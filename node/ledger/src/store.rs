@@ -1,4 +1,4 @@
-//! The ledger on disk: every session that ever was, and what each has used.
+//! The ledger on disk: the sessions, and what each has used, until the time of the ended ones is over.
 //!
 //! One SQLite file, `ledger.db`, that any operator can read with `sqlite3` (the view `usage` is
 //! made for that). One node writes it, which a lock file beside it makes sure of.
@@ -32,6 +32,7 @@ mod schema;
 pub mod scrub;
 mod sql;
 mod sums;
+pub mod sweep;
 pub mod usage;
 
 use credit::Extra;
@@ -181,7 +182,7 @@ impl Store {
         db.execute_batch(
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
              PRAGMA busy_timeout = 2000; PRAGMA temp_store = MEMORY; PRAGMA cell_size_check = ON;
-             PRAGMA journal_size_limit = 67108864;",
+             PRAGMA journal_size_limit = 67108864; PRAGMA secure_delete = ON;",
         )
         .map_err(|e| damaged(path, e))?;
         watch(&mut db)?;
@@ -261,8 +262,7 @@ impl Store {
         self.is_sound()?;
         let change = self.db.transaction()?;
         let public_key = keys::print_public(&session.public_key);
-        let newest: i64 =
-            change.query_row(sql::NEWEST_INITIATION, [&public_key], |row| row.get(0))?;
+        let newest = sweep::newest_initiation(&change, &public_key)?;
         change.execute(
             sql::ADD_SESSION,
             params![
@@ -321,7 +321,8 @@ impl Store {
         Ok(())
     }
 
-    /// Ends a session with its final counters, and writes its last usage record. Its record stays.
+    /// Ends a session with its final counters, and writes its last usage record. Its rows stay until
+    /// [`Store::sweep`] finds that their time is over.
     ///
     /// # Errors
     ///
@@ -337,9 +338,13 @@ impl Store {
         usage::write(&change, &self.receipts, number, last, Some(reason))?;
         let last = change.query_row(sql::COUNTERS, [number], |row| read_counters(row, 0))?;
         let total = change.query_row(sql::ENDED_TOTALS, [], |row| read_counters(row, 0))?;
+        let newest = last.newest_initiation;
         let total = counters::to_array(&counters::sum(&total, &last)).map(to_sql);
         change.execute(sql::SET_ENDED_TOTALS, params_from_iter(total))?;
         change.execute(sql::DROP_INVOICES, [number])?;
+        change.execute(sql::ADD_ENDED, [number])?;
+        let public_key: String = change.query_row(sql::PUBLIC_KEY, [number], |row| row.get(0))?;
+        sweep::keep_initiation(&change, &public_key, to_sql(newest), to_sql(now))?;
         sums::seal(&change, number)?;
         change.commit()?;
         self.numbers.remove(&id);

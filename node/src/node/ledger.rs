@@ -35,14 +35,18 @@ use weir_ledger::{
         retention::Retention,
         scrub::{Scrubbed, scrub},
     },
+    unix_now,
 };
 use weir_sessions::{SessionError, registry::Sessions};
 
 /// Between two looks at what sessions have used.
 const TURN: Duration = Duration::from_secs(1);
 
-/// Between two looks for usage records whose time is over.
+/// See [`Rhythm::looks_every`].
 const FORGET: Duration = Duration::from_secs(600);
+
+/// By so much the machine's clock may differ from the time that passed between two such looks.
+const MAX_CLOCK_STEP: Duration = Duration::from_secs(60);
 
 /// How often, and how long.
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +54,11 @@ pub(super) struct Rhythm {
     checkpoints_every: Duration,
     records_every: Duration,
     grace: Duration,
+    /// Between two looks for usage records and ended sessions whose time is over.
+    looks_every: Duration,
     retention: Option<Retention>,
+    /// For how long ended sessions are kept, in seconds; `None` for ever.
+    sessions_kept: Option<u64>,
 }
 
 impl From<&Ledger> for Rhythm {
@@ -61,10 +69,12 @@ impl From<&Ledger> for Rhythm {
             checkpoints_every: seconds(ledger.checkpoint_seconds),
             records_every: seconds(ledger.record_seconds),
             grace: seconds(ledger.grace_seconds),
+            looks_every: FORGET,
             retention: days(ledger.retain_days).map(|delivered| Retention {
                 delivered,
                 undelivered: days(ledger.retain_undelivered_days),
             }),
+            sessions_kept: days(ledger.retain_sessions_days),
         }
     }
 }
@@ -145,7 +155,8 @@ pub(super) fn keep(
         receivers,
         saved: now,
         recorded: now,
-        forgotten: now,
+        forgotten: Look::now(),
+        sweeping: false,
     };
     let scrubbing = Arc::new(AtomicBool::new(true));
     check_all(ledger_path(config), sessions, &scrubbing).context("cannot start a thread")?;
@@ -201,7 +212,9 @@ struct Turn {
     /// When the last checkpoint, the last turn of records and the last look for old ones were.
     saved: Instant,
     recorded: Instant,
-    forgotten: Instant,
+    forgotten: Look,
+    /// Whether there are more rows of ended sessions whose time is over.
+    sweeping: bool,
 }
 
 impl Turn {
@@ -240,16 +253,126 @@ impl Turn {
             self.sessions.record()?;
             self.recorded = Instant::now();
         }
-        if let Some(retention) = rhythm.retention.filter(|_| is_due(self.forgotten, FORGET)) {
-            let gone = self.sessions.forget(retention, &self.receivers)?;
-            self.forgotten = Instant::now();
-            debug!(gone, "usage records whose time is over");
+        let look = Look::now();
+        let is_due = is_due(self.forgotten.at, rhythm.looks_every);
+        if (is_due || self.sweeping) && !self.forgotten.is_before(look) {
+            info!(
+                "the machine's clock was set: old records and sessions go in ten minutes at the earliest"
+            );
+            self.forgotten = look;
+            self.sweeping = false;
+            return Ok(());
+        }
+        if is_due {
+            if let Some(retention) = rhythm.retention {
+                let gone = self.sessions.forget(retention, &self.receivers)?;
+                debug!(gone, "usage records whose time is over");
+            }
+            self.forgotten = look;
+            self.sweeping = true;
+        }
+        // A little in each turn: so others get the ledger in between.
+        if self.sweeping {
+            let swept = self.sessions.sweep(rhythm.sessions_kept)?;
+            self.sweeping = swept.goes_on;
+            debug!(gone = swept.gone, "ended sessions whose time is over");
         }
         Ok(())
+    }
+}
+
+/// When it was looked for what is old, by two clocks.
+#[derive(Clone, Copy, Debug)]
+struct Look {
+    at: Instant,
+    /// By the machine's clock, in seconds since 1970.
+    clock: u64,
+}
+
+impl Look {
+    fn now() -> Self {
+        Self { at: Instant::now(), clock: unix_now() }
+    }
+
+    /// Whether the machine's clock went on as time did until `later`. One that is years ahead for
+    /// some minutes, as while a machine boots, must not delete anything.
+    fn is_before(self, later: Self) -> bool {
+        let passed = later.at.saturating_duration_since(self.at).as_secs();
+        self.clock.saturating_add(passed).abs_diff(later.clock) <= MAX_CLOCK_STEP.as_secs()
     }
 }
 
 /// Whether it is time again. Turns come a little early or late.
 fn is_due(last: Instant, every: Duration) -> bool {
     last.elapsed() + TURN / 2 >= every
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weir_ledger::store::check::Reader;
+    use weir_sessions::registry::rig::Rig;
+
+    #[test]
+    fn ended_sessions_go_in_a_turn_ten_minutes_after_the_last_look() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let rig = Rig::start(folder.path(), 4);
+        rig.add(Some("alice"));
+        rig.sessions.remove("alice").expect("removed");
+        let rhythm = Rhythm {
+            retention: Some(Retention { delivered: 0, undelivered: None }),
+            sessions_kept: Some(0),
+            ..Rhythm::from(&Ledger::default())
+        };
+        let now = Instant::now();
+        let mut turn = Turn {
+            sessions: Arc::clone(&rig.sessions),
+            rhythm: Live::from(rhythm),
+            receivers: Vec::new(),
+            saved: now,
+            recorded: now,
+            forgotten: Look::now(),
+            sweeping: false,
+        };
+        let sessions = || {
+            let report = Reader::open(&folder.path().join("ledger.db")).expect("opened").check();
+            let report = report.expect("read");
+            assert_eq!(report.problems, Vec::<String>::new());
+            report.sessions
+        };
+        // It ended more than no second ago once the next one has begun.
+        let ended = unix_now();
+        while unix_now() <= ended + 1 {
+            turn = turn.take();
+            assert_eq!(sessions(), 1, "the last look was a moment ago");
+        }
+        turn.rhythm.set(Rhythm { looks_every: Duration::ZERO, ..rhythm });
+        turn.forgotten.clock = 7;
+        turn = turn.take();
+        assert_eq!(sessions(), 1, "the clock was set");
+        turn.take();
+        assert_eq!(sessions(), 0);
+    }
+
+    #[test]
+    fn by_a_clock_that_was_set_nothing_is_judged_before_the_next_look() {
+        let first = Look { at: Instant::now(), clock: 1_700_000_000 };
+        let later = |seconds: u64, clock: u64| Look {
+            at: first.at + Duration::from_secs(seconds),
+            clock: first.clock + clock,
+        };
+        for (passed, clock, is_before) in [
+            (600, 600, true),
+            (600, 645, true),
+            (600, 560, true),
+            (600, 700, false),
+            (600, 400_000_000, false),
+            (600, 0, false),
+        ] {
+            assert_eq!(first.is_before(later(passed, clock)), is_before, "{passed} {clock}");
+        }
+        // A clock that stays where it was set is believed from then on.
+        assert!(later(600, 400_000_000).is_before(later(1200, 400_000_600)));
+        assert!(!later(600, 400_000_000).is_before(later(1200, 1200)), "it was put right");
+    }
 }

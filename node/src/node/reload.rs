@@ -176,6 +176,7 @@ fn kept(live: Live<Rhythm>) -> Read<Rhythm> {
         "ledger.grace_seconds",
         "ledger.retain_days",
         "ledger.retain_undelivered_days",
+        "ledger.retain_sessions_days",
     ];
     Read { live, keys, from: |config| Rhythm::from(&config.ledger) }
 }

@@ -205,10 +205,6 @@ impl Store {
         let more = promise.amount.saturating_sub(self.promised(&promise.channel_id)?);
         let earned = self.earned()?.saturating_add(more);
         let change = self.db.transaction()?;
-        let former: Option<String> = change
-            .prepare_cached(sql::PROMISE_HASHLOCK)?
-            .query_row([&channel], |row| row.get(0))
-            .optional()?;
         change
             .prepare_cached(sql::SET_INVOICE_PAID)?
             .execute(params![promise.hashlock.to_string(), now])?;
@@ -230,9 +226,6 @@ impl Store {
         change
             .prepare_cached(sql::DROP_PAID_INVOICES)?
             .execute(params![number, paid.total.to_string()])?;
-        if let Some(former) = former {
-            change.prepare_cached(sql::DROP_INVOICE_OF_ENDED)?.execute([former])?;
-        }
         change.commit()?;
         Ok(())
     }

@@ -5,7 +5,7 @@ use rusqlite::{OptionalExtension as _, params};
 use super::{Store, StoreError, sql, to_sql, unix_now, usage::MOST};
 
 /// For how long usage records are kept. The last one of each session says all that the earlier
-/// ones did, and is kept for ever.
+/// ones did, and goes with its session: see [`Store::sweep`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
     /// In seconds, for those that every receiver has.
@@ -17,7 +17,7 @@ pub struct Retention {
 /// What one sweep did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
-    /// Records that went.
+    /// Records, or sessions, that went.
     pub gone: usize,
     /// Whether there may be more whose time is over.
     pub goes_on: bool,
@@ -27,17 +27,26 @@ impl Store {
     /// Looks at the oldest [`MOST`] records that it has not swept yet, and deletes those whose time
     /// is over. `receivers` are those who must have them.
     ///
-    /// What was swept and stays is the last record of its session: it goes with the next one.
+    /// What was swept and stays is the last record of its session: it goes with the next one, or
+    /// with the session.
     ///
     /// # Errors
     ///
     /// When the ledger cannot be written; nothing has changed then.
     pub fn forget(&mut self, kept: Retention, receivers: &[&str]) -> Result<Swept, StoreError> {
+        self.forget_at(kept, receivers, unix_now())
+    }
+
+    pub(super) fn forget_at(
+        &mut self,
+        kept: Retention,
+        receivers: &[&str],
+        now: u64,
+    ) -> Result<Swept, StoreError> {
         let mut delivered = u64::MAX;
         for receiver in receivers {
             delivered = delivered.min(self.delivered(receiver)?);
         }
-        let now = unix_now();
         let is_over = |made: u64, kept: u64| made < now.saturating_sub(kept);
         let change = self.db.transaction()?;
         let mut swept: i64 = change.query_row(sql::SWEPT, [], |row| row.get(0))?;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
-use super::{StoreError, book, damaged, sql, sums};
+use super::{StoreError, book, damaged, sql, sums, sweep};
 
 /// Each entry takes the ledger from the schema of its index to the next. Entries are added, never
 /// altered: ledgers that they made are out there.
@@ -183,10 +183,70 @@ const MIGRATIONS: &[&str] = &[
     "ALTER TABLE counters ADD COLUMN newest_initiation INTEGER NOT NULL DEFAULT 0;
      ALTER TABLE ended_totals ADD COLUMN newest_initiation INTEGER NOT NULL DEFAULT 0;
      CREATE INDEX sessions_by_public_key ON sessions (public_key);",
+    // Ended sessions go, in the order in which they ended. What must outlive them has its own
+    // place: what they have used together, the newest initiation of each key (by a hash of the
+    // key), and the preimage of what each channel has promised.
+    "CREATE TABLE ended_sessions (
+         place   INTEGER PRIMARY KEY AUTOINCREMENT,
+         session INTEGER NOT NULL UNIQUE REFERENCES sessions (number),
+         ended   INTEGER NOT NULL
+     ) STRICT;
+     CREATE INDEX ended_sessions_by_end ON ended_sessions (ended);
+     INSERT INTO ended_sessions (session, ended)
+         SELECT number, ended FROM sessions WHERE ended IS NOT NULL ORDER BY ended, number;
+     CREATE TABLE swept_totals (
+         one                  INTEGER PRIMARY KEY CHECK (one = 1),
+         sessions             INTEGER NOT NULL DEFAULT 0,
+         bytes_up             INTEGER NOT NULL DEFAULT 0,
+         packets_up           INTEGER NOT NULL DEFAULT 0,
+         bytes_down           INTEGER NOT NULL DEFAULT 0,
+         packets_down         INTEGER NOT NULL DEFAULT 0,
+         handshake_bytes_up   INTEGER NOT NULL DEFAULT 0,
+         handshake_bytes_down INTEGER NOT NULL DEFAULT 0,
+         last_handshake       INTEGER NOT NULL DEFAULT 0,
+         seen_datagrams       INTEGER NOT NULL DEFAULT 0,
+         seen_bytes           INTEGER NOT NULL DEFAULT 0,
+         dropped_datagrams    INTEGER NOT NULL DEFAULT 0,
+         dropped_bytes        INTEGER NOT NULL DEFAULT 0,
+         newest_initiation    INTEGER NOT NULL DEFAULT 0
+     ) STRICT;
+     INSERT INTO swept_totals (one) VALUES (1);
+     CREATE TABLE initiations (
+         place  INTEGER PRIMARY KEY AUTOINCREMENT,
+         key    BLOB NOT NULL UNIQUE,
+         newest INTEGER NOT NULL,
+         ended  INTEGER NOT NULL
+     ) STRICT;
+     CREATE INDEX initiations_by_end ON initiations (ended);
+     DROP INDEX sessions_by_public_key;
+
+     CREATE TABLE promises (
+         channel  TEXT PRIMARY KEY,
+         amount   TEXT NOT NULL,
+         hashlock TEXT NOT NULL,
+         message  TEXT NOT NULL,
+         updated  INTEGER NOT NULL,
+         preimage TEXT NOT NULL
+     ) STRICT, WITHOUT ROWID;
+     INSERT INTO promises (channel, amount, hashlock, message, updated, preimage)
+         SELECT channel, amount, hashlock, message, updated, preimage
+         FROM channels JOIN invoices USING (hashlock);
+     DROP TABLE channels;
+     ALTER TABLE promises RENAME TO channels;
+     CREATE INDEX channels_by_hashlock ON channels (hashlock);
+     CREATE TRIGGER promises_only_rise BEFORE UPDATE ON channels
+         WHEN length(new.amount) < length(old.amount)
+             OR length(new.amount) = length(old.amount) AND new.amount <= old.amount
+         BEGIN SELECT RAISE(ABORT, 'a promise is only replaced by a higher one'); END;
+     DELETE FROM invoices
+         WHERE session IN (SELECT number FROM sessions WHERE ended IS NOT NULL);",
 ];
 
 /// The first schema whose sums tell what ended sessions have of each table.
 pub(super) const ENDED_APART: i64 = 5;
+
+/// The first schema that has the newest initiations of keys apart from their sessions.
+const INITIATIONS_APART: i64 = 7;
 
 /// The schema that this weir writes.
 pub(super) const CURRENT: i64 = MIGRATIONS.len() as i64;
@@ -248,10 +308,28 @@ pub(super) fn migrate(db: &mut Connection, path: &Path, look: Look) -> Result<()
             let promised = book::sum_promises(&change)?;
             change.execute(sql::SET_INCOME, [promised.to_string()])?;
         }
+        if version == INITIATIONS_APART {
+            keep_all_initiations(&change)?;
+        }
         if sums::are_kept(&change)? {
             sums::rewrite(&change, version)?;
         }
         change.commit()?;
+    }
+    Ok(())
+}
+
+/// Keeps the newest initiation of each key that ended sessions have, in a ledger of an earlier weir.
+fn keep_all_initiations(db: &Connection) -> Result<(), StoreError> {
+    let mut statement = db.prepare(
+        "SELECT public_key, max(newest_initiation), max(ended)
+         FROM sessions JOIN counters ON session = number
+         WHERE ended IS NOT NULL GROUP BY public_key ORDER BY max(ended), max(number)",
+    )?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let public_key: String = row.get(0)?;
+        sweep::keep_initiation(db, &public_key, row.get(1)?, row.get(2)?)?;
     }
     Ok(())
 }
@@ -315,13 +393,70 @@ mod tests {
         assert_eq!(agreement.unpaid, Use { bytes: 64 << 20, seconds: 300 });
         assert_eq!(agreement.paid_for, Use { bytes: 50, seconds: 20 });
         assert_eq!(store.earned().expect("read"), U256::from(600));
-        assert_eq!(store.count("invoices"), 2, "those that the channels name");
+        assert_eq!(store.count("invoices"), 1, "the live one's that its channel names");
+        assert_eq!(store.count("channels"), 2);
         let marks = store.quota("day").expect("read").expect("there");
         assert_eq!((marks.now.started, marks.now.total, marks.other), (86_400, 7, None));
         drop(store);
         Store::open(&path).expect("its sums are right");
         let scrubbed = super::super::scrub::scrub(&path, || true).expect("read");
         assert_eq!(scrubbed, super::super::scrub::Scrubbed::Sound);
+    }
+
+    /// A ledger as the weir of schema 6 wrote it: a live session, and three that have ended, two of
+    /// them with one key, and one with a promise that is not settled.
+    const OF_SCHEMA_6: &str = "
+        INSERT INTO sessions (id, slot, public_key, created, state) VALUES
+            ('00000000000000a1', 0, 'hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=', 5, 'open'),
+            ('00000000000000a2', 1, 'one', 5, 'open'), ('00000000000000a3', 2, 'two', 5, 'open');
+        UPDATE sessions SET ended = unixepoch() - number, end_reason = 'removed',
+            state = 'closed' WHERE number > 1;
+        INSERT INTO sessions (id, slot, public_key, created, state, ended, end_reason)
+            VALUES ('00000000000000a4', 1, 'one', 5, 'closed', unixepoch() - 1, 'removed');
+        INSERT INTO counters (session, updated, bytes_up, newest_initiation)
+            VALUES (1, 6, 60, 5), (2, 6, 9, 700), (3, 6, 4, 0), (4, 6, 1, 600);
+        UPDATE ended_totals SET bytes_up = 14, newest_initiation = 700;
+        INSERT INTO agreements (session, agreement, consumer, per_gib, per_hour, paid)
+            VALUES (1, '7', '0x0707070707070707070707070707070707070707', '1', '3600', '70'),
+                   (2, '8', '0x0707070707070707070707070707070707070707', '1', '3600', '5');
+        INSERT INTO invoices (hashlock, session, total, preimage, made, paid) VALUES
+            ('l1', 1, '70', '0101010101010101010101010101010101010101010101010101010101010101', 5, 6),
+            ('l2', 2, '5', '0202020202020202020202020202020202020202020202020202020202020202', 5, 6);
+        INSERT INTO channels (channel, amount, hashlock, message, updated)
+            VALUES ('c1', '570', 'l1', '{}', 6), ('c2', '30', 'l2', '{}', 6);
+        INSERT INTO income (one, promised) VALUES (1, '600');";
+
+    #[test]
+    fn a_ledger_of_schema_6_keeps_what_outlives_its_ended_sessions_and_lets_them_go() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("ledger.db");
+        let db = Connection::open(&path).expect("opened");
+        for step in &MIGRATIONS[..6] {
+            db.execute_batch(step).expect("made");
+        }
+        db.execute_batch(OF_SCHEMA_6).expect("filled");
+        db.pragma_update(None, "user_version", 6).expect("set");
+        sums::rewrite(&db, 6).expect("summed");
+        drop(db);
+        let mut store = Store::open(&path).expect("brought up to date");
+        assert_eq!(store.live().expect("read").len(), 1);
+        let newest = |store: &Store, key| sweep::newest_initiation(&store.db, key).expect("read");
+        let check = |store: &Store| {
+            assert_eq!([newest(store, "one"), newest(store, "two")], [700, 0]);
+            let reader = super::super::check::Reader::open(&path).expect("opened");
+            assert_eq!(reader.check().expect("read").problems, Vec::<String>::new());
+            let settlements = reader.settlements().expect("read");
+            let settled: Vec<_> =
+                settlements.iter().map(|s| (s.amount, s.preimage.expose()[0])).collect();
+            assert_eq!(settled, [(U256::from(570), 1), (U256::from(30), 2)]);
+            assert_eq!((store.count("invoices"), store.ended().expect("read").bytes_up), (1, 14));
+        };
+        check(&store);
+        assert_eq!(store.sweep_all_ended(), 3);
+        assert_eq!((store.count("sessions"), store.count("agreements")), (1, 1));
+        check(&store);
+        drop(store);
+        check(&Store::open(&path).expect("its sums are right"));
     }
 
     #[test]

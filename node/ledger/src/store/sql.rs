@@ -21,6 +21,13 @@ macro_rules! statements {
     };
 }
 
+/// What each ended session has used: the check asks, without the lock.
+pub(super) const USED_BY_ENDED: &str = concat!(
+    "SELECT ",
+    counters!(),
+    " FROM sessions JOIN counters ON session = number WHERE ended IS NOT NULL"
+);
+
 statements! {
     // Sessions. `INDEXED BY` holds the planner to the live ones.
     LIVE = concat!(
@@ -58,14 +65,18 @@ statements! {
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
     ADD_COUNTERS = "INSERT INTO counters (session, updated, newest_initiation)
          VALUES (?1, ?2, ?3)";
-    /// Of all sessions that ever had the key.
-    NEWEST_INITIATION = "SELECT coalesce(max(newest_initiation), 0)
-         FROM sessions INDEXED BY sessions_by_public_key CROSS JOIN counters ON session = number
-         WHERE public_key = ?1";
+    PUBLIC_KEY = "SELECT public_key FROM sessions WHERE number = ?1";
+    /// Of the sessions that have ended and had the key.
+    NEWEST_INITIATION = "SELECT newest FROM initiations WHERE key = ?1";
+    /// The row moves to the end: it is the key of the session that ended last.
+    KEEP_INITIATION = "INSERT OR REPLACE INTO initiations (key, newest, ended)
+         VALUES (?1, ?2, ?3)";
     ADD_CREDIT = "INSERT INTO credit (session, bytes, seconds) VALUES (?1, ?2, ?3)";
     END_SESSION = "UPDATE sessions SET ended = max(created, ?2), end_reason = ?3, state = 'closed',
              pause_reason = NULL
          WHERE number = ?1";
+    ADD_ENDED = "INSERT INTO ended_sessions (session, ended)
+         SELECT number, ended FROM sessions WHERE number = ?1";
     SET_PAUSE = "UPDATE sessions SET state = ?2, pause_reason = ?3 WHERE number = ?1";
 
     // Counters.
@@ -80,13 +91,46 @@ statements! {
          WHERE session = ?1";
     KEEP_SECONDS = "UPDATE counters SET seconds = ?2 WHERE session = ?1 AND seconds < ?2";
     COUNTERS = concat!("SELECT ", counters!(), " FROM counters WHERE session = ?1");
-    /// As many as there are: they are numbered one by one, and none is ever deleted.
-    COUNTERS_ROWS = "SELECT coalesce(max(session), 0) FROM counters";
+    /// As many as there are: sessions are numbered one by one, and those that were swept are
+    /// counted.
+    COUNTERS_ROWS = "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'sessions'), 0)
+         - (SELECT sessions FROM swept_totals WHERE one = 1)";
     ENDED_TOTALS = concat!("SELECT ", counters!(), " FROM ended_totals WHERE one = 1");
     SET_ENDED_TOTALS = concat!(
         "UPDATE ended_totals SET (", counters!(), ")
              = (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) WHERE one = 1"
     );
+    SWEPT_TOTALS = concat!("SELECT ", counters!(), " FROM swept_totals WHERE one = 1");
+    SET_SWEPT_TOTALS = concat!(
+        "UPDATE swept_totals SET sessions = sessions + ?13, (", counters!(), ")
+             = (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) WHERE one = 1"
+    );
+
+    // The end of sessions' rows. `place > 0` has the planner begin at the first.
+    OLDEST_ENDED = "SELECT place, session, ended,
+             (SELECT cursor FROM records WHERE records.session = ended_sessions.session
+              ORDER BY sequence DESC LIMIT 1)
+         FROM ended_sessions WHERE place > 0 ORDER BY place LIMIT ?1";
+    /// What a clock stamped that was ahead counts from now on.
+    RESTAMP_ENDED = "UPDATE ended_sessions SET ended = ?1 WHERE place IN (
+             SELECT place FROM ended_sessions WHERE ended > ?1 LIMIT ?2)";
+    SWEEP_PAYMENTS = "DELETE FROM payments WHERE session = ?1 AND reference IN (
+             SELECT reference FROM payments WHERE session = ?1 LIMIT ?2) RETURNING *";
+    SWEEP_RECORDS = "DELETE FROM records WHERE cursor IN (
+             SELECT cursor FROM records WHERE session = ?1 LIMIT ?2)";
+    SWEEP_CREDIT = "DELETE FROM credit WHERE session = ?1 RETURNING *";
+    SWEEP_RATES = "DELETE FROM rates WHERE session = ?1 RETURNING *";
+    SWEEP_AGREEMENT = "DELETE FROM agreements WHERE session = ?1 RETURNING *";
+    SWEEP_COUNTERS = "DELETE FROM counters WHERE session = ?1 RETURNING *";
+    SWEEP_ENDED = "DELETE FROM ended_sessions WHERE place = ?1";
+    SWEEP_SESSION = "DELETE FROM sessions WHERE number = ?1 RETURNING *";
+    RESTAMP_INITIATIONS = "UPDATE initiations SET ended = ?1 WHERE place IN (
+             SELECT place FROM initiations WHERE ended > ?1 LIMIT ?2)";
+    DROP_OLD_INITIATIONS = "DELETE FROM initiations WHERE place IN (
+             SELECT place FROM initiations WHERE ended < ?1 ORDER BY ended LIMIT ?2)";
+    DROP_INITIATIONS_BEYOND = "DELETE FROM initiations WHERE place IN (
+             SELECT place FROM initiations
+             WHERE place <= (SELECT max(place) FROM initiations) - ?1 ORDER BY place LIMIT ?2)";
 
     // Credit.
     PAYMENT = "SELECT bytes, seconds FROM payments WHERE session = ?1 AND reference = ?2";
@@ -101,7 +145,9 @@ statements! {
              signature
          FROM records JOIN sessions ON session = number
          WHERE cursor > ?1 ORDER BY cursor LIMIT ?2";
-    LAST_CURSOR = "SELECT max(cursor) FROM records";
+    /// Of the records that there are, or that are gone.
+    LAST_CURSOR = "SELECT max(coalesce((SELECT max(cursor) FROM records), 0),
+             (SELECT swept FROM retention WHERE one = 1))";
     NEXT_SEQUENCE = "UPDATE counters SET sequence = sequence + 1, seconds = max(seconds, ?2),
              last_activity = max(last_activity, ?3)
          WHERE session = ?1";
@@ -149,18 +195,14 @@ statements! {
     DROP_PAID_INVOICES = "DELETE FROM invoices WHERE session = ?1
          AND (length(total) < length(?2) OR length(total) = length(?2) AND total <= ?2)
          AND NOT EXISTS (SELECT 1 FROM channels WHERE channels.hashlock = invoices.hashlock)";
-    DROP_INVOICES = "DELETE FROM invoices WHERE session = ?1
-         AND NOT EXISTS (SELECT 1 FROM channels WHERE channels.hashlock = invoices.hashlock)";
-    /// Of a session that has ended, once another invoice of the channel is paid.
-    DROP_INVOICE_OF_ENDED = "DELETE FROM invoices WHERE hashlock = ?1
-         AND EXISTS (SELECT 1 FROM sessions WHERE number = session AND ended IS NOT NULL)
-         AND NOT EXISTS (SELECT 1 FROM channels WHERE channels.hashlock = invoices.hashlock)";
+    DROP_INVOICES = "DELETE FROM invoices WHERE session = ?1";
     PROMISED = "SELECT amount FROM channels WHERE channel = ?1";
-    PROMISE_HASHLOCK = "SELECT hashlock FROM channels WHERE channel = ?1";
-    SET_PROMISE = "INSERT INTO channels (channel, amount, hashlock, message, updated)
-         VALUES (?1, ?2, ?3, ?4, ?5)
+    /// With the invoice's preimage, so that the promise needs no other row to be settled.
+    SET_PROMISE = "INSERT INTO channels (channel, amount, hashlock, message, updated, preimage)
+         VALUES (?1, ?2, ?3, ?4, ?5, (SELECT preimage FROM invoices WHERE hashlock = ?3))
          ON CONFLICT (channel) DO UPDATE SET amount = excluded.amount,
-             hashlock = excluded.hashlock, message = excluded.message, updated = excluded.updated";
+             hashlock = excluded.hashlock, message = excluded.message,
+             updated = excluded.updated, preimage = excluded.preimage";
     INCOME = "SELECT promised FROM income WHERE one = 1";
     SET_INCOME = "INSERT OR REPLACE INTO income (one, promised) VALUES (1, ?1)";
 
@@ -187,11 +229,12 @@ mod tests {
     use crate::counters;
 
     /// What a plan may go through: a row for each live session, the slots as they are found one by
-    /// one, and what has one row.
+    /// one, and what has one row, or one for each table.
     const BOUNDED: &[&str] = &[
         "SCAN sessions USING INDEX live_slot",
         "SCAN sessions USING COVERING INDEX live_slot",
         "SCAN used",
+        "SCAN sqlite_sequence",
         "SCAN CONSTANT ROW",
     ];
 

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use rusqlite::{
-    Connection, Rows,
+    Connection, Params, Rows,
     functions::{Context, FunctionFlags},
     types::ValueRef,
 };
@@ -17,7 +17,7 @@ use super::{StoreError, schema, sql};
 
 /// The tables whose rows are each of one session, and the column that says of which.
 ///
-/// The rows of ended sessions never change again. Their part of the sum is written down when a
+/// The rows of ended sessions never change again, until they go. Their part of the sum is written down when a
 /// session ends, so that a start can check what is of live sessions without a look at the others.
 const OF_SESSIONS: [(&str, &str); 6] = [
     ("sessions", "number"),
@@ -29,11 +29,12 @@ const OF_SESSIONS: [(&str, &str); 6] = [
 ];
 
 /// The tables with a handful of rows.
-const SMALL: [&str; 5] = ["ended_totals", "quotas", "deliveries", "income", "retention"];
+const SMALL: [&str; 6] =
+    ["ended_totals", "swept_totals", "quotas", "deliveries", "income", "retention"];
 
 /// The tables that a start does not look at: only the check beside the running node does.
 #[cfg(test)]
-const BIG: [&str; 3] = ["records", "invoices", "channels"];
+const BIG: [&str; 5] = ["records", "invoices", "channels", "ended_sessions", "initiations"];
 
 /// The name of the sum over the definitions of the tables. No table can have it.
 const SCHEMA: &str = "(definitions)";
@@ -100,6 +101,23 @@ pub(super) fn seal(db: &Connection, number: i64) -> Result<(), StoreError> {
         raise(db, &of_ended(table), sum_rows(rows, table)?)?;
     }
     Ok(())
+}
+
+/// Has a statement delete rows of a session that has ended and return them, so that what is kept
+/// of ended sessions falls by them. Says how many they were.
+pub(super) fn sweep(
+    db: &Connection,
+    table: &str,
+    delete: &str,
+    which: impl Params,
+) -> Result<u64, StoreError> {
+    let mut statement = db.prepare_cached(delete)?;
+    let swept = sum_rows(statement.query(which)?, table)?;
+    let count = db.changes();
+    if count > 0 {
+        raise(db, &of_ended(table), swept.wrapping_neg())?;
+    }
+    Ok(count)
 }
 
 fn raise(db: &Connection, name: &str, by: i64) -> Result<(), StoreError> {

@@ -63,14 +63,14 @@ impl Store {
         read_after(&self.db, cursor, limit.min(MOST))
     }
 
-    /// The highest cursor there is; 0 before the first record.
+    /// The highest cursor that a record has or had; 0 before the first record.
     ///
     /// # Errors
     ///
     /// When the ledger cannot be read.
     pub fn last_cursor(&self) -> Result<u64, StoreError> {
-        let last: Option<i64> = self.db.query_row(sql::LAST_CURSOR, [], |row| row.get(0))?;
-        Ok(last.map_or(0, i64::unsigned_abs))
+        let last: i64 = self.db.query_row(sql::LAST_CURSOR, [], |row| row.get(0))?;
+        Ok(last.unsigned_abs())
     }
 
     /// The public half of the key that signs the records, in base64.

@@ -294,8 +294,49 @@ fn invoices_have_an_end() {
     rig.sessions.pay("alice", &terms(), &alice.answer_by(&terms(), &one)).expect("paid");
     assert_eq!(kept(), 10, "the one that was paid, and nine above it");
     rig.sessions.remove("alice").expect("removed");
-    assert_eq!(kept(), 1, "the one that the channel names");
+    assert_eq!(kept(), 0, "the channel has what settles it");
     let reader = Reader::open(&folder.path().join("ledger.db")).expect("opened");
     assert_eq!(reader.settlements().expect("read").len(), 1);
+    assert_eq!(reader.check().expect("read").problems, Vec::<String>::new());
+}
+
+#[test]
+fn no_promise_is_taken_twice_once_the_rows_of_its_session_are_gone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rig = Rig::start(folder.path(), 4);
+    let (mut alice, first) = paying(&rig, PRICE, UNPAID);
+    rig.traffic(first.slot, 40);
+    let invoice = rig.sessions.invoice("alice", &terms()).expect("made").expect("due");
+    let message = alice.answer_by(&terms(), &invoice);
+    rig.sessions.pay("alice", &terms(), &message).expect("paid");
+    rig.sessions.remove("alice").expect("removed");
+    assert_eq!(rig.sessions.store().sweep_all_ended(), 1);
+    drop(rig);
+    let rig = Rig::start(folder.path(), 4);
+    let gone = rig.sessions.get(&first.id.to_string());
+    assert!(matches!(gone, Err(SessionError::NotFound(_))), "{gone:?}");
+    let late = rig.sessions.pay("alice", &terms(), &message);
+    assert!(matches!(late, Err(PayError::Session(SessionError::NotFound(_)))), "{late:?}");
+
+    rig.add(Some("alice"));
+    let offered = Offered { consumer: alice.address(), price: PRICE };
+    rig.sessions.agree("alice", &offered, PRICE, UNPAID).expect("agreed");
+    let unasked = rig.sessions.pay("alice", &terms(), &message);
+    assert!(matches!(unasked, Err(PayError::NoInvoice)), "{unasked:?}");
+    let invoice = rig.sessions.invoice("alice", &terms()).expect("made").expect("due");
+    let again = rig.sessions.pay("alice", &terms(), &message);
+    assert!(matches!(again, Err(PayError::Refused(Refusal::Agreement { .. }))), "{again:?}");
+    // A new promise that is no higher than what the channel promised before is worth nothing.
+    let promised = alice.promised;
+    (alice.promised, alice.paid) = (promised - U256::from(1), U256::ZERO);
+    let worthless = rig.sessions.pay("alice", &terms(), &alice.answer_by(&terms(), &invoice));
+    assert!(matches!(worthless, Err(PayError::Refused(Refusal::Amount { .. }))), "{worthless:?}");
+    assert_eq!(rig.sessions.earned(), promised);
+
+    let reader = Reader::open(&folder.path().join("ledger.db")).expect("opened");
+    let settlements = reader.settlements().expect("read");
+    assert_eq!((settlements.len(), settlements[0].amount), (1, promised));
+    let lock = settlements[0].preimage.hashlock();
+    assert_eq!(lock, message.promise.hashlock, "what was promised can be settled still");
     assert_eq!(reader.check().expect("read").problems, Vec::<String>::new());
 }

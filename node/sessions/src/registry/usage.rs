@@ -3,7 +3,10 @@
 use tokio::sync::watch;
 
 use super::*;
-use weir_ledger::store::{receipt::Record, retention::Retention};
+use weir_ledger::store::{
+    receipt::Record,
+    retention::{Retention, Swept},
+};
 
 /// Sessions in one transaction: signing them takes a few milliseconds, during which no other
 /// change of the ledger waits longer.
@@ -104,6 +107,17 @@ impl Sessions {
                 return Ok(gone);
             }
         }
+    }
+
+    /// Deletes some of the rows of sessions that ended more than `kept` seconds ago, or never with
+    /// `None`. Who finds that it goes on calls again after a while, so that others get the ledger in
+    /// between.
+    ///
+    /// # Errors
+    ///
+    /// When the ledger cannot be written; the next call goes on.
+    pub fn sweep(&self, kept: Option<u64>) -> Result<Swept, StoreError> {
+        self.store().sweep(kept)
     }
 
     /// What a session has used until now. With a `now` of 0, activity is as of the last time.

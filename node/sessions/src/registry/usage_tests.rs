@@ -112,6 +112,87 @@ fn the_check_finds_what_the_node_would_not_write() {
     assert!(found.contains("say more than their counters") && found.contains("sums"), "{found}");
 }
 
+#[test]
+fn a_recorded_initiation_is_known_to_be_old_once_the_rows_of_its_session_are_gone() {
+    use std::sync::atomic::Ordering::Relaxed;
+    let folder = tempfile::tempdir().expect("a folder");
+    let rig = Rig::start(folder.path(), 4);
+    let key = PrivateKey::random().public();
+    let add = |rig: &Rig| {
+        let new = NewSession { public_key: Some(key), ..NewSession::default() };
+        rig.sessions.add(new).expect("added").snapshot.session
+    };
+    let newest = |rig: &Rig, slot| {
+        let account = rig.accounts.get(slot).expect("a slot");
+        account.whereabouts.newest_initiation.load(Relaxed)
+    };
+    let first = add(&rig);
+    let account = rig.accounts.get(first.slot).expect("a slot");
+    account.whereabouts.newest_initiation.store(7_000, Relaxed);
+    rig.sessions.remove(&first.id.to_string()).expect("removed");
+    assert_eq!(rig.sessions.store().sweep_all_ended(), 1);
+    let second = add(&rig);
+    assert_eq!(newest(&rig, second.slot), 7_000);
+    rig.sessions.remove(&second.id.to_string()).expect("removed");
+    assert_eq!(rig.sessions.store().sweep_all_ended(), 1);
+    drop(rig);
+    let rig = Rig::start(folder.path(), 4);
+    let third = add(&rig);
+    assert_eq!(newest(&rig, third.slot), 7_000, "also over a restart");
+    assert_eq!(problems(folder.path()), Vec::<String>::new());
+}
+
+#[test]
+fn slots_whose_former_sessions_rows_are_gone_are_given_again_from_zero() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rig = Rig::start(folder.path(), 3);
+    let used = |rig: &Rig, bytes| {
+        let session = rig.add(None).session;
+        rig.traffic(session.slot, bytes);
+        session
+    };
+    let sessions = [used(&rig, 1), used(&rig, 2), used(&rig, 4)];
+    for nth in [2, 0] {
+        rig.sessions.remove(&sessions[nth].id.to_string()).expect("removed");
+    }
+    assert_eq!(rig.sessions.store().sweep_all_ended(), 2);
+    let accounts = rig.accounts.clone();
+    drop(rig);
+    let rig = Rig::with_accounts(folder.path(), accounts);
+    assert_eq!(rig.sessions.totals().bytes_up, 7);
+    let mut slots: Vec<_> = (0..2)
+        .map(|_| {
+            let session = rig.add(None).session;
+            assert_eq!(rig.counters(session.id), Counters::default());
+            session.slot
+        })
+        .collect();
+    slots.sort();
+    assert_eq!(slots, [Slot(0), Slot(2)]);
+    assert!(matches!(rig.sessions.add(NewSession::default()), Err(SessionError::Full(3))));
+    assert_eq!(rig.sessions.totals().bytes_up, 7);
+}
+
+#[test]
+fn the_check_finds_totals_that_do_not_fit_what_was_swept() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rig = Rig::start(folder.path(), 4);
+    let session = rig.add(None).session;
+    rig.traffic(session.slot, 10);
+    rig.sessions.remove(&session.id.to_string()).expect("removed");
+    assert_eq!(rig.sessions.store().sweep_all_ended(), 1);
+    assert_eq!(problems(folder.path()), Vec::<String>::new());
+    drop(rig);
+    let db = rusqlite::Connection::open(folder.path().join("ledger.db")).expect("opened");
+    db.execute_batch("UPDATE swept_totals SET bytes_up = 9").expect("altered");
+    drop(db);
+    let found = problems(folder.path()).join("\n");
+    assert!(
+        found.contains("sums of ended sessions") && found.contains("bytes_up is 10"),
+        "{found}"
+    );
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 

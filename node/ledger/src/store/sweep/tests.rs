@@ -1,0 +1,548 @@
+use std::{fs, path::Path};
+
+use proptest::prelude::*;
+use weir_common::{
+    Slot,
+    account::{Counters, SessionState},
+};
+
+use super::{
+    super::{
+        check::Reader,
+        credit::{Extension, Extra},
+        retention::Retention,
+        scrub::{Scrubbed, scrub},
+    },
+    *,
+};
+use crate::{Session, SessionId, Usage};
+use weir_wireguard::keys::PrivateKey;
+
+const DAY: u64 = 86_400;
+
+/// Ten days, for sessions.
+const KEPT: Option<u64> = Some(10 * DAY);
+
+/// One day, for records that were delivered; those that were not are kept for ever.
+const RECORDS_KEPT: Retention = Retention { delivered: DAY, undelivered: None };
+
+fn session(slot: u32) -> Session {
+    Session {
+        id: SessionId::random(),
+        slot: Slot(slot),
+        name: Some(format!("consumer-{slot}")),
+        public_key: PrivateKey::random().public(),
+        created: 1_700_000_000,
+        state: SessionState::Open,
+    }
+}
+
+fn usage(bytes: u64) -> Usage {
+    let counters = counters::from_array([bytes; counters::COUNT]);
+    Usage { counters, ..Usage::default() }
+}
+
+fn open(folder: &Path) -> Store {
+    let mut store = Store::open(&folder.join("ledger.db")).expect("opened");
+    store.in_no_hurry();
+    store.live().expect("read");
+    store
+}
+
+/// Makes a session that has used so much, and ends it.
+fn ended(store: &mut Store, slot: u32, bytes: u64) -> Session {
+    let session = session(slot);
+    store.insert(&session, &Extra::default()).expect("inserted");
+    store.record(&[(session.id, usage(bytes / 2))]).expect("written");
+    store.end(session.id, &usage(bytes), "removed").expect("ended");
+    session
+}
+
+fn pay(store: &mut Store, id: SessionId, reference: String) {
+    let more = Extension { reference, bytes: 1 << 40, seconds: 0 };
+    store.extend(id, &more, &Usage::default()).expect("extended");
+}
+
+/// Lets every record go whose session has another, a day and more from now.
+fn release(store: &mut Store, days: u64) {
+    store.forget_at(RECORDS_KEPT, &[], unix_now() + days * DAY).expect("done");
+}
+
+fn in_days(days: u64) -> u64 {
+    unix_now() + days * DAY
+}
+
+fn sweep_all(store: &mut Store, max_rows: u64, now: u64) -> usize {
+    let mut gone = 0;
+    loop {
+        let swept = store.sweep_at(KEPT, max_rows, now).expect("swept");
+        gone += swept.gone;
+        if !swept.goes_on {
+            return gone;
+        }
+    }
+}
+
+/// What `weir ledger check` says, and the check beside the running node.
+fn problems(folder: &Path) -> Vec<String> {
+    let path = folder.join("ledger.db");
+    let mut problems = Reader::open(&path).expect("opened").check().expect("read").problems;
+    match scrub(&path, || true).expect("read") {
+        Scrubbed::Sound => {}
+        other => problems.push(format!("{other:?}")),
+    }
+    problems
+}
+
+fn ended_ids(store: &Store) -> Vec<String> {
+    let sql = "SELECT id FROM sessions JOIN ended_sessions ON session = number ORDER BY place";
+    let mut statement = store.db.prepare(sql).expect("prepared");
+    let ids = statement.query_map([], |row| row.get(0)).expect("read");
+    ids.collect::<Result<_, _>>().expect("read")
+}
+
+const TABLES: [&str; 9] = [
+    "sessions",
+    "counters",
+    "credit",
+    "payments",
+    "rates",
+    "agreements",
+    "invoices",
+    "records",
+    "ended_sessions",
+];
+
+#[test]
+fn no_row_of_a_session_is_left_once_its_time_is_over_and_the_totals_are_still_proven() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut store = open(folder.path());
+    let one = session(0);
+    store.insert(&one, &Extra::default()).expect("inserted");
+    pay(&mut store, one.id, "p1".into());
+    let rates = crate::OwnRates { up: Some(1), down: None };
+    store.set_rates(one.id, rates).expect("written");
+    store.record(&[(one.id, usage(5))]).expect("written");
+    store.end(one.id, &usage(9), "removed").expect("ended");
+    release(&mut store, 2);
+    assert_eq!(sweep_all(&mut store, MAX_ROWS, in_days(9)), 0, "its time is not over");
+    assert_eq!(store.sweep_at(None, MAX_ROWS, in_days(9999)).expect("swept").gone, 0, "for ever");
+    assert_eq!(sweep_all(&mut store, MAX_ROWS, in_days(11)), 1);
+    for table in TABLES {
+        assert_eq!(store.count(table), 0, "{table}");
+    }
+    assert_eq!(store.ended().expect("read"), usage(9).counters);
+    assert_eq!(store.last_cursor().expect("read"), 2, "cursors never fall");
+    assert_eq!(problems(folder.path()), Vec::<String>::new());
+    drop(store);
+    let mut store = open(folder.path());
+    assert_eq!(store.last_cursor().expect("read"), 2);
+    let next = ended(&mut store, 0, 4);
+    assert_eq!(store.usage_after(2, 9).expect("read").len(), 2, "they come after what is gone");
+    assert_eq!(ended_ids(&store), [next.id.to_string()]);
+    assert_eq!(problems(folder.path()), Vec::<String>::new());
+}
+
+#[test]
+fn a_session_stays_until_each_receiver_has_its_last_record_and_that_record_could_go() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut store = open(folder.path());
+    let one = ended(&mut store, 0, 10);
+    let forget = |store: &mut Store, kept, days| {
+        store.forget_at(kept, &["webhook", "file"], in_days(days)).expect("done");
+        sweep_all(store, MAX_ROWS, in_days(days))
+    };
+    assert_eq!(forget(&mut store, RECORDS_KEPT, 1000), 0, "nobody has its records");
+    store.set_delivered("webhook", 2).expect("written");
+    store.set_delivered("file", 1).expect("written");
+    assert_eq!(forget(&mut store, RECORDS_KEPT, 1000), 0, "the file has not got the last");
+    store.set_delivered("file", 2).expect("written");
+    let longer = Retention { delivered: 100 * DAY, undelivered: None };
+    assert_eq!(forget(&mut store, longer, 99), 0, "records are kept for longer than sessions");
+    assert_eq!(ended_ids(&store), [one.id.to_string()]);
+    assert_eq!(forget(&mut store, longer, 101), 1);
+}
+
+#[test]
+fn a_session_with_thousands_of_payments_goes_a_few_rows_at_a_time_over_restarts() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut store = open(folder.path());
+    let one = session(0);
+    store.insert(&one, &Extra::default()).expect("inserted");
+    for nth in 0..3 * MAX_ROWS {
+        pay(&mut store, one.id, format!("p{nth}"));
+    }
+    store.end(one.id, &usage(9), "removed").expect("ended");
+    release(&mut store, 2);
+    let mut before = store.count("payments");
+    let mut transactions = 1;
+    while store.sweep_at(KEPT, MAX_ROWS, in_days(11)).expect("swept").goes_on {
+        transactions += 1;
+        let now = store.count("payments");
+        assert!(before - now <= MAX_ROWS as usize, "{before} {now}");
+        before = now;
+        assert_eq!(problems(folder.path()), Vec::<String>::new());
+        drop(store);
+        store = open(folder.path());
+    }
+    assert!(transactions >= 3, "{transactions}");
+    assert_eq!((store.count("payments"), store.count("sessions")), (0, 0));
+    assert_eq!(problems(folder.path()), Vec::<String>::new());
+}
+
+#[test]
+fn a_sweep_that_fails_half_way_or_is_killed_there_has_done_nothing() {
+    let (folder, copy) =
+        (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("one"));
+    let mut store = open(folder.path());
+    for slot in 0..20 {
+        ended(&mut store, slot, 10);
+    }
+    release(&mut store, 2);
+    // In the middle, copies the files as a kill leaves them, and then fails as a full disk does.
+    let (from, to) = (folder.path().to_owned(), copy.path().to_owned());
+    let kill = move |_: &rusqlite::functions::Context<'_>| {
+        for file in ["ledger.db", "ledger.db-wal", "receipt.key"] {
+            fs::copy(from.join(file), to.join(file)).expect("copied");
+        }
+        Ok(0)
+    };
+    let flags = rusqlite::functions::FunctionFlags::SQLITE_UTF8;
+    store.db.create_scalar_function("kill", 0, flags, kill).expect("made");
+    let trigger = "CREATE TEMP TRIGGER half_way BEFORE DELETE ON counters WHEN OLD.session = 10
+         BEGIN SELECT kill(); SELECT RAISE(ABORT, 'half way'); END";
+    store.db.execute_batch(trigger).expect("made");
+    let error = store.sweep_at(KEPT, MAX_ROWS, in_days(11)).expect_err("half way").to_string();
+    assert!(error.contains("half way"), "{error}");
+    store.db.execute_batch("DROP TRIGGER temp.half_way").expect("dropped");
+    store.refuse_changes(true);
+    store.sweep_at(KEPT, MAX_ROWS, in_days(11)).expect_err("nothing can be written");
+    store.refuse_changes(false);
+    let all = ended_ids(&store);
+    assert_eq!(all.len(), 20);
+    for folder in [folder.path(), copy.path()] {
+        assert_eq!(problems(folder), Vec::<String>::new());
+    }
+    let mut killed = open(copy.path());
+    assert_eq!(ended_ids(&killed), all);
+    for store in [&mut store, &mut killed] {
+        assert_eq!(sweep_all(store, MAX_ROWS, in_days(11)), 20);
+    }
+    for folder in [folder.path(), copy.path()] {
+        assert_eq!(problems(folder), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn what_a_session_took_of_initiations_outlives_its_rows_for_a_year_and_no_longer() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut store = open(folder.path());
+    let one = ended(&mut store, 0, 77);
+    release(&mut store, 2);
+    assert_eq!(sweep_all(&mut store, MAX_ROWS, in_days(365)), 1);
+    drop(store);
+    let mut store = open(folder.path());
+    let again = Session { id: SessionId::random(), ..one.clone() };
+    let counters = store.insert(&again, &Extra::default()).expect("inserted");
+    assert_eq!(counters, Counters { newest_initiation: 77, ..Counters::default() });
+    // It has had no handshake: what is known stays known.
+    let taken = Usage { counters, ..Usage::default() };
+    store.end(again.id, &taken, "removed").expect("ended");
+    let again = Session { id: SessionId::random(), ..one.clone() };
+    assert_eq!(store.insert(&again, &Extra::default()).expect("inserted"), counters);
+    store.end(again.id, &taken, "removed").expect("ended");
+    assert_eq!(store.count("initiations"), 1, "one for a key");
+    sweep_all(&mut store, MAX_ROWS, in_days(365));
+    assert_eq!(store.count("initiations"), 1);
+    sweep_all(&mut store, MAX_ROWS, in_days(367));
+    assert_eq!(store.count("initiations"), 0);
+    let again = Session { id: SessionId::random(), ..one };
+    let counters = store.insert(&again, &Extra::default()).expect("inserted");
+    assert_eq!(counters, Counters::default());
+    assert_eq!(problems(folder.path()), Vec::<String>::new());
+}
+
+#[test]
+fn of_too_many_keys_those_go_whose_session_ended_first() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut store = open(folder.path());
+    let sessions: Vec<_> = (0..5).map(|slot| ended(&mut store, slot, 7)).collect();
+    // As many more have ended since as there is room for, but for two.
+    let later = "INSERT INTO initiations (place, key, newest, ended) VALUES (?1 + 3, x'00', 1, ?2)";
+    store.db.execute(later, params![MAX_INITIATIONS, to_sql(unix_now())]).expect("inserted");
+    sweep_all(&mut store, MAX_ROWS, unix_now());
+    let known = |session: &Session| {
+        let key = weir_wireguard::keys::print_public(&session.public_key);
+        newest_initiation(&store.db, &key).expect("read") != 0
+    };
+    assert_eq!(sessions.iter().map(known).collect::<Vec<_>>(), [false, false, false, true, true]);
+}
+
+#[test]
+fn what_a_clock_stamped_that_was_ahead_goes_a_retention_after_it_was_put_right() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut store = open(folder.path());
+    for slot in 0..5 {
+        ended(&mut store, slot, 7);
+    }
+    release(&mut store, 2);
+    store
+        .db
+        .execute_batch(
+            "UPDATE ended_sessions SET ended = 4102444800 WHERE place IN (2, 3);
+             UPDATE initiations SET ended = 4102444800 WHERE place IN (2, 3)",
+        )
+        .expect("stamped");
+    assert_eq!(sweep_all(&mut store, MAX_ROWS, in_days(11)), 1);
+    assert_eq!(sweep_all(&mut store, MAX_ROWS, in_days(20)), 0);
+    assert_eq!(sweep_all(&mut store, MAX_ROWS, in_days(22)), 4);
+    assert_eq!(store.count("initiations"), 5);
+    sweep_all(&mut store, MAX_ROWS, in_days(370));
+    assert_eq!(store.count("initiations"), 2);
+    sweep_all(&mut store, MAX_ROWS, in_days(380));
+    assert_eq!(store.count("initiations"), 0);
+}
+
+#[test]
+fn what_was_swept_is_not_in_the_file_any_more() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut store = open(folder.path());
+    let one = ended(&mut store, 0, 7);
+    let key = weir_wireguard::keys::print_public(&one.public_key);
+    let secrets = [one.id.to_string(), key, "consumer-0".to_owned()];
+    let is_there = |store: Store| {
+        // What is in the write-ahead log comes into the file.
+        drop(store);
+        let file = fs::read(folder.path().join("ledger.db")).expect("read");
+        secrets.clone().map(|secret| file.windows(secret.len()).any(|it| it == secret.as_bytes()))
+    };
+    assert_eq!(is_there(store), [true; 3]);
+    let mut store = open(folder.path());
+    release(&mut store, 2);
+    assert_eq!(sweep_all(&mut store, MAX_ROWS, in_days(11)), 1);
+    assert_eq!(is_there(store), [false; 3]);
+}
+
+#[test]
+fn nothing_is_swept_from_a_ledger_that_is_damaged() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut store = open(folder.path());
+    ended(&mut store, 0, 7);
+    release(&mut store, 2);
+    store.set_damage("a test").expect("written");
+    assert_eq!(sweep_all(&mut store, MAX_ROWS, in_days(11)), 0);
+    assert_eq!(ended_ids(&store).len(), 1);
+}
+
+/// The steps of SQLite's machine that one transaction of a sweep takes, in a ledger in which so
+/// many sessions have ended.
+fn steps_of_a_sweep(folder: &Path, ended: u32) -> u64 {
+    use std::sync::{Arc, atomic::AtomicU64, atomic::Ordering::Relaxed};
+    let path = folder.join(format!("{ended}/ledger.db"));
+    crate::store::testing::crowd(&path, 20, ended);
+    let mut store = open(path.parent().expect("a folder"));
+    let always = Retention { delivered: 0, undelivered: None };
+    while store.forget_at(always, &[], in_days(1)).expect("done").goes_on {}
+    let steps = Arc::<AtomicU64>::default();
+    let counted = Arc::clone(&steps);
+    let count = move || {
+        counted.fetch_add(1, Relaxed);
+        false
+    };
+    store.db.progress_handler(1, Some(count)).expect("set");
+    let swept = store.sweep_at(KEPT, MAX_ROWS, in_days(11)).expect("swept");
+    assert!(swept.goes_on && swept.gone > 20, "{swept:?}");
+    steps.load(Relaxed)
+}
+
+#[test]
+fn a_sweep_does_as_much_at_once_however_many_sessions_have_ended() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let few = steps_of_a_sweep(folder.path(), 150);
+    let many = steps_of_a_sweep(folder.path(), 1500);
+    assert!(few > 1000, "{few} steps: nothing was done");
+    assert!(many < few + few / 10, "{few} steps of 150, {many} of 1500");
+}
+
+/// What may happen to a ledger.
+#[derive(Clone, Debug)]
+enum Step {
+    Add,
+    Use(prop::sample::Index, u64),
+    Pay(prop::sample::Index),
+    Record,
+    End(prop::sample::Index),
+    Deliver,
+    Forget,
+    /// One transaction of so many rows.
+    Sweep(u64),
+    SweepAll,
+    /// A disk that is full, after so many rows of `counters`.
+    FailedSweep(i64),
+    Days(u64),
+    Reopen,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let any = any::<prop::sample::Index>;
+    let step = prop_oneof![
+        6 => Just(Step::Add),
+        4 => (any(), 1..1u64 << 40).prop_map(|(i, n)| Step::Use(i, n)),
+        3 => any().prop_map(Step::Pay),
+        2 => Just(Step::Record),
+        5 => any().prop_map(Step::End),
+        2 => Just(Step::Deliver),
+        2 => Just(Step::Forget),
+        3 => (1u64..20).prop_map(Step::Sweep),
+        1 => Just(Step::SweepAll),
+        1 => (0i64..4).prop_map(Step::FailedSweep),
+        3 => (1u64..6).prop_map(Step::Days),
+        1 => Just(Step::Reopen),
+    ];
+    prop::collection::vec(step, 1..80)
+}
+
+/// What there must be, kept slowly and without SQL.
+#[derive(Default)]
+struct Model {
+    day: u64,
+    live: Vec<(Session, u64)>,
+    /// In the order in which they ended: identifier, the day, the cursor of the last record.
+    ended: Vec<(String, u64, u64)>,
+    /// What all ended sessions have used.
+    ended_bytes: u64,
+    delivered: u64,
+    /// Up to where records were let go.
+    released: u64,
+}
+
+impl Model {
+    fn may_go(&self) -> usize {
+        let is_over = |(_, day, cursor): &&(String, u64, u64)| {
+            self.day >= day + 10 && *cursor <= self.released
+        };
+        self.ended.iter().take_while(is_over).count()
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    /// In whatever order sessions end, are delivered and are swept: exactly those go whose time is
+    /// over, the totals are those of all that ever were, and the ledger passes both checks.
+    #[test]
+    fn totals_and_checks_hold_over_any_order_of_ends_and_sweeps(steps in steps()) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut store = open(folder.path());
+        let mut model = Model::default();
+        let mut references = 0;
+        // Stamps of one day are a few seconds apart here.
+        let start = unix_now() + 600;
+        for step in steps {
+            let now = start + model.day * DAY;
+            let chosen = |index: prop::sample::Index| {
+                (!model.live.is_empty()).then(|| index.index(model.live.len()))
+            };
+            let swept = match step {
+                Step::Add => {
+                    let slot = (0..).find(|slot| model.live.iter().all(|(s, _)| s.slot.0 != *slot));
+                    let session = session(slot.expect("one is free"));
+                    store.insert(&session, &Extra::default()).expect("inserted");
+                    model.live.push((session, 0));
+                    None
+                }
+                Step::Use(index, bytes) => {
+                    if let Some(chosen) = chosen(index) {
+                        model.live[chosen].1 += bytes;
+                    }
+                    None
+                }
+                Step::Pay(index) => {
+                    if let Some(chosen) = chosen(index) {
+                        references += 1;
+                        pay(&mut store, model.live[chosen].0.id, format!("p{references}"));
+                    }
+                    None
+                }
+                Step::Record => {
+                    let used: Vec<_> =
+                        model.live.iter().map(|(s, bytes)| (s.id, usage(*bytes))).collect();
+                    store.record(&used).expect("written");
+                    None
+                }
+                Step::End(index) => {
+                    if let Some(chosen) = chosen(index) {
+                        let (session, bytes) = model.live.remove(chosen);
+                        store.end(session.id, &usage(bytes), "removed").expect("ended");
+                        let stamp = "UPDATE ended_sessions SET ended = ?1
+                             WHERE place = (SELECT max(place) FROM ended_sessions)";
+                        store.db.execute(stamp, [to_sql(now)]).expect("stamped");
+                        let cursor = store.last_cursor().expect("read");
+                        model.ended.push((session.id.to_string(), model.day, cursor));
+                        model.ended_bytes += bytes;
+                    }
+                    None
+                }
+                Step::Deliver => {
+                    model.delivered = store.last_cursor().expect("read");
+                    store.set_delivered("webhook", model.delivered).expect("written");
+                    None
+                }
+                Step::Forget => {
+                    store.forget_at(RECORDS_KEPT, &["webhook"], now).expect("done");
+                    if model.day >= 2 {
+                        model.released = model.delivered;
+                    }
+                    None
+                }
+                Step::Sweep(rows) => Some(store.sweep_at(KEPT, rows, now + 1).expect("swept")),
+                Step::SweepAll => {
+                    let gone = sweep_all(&mut store, 7, now + 1);
+                    Some(Swept { gone, goes_on: false })
+                }
+                Step::FailedSweep(after) => {
+                    let trigger = format!(
+                        "CREATE TEMP TRIGGER full BEFORE DELETE ON counters
+                             WHEN (SELECT count(*) FROM counters) + {after}
+                                 <= (SELECT count(*) FROM sessions)
+                             BEGIN SELECT RAISE(ABORT, 'full'); END;"
+                    );
+                    store.db.execute_batch(&trigger).expect("made");
+                    let before = store.count("payments");
+                    let outcome = store.sweep_at(KEPT, MAX_ROWS, now + 1);
+                    store.db.execute_batch("DROP TRIGGER temp.full").expect("dropped");
+                    if outcome.is_err() {
+                        prop_assert_eq!(store.count("payments"), before);
+                    }
+                    outcome.ok()
+                }
+                Step::Days(days) => {
+                    model.day += days;
+                    None
+                }
+                Step::Reopen => {
+                    drop(store);
+                    store = open(folder.path());
+                    None
+                }
+            };
+            if let Some(swept) = swept {
+                let may_go = model.may_go();
+                prop_assert!(swept.gone <= may_go, "{} of {}", swept.gone, may_go);
+                if !swept.goes_on {
+                    prop_assert_eq!(swept.gone, may_go);
+                }
+                model.ended.drain(..swept.gone);
+                prop_assert_eq!(problems(folder.path()), Vec::<String>::new());
+            }
+            let ids: Vec<_> = model.ended.iter().map(|(id, ..)| id.clone()).collect();
+            prop_assert_eq!(ended_ids(&store), ids);
+            let total = usage(model.ended_bytes).counters.bytes_up;
+            prop_assert_eq!(store.ended().expect("read").bytes_up, total);
+            let rows: i64 = store.db.query_row(sql::COUNTERS_ROWS, [], |row| row.get(0))
+                .expect("read");
+            prop_assert_eq!(rows as usize, store.count("counters"));
+        }
+        prop_assert_eq!(problems(folder.path()), Vec::<String>::new());
+    }
+}
