@@ -1,19 +1,22 @@
 //! What the operator can set: the keys, their defaults and meanings, and a check that names every
 //! mistake at once.
 //!
-//! [`sections`] is the one place that lists the keys. The default file, the reader and the list
-//! of known keys all come from it, so they cannot disagree.
+//! [`sections`] is the one place that lists the keys, but for those of [`limits`]. The default file,
+//! the reader and the list of known keys all come from there, so they cannot disagree.
 
 use std::path::{Path, PathBuf};
 
 pub mod amounts;
 pub mod check;
 pub mod kinds;
+#[macro_use]
+pub mod limit;
 pub mod mistake;
 pub(crate) mod rules;
 pub mod schedule;
 #[macro_use]
 mod section;
+pub mod limits;
 pub mod sections;
 pub mod value;
 
@@ -21,8 +24,9 @@ pub use check::check;
 pub use kinds::{
     Auto, HostPort, IoWish, LogFormat, LogLevel, Metrics, ReceiveWish, SandboxWish, Wei, XdpWish,
 };
+pub use limits::Limits;
 pub use mistake::Mistake;
-pub use sections::{Api, Config, Dns, Fleet, Ledger, Limits, Log, Node, Payment, Policy, Tunnel};
+pub use sections::{Api, Config, Dns, Fleet, Ledger, Log, Node, Payment, Policy, Tunnel};
 
 /// The bytes that the tunnel adds to an inner packet when the consumer is reached over IPv4: IPv4
 /// header 20, UDP 8, WireGuard 32.

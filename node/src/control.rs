@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use weir_common::Slot;
 
 use crate::{
+    config::limits::EachSession,
     host::watch::{Condition, Part},
     session::keys::KeyFileError,
 };
@@ -138,13 +139,9 @@ pub struct LimitsNow {
     pub share_up: u64,
     /// The most that one session gets of that, down.
     pub share_down: u64,
-    /// The new flows per second that each session may begin.
-    pub session_new_flows: u32,
-    /// The different destinations that each session may reach in ten seconds.
-    pub session_destinations: u32,
-    /// The flows of each family that each session may have at once.
-    #[serde(default)]
-    pub session_flows: u32,
+    /// What each session is held to.
+    #[serde(flatten)]
+    pub each_session: EachSession,
     /// Why all sessions are paused: `quota` or `schedule`.
     pub paused_for: Option<String>,
     /// The quota of the day.

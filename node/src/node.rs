@@ -51,7 +51,7 @@ use crate::{
         tun::Tun,
         watch::{Conditions, Watcher},
     },
-    limits::Limiter,
+    limits::{FlowTable, Limiter},
     live::Live,
     logging::Log,
     resolver::Resolver,
@@ -138,10 +138,12 @@ pub fn run(config: &Config, file: Option<&Path>, log: Log) -> anyhow::Result<()>
         let workers = Workers { io, cores: &cores, direct: receive.direct, on_end };
         let dataplane = start_dataplane(config, shared, known, tun, &mut kernel, workers)?;
         saved = false;
+        let policy = Arc::new(policy::ExitPolicy::new(config, &plan, transits, in_force));
         let opened = open_sessions(config, &kernel, &dataplane, addresses, node_key);
         let limited = opened.and_then(|sessions| {
             let (limits, known) = (config.limits.clone(), Arc::clone(&sessions));
-            let limiter = Limiter::new(limits, known, kernel.accounts(), levels)?;
+            let flows = Arc::clone(&policy) as Arc<dyn FlowTable>;
+            let limiter = Limiter::new(limits, known, kernel.accounts(), levels, flows)?;
             Ok((sessions, Arc::new(limiter)))
         });
         let (sessions, limiter) = match limited {
@@ -161,7 +163,6 @@ pub fn run(config: &Config, file: Option<&Path>, log: Log) -> anyhow::Result<()>
         };
         let (offer, series) = (Live::from(offer), Live::from(reload::series(&config.api)));
         let rhythm = Live::from(ledger::Rhythm::from(&config.ledger));
-        let policy = Arc::new(policy::ExitPolicy::new(config, &plan, transits, in_force));
         let reach = reload::Reach {
             policy: Arc::clone(&policy),
             offer: offer.clone(),

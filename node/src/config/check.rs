@@ -5,10 +5,11 @@ use std::ops::Range;
 use toml::de::{DeTable, DeValue};
 
 use super::{
+    limits::Limits,
     mistake::{Mistake, nearest, position},
     rules,
     section::{Places, Section},
-    sections::{Api, Config, Dns, Fleet, Ledger, Limits, Log, Node, Payment, Policy, Tunnel},
+    sections::{Api, Config, Dns, Fleet, Ledger, Log, Node, Payment, Policy, Tunnel},
 };
 
 const SECTIONS: &[&str] =

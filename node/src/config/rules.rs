@@ -9,10 +9,10 @@ use super::{
     Config, OVERHEAD_V4, OVERHEAD_V6,
     check::Reader,
     kinds::{Auto, Metrics},
+    limit::OutOfRange,
     sections::DNS_PORT,
 };
 use crate::{
-    dataplane::contacts::{MOST_DESTINATIONS, MOST_NEW_FLOWS},
     delivery::{Webhook, post::Target},
     payment::Price,
 };
@@ -35,32 +35,10 @@ pub(super) fn apply(config: &Config, uplink_mtu: Option<u32>, reader: &mut Reade
     paths(config, reader);
 }
 
-/// As many as there are ports to translate to, about.
-const MAX_SESSION_FLOWS: u32 = 65_000;
-
 fn limits(config: &Config, reader: &mut Reader<'_>) {
     let limits = &config.limits;
-    let offset = limits.utc_offset_minutes;
-    if !(-720..=840).contains(&offset) {
-        reader.blame(
-            &[("limits", "utc_offset_minutes")],
-            format!("{offset} is out of range"),
-            "write a number from -720 to 840".into(),
-        );
-    }
-    let flows = limits.session_flows.set().copied().unwrap_or_default();
-    for (key, value, most) in [
-        ("session_new_flows", limits.session_new_flows, MOST_NEW_FLOWS),
-        ("session_destinations", limits.session_destinations, MOST_DESTINATIONS),
-        ("session_flows", flows, MAX_SESSION_FLOWS),
-    ] {
-        if value.get() > most {
-            reader.blame(
-                &[("limits", key)],
-                format!("{value} is out of range"),
-                format!("write a number from 1 to {most}, or \"off\""),
-            );
-        }
+    for OutOfRange { key, value, fix } in limits.out_of_range() {
+        reader.blame(&[("limits", key)], format!("{value} is out of range"), fix);
     }
     if limits.sessions > config.node.max_sessions {
         reader.blame(
@@ -227,7 +205,6 @@ fn ranges(config: &Config, reader: &mut Reader<'_>) {
         ("node", "handshakes_under_load", node.handshakes_under_load, 1, 10_000_000),
         ("node", "handshakes_per_core", node.handshakes_per_core, 1, 10_000_000),
         ("tunnel", "mtu", config.tunnel.mtu, SMALLEST_MTU, 65535),
-        ("limits", "month_reset_day", config.limits.month_reset_day, 1, 31),
         ("dns", "per_second", config.dns.per_second, 1, 100_000),
         ("dns", "cache", config.dns.cache, 0, 1 << 20),
         ("ledger", "record_seconds", config.ledger.record_seconds, 1, 86_400),

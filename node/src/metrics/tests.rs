@@ -4,6 +4,7 @@ use weir_common::DropReason;
 
 use super::*;
 use crate::{
+    config::limits::EachSession,
     control::{
         Boundaries, Boundary, Drops, GuardCount, HostCondition, HostRestored, LimitsNow, NodeView,
         QuotaNow, Status,
@@ -38,9 +39,11 @@ impl NodeView for StillNode {
             limits: LimitsNow {
                 rate_down: 200_000_000,
                 share_down: 50_000_000,
-                session_new_flows: 200,
-                session_destinations: 1000,
-                session_flows: 2048,
+                each_session: EachSession {
+                    session_new_flows: 200,
+                    session_destinations: 1000,
+                    session_flows: 2048,
+                },
                 paused_for: Some("quota".to_owned()),
                 month: QuotaNow { bytes: 2_000_000_000_000, used: 1_500_000_000_000, resets: 9 },
                 ..LimitsNow::default()

@@ -5,12 +5,13 @@ use std::{net::IpAddr, sync::Arc};
 use anyhow::Context as _;
 
 use crate::{
-    config::Config,
+    config::{Auto, Config, amounts::AtMost},
     host::{
         HostPlan,
         nft::{self, InForce, Transits},
         uplink::{self, Uplink},
     },
+    limits::FlowTable,
     live::Live,
     policy::{Judge, Lists, Question, Surroundings, Verdict, judge},
 };
@@ -67,6 +68,16 @@ impl ExitPolicy {
                  excepted"
             ))
         })
+    }
+}
+
+impl FlowTable for ExitPolicy {
+    fn session_flows(&self) -> u32 {
+        self.in_force.session_flows()
+    }
+
+    fn set_session_flows(&self, limit: &Auto<AtMost>) -> anyhow::Result<()> {
+        Ok(self.in_force.set_session_flows(limit)?)
     }
 }
 

@@ -6,7 +6,7 @@ use weir_common::bucket::Rate;
 
 use super::{kernel_side::GuardControl, ledger::Rhythm, policy::ExitPolicy};
 use crate::{
-    config::{Api, Config, Node},
+    config::{self, Api, Config, Node},
     dataplane::handshake::{HandshakeInbox, Limits},
     host::uplink::Uplink,
     limits::Limiter,
@@ -81,7 +81,6 @@ impl Applier for Refused {
             "policy.allow_files",
             "policy.block",
             "policy.block_files",
-            "limits.session_flows",
         ]
     }
 
@@ -189,26 +188,13 @@ struct Limited {
 
 impl Applier for Limited {
     fn keys(&self) -> &'static [&'static str] {
-        &[
-            "limits.node_rate_up",
-            "limits.node_rate_down",
-            "limits.session_rate_up",
-            "limits.session_rate_down",
-            "limits.session_new_flows",
-            "limits.session_destinations",
-            "limits.sessions",
-            "limits.bytes_per_day",
-            "limits.bytes_per_month",
-            "limits.month_reset_day",
-            "limits.utc_offset_minutes",
-            "limits.schedule",
-        ]
+        config::Limits::FULL_KEYS
     }
 
     fn prepare(&self, config: &Config) -> anyhow::Result<Change> {
         let (limiter, limits) = (Arc::clone(&self.limiter), config.limits.clone());
         Ok(Box::new(move || {
-            limiter.apply(limits);
+            limiter.apply(limits)?;
             Ok(vec!["what `weir limits set` has changed is as in the file again".into()])
         }))
     }

@@ -13,7 +13,10 @@ use std::{
 use weir_common::{Slot, account::Counters};
 
 use super::*;
-use crate::{config::Limits, limits::Limiter};
+use crate::{
+    config::{Auto, Limits, amounts::AtMost},
+    limits::{FlowTable, Limiter},
+};
 
 /// What the packet path was told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +67,32 @@ impl PeerControl for Recorder {
         if let Some(then) = self.on_remove.get() {
             then(slot);
         }
+    }
+}
+
+/// Stands in for the kernel's limit of open flows.
+#[derive(Default)]
+pub(crate) struct FlowLimit {
+    limit: Mutex<Auto<AtMost>>,
+    /// Whether it refuses every change.
+    pub(crate) refuses: AtomicBool,
+}
+
+impl FlowLimit {
+    /// What `auto` is.
+    pub(crate) const SHARE: u32 = 4096;
+}
+
+impl FlowTable for FlowLimit {
+    fn session_flows(&self) -> u32 {
+        let limit = self.limit.lock().expect("not poisoned");
+        limit.set().map_or(Self::SHARE, |at_most| at_most.get())
+    }
+
+    fn set_session_flows(&self, limit: &Auto<AtMost>) -> anyhow::Result<()> {
+        anyhow::ensure!(!self.refuses.load(Relaxed), "nft says no");
+        *self.limit.lock().expect("not poisoned") = limit.clone();
+        Ok(())
     }
 }
 
@@ -137,7 +166,8 @@ impl Rig {
     /// The limits of these sessions: none yet.
     pub(crate) fn limiter(&self) -> Arc<Limiter> {
         let (sessions, accounts) = (Arc::clone(&self.sessions), Arc::clone(&self.accounts));
-        let limiter = Limiter::new(Limits::default(), sessions, accounts, Arc::default());
+        let flows = Arc::<FlowLimit>::default();
+        let limiter = Limiter::new(Limits::default(), sessions, accounts, Arc::default(), flows);
         Arc::new(limiter.expect("a ledger"))
     }
 
