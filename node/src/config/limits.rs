@@ -90,7 +90,7 @@ impl Change {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{limit::BadAssignment, section::Section as _};
+    use crate::config::{limit::BadAssignment, section::Section};
 
     #[test]
     fn all_limits_changed_to_what_they_are_stay_so() {
@@ -172,7 +172,7 @@ mod tests {
         let defaults = Limits::default();
         let mut change = Change::default();
         for key in Change::KEYS {
-            let (_, value) = defaults.describe(key);
+            let (_, value) = Section::describe(&defaults, key);
             let text = if *key == "schedule" { "off" } else { value.trim_matches('"') };
             change.assign(key, text).unwrap_or_else(|error| panic!("{key}: {error}"));
         }

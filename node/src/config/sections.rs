@@ -22,29 +22,30 @@ use super::{
 use crate::payment::{Price, Terms, Use};
 use crate::policy::{PortRule, Protocol};
 
-/// Everything that can be set.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Config {
-    /// The node itself.
-    pub node: Node,
-    /// The inside of the tunnel.
-    pub tunnel: Tunnel,
-    /// What consumers may reach.
-    pub policy: Policy,
-    /// How much passes.
-    pub limits: Limits,
-    /// How names are resolved for consumers.
-    pub dns: Dns,
-    /// What is written down of what consumers use, and who is told.
-    pub ledger: Ledger,
-    /// How consumers pay as they go.
-    pub payment: Payment,
-    /// A payment layer for many nodes.
-    pub fleet: Fleet,
-    /// How the operator and other programs see the node.
-    pub api: Api,
-    /// What the node writes about itself.
-    pub log: Log,
+sections! {
+    /// Everything that can be set.
+    Config {
+        /// The node itself.
+        node: Node,
+        /// The inside of the tunnel.
+        tunnel: Tunnel,
+        /// What consumers may reach.
+        policy: Policy,
+        /// How much passes.
+        limits: Limits,
+        /// How names are resolved for consumers.
+        dns: Dns,
+        /// What is written down of what consumers use, and who is told.
+        ledger: Ledger,
+        /// A payment layer for many nodes.
+        fleet: Fleet,
+        /// How consumers pay as they go.
+        payment: Payment,
+        /// How the operator and other programs see the node.
+        api: Api,
+        /// What the node writes about itself.
+        log: Log,
+    }
 }
 
 section! {
@@ -423,24 +424,17 @@ pub(crate) fn text(config: &Config) -> String {
         "# The configuration of weir. Every key is here with its default: what is left out of a\n\
          # file keeps it. `weir config check FILE` names every mistake in one.\n",
     );
-    write_section(&mut text, "node", &config.node);
-    write_section(&mut text, "tunnel", &config.tunnel);
-    write_section(&mut text, "policy", &config.policy);
-    write_section(&mut text, "limits", &config.limits);
-    write_section(&mut text, "dns", &config.dns);
-    write_section(&mut text, "ledger", &config.ledger);
-    write_section(&mut text, "fleet", &config.fleet);
-    write_section(&mut text, "payment", &config.payment);
-    write_section(&mut text, "api", &config.api);
-    write_section(&mut text, "log", &config.log);
+    for (name, section) in config.sections() {
+        write_section(&mut text, name, section);
+    }
     text
 }
 
-fn write_section<S: Section>(text: &mut String, name: &str, section: &S) {
+fn write_section(text: &mut String, name: &str, section: &dyn Section) {
     text.push('\n');
-    write_comment(text, S::about());
+    write_comment(text, section.about());
     text.push_str(&format!("[{name}]\n"));
-    for key in S::KEYS {
+    for key in section.keys() {
         let (about, value) = section.describe(key);
         text.push('\n');
         write_comment(text, about);
