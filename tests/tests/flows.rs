@@ -165,6 +165,16 @@ fn flows_of_a_session_that_goes_on_are_kept_over_a_kill() -> Result<()> {
     Ok(())
 }
 
+/// Begins so many flows.
+fn flows_to(target: SocketAddr, count: usize) -> Result<Vec<UdpSocket>> {
+    let one = |_| {
+        let socket = UdpSocket::bind("0.0.0.0:0")?;
+        socket.send_to(b"x", target)?;
+        Ok(socket)
+    };
+    (0..count).map(one).collect()
+}
+
 #[test]
 fn one_session_cannot_take_more_flows_than_its_share() -> Result<()> {
     let lab = Lab::new()?;
@@ -175,12 +185,8 @@ fn one_session_cannot_take_more_flows_than_its_share() -> Result<()> {
     client.wait_connected(SERVERS[0])?;
     let server = lab.internet.enter(|| Ok(UdpSocket::bind((SERVER_V4, 0))?))?;
     let target = server.local_addr()?;
-    lab.consumer.enter(|| {
-        for _ in 0..120 {
-            UdpSocket::bind("0.0.0.0:0")?.send_to(b"x", target)?;
-        }
-        Ok(())
-    })?;
+    // Kept open, so that no two have the same port and are one flow.
+    let greedy = lab.consumer.enter(|| flows_to(target, 120))?;
     until("the flows beyond the share are refused", Duration::from_secs(10), || {
         let refused = node.refused("session_flows")?;
         ensure!(refused >= 80, "{refused} are");
@@ -203,15 +209,11 @@ fn one_session_cannot_take_more_flows_than_its_share() -> Result<()> {
     };
     let is = limits()?;
     ensure!(is["limits"]["session_flows"] == 0 && is["now"]["session_flows"] == 0, "{is}");
+    drop(greedy);
     let refused = node.refused("session_flows")?;
     server.set_read_timeout(Some(Duration::from_millis(200)))?;
     while server.recv(&mut got).is_ok() {}
-    lab.consumer.enter(|| {
-        for _ in 0..60 {
-            UdpSocket::bind("0.0.0.0:0")?.send_to(b"another", target)?;
-        }
-        Ok(())
-    })?;
+    let _more = lab.consumer.enter(|| flows_to(target, 60))?;
     server.set_read_timeout(Some(Duration::from_secs(5)))?;
     for number in 0..60 {
         server.recv(&mut got).with_context(|| format!("{number} of 60 flows pass"))?;

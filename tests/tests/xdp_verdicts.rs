@@ -27,8 +27,8 @@ use weir::{
 use weir_common::{
     Account, AddressPlan, GuardConfig, Slot, SlotPermutation,
     account::SessionState,
-    bucket::Rate,
     filter::{Memory, decide},
+    gcra::{Gcra, Rate},
     guard::{GUARD_CONFIG_LEN, Lane, SOURCES, VERDICTS, name},
     mac1::{Mac1Key, Mac1Keys},
     meter::{Meter, Origin},
@@ -240,7 +240,7 @@ impl Memory for Model<'_> {
             Meter::RoamingData => &seen.roaming_full_at,
             Meter::Responses => &seen.responses_full_at,
         };
-        rate.take(full_at.load(Relaxed), 0).is_some()
+        Gcra::from_raw(full_at.load(Relaxed)).next(rate, 0).is_some()
     }
 
     fn take_initiation(&self, _: u64, _: Rate) -> bool {

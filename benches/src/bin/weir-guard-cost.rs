@@ -13,7 +13,7 @@ use weir::{
 use weir_common::{
     AddressPlan, GuardConfig, Slot, SlotPermutation,
     account::SessionState,
-    bucket::Rate,
+    gcra::Rate,
     mac1::{Mac1Key, Mac1Keys},
 };
 

@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use weir_common::bucket::Rate;
+use weir_common::gcra::Rate;
 
 use super::{kernel_side::GuardControl, ledger::Rhythm, policy::ExitPolicy};
 use crate::{

@@ -13,7 +13,7 @@ fn session(slot: u32) -> Session {
 }
 
 fn used(bytes: u64) -> Counters {
-    counters::from_array([bytes; counters::COUNT])
+    Counters::from_array([bytes; Counters::COUNT])
 }
 
 #[test]
