@@ -1,4 +1,4 @@
-//! Makes everything that lists the limits from one list: see [`limits!`].
+//! Makes everything that lists the limits from one list: the macro `limits!`.
 
 use std::ops::RangeInclusive;
 

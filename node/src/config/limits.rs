@@ -1,4 +1,4 @@
-//! Every limit, once: [`limits!`](super::limit) says what is made from this list.
+//! Every limit, once. The macro of [`limit`](super::limit) says what is made from this list.
 
 use weir_common::Slot;
 
