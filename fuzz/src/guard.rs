@@ -9,9 +9,9 @@ use std::{
 use weir_common::{
     AddressPlan, Slot, SlotPermutation,
     account::SessionState,
-    bucket::Rate,
     direct::{Direct, may_go},
     filter::{Memory, decide},
+    gcra::{Gcra, Rate},
     guard::{GuardConfig, Lane},
     mac1::{Mac1Key, Mac1Keys},
     meter::{Meter, Origin},
@@ -49,7 +49,7 @@ struct Model {
 /// A bucket, and what it has let through.
 #[derive(Default)]
 struct Bucket {
-    full_at: u64,
+    meter: Gcra,
     taken: u64,
 }
 
@@ -63,8 +63,9 @@ impl Model {
     ) -> bool {
         let mut buckets = buckets.borrow_mut();
         let bucket = buckets.entry(key).or_default();
-        let Some(full_at) = rate.take(bucket.full_at, self.now.get()) else { return false };
-        bucket.full_at = full_at;
+        if !bucket.meter.take(rate, self.now.get()) {
+            return false;
+        }
         bucket.taken += 1;
         // The burst, and what the rate adds in the time that has passed.
         let most = (whole.window + self.now.get() - START) / whole.interval;

@@ -62,8 +62,7 @@ pub struct Seen {
     pub dropped_datagrams: AtomicU64,
     /// The UDP payload of the dropped ones, in bytes.
     pub dropped_bytes: AtomicU64,
-    /// When the bucket of a paused session's data will be full again: see
-    /// [`crate::bucket::Rate::take`]. Written without a lock: of two cores at the same moment, one
+    /// The bucket of a paused session's data, a [`crate::gcra::Gcra`]. Written without a lock: of two cores at the same moment, one
     /// may pass a datagram too many.
     pub paused_full_at: AtomicU64,
     /// Likewise of data from another address than the session's endpoint.
@@ -156,34 +155,83 @@ pub struct Account {
 
 const _: () = assert!(size_of::<Account>() == 256 && align_of::<Account>() == 64);
 
-/// A consistent-enough copy of the counters, for reports: each counter is exact, and never newer
-/// than the next read of it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
+/// How a counter of one session goes into a total of several.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Total {
+    /// The sum.
+    Sum,
+    /// The highest: it is a time.
+    Latest,
+}
+
+/// Declares the counters of an account that outlive it, in the order of their columns in the ledger:
+/// `name: place in the account, total;`. Copying, assigning, raising and adding them up all come from
+/// this list; a test of the ledger holds its schema and statements to it.
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])* $name:ident: $line:ident.$field:ident, $total:ident;)*) => {
+        /// A consistent-enough copy of the counters, for reports: each counter is exact, and never
+        /// newer than the next read of it.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct Counters {
+            $($(#[doc = $doc])* pub $name: u64,)*
+        }
+
+        impl Counters {
+            /// How many there are.
+            pub const COUNT: usize = Self::NAMES.len();
+            /// Their names, in order.
+            pub const NAMES: &'static [&'static str] = &[$(stringify!($name)),*];
+            /// How each goes into a total, in this order.
+            pub const TOTALS: [Total; Self::COUNT] = [$(Total::$total),*];
+
+            /// The counters in this order.
+            #[must_use]
+            pub const fn to_array(&self) -> [u64; Self::COUNT] {
+                [$(self.$name),*]
+            }
+
+            /// The inverse of [`Counters::to_array`].
+            #[must_use]
+            pub const fn from_array([$($name),*]: [u64; Self::COUNT]) -> Self {
+                Self { $($name),* }
+            }
+        }
+
+        impl Account {
+            /// The places of the counters, in the order of [`Counters::NAMES`].
+            #[must_use]
+            pub const fn counter_cells(&self) -> [&AtomicU64; Counters::COUNT] {
+                [$(&self.$line.$field),*]
+            }
+        }
+    };
+}
+
+counters! {
     /// See [`Metered::bytes_up`].
-    pub bytes_up: u64,
+    bytes_up: metered.bytes_up, Sum;
     /// See [`Metered::packets_up`].
-    pub packets_up: u64,
+    packets_up: metered.packets_up, Sum;
     /// See [`Metered::bytes_down`].
-    pub bytes_down: u64,
+    bytes_down: metered.bytes_down, Sum;
     /// See [`Metered::packets_down`].
-    pub packets_down: u64,
+    packets_down: metered.packets_down, Sum;
     /// See [`Metered::handshake_bytes_up`].
-    pub handshake_bytes_up: u64,
+    handshake_bytes_up: metered.handshake_bytes_up, Sum;
     /// See [`Metered::handshake_bytes_down`].
-    pub handshake_bytes_down: u64,
+    handshake_bytes_down: metered.handshake_bytes_down, Sum;
     /// See [`Metered::last_handshake`].
-    pub last_handshake: u64,
+    last_handshake: metered.last_handshake, Latest;
     /// See [`Seen::datagrams`].
-    pub seen_datagrams: u64,
+    seen_datagrams: seen.datagrams, Sum;
     /// See [`Seen::bytes`].
-    pub seen_bytes: u64,
+    seen_bytes: seen.bytes, Sum;
     /// See [`Seen::dropped_datagrams`].
-    pub dropped_datagrams: u64,
+    dropped_datagrams: seen.dropped_datagrams, Sum;
     /// See [`Seen::dropped_bytes`].
-    pub dropped_bytes: u64,
+    dropped_bytes: seen.dropped_bytes, Sum;
     /// See [`Whereabouts::newest_initiation`].
-    pub newest_initiation: u64,
+    newest_initiation: whereabouts.newest_initiation, Latest;
 }
 
 impl Whereabouts {
@@ -201,21 +249,7 @@ impl Account {
     /// A copy of the counters.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        let (seen, metered) = (&self.seen, &self.metered);
-        Counters {
-            bytes_up: metered.bytes_up.load(Relaxed),
-            packets_up: metered.packets_up.load(Relaxed),
-            bytes_down: metered.bytes_down.load(Relaxed),
-            packets_down: metered.packets_down.load(Relaxed),
-            handshake_bytes_up: metered.handshake_bytes_up.load(Relaxed),
-            handshake_bytes_down: metered.handshake_bytes_down.load(Relaxed),
-            last_handshake: metered.last_handshake.load(Relaxed),
-            seen_datagrams: seen.datagrams.load(Relaxed),
-            seen_bytes: seen.bytes.load(Relaxed),
-            dropped_datagrams: seen.dropped_datagrams.load(Relaxed),
-            dropped_bytes: seen.dropped_bytes.load(Relaxed),
-            newest_initiation: self.whereabouts.newest_initiation.load(Relaxed),
-        }
+        Counters::from_array(self.counter_cells().map(|cell| cell.load(Relaxed)))
     }
 
     /// Gives the record to session `id`, with counters that go on from `base`. The caller makes
@@ -223,18 +257,10 @@ impl Account {
     pub fn assign(&self, id: u64, base: &Counters) {
         self.control.state.store(SessionState::Vacant as u32, Relaxed);
         let (seen, metered) = (&self.seen, &self.metered);
-        metered.bytes_up.store(base.bytes_up, Relaxed);
-        metered.packets_up.store(base.packets_up, Relaxed);
-        metered.bytes_down.store(base.bytes_down, Relaxed);
-        metered.packets_down.store(base.packets_down, Relaxed);
-        metered.handshake_bytes_up.store(base.handshake_bytes_up, Relaxed);
-        metered.handshake_bytes_down.store(base.handshake_bytes_down, Relaxed);
-        metered.last_handshake.store(base.last_handshake, Relaxed);
-        seen.datagrams.store(base.seen_datagrams, Relaxed);
-        seen.bytes.store(base.seen_bytes, Relaxed);
+        for (cell, value) in self.counter_cells().into_iter().zip(base.to_array()) {
+            cell.store(value, Relaxed);
+        }
         seen.handshakes.store(0, Relaxed);
-        seen.dropped_datagrams.store(base.dropped_datagrams, Relaxed);
-        seen.dropped_bytes.store(base.dropped_bytes, Relaxed);
         for full_at in [&seen.paused_full_at, &seen.roaming_full_at, &seen.responses_full_at] {
             full_at.store(0, Relaxed);
         }
@@ -243,7 +269,6 @@ impl Account {
         self.whereabouts.spent.store(0, Relaxed);
         self.whereabouts.limited_up.store(0, Relaxed);
         self.whereabouts.limited_down.store(0, Relaxed);
-        self.whereabouts.newest_initiation.store(base.newest_initiation, Relaxed);
         self.control.limit.store(0, Relaxed);
         self.set_rates(0, 0);
         self.control.session.store(id, Relaxed);

@@ -6,7 +6,7 @@
 use crate::{
     DropReason, GuardConfig, Slot,
     account::SessionState,
-    bucket::Rate,
+    gcra::Rate,
     guard::Lane,
     mac1::MAC_LEN,
     meter::{Meter, Origin},

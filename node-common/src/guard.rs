@@ -2,7 +2,7 @@
 
 use crate::{
     AddressPlan, DropReason, Slot, SlotPermutation,
-    bucket::Rate,
+    gcra::Rate,
     mac1::Mac1Keys,
     packet::{Class, Rules, Verdict},
     slot::PeerIndex,

@@ -9,9 +9,9 @@
 pub mod account;
 pub mod address;
 pub mod blake2s;
-pub mod bucket;
 pub mod direct;
 pub mod filter;
+pub mod gcra;
 pub mod guard;
 pub mod key;
 pub mod mac1;

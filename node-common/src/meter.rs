@@ -6,7 +6,7 @@
 //! The guard and the worker behind it take from buckets of their own by the same rates: without a
 //! guard the worker's are the only ones.
 
-use crate::{DropReason, bucket::Rate};
+use crate::{DropReason, gcra::Rate};
 
 /// Data of a paused session: enough to pay through the tunnel.
 pub const PAUSED_DATA: Rate = Rate::new(100, 20);
@@ -80,17 +80,12 @@ impl Meter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gcra::Gcra;
 
     #[test]
     fn a_flood_from_elsewhere_leaves_the_endpoint_half_of_its_responses() {
-        let (mut full_at, start) = (0, 1_000_000_000_000);
-        let mut take = |origin, now| match Meter::Responses.rate(origin).take(full_at, now) {
-            Some(next) => {
-                full_at = next;
-                true
-            }
-            None => false,
-        };
+        let (mut bucket, start) = (Gcra::default(), 1_000_000_000_000);
+        let mut take = |origin, now| bucket.take(Meter::Responses.rate(origin), now);
         let mut taken = |origin, now| (0..1000).filter(|_| take(origin, now)).count();
         assert_eq!(taken(Origin::Elsewhere, start), 5);
         assert_eq!(taken(Origin::Endpoint, start), 5);

@@ -13,8 +13,8 @@ use aya_ebpf::{
 use weir_common::{
     Account, Slot,
     account::SessionState,
-    bucket::Rate,
     filter::Memory,
+    gcra::{Gcra, Rate},
     guard::{Lane, Tally},
     meter::{Meter, Origin},
     packet::{Frame, Source},
@@ -193,9 +193,9 @@ impl Memory for Maps {
             Some(full_at) => unsafe { take(full_at, rate) },
             None => {
                 // SAFETY: the helper only tells the time.
-                let first = rate.take(0, unsafe { bpf_ktime_get_ns() });
+                let first = Gcra::default().next(rate, unsafe { bpf_ktime_get_ns() });
                 // It fails where the kernel has no memory for it: then nothing is remembered.
-                let _remembered = SOURCES.insert(&source, &first.unwrap_or_default(), 0);
+                let _remembered = SOURCES.insert(&source, &first.unwrap_or_default().raw(), 0);
                 true
             }
         }
@@ -216,11 +216,11 @@ impl Memory for Maps {
 #[inline(always)]
 unsafe fn take(full_at: *mut u64, rate: Rate) -> bool {
     // SAFETY: the caller's promise; the helper only tells the time.
-    let next = unsafe { rate.take(full_at.read_volatile(), bpf_ktime_get_ns()) };
+    let next = unsafe { Gcra::from_raw(full_at.read_volatile()).next(rate, bpf_ktime_get_ns()) };
     match next {
         Some(next) => {
             // SAFETY: the caller's promise.
-            unsafe { full_at.write_volatile(next) };
+            unsafe { full_at.write_volatile(next.raw()) };
             true
         }
         None => false,

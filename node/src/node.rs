@@ -38,6 +38,7 @@ use weir_config;
 use weir_config::{Auto, Config, IoWish, Live, SandboxWish};
 use weir_control::resolver::Resolver;
 use weir_dataplane::{
+    contacts::{MAX_DESTINATIONS, MAX_NEW_FLOWS},
     direct::DirectQueues,
     flow::FlowKeys,
     pipeline::Shared,
@@ -53,7 +54,12 @@ use weir_host::{
     watch::{Conditions, Watcher},
 };
 use weir_ledger::store::Store;
-use weir_sessions::{keys::rotation, limits::Limiter, registry::Sessions, wg_quick::Offer};
+use weir_sessions::{
+    keys::rotation,
+    limits::{FlowTable, Limiter},
+    registry::Sessions,
+    wg_quick::Offer,
+};
 use weir_wireguard::identity::Identities;
 use weir_wireguard::keys;
 
@@ -65,6 +71,10 @@ const LEDGER: &str = "ledger.db";
 pub fn ledger_path(config: &Config) -> PathBuf {
     config.node.state_dir.join(LEDGER)
 }
+
+// What can be configured must be what the packet path can count.
+const _: () = assert!(weir_config::limits::MAX_SESSION_NEW_FLOWS <= MAX_NEW_FLOWS);
+const _: () = assert!(weir_config::limits::MAX_SESSION_DESTINATIONS <= MAX_DESTINATIONS);
 
 /// Runs a node until it is told to stop by SIGTERM or SIGINT. At SIGHUP it reads `file`, the
 /// configuration that it was started with, again.
@@ -136,16 +146,12 @@ pub fn run(config: &Config, file: Option<&Path>, log: Log) -> anyhow::Result<()>
         let workers = Workers { io, cores: &cores, direct: receive.direct, on_end };
         let dataplane = start_dataplane(config, shared, known, tun, &mut kernel, workers)?;
         saved = false;
+        let policy = Arc::new(policy::ExitPolicy::new(config, &plan, transits, in_force));
         let opened = open_sessions(config, &kernel, &dataplane, addresses, node_key);
         let limited = opened.and_then(|sessions| {
             let (limits, known) = (config.limits.clone(), Arc::clone(&sessions));
-            let limiter = Limiter::new(
-                limits,
-                known,
-                kernel.accounts(),
-                levels,
-                weir_host::nft::session_flows,
-            )?;
+            let flows = Arc::clone(&policy) as Arc<dyn FlowTable>;
+            let limiter = Limiter::new(limits, known, kernel.accounts(), levels, flows)?;
             Ok((sessions, Arc::new(limiter)))
         });
         let (sessions, limiter) = match limited {
@@ -165,7 +171,6 @@ pub fn run(config: &Config, file: Option<&Path>, log: Log) -> anyhow::Result<()>
         };
         let (offer, series) = (Live::from(offer), Live::from(reload::series(&config.api)));
         let rhythm = Live::from(ledger::Rhythm::from(&config.ledger));
-        let policy = Arc::new(policy::ExitPolicy::new(config, &plan, transits, in_force));
         let reach = reload::Reach {
             policy: Arc::clone(&policy),
             offer: offer.clone(),

@@ -165,22 +165,28 @@ fn flows_of_a_session_that_goes_on_are_kept_over_a_kill() -> Result<()> {
     Ok(())
 }
 
+/// Begins so many flows.
+fn flows_to(target: SocketAddr, count: usize) -> Result<Vec<UdpSocket>> {
+    let one = |_| {
+        let socket = UdpSocket::bind("0.0.0.0:0")?;
+        socket.send_to(b"x", target)?;
+        Ok(socket)
+    };
+    (0..count).map(one).collect()
+}
+
 #[test]
 fn one_session_cannot_take_more_flows_than_its_share() -> Result<()> {
     let lab = Lab::new()?;
     let settings = Settings::default().with("limits", "session_flows", "40");
-    let node = Node::start(&lab.node, settings)?;
+    let mut node = Node::start(&lab.node, settings)?;
     let added = node.session_add("greedy")?;
     let client = Client::connect(&lab.consumer, &added.config)?;
     client.wait_connected(SERVERS[0])?;
     let server = lab.internet.enter(|| Ok(UdpSocket::bind((SERVER_V4, 0))?))?;
     let target = server.local_addr()?;
-    lab.consumer.enter(|| {
-        for _ in 0..120 {
-            UdpSocket::bind("0.0.0.0:0")?.send_to(b"x", target)?;
-        }
-        Ok(())
-    })?;
+    // Kept open, so that no two have the same port and are one flow.
+    let greedy = lab.consumer.enter(|| flows_to(target, 120))?;
     until("the flows beyond the share are refused", Duration::from_secs(10), || {
         let refused = node.refused("session_flows")?;
         ensure!(refused >= 80, "{refused} are");
@@ -193,5 +199,39 @@ fn one_session_cannot_take_more_flows_than_its_share() -> Result<()> {
     while server.recv(&mut got).context("the host's own is refused")? != b"the host's".len() {}
     let said = node.weir(&["limits"])?;
     ensure!(said.contains("at most 40 of each session"), "{said}");
+
+    // While the node runs, the limit becomes another, and a reload that finds nothing new keeps it.
+    node.weir(&["limits", "set", "session-flows=off"])?;
+    let said = node.weir(&["reload"])?;
+    ensure!(!said.contains("session_flows"), "{said}");
+    let limits = || -> Result<serde_json::Value> {
+        Ok(serde_json::from_str(&node.weir(&["limits", "--json"])?)?)
+    };
+    let is = limits()?;
+    ensure!(is["limits"]["session_flows"] == 0 && is["now"]["session_flows"] == 0, "{is}");
+    drop(greedy);
+    let refused = node.refused("session_flows")?;
+    server.set_read_timeout(Some(Duration::from_millis(200)))?;
+    while server.recv(&mut got).is_ok() {}
+    let _more = lab.consumer.enter(|| flows_to(target, 60))?;
+    server.set_read_timeout(Some(Duration::from_secs(5)))?;
+    for number in 0..60 {
+        server.recv(&mut got).with_context(|| format!("{number} of 60 flows pass"))?;
+    }
+    ensure!(node.refused("session_flows")? == refused, "one is refused without a limit");
+    let error =
+        format!("{:#}", node.weir(&["limits", "set", "session-flows=65001"]).expect_err("no"));
+    ensure!(error.contains("session_flows 65001 is out of range"), "{error}");
+    node.weir(&["limits", "set", "session-flows=auto"])?;
+    let is = limits()?;
+    ensure!(is["limits"]["session_flows"] == "auto", "{is}");
+    ensure!(is["now"]["session_flows"].as_u64().is_some_and(|share| share >= 256), "{is}");
+
+    // A reload that finds another one takes it, and all is as in the file.
+    node.configure(Settings::default().with("limits", "session_flows", "50"))?;
+    let said = node.weir(&["reload"])?;
+    ensure!(said.contains("limits.session_flows"), "{said}");
+    let said = node.weir(&["limits"])?;
+    ensure!(said.contains("at most 50 of each session"), "{said}");
     Ok(())
 }

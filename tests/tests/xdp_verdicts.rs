@@ -24,8 +24,8 @@ use weir_accounts::Endpoint;
 use weir_common::{
     Account, AddressPlan, GuardConfig, Slot, SlotPermutation,
     account::SessionState,
-    bucket::Rate,
     filter::{Memory, decide},
+    gcra::{Gcra, Rate},
     guard::{GUARD_CONFIG_LEN, Lane, SOURCES, VERDICTS, name},
     mac1::{Mac1Key, Mac1Keys},
     meter::{Meter, Origin},
@@ -238,7 +238,7 @@ impl Memory for Model<'_> {
             Meter::RoamingData => &seen.roaming_full_at,
             Meter::Responses => &seen.responses_full_at,
         };
-        rate.take(full_at.load(Relaxed), 0).is_some()
+        Gcra::from_raw(full_at.load(Relaxed)).next(rate, 0).is_some()
     }
 
     fn take_initiation(&self, _: u64, _: Rate) -> bool {

@@ -10,7 +10,7 @@ use weir_accounts::Endpoint;
 use weir_common::{
     AddressPlan, GuardConfig, Slot, SlotPermutation,
     account::SessionState,
-    bucket::Rate,
+    gcra::Rate,
     mac1::{Mac1Key, Mac1Keys},
 };
 use weir_ebpf_loader::{Guard, GuardOptions, bpffs::Bpffs};

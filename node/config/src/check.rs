@@ -8,11 +8,8 @@ use super::{
     mistake::{Findings, Mistake, nearest},
     rules,
     section::Section,
-    sections::{Api, Config, Dns, Fleet, Ledger, Limits, Log, Node, Payment, Policy, Tunnel},
+    sections::Config,
 };
-
-const SECTIONS: &[&str] =
-    &["node", "tunnel", "policy", "dns", "limits", "ledger", "fleet", "payment", "api", "log"];
 
 /// The configuration that `text` describes. With the uplink's MTU in bytes, the tunnel's is held
 /// against it.
@@ -56,7 +53,7 @@ impl Reader<'_> {
         let mut config = Config::default();
         for (name, value) in document.get_ref() {
             let (at, name) = (name.span(), name.get_ref().as_ref());
-            let Some(known) = SECTIONS.iter().find(|section| **section == name) else {
+            let Some((known, section)) = config.section_mut(name) else {
                 self.unknown_section(&at, name);
                 continue;
             };
@@ -70,27 +67,17 @@ impl Reader<'_> {
                 );
                 continue;
             };
-            match *known {
-                "node" => self.section::<Node>(known, table, &mut config.node),
-                "tunnel" => self.section::<Tunnel>(known, table, &mut config.tunnel),
-                "policy" => self.section::<Policy>(known, table, &mut config.policy),
-                "limits" => self.section::<Limits>(known, table, &mut config.limits),
-                "ledger" => self.section::<Ledger>(known, table, &mut config.ledger),
-                "fleet" => self.section::<Fleet>(known, table, &mut config.fleet),
-                "dns" => self.section::<Dns>(known, table, &mut config.dns),
-                "payment" => self.section::<Payment>(known, table, &mut config.payment),
-                "api" => self.section::<Api>(known, table, &mut config.api),
-                _ => self.section::<Log>(known, table, &mut config.log),
-            }
+            self.section(known, table, section);
         }
         config
     }
 
-    fn section<S: Section>(&mut self, name: &'static str, table: &DeTable<'_>, section: &mut S) {
+    fn section(&mut self, name: &'static str, table: &DeTable<'_>, section: &mut dyn Section) {
+        let keys = section.keys();
         for (key, value) in table {
             let (at, key) = (key.span(), key.get_ref().as_ref());
-            if !S::KEYS.contains(&key) {
-                self.unknown_key(&at, name, key, S::KEYS);
+            if !keys.contains(&key) {
+                self.unknown_key(&at, name, key, keys);
                 continue;
             }
             self.findings.place(name, key, value.span());
@@ -104,10 +91,10 @@ impl Reader<'_> {
     fn unknown_section(&mut self, at: &Range<usize>, name: &str) {
         let fix = if let Some(section) = section_of(name) {
             format!("move it below [{section}]")
-        } else if let Some(near) = nearest(name, SECTIONS) {
-            format!("did you mean [{near}]? The sections are {}", SECTIONS.join(", "))
+        } else if let Some(near) = nearest(name, Config::SECTIONS) {
+            format!("did you mean [{near}]? The sections are {}", Config::SECTIONS.join(", "))
         } else {
-            format!("remove it; the sections are {}", SECTIONS.join(", "))
+            format!("remove it; the sections are {}", Config::SECTIONS.join(", "))
         };
         self.findings.mistake(at, name.into(), "there is no such section".into(), fix);
     }
@@ -126,19 +113,7 @@ impl Reader<'_> {
 
 /// The section that has this key.
 fn section_of(key: &str) -> Option<&'static str> {
-    [
-        ("node", Node::KEYS),
-        ("tunnel", Tunnel::KEYS),
-        ("policy", Policy::KEYS),
-        ("limits", Limits::KEYS),
-        ("ledger", Ledger::KEYS),
-        ("fleet", Fleet::KEYS),
-        ("dns", Dns::KEYS),
-        ("payment", Payment::KEYS),
-        ("api", Api::KEYS),
-        ("log", Log::KEYS),
-    ]
-    .into_iter()
-    .find(|(_, keys)| keys.contains(&key))
-    .map(|(section, _)| section)
+    let config = Config::default();
+    let mut sections = config.sections();
+    sections.find(|(_, section)| section.keys().contains(&key)).map(|(name, _)| name)
 }

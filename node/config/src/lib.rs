@@ -1,14 +1,16 @@
 //! What the operator can set: the keys, their defaults and meanings, and a check that names every
 //! mistake at once.
 //!
-//! [`sections`] is the one place that lists the keys. The default file, the reader and the list
-//! of known keys all come from it, so they cannot disagree.
+//! [`sections`] is the one place that lists the keys, but for those of [`limits`]. The default file,
+//! the reader and the list of known keys all come from there, so they cannot disagree.
 
 use std::path::{Path, PathBuf};
 
 pub mod amounts;
 pub mod check;
 pub mod kinds;
+#[macro_use]
+pub mod limit;
 mod live;
 mod mistake;
 mod port;
@@ -16,6 +18,7 @@ mod rules;
 pub mod schedule;
 #[macro_use]
 mod section;
+pub mod limits;
 pub mod sections;
 mod url;
 mod value;
@@ -24,13 +27,12 @@ pub use check::check;
 pub use kinds::{
     Auto, HostPort, IoWish, LogFormat, LogLevel, Metrics, ReceiveWish, SandboxWish, Wei, XdpWish,
 };
+pub use limits::Limits;
 pub use live::Live;
 pub use mistake::Mistake;
 pub use port::{NoPorts, PortRule, Protocol};
-pub use rules::{
-    MAX_SESSION_DESTINATIONS, MAX_SESSION_FLOWS, MAX_SESSION_NEW_FLOWS, misfit, overlap,
-};
-pub use sections::{Api, Config, Dns, Fleet, Ledger, Limits, Log, Node, Payment, Policy, Tunnel};
+pub use rules::{misfit, overlap};
+pub use sections::{Api, Config, Dns, Fleet, Ledger, Log, Node, Payment, Policy, Tunnel};
 pub use url::{HttpUrl, NotHttp};
 
 /// The bytes that the tunnel adds to an inner packet when the consumer is reached over IPv4: IPv4

@@ -8,6 +8,7 @@ use weir_common::Slot;
 use super::{
     Config, OVERHEAD_V4, OVERHEAD_V6,
     kinds::{Auto, Metrics},
+    limit::OutOfRange,
     mistake::Findings,
     sections::DNS_PORT,
     url::HttpUrl,
@@ -31,36 +32,10 @@ pub(super) fn apply(config: &Config, uplink_mtu: Option<u32>, findings: &mut Fin
     paths(config, findings);
 }
 
-/// The highest `limits.session_new_flows`, in flows per second. The packet path can count no more.
-pub const MAX_SESSION_NEW_FLOWS: u32 = 300;
-/// The highest `limits.session_destinations`. The packet path can tell apart no more.
-pub const MAX_SESSION_DESTINATIONS: u32 = 1500;
-/// The highest `limits.session_flows`: about as many as there are ports to translate to.
-pub const MAX_SESSION_FLOWS: u32 = 65_000;
-
 fn limits(config: &Config, findings: &mut Findings<'_>) {
     let limits = &config.limits;
-    let offset = limits.utc_offset_minutes;
-    if !(-720..=840).contains(&offset) {
-        findings.blame(
-            &[("limits", "utc_offset_minutes")],
-            format!("{offset} is out of range"),
-            "write a number from -720 to 840".into(),
-        );
-    }
-    let flows = limits.session_flows.set().copied().unwrap_or_default();
-    for (key, value, most) in [
-        ("session_new_flows", limits.session_new_flows, MAX_SESSION_NEW_FLOWS),
-        ("session_destinations", limits.session_destinations, MAX_SESSION_DESTINATIONS),
-        ("session_flows", flows, MAX_SESSION_FLOWS),
-    ] {
-        if value.get() > most {
-            findings.blame(
-                &[("limits", key)],
-                format!("{value} is out of range"),
-                format!("write a number from 1 to {most}, or \"off\""),
-            );
-        }
+    for OutOfRange { key, value, fix } in limits.out_of_range() {
+        findings.blame(&[("limits", key)], format!("{value} is out of range"), fix);
     }
     if limits.sessions > config.node.max_sessions {
         findings.blame(
@@ -226,7 +201,6 @@ fn ranges(config: &Config, findings: &mut Findings<'_>) {
         ("node", "handshakes_under_load", node.handshakes_under_load, 1, 10_000_000),
         ("node", "handshakes_per_core", node.handshakes_per_core, 1, 10_000_000),
         ("tunnel", "mtu", config.tunnel.mtu, SMALLEST_MTU, 65535),
-        ("limits", "month_reset_day", config.limits.month_reset_day, 1, 31),
         ("dns", "per_second", config.dns.per_second, 1, 100_000),
         ("dns", "cache", config.dns.cache, 0, 1 << 20),
         ("ledger", "record_seconds", config.ledger.record_seconds, 1, 86_400),

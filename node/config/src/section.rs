@@ -1,15 +1,15 @@
-//! Makes a section of the configuration from one list of documented keys.
+//! Makes the configuration from one list of sections, and each of them from one of documented keys.
 
 use toml::{Spanned, de::DeValue};
 
 use super::value::Problem;
 
 /// One table of the configuration.
-pub(crate) trait Section: Default {
+pub(crate) trait Section {
     /// Its keys, in the order of the default file.
-    const KEYS: &'static [&'static str];
+    fn keys(&self) -> &'static [&'static str];
     /// What the section is about, line by line.
-    fn about() -> &'static [&'static str];
+    fn about(&self) -> &'static [&'static str];
     /// What a key means, line by line, and its value as TOML.
     fn describe(&self, key: &str) -> (&'static [&'static str], String);
     /// Takes a key's value, and says what is wrong with it when it cannot.
@@ -36,9 +36,11 @@ macro_rules! section {
         }
 
         impl $crate::section::Section for $name {
-            const KEYS: &'static [&'static str] = &[$(stringify!($key),)*];
+            fn keys(&self) -> &'static [&'static str] {
+                &[$(stringify!($key),)*]
+            }
 
-            fn about() -> &'static [&'static str] {
+            fn about(&self) -> &'static [&'static str] {
                 &[$($about,)*]
             }
 
@@ -64,6 +66,49 @@ macro_rules! section {
                     _ => {}
                 }
                 Ok(())
+            }
+        }
+    };
+}
+
+/// Declares the sections, in the order of the default file.
+macro_rules! sections {
+    (
+        $(#[doc = $about:literal])*
+        $name:ident {
+            $($(#[doc = $doc:literal])* $section:ident: $type:ty,)*
+        }
+    ) => {
+        $(#[doc = $about])*
+        #[derive(Clone, Debug, Default, PartialEq)]
+        pub struct $name {
+            $($(#[doc = $doc])* pub $section: $type,)*
+        }
+
+        impl $name {
+            /// The names of the sections.
+            pub(crate) const SECTIONS: &'static [&'static str] = &[$(stringify!($section),)*];
+
+            /// Each section by its name.
+            pub(crate) fn sections(
+                &self,
+            ) -> impl Iterator<Item = (&'static str, &dyn $crate::section::Section)> {
+                [$((
+                    stringify!($section),
+                    &self.$section as &dyn $crate::section::Section,
+                ),)*]
+                .into_iter()
+            }
+
+            /// The section with this name, to be filled, and the name.
+            pub(crate) fn section_mut(
+                &mut self,
+                name: &str,
+            ) -> Option<(&'static str, &mut dyn $crate::section::Section)> {
+                match name {
+                    $(stringify!($section) => Some((stringify!($section), &mut self.$section)),)*
+                    _ => None,
+                }
             }
         }
     };

@@ -12,39 +12,39 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use weir_common::AddressPlan;
 
 use super::{
-    amounts::{AtMost, BitRate, ByteCount},
     kinds::{
         Auto, HostPort, IoWish, LogFormat, LogLevel, Metrics, ReceiveWish, SandboxWish, Wei,
         XdpWish,
     },
-    schedule::Window,
+    limits::Limits,
     section::Section,
 };
 use crate::{PortRule, Protocol};
 
-/// Everything that can be set.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Config {
-    /// The node itself.
-    pub node: Node,
-    /// The inside of the tunnel.
-    pub tunnel: Tunnel,
-    /// What consumers may reach.
-    pub policy: Policy,
-    /// How much passes.
-    pub limits: Limits,
-    /// How names are resolved for consumers.
-    pub dns: Dns,
-    /// What is written down of what consumers use, and who is told.
-    pub ledger: Ledger,
-    /// How consumers pay as they go.
-    pub payment: Payment,
-    /// A payment layer for many nodes.
-    pub fleet: Fleet,
-    /// How the operator and other programs see the node.
-    pub api: Api,
-    /// What the node writes about itself.
-    pub log: Log,
+sections! {
+    /// Everything that can be set.
+    Config {
+        /// The node itself.
+        node: Node,
+        /// The inside of the tunnel.
+        tunnel: Tunnel,
+        /// What consumers may reach.
+        policy: Policy,
+        /// How much passes.
+        limits: Limits,
+        /// How names are resolved for consumers.
+        dns: Dns,
+        /// What is written down of what consumers use, and who is told.
+        ledger: Ledger,
+        /// A payment layer for many nodes.
+        fleet: Fleet,
+        /// How consumers pay as they go.
+        payment: Payment,
+        /// How the operator and other programs see the node.
+        api: Api,
+        /// What the node writes about itself.
+        log: Log,
+    }
 }
 
 section! {
@@ -158,51 +158,6 @@ section! {
         /// Files with more such networks and addresses, one a line. Hundreds of thousands of
         /// lines cost a packet no more than a few.
         block_files: Vec<PathBuf> = Vec::new();
-    }
-}
-
-section! {
-    /// How much passes. All of it can also be changed while the node runs, with `weir limits set`;
-    /// docs/limits.md explains it. Rates are of the packets inside the tunnel.
-    Limits {
-        /// The rate of all consumers' uploads together, for example "200 Mbit/s", or "off".
-        /// Sessions that want more than their share of it share it evenly.
-        node_rate_up: BitRate = BitRate::OFF;
-        /// The rate of all consumers' downloads together, or "off".
-        node_rate_down: BitRate = BitRate::OFF;
-        /// The rate of each session's uploads that has none of its own, or "off".
-        session_rate_up: BitRate = BitRate::OFF;
-        /// The rate of each session's downloads that has none of its own, or "off".
-        session_rate_down: BitRate = BitRate::OFF;
-        /// The new flows (connections) per second that each session may begin, 1 to 300, or "off";
-        /// five times as many at once. Beyond it the first packets of new flows are dropped, and
-        /// open ones go on.
-        session_new_flows: AtMost = AtMost::new(200);
-        /// The different destinations that each session may reach in ten seconds, 1 to 1500, or
-        /// "off". Browsing and file sharing stay below it; scanning, for which hosters send
-        /// notices, does not. No destination is stored.
-        session_destinations: AtMost = AtMost::new(1000);
-        /// The flows (connections) that each session may have open at once, of IPv4 and of IPv6
-        /// each, 1 to 65000, or "off". "auto" is a share of the kernel's flow table: 1 in 64 of
-        /// it, from 256 to 4096.
-        session_flows: Auto<AtMost> = Auto::Auto;
-        /// The most sessions that can exist at once; 0 is as many as node.max_sessions.
-        /// With more than that already, none is ended, but none is made.
-        sessions: u32 = 0;
-        /// The most billed bytes a day, all sessions and both ways together, for example "500 GB",
-        /// or "off". When they are used up, all sessions are paused until the day ends.
-        bytes_per_day: ByteCount = ByteCount::default();
-        /// The most billed bytes a month, likewise, for example "20 TB", or "off".
-        bytes_per_month: ByteCount = ByteCount::default();
-        /// The day on which the month begins, 1 to 31; in a shorter month, its last day.
-        month_reset_day: u32 = 1;
-        /// Minutes by which this node's days and hours are ahead of UTC, -720 to 840: 60 is
-        /// Central European Time. There is no daylight saving time.
-        utc_offset_minutes: i32 = 0;
-        /// Times of the week at which the node has other rates or is closed; of several at once the
-        /// first counts. For example
-        /// ["Mon-Fri 08:00-18:00 up=50mbit down=100mbit", "Sat,Sun 00:00-24:00 closed"].
-        schedule: Vec<Window> = Vec::new();
     }
 }
 
@@ -451,24 +406,17 @@ pub fn text(config: &Config) -> String {
         "# The configuration of weir. Every key is here with its default: what is left out of a\n\
          # file keeps it. `weir config check FILE` names every mistake in one.\n",
     );
-    write_section(&mut text, "node", &config.node);
-    write_section(&mut text, "tunnel", &config.tunnel);
-    write_section(&mut text, "policy", &config.policy);
-    write_section(&mut text, "limits", &config.limits);
-    write_section(&mut text, "dns", &config.dns);
-    write_section(&mut text, "ledger", &config.ledger);
-    write_section(&mut text, "fleet", &config.fleet);
-    write_section(&mut text, "payment", &config.payment);
-    write_section(&mut text, "api", &config.api);
-    write_section(&mut text, "log", &config.log);
+    for (name, section) in config.sections() {
+        write_section(&mut text, name, section);
+    }
     text
 }
 
-fn write_section<S: Section>(text: &mut String, name: &str, section: &S) {
+fn write_section(text: &mut String, name: &str, section: &dyn Section) {
     text.push('\n');
-    write_comment(text, S::about());
+    write_comment(text, section.about());
     text.push_str(&format!("[{name}]\n"));
-    for key in S::KEYS {
+    for key in section.keys() {
         let (about, value) = section.describe(key);
         text.push('\n');
         write_comment(text, about);

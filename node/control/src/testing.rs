@@ -1,6 +1,7 @@
 //! What tests show and serve.
 
 use weir_accounts::{Boundaries, Boundary, Drops, GuardCount};
+use weir_config::limits::EachSession;
 use weir_sessions::limits::{LimitsNow, QuotaNow};
 
 use crate::view::{HostCondition, HostRestored, NodeView, Status};
@@ -33,9 +34,11 @@ impl NodeView for StillNode {
             limits: LimitsNow {
                 rate_down: 200_000_000,
                 share_down: 50_000_000,
-                session_new_flows: 200,
-                session_destinations: 1000,
-                session_flows: 2048,
+                each_session: EachSession {
+                    session_new_flows: 200,
+                    session_destinations: 1000,
+                    session_flows: 2048,
+                },
                 paused_for: Some("quota".to_owned()),
                 month: QuotaNow { bytes: 2_000_000_000_000, used: 1_500_000_000_000, resets: 9 },
                 ..LimitsNow::default()

@@ -6,7 +6,10 @@
 //! coincide, the second one passes as known: an error lets a packet more through, never one less.
 
 use weir_accounts::ContactLimits;
-use weir_common::{DropReason, bucket::Rate};
+use weir_common::{
+    DropReason,
+    gcra::{Gcra, Rate},
+};
 
 use crate::{flow::Flow, sketch::Sketch};
 
@@ -35,9 +38,8 @@ fn destination_rate(limits: ContactLimits) -> Rate {
 pub struct Contacts {
     flows: Sketch,
     destinations: Sketch,
-    /// When the bucket of new flows will be full again, in nanoseconds.
-    flows_full_at: u64,
-    destinations_full_at: u64,
+    flow_bucket: Gcra,
+    destination_bucket: Gcra,
 }
 
 impl Contacts {
@@ -65,27 +67,22 @@ impl Contacts {
         now: u64,
     ) -> Result<(), DropReason> {
         let is_new = limits.destinations != 0 && !self.destinations.knows(flow.destination);
-        let mut destinations_full_at = self.destinations_full_at;
-        if is_new {
-            let taken = take(destination_rate(limits), destinations_full_at, now);
-            destinations_full_at = taken.ok_or(DropReason::Destinations)?;
+        let mut destination_bucket = self.destination_bucket;
+        if is_new && !destination_bucket.take(destination_rate(limits), now) {
+            return Err(DropReason::Destinations);
         }
         if limits.new_flows != 0 {
-            let taken = take(flow_rate(limits), self.flows_full_at, now);
-            self.flows_full_at = taken.ok_or(DropReason::NewFlows)?;
+            if !self.flow_bucket.take(flow_rate(limits), now) {
+                return Err(DropReason::NewFlows);
+            }
             self.flows.note(flow.hash, now, FLOW_WINDOW);
         }
         if is_new {
-            self.destinations_full_at = destinations_full_at;
+            self.destination_bucket = destination_bucket;
             self.destinations.note(flow.destination, now, DESTINATION_WINDOW);
         }
         Ok(())
     }
-}
-
-/// Takes one from a bucket. After a change of the limit it may be emptier than it can be.
-fn take(rate: Rate, full_at: u64, now: u64) -> Option<u64> {
-    rate.take(full_at.min(now + rate.window), now)
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use weir_common::{
     DropReason, PeerIndex, Slot, SlotPermutation,
     account::add_single_writer,
-    bucket::Rate,
+    gcra::Rate,
     wire::{COOKIE_REPLY_LEN, INITIATION_LEN, Message},
 };
 

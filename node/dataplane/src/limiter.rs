@@ -4,15 +4,14 @@
 
 use std::{collections::hash_map::RandomState, hash::BuildHasher, net::IpAddr};
 
-use weir_common::bucket::Rate;
+use weir_common::gcra::{Gcra, Rate};
 
 const BUCKETS: usize = 8192;
 
 /// The buckets of all sources.
 pub struct SourceLimiter {
     rate: Rate,
-    /// When each bucket will be full again, in nanoseconds.
-    full_at: Box<[u64]>,
+    buckets: Box<[Gcra]>,
     hasher: RandomState,
 }
 
@@ -20,7 +19,8 @@ impl SourceLimiter {
     /// All buckets full.
     #[must_use]
     pub fn new(rate: Rate) -> Self {
-        Self { rate, full_at: vec![0; BUCKETS].into_boxed_slice(), hasher: RandomState::new() }
+        let buckets = vec![Gcra::default(); BUCKETS].into_boxed_slice();
+        Self { rate, buckets, hasher: RandomState::new() }
     }
 
     /// Takes one initiation from `source`'s bucket at `now`, in nanoseconds of a clock that does not
@@ -31,10 +31,7 @@ impl SourceLimiter {
             IpAddr::V6(v6) => (v6.to_bits() >> 64) as u64 | 1 << 63,
         };
         let bucket = self.hasher.hash_one(prefix) as usize % BUCKETS;
-        let Some(full_at) = self.full_at.get_mut(bucket) else { return false };
-        let Some(next) = self.rate.take(*full_at, now) else { return false };
-        *full_at = next;
-        true
+        self.buckets.get_mut(bucket).is_some_and(|bucket| bucket.take(self.rate, now))
     }
 }
 

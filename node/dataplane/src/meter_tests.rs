@@ -2,7 +2,7 @@ use boringtun::noise::TunnResult;
 use weir_common::{
     DropReason, Slot,
     account::SessionState,
-    bucket::Rate,
+    gcra::Rate,
     mac1::{MAC_LEN, Mac1Key},
     meter::{PAUSED_ANSWERS, PAUSED_DATA, RESPONSES, ROAMING_DATA},
 };

@@ -4,24 +4,24 @@
 
 use weir_common::{
     DropReason, Slot,
-    bucket::Rate,
+    gcra::Gcra,
     meter::{Meter, Origin, PAUSED_ANSWERS, PEER_INITIATIONS},
 };
 
 /// The buckets of one session. Times are nanoseconds of a clock that does not go backwards.
 #[derive(Debug, Default)]
 pub struct PeerMeters {
-    paused_data: Bucket,
-    roaming_data: Bucket,
-    responses: Bucket,
-    paused_answers: Bucket,
+    paused_data: Gcra,
+    roaming_data: Gcra,
+    responses: Gcra,
+    paused_answers: Gcra,
 }
 
 impl PeerMeters {
     /// Whether a message from `origin` would be within `meter`. Takes nothing.
     #[must_use]
     pub fn has_room(&self, meter: Meter, origin: Origin, now: u64) -> bool {
-        meter.rate(origin).take(self.bucket(meter).full_at, now).is_some()
+        self.bucket(meter).next(meter.rate(origin), now).is_some()
     }
 
     /// Takes a message from `origin` from the bucket of `meter`.
@@ -43,7 +43,7 @@ impl PeerMeters {
         self.paused_answers.take(PAUSED_ANSWERS, now)
     }
 
-    fn bucket(&self, meter: Meter) -> &Bucket {
+    fn bucket(&self, meter: Meter) -> &Gcra {
         match meter {
             Meter::PausedData => &self.paused_data,
             Meter::RoamingData => &self.roaming_data,
@@ -54,7 +54,7 @@ impl PeerMeters {
 
 /// The buckets of all sessions' initiations, by slot.
 #[derive(Debug, Default)]
-pub struct InitiationMeters(Vec<Bucket>);
+pub struct InitiationMeters(Vec<Gcra>);
 
 impl InitiationMeters {
     /// Takes a new initiation by the key of the session at `slot`. Only who has the key can make
@@ -62,23 +62,9 @@ impl InitiationMeters {
     pub fn take(&mut self, slot: Slot, now: u64) -> bool {
         let place = slot.0.min(Slot::MAX_COUNT) as usize;
         if place >= self.0.len() {
-            self.0.resize_with(place + 1, Bucket::default);
+            self.0.resize_with(place + 1, Gcra::default);
         }
         self.0.get_mut(place).is_some_and(|bucket| bucket.take(PEER_INITIATIONS, now))
-    }
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Bucket {
-    /// When it will be full again.
-    full_at: u64,
-}
-
-impl Bucket {
-    fn take(&mut self, rate: Rate, now: u64) -> bool {
-        let Some(next) = rate.take(self.full_at, now) else { return false };
-        self.full_at = next;
-        true
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{
     contacts::Contacts,
     meters::PeerMeters,
     runs::{RunIndex, RunKind},
-    throttle::{Bucket, Way, lower},
+    throttle::{Policer, Way, lower},
 };
 use weir_accounts::Endpoint;
 use weir_accounts::{Accounts, PeerSpec};
@@ -85,7 +85,7 @@ pub struct Peer {
     /// Turn number, and what was sealed in that turn for the bill.
     unsent: (u64, u64),
     /// Up and down.
-    buckets: [Bucket; 2],
+    policers: [Policer; 2],
     /// Only while it sends: most sessions are idle.
     contacts: Option<Box<Contacts>>,
     /// Quarters of a second since it sent, or less: see [`Peer::grow_silent`].
@@ -110,7 +110,7 @@ impl Peer {
             last_run: (0, None),
             meters: PeerMeters::default(),
             unsent: (0, 0),
-            buckets: [Bucket::default(); 2],
+            policers: [Policer::default(); 2],
             contacts: None,
             silence: 0,
             address_v4: spec.address_v4,
@@ -194,7 +194,7 @@ impl Peer {
     /// nanoseconds. Notes in the account if it is not.
     #[inline]
     pub fn is_within(&mut self, way: Way, rate: u64, now: u64, len: usize) -> bool {
-        let passes = self.buckets[way as usize].passes(rate, now, len as u64);
+        let passes = self.policers[way as usize].passes(rate, now, len as u64);
         if !passes && let Some(account) = self.account() {
             let limited = match way {
                 Way::Up => &account.whereabouts.limited_up,

@@ -4,6 +4,8 @@
 //! packets are dropped more and more often, one here and one there, as a queue with active
 //! management would: a TCP connection then finds the rate without losing a whole burst at once.
 
+use weir_common::gcra::{Gcra, Rate};
+
 /// How long a full bucket lasts at its rate: long enough for TCP to recover from a loss, the
 /// shortest retransmission timeout of Linux (200 ms) included.
 const WINDOW: u64 = 300_000_000;
@@ -39,32 +41,32 @@ pub const fn lower(one: u64, other: u64) -> u64 {
     }
 }
 
-/// The bucket of one session and one way.
+/// Holds one session to its rate, one way: a [`Gcra`] in nanoseconds at that rate, and drops before
+/// it is empty as of random early detection (RED: Floyd and Jacobson, 1993).
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Bucket {
-    /// When it will be full again, in nanoseconds.
-    full_at: u64,
+pub struct Policer {
+    bucket: Gcra,
     /// The state of a small generator of random numbers.
     random: u32,
 }
 
-impl Bucket {
+impl Policer {
     /// Whether a packet of `len` bytes passes at `now` (nanoseconds of a clock that does not go
     /// backwards) with this rate in bytes per second, which is not 0.
     #[inline]
     pub fn passes(&mut self, rate: u64, now: u64, len: u64) -> bool {
         let rate = rate.clamp(1, FASTEST);
-        let cost = len.saturating_mul(1_000_000_000) / rate;
         let window = WINDOW.max(SMALLEST_BUCKET * 1_000_000_000 / rate);
-        // After a change of the rate the bucket may be emptier than it can be.
-        let full_at = self.full_at.clamp(now, now + window);
-        self.full_at = full_at;
-        let taken = full_at - now + cost;
-        if taken > window || self.is_unlucky(taken, window) {
-            return false;
+        let packet = Rate { interval: len.saturating_mul(1_000_000_000) / rate, window };
+        // The rate may have changed, and with it the window.
+        self.bucket = self.bucket.within(window, now);
+        match self.bucket.next(packet, now) {
+            Some(next) if !self.is_unlucky(next.backlog(now), window) => {
+                self.bucket = next;
+                true
+            }
+            _ => false,
         }
-        self.full_at = full_at + cost;
-        true
     }
 
     /// Whether a packet is dropped although the bucket has room for it: never while it is half
@@ -100,9 +102,9 @@ mod tests {
 
     /// What passes of packets of `len` bytes that come each `gap` nanoseconds for `seconds`.
     fn passed(rate: u64, len: u64, gap: u64, seconds: u64) -> u64 {
-        let mut bucket = Bucket::default();
+        let mut policer = Policer::default();
         let times = (START..START + seconds * SECOND).step_by(gap as usize);
-        times.filter(|now| bucket.passes(rate, *now, len)).count() as u64 * len
+        times.filter(|now| policer.passes(rate, *now, len)).count() as u64 * len
     }
 
     #[test]
@@ -128,10 +130,10 @@ mod tests {
         // A tenth too much, as from a connection that probes.
         let rate = 6_250_000;
         let gap = SECOND * 1400 / (rate * 11 / 10);
-        let mut bucket = Bucket::default();
+        let mut policer = Policer::default();
         let mut dropped = Vec::new();
         for (index, now) in (START..START + 20 * SECOND).step_by(gap as usize).enumerate() {
-            if !bucket.passes(rate, now, 1400) {
+            if !policer.passes(rate, now, 1400) {
                 dropped.push(index);
             }
         }
@@ -143,11 +145,11 @@ mod tests {
 
     #[test]
     fn a_lower_rate_takes_effect_at_once() {
-        let mut bucket = Bucket::default();
-        while bucket.passes(1000, START, 1400) {}
-        assert!(!bucket.passes(1_000_000, START, u64::from(u32::MAX)));
+        let mut policer = Policer::default();
+        while policer.passes(1000, START, 1400) {}
+        assert!(!policer.passes(1_000_000, START, u64::from(u32::MAX)));
         let later =
-            (0..SECOND).step_by(1_000_000).filter(|at| bucket.passes(1_000_000, START + at, 1400));
+            (0..SECOND).step_by(1_000_000).filter(|at| policer.passes(1_000_000, START + at, 1400));
         // Not what the slow bucket still owed: that would be a minute.
         assert!(later.count() > 500);
     }
@@ -167,14 +169,14 @@ mod tests {
             rate in 10_000u64..1_000_000_000,
             steps in proptest::collection::vec((0u64..5_000_000, 20u64..1500), 1..400),
         ) {
-            let mut bucket = Bucket::default();
+            let mut policer = Policer::default();
             let depth = (rate * WINDOW / SECOND).max(SMALLEST_BUCKET);
             let (mut now, mut room) = (START, depth as f64);
             for (gap, len) in steps {
                 now += gap;
                 room = (room + gap as f64 * rate as f64 / 1e9).min(depth as f64);
                 let cost = (len * SECOND / rate) as f64 * rate as f64 / 1e9;
-                if bucket.passes(rate, now, len) {
+                if policer.passes(rate, now, len) {
                     room -= cost;
                     proptest::prop_assert!(room >= -2.0 - rate as f64 / 1e9, "{room}");
                 }

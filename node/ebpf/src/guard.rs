@@ -25,7 +25,7 @@ use aya_log::EbpfLogger;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use weir_common::{
     GuardConfig,
-    bucket::Rate,
+    gcra::Rate,
     guard::{GUARD_CONFIG_LEN, name},
     mac1::{Mac1Key, Mac1Keys},
     steering::{Family, Reader},

@@ -212,30 +212,39 @@ pub enum NftError {
     Ask(#[source] io::Error),
 }
 
-/// Installs the policy in the place of the one before it, if there is one; counters go on. Says
-/// what of it this kernel cannot do, in words, if there is something.
+/// A policy that is in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// The flows of each family that a session may have at once; 0 for no limit.
+    pub session_flows: u32,
+    /// What of the policy this kernel cannot do, in words, if there is something.
+    pub note: Option<&'static str>,
+}
+
+/// Installs the policy in the place of the one before it, if there is one; counters go on.
 ///
 /// # Errors
 ///
 /// Says why the kernel does not have it. The rules before are still in force then.
-pub fn apply(policy: &Policy) -> Result<Option<&'static str>, NftError> {
+pub fn apply(policy: &Policy) -> Result<Applied, NftError> {
     if size_of_flow_table().is_none() {
         // It is there once a chain translates.
         accepted(&run(&["-f", "-"], render::TRANSLATES)?, "translate addresses")?;
     }
     let session_flows = session_flows(&policy.session_flows);
     let machine = Machine { session_flows, has_timeouts: true };
-    match install(policy, &machine) {
+    let note = match install(policy, &machine) {
         Err(NftError::Refused { said, .. }) if said.contains("ct timeout") => {
             install(policy, &Machine { has_timeouts: false, ..machine })?;
-            Ok(Some(
+            Some(
                 "this kernel cannot give flows a time-out of their own (NF_CONNTRACK_TIMEOUT): \
                  consumers' silent TCP connections stay in its flow table for as long as \
                  net.netfilter.nf_conntrack_tcp_timeout_established says",
-            ))
+            )
         }
-        result => result.map(|()| None),
-    }
+        result => result.map(|()| None)?,
+    };
+    Ok(Applied { session_flows, note })
 }
 
 fn install(policy: &Policy, machine: &Machine) -> Result<(), NftError> {

@@ -339,7 +339,7 @@ impl Store {
         let last = change.query_row(sql::COUNTERS, [number], |row| read_counters(row, 0))?;
         let total = change.query_row(sql::ENDED_TOTALS, [], |row| read_counters(row, 0))?;
         let newest = last.newest_initiation;
-        let total = counters::to_array(&counters::sum(&total, &last)).map(to_sql);
+        let total = counters::sum(&total, &last).to_array().map(to_sql);
         change.execute(sql::SET_ENDED_TOTALS, params_from_iter(total))?;
         change.execute(sql::DROP_INVOICES, [number])?;
         change.execute(sql::ADD_ENDED, [number])?;
@@ -363,7 +363,7 @@ fn is_cut(path: &Path) -> bool {
 }
 
 fn raise_values(number: i64, now: u64, last: &Counters) -> impl Iterator<Item = i64> {
-    [number, to_sql(now)].into_iter().chain(counters::to_array(last).map(to_sql))
+    [number, to_sql(now)].into_iter().chain(last.to_array().map(to_sql))
 }
 
 /// SQLite's integers have a sign; eight exabytes are a safe place to stop at.
@@ -418,11 +418,11 @@ fn read_session(row: &Row<'_>) -> Result<Session, StoreError> {
 }
 
 fn read_counters(row: &Row<'_>, first: usize) -> rusqlite::Result<Counters> {
-    let mut array = [0; counters::COUNT];
+    let mut array = [0; Counters::COUNT];
     for (i, counter) in array.iter_mut().enumerate() {
         *counter = u64::try_from(row.get::<_, i64>(first + i)?).unwrap_or(0);
     }
-    Ok(counters::from_array(array))
+    Ok(Counters::from_array(array))
 }
 
 #[cfg(any(test, feature = "test-util"))]

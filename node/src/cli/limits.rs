@@ -5,15 +5,18 @@ use std::fmt::Write as _;
 use anyhow::{Context as _, bail};
 
 use super::{out::Out, units};
-use weir_config::amounts::{BitRate, ByteCount};
+use weir_config::{
+    amounts::{BitRate, ByteCount},
+    limit::BadAssignment,
+};
 use weir_control::api::view::LimitsView;
 use weir_control::client::Client;
 use weir_sessions::limits::{Change, QuotaNow};
 
 /// What can stand before the `=`.
-const KEYS: &str = "node-rate-up, node-rate-down, session-rate-up, session-rate-down, \
-                    session-new-flows, session-destinations, sessions, bytes-per-day, \
-                    bytes-per-month, month-reset-day, utc-offset-minutes, schedule";
+fn keys() -> String {
+    Change::KEYS.join(", ").replace('_', "-")
+}
 
 pub(super) fn show(client: &Client, json: bool, out: &mut Out) -> anyhow::Result<()> {
     let limits: LimitsView = client.get("/v1/limits")?;
@@ -36,34 +39,12 @@ fn change(assignments: &[String]) -> anyhow::Result<Change> {
     for assignment in assignments {
         let (key, value) = assignment
             .split_once('=')
-            .with_context(|| format!("{assignment:?} is not KEY=VALUE; the keys are {KEYS}"))?;
-        let rate = || value.parse::<BitRate>().map(|rate| Some(rate.bits()));
-        let bytes = || value.parse::<ByteCount>().map(|count| Some(count.bytes()));
-        let number = || {
-            let number = if value == "off" { "0" } else { value };
-            number.parse().with_context(|| format!("{key}: {value:?} is not a whole number"))
-        };
-        match key.replace('_', "-").as_str() {
-            "node-rate-up" => change.node_rate_up = rate()?,
-            "node-rate-down" => change.node_rate_down = rate()?,
-            "session-rate-up" => change.session_rate_up = rate()?,
-            "session-rate-down" => change.session_rate_down = rate()?,
-            "bytes-per-day" => change.bytes_per_day = bytes()?,
-            "bytes-per-month" => change.bytes_per_month = bytes()?,
-            "session-new-flows" => change.session_new_flows = Some(number()?),
-            "session-destinations" => change.session_destinations = Some(number()?),
-            "sessions" => change.sessions = Some(number()?),
-            "month-reset-day" => change.month_reset_day = Some(number()?),
-            "utc-offset-minutes" => {
-                let minutes = value.parse().with_context(|| format!("{value:?} is no number"))?;
-                change.utc_offset_minutes = Some(minutes);
+            .with_context(|| format!("{assignment:?} is not KEY=VALUE; the keys are {}", keys()))?;
+        match change.assign(&key.replace('-', "_"), value) {
+            Err(BadAssignment::Unknown(_)) => {
+                bail!("there is no limit {key:?}; the keys are {}", keys())
             }
-            "schedule" => {
-                let windows = value.split(';').map(str::trim).filter(|text| !text.is_empty());
-                let windows = windows.filter(|text| *text != "off").map(str::to_owned);
-                change.schedule = Some(windows.collect());
-            }
-            _ => bail!("there is no limit {key:?}; the keys are {KEYS}"),
+            assigned => assigned?,
         }
     }
     Ok(change)
@@ -89,15 +70,14 @@ fn screen(view: &LimitsView) -> String {
     let both = |up, down| format!("up {}, down {}", rate(up), rate(down));
     line("node rate", &both(limits.node_rate_up, limits.node_rate_down));
     line("session rate", &both(limits.session_rate_up, limits.session_rate_down));
-    let at_most = |most: Option<u32>, unit: &str| match most.unwrap_or(0) {
+    let at_most = |most: u32, unit: &str| match most {
         0 => "off".to_owned(),
-        most => format!("at most {most}{unit}"),
+        most => format!("at most {most} {unit}").trim_end().to_owned(),
     };
-    line("session flows", &at_most(limits.session_new_flows, " new ones a second"));
-    line("destinations", &at_most(limits.session_destinations, " of each session in 10 seconds"));
-    let at_once = Some(now.session_flows);
-    line("open flows", &at_most(at_once, " of each session, of IPv4 and of IPv6 each"));
-    line("sessions", &at_most(limits.sessions, ""));
+    for (limit, number) in now.each_session.shown() {
+        line(limit.label, &at_most(number, limit.unit));
+    }
+    line("sessions", &at_most(limits.sessions.unwrap_or(0), ""));
     line("bytes per day", &quota(now.day));
     line("bytes per month", &quota(now.month));
     let windows = limits.schedule.iter().flatten();
@@ -136,6 +116,10 @@ fn quota(quota: QuotaNow) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use weir_config::{
+        limit::{AutoNumber, AutoWord},
+        limits::EachSession,
+    };
     use weir_sessions::limits::LimitsNow;
 
     fn words(text: &[&str]) -> Vec<String> {
@@ -151,6 +135,7 @@ mod tests {
             "sessions=7",
             "session-new-flows=50",
             "session_destinations=off",
+            "session-flows=auto",
             "utc-offset-minutes=-60",
             "schedule=Sat,Sun 00:00-24:00 closed; Mon-Fri 08:00-18:00 down=1mbit",
         ]);
@@ -158,6 +143,7 @@ mod tests {
         assert_eq!((change.node_rate_down, change.session_rate_up), (Some(200_000_000), Some(0)));
         assert_eq!((change.bytes_per_month, change.sessions), (Some(2_000_000_000_000), Some(7)));
         assert_eq!((change.session_new_flows, change.session_destinations), (Some(50), Some(0)));
+        assert_eq!(change.session_flows, Some(AutoNumber::Auto(AutoWord::Auto)));
         assert_eq!(change.utc_offset_minutes, Some(-60));
         assert_eq!(change.schedule.map(|windows| windows.len()), Some(2));
         assert_eq!(change.node_rate_up, None, "what is not named stays");
@@ -169,7 +155,9 @@ mod tests {
             ("node-rate", "is not KEY=VALUE; the keys are node-rate-up"),
             ("rate=5 Mbit/s", "there is no limit \"rate\"; the keys are"),
             ("node-rate-up=5", "is not a rate: write for example"),
-            ("sessions=many", "is not a whole number"),
+            ("sessions=many", "sessions: \"many\" is not a whole number"),
+            ("session-flows=some", "\"some\" is not a whole number, nor \"auto\""),
+            ("schedule=never", "never"),
         ] {
             let error = format!("{:#}", change(&words(&[word])).expect_err(word));
             assert!(error.contains(why), "{word}: {error}");
@@ -180,16 +168,15 @@ mod tests {
     fn the_screen_says_what_holds_and_what_is_left() {
         let month = QuotaNow { bytes: 2_000_000_000_000, used: 3 << 30, resets: 1_700_000_000 };
         let view = LimitsView {
-            limits: Change {
-                node_rate_down: Some(200_000_000),
-                session_new_flows: Some(200),
-                session_destinations: Some(0),
-                ..Change::default()
-            },
+            limits: Change { node_rate_down: Some(200_000_000), ..Change::default() },
             now: LimitsNow {
                 rate_down: 200_000_000,
                 share_down: 20_000_123,
-                session_flows: 2048,
+                each_session: EachSession {
+                    session_new_flows: 200,
+                    session_destinations: 0,
+                    session_flows: 2048,
+                },
                 paused_for: Some("quota".into()),
                 month,
                 ..LimitsNow::default()

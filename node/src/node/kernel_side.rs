@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail};
 use tracing::warn;
 use weir_common::{
     AddressPlan, GuardConfig, Slot, SlotPermutation,
-    bucket::Rate,
+    gcra::Rate,
     mac1::{Mac1Key, Mac1Keys},
 };
 

@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use anyhow::Context as _;
 
-use weir_config::{Config, Live};
+use weir_config::{Auto, Config, Live, amounts::AtMost};
 use weir_host::{
     HostPlan,
     nft::{self, InForce, Transits},
@@ -64,6 +64,16 @@ impl ExitPolicy {
                  excepted"
             ))
         })
+    }
+}
+
+impl weir_sessions::limits::FlowTable for ExitPolicy {
+    fn session_flows(&self) -> u32 {
+        self.in_force.session_flows()
+    }
+
+    fn set_session_flows(&self, limit: &Auto<AtMost>) -> anyhow::Result<()> {
+        Ok(self.in_force.set_session_flows(limit)?)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use weir_common::bucket::Rate;
+use weir_common::gcra::Rate;
 
 use super::{kernel_side::GuardControl, ledger::Rhythm, policy::ExitPolicy};
 use crate::logging::Log;
@@ -79,7 +79,6 @@ impl Applier for Refused {
             "policy.allow_files",
             "policy.block",
             "policy.block_files",
-            "limits.session_flows",
         ]
     }
 
@@ -188,26 +187,13 @@ struct Limited {
 
 impl Applier for Limited {
     fn keys(&self) -> &'static [&'static str] {
-        &[
-            "limits.node_rate_up",
-            "limits.node_rate_down",
-            "limits.session_rate_up",
-            "limits.session_rate_down",
-            "limits.session_new_flows",
-            "limits.session_destinations",
-            "limits.sessions",
-            "limits.bytes_per_day",
-            "limits.bytes_per_month",
-            "limits.month_reset_day",
-            "limits.utc_offset_minutes",
-            "limits.schedule",
-        ]
+        weir_config::Limits::FULL_KEYS
     }
 
     fn prepare(&self, config: &Config) -> anyhow::Result<Change> {
         let (limiter, limits) = (Arc::clone(&self.limiter), config.limits.clone());
         Ok(Box::new(move || {
-            limiter.apply(limits);
+            limiter.apply(limits)?;
             Ok(vec!["what `weir limits set` has changed is as in the file again".into()])
         }))
     }

@@ -6,7 +6,7 @@ use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
 use weir_common::{
     DropReason, GuardConfig, Slot,
     account::SessionState,
-    bucket::Rate,
+    gcra::Rate,
     mac1::{Mac1Key, Mac1Keys},
     meter::{PAUSED_DATA, RESPONSES, ROAMING_DATA},
     packet::{Class, Verdict},

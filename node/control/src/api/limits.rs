@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{Json, body::Body, extract::State};
 
 use super::{Api, error::ApiError, off_thread, sessions::read, view::LimitsView};
-use weir_sessions::limits::{BadLimit, Change, Limiter};
+use weir_sessions::limits::{Change, LimitError, Limiter};
 
 pub(super) async fn show(State(api): State<Api>) -> Result<Json<LimitsView>, ApiError> {
     let limiter = limiter(&api)?;
@@ -21,7 +21,7 @@ pub(super) async fn change(
     let changed = off_thread(move || {
         limiter.change(&change)?;
         tracing::info!(?change, "the limits were changed");
-        Ok::<_, BadLimit>(view(&limiter))
+        Ok::<_, LimitError>(view(&limiter))
     });
     Ok(Json(changed.await??))
 }
@@ -34,8 +34,11 @@ fn limiter(api: &Api) -> Result<Arc<Limiter>, ApiError> {
     api.limiter.clone().ok_or_else(|| ApiError::internal("this node has no limits to change"))
 }
 
-impl From<BadLimit> for ApiError {
-    fn from(error: BadLimit) -> Self {
-        Self::bad_request("bad_limits", error.to_string())
+impl From<LimitError> for ApiError {
+    fn from(error: LimitError) -> Self {
+        match error {
+            LimitError::Bad(error) => Self::bad_request("bad_limits", error.to_string()),
+            LimitError::Flows(_) => Self::internal(&error.to_string()),
+        }
     }
 }

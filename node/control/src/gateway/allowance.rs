@@ -2,10 +2,11 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
+use weir_common::gcra::{Gcra, Rate};
 use weir_ledger::SessionId;
 
 /// From this many consumers on, those whose allowance is whole again are forgotten.
@@ -14,15 +15,15 @@ const MANY: usize = 1024;
 /// So many at once, and so many a second, for each consumer.
 #[derive(Debug)]
 pub struct Allowance {
-    each: Duration,
-    burst: Duration,
-    /// When each consumer's allowance is whole again.
-    whole_at: Mutex<Whole>,
+    rate: Rate,
+    /// The time 0 of the buckets.
+    started: Instant,
+    buckets: Mutex<Buckets>,
 }
 
 #[derive(Debug, Default)]
-struct Whole {
-    at: HashMap<SessionId, Instant>,
+struct Buckets {
+    of: HashMap<SessionId, Gcra>,
     /// How many there were after the last sweep: another one before that has doubled is in vain.
     kept: usize,
 }
@@ -31,41 +32,43 @@ impl Allowance {
     /// An allowance of `per_second`, of which `burst` may be used at once. Neither may be 0.
     #[must_use]
     pub fn new(per_second: u32, burst: u32) -> Self {
-        Self::every(Duration::from_secs(1) / per_second.max(1), burst)
+        Self::of(Rate::new(per_second, burst))
     }
 
     /// An allowance of one in each such time, of which `burst` may be used at once.
     #[must_use]
     pub fn every(each: Duration, burst: u32) -> Self {
-        Self { each, burst: each * burst.max(1), whole_at: Mutex::default() }
+        Self::of(Rate::every(each, burst))
+    }
+
+    fn of(rate: Rate) -> Self {
+        Self { rate, started: Instant::now(), buckets: Mutex::default() }
     }
 
     /// Gives back what was taken for nothing.
     pub fn give_back(&self, consumer: SessionId) {
-        let mut whole = self.whole_at.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(at) = whole.at.get_mut(&consumer) {
-            *at = at.checked_sub(self.each).unwrap_or(*at);
+        if let Some(bucket) = self.buckets().of.get_mut(&consumer) {
+            bucket.give_back(self.rate);
         }
     }
 
     /// Takes one from a consumer's allowance, if there is one.
     pub fn take(&self, consumer: SessionId) -> bool {
-        self.take_at(consumer, Instant::now())
+        self.take_at(consumer, self.started.elapsed())
     }
 
-    fn take_at(&self, consumer: SessionId, now: Instant) -> bool {
-        let mut whole = self.whole_at.lock().unwrap_or_else(PoisonError::into_inner);
-        if whole.at.len() >= MANY.max(2 * whole.kept) {
-            whole.at.retain(|_, at| *at > now);
-            whole.kept = whole.at.len();
+    fn take_at(&self, consumer: SessionId, now: Duration) -> bool {
+        let now = now.as_nanos() as u64;
+        let mut buckets = self.buckets();
+        if buckets.of.len() >= MANY.max(2 * buckets.kept) {
+            buckets.of.retain(|_, bucket| bucket.backlog(now) > 0);
+            buckets.kept = buckets.of.len();
         }
-        let at = whole.at.entry(consumer).or_insert(now);
-        let next = (*at).max(now) + self.each;
-        let granted = next <= now + self.burst;
-        if granted {
-            *at = next;
-        }
-        granted
+        buckets.of.entry(consumer).or_default().take(self.rate, now)
+    }
+
+    fn buckets(&self) -> MutexGuard<'_, Buckets> {
+        self.buckets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -77,9 +80,8 @@ mod tests {
     fn a_burst_and_then_a_rate_for_each_consumer() {
         let allowance = Allowance::new(10, 3);
         let (one, two) = (SessionId::new(1).expect("one"), SessionId::new(2).expect("two"));
-        let start = Instant::now();
         let granted = |who, after: u64, tries: usize| {
-            let now = start + Duration::from_millis(after);
+            let now = Duration::from_millis(after);
             (0..tries).filter(|_| allowance.take_at(who, now)).count()
         };
         assert_eq!(granted(one, 0, 9), 3);
@@ -92,7 +94,7 @@ mod tests {
     #[test]
     fn what_is_given_back_can_be_taken_again_and_makes_no_more_than_the_burst() {
         let allowance = Allowance::every(Duration::from_secs(60), 2);
-        let (one, start) = (SessionId::new(1).expect("one"), Instant::now());
+        let (one, start) = (SessionId::new(1).expect("one"), Duration::ZERO);
         for _ in 0..100 {
             assert!(allowance.take_at(one, start));
             allowance.give_back(one);
@@ -106,12 +108,11 @@ mod tests {
     #[test]
     fn consumers_that_are_gone_are_forgotten() {
         let allowance = Allowance::new(10, 1);
-        let start = Instant::now();
         for number in 1..10_000 {
             let id = SessionId::new(number).expect("a number");
-            assert!(allowance.take_at(id, start + Duration::from_secs(number)));
+            assert!(allowance.take_at(id, Duration::from_secs(number)));
         }
-        let whole = allowance.whole_at.lock().expect("not poisoned");
-        assert!(whole.at.len() <= MANY, "{}", whole.at.len());
+        let kept = allowance.buckets().of.len();
+        assert!(kept <= MANY, "{kept}");
     }
 }

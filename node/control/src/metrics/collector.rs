@@ -169,12 +169,9 @@ fn limits(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> Result<(), Er
     let mut family = Gauges::begin(encoder, "rate_share_bytes_per_second", help)?;
     family.sample(&[("direction", "up")], now.share_up / 8)?;
     family.sample(&[("direction", "down")], now.share_down / 8)?;
-    let help = "The new flows per second that a session may begin; 0 for no limit.";
-    gauge(encoder, "session_new_flows_limit_per_second", help, now.session_new_flows)?;
-    let help = "The destinations that a session may reach in ten seconds; 0 for no limit.";
-    gauge(encoder, "session_destinations_limit", help, now.session_destinations)?;
-    let help = "The flows of each family that a session may have at once; 0 for no limit.";
-    gauge(encoder, "session_flows_limit", help, now.session_flows)?;
+    for (limit, number) in now.each_session.shown() {
+        gauge(encoder, limit.metric, limit.help, number)?;
+    }
     let quotas = [("day", now.day), ("month", now.month)];
     let help = "Billed bytes that all sessions together may have; 0 for no limit.";
     let mut family = Gauges::begin(encoder, "quota_bytes", help)?;

@@ -151,8 +151,8 @@ impl Reader {
         for used in statement.query_map([], |row| read_counters(row, 0))? {
             found = counters::sum(&found, &used?);
         }
-        let (kept, found) = (counters::to_array(&kept), counters::to_array(&found));
-        for (i, name) in counters::NAMES.iter().enumerate() {
+        let (kept, found) = (kept.to_array(), found.to_array());
+        for (i, name) in weir_common::account::Counters::NAMES.iter().enumerate() {
             // The ledger's numbers stop where SQLite's do. Times are no sums.
             let is_sum = !["last_handshake", "newest_initiation"].contains(name);
             if is_sum && to_sql(kept[i]) != to_sql(found[i]) {

@@ -2,7 +2,7 @@
 //! ask for the plan of each: none may go through a table that grows with what was used, or with the
 //! sessions that there ever were.
 
-/// The columns of the counters, in the order of [`crate::counters::to_array`].
+/// The columns of the counters, in the order of [`weir_common::account::Counters::NAMES`].
 macro_rules! counters {
     () => {
         "bytes_up, packets_up, bytes_down, packets_down, handshake_bytes_up, \
@@ -226,7 +226,7 @@ mod tests {
         super::{Store, sums},
         *,
     };
-    use crate::counters;
+    use weir_common::account::Counters;
 
     /// What a plan may go through: a row for each live session, the slots as they are found one by
     /// one, and what has one row, or one for each table.
@@ -296,8 +296,30 @@ mod tests {
         assert!(seen >= 8, "{seen} files");
     }
 
+    /// The schema, and the statements that name every counter, agree with the list of counters.
     #[test]
-    fn the_columns_are_those_of_the_counters() {
-        assert_eq!(counters!(), counters::NAMES.join(", "));
+    fn every_counter_has_its_columns() {
+        let names = Counters::NAMES;
+        assert_eq!(counters!(), names.join(", "));
+        let one_line = |sql: &str| sql.split_whitespace().collect::<Vec<_>>().join(" ");
+        let each = names.iter().enumerate();
+        let raised: Vec<_> = each.map(|(i, it)| format!("{it} = max({it}, ?{})", i + 3)).collect();
+        assert_eq!(
+            one_line(RAISE),
+            format!("UPDATE counters SET updated = ?2, {} WHERE session = ?1", raised.join(", "))
+        );
+        let values: Vec<_> = (1..=Counters::COUNT).map(|number| format!("?{number}")).collect();
+        assert!(one_line(SET_ENDED_TOTALS).contains(&format!("= ({}) WHERE", values.join(", "))));
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(&folder.path().join("ledger.db")).expect("opened");
+        for table in ["counters", "ended_totals"] {
+            let sql = format!("SELECT name FROM pragma_table_info('{table}')");
+            let mut statement = store.db.prepare(&sql).expect("a statement");
+            let columns = statement.query_map([], |row| row.get(0)).expect("rows");
+            let columns: Vec<String> = columns.collect::<Result<_, _>>().expect("names");
+            let missing: Vec<_> =
+                names.iter().filter(|name| !columns.iter().any(|it| it == *name)).collect();
+            assert!(missing.is_empty(), "{table} has no {missing:?}");
+        }
     }
 }

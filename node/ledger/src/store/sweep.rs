@@ -129,7 +129,7 @@ fn sweep_sessions(
             break;
         }
     }
-    let total = counters::to_array(&total).map(to_sql);
+    let total = total.to_array().map(to_sql);
     let gone = i64::try_from(done.gone).unwrap_or(i64::MAX);
     db.prepare_cached(sql::SET_SWEPT_TOTALS)?
         .execute(params_from_iter(total.into_iter().chain([gone])))?;

@@ -9,7 +9,7 @@ use weir_wireguard::keys::PrivateKey;
 use super::*;
 
 pub fn used(bytes: u64) -> Counters {
-    counters::from_array([bytes; counters::COUNT])
+    Counters::from_array([bytes; Counters::COUNT])
 }
 
 /// Makes a ledger with so many prepaid sessions, and `ended` more that have ended, each with ten

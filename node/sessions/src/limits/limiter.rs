@@ -10,7 +10,6 @@ use tracing::{info, warn};
 
 use super::{
     calendar::{Period, minute_of_week},
-    change::{BadLimit, Change},
     demand::Demands,
     share,
 };
@@ -20,8 +19,10 @@ use crate::{
 };
 use weir_accounts::{Accounts, ContactLimits, Levels};
 use weir_config::{
-    Limits,
-    amounts::BitRate,
+    Auto, Limits,
+    amounts::{AtMost, BitRate},
+    limit::BadLimit,
+    limits::{Change, EachSession},
     schedule::{Rule, rule_at},
 };
 use weir_ledger::{Began, Marks, StoreError, billed, unix_now};
@@ -44,16 +45,39 @@ fn has_quota(settings: &Limits) -> bool {
     [settings.bytes_per_day, settings.bytes_per_month].iter().any(|quota| quota.bytes() != 0)
 }
 
-/// A session's share of the kernel's flow table, by what is configured.
-pub type FlowShare = fn(&weir_config::Auto<weir_config::amounts::AtMost>) -> u32;
+/// Holds each session to its number of open flows: the exit policy in the kernel.
+pub trait FlowTable: Send + Sync {
+    /// The flows of each family that a session may have at once; 0 for no limit.
+    fn session_flows(&self) -> u32;
+
+    /// Replaces that limit. May wait for the kernel.
+    ///
+    /// # Errors
+    ///
+    /// Says why the kernel does not take it. The limit before stays in force then.
+    fn set_session_flows(&self, limit: &Auto<AtMost>) -> anyhow::Result<()>;
+}
+
+/// Why the limits are as they were before.
+#[derive(Debug, thiserror::Error)]
+pub enum LimitError {
+    /// One of them is none.
+    #[error(transparent)]
+    Bad(#[from] BadLimit),
+    /// The kernel does not limit open flows so.
+    #[error("session_flows stays as it was: {0:#}")]
+    Flows(anyhow::Error),
+}
 
 /// Holds the node to its limits.
 pub struct Limiter {
     sessions: Arc<Sessions>,
     accounts: Arc<Accounts>,
     levels: Arc<Levels>,
-    flow_share: FlowShare,
+    flows: Arc<dyn FlowTable>,
     state: Mutex<State>,
+    /// Held while limits change, which may take the kernel its time.
+    changing: Mutex<()>,
     changed: Notify,
 }
 
@@ -81,7 +105,8 @@ impl std::fmt::Debug for Limiter {
 }
 
 impl Limiter {
-    /// Holds these sessions to the limits of the configuration, from now on.
+    /// Holds these sessions to the limits of the configuration, from now on. `flows` has its limit
+    /// already.
     ///
     /// # Errors
     ///
@@ -91,7 +116,7 @@ impl Limiter {
         sessions: Arc<Sessions>,
         accounts: Arc<Accounts>,
         levels: Arc<Levels>,
-        flow_share: FlowShare,
+        flows: Arc<dyn FlowTable>,
     ) -> Result<Self, StoreError> {
         let mut marks = [Marked::default(); 2];
         for (marked, period) in marks.iter_mut().zip(PERIODS) {
@@ -108,15 +133,31 @@ impl Limiter {
             marks,
             now: LimitsNow::default(),
         };
-        let changed = Notify::new();
-        let state = Mutex::new(state);
-        let limiter = Self { sessions, accounts, levels, flow_share, state, changed };
-        limiter.apply(settings);
+        let (state, changing, changed) = (Mutex::new(state), Mutex::default(), Notify::new());
+        let limiter = Self { sessions, accounts, levels, flows, state, changing, changed };
+        limiter.put_in_force(settings);
         Ok(limiter)
     }
 
-    /// Replaces all limits, while the node runs: those of a configuration that was read again.
-    pub fn apply(&self, settings: Limits) {
+    /// Replaces all limits, while the node runs: those of a configuration that was read again. May
+    /// wait for the kernel.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not take one of them; nothing has changed then.
+    pub fn apply(&self, settings: Limits) -> Result<(), LimitError> {
+        let _alone = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.replace(settings)
+    }
+
+    fn replace(&self, settings: Limits) -> Result<(), LimitError> {
+        // What can fail comes first.
+        self.flows.set_session_flows(&settings.session_flows).map_err(LimitError::Flows)?;
+        self.put_in_force(settings);
+        Ok(())
+    }
+
+    fn put_in_force(&self, settings: Limits) {
         let (up, down) = (settings.session_rate_up.bits(), settings.session_rate_down.bits());
         self.sessions.set_default_rates(up, down);
         self.sessions.set_at_most(settings.sessions);
@@ -130,16 +171,17 @@ impl Limiter {
         self.changed.notify_one();
     }
 
-    /// Changes some of the limits, until the node stops or [`Limiter::apply`] is called.
+    /// Changes some of the limits, until the node stops or [`Limiter::apply`] is called. May wait
+    /// for the kernel.
     ///
     /// # Errors
     ///
-    /// When one of them is none; nothing has changed then.
-    pub fn change(&self, change: &Change) -> Result<(), BadLimit> {
+    /// When one of them is none, or the kernel does not take it; nothing has changed then.
+    pub fn change(&self, change: &Change) -> Result<(), LimitError> {
+        let _alone = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut settings = self.settings();
         change.apply_to(&mut settings, self.sessions.max())?;
-        self.apply(settings);
-        Ok(())
+        self.replace(settings)
     }
 
     /// The limits as they were set.
@@ -158,9 +200,11 @@ impl Limiter {
         now.month.used = marks[1].marks.used(total);
         [now.share_up, now.share_down] = self.levels.get().map(|bytes| bytes.saturating_mul(8));
         let contacts = self.levels.contacts();
-        (now.session_new_flows, now.session_destinations) =
-            (contacts.new_flows, contacts.destinations);
-        now.session_flows = (self.flow_share)(&self.state().settings.session_flows);
+        now.each_session = EachSession {
+            session_new_flows: contacts.new_flows,
+            session_destinations: contacts.destinations,
+            session_flows: self.flows.session_flows(),
+        };
         now
     }
 

@@ -1,6 +1,7 @@
 //! The limits in force, as reports have them.
 
 use serde::{Deserialize, Serialize};
+use weir_config::limits::EachSession;
 
 /// A quota of a day or a month.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,13 +26,9 @@ pub struct LimitsNow {
     pub share_up: u64,
     /// The most that one session gets of that, down.
     pub share_down: u64,
-    /// The new flows per second that each session may begin.
-    pub session_new_flows: u32,
-    /// The different destinations that each session may reach in ten seconds.
-    pub session_destinations: u32,
-    /// The flows of each family that each session may have at once.
-    #[serde(default)]
-    pub session_flows: u32,
+    /// What each session is held to.
+    #[serde(flatten)]
+    pub each_session: EachSession,
     /// Why all sessions are paused: `quota` or `schedule`.
     pub paused_for: Option<String>,
     /// The quota of the day.

@@ -13,8 +13,8 @@ use std::{
 use weir_common::{Slot, account::Counters};
 
 use super::*;
-use crate::limits::Limiter;
-use weir_config::Limits;
+use crate::limits::{FlowTable, Limiter};
+use weir_config::{Auto, Limits, amounts::AtMost};
 
 /// What the packet path was told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +65,32 @@ impl PeerControl for Recorder {
         if let Some(then) = self.on_remove.get() {
             then(slot);
         }
+    }
+}
+
+/// Stands in for the kernel's limit of open flows.
+#[derive(Default)]
+pub(crate) struct FlowLimit {
+    limit: Mutex<Auto<AtMost>>,
+    /// Whether it refuses every change.
+    pub(crate) refuses: AtomicBool,
+}
+
+impl FlowLimit {
+    /// What `auto` is.
+    pub(crate) const SHARE: u32 = 4096;
+}
+
+impl FlowTable for FlowLimit {
+    fn session_flows(&self) -> u32 {
+        let limit = self.limit.lock().expect("not poisoned");
+        limit.set().map_or(Self::SHARE, |at_most| at_most.get())
+    }
+
+    fn set_session_flows(&self, limit: &Auto<AtMost>) -> anyhow::Result<()> {
+        anyhow::ensure!(!self.refuses.load(Relaxed), "nft says no");
+        *self.limit.lock().expect("not poisoned") = limit.clone();
+        Ok(())
     }
 }
 
@@ -138,7 +164,8 @@ impl Rig {
     /// The limits of these sessions: none yet.
     pub fn limiter(&self) -> Arc<Limiter> {
         let (sessions, accounts) = (Arc::clone(&self.sessions), Arc::clone(&self.accounts));
-        let limiter = Limiter::new(Limits::default(), sessions, accounts, Arc::default(), |_| 0);
+        let flows = Arc::<FlowLimit>::default();
+        let limiter = Limiter::new(Limits::default(), sessions, accounts, Arc::default(), flows);
         Arc::new(limiter.expect("a ledger"))
     }
 

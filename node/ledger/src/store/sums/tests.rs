@@ -18,7 +18,7 @@ fn filled(folder: &Path) -> (PathBuf, Vec<String>) {
                 state: SessionState::Open,
             };
             store.insert(&session, &Extra::default()).expect("inserted");
-            let counters = counters::from_array([u64::from(slot) * 1000; counters::COUNT]);
+            let counters = Counters::from_array([u64::from(slot) * 1000; Counters::COUNT]);
             let used = Usage { counters, ..Usage::default() };
             let more =
                 credit::Extension { reference: format!("p{slot}"), bytes: 1 << 40, seconds: 0 };
@@ -257,7 +257,7 @@ fn crowd(path: &Path, count: u32) -> (Store, Vec<SessionId>) {
 }
 
 fn at(ids: &[SessionId], bytes: u64) -> Vec<(SessionId, Counters)> {
-    let counters = counters::from_array([bytes; counters::COUNT]);
+    let counters = Counters::from_array([bytes; Counters::COUNT]);
     ids.iter().map(|id| (*id, counters)).collect()
 }
 

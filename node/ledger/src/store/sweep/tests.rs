@@ -38,7 +38,7 @@ fn session(slot: u32) -> Session {
 }
 
 fn usage(bytes: u64) -> Usage {
-    let counters = counters::from_array([bytes; counters::COUNT]);
+    let counters = Counters::from_array([bytes; Counters::COUNT]);
     Usage { counters, ..Usage::default() }
 }
 

@@ -5,7 +5,10 @@ use weir_common::{DropReason, Slot, account::SessionState};
 use super::*;
 use crate::{
     SessionError,
-    registry::{NewSession, rig::Rig},
+    registry::{
+        NewSession,
+        rig::{FlowLimit, Rig},
+    },
 };
 use weir_config::amounts::ByteCount;
 
@@ -16,8 +19,9 @@ const DAY: u64 = 86_400;
 fn limiter(rig: &Rig, settings: Limits) -> Limiter {
     let levels = Arc::new(Levels::default());
     let (sessions, accounts) = (Arc::clone(&rig.sessions), Arc::clone(&rig.accounts));
-    let limiter =
-        Limiter::new(Limits::default(), sessions, accounts, levels, |_| 0).expect("a ledger");
+    let flows = Arc::<FlowLimit>::default();
+    let limiter = Limiter::new(Limits::default(), sessions, accounts, levels, flows);
+    let limiter = limiter.expect("a ledger");
     // Not by `apply`, which looks at the real clock.
     limiter.state().marks = [Marked::default(); 2];
     limiter.state().settings = settings;
@@ -75,8 +79,14 @@ fn what_was_used_survives_a_restart_and_the_reset_does_too() {
     let levels = Arc::new(Levels::default());
     let (sessions, accounts) = (Arc::clone(&rig.sessions), Arc::clone(&rig.accounts));
     let marks = {
-        let limiter =
-            Limiter::new(Limits::default(), sessions, accounts, levels, |_| 0).expect("a ledger");
+        let limiter = Limiter::new(
+            Limits::default(),
+            sessions,
+            accounts,
+            levels,
+            Arc::<FlowLimit>::default(),
+        )
+        .expect("a ledger");
         limiter.state().settings = settings;
         limiter.look(NOW + 2);
         assert_eq!(limiter.now().month.used, 1200, "as before");
@@ -116,7 +126,8 @@ fn a_clock_that_was_12_years_ahead_for_a_minute_stops_no_reset_and_forgets_nothi
     let rig = Rig::start(folder.path(), 4);
     let (sessions, accounts) = (Arc::clone(&rig.sessions), Arc::clone(&rig.accounts));
     let saved = ["day", "month"].map(|period| rig.sessions.quota(period).expect("read"));
-    let limiter = Limiter::new(Limits::default(), sessions, accounts, Arc::default(), |_| 0);
+    let flows = Arc::<FlowLimit>::default();
+    let limiter = Limiter::new(Limits::default(), sessions, accounts, Arc::default(), flows);
     let limiter = limiter.expect("a ledger");
     // As they were saved: `new` has looked at the real clock.
     limiter.state().marks =
@@ -193,6 +204,33 @@ fn fewer_sessions_than_there_are_only_stops_new_ones() {
     assert!(rig.sessions.add(NewSession::default()).is_ok());
     limiter.change(&Change { sessions: Some(0), ..Change::default() }).expect("changed");
     assert!(rig.sessions.add(NewSession::default()).is_ok());
+}
+
+#[test]
+fn a_change_that_the_kernel_refuses_changes_nothing_else() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rig = Rig::start(folder.path(), 4);
+    let flows = Arc::<FlowLimit>::default();
+    let (sessions, accounts) = (Arc::clone(&rig.sessions), Arc::clone(&rig.accounts));
+    let table = Arc::clone(&flows) as Arc<dyn FlowTable>;
+    let limiter = Limiter::new(Limits::default(), sessions, accounts, Arc::default(), table);
+    let limiter = limiter.expect("a ledger");
+    assert_eq!(limiter.now().each_session.session_flows, FlowLimit::SHARE);
+    let change = |json: &str| limiter.change(&serde_json::from_str(json).expect("JSON"));
+    change(r#"{"session_flows": 40}"#).expect("changed");
+    assert_eq!(limiter.now().each_session.session_flows, 40);
+    change(r#"{"sessions": 3}"#).expect("changed");
+    assert_eq!(limiter.now().each_session.session_flows, 40, "what is not named stays");
+    flows.refuses.store(true, Relaxed);
+    let error = change(r#"{"session_flows": "auto", "sessions": 2}"#).expect_err("refused");
+    assert_eq!(error.to_string(), "session_flows stays as it was: nft says no");
+    let settings = limiter.settings();
+    assert_eq!((settings.session_flows, settings.sessions), (Auto::Set(AtMost::new(40)), 3));
+    flows.refuses.store(false, Relaxed);
+    change(r#"{"session_flows": "auto"}"#).expect("changed");
+    assert_eq!(limiter.now().each_session.session_flows, FlowLimit::SHARE);
+    limiter.apply(Limits::default()).expect("as in the file");
+    assert_eq!(limiter.settings(), Limits::default());
 }
 
 #[test]
