@@ -66,8 +66,8 @@ pub struct Report {
     pub nic: Option<Nic>,
     /// What all cores together carry, in bits per second, with headroom, if the uplink does.
     pub capacity_bits_per_second: f64,
-    /// What is behind the capacity.
-    pub because: String,
+    /// What the capacity follows from.
+    pub capacity_basis: String,
     /// Share of the time that the host took away from the measured core.
     pub steal_ratio: f64,
 }
@@ -151,7 +151,7 @@ pub fn run(program: &Path, progress: &mut dyn FnMut(&str)) -> anyhow::Result<Rep
         1.0 / (DOWN_SHARE / down.per_core_second + (1.0 - DOWN_SHARE) / up.per_core_second);
     let by_cores = per_core * cores.len() as f64 * HEADROOM;
     let line = nic.as_ref().and_then(|nic| nic.bits_per_second);
-    let (capacity, because) = match line {
+    let (capacity, capacity_basis) = match line {
         Some(line) if line < by_cores => (line, "the uplink's line rate".to_owned()),
         _ => (
             by_cores,
@@ -174,7 +174,7 @@ pub fn run(program: &Path, progress: &mut dyn FnMut(&str)) -> anyhow::Result<Rep
         down,
         nic,
         capacity_bits_per_second: capacity,
-        because,
+        capacity_basis,
         steal_ratio: if wall > 0.0 { steal / wall } else { 0.0 },
     })
 }

@@ -158,8 +158,8 @@ pub struct LimitsNow {
 pub struct HostCondition {
     /// What it is about: [`Part::as_str`].
     pub part: String,
-    /// What is the case, and what comes of it.
-    pub said: String,
+    /// What is wrong, and its effect.
+    pub problem: String,
     /// What to do about it.
     pub fix: String,
 }
@@ -167,7 +167,7 @@ pub struct HostCondition {
 impl From<&Condition> for HostCondition {
     fn from(condition: &Condition) -> Self {
         let Condition { part, said, fix } = condition;
-        Self { part: part.as_str().into(), said: said.clone(), fix: fix.clone() }
+        Self { part: part.as_str().into(), problem: said.clone(), fix: fix.clone() }
     }
 }
 
@@ -199,7 +199,7 @@ pub struct Status {
     pub uplink_mtu: u32,
     /// `native`, `generic` or `off`.
     pub xdp_mode: String,
-    /// `direct` (from the guard by AF_XDP) or `sockets` (through the kernel's stack).
+    /// `af_xdp` (from the guard, past the kernel's network stack) or `sockets` (through the stack).
     pub receive: String,
     /// `uring` or `syscall`.
     pub io: String,
@@ -256,7 +256,7 @@ pub struct Status {
     /// Why the ledger cannot be written; absent while it can. There is no new session and no new
     /// credit then.
     #[serde(default)]
-    pub ledger_trouble: Option<String>,
+    pub ledger_error: Option<String>,
     /// How the connection to the fleet's server is: `connected`, or not; absent without one.
     #[serde(default)]
     pub fleet: Option<String>,

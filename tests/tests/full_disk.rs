@@ -26,12 +26,12 @@ fn with_a_full_disk_nothing_new_is_sold_and_no_byte_is_lost_or_doubled() -> Resu
     let client = Client::connect(&lab.consumer, &added.config)?;
     client.wait_connected(SERVERS[0])?;
     client.ping(SERVERS[0], 20)?;
-    ensure!(node.status()?.ledger_trouble.is_none() && writable(&node)?);
+    ensure!(node.status()?.ledger_error.is_none() && writable(&node)?);
 
     node.disk()?.fill()?;
     until("the node says that the disk is full", PATIENCE, || {
         client.ping(SERVERS[0], 5)?;
-        let trouble = node.status()?.ledger_trouble.context("all is well")?;
+        let trouble = node.status()?.ledger_error.context("all is well")?;
         ensure!(trouble.contains("disk") && trouble.contains("full"), "{trouble}");
         Ok(())
     })?;
@@ -52,7 +52,7 @@ fn with_a_full_disk_nothing_new_is_sold_and_no_byte_is_lost_or_doubled() -> Resu
 
     node.disk()?.clear()?;
     until("the node goes on by itself", PATIENCE, || {
-        let trouble = node.status()?.ledger_trouble;
+        let trouble = node.status()?.ledger_error;
         ensure!(trouble.is_none(), "{trouble:?}");
         Ok(())
     })?;

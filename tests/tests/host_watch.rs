@@ -42,7 +42,7 @@ fn restored(node: &Node<'_>, part: &str) -> Result<u64> {
 fn conditions(node: &Node<'_>, part: &str) -> Result<Vec<String>> {
     let host = node.status()?.host;
     let of_part = host.into_iter().filter(|it| it.part == part);
-    Ok(of_part.map(|it| format!("{}. Fix: {}", it.said, it.fix)).collect())
+    Ok(of_part.map(|it| format!("{}. Fix: {}", it.problem, it.fix)).collect())
 }
 
 /// Waits until a condition of the part says this, everywhere where it is to be seen.

@@ -21,7 +21,7 @@ pub struct ErrorBody {
 pub struct ErrorDetail {
     /// `bad_json`, `body_too_large`, `bad_name`, `bad_key`, `bad_path`, `name_taken`,
     /// `key_taken`, `full`, `not_found`, `ambiguous`, `no_such_route`, `method_not_allowed`,
-    /// `bad_credit`, `bad_limits`, `quota`, `contradicts`, `bad_query`, `bad_config`,
+    /// `bad_credit`, `bad_limits`, `quota`, `reference_conflict`, `bad_query`, `bad_config`,
     /// `unauthorised`, `ledger` or `internal`.
     pub code: String,
     /// What, why, and what to do.
@@ -98,7 +98,7 @@ impl From<SessionError> for ApiError {
             SessionError::Reference | SessionError::NoCredit => {
                 (StatusCode::BAD_REQUEST, "bad_credit")
             }
-            SessionError::Contradicts(_) => (StatusCode::CONFLICT, "contradicts"),
+            SessionError::Contradicts(_) => (StatusCode::CONFLICT, "reference_conflict"),
             SessionError::Flows(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
             SessionError::NoRoom { .. } | SessionError::Store(_) => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "ledger")

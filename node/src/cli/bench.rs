@@ -50,7 +50,7 @@ fn screen(report: &Report) -> String {
     }
     line(
         "capacity to announce",
-        &format!("{} ({})", gigabits(report.capacity_bits_per_second), report.because),
+        &format!("{} ({})", gigabits(report.capacity_bits_per_second), report.capacity_basis),
     );
     text
 }
@@ -88,12 +88,12 @@ mod tests {
             cipher_bits_per_second: vec![1e10, 1.1e10],
             xdp_mode: "native".into(),
             io: "uring".into(),
-            receive: "direct".into(),
+            receive: "af_xdp".into(),
             up: way,
             down: way,
             nic: None,
             capacity_bits_per_second: 5.6e9,
-            because: "2 cores at 70 %".into(),
+            capacity_basis: "2 cores at 70 %".into(),
             steal_ratio: 0.2,
         };
         let text = screen(&report);
@@ -101,7 +101,7 @@ mod tests {
             "core 0: 10.00 Gbit/s, core 1: 11.00 Gbit/s",
             "4.00 Gbit/s per core, 5.00 Gbit/s without the kernel's receive path (50 % of",
             "capacity to announce  5.60 Gbit/s (2 cores at 70 %)",
-            "data plane            uring, XDP native, receive direct, one worker",
+            "data plane            uring, XDP native, receive af_xdp, one worker",
             "steal                 20 %",
         ] {
             assert!(text.contains(part), "{part:?} is not in\n{text}");

@@ -54,11 +54,11 @@ fn screen(status: &Status) -> String {
     line("sessions", &format!("{sessions}; handshakes: {}", status.handshakes));
     let (from, to) = (units::bytes(status.bytes_up), units::bytes(status.bytes_down));
     line("billed", &format!("{from} from consumers, {to} to consumers"));
-    if let Some(trouble) = &status.ledger_trouble {
+    if let Some(trouble) = &status.ledger_error {
         line("LEDGER", &format!("cannot be written: {trouble}"));
     }
     for condition in &status.host {
-        line("HOST", &format!("{}. Fix: {}", condition.said, condition.fix));
+        line("HOST", &format!("{}. Fix: {}", condition.problem, condition.fix));
     }
     let restored = status.restored.iter().filter(|it| it.times > 0);
     let restored: Vec<_> =

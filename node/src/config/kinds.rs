@@ -139,12 +139,12 @@ words! {
 }
 
 words! {
-    /// How data of consumers is to reach the workers.
+    /// How consumers' data is to reach the workers.
     ReceiveWish {
-        /// Straight from the guard where that can be, else through the sockets.
+        /// Over AF_XDP where that is possible, else through the sockets.
         Auto = "auto",
-        /// Straight from the guard, or the node does not start.
-        Direct = "direct",
+        /// Over AF_XDP from the guard, or the node does not start.
+        AfXdp = "af_xdp",
         /// Through the kernel's network stack and the sockets.
         Sockets = "sockets",
     }

@@ -69,7 +69,7 @@ fn every_key_can_be_set() {
         xdp = "generic"
         io = "syscall"
         udp_segmentation = false
-        receive = "direct"
+        receive = "af_xdp"
         sandbox = "off"
         handshakes_per_source = 1
         handshakes_per_source_burst = 2

@@ -24,7 +24,7 @@ impl NodeView for StillNode {
             uplink: "eth0".to_owned(),
             uplink_mtu: 1500,
             xdp_mode: "native".to_owned(),
-            receive: "direct".to_owned(),
+            receive: "af_xdp".to_owned(),
             io: "uring".to_owned(),
             sandbox: "off".to_owned(),
             offloads: vec!["UDP GRO on".to_owned()],
@@ -63,11 +63,11 @@ impl NodeView for StillNode {
             earned_wei: "1500000000000000000".to_owned(),
             host: vec![HostCondition {
                 part: "default_route".to_owned(),
-                said: "IPv4 has no default route".to_owned(),
+                problem: "IPv4 has no default route".to_owned(),
                 fix: "ip -4 route add default via ROUTER dev eth0".to_owned(),
             }],
             restored: vec![HostRestored { part: "policy".to_owned(), times: 2 }],
-            ledger_trouble: None,
+            ledger_error: None,
             fleet: Some("connected".to_owned()),
         }
     }
@@ -134,7 +134,7 @@ fn a_scrape_is_openmetrics_with_every_drop_reason() {
         ("weir_build_info{version=\"0.1.0\"}", "1"),
         ("weir_xdp_mode{mode=\"native\"}", "1"),
         ("weir_xdp_mode{mode=\"off\"}", "0"),
-        ("weir_receive_mode{mode=\"direct\"}", "1"),
+        ("weir_receive_mode{mode=\"af_xdp\"}", "1"),
         ("weir_receive_mode{mode=\"sockets\"}", "0"),
         ("weir_io_mode{mode=\"uring\"}", "1"),
         ("weir_sessions{state=\"open\"}", "0"),
@@ -161,13 +161,14 @@ fn a_scrape_is_openmetrics_with_every_drop_reason() {
         ("weir_handshakes_total{result=\"mac1\"}", "0"),
         ("weir_handshakes_total{result=\"peer_rate\"}", "0"),
         ("weir_handshakes_total{result=\"response_rate\"}", "0"),
+        ("weir_handshakes_total{result=\"replay\"}", "0"),
         ("weir_ledger_age_seconds", "0.5"),
         ("weir_unpaid_bytes", "12345"),
         ("weir_sessions_connected", "0"),
         ("weir_ledger_writable", "1"),
         ("weir_fleet_connected", "1"),
         ("weir_uptime_seconds", "12.5"),
-        ("weir_tunnel_receive_bytes_total", "0"),
+        ("weir_tunnel_bytes_total{direction=\"up\"}", "0"),
     ] {
         assert_eq!(samples.get(key).map(String::as_str), Some(value), "{key}");
     }
@@ -189,11 +190,11 @@ fn sessions_have_series_up_to_the_cap_and_the_rest_is_counted() {
         let kernel = format!("weir_session_kernel_bytes_total{{session=\"{id}\"}}");
         assert_eq!(samples.get(&kernel).map(String::as_str), expected);
     }
-    assert_eq!(samples["weir_tunnel_receive_bytes_total"], "300");
+    assert_eq!(samples["weir_tunnel_bytes_total{direction=\"up\"}"], "300");
     let id = sessions[0].id.to_string();
     rig.sessions.remove(&id).expect("removed");
     let samples = scrape(&rig, Series { per_session: true, max_sessions: 2 });
-    assert_eq!(samples["weir_tunnel_receive_bytes_total"], "300", "totals never fall");
+    assert_eq!(samples["weir_tunnel_bytes_total{direction=\"up\"}"], "300", "totals never fall");
     assert!(!samples.keys().any(|key| key.contains(&id)));
 }
 

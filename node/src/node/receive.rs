@@ -60,7 +60,7 @@ impl Receive {
                 info!("no direct way from the guard to the workers: {error:#}");
                 Ok(Self::sockets(format!("{error:#}")))
             }
-            (Err(error), _) => Err(error.context("node.receive is \"direct\"")),
+            (Err(error), _) => Err(error.context("node.receive is \"af_xdp\"")),
         }
     }
 
@@ -78,7 +78,7 @@ impl Receive {
         let queues = self.direct.iter().flat_map(DirectQueues::sockets).count();
         match &self.without {
             None => Way {
-                word: "direct",
+                word: "af_xdp",
                 note: format!(
                     "data straight from the guard to the workers, receive queues: {queues}"
                 ),
@@ -92,7 +92,7 @@ impl Receive {
 
 /// How data reaches the workers, as it is shown.
 pub(super) struct Way {
-    /// `direct` or `sockets`.
+    /// `af_xdp` or `sockets`.
     pub(super) word: &'static str,
     /// How many queues, or why not.
     pub(super) note: String,

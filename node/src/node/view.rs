@@ -114,7 +114,7 @@ impl NodeView for View {
             earned_wei: parts.sessions.earned().to_string(),
             host: parts.conditions.now().iter().map(HostCondition::from).collect(),
             restored: parts.conditions.restored().into_iter().map(HostRestored::from).collect(),
-            ledger_trouble: parts.sessions.trouble(),
+            ledger_error: parts.sessions.trouble(),
             fleet: self.fleet.get().map(Link::describe),
         }
     }
