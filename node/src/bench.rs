@@ -97,11 +97,11 @@ pub struct Way {
 pub fn run(program: &Path, progress: &mut dyn FnMut(&str)) -> anyhow::Result<Report> {
     ensure!(
         rustix::process::geteuid().is_root(),
-        "the benchmark makes network namespaces, which needs root. Fix: sudo weir bench"
+        "the benchmark creates network namespaces, which requires root. Fix: sudo weir bench"
     );
     let cores = allowed_cores()?;
     let (core, generator) = match cores[..] {
-        [] => anyhow::bail!("this process may use no core"),
+        [] => anyhow::bail!("this process is not allowed to use any CPU core"),
         [only] => (only, only),
         [first, .., last] => (last, first),
     };
@@ -119,7 +119,7 @@ pub fn run(program: &Path, progress: &mut dyn FnMut(&str)) -> anyhow::Result<Rep
         books: Books::Usual,
         metrics: None,
     };
-    progress("starting a node in namespaces of its own");
+    progress("starting a node in its own network namespaces");
     let node = Node::start(program, &rig.node, &settings)?;
     let kernel_threads = rig.bind_receive(&[core])?;
     let meter = Meter::new(node.pid(), &kernel_threads, core)?;
@@ -132,9 +132,9 @@ pub fn run(program: &Path, progress: &mut dyn FnMut(&str)) -> anyhow::Result<Rep
     };
     let (mut ups, mut downs) = (Vec::new(), Vec::new());
     for turn in 1..=TURNS {
-        progress(&format!("from the consumer to the internet, turn {turn} of {TURNS}"));
+        progress(&format!("up, from the consumer to the internet, round {turn} of {TURNS}"));
         ups.push(bench.up(&Shape::new(PACKETS_UP))?);
-        progress(&format!("from the internet to the consumer, turn {turn} of {TURNS}"));
+        progress(&format!("down, from the internet to the consumer, round {turn} of {TURNS}"));
         downs.push(bench.down(&Shape::new(PACKETS_DOWN))?);
     }
     let all = || ups.iter().chain(&downs);
@@ -156,7 +156,7 @@ pub fn run(program: &Path, progress: &mut dyn FnMut(&str)) -> anyhow::Result<Rep
         _ => (
             by_cores,
             format!(
-                "{} core{} at {:.0} % of what they do, {:.0} % of it to consumers",
+                "{} core{} at {:.0} % load, {:.0} % of the traffic down",
                 cores.len(),
                 if cores.len() == 1 { "" } else { "s" },
                 HEADROOM * 100.0,
@@ -219,7 +219,7 @@ impl Bench<'_> {
 pub fn check(counts: &Counts) -> anyhow::Result<()> {
     ensure!(
         counts.wrong == 0,
-        "{} of {} packets had the wrong content",
+        "{} of {} packets arrived with wrong content",
         counts.wrong,
         counts.checked
     );
@@ -237,7 +237,8 @@ fn seal_on(core: usize) -> anyhow::Result<f64> {
 }
 
 fn allowed_cores() -> anyhow::Result<Vec<usize>> {
-    let allowed = rustix::thread::sched_getaffinity(None).context("no list of cores")?;
+    let allowed =
+        rustix::thread::sched_getaffinity(None).context("cannot read the allowed CPU cores")?;
     let all = 0..rustix::thread::CpuSet::MAX_CPU;
     Ok(all.filter(|core| allowed.is_set(*core)).collect())
 }

@@ -96,7 +96,7 @@ fn sessions_of_all_workers_pass_where_one_has_the_only_queue() -> Result<()> {
 fn what_has_no_direct_way_goes_through_the_sockets_and_says_why() -> Result<()> {
     for (settings, why) in [
         (settings("sockets"), "node.receive"),
-        (settings("auto").with("node", "xdp", "\"generic\""), "not in the driver"),
+        (settings("auto").with("node", "xdp", "\"generic\""), "does not run in the driver"),
     ] {
         let lab = Lab::new()?;
         let (node, _added, client) = connected(&lab, settings)?;

@@ -36,9 +36,9 @@ fn with_a_full_disk_nothing_new_is_sold_and_no_byte_is_lost_or_doubled() -> Resu
         Ok(())
     })?;
     ensure!(!writable(&node)?, "the metric says that the ledger can be written");
-    ensure!(node.log().contains("the ledger cannot be written"), "{}", node.log());
+    ensure!(node.log().contains("cannot write the ledger"), "{}", node.log());
     let refused = node.session_add("too much").expect_err("there is no room").to_string();
-    ensure!(refused.contains("full") && refused.contains("Make room"), "{refused}");
+    ensure!(refused.contains("full") && refused.contains("Free some space"), "{refused}");
     let credit = ["session", "credit", &id, "--bytes", "1000", "--reference", "second"];
     let refused = node.weir(&credit).expect_err("there is no room").to_string();
     ensure!(refused.contains("full"), "{refused}");
@@ -57,7 +57,7 @@ fn with_a_full_disk_nothing_new_is_sold_and_no_byte_is_lost_or_doubled() -> Resu
         Ok(())
     })?;
     ensure!(writable(&node)?, "the metric says that the ledger cannot be written");
-    ensure!(node.log().contains("the ledger can be written again"), "{}", node.log());
+    ensure!(node.log().contains("the ledger is writable again"), "{}", node.log());
     node.session_add("welcome")?;
     // The request that was refused before is made once now, also when it is repeated.
     for _ in 0..2 {

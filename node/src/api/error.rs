@@ -61,19 +61,20 @@ impl ApiError {
 
     pub(super) fn no_such_route() -> Self {
         let message =
-            "no such path: see /v1/sessions, /v1/limits, /v1/usage, /v1/status, /v1/reload, /v1/keys, /metrics, /health"
+            "unknown path: see /v1/sessions, /v1/limits, /v1/usage, /v1/status, /v1/reload, \
+             /v1/keys, /metrics, /health"
                 .to_owned();
         Self { status: StatusCode::NOT_FOUND, code: "no_such_route", message }
     }
 
     pub(crate) fn method_not_allowed() -> Self {
-        let message = "this path does not take that method".to_owned();
+        let message = "this path does not support that method".to_owned();
         Self { status: StatusCode::METHOD_NOT_ALLOWED, code: "method_not_allowed", message }
     }
 
     pub(super) fn unauthorised() -> Self {
-        let message = "give the node's token: Authorization: Bearer TOKEN (api.token_file names \
-                       the file that has it)";
+        let message = "the token is missing or wrong: send Authorization: Bearer TOKEN (the token \
+            is in the file named by api.token_file)";
         let (status, message) = (StatusCode::UNAUTHORIZED, message.to_owned());
         Self { status, code: "unauthorised", message }
     }

@@ -91,7 +91,7 @@ fn screen(mode: &str, rows: &[Row]) -> String {
         writeln!(text, "{:<24}{per_second:>14.0}{total:>18}", format!("{verdict} {kind}")).ok();
     }
     if mode == "generic" {
-        text.push_str("\nGeneric XDP sees datagrams merged (GRO): a frame here may be several.\n");
+        text.push_str("\nGeneric XDP runs after GRO: one frame may be several datagrams.\n");
     }
     text
 }

@@ -57,7 +57,8 @@ fn change(assignments: &[String]) -> anyhow::Result<Change> {
             "sessions" => change.sessions = Some(number()?),
             "month-reset-day" => change.month_reset_day = Some(number()?),
             "utc-offset-minutes" => {
-                let minutes = value.parse().with_context(|| format!("{value:?} is no number"))?;
+                let minutes =
+                    value.parse().with_context(|| format!("{value:?} is not a number"))?;
                 change.utc_offset_minutes = Some(minutes);
             }
             "schedule" => {
@@ -65,7 +66,7 @@ fn change(assignments: &[String]) -> anyhow::Result<Change> {
                 let windows = windows.filter(|text| *text != "off").map(str::to_owned);
                 change.schedule = Some(windows.collect());
             }
-            _ => bail!("there is no limit {key:?}; the keys are {KEYS}"),
+            _ => bail!("unknown limit {key:?}; the keys are {KEYS}"),
         }
     }
     Ok(change)
@@ -130,7 +131,7 @@ fn quota(quota: QuotaNow) -> String {
     let used = units::bytes(used);
     let resets = units::utc(resets);
     match bytes {
-        0 => format!("off ({used} used; counted anew at {resets})"),
+        0 => format!("off ({used} used; resets at {resets})"),
         bytes => format!("{}; {used} used until {resets}", ByteCount::new(bytes)),
     }
 }
@@ -169,7 +170,7 @@ mod tests {
     fn what_is_unclear_is_refused_with_the_keys() {
         for (word, why) in [
             ("node-rate", "is not KEY=VALUE; the keys are node-rate-up"),
-            ("rate=5 Mbit/s", "there is no limit \"rate\"; the keys are"),
+            ("rate=5 Mbit/s", "unknown limit \"rate\"; the keys are"),
             ("node-rate-up=5", "is not a rate: write for example"),
             ("sessions=many", "is not a whole number"),
         ] {

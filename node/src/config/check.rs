@@ -114,7 +114,7 @@ impl Reader<'_> {
         } else {
             format!("remove it; the sections are {}", SECTIONS.join(", "))
         };
-        self.mistake(at, name.into(), "there is no such section".into(), fix);
+        self.mistake(at, name.into(), "unknown section".into(), fix);
     }
 
     fn unknown_key(&mut self, at: &Range<usize>, section: &str, key: &str, keys: &[&str]) {
@@ -125,7 +125,7 @@ impl Reader<'_> {
         } else {
             "remove it; `weir config default` prints every key".into()
         };
-        self.mistake(at, format!("{section}.{key}"), "there is no such key".into(), fix);
+        self.mistake(at, format!("{section}.{key}"), "unknown key".into(), fix);
     }
 
     fn mistake(&mut self, at: &Range<usize>, key: String, problem: String, fix: String) {

@@ -56,7 +56,7 @@ impl FromStr for HostPort {
             return Err("its port is not a number from 1 to 65535");
         }
         if let Some(inner) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-            inner.parse::<Ipv6Addr>().map_err(|_| "there is no IPv6 address in its brackets")?;
+            inner.parse::<Ipv6Addr>().map_err(|_| "the brackets do not contain an IPv6 address")?;
             return Ok(Self { host: inner.into(), port });
         }
         if host.contains(':') {
@@ -64,7 +64,7 @@ impl FromStr for HostPort {
         }
         let numbers = host.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
         if numbers && host.parse::<Ipv4Addr>().is_err() {
-            return Err("its host is no IPv4 address");
+            return Err("its host is not an IPv4 address");
         }
         let label = |label: &str| {
             !label.is_empty()

@@ -116,7 +116,7 @@ fn payment(config: &Config, reader: &mut Reader<'_>) {
         if address.is_none_or(|address| address.is_zero()) {
             reader.blame(
                 &[("payment", key), ("payment", "enabled")],
-                "nobody could be paid without it".into(),
+                "payments need it".into(),
                 "write an address on the chain (0x and 40 hex digits), or enabled = false".into(),
             );
         }
@@ -188,7 +188,7 @@ fn fleet(config: &Config, reader: &mut Reader<'_>) {
         if !is_word(text) {
             reader.blame(
                 &[("fleet", key), ("fleet", "url")],
-                format!("{text:?} cannot be a name at the fleet's server"),
+                format!("{text:?} is not a valid node name for the fleet"),
                 "write 1 to 64 letters, digits, \"-\" or \"_\", such as \"exit-7\"".into(),
             );
         }
@@ -196,7 +196,7 @@ fn fleet(config: &Config, reader: &mut Reader<'_>) {
     if !fleet.subject.split('.').all(is_word) {
         reader.blame(
             &[("fleet", "subject")],
-            format!("{:?} cannot be what subjects begin with", fleet.subject),
+            format!("{:?} is not a valid subject prefix", fleet.subject),
             "write words with dots between them, such as \"weir\"".into(),
         );
     }
@@ -286,7 +286,7 @@ fn names(config: &Config, reader: &mut Reader<'_>) {
     if !is_interface_name(interface) {
         reader.blame(
             &[("tunnel", "interface")],
-            format!("{interface:?} cannot be an interface's name"),
+            format!("{interface:?} is not a valid interface name"),
             format!("{rule} \"weir0\""),
         );
     }
@@ -294,13 +294,13 @@ fn names(config: &Config, reader: &mut Reader<'_>) {
         if !is_interface_name(uplink) {
             reader.blame(
                 &[("node", "uplink")],
-                format!("{uplink:?} cannot be an interface's name"),
-                format!("{rule} \"eth0\"; `ip link` lists those there are; or write \"auto\""),
+                format!("{uplink:?} is not a valid interface name"),
+                format!("{rule} \"eth0\"; `ip link` lists the interfaces; or write \"auto\""),
             );
         } else if uplink == interface {
             reader.blame(
                 &[("node", "uplink"), ("tunnel", "interface")],
-                format!("{uplink:?} is also tunnel.interface, which weir makes itself"),
+                format!("{uplink:?} is also tunnel.interface, which weir creates itself"),
                 "name the interface towards the internet, or write \"auto\"".into(),
             );
         }
@@ -309,7 +309,7 @@ fn names(config: &Config, reader: &mut Reader<'_>) {
     if group.bytes().any(|byte| byte.is_ascii_control() || b":/ ".contains(&byte)) {
         reader.blame(
             &[("api", "socket_group")],
-            format!("{group:?} cannot be a group's name"),
+            format!("{group:?} is not a valid group name"),
             "write the name of a group in /etc/group, or \"\" for none".into(),
         );
     }
@@ -322,7 +322,7 @@ fn workers(config: &Config, reader: &mut Reader<'_>) {
         if seen.contains(core) {
             reader.blame(
                 &[("node", "cores")],
-                format!("core {core} stands there twice"),
+                format!("core {core} is listed twice"),
                 "name each core once: a core serves one worker".into(),
             );
             return;
@@ -373,7 +373,7 @@ fn pools(config: &Config, reader: &mut Reader<'_>) {
         if let Some(unfit) = unfit {
             reader.blame(
                 &[("tunnel", key)],
-                format!("{pool} overlaps {unfit}, whose addresses no consumer can have"),
+                format!("{pool} overlaps {unfit}, which cannot be assigned to consumers"),
                 match pool {
                     IpNet::V4(_) => "choose a private network, such as \"10.66.0.0/16\"".into(),
                     IpNet::V6(_) => "choose a local one, such as \"fd66:7765:6972::/64\"".into(),
@@ -406,13 +406,13 @@ fn pools(config: &Config, reader: &mut Reader<'_>) {
         if [v4, v6].iter().any(|pool| pool.contains(server)) {
             reader.blame(
                 &[("tunnel", "dns"), ("tunnel", "pool_v4"), ("tunnel", "pool_v6")],
-                format!("{server} is within the pool of the consumers, where no DNS server is"),
+                format!("{server} is within the consumers' pool, which has no DNS server"),
                 "name a server on the internet".into(),
             );
         } else if server.is_unspecified() || server.is_loopback() || server.is_multicast() {
             reader.blame(
                 &[("tunnel", "dns")],
-                format!("{server} is no address of a server that consumers could reach"),
+                format!("consumers cannot reach a server at {server}"),
                 "name a server on the internet".into(),
             );
         }
@@ -429,8 +429,8 @@ fn dns(config: &Config, reader: &mut Reader<'_>) {
         {
             reader.blame(
                 &[("dns", "upstreams"), ("tunnel", "pool_v4"), ("tunnel", "pool_v6")],
-                format!("{server} is no address of a server that this machine could ask"),
-                "name a server that resolves names, or write [] for the machine's own".into(),
+                format!("this machine cannot query a server at {server}"),
+                "name a DNS server, or write [] for the machine's own".into(),
             );
         }
     }
@@ -479,7 +479,10 @@ fn policy(config: &Config, reader: &mut Reader<'_>) {
         if network.prefix_len() == 0 {
             reader.blame(
                 &[("policy", "allow")],
-                format!("{network} would allow every address, also this provider's own network"),
+                format!(
+                    "{network} would allow every address, including the provider's own \
+                    network"
+                ),
                 "name the networks that consumers are to reach".into(),
             );
         } else if let Some(pool) = pools.iter().find(|pool| overlap(network, pool)) {
@@ -498,7 +501,7 @@ fn paths(config: &Config, reader: &mut Reader<'_>) {
         reader.blame(
             &[("node", "runtime_dir"), ("node", "state_dir")],
             format!("{} is also node.state_dir", node.runtime_dir.display()),
-            "write two directories: what is in runtime_dir may be lost at a reboot".into(),
+            "use two directories: runtime_dir may be lost at a reboot".into(),
         );
     }
     let directory = &config.api.wg_directory;

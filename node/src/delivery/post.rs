@@ -42,7 +42,7 @@ impl Target {
         let (is_secure, port) = match parsed.scheme_str() {
             Some("http") => (false, 80),
             Some("https") => (true, 443),
-            _ => bail!("{url:?} begins neither with https:// nor with http://"),
+            _ => bail!("{url:?} does not begin with https:// or http://"),
         };
         let host = parsed.host().context("the URL has no host")?;
         let port = parsed.port_u16().unwrap_or(port);
@@ -101,7 +101,7 @@ impl Target {
                 let host = self.url.host().unwrap_or_default();
                 ask(tls.connect(host, stream).await?, request).await
             }
-            None if self.is_secure => bail!("nobody to believe {} with was named", self.host),
+            None if self.is_secure => bail!("no TLS roots are configured for {}", self.host),
             None => ask(stream, request).await,
         }
     }

@@ -50,7 +50,7 @@ pub enum UplinkError {
     NoDefaultRoute(String),
     /// No interface of that name.
     #[error(
-        "there is no interface {name:?}. Fix: set node.uplink to one of these, or to \"auto\": \
+        "no interface {name:?}. Fix: set node.uplink to one of these, or to \"auto\": \
          {others}."
     )]
     Unknown {
@@ -60,7 +60,7 @@ pub enum UplinkError {
         others: String,
     },
     /// The kernel does not say.
-    #[error("cannot ask the kernel for its interfaces and routes: {0}")]
+    #[error("cannot read the kernel's interfaces and routes: {0}")]
     Netlink(#[from] NetlinkError),
 }
 

@@ -98,7 +98,7 @@ fn serves(machine: &Machine<'_>) -> Result<()> {
         machine.run("systemctl is-active weir")?;
         machine.run("weir status")
     })?;
-    ensure!(machine.property("StatusText")? == "serves at 45.80.2.2:51820");
+    ensure!(machine.property("StatusText")? == "serving at 45.80.2.2:51820");
     Ok(())
 }
 

@@ -24,13 +24,13 @@ impl Watch {
         ];
         let view = match View::read() {
             Ok(view) => view,
-            Err(error) => return warn!(%error, "cannot ask for this machine's interfaces"),
+            Err(error) => return warn!(%error, "cannot read this machine's interfaces"),
         };
         self.expected.learn(&view);
         let mut found = self.expected.judge(&view);
         match look::firewalls(&self.policy.site()) {
             Ok(firewalls) => found.extend(firewalls),
-            Err(error) => warn!(%error, "cannot look for other programs' firewalls"),
+            Err(error) => warn!(%error, "cannot read other programs' firewalls"),
         }
         found.extend(self.tunnel(&view));
         found.extend(self.offloads());
@@ -72,11 +72,11 @@ impl Watch {
                 "this machine has no DNS server in /etc/resolv.conf".to_owned()
             }
             Ok(_) => return None,
-            Err(error) => format!("/etc/resolv.conf cannot be read: {error}"),
+            Err(error) => format!("cannot read /etc/resolv.conf: {error}"),
         };
         Some(Condition::new(
             Part::Resolver,
-            format!("{said}: consumers who ask the gateway get no names"),
+            format!("{said}: the gateway cannot resolve names for consumers"),
             "name one there, set dns.upstreams, or dns.enabled = false",
         ))
     }
