@@ -12,8 +12,8 @@ const GROUP_GAP: f64 = 26.0;
 const TOP: f64 = 84.0;
 
 const GROUPS: [(&str, &str); 4] = [
-    ("up", "consumer to internet"),
-    ("down", "internet to consumer"),
+    ("up", "up: consumer to internet"),
+    ("down", "down: internet to consumer"),
     ("iperf up", "iperf3 TCP x4, up"),
     ("iperf down", "iperf3 TCP x4, down"),
 ];

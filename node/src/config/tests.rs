@@ -183,7 +183,7 @@ fn all_mistakes_are_named_in_one_run_with_their_lines() {
         "2:1: node.listen_prot: unknown key. Fix: did you mean \"listen_port\"?",
         "3:11: node.workers: \"two\" is not a whole number. Fix: write \"auto\", or",
         "4:16: node.max_sessions: -3 is out of range. Fix: write a whole number from 0",
-        "5:7: node.xdp: \"nativ\" is none of the choices. Fix: did you mean \"native\"?",
+        "5:7: node.xdp: \"nativ\" is not one of the choices. Fix: did you mean \"native\"?",
         "7:7: tunnel.mtu: 1421 does not fit the uplink, whose MTU is 1500: the tunnel adds 80",
         "9:3: tunnel.dns: \"one\" is not an IP address. Fix: write for example \"9.9.9.9\"",
         "11:17: policy.blocked_ports: 25 is not a list. Fix: put it in brackets: [25].",
