@@ -66,8 +66,7 @@ async fn run_with(
                     warn!(
                         receiver = receiver.name(),
                         error,
-                        "cannot deliver usage records; they stay in the ledger until it \
-                            works"
+                        "cannot deliver usage records; they stay in the ledger until it works"
                     );
                     failing = true;
                 }

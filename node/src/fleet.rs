@@ -73,8 +73,8 @@ impl Link {
             let path = &fleet.credentials_file;
             options = options.credentials_file(path).await.with_context(|| {
                 format!(
-                    "cannot read fleet.credentials_file {path}. Fix: put the node's .creds \
-                    file (made by nsc or nk) there"
+                    "cannot read fleet.credentials_file {path}. Fix: put the node's .creds file \
+                     (made by nsc or nk) there"
                 )
             })?;
         }
@@ -82,8 +82,8 @@ impl Link {
             let path = &fleet.token_file;
             let token = std::fs::read_to_string(path).map(Zeroizing::new).with_context(|| {
                 format!(
-                    "cannot read fleet.token_file {path}. Fix: put the token from the \
-                    server's configuration there"
+                    "cannot read fleet.token_file {path}. Fix: put the token from the server's \
+                     configuration there"
                 )
             })?;
             options = options.token(token.trim().to_owned());
@@ -92,8 +92,8 @@ impl Link {
             let path = &fleet.ca_file;
             std::fs::metadata(path).with_context(|| {
                 format!(
-                    "cannot read fleet.ca_file {path}. Fix: put the certificate that signed \
-                    the server's there, in PEM"
+                    "cannot read fleet.ca_file {path}. Fix: put the certificate that signed the \
+                     server's there, in PEM"
                 )
             })?;
             options = options.add_root_certificates(path.into());

@@ -205,10 +205,7 @@ fn a_machine_that_does_not_fit_is_refused_with_the_fix_and_left_as_it_was() {
         assert!(mtu.contains("write mtu = 1320, the largest that fits"), "{mtu}");
         sh(&format!("ip -n {} link set up0 mtu 1500", net.node));
         let uplink = Uplink::find(&Auto::Set("nope0".into())).expect_err("unknown").to_string();
-        assert!(
-            uplink.contains("no interface \"nope0\"") && uplink.contains("up0"),
-            "{uplink}"
-        );
+        assert!(uplink.contains("no interface \"nope0\"") && uplink.contains("up0"), "{uplink}");
     });
     assert_same(&before, &net.snapshot());
     inside(&net.node, || {

@@ -56,7 +56,7 @@ pub fn svg(report: &Report) -> Option<String> {
     line(format!("<rect width=\"{WIDTH}\" height=\"{height}\" fill=\"#ffffff\"/>"));
     line(
         "<text x=\"20\" y=\"30\" font-size=\"17\" font-weight=\"bold\" fill=\"#202428\">Goodput \
-          per second of the exit's processor time</text>"
+         per second of the exit's processor time</text>"
             .to_owned(),
     );
     line(format!(

@@ -53,8 +53,8 @@ impl Reader<'_> {
                 &at,
                 String::new(),
                 problem,
-                "write it as TOML: key = value, texts in \
-                double quotes, lists in brackets, each key once"
+                "write it as TOML: key = value, texts in double quotes, lists in brackets, each \
+                 key once"
                     .into(),
             );
         }

@@ -480,8 +480,7 @@ fn policy(config: &Config, reader: &mut Reader<'_>) {
             reader.blame(
                 &[("policy", "allow")],
                 format!(
-                    "{network} would allow every address, including the provider's own \
-                    network"
+                    "{network} would allow every address, including the provider's own network"
                 ),
                 "name the networks that consumers are to reach".into(),
             );

@@ -57,9 +57,8 @@ pub fn rule_at(windows: &[Window], minute: u32) -> Option<Rule> {
 /// A text that is no window, and why.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{text:?} is not a schedule entry: {why}. Write for example \
-     \"Mon-Fri 08:00-18:00 up=50mbit down=100mbit\", \"daily 22:00-06:00 down=off\" or \
-     \"Sat,Sun 00:00-24:00 closed\""
+    "{text:?} is not a schedule entry: {why}. Write for example \"Mon-Fri 08:00-18:00 up=50mbit \
+     down=100mbit\", \"daily 22:00-06:00 down=off\" or \"Sat,Sun 00:00-24:00 closed\""
 )]
 pub struct NotAWindow {
     text: String,
@@ -210,16 +209,16 @@ mod tests {
     #[test]
     fn what_is_unclear_is_refused_with_the_reason() {
         for (text, why) in [
-            ("", "names no days"),
+            ("", "has no days"),
             ("Mon", "no hours"),
-            ("Moon 08:00-09:00 closed", "no day"),
-            ("Mon 8:00-09:00 closed", "no time"),
-            ("Mon 08:00-24:01 closed", "no time"),
-            ("Mon 08:60-09:00 closed", "no time"),
-            ("Mon 08:00-08:00 closed", "hours are none"),
+            ("Moon 08:00-09:00 closed", "not a day"),
+            ("Mon 8:00-09:00 closed", "not a time"),
+            ("Mon 08:00-24:01 closed", "not a time"),
+            ("Mon 08:60-09:00 closed", "not a time"),
+            ("Mon 08:00-08:00 closed", "hours are empty"),
             ("Mon 08:00-09:00", "neither"),
             ("Mon 08:00-09:00 open", "neither"),
-            ("Mon 08:00-09:00 closed up=1mbit", "closed and has a rate"),
+            ("Mon 08:00-09:00 closed up=1mbit", "both \"closed\" and a rate"),
             ("Mon 08:00-09:00 up=1mbit up=2mbit", "contradicts"),
             ("Mon 08:00-09:00 up=much", "not a rate"),
         ] {

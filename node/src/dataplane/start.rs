@@ -283,10 +283,7 @@ impl Counts {
         let refused = each.into_iter().filter(|(workers, _)| *workers > 0);
         refused
             .map(|(workers, what)| {
-                format!(
-                    "the kernel does not support {what} (workers: \
-                {workers})"
-                )
+                format!("the kernel does not support {what} (workers: {workers})")
             })
             .collect()
     }

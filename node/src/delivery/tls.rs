@@ -55,11 +55,9 @@ impl Tls {
         stream: TcpStream,
     ) -> anyhow::Result<TlsStream<TcpStream>> {
         let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())?;
-        self.0.connect(name, stream).await.with_context(|| {
-            format!(
-                "the TLS handshake with {host} \
-            failed"
-            )
-        })
+        self.0
+            .connect(name, stream)
+            .await
+            .with_context(|| format!("the TLS handshake with {host} failed"))
     }
 }

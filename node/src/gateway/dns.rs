@@ -118,8 +118,7 @@ impl Dns {
                 Ok(forwarder) => {
                     tracing::info!(
                         servers = servers.len(),
-                        "the machine's name servers have \
-                        changed"
+                        "the machine's name servers have changed"
                     );
                     inner.forwarder.set(forwarder);
                 }

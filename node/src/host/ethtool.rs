@@ -120,11 +120,9 @@ pub fn set_feature(interface: &str, name: &str, on: bool) -> io::Result<()> {
     // The kernel may take it as a wish only.
     match feature(interface, name)? {
         Some(active) if active == on => Ok(()),
-        _ => Err(io::Error::new(
-            io::ErrorKind::Unsupported,
-            "the driver does not let it be \
-            changed",
-        )),
+        _ => {
+            Err(io::Error::new(io::ErrorKind::Unsupported, "the driver does not let it be changed"))
+        }
     }
 }
 

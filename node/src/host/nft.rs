@@ -182,8 +182,7 @@ pub struct Counter {
 pub enum NftError {
     /// There is no `nft`.
     #[error(
-        "cannot install the exit policy: there is no command `nft`. Fix: apt-get install \
-         nftables."
+        "cannot install the exit policy: there is no command `nft`. Fix: apt-get install nftables."
     )]
     Missing,
     /// `nft` could not be run.
@@ -203,7 +202,7 @@ pub enum NftError {
     #[error(
         "the kernel refuses the table that blocks consumers' packets while the exit policy is \
          missing: {0}. Fix: use a kernel with nf_tables and nft_objref (modprobe nf_tables tells \
-             whether yours has them)."
+         whether yours has them)."
     )]
     Gate(#[source] io::Error),
     /// The kernel does not say.

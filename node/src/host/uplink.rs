@@ -44,14 +44,12 @@ pub enum UplinkError {
     /// No default route.
     #[error(
         "this machine has no default route, by which weir finds its uplink. Fix: connect it to \
-         the internet, or name the interface as node.uplink in the configuration. Interfaces: \
-         {0}."
+         the internet, or name the interface as node.uplink in the configuration. Interfaces: {0}."
     )]
     NoDefaultRoute(String),
     /// No interface of that name.
     #[error(
-        "no interface {name:?}. Fix: set node.uplink to one of these, or to \"auto\": \
-         {others}."
+        "no interface {name:?}. Fix: set node.uplink to one of these, or to \"auto\": {others}."
     )]
     Unknown {
         /// The name in the configuration.

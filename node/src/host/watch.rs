@@ -75,10 +75,8 @@ impl Watcher {
         listeners: Listeners,
     ) -> anyhow::Result<Self> {
         let (stop, stopped) = UnixStream::pair()?;
-        let events = Events::subscribe(stopped).context(
-            "cannot get notifications from the \
-            kernel",
-        )?;
+        let events =
+            Events::subscribe(stopped).context("cannot get notifications from the kernel")?;
         let view = View::read().context("cannot read this machine's interfaces and routes")?;
         let watch = Watch {
             expected: Expected::new(config, &plan.uplink, &view),

@@ -81,10 +81,7 @@ impl Receive {
             None => Way { word: "af_xdp", note: format!("receive over AF_XDP, queues: {queues}") },
             Some(reason) => Way {
                 word: "sockets",
-                note: format!(
-                    "receive through the kernel's network stack: \
-                    {reason}"
-                ),
+                note: format!("receive through the kernel's network stack: {reason}"),
             },
         }
     }

@@ -178,8 +178,8 @@ pub enum KeyFileError {
     OneKey,
     /// The file holds something else.
     #[error(
-        "{path} does not hold a private key: {source}. Put the key back, or move the file \
-             away and weir creates a new key (consumers then need new configurations)"
+        "{path} does not hold a private key: {source}. Put the key back, or move the file away \
+         and weir creates a new key (consumers then need new configurations)"
     )]
     Content {
         /// The file.

@@ -114,8 +114,7 @@ pub enum StoreError {
     /// The check beside the running node has found damage.
     #[error(
         "the ledger is damaged ({0}): new sessions and credit are refused. Stop the node, keep a \
-         copy of the \
-         ledger, and restore it from a backup; `weir ledger check` shows details"
+         copy of the ledger, and restore it from a backup; `weir ledger check` shows details"
     )]
     Unsound(String),
     /// SQLite failed.

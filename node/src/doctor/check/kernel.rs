@@ -162,13 +162,9 @@ fn io_uring(facts: &Facts) -> Finding {
         IoWish::Uring | IoWish::UringSingle => {
             Finding::bad("io_uring", format!("{found}, but node.io requires it"), fix)
         }
-        IoWish::Syscall => Finding::good(
-            "io_uring",
-            format!(
-                "{found}, and node.io does not use \
-            it"
-            ),
-        ),
+        IoWish::Syscall => {
+            Finding::good("io_uring", format!("{found}, and node.io does not use it"))
+        }
         IoWish::Auto => {
             Finding::warning("io_uring", format!("{found}: plain system calls use more CPU"), fix)
         }

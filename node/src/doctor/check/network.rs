@@ -208,11 +208,9 @@ fn policy(facts: &Facts) -> Finding {
              blocked",
             "see `weir status`; weir restores it within a second if it can",
         ),
-        Ok(false) => Finding::good(
-            "exit policy",
-            "not installed; a node installs it while it \
-            runs",
-        ),
+        Ok(false) => {
+            Finding::good("exit policy", "not installed; a node installs it while it runs")
+        }
         Err(error) => Finding::unknown("exit policy", error.as_str()),
     }
 }
@@ -259,10 +257,8 @@ fn conntrack(facts: &Facts) -> Finding {
     let found = format!("{} of {} flows", flows.count, flows.max);
     let fix = |max: u64| format!("sysctl -w net.netfilter.nf_conntrack_max={max}");
     if flows.count.saturating_mul(10) >= flows.max.saturating_mul(8) {
-        let found = format!(
-            "{found}: nearly full; when it is full, new flows of consumers are \
-            dropped"
-        );
+        let found =
+            format!("{found}: nearly full; when it is full, new flows of consumers are dropped");
         return Finding::bad("flow table", found, fix(flows.max.saturating_mul(4).max(262_144)));
     }
     if flows.max < 65_536 {

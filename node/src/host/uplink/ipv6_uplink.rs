@@ -35,7 +35,7 @@ impl Ipv6Uplink {
             Self::Refused(name) => Some(format!(
                 "consumers have no IPv6: its default route uses {name}, but node.uplink is \
                  {uplink:?}, their only way out. Fix: set node.uplink to \"auto\", so that each \
-                     family uses its own default route"
+                 family uses its own default route"
             )),
         }
     }

@@ -136,10 +136,8 @@ impl Expected {
         };
         let name = &uplink.name;
         if !uplink.is_up {
-            let said = format!(
-                "the uplink {name} is down or has no carrier: no consumer is \
-                served"
-            );
+            let said =
+                format!("the uplink {name} is down or has no carrier: no consumer is served");
             let fix = format!("ip link set {name} up, and check its cable or peer");
             found.push(Condition::new(Part::Uplink, said, fix));
         }
@@ -149,10 +147,8 @@ impl Expected {
             found.push(Condition::new(Part::Mtu, said, fix));
         }
         if self.config.node.endpoint.set().is_none() && !uplink.addresses.iter().any(is_told) {
-            let said = format!(
-                "the uplink {name} has no address: new consumers get the last \
-                known one"
-            );
+            let said =
+                format!("the uplink {name} has no address: new consumers get the last known one");
             found.push(Condition::new(Part::Address, said, "give it one, or set node.endpoint"));
         }
         let families = [
@@ -250,8 +246,8 @@ mod tests {
             (Part::Address, "no address", |view| view.interfaces[0].addresses.clear()),
             (Part::DefaultRoute, "IPv4 has no default route", |view| view.default_v4 = None),
             (Part::DefaultRoute, "IPv6 has no default route", |view| view.default_v6 = None),
-            (Part::DefaultRoute, "of IPv4 goes by six0", |view| view.default_v4 = Some(3)),
-            (Part::DefaultRoute, "of IPv6 goes by eth0", |view| view.default_v6 = Some(2)),
+            (Part::DefaultRoute, "of IPv4 uses six0", |view| view.default_v4 = Some(3)),
+            (Part::DefaultRoute, "of IPv6 uses eth0", |view| view.default_v6 = Some(2)),
         ];
         for (part, said, change) in cases {
             let mut view = view.clone();

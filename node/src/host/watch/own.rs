@@ -23,8 +23,7 @@ impl Watch {
             Ok(Look::Missing) => self.conditions.put_back(
                 Part::Policy,
                 "another program removed the exit policy's table (nft flush ruleset?); it is \
-                 restored, \
-                 and consumers' packets were blocked in between",
+                 restored, and consumers' packets were blocked in between",
             ),
             Ok(Look::Changed) => self.conditions.put_back(
                 Part::Policy,
@@ -108,8 +107,7 @@ impl Watch {
         match link::configure(tun.index, self.plan.mtu, &gateways) {
             Ok(()) => {
                 let said = format!(
-                    "another program changed {name} (state, MTU or addresses); it \
-                    is restored"
+                    "another program changed {name} (state, MTU or addresses); it is restored"
                 );
                 self.conditions.put_back(Part::Tunnel, &said);
                 None

@@ -204,7 +204,7 @@ mod tests {
     #[test]
     fn advice_names_the_cause_behind_the_number() {
         let cases = [
-            (libc::EOPNOTSUPP, "driver has no XDP"),
+            (libc::EOPNOTSUPP, "driver does not support XDP"),
             (libc::EBUSY, "another XDP program"),
             (libc::ERANGE, "MTU"),
             (libc::ENODEV, "gone"),

@@ -32,7 +32,7 @@ pub enum SessionError {
     #[error(
         "cannot remove former sessions' flows from the kernel's flow table: {0}. Fix: run weir \
          with CAP_NET_ADMIN, on a kernel with nf_conntrack_netlink (modprobe nf_conntrack_netlink \
-             tells whether yours has it)"
+         tells whether yours has it)"
     )]
     Flows(#[source] std::io::Error),
     /// The operator's limit of sessions is reached.
