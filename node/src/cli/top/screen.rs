@@ -41,7 +41,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &mut State) {
     draw_workers(frame, left, state);
     draw_drops(frame, right, state);
     draw_sessions(frame, sessions, state);
-    let hold = if state.held { " paused ".black().on_yellow() } else { Span::raw("") };
+    let hold = if state.held { " display paused ".black().on_yellow() } else { Span::raw("") };
     frame.render_widget(Line::from(vec![KEYS.dim(), hold]), keys);
 }
 

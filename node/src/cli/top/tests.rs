@@ -136,7 +136,7 @@ fn keys_sort_scroll_hold_and_quit() {
     press(&mut state, KeyCode::Char(' '));
     state.take(Ok(answer(6, 1)));
     assert_eq!(state.rows.len(), 50, "held");
-    assert!(picture(&mut state, 80, 24).contains("paused"));
+    assert!(picture(&mut state, 80, 24).contains("display paused"));
     assert_eq!(press(&mut state, KeyCode::Char('x')), Step::Go);
     assert_eq!(press(&mut state, KeyCode::Char('q')), Step::Quit);
     let interrupt = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
