@@ -145,7 +145,7 @@ pub(super) fn restrict(places: &Places) -> anyhow::Result<String> {
             "this kernel has none: boot it with lsm=landlock,... (or a seccomp filter around weir \
              refuses it)"
         ),
-        RulesetStatus::PartiallyEnforced => Ok("Landlock, in part (this kernel)".into()),
+        RulesetStatus::PartiallyEnforced => Ok("Landlock (partial on this kernel)".into()),
         RulesetStatus::FullyEnforced => Ok("Landlock".into()),
     }
 }
