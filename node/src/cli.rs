@@ -143,7 +143,7 @@ enum Command {
         Takes less than a minute. It uses its own network namespaces and changes nothing on this\n\
         machine. A running node or other load lowers the result.")]
     Bench,
-    /// Check whether this machine can run a node, and say how to fix what cannot
+    /// Check this machine for problems that affect a node, and say how to fix them
     #[command(after_help = "Examples:\n  sudo weir doctor\n  \
         weir doctor --config /etc/weir/weir.toml --json | jq .findings\n\n\
         It changes nothing. Each line is good, unknown (usually because root is needed), a\n\
@@ -172,6 +172,7 @@ enum Command {
 #[derive(Debug, Subcommand)]
 enum KeyCommand {
     /// Show the node's public key, and the old one while it is still accepted
+    #[command(after_help = "Examples:\n  weir key show\n  weir key show --json")]
     Show,
     /// Switch to a new key; the old one is accepted until it is retired
     #[command(after_help = "Example:\n  weir key rotate\n\n\
@@ -268,18 +269,21 @@ enum SessionCommand {
         down: Option<BitRate>,
     },
     /// Pause a session until it is resumed
+    #[command(after_help = "Example:\n  weir session pause alice")]
     Pause {
         /// Identifier (or its first four or more digits), name, or public key
         #[arg(value_name = "SESSION")]
         which: String,
     },
     /// Resume a session that the operator paused
+    #[command(after_help = "Example:\n  weir session resume alice")]
     Resume {
         /// Identifier (or its first four or more digits), name, or public key
         #[arg(value_name = "SESSION")]
         which: String,
     },
     /// Close a session for the payment layer; its final usage record says so
+    #[command(after_help = "Example:\n  weir session close alice")]
     Close {
         /// Identifier (or its first four or more digits), name, or public key
         #[arg(value_name = "SESSION")]
