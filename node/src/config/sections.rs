@@ -338,7 +338,7 @@ section! {
         /// owner. Anyone who has the token can do what the `weir` commands do.
         token_file: PathBuf = "/var/lib/weir/api.token".into();
         /// The directory of the socket for `wg show` and other programs that use WireGuard's
-        /// userspace API. `wg` looks only in the default directory. Empty: no socket.
+        /// userspace API: INTERFACE.sock. `wg` looks only in the default directory. Empty: none.
         wg_directory: String = "/var/run/wireguard".into();
         /// Whether that socket shows consumers' endpoints (address and port). A program that exports
         /// or logs its output would store them.
