@@ -198,7 +198,7 @@ fn a_machine_that_does_not_fit_is_refused_with_the_fix_and_left_as_it_was() {
         first.undo().expect("undone");
         sh(&format!("ip -n {} link add weir0 type veth peer name other1", net.node));
         let taken = refused("");
-        assert!(taken.contains("there is an interface \"weir0\" already"), "{taken}");
+        assert!(taken.contains("the interface \"weir0\" exists already"), "{taken}");
         sh(&format!("ip -n {} link del weir0", net.node));
         sh(&format!("ip -n {} link set up0 mtu 1400", net.node));
         let mtu = refused("");
