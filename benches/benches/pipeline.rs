@@ -46,8 +46,8 @@ fn cipher(c: &mut Criterion) {
     group.finish();
 }
 
-fn ingress(c: &mut Criterion) {
-    let mut group = c.benchmark_group("consumer_to_internet");
+fn up(c: &mut Criterion) {
+    let mut group = c.benchmark_group("up");
     for (size, flows) in [(1420, 1), (1420, 8), (1420, 64), (576, 1), (128, 1)] {
         let mut node = Node::new(4).expect("a node");
         let mut consumer = node.connect(0).expect("a consumer");
@@ -89,8 +89,8 @@ fn ingress(c: &mut Criterion) {
     group.finish();
 }
 
-fn egress(c: &mut Criterion) {
-    let mut group = c.benchmark_group("internet_to_consumer");
+fn down(c: &mut Criterion) {
+    let mut group = c.benchmark_group("down");
     for size in SIZES {
         let mut node = Node::new(4).expect("a node");
         let consumer = node.connect(0).expect("a consumer");
@@ -215,6 +215,6 @@ fn account(c: &mut Criterion) {
 criterion_group! {
     name = pure;
     config = Criterion::default().measurement_time(Duration::from_secs(3)).warm_up_time(Duration::from_secs(1)).without_plots();
-    targets = cipher, checksum, parse, account, join, cut, ingress, egress
+    targets = cipher, checksum, parse, account, join, cut, up, down
 }
 criterion_main!(pure);

@@ -80,7 +80,7 @@ fn packets_held_to_a_rate_allocate_nothing() {
     assert_eq!(allocations(|| rest.iter_mut().for_each(&mut turn)), 0);
     let dropped = |reason| node.pipeline.stats().dropped(reason);
     assert_eq!(up + dropped(DropReason::RateLimit), 20 * 40);
-    assert_eq!(down + dropped(DropReason::EgressRateLimit), 20 * 44);
+    assert_eq!(down + dropped(DropReason::DownRateLimit), 20 * 44);
     assert!((100..700).contains(&up) && (100..700).contains(&down), "{up} {down}");
 }
 

@@ -40,7 +40,7 @@ fn run(load: Load, arrival: Arrival, receive: &str) {
 
 #[test]
 fn packet_buffers_of_the_sender_pass_both_ways() {
-    for receive in ["direct", "sockets"] {
+    for receive in ["af_xdp", "sockets"] {
         run(Load::Up, Arrival::Packets, receive);
     }
     run(Load::Down, Arrival::Packets, "auto");
@@ -48,7 +48,7 @@ fn packet_buffers_of_the_sender_pass_both_ways() {
 
 #[test]
 fn frames_as_of_a_driver_pass_both_ways() {
-    for receive in ["direct", "sockets"] {
+    for receive in ["af_xdp", "sockets"] {
         run(Load::Up, Arrival::Frames, receive);
     }
     run(Load::Down, Arrival::Frames, "auto");

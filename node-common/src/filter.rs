@@ -107,14 +107,14 @@ fn refuse_initiation<F: Frame + ?Sized, M: Memory>(
         return Some(DropReason::GuardMac1);
     }
     if config.initiations.interval > 0 && !memory.take_initiation(source, config.initiations) {
-        return Some(DropReason::GuardHandshakeRate);
+        return Some(DropReason::GuardHandshakeSourceRate);
     }
     if config.ceiling.interval > 0 {
         // Who has a cookie fills all 16 bytes with a MAC: its first four are as good as never zero.
         let second_mac = frame.word(at + INITIATION_LEN - MAC_LEN);
         let lane = if second_mac == 0 { Lane::WithoutCookie } else { Lane::WithCookie };
         if !memory.take_of_all(lane, config.ceiling) {
-            return Some(DropReason::GuardHandshakeCeiling);
+            return Some(DropReason::GuardHandshakeCpuRate);
         }
     }
     None

@@ -1,6 +1,7 @@
-//! Why packets are dropped: one enum for kernel and user space, and the label of the metric.
+//! Why packets are dropped: one enum for kernel and user space, and the labels of the metric.
 
-/// The stage of the packet's way at which a drop happens.
+/// The stage of a packet's path at which it is dropped. Directions are those of the consumer: up is
+/// from the consumer to the internet, down is from the internet to the consumer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// In the kernel, by the XDP guard, before the socket.
@@ -9,12 +10,12 @@ pub enum Stage {
     Udp,
     /// Handshakes.
     Handshake,
-    /// Decryption of data messages.
+    /// Decryption of transport data messages.
     Crypto,
-    /// What the decrypted packet says of itself.
-    Inner,
-    /// Packets from the internet on their way to a consumer.
-    Egress,
+    /// Decrypted packets, from a consumer to the internet.
+    Up,
+    /// Packets from the internet to a consumer.
+    Down,
 }
 
 impl Stage {
@@ -26,8 +27,8 @@ impl Stage {
             Self::Udp => "udp",
             Self::Handshake => "handshake",
             Self::Crypto => "crypto",
-            Self::Inner => "inner",
-            Self::Egress => "egress",
+            Self::Up => "up",
+            Self::Down => "down",
         }
     }
 }
@@ -59,109 +60,110 @@ macro_rules! reasons {
 }
 
 reasons! {
-    /// To our port, but of no WireGuard message type, or with reserved bytes that are not zero.
+    /// To the node's port, but not a WireGuard message type, or with non-zero reserved bytes.
     GuardType = 0, Xdp, "message_type";
-    /// To our port, of a known type, but not of that type's length.
+    /// To the node's port, of a known type, but not of that type's length.
     GuardLength = 1, Xdp, "message_length";
-    /// To our port, but the headers contradict each other or the frame.
+    /// To the node's port, but the headers contradict each other or the frame.
     GuardHeader = 2, Xdp, "malformed_header";
-    /// Of no WireGuard message type, or not of that type's length (without XDP before it).
-    Message = 3, Udp, "message";
+    /// Not a WireGuard message type, or not of that type's length (where no guard has checked it).
+    MalformedMessage = 3, Udp, "malformed_message";
     /// Larger than any buffer that the node offers.
     Truncated = 4, Udp, "truncated";
-    /// The owner's queue of packets that arrived at another worker was full.
-    HandoverFull = 5, Udp, "handover_full";
-    /// The receiver index is nobody's.
+    /// Arrived at another worker than its session's, whose queue was full.
+    WorkerQueueFull = 5, Udp, "worker_queue_full";
+    /// No session has this receiver index.
     UnknownIndex = 6, Udp, "unknown_index";
-    /// The first MAC does not fit our public key.
+    /// The first MAC does not fit the node's public key.
     Mac1 = 7, Handshake, "mac1";
-    /// Too many initiations from one prefix.
-    HandshakeRate = 8, Handshake, "rate";
+    /// Too many initiations from one source (an IPv4 address or an IPv6 /64).
+    HandshakeSourceRate = 8, Handshake, "source_rate";
     /// The queue of initiations was full.
     HandshakeQueueFull = 9, Handshake, "queue_full";
-    /// The initiation is of a key that has no session here.
+    /// No session has the initiation's static key.
     UnknownPeer = 10, Handshake, "unknown_peer";
     /// The handshake message did not decrypt, is a replay, or answers nothing that we asked.
     HandshakeInvalid = 11, Handshake, "invalid";
-    /// No keys for this receiver index (any more).
+    /// There are no session keys for this receiver index, or they have expired.
     NoKeys = 12, Crypto, "no_keys";
     /// The counter is beyond what WireGuard accepts (REJECT_AFTER_MESSAGES).
     CounterLimit = 13, Crypto, "counter_limit";
-    /// Received before, or too old to tell.
+    /// Received before, or older than the replay window.
     Replay = 14, Crypto, "replay";
     /// The authentication tag is wrong.
     Authentication = 15, Crypto, "authentication";
     /// Decrypted to something that is not a whole IP packet.
-    InnerMalformed = 16, Inner, "malformed";
+    UpMalformed = 16, Up, "malformed";
     /// The inner source is not the address assigned to the session.
-    SourceAddress = 17, Inner, "source_address";
+    SourceAddress = 17, Up, "source_address";
     /// The TUN device refused the packet.
-    TunWrite = 18, Inner, "tun_write";
+    TunWrite = 18, Up, "tun_write";
     /// The session is closed or paused.
-    SessionState = 19, Inner, "session_state";
-    /// A frame from the TUN device that contradicts itself or is no IP packet.
-    TunFrame = 20, Egress, "tun_frame";
-    /// The destination is no session's address.
-    NoSession = 21, Egress, "no_session";
+    SessionState = 19, Up, "session_state";
+    /// A packet from the TUN device that contradicts its header, or is not an IP packet.
+    DownMalformed = 20, Down, "malformed";
+    /// The destination is not the address of any session.
+    NoSession = 21, Down, "no_session";
     /// The session has no keys: a handshake was started instead.
-    NotConnected = 22, Egress, "not_connected";
-    /// It is not known where the consumer is.
-    NoEndpoint = 23, Egress, "no_endpoint";
+    NotConnected = 22, Down, "not_connected";
+    /// The consumer's endpoint is not known.
+    NoEndpoint = 23, Down, "no_endpoint";
     /// The UDP socket refused the datagrams.
-    UdpSend = 24, Egress, "udp_send";
+    UdpSend = 24, Down, "udp_send";
     /// The session is closed or paused.
-    EgressState = 25, Egress, "session_state";
-    /// The owner's queue of frames that arrived at another worker was full.
-    EgressHandoverFull = 26, Egress, "handover_full";
-    /// The first MAC of a handshake message does not fit our public key.
+    DownSessionState = 25, Down, "session_state";
+    /// Arrived at another worker than its session's, whose queue was full.
+    DownWorkerQueueFull = 26, Down, "worker_queue_full";
+    /// The first MAC of a handshake message does not fit the node's public key.
     GuardMac1 = 27, Xdp, "mac1";
-    /// The receiver index is nobody's.
+    /// No session has this receiver index.
     GuardIndex = 28, Xdp, "unknown_index";
     /// The session is closed.
     GuardClosed = 29, Xdp, "closed";
-    /// The session is paused, and this is beyond the trickle of data that it still may send.
+    /// The session is paused, and this is beyond the rate of data that it may still send.
     GuardPaused = 30, Xdp, "paused";
     /// Too many initiations from one source (an IPv4 address or an IPv6 /64).
-    GuardHandshakeRate = 31, Xdp, "handshake_rate";
+    GuardHandshakeSourceRate = 31, Xdp, "handshake_source_rate";
     /// The session's credit is used up, and this is not for the gateway.
-    Credit = 32, Inner, "credit";
+    Credit = 32, Up, "credit";
     /// The session's credit is used up, and this is not from the gateway.
-    EgressCredit = 33, Egress, "credit";
+    DownCredit = 33, Down, "credit";
     /// Beyond the rate of the session, or its share of the node's.
-    RateLimit = 34, Inner, "rate_limit";
+    RateLimit = 34, Up, "rate_limit";
     /// Beyond the rate of the session, or its share of the node's.
-    EgressRateLimit = 35, Egress, "rate_limit";
+    DownRateLimit = 35, Down, "rate_limit";
     /// The session begins more flows than it may.
-    NewFlows = 36, Inner, "new_flows";
-    /// The session reaches for more destinations than it may, as a scan does.
-    Destinations = 37, Inner, "destinations";
-    /// The worker was too far behind to take more that came the direct way.
-    DirectFull = 38, Udp, "direct_full";
-    /// More initiations of all sources together than the guard lets through on this CPU.
-    GuardHandshakeCeiling = 39, Xdp, "handshake_ceiling";
-    /// Data from another address than the session's endpoint, beyond what a consumer that moves
+    NewFlows = 36, Up, "new_flows";
+    /// The session sends to more destinations than it may, as a scan does.
+    Destinations = 37, Up, "destinations";
+    /// An AF_XDP receive ring was full: its worker was too far behind.
+    XskRingFull = 38, Udp, "xsk_ring_full";
+    /// More initiations from all sources together than the guard passes on this CPU.
+    GuardHandshakeCpuRate = 39, Xdp, "handshake_cpu_rate";
+    /// Data from another address than the session's endpoint, beyond what a consumer that roams
     /// needs.
     GuardRoaming = 40, Xdp, "roaming_rate";
     /// More handshake responses and cookie replies than the session's handshakes can have.
     GuardResponses = 41, Xdp, "response_rate";
-    /// Data from another address than the session's endpoint, beyond what a consumer that moves
+    /// Data from another address than the session's endpoint, beyond what a consumer that roams
     /// needs.
     Roaming = 42, Udp, "roaming_rate";
-    /// The session is paused, and this is beyond the trickle of data that it still may send.
+    /// The session is paused, and this is beyond the rate of data that it may still send.
     Paused = 43, Udp, "paused";
     /// More handshake responses and cookie replies than the session's handshakes can have.
     Responses = 44, Handshake, "response_rate";
-    /// Too many initiations of one session's key.
+    /// Too many initiations with one session's key.
     PeerInitiations = 45, Handshake, "peer_rate";
-    /// The session is paused, and this is beyond the trickle of answers from the gateway.
-    EgressPaused = 46, Egress, "paused";
+    /// The session is paused, and this is beyond the rate of answers from the gateway.
+    DownPaused = 46, Down, "paused";
     /// The initiation is not newer than the newest one that its session has had.
     HandshakeReplay = 47, Handshake, "replay";
-    /// Congestion was experienced on the way, and the packet cannot carry the mark (RFC 6040,
-    /// section 4.2).
-    Ecn = 48, Inner, "ecn";
-    /// Came the direct way from a source that the uplink's network cannot have.
-    DirectSource = 49, Udp, "direct_source";
+    /// The outer header is marked Congestion Experienced, and the inner packet cannot carry the mark
+    /// (RFC 6040, section 4.2).
+    Ecn = 48, Up, "ecn";
+    /// Received over AF_XDP, from a source that the uplink's network cannot have (what the kernel
+    /// calls a martian source).
+    MartianSource = 49, Udp, "martian_source";
 }
 
 impl DropReason {

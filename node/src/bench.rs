@@ -68,8 +68,8 @@ pub struct Report {
     pub nic: Option<Nic>,
     /// What all cores together carry, in bits per second, with headroom, if the uplink does.
     pub capacity_bits_per_second: f64,
-    /// What is behind the capacity.
-    pub because: String,
+    /// What the capacity follows from.
+    pub capacity_basis: String,
     /// Share of the time that the host took away from the measured core.
     pub steal_ratio: f64,
 }
@@ -99,11 +99,11 @@ pub struct Way {
 pub fn run(program: &Path, progress: &mut dyn FnMut(&str)) -> anyhow::Result<Report> {
     ensure!(
         rustix::process::geteuid().is_root(),
-        "the benchmark makes network namespaces, which needs root. Fix: sudo weir bench"
+        "the benchmark creates network namespaces, which requires root. Fix: sudo weir bench"
     );
     let cores = allowed_cores()?;
     let (core, generator) = match cores[..] {
-        [] => anyhow::bail!("this process may use no core"),
+        [] => anyhow::bail!("this process is not allowed to use any CPU core"),
         [only] => (only, only),
         [first, .., last] => (last, first),
     };
@@ -121,7 +121,7 @@ pub fn run(program: &Path, progress: &mut dyn FnMut(&str)) -> anyhow::Result<Rep
         books: Books::Usual,
         metrics: None,
     };
-    progress("starting a node in namespaces of its own");
+    progress("starting a node in its own network namespaces");
     let node = Node::start(program, &rig.node, &settings)?;
     let kernel_threads = rig.bind_receive(&[core])?;
     let meter = Meter::new(node.pid(), &kernel_threads, core)?;
@@ -134,9 +134,9 @@ pub fn run(program: &Path, progress: &mut dyn FnMut(&str)) -> anyhow::Result<Rep
     };
     let (mut ups, mut downs) = (Vec::new(), Vec::new());
     for turn in 1..=TURNS {
-        progress(&format!("from the consumer to the internet, turn {turn} of {TURNS}"));
+        progress(&format!("up, from the consumer to the internet, round {turn} of {TURNS}"));
         ups.push(bench.up(&Shape::new(PACKETS_UP))?);
-        progress(&format!("from the internet to the consumer, turn {turn} of {TURNS}"));
+        progress(&format!("down, from the internet to the consumer, round {turn} of {TURNS}"));
         downs.push(bench.down(&Shape::new(PACKETS_DOWN))?);
     }
     let all = || ups.iter().chain(&downs);
@@ -153,12 +153,12 @@ pub fn run(program: &Path, progress: &mut dyn FnMut(&str)) -> anyhow::Result<Rep
         1.0 / (DOWN_SHARE / down.per_core_second + (1.0 - DOWN_SHARE) / up.per_core_second);
     let by_cores = per_core * cores.len() as f64 * HEADROOM;
     let line = nic.as_ref().and_then(|nic| nic.bits_per_second);
-    let (capacity, because) = match line {
+    let (capacity, capacity_basis) = match line {
         Some(line) if line < by_cores => (line, "the uplink's line rate".to_owned()),
         _ => (
             by_cores,
             format!(
-                "{} core{} at {:.0} % of what they do, {:.0} % of it to consumers",
+                "{} core{} at {:.0} % load, {:.0} % of the traffic down",
                 cores.len(),
                 if cores.len() == 1 { "" } else { "s" },
                 HEADROOM * 100.0,
@@ -176,7 +176,7 @@ pub fn run(program: &Path, progress: &mut dyn FnMut(&str)) -> anyhow::Result<Rep
         down,
         nic,
         capacity_bits_per_second: capacity,
-        because,
+        capacity_basis,
         steal_ratio: if wall > 0.0 { steal / wall } else { 0.0 },
     })
 }
@@ -221,7 +221,7 @@ impl Bench<'_> {
 pub fn check(counts: &Counts) -> anyhow::Result<()> {
     ensure!(
         counts.wrong == 0,
-        "{} of {} packets had the wrong content",
+        "{} of {} packets arrived with wrong content",
         counts.wrong,
         counts.checked
     );
@@ -239,7 +239,8 @@ fn seal_on(core: usize) -> anyhow::Result<f64> {
 }
 
 fn allowed_cores() -> anyhow::Result<Vec<usize>> {
-    let allowed = rustix::thread::sched_getaffinity(None).context("no list of cores")?;
+    let allowed =
+        rustix::thread::sched_getaffinity(None).context("cannot read the allowed CPU cores")?;
     let all = 0..rustix::thread::CpuSet::MAX_CPU;
     Ok(all.filter(|core| allowed.is_set(*core)).collect())
 }

@@ -72,10 +72,10 @@ pub struct PagePlace {
 #[derive(Debug, Parser)]
 #[command(name = "weir", version, arg_required_else_help = true, after_help = EXAMPLES)]
 struct Args {
-    /// The node's configuration file; without it every setting has its default
+    /// The node's configuration file; default settings without it
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The node's API socket; else WEIR_SOCKET from the environment, else the configuration's
+    /// The node's API socket [default: $WEIR_SOCKET, else api.socket in the configuration]
     #[arg(long, global = true, value_name = "PATH")]
     socket: Option<PathBuf>,
     /// Print JSON, for programs
@@ -87,22 +87,22 @@ struct Args {
 
 const EXAMPLES: &str = "\
 Examples:
-  weir doctor                              what is in the way on this machine
-  weir run                                 start the node with default settings
-  weir config default > weir.toml          every setting, explained
-  weir session add --name a > a.conf       a consumer's configuration (wg-quick)
-  weir session list                        who has used how much
-  weir status                              the node on one screen
-  weir top                                 the same, live, with all sessions
-  weir guard                               what the guard in the kernel drops
+  weir doctor                              check this machine for problems
+  weir run                                 run the node with default settings
+  weir config default > weir.toml          print every setting with an explanation
+  weir session add --name a > a.conf       add a consumer; print its wg-quick file
+  weir session list                        list the sessions and their traffic
+  weir status                              show the node on one screen
+  weir top                                 the same, live, with every session
+  weir guard                               show what the guard in the kernel drops
 
-Exit status: 0 done, 1 it failed, 2 the command line is wrong.";
+Exit status: 0 success, 1 failure, 2 usage error.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the node until SIGTERM or SIGINT
     #[command(after_help = "Examples:\n  weir run\n  weir run --config /etc/weir/weir.toml\n\n\
-        It logs to standard error; log.level and log.format in the configuration say how.")]
+        Logs go to standard error; see log.level and log.format in the configuration.")]
     Run,
     /// Add, list, show and remove consumers' sessions
     #[command(subcommand)]
@@ -112,55 +112,55 @@ enum Command {
     Status,
     /// Watch the running node: throughput, workers, sessions, drops
     #[command(after_help = "Example:\n  weir top\n\nKeys: q quit, s sort by the next column, \
-        r reverse, up and down scroll, space hold.")]
+        r reverse, up and down scroll, space pause.")]
     Top,
-    /// Print the link to the node's page for a browser, with the token in it
+    /// Print the URL of the node's status page, including its access token
     #[command(after_help = "Examples:\n  weir page\n  xdg-open \"$(weir page)\"\n\n\
         Set api.http in the configuration first, for example to \"127.0.0.1:9588\".")]
     Page,
-    /// Show or change how much passes: rates, quotas, times of the week
+    /// Show or change rate limits, quotas and the weekly schedule
     #[command(after_help = "Examples:\n  weir limits\n  \
         weir limits set node-rate-down=\"200 Mbit/s\" sessions=100\n\n\
-        A session's own rate is set with weir session rate.")]
+        To set the rate of one session: weir session rate.")]
     Limits {
         #[command(subcommand)]
         command: Option<LimitsCommand>,
     },
-    /// Check or export the ledger's file, whether the node runs or not
+    /// Check or export the ledger file; the node need not be running
     #[command(subcommand)]
     Ledger(LedgerCommand),
     /// Show what the guard in the kernel passes and drops, every second until interrupted
     #[command(after_help = "Examples:\n  weir guard\n  weir guard --once\n  \
         weir guard --json | jq .verdicts")]
     Guard {
-        /// Look for one second, then end
+        /// Measure for one second, then exit
         #[arg(long)]
         once: bool,
     },
-    /// Measure how much this machine carries as a node
+    /// Measure this machine's capacity as a node
     #[command(after_help = "Examples:\n  sudo weir bench\n  sudo weir bench --json\n\n\
-        Takes less than a minute. It works in network namespaces of its own and changes nothing\n\
-        of this machine; a running node and other load would make the result smaller.")]
+        Takes less than a minute. It uses its own network namespaces and changes nothing on this\n\
+        machine. A running node or other load lowers the result.")]
     Bench,
-    /// Say what this machine offers a node, and what is in the way
+    /// Check this machine for problems that affect a node, and say how to fix them
     #[command(after_help = "Examples:\n  sudo weir doctor\n  \
         weir doctor --config /etc/weir/weir.toml --json | jq .findings\n\n\
-        It changes nothing. Each line is good, unknown (most often for want of root), a warning\n\
-        or bad, and says what to type. Exit status: 1 if anything is bad, else 0.")]
+        It changes nothing. Each line is good, unknown (usually because root is needed), a\n\
+        warning or bad, and says what to do. Exit status: 1 if anything is bad, else 0.")]
     Doctor,
-    /// Look names up for a node, which starts this itself
+    /// Resolve names for a node; started by the node itself
     #[command(name = resolver::COMMAND, hide = true, after_help = "Example:\n  weir run")]
     ResolveNames,
-    /// Have the running node read its configuration and lists again, without ending a session
+    /// Reload the running node's configuration and lists; sessions stay open
     #[command(
         after_help = "Examples:\n  weir reload\n  weir reload --json | jq .needs_restart\n\n\
-        A mistake leaves everything as it was. `kill -HUP` does the same and tells the log."
+        If there is a mistake, nothing changes. SIGHUP also reloads, and logs the result."
     )]
     Reload,
-    /// The node's own keys: show them, change to a new one, retire the old one
+    /// Show, rotate or retire the node's own keys
     #[command(subcommand)]
     Key(KeyCommand),
-    /// Say what consumers can reach
+    /// Test what consumers can reach
     #[command(subcommand)]
     Policy(PolicyCommand),
     /// Print or check a configuration
@@ -170,34 +170,35 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum KeyCommand {
-    /// Show the node's public key, and the old one while that is still taken
+    /// Show the node's public key, and the old one while it is still accepted
+    #[command(after_help = "Examples:\n  weir key show\n  weir key show --json")]
     Show,
-    /// Change to a new key; the old one is still taken until it is retired
+    /// Switch to a new key; the old one is accepted until it is retired
     #[command(after_help = "Example:\n  weir key rotate\n\n\
-        New sessions are told the new key. Give the consumers of older ones the new public key\n\
-        (PublicKey in their configuration), then: weir key retire")]
+        New sessions get the new key. Give existing consumers the new public key (PublicKey in\n\
+        their configuration), then run: weir key retire")]
     Rotate,
-    /// Take the old key no more
+    /// Stop accepting the old key
     #[command(after_help = "Example:\n  weir key retire\n\n\
-        Consumers who still have the old key cannot connect from then on.")]
+        Consumers that still use the old key can then no longer connect.")]
     Retire,
 }
 
 #[derive(Debug, Subcommand)]
 enum PolicyCommand {
-    /// Say what would become of a flow, and by which rule
+    /// Say whether a flow would be allowed, and by which rule
     #[command(after_help = "Examples:\n  weir policy test 9.9.9.9:443\n  \
         weir policy test '[2620:fe::fe]:53' --udp\n  \
         weir policy test 192.0.2.1:80 --offline --config /etc/weir/weir.toml\n\n\
-        The running node answers from the lists that it has in force.")]
+        The running node answers from the lists that it currently uses.")]
     Test {
-        /// Where it goes, \"address:port\"; an IPv6 address in brackets
+        /// Destination, \"address:port\"; put an IPv6 address in brackets
         #[arg(value_name = "ADDRESS:PORT")]
         to: SocketAddr,
         /// UDP instead of TCP
         #[arg(long)]
         udp: bool,
-        /// Ask the configuration and its lists instead of the running node
+        /// Use the configuration and its lists instead of asking the running node
         #[arg(long)]
         offline: bool,
     },
@@ -209,34 +210,34 @@ enum SessionCommand {
     #[command(after_help = "Examples:\n  weir session add\n  \
         weir session add --name alice > alice.conf\n  \
         weir session add --public-key \"$(wg pubkey < private.key)\"\n\n\
-        Without --public-key the node makes the key pair; its private half is in what is\n\
-        printed, and kept nowhere. On a terminal the QR code for WireGuard apps follows.")]
+        Without --public-key the node generates the key pair. The private key is in the printed\n\
+        configuration and stored nowhere else. On a terminal, a QR code for WireGuard apps follows.")]
     Add {
-        /// What to call the session; unique
+        /// Name of the session; must be unique
         #[arg(long)]
         name: Option<String>,
         /// The consumer's public key in base64, as `wg pubkey` prints it
         #[arg(long, value_name = "KEY")]
         public_key: Option<String>,
-        /// Pause the session until there is credit
+        /// Pause the session until it has credit
         #[arg(long)]
         prepaid: bool,
     },
     /// List all sessions
     #[command(after_help = "Examples:\n  weir session list\n  weir session list --json")]
     List,
-    /// Show one session with its exact counters
+    /// Show one session with exact counters
     #[command(after_help = WHICH_EXAMPLES)]
     Show {
-        /// Identifier, four or more of its first digits, name, or public key
+        /// Identifier (or its first four or more digits), name, or public key
         #[arg(value_name = "SESSION")]
         which: String,
     },
-    /// Extend a session's credit
+    /// Add credit to a session
     #[command(after_help = "Examples:\n  weir session credit alice --gib 5\n  \
         weir session credit alice --bytes 1000000 --seconds 3600 --reference payment-17")]
     Credit {
-        /// Identifier, four or more of its first digits, name, or public key
+        /// Identifier (or its first four or more digits), name, or public key
         #[arg(value_name = "SESSION")]
         which: String,
         /// GiB to add, up and down together
@@ -248,46 +249,49 @@ enum SessionCommand {
         /// Seconds to add
         #[arg(long, default_value_t = 0)]
         seconds: u64,
-        /// The payment's own name: with the same one again nothing is added
+        /// Unique name of the payment; repeating one adds nothing
         #[arg(long)]
         reference: Option<String>,
     },
-    /// Give a session a rate of its own; without --up or --down, the node's holds for that way
+    /// Set a session's own rate limits; a direction left out uses the node's default
     #[command(after_help = "Examples:\n  weir session rate alice --up \"20 Mbit/s\" \
         --down \"100 Mbit/s\"\n  weir session rate alice --down off\n  weir session rate alice")]
     Rate {
-        /// Identifier, four or more of its first digits, name, or public key
+        /// Identifier (or its first four or more digits), name, or public key
         #[arg(value_name = "SESSION")]
         which: String,
-        /// The most that the consumer may send, such as "20 Mbit/s", or "off" for no limit
+        /// Limit from the consumer to the internet, such as "20 Mbit/s", or "off" for none
         #[arg(long, value_name = "RATE")]
         up: Option<BitRate>,
-        /// The most that the consumer gets
+        /// Limit from the internet to the consumer
         #[arg(long, value_name = "RATE")]
         down: Option<BitRate>,
     },
     /// Pause a session until it is resumed
+    #[command(after_help = "Example:\n  weir session pause alice")]
     Pause {
-        /// Identifier, four or more of its first digits, name, or public key
+        /// Identifier (or its first four or more digits), name, or public key
         #[arg(value_name = "SESSION")]
         which: String,
     },
-    /// End an operator's pause
+    /// Resume a session that the operator paused
+    #[command(after_help = "Example:\n  weir session resume alice")]
     Resume {
-        /// Identifier, four or more of its first digits, name, or public key
+        /// Identifier (or its first four or more digits), name, or public key
         #[arg(value_name = "SESSION")]
         which: String,
     },
-    /// Close a session on behalf of the payment layer; its final record says so
+    /// Close a session for the payment layer; its final usage record says so
+    #[command(after_help = "Example:\n  weir session close alice")]
     Close {
-        /// Identifier, four or more of its first digits, name, or public key
+        /// Identifier (or its first four or more digits), name, or public key
         #[arg(value_name = "SESSION")]
         which: String,
     },
-    /// End a session; its final counters stay in the ledger
+    /// Remove a session; its final counters stay in the ledger
     #[command(after_help = WHICH_EXAMPLES)]
     Remove {
-        /// Identifier, four or more of its first digits, name, or public key
+        /// Identifier (or its first four or more digits), name, or public key
         #[arg(value_name = "SESSION")]
         which: String,
     },
@@ -295,13 +299,13 @@ enum SessionCommand {
 
 #[derive(Debug, Subcommand)]
 enum LimitsCommand {
-    /// Change limits until the node stops, or a reload finds others in its configuration
+    /// Change limits until the node stops or a reload changes them
     #[command(after_help = "Examples:\n  weir limits set node-rate-up=\"50 Mbit/s\"\n  \
         weir limits set bytes-per-month=\"20 TB\" month-reset-day=15\n  \
         weir limits set schedule=\"Sat,Sun 00:00-24:00 closed; daily 08:00-18:00 down=50mbit\"\n  \
         weir limits set node-rate-up=off schedule=off")]
     Set {
-        /// KEY=VALUE: the keys of [limits] in the configuration, with units as there, or off
+        /// KEY=VALUE: a key of [limits] in the configuration with its unit, or off
         #[arg(required = true, value_name = "KEY=VALUE")]
         assignments: Vec<String>,
     },
@@ -309,26 +313,26 @@ enum LimitsCommand {
 
 #[derive(Debug, Subcommand)]
 enum LedgerCommand {
-    /// Look for damage, and for anything that the node would never write
+    /// Check the ledger for damage and for data that the node would never write
     #[command(after_help = "Examples:\n  weir ledger check\n  weir ledger check copy.db")]
     Check {
-        /// The ledger; else the one in the configuration's state directory
+        /// The ledger file [default: the one in node.state_dir of the configuration]
         file: Option<PathBuf>,
     },
-    /// Print the usage records as NDJSON, the oldest first
+    /// Print the usage records as NDJSON, oldest first
     #[command(after_help = "Examples:\n  weir ledger export > usage.ndjson\n  \
         weir ledger export --after 1200")]
     Export {
-        /// The ledger; else the one in the configuration's state directory
+        /// The ledger file [default: the one in node.state_dir of the configuration]
         file: Option<PathBuf>,
         /// Only records after this cursor
         #[arg(long, value_name = "CURSOR", default_value_t = 0)]
         after: u64,
     },
-    /// Print the best promise of each channel with its preimage, as NDJSON: keep it secret
+    /// Print the highest promise of each channel and its preimage as NDJSON; keep it secret
     #[command(after_help = "Example:\n  weir ledger settlements > to-settle.ndjson")]
     Settlements {
-        /// The ledger; else the one in the configuration's state directory
+        /// The ledger file [default: the one in node.state_dir of the configuration]
         file: Option<PathBuf>,
     },
 }
@@ -338,10 +342,10 @@ const WHICH_EXAMPLES: &str = "Examples (show or remove):\n  weir session show al
 
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
-    /// Print the default configuration, every setting explained
+    /// Print the default configuration with every setting explained
     #[command(after_help = "Example:\n  weir config default > /etc/weir/weir.toml")]
     Default,
-    /// Name every mistake in a configuration file, with its line and its fix
+    /// Report every mistake in a configuration file with its line and its fix
     #[command(after_help = "Example:\n  weir config check /etc/weir/weir.toml")]
     Check {
         /// The file to check

@@ -21,7 +21,7 @@ pub fn forbid() -> anyhow::Result<()> {
     setrlimit(Resource::Core, none)
         .and_then(|()| set_dumpable_behavior(DumpableBehavior::NotDumpable))
         .context(
-            "cannot forbid core dumps, which would have secrets in them. Fix: let the seccomp \
+            "cannot disable core dumps, which would contain secrets. Fix: let the seccomp \
              filter around weir pass setrlimit (prlimit64) and prctl(PR_SET_DUMPABLE)",
         )
 }

@@ -65,9 +65,9 @@ impl Log {
     /// When nothing is logged any more.
     pub fn set(&self, level: LogLevel) -> anyhow::Result<Vec<String>> {
         if self.by_environment {
-            return Ok(vec![format!("{VARIABLE} is set, and counts instead of log.level")]);
+            return Ok(vec![format!("{VARIABLE} is set and overrides log.level")]);
         }
-        self.levels.reload(filter(level)).context("cannot change what is logged")?;
+        self.levels.reload(filter(level)).context("cannot change the log level")?;
         Ok(Vec::new())
     }
 }

@@ -84,12 +84,12 @@ const _: () = assert!(weir_config::limits::MAX_SESSION_DESTINATIONS <= MAX_DESTI
 /// Says what is in the way of serving, and what to do about it. Nothing is left changed then.
 pub fn run(config: &Config, file: Option<&Path>, log: Log) -> anyhow::Result<()> {
     let Some(uplink::Found { uplink, endpoint }) = uplink::wait_for(config)? else {
-        info!("told to stop before there was an uplink");
+        info!("stopped before there was an uplink");
         return Ok(());
     };
     let (key, is_new) = keys::load_or_create(&config.node.private_key_file)?;
     if is_new {
-        info!(file = %config.node.private_key_file.display(), "made the node's private key");
+        info!(file = %config.node.private_key_file.display(), "created the node's private key");
     }
     let previous = rotation::previous(&config.node.private_key_file)?;
     let io = choose_io(&config.node.io)?;
@@ -97,7 +97,7 @@ pub fn run(config: &Config, file: Option<&Path>, log: Log) -> anyhow::Result<()>
     let plan = HostPlan::new(config, uplink.clone(), cores.len())?;
     let mut host = Host::prepare(&plan)?;
     let tun = host.take_tun().context("the TUN device is gone")?;
-    let in_force = host.policy().context("there is no exit policy")?;
+    let in_force = host.policy().context("the exit policy is missing")?;
     let notes = [host.offloads.describe(), host.notes.clone(), io_notes(config, io)].concat();
     let transits = host.transits;
     // The watch has it while the node serves.
@@ -247,7 +247,7 @@ pub fn run(config: &Config, file: Option<&Path>, log: Log) -> anyhow::Result<()>
         sessions
             .record()
             .and_then(|_| sessions.checkpoint())
-            .context("cannot write the last counts to the ledger")?;
+            .context("cannot write the final counters to the ledger")?;
         saved = true;
         served.and(watched)
     })();
@@ -289,7 +289,7 @@ fn start_dataplane(
     let bind = || {
         udp::bind(port).with_context(|| {
             format!(
-                "cannot take UDP port {port}. Fix: stop what uses it (ss -ulpn), or set \
+                "cannot bind UDP port {port}. Fix: stop what uses it (ss -ulpn), or set \
                  node.listen_port."
             )
         })
@@ -310,7 +310,7 @@ fn start_dataplane(
     };
     if let (Some(program), Some(queue)) = (kernel.steering_program()?, tun.queues.first()) {
         tun::set_steering(queue.as_fd(), program.as_fd()).context(
-            "the kernel does not take the program that chooses the TUN queue (Linux 4.16 does)",
+            "the kernel does not accept the program that chooses the TUN queue (Linux 4.16 does)",
         )?;
     }
     let start = Start {
@@ -364,7 +364,7 @@ fn choose_io(wish: &IoWish) -> anyhow::Result<Io> {
              node.io to \"auto\"."
         ),
         (IoWish::Auto, Err(error)) => {
-            warn!(%error, "io_uring cannot be used here: plain system calls take more CPU");
+            warn!(%error, "io_uring cannot be used here: plain system calls use more CPU");
             Ok(Io::Syscall)
         }
     }
@@ -373,7 +373,7 @@ fn choose_io(wish: &IoWish) -> anyhow::Result<Io> {
 /// What the operator is told of how packets come and go.
 fn io_notes(config: &Config, io: Io) -> Vec<String> {
     let single =
-        "io_uring reads the TUN device one frame at a time (Linux 6.7 has multishot reads)";
+        "io_uring reads the TUN device one packet at a time (Linux 6.7 has multishot reads)";
     let apart = "datagrams are sent one by one (node.udp_segmentation is false)";
     let notes = [
         (io == Io::Uring(Reads::Single)).then_some(single),
@@ -388,7 +388,7 @@ fn segmentation(node: &weir_config::Node) -> UdpSegmentation {
 
 /// The cores of the workers: the configured ones, or the first of those that we may use.
 fn choose_cores(config: &Config) -> anyhow::Result<Vec<usize>> {
-    let allowed = sched_getaffinity(None).context("cannot ask for the cores of this process")?;
+    let allowed = sched_getaffinity(None).context("cannot read the CPU cores of this process")?;
     let allowed: Vec<usize> =
         (0..rustix::thread::CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core)).collect();
     let wanted: Vec<usize> = config.node.cores.iter().map(|core| usize::from(*core)).collect();

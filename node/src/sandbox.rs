@@ -81,8 +81,8 @@ pub fn enter(config: &Config, file: Option<&Path>, mounted_bpffs: bool) -> anyho
         let places = Places::new(config, file);
         for file in &places.fixed {
             warn!(
-                "once another file takes the place of {}, weir cannot read it until it is restarted. \
-                 Fix: keep it in a directory of its own, such as /etc/weir",
+                "if {} is replaced, weir cannot read it until it is restarted. Fix: keep \
+                 it in its own directory, such as /etc/weir",
                 file.display()
             );
         }
@@ -94,7 +94,8 @@ pub fn enter(config: &Config, file: Option<&Path>, mounted_bpffs: bool) -> anyho
         && let Some(missing) = sandbox.missing.first()
     {
         bail!(
-            "node.sandbox is \"required\", but there is no {missing}. Fix: \"auto\" does without"
+            "node.sandbox is \"required\", but {missing} is missing. Fix: set it to \"auto\", \
+             which does without"
         );
     }
     Ok(sandbox)

@@ -232,8 +232,8 @@ impl<'a> Node<'a> {
     /// If it does not run or says nothing.
     pub fn hang_up(&self) -> Result<()> {
         let said = |log: &str| {
-            log.matches("the configuration was read again").count()
-                + log.matches("the configuration stays as it was").count()
+            log.matches("the configuration was reloaded").count()
+                + log.matches("the configuration is unchanged").count()
         };
         let before = said(&self.log());
         process::signal(self.child.as_ref().context("weir does not run")?, Signal::HUP)?;

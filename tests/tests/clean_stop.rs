@@ -88,7 +88,11 @@ fn what_was_changed_is_undone_though_the_runtime_directory_is_lost_after_a_kill(
         }
     }
     node.restart()?;
-    ensure!(node.log().contains("took over what a run left"), "{}", node.log());
+    ensure!(
+        node.log().contains("took over from a run that did not stop cleanly"),
+        "{}",
+        node.log()
+    );
     node.stop()?;
     nothing_left(&node, &before, &lab)
 }

@@ -224,8 +224,8 @@ fn a_clock_that_steps_back_and_forward_takes_nothing_from_the_account() -> Resul
     }
     let session = seen.session.context("nothing was seen")?;
     let page = rig.node.metrics()?;
-    for (name, bytes) in [("receive", session.bytes_up), ("transmit", session.bytes_down)] {
-        let line = format!("weir_tunnel_{name}_bytes_total {bytes}");
+    for (direction, bytes) in [("up", session.bytes_up), ("down", session.bytes_down)] {
+        let line = format!("weir_tunnel_bytes_total{{direction=\"{direction}\"}} {bytes}");
         ensure!(page.lines().any(|found| found == line), "no {line}");
     }
     rig.node.stop()?;

@@ -38,8 +38,8 @@ fn through_the_stack(lab: &Lab) -> Result<u64> {
 #[test]
 fn data_passes_the_direct_way_in_both_families_and_is_billed_as_the_client_counts() -> Result<()> {
     let lab = Lab::new()?;
-    let node = Node::start(&lab.node, settings("direct").with("node", "workers", "1"))?;
-    ensure!(node.status()?.receive == "direct", "{:?}", node.status()?);
+    let node = Node::start(&lab.node, settings("af_xdp").with("node", "workers", "1"))?;
+    ensure!(node.status()?.receive == "af_xdp", "{:?}", node.status()?);
     for outer in SERVERS {
         let added = node.session_add(if outer.is_ipv4() { "by-v4" } else { "by-v6" })?;
         let client = Client::connect_with(&lab.consumer, &outside(&added.config, outer)?)?;
@@ -68,9 +68,9 @@ fn data_passes_the_direct_way_in_both_families_and_is_billed_as_the_client_count
 fn everything_passes_the_direct_way_with_plain_system_calls() -> Result<()> {
     let lab = Lab::new()?;
     let (node, _added, client) =
-        connected(&lab, settings("direct").with("node", "io", "\"syscall\""))?;
+        connected(&lab, settings("af_xdp").with("node", "io", "\"syscall\""))?;
     let status = node.status()?;
-    ensure!((status.receive.as_str(), status.io.as_str()) == ("direct", "syscall"), "{status:?}");
+    ensure!((status.receive.as_str(), status.io.as_str()) == ("af_xdp", "syscall"), "{status:?}");
     everything_passes(&lab, &client)
 }
 
@@ -78,7 +78,7 @@ fn everything_passes_the_direct_way_with_plain_system_calls() -> Result<()> {
 #[test]
 fn sessions_of_all_workers_pass_where_one_has_the_only_queue() -> Result<()> {
     let lab = Lab::new()?;
-    let node = Node::start(&lab.node, settings("direct").with("node", "workers", "3"))?;
+    let node = Node::start(&lab.node, settings("af_xdp").with("node", "workers", "3"))?;
     for name in ["one", "two", "three"] {
         let added = node.session_add(name)?;
         let client = Client::connect(&lab.consumer, &added.config)?;
@@ -96,7 +96,7 @@ fn sessions_of_all_workers_pass_where_one_has_the_only_queue() -> Result<()> {
 fn what_has_no_direct_way_goes_through_the_sockets_and_says_why() -> Result<()> {
     for (settings, why) in [
         (settings("sockets"), "node.receive"),
-        (settings("auto").with("node", "xdp", "\"generic\""), "not in the driver"),
+        (settings("auto").with("node", "xdp", "\"generic\""), "does not run in the driver"),
     ] {
         let lab = Lab::new()?;
         let (node, _added, client) = connected(&lab, settings)?;
@@ -125,16 +125,16 @@ fn what_has_no_direct_way_goes_through_the_sockets_and_says_why() -> Result<()> 
     ensure!(status.offloads.iter().any(|note| note.contains(why)), "{status:?}");
 
     let lab = Lab::new()?;
-    let settings = settings("direct").with("node", "xdp", "\"generic\"");
+    let settings = settings("af_xdp").with("node", "xdp", "\"generic\"");
     let refused = Node::start(&lab.node, settings).err().context("it started")?;
-    ensure!(format!("{refused:#}").contains("node.receive is \"direct\""), "{refused:#}");
+    ensure!(format!("{refused:#}").contains("node.receive is \"af_xdp\""), "{refused:#}");
     Ok(())
 }
 
 #[test]
 fn what_a_worker_has_no_room_for_is_counted_and_not_billed() -> Result<()> {
     let lab = Lab::new()?;
-    let (node, _added, client) = connected(&lab, settings("direct").with("node", "workers", "1"))?;
+    let (node, _added, client) = connected(&lab, settings("af_xdp").with("node", "workers", "1"))?;
     let other = node.session_add("other")?;
     let (private, public) = newcomer::keys_of(&other.config)?;
     let to = SocketAddrV4::new(NODE_V4, 51820);
@@ -155,7 +155,7 @@ fn what_a_worker_has_no_room_for_is_counted_and_not_billed() -> Result<()> {
     }
     kill_process(pid, Signal::CONT)?;
     until("the loss is counted", Duration::from_secs(10), || {
-        let lost = node.drops("udp", "direct_full")?;
+        let lost = node.drops("udp", "xsk_ring_full")?;
         let looked_at = node.drops("crypto", "authentication")? + node.drops("crypto", "replay")?;
         let seen = node.session_show(&other.session.id)?.kernel.datagrams;
         ensure!(lost > 1000 && lost + looked_at >= seen - 8, "{lost} + {looked_at} of {seen}");

@@ -73,7 +73,7 @@ fn marks_cross(receive: &str, outer: IpAddr) -> Result<()> {
         server.set_read_timeout(Some(Duration::from_millis(300)))?;
         let to = SocketAddr::new(inner, PORT);
         let (came, sent) = (counter(&lab, "inner-ce")?, counter(&lab, "outer-ect0")?);
-        let dropped = node.drops("inner", "ecn")?;
+        let dropped = node.drops("up", "ecn")?;
         let mut back = None;
         until("a packet arrives with the mark", Duration::from_secs(20), || {
             with.send_to(b"with", to)?;
@@ -86,7 +86,7 @@ fn marks_cross(receive: &str, outer: IpAddr) -> Result<()> {
         ensure!(counter(&lab, "inner-ce")? > came, "{receive} {outer} {inner}: no mark inside");
         without.send_to(b"without", to)?;
         until("what cannot carry the mark is dropped", Duration::from_secs(20), || {
-            ensure!(node.drops("inner", "ecn")? > dropped);
+            ensure!(node.drops("up", "ecn")? > dropped);
             Ok(())
         })?;
         ensure!(counter(&lab, "inner-other")? == 0, "{receive} {outer} {inner}: it lost the mark");
@@ -101,7 +101,7 @@ fn marks_cross(receive: &str, outer: IpAddr) -> Result<()> {
 
 #[test]
 fn marks_cross_the_tunnel_both_ways_in_both_families_and_both_ways_of_receiving() -> Result<()> {
-    for receive in ["direct", "sockets"] {
+    for receive in ["af_xdp", "sockets"] {
         for outer in SERVERS {
             marks_cross(receive, outer)?;
         }

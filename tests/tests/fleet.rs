@@ -219,11 +219,11 @@ fn by_tls_and_credentials_a_node_trusts_and_is_trusted_or_says_what_is_missing()
     let client = Client::start(&lab.consumer, &WgQuick::parse(&added.config)?)?;
     client.wait_connected(SERVERS[0])?;
 
-    refused(&node, &server, ["certificate", "Fix: let the server's certificate name"])?;
+    refused(&node, &server, ["certificate", "Fix: make the server's certificate name"])?;
     server.kill()?;
     server.secure(&ours, &unknown)?;
     server.restart()?;
-    refused(&node, &server, ["authorization violation", "Fix: let the server know"])?;
+    refused(&node, &server, ["authorization violation", "Fix: make the server accept"])?;
     server.kill()?;
     server.secure(&ours, &known)?;
     server.restart()?;

@@ -26,19 +26,19 @@ fn with_a_full_disk_nothing_new_is_sold_and_no_byte_is_lost_or_doubled() -> Resu
     let client = Client::connect(&lab.consumer, &added.config)?;
     client.wait_connected(SERVERS[0])?;
     client.ping(SERVERS[0], 20)?;
-    ensure!(node.status()?.ledger_trouble.is_none() && writable(&node)?);
+    ensure!(node.status()?.ledger_error.is_none() && writable(&node)?);
 
     node.disk()?.fill()?;
     until("the node says that the disk is full", PATIENCE, || {
         client.ping(SERVERS[0], 5)?;
-        let trouble = node.status()?.ledger_trouble.context("all is well")?;
+        let trouble = node.status()?.ledger_error.context("all is well")?;
         ensure!(trouble.contains("disk") && trouble.contains("full"), "{trouble}");
         Ok(())
     })?;
     ensure!(!writable(&node)?, "the metric says that the ledger can be written");
-    ensure!(node.log().contains("the ledger cannot be written"), "{}", node.log());
+    ensure!(node.log().contains("cannot write the ledger"), "{}", node.log());
     let refused = node.session_add("too much").expect_err("there is no room").to_string();
-    ensure!(refused.contains("full") && refused.contains("Make room"), "{refused}");
+    ensure!(refused.contains("full") && refused.contains("Free some space"), "{refused}");
     let credit = ["session", "credit", &id, "--bytes", "1000", "--reference", "second"];
     let refused = node.weir(&credit).expect_err("there is no room").to_string();
     ensure!(refused.contains("full"), "{refused}");
@@ -52,12 +52,12 @@ fn with_a_full_disk_nothing_new_is_sold_and_no_byte_is_lost_or_doubled() -> Resu
 
     node.disk()?.clear()?;
     until("the node goes on by itself", PATIENCE, || {
-        let trouble = node.status()?.ledger_trouble;
+        let trouble = node.status()?.ledger_error;
         ensure!(trouble.is_none(), "{trouble:?}");
         Ok(())
     })?;
     ensure!(writable(&node)?, "the metric says that the ledger cannot be written");
-    ensure!(node.log().contains("the ledger can be written again"), "{}", node.log());
+    ensure!(node.log().contains("the ledger is writable again"), "{}", node.log());
     node.session_add("welcome")?;
     // The request that was refused before is made once now, also when it is repeated.
     for _ in 0..2 {

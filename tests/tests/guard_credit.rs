@@ -55,7 +55,7 @@ fn a_session_stops_at_its_credit_and_resumes_with_more() -> Result<()> {
                 .context("the transfer goes on")?;
             Ok(())
         })?;
-        ensure!(node.drops(if way == Way::Up { "inner" } else { "egress" }, "credit")? > 0);
+        ensure!(node.drops(if way == Way::Up { "up" } else { "down" }, "credit")? > 0);
     }
     Ok(())
 }

@@ -33,7 +33,7 @@ fn data_for_nobody_dies_in_the_kernel() -> Result<()> {
 
 #[test]
 fn valid_macs_of_one_source_are_held_to_its_rate() -> Result<()> {
-    dropped_in_the_kernel(Kind::ValidMacOneSource, "handshake_rate")
+    dropped_in_the_kernel(Kind::ValidMacOneSource, "handshake_source_rate")
 }
 
 #[test]

@@ -196,17 +196,14 @@ fn a_machine_that_does_not_fit_is_refused_with_the_fix_and_left_as_it_was() {
         first.undo().expect("undone");
         sh(&format!("ip -n {} link add weir0 type veth peer name other1", net.node));
         let taken = refused("");
-        assert!(taken.contains("there is an interface \"weir0\" already"), "{taken}");
+        assert!(taken.contains("the interface \"weir0\" exists already"), "{taken}");
         sh(&format!("ip -n {} link del weir0", net.node));
         sh(&format!("ip -n {} link set up0 mtu 1400", net.node));
         let mtu = refused("");
         assert!(mtu.contains("write mtu = 1320, the largest that fits"), "{mtu}");
         sh(&format!("ip -n {} link set up0 mtu 1500", net.node));
         let uplink = Uplink::find(&Auto::Set("nope0".into())).expect_err("unknown").to_string();
-        assert!(
-            uplink.contains("there is no interface \"nope0\"") && uplink.contains("up0"),
-            "{uplink}"
-        );
+        assert!(uplink.contains("no interface \"nope0\"") && uplink.contains("up0"), "{uplink}");
     });
     assert_same(&before, &net.snapshot());
     inside(&net.node, || {

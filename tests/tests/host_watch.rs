@@ -42,7 +42,7 @@ fn restored(node: &Node<'_>, part: &str) -> Result<u64> {
 fn conditions(node: &Node<'_>, part: &str) -> Result<Vec<String>> {
     let host = node.status()?.host;
     let of_part = host.into_iter().filter(|it| it.part == part);
-    Ok(of_part.map(|it| format!("{}. Fix: {}", it.said, it.fix)).collect())
+    Ok(of_part.map(|it| format!("{}. Fix: {}", it.problem, it.fix)).collect())
 }
 
 /// Waits until a condition of the part says this, everywhere where it is to be seen.
@@ -128,8 +128,8 @@ fn a_flushed_ruleset_lets_nothing_through_and_the_policy_is_back_at_once() -> Re
         client.wait_connected(server)?;
     }
     let log = node.log();
-    ensure!(log.contains("somebody removed the exit policy's table"), "{log}");
-    ensure!(log.matches("somebody removed").count() <= 2, "once a minute: {log}");
+    ensure!(log.contains("another program removed the exit policy's table"), "{log}");
+    ensure!(log.matches("another program removed").count() <= 2, "once a minute: {log}");
     Ok(())
 }
 
@@ -190,8 +190,8 @@ fn a_policy_that_cannot_be_put_back_ends_the_node_with_the_reason() -> Result<()
     drop(private);
     ensure!(status.code() == Some(1), "{status}");
     let log = node.log();
-    ensure!(log.contains("no longer as the node needs it"), "{log}");
-    ensure!(log.contains("the exit policy cannot be put back"), "{log}");
+    ensure!(log.contains("no longer meets the node's needs"), "{log}");
+    ensure!(log.contains("cannot restore the exit policy"), "{log}");
     let found = lab.internet.run("nft list counter inet leaks private")?;
     ensure!(found.contains("packets 0 "), "{found}");
     Ok(())
@@ -232,7 +232,7 @@ fn forwarding_that_is_turned_off_is_turned_on_again_for_both_families() -> Resul
         }
     }
     let log = node.log();
-    ensure!(log.contains("somebody changed net/ipv4/conf/weir0/forwarding"), "{log}");
+    ensure!(log.contains("another program changed net/ipv4/conf/weir0/forwarding"), "{log}");
     node.stop()?;
     ensure!(!on("net.ipv4.conf.up0.forwarding")? && !on(&v6)?, "the stopped node left it on");
     Ok(())
@@ -387,7 +387,7 @@ fn each_family_leaves_by_the_uplink_of_its_own_default_route() -> Result<()> {
     client.wait_connected(SERVERS[1])?;
     let status = node.status()?;
     ensure!(status.uplink == UPLINK, "{status:?}");
-    ensure!(status.offloads.iter().any(|it| it.contains("leaves by six0")), "{status:?}");
+    ensure!(status.offloads.iter().any(|it| it.contains("leaves through six0")), "{status:?}");
     node.stop()?;
     // By name there is one uplink alone, and that IPv6 does not pass is said.
     let named = Node::start(&lab.node, Settings::default())?;
@@ -409,7 +409,7 @@ fn a_vanished_uplink_ends_the_node_and_the_next_start_waits_for_it() -> Result<(
         let back = scope.spawn(|| -> Result<()> {
             until("the start waits", NOTICED, || {
                 let log = std::fs::read_to_string(&log)?;
-                ensure!(log.contains("waiting for the uplink: there is no interface"), "{log}");
+                ensure!(log.contains("waiting for the uplink: no interface"), "{log}");
                 Ok(())
             })?;
             let peer = lab.node.name();
@@ -428,6 +428,6 @@ fn a_vanished_uplink_ends_the_node_and_the_next_start_waits_for_it() -> Result<(
         back.join().map_err(|_| anyhow::anyhow!("the link did not come back"))?
     })?;
     let log = node.log();
-    ensure!(log.matches("waiting for the uplink: there is no interface").count() == 1, "{log}");
+    ensure!(log.matches("waiting for the uplink: no interface").count() == 1, "{log}");
     client.wait_connected(SERVERS[0])
 }

@@ -32,7 +32,7 @@ fn everything_passes_with_io_uring_without_multishot_reads() -> Result<()> {
     let (node, _added, client) = connected(&lab, settings)?;
     let status = node.status()?;
     ensure!(status.io == "uring", "{status:?}");
-    ensure!(status.offloads.iter().any(|note| note.contains("one frame at a time")), "{status:?}");
+    ensure!(status.offloads.iter().any(|note| note.contains("one packet at a time")), "{status:?}");
     everything_passes(&lab, &client)
 }
 

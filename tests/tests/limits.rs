@@ -56,7 +56,7 @@ fn tcp_holds_its_rate_and_takes_another_at_once() -> Result<()> {
         // The limit is of IP packets: their TCP payload is 96 % of them.
         holds(&lab, 45.0..=51.5, &format!("-t 4 {way}"))?;
     }
-    ensure!(node.drops("inner", "rate_limit")? > 0 && node.drops("egress", "rate_limit")? > 0);
+    ensure!(node.drops("up", "rate_limit")? > 0 && node.drops("down", "rate_limit")? > 0);
 
     node.stop()?;
     node.restart()?;

@@ -204,7 +204,7 @@ fn a_bad_list_leaves_the_old_one_in_force() -> Result<()> {
     let check = format!("{:#}", node.weir(&["config", "check", &config]).expect_err("a bad list"));
     ensure!(check.contains(&named), "{check}");
     node.hang_up()?;
-    ensure!(node.log().contains("stays as it was"), "{}", node.log());
+    ensure!(node.log().contains("the configuration is unchanged"), "{}", node.log());
     fs::remove_file(&list)?;
     let error = format!("{:#}", node.weir(&["reload"]).expect_err("no list"));
     ensure!(error.contains("policy.block_files: cannot read"), "{error}");

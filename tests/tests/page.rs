@@ -76,8 +76,8 @@ fn the_page_shows_the_sessions_and_what_they_used() -> Result<()> {
         }
         let used = node.session_show(&added.session.id)?;
         let (up, down) = (kib(used.bytes_up), kib(used.bytes_down));
-        ensure!(dom.contains(&format!("{up}</b><span>billed from consumers")), "{up}: {dom}");
-        ensure!(dom.contains(&format!("{down}</b><span>billed to consumers")), "{down}: {dom}");
+        ensure!(dom.contains(&format!("{up}</b><span>billed up")), "{up}: {dom}");
+        ensure!(dom.contains(&format!("{down}</b><span>billed down")), "{down}: {dom}");
         Ok(())
     })
 }

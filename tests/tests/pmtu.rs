@@ -140,7 +140,7 @@ fn downloads(lab: &Lab, receive: &str, io: &str, outer: IpAddr) -> Result<()> {
 #[test]
 fn downloads_arrive_over_a_narrow_line_behind_a_firewall_that_drops_what_is_invalid() -> Result<()>
 {
-    for receive in ["direct", "sockets"] {
+    for receive in ["af_xdp", "sockets"] {
         let lab = Lab::new()?;
         narrow_line(&lab)?;
         strict_firewall(&lab)?;
@@ -151,7 +151,7 @@ fn downloads_arrive_over_a_narrow_line_behind_a_firewall_that_drops_what_is_inva
 
 #[test]
 fn downloads_arrive_over_a_narrow_line_whose_router_sends_no_icmp() -> Result<()> {
-    for receive in ["direct", "sockets"] {
+    for receive in ["af_xdp", "sockets"] {
         let lab = Lab::new()?;
         narrow_line(&lab)?;
         silent_router(&lab)?;
@@ -164,7 +164,7 @@ fn downloads_arrive_over_a_narrow_line_whose_router_sends_no_icmp() -> Result<()
 /// runs (EMSGSIZE), and they leave datagram by datagram.
 #[test]
 fn downloads_arrive_over_a_narrow_line_by_ipv6_whose_router_tells() -> Result<()> {
-    for (receive, io) in [("direct", "uring"), ("sockets", "syscall")] {
+    for (receive, io) in [("af_xdp", "uring"), ("sockets", "syscall")] {
         let lab = Lab::new()?;
         narrow_line(&lab)?;
         downloads(&lab, receive, io, SERVERS[1])?;

@@ -39,11 +39,11 @@ fn a_source_that_is_not_the_sessions_is_dropped_and_counted() -> Result<()> {
     {
         let (length, nodad) = if number == 0 { (32, "") } else { (128, "nodad") };
         lab.consumer.ip(&format!("addr add {spoofed}/{length} dev {interface} {nodad}"))?;
-        let before = node.drops("inner", "source_address")?;
+        let before = node.drops("up", "source_address")?;
         let ping = lab.consumer.run(&format!("ping -n -I {spoofed} -c 3 -i 0.02 -W 1 {server}"));
         ensure!(ping.is_err(), "{server} answered {spoofed}");
         until("the drops are counted", Duration::from_secs(5), || {
-            let after = node.drops("inner", "source_address")?;
+            let after = node.drops("up", "source_address")?;
             ensure!(after >= before + 3, "{before} to {after}");
             Ok(())
         })?;

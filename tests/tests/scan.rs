@@ -141,13 +141,13 @@ fn a_scan_is_stopped_while_open_connections_and_other_consumers_go_on() -> Resul
     // 1000 at once, 100 a second, and those few that the sketch cannot tell apart.
     let most = 1000 + took.as_secs() * 100 + 150;
     ensure!((950..=most).contains(&arrived), "{arrived} of 6000 arrived in {took:?}");
-    let dropped = node.drops("inner", "destinations")?;
+    let dropped = node.drops("up", "destinations")?;
     // wireguard-go may lose a few.
     ensure!((5500..=6000).contains(&(dropped + arrived)), "{dropped} dropped, {arrived} arrived");
     let after = node.session_show(&added.session.id)?;
     let billed = after.packets_up - before.packets_up;
     ensure!((arrived..arrived + 300).contains(&billed), "{billed} billed of {arrived}");
-    ensure!(node.drops("inner", "new_flows")? == 0);
+    ensure!(node.drops("up", "new_flows")? == 0);
 
     // The scanner's open connection goes on, and it reaches new ports of who it knows.
     conversation.go_on()?;
@@ -156,7 +156,7 @@ fn a_scan_is_stopped_while_open_connections_and_other_consumers_go_on() -> Resul
     let took = scan(&modest, 10_000..10_900, || conversation.go_on())?;
     let more = everywhere.settled()? - arrived;
     ensure!((880..=900).contains(&more), "{more} of 900 arrived in {took:?}");
-    ensure!(node.drops("inner", "destinations")? < dropped + 20);
+    ensure!(node.drops("up", "destinations")? < dropped + 20);
 
     node.weir(&["limits", "set", "session-destinations=off", "session-new-flows=off"])?;
     let before = everywhere.settled()?;
@@ -180,13 +180,13 @@ fn new_flows_are_held_to_a_rate_that_can_be_changed_live() -> Result<()> {
     let mut conversation = Conversation::begin(&lab)?;
     // One host, and each datagram from another port.
     let mut knock = |times: u32| -> Result<(u64, u64)> {
-        let before = (everywhere.settled()?, node.drops("inner", "new_flows")?);
+        let before = (everywhere.settled()?, node.drops("up", "new_flows")?);
         for _ in 0..times {
             let socket = lab.consumer.enter(|| Ok(UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?))?;
             socket.send_to(b"anybody?", (Ipv4Addr::new(45, 81, 0, 1), PORT))?;
         }
         conversation.go_on()?;
-        Ok((everywhere.settled()? - before.0, node.drops("inner", "new_flows")? - before.1))
+        Ok((everywhere.settled()? - before.0, node.drops("up", "new_flows")? - before.1))
     };
     let (arrived, dropped) = knock(300)?;
     // 20 at once, less what has been begun before, and 4 a second.

@@ -38,7 +38,7 @@ fn the_service_manager_is_told_each_change_and_the_watchdog_is_fed() -> Result<(
     node.set_environment("NOTIFY_SOCKET", &path.to_string_lossy());
     node.set_environment("WATCHDOG_USEC", "1000000");
     node.restart()?;
-    let said = wait_for(&socket, &["READY=1", "STATUS=serves at 45.80.2.2:51820", "WATCHDOG=1"])?;
+    let said = wait_for(&socket, &["READY=1", "STATUS=serving at 45.80.2.2:51820", "WATCHDOG=1"])?;
     ensure!(!said.contains("STOPPING"), "{said}");
     node.hang_up()?;
     let said = wait_for(&socket, &["RELOADING=1", "MONOTONIC_USEC=", "READY=1"])?;

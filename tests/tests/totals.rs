@@ -118,8 +118,8 @@ fn the_ledger_the_records_and_the_consumers_of_a_hundred_sessions_agree_to_the_b
     })?;
     ensure!(total.0 > USED as u64 * 10_000, "{total:?} is not the traffic");
     let page = node.metrics()?;
-    for (name, bytes) in [("receive", total.0), ("transmit", total.1)] {
-        let line = format!("weir_tunnel_{name}_bytes_total {bytes}");
+    for (direction, bytes) in [("up", total.0), ("down", total.1)] {
+        let line = format!("weir_tunnel_bytes_total{{direction=\"{direction}\"}} {bytes}");
         ensure!(page.lines().any(|found| found == line), "no {line}");
     }
     node.stop()?;

@@ -51,9 +51,9 @@ struct Arguments {
     /// How packets reach the exit
     #[arg(long, value_enum, default_value = "packets")]
     arrival: Arrival,
-    /// The egress device cannot segment
+    /// The uplink has no segmentation offload: the kernel segments in software
     #[arg(long)]
-    software_egress: bool,
+    software_gso: bool,
     /// weir's node.xdp
     #[arg(long, default_value = "auto")]
     xdp: String,
@@ -88,7 +88,7 @@ fn main() -> anyhow::Result<()> {
             xdp: given.xdp,
             receive: given.receive,
             arrival: given.arrival,
-            software_egress: given.software_egress,
+            software_gso: given.software_gso,
             sessions,
             metering: given.metering,
         },

@@ -283,7 +283,7 @@ pub fn setup(scale: &Scale, program: Program) -> Setup {
         xdp: "auto".to_owned(),
         receive: "auto".to_owned(),
         arrival: Arrival::Packets,
-        software_egress: false,
+        software_gso: false,
         sessions: 1,
         metering: Metering::Usual,
     }

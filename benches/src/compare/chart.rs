@@ -12,8 +12,8 @@ const GROUP_GAP: f64 = 26.0;
 const TOP: f64 = 84.0;
 
 const GROUPS: [(&str, &str); 4] = [
-    ("up", "consumer to internet"),
-    ("down", "internet to consumer"),
+    ("up", "up: consumer to internet"),
+    ("down", "down: internet to consumer"),
     ("iperf up", "iperf3 TCP x4, up"),
     ("iperf down", "iperf3 TCP x4, down"),
 ];
@@ -56,7 +56,7 @@ pub fn svg(report: &Report) -> Option<String> {
     line(format!("<rect width=\"{WIDTH}\" height=\"{height}\" fill=\"#ffffff\"/>"));
     line(
         "<text x=\"20\" y=\"30\" font-size=\"17\" font-weight=\"bold\" fill=\"#202428\">Goodput \
-          per second of the exit's processor time</text>"
+         per second of the exit's processor time</text>"
             .to_owned(),
     );
     line(format!(

@@ -96,8 +96,8 @@ pub struct Setup {
     pub receive: String,
     /// How packets reach it.
     pub arrival: Arrival,
-    /// Whether its egress device cannot segment.
-    pub software_egress: bool,
+    /// Whether its uplink has no segmentation offload, so that the kernel segments in software.
+    pub software_gso: bool,
     /// Sessions.
     pub sessions: u32,
     /// What weir writes down and tells.
@@ -132,7 +132,7 @@ impl Exit {
     /// Fails without root, or when it does not start.
     pub fn start(tools: &Tools, setup: &Setup) -> anyhow::Result<Self> {
         let rig = Rig::new(setup.arrival.link())?;
-        rig.set(setup.software_egress, setup.generator)?;
+        rig.set(setup.software_gso, setup.generator)?;
         let mut takers = Takers::prepare(setup.metering, &rig.node)?;
         let (running, key, credentials) = match setup.program {
             Program::Weir => start_weir(tools, setup, &rig, &mut takers)?,

@@ -208,7 +208,7 @@ fn scrape(node: &Place) -> anyhow::Result<()> {
     stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
     let mut page = String::new();
     stream.read_to_string(&mut page)?;
-    ensure!(page.contains("weir_tunnel_receive_bytes_total"), "that is no page of metrics: {page}");
+    ensure!(page.contains("weir_tunnel_bytes_total"), "that is not a page of metrics: {page}");
     Ok(())
 }
 

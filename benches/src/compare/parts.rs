@@ -25,9 +25,9 @@ pub enum Part {
     Workers,
     /// The guard in the driver, and off
     Xdp,
-    /// Consumers' data straight from the guard, and through the kernel's stack
+    /// Consumers' data over AF_XDP, and through the kernel's network stack
     Receive,
-    /// An egress device that cannot segment
+    /// An uplink without segmentation offload
     Offload,
     /// The way through at half load
     Latency,
@@ -299,17 +299,17 @@ impl Plan<'_> {
         // On the way down nothing but acknowledgements is received.
         for (of_what, arrival) in ARRIVALS {
             let name = |receive: &str| format!("up{of_what} {receive}");
-            for receive in ["direct", "sockets"] {
+            for receive in ["af_xdp", "sockets"] {
                 let mut case = self.case(&name(receive), Program::Weir, Load::Up);
                 receive.clone_into(&mut case.setup.receive);
                 case.setup.arrival = arrival;
                 self.cases.push(case);
             }
-            let (of, to) = (name("direct"), name("sockets"));
+            let (of, to) = (name("af_xdp"), name("sockets"));
             let exit: fn(&Outcome) -> f64 = |outcome| outcome.per_exit_second;
             let process: fn(&Outcome) -> f64 = |outcome| outcome.per_process_second;
             for (what, value) in [("exit", exit), ("process", process)] {
-                let label = format!("up{of_what}: per {what}-CPU-second, direct / sockets");
+                let label = format!("up{of_what}: per {what}-CPU-second, af_xdp / sockets");
                 let to = Some((to.as_str(), Program::Weir));
                 self.want(label, (&of, Program::Weir), to, value, None);
             }
@@ -322,7 +322,7 @@ impl Plan<'_> {
             let name = format!("{way} without offload");
             for program in ALL {
                 let mut case = self.case(&name, program, load);
-                case.setup.software_egress = true;
+                case.setup.software_gso = true;
                 self.cases.push(case);
             }
             self.against_peers(&name, false);

@@ -35,7 +35,7 @@ pub fn open(runtime_dir: &Path, slots: u32) -> io::Result<Accounts> {
             io::ErrorKind::InvalidData,
             format!(
                 "{} has {len} bytes, not a whole number of {record}-byte accounts: it is damaged \
-                 or another version's; stop that version cleanly, or remove the file",
+                 or from another version; stop that version cleanly, or remove the file",
                 path.display()
             ),
         ));

@@ -45,8 +45,8 @@ impl Reader<'_> {
                 &at,
                 String::new(),
                 problem,
-                "write it as TOML: key = value, texts in \
-                double quotes, lists in brackets, each key once"
+                "write it as TOML: key = value, texts in double quotes, lists in brackets, each \
+                 key once"
                     .into(),
             );
         }
@@ -96,7 +96,7 @@ impl Reader<'_> {
         } else {
             format!("remove it; the sections are {}", Config::SECTIONS.join(", "))
         };
-        self.findings.mistake(at, name.into(), "there is no such section".into(), fix);
+        self.findings.mistake(at, name.into(), "unknown section".into(), fix);
     }
 
     fn unknown_key(&mut self, at: &Range<usize>, section: &str, key: &str, keys: &[&str]) {
@@ -107,7 +107,7 @@ impl Reader<'_> {
         } else {
             "remove it; `weir config default` prints every key".into()
         };
-        self.findings.mistake(at, format!("{section}.{key}"), "there is no such key".into(), fix);
+        self.findings.mistake(at, format!("{section}.{key}"), "unknown key".into(), fix);
     }
 }
 

@@ -56,7 +56,7 @@ impl FromStr for HostPort {
             return Err("its port is not a number from 1 to 65535");
         }
         if let Some(inner) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-            inner.parse::<Ipv6Addr>().map_err(|_| "there is no IPv6 address in its brackets")?;
+            inner.parse::<Ipv6Addr>().map_err(|_| "the brackets do not contain an IPv6 address")?;
             return Ok(Self { host: inner.into(), port });
         }
         if host.contains(':') {
@@ -64,7 +64,7 @@ impl FromStr for HostPort {
         }
         let numbers = host.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
         if numbers && host.parse::<Ipv4Addr>().is_err() {
-            return Err("its host is no IPv4 address");
+            return Err("its host is not an IPv4 address");
         }
         let label = |label: &str| {
             !label.is_empty()
@@ -139,12 +139,12 @@ words! {
 }
 
 words! {
-    /// How data of consumers is to reach the workers.
+    /// How consumers' data is to reach the workers.
     ReceiveWish {
-        /// Straight from the guard where that can be, else through the sockets.
+        /// Over AF_XDP where that is possible, else through the sockets.
         Auto = "auto",
-        /// Straight from the guard, or the node does not start.
-        Direct = "direct",
+        /// Over AF_XDP from the guard, or the node does not start.
+        AfXdp = "af_xdp",
         /// Through the kernel's network stack and the sockets.
         Sockets = "sockets",
     }

@@ -18,54 +18,53 @@ pub const MAX_SESSION_DESTINATIONS: u32 = 1500;
 const MAX_SESSION_FLOWS: i64 = 65_000;
 
 limits! {
-    /// How much passes. All of it can also be changed while the node runs, with `weir limits set`;
-    /// docs/limits.md explains it. Rates are of the packets inside the tunnel.
+    /// Rate limits and quotas. `weir limits set` changes them while the node runs; see
+    /// docs/limits.md. Rates count the packets inside the tunnel. Up is from the consumer to the
+    /// internet, down is from the internet to the consumer.
     Limits {
-        /// The rate of all consumers' uploads together, for example "200 Mbit/s", or "off".
-        /// Sessions that want more than their share of it share it evenly.
+        /// The rate limit of all sessions together, up, for example "200 Mbit/s", or "off".
+        /// It is shared fairly among the sessions that need it (max-min).
         node_rate_up: BitRate = BitRate::OFF, in 0..=MAX_AMOUNT;
-        /// The rate of all consumers' downloads together, or "off".
+        /// The rate limit of all sessions together, down, or "off".
         node_rate_down: BitRate = BitRate::OFF, in 0..=MAX_AMOUNT;
-        /// The rate of each session's uploads that has none of its own, or "off".
+        /// The rate limit of each session, up, unless the session has its own, or "off".
         session_rate_up: BitRate = BitRate::OFF, in 0..=MAX_AMOUNT;
-        /// The rate of each session's downloads that has none of its own, or "off".
+        /// The rate limit of each session, down, unless the session has its own, or "off".
         session_rate_down: BitRate = BitRate::OFF, in 0..=MAX_AMOUNT;
-        /// The new flows (connections) per second that each session may begin, 1 to 300, or "off";
-        /// five times as many at once. Beyond it the first packets of new flows are dropped, and
-        /// open ones go on.
+        /// New flows (connections) per second that each session may open, 1 to 300, or "off"; the
+        /// burst is five times that. Beyond it, new flows are dropped; open flows continue.
         session_new_flows: AtMost = AtMost::new(200), in 0..=i64::from(MAX_SESSION_NEW_FLOWS),
             gauge "session_new_flows_limit_per_second":
-                "The new flows per second that a session may begin; 0 for no limit.",
+                "New flows per second that a session may open; 0 for no limit.",
             line "session flows": "new ones a second";
-        /// The different destinations that each session may reach in ten seconds, 1 to 1500, or
-        /// "off". Browsing and file sharing stay below it; scanning, for which hosters send
-        /// notices, does not. No destination is stored.
+        /// Distinct destinations that each session may reach in ten seconds, 1 to 1500, or "off".
+        /// Browsing and file sharing stay below the default; scans, which cause abuse notices, do
+        /// not. No destination is stored.
         session_destinations: AtMost = AtMost::new(1000), in 0..=i64::from(MAX_SESSION_DESTINATIONS),
             gauge "session_destinations_limit":
-                "The destinations that a session may reach in ten seconds; 0 for no limit.",
+                "Distinct destinations that a session may reach in ten seconds; 0 for no limit.",
             line "destinations": "of each session in 10 seconds";
-        /// The flows (connections) that each session may have open at once, of IPv4 and of IPv6
-        /// each, 1 to 65000, or "off". "auto" is a share of the kernel's flow table: 1 in 64 of
-        /// it, from 256 to 4096.
+        /// Flows (connections) that each session may have open at once, for IPv4 and IPv6 each,
+        /// 1 to 65000, or "off". "auto" is 1/64 of the kernel's flow table, from 256 to 4096.
         session_flows: Auto<AtMost> = Auto::Auto, in 0..=MAX_SESSION_FLOWS,
             gauge "session_flows_limit":
-                "The flows of each family that a session may have at once; 0 for no limit.",
+                "Concurrent flows per address family that a session may have; 0 for no limit.",
             line "open flows": "of each session, of IPv4 and of IPv6 each";
-        /// The most sessions that can exist at once; 0 is as many as node.max_sessions.
-        /// With more than that already, none is ended, but none is made.
+        /// The maximum number of sessions; 0 means node.max_sessions. Lowering it ends no session,
+        /// but stops new ones.
         sessions: u32 = 0, in 0..=i64::from(Slot::MAX_COUNT);
-        /// The most billed bytes a day, all sessions and both ways together, for example "500 GB",
-        /// or "off". When they are used up, all sessions are paused until the day ends.
+        /// The quota of billed bytes per day for all sessions, up and down together, for example
+        /// "500 GB", or "off". When it is used up, all sessions are paused until the day ends.
         bytes_per_day: ByteCount = ByteCount::default(), in 0..=MAX_AMOUNT;
-        /// The most billed bytes a month, likewise, for example "20 TB", or "off".
+        /// The same quota per month, for example "20 TB", or "off".
         bytes_per_month: ByteCount = ByteCount::default(), in 0..=MAX_AMOUNT;
-        /// The day on which the month begins, 1 to 31; in a shorter month, its last day.
+        /// The day on which the quota's month begins, 1 to 31; in a shorter month, its last day.
         month_reset_day: u32 = 1, in 1..=31;
-        /// Minutes by which this node's days and hours are ahead of UTC, -720 to 840: 60 is
-        /// Central European Time. There is no daylight saving time.
+        /// The offset of this node's days and hours from UTC, in minutes. -720 to 840; 60 is Central
+        /// European Time. Daylight saving time is not applied.
         utc_offset_minutes: i32 = 0, in -720..=840;
-        /// Times of the week at which the node has other rates or is closed; of several at once the
-        /// first counts. For example
+        /// Times of the week with other rate limits, or at which the node is closed. If several
+        /// apply, the first one counts. For example
         /// ["Mon-Fri 08:00-18:00 up=50mbit down=100mbit", "Sat,Sun 00:00-24:00 closed"].
         schedule: Vec<Window> = Vec::new();
     }

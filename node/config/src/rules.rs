@@ -90,7 +90,7 @@ fn payment(config: &Config, findings: &mut Findings<'_>) {
         if address.is_none_or(|address| address.is_zero()) {
             findings.blame(
                 &[("payment", key), ("payment", "enabled")],
-                "nobody could be paid without it".into(),
+                "payments need it".into(),
                 "write an address on the chain (0x and 40 hex digits), or enabled = false".into(),
             );
         }
@@ -162,7 +162,7 @@ fn fleet(config: &Config, findings: &mut Findings<'_>) {
         if !is_word(text) {
             findings.blame(
                 &[("fleet", key), ("fleet", "url")],
-                format!("{text:?} cannot be a name at the fleet's server"),
+                format!("{text:?} is not a valid node name for the fleet"),
                 "write 1 to 64 letters, digits, \"-\" or \"_\", such as \"exit-7\"".into(),
             );
         }
@@ -170,7 +170,7 @@ fn fleet(config: &Config, findings: &mut Findings<'_>) {
     if !fleet.subject.split('.').all(is_word) {
         findings.blame(
             &[("fleet", "subject")],
-            format!("{:?} cannot be what subjects begin with", fleet.subject),
+            format!("{:?} is not a valid subject prefix", fleet.subject),
             "write words with dots between them, such as \"weir\"".into(),
         );
     }
@@ -260,7 +260,7 @@ fn names(config: &Config, findings: &mut Findings<'_>) {
     if !is_interface_name(interface) {
         findings.blame(
             &[("tunnel", "interface")],
-            format!("{interface:?} cannot be an interface's name"),
+            format!("{interface:?} is not a valid interface name"),
             format!("{rule} \"weir0\""),
         );
     }
@@ -268,13 +268,13 @@ fn names(config: &Config, findings: &mut Findings<'_>) {
         if !is_interface_name(uplink) {
             findings.blame(
                 &[("node", "uplink")],
-                format!("{uplink:?} cannot be an interface's name"),
-                format!("{rule} \"eth0\"; `ip link` lists those there are; or write \"auto\""),
+                format!("{uplink:?} is not a valid interface name"),
+                format!("{rule} \"eth0\"; `ip link` lists the interfaces; or write \"auto\""),
             );
         } else if uplink == interface {
             findings.blame(
                 &[("node", "uplink"), ("tunnel", "interface")],
-                format!("{uplink:?} is also tunnel.interface, which weir makes itself"),
+                format!("{uplink:?} is also tunnel.interface, which weir creates itself"),
                 "name the interface towards the internet, or write \"auto\"".into(),
             );
         }
@@ -283,7 +283,7 @@ fn names(config: &Config, findings: &mut Findings<'_>) {
     if group.bytes().any(|byte| byte.is_ascii_control() || b":/ ".contains(&byte)) {
         findings.blame(
             &[("api", "socket_group")],
-            format!("{group:?} cannot be a group's name"),
+            format!("{group:?} is not a valid group name"),
             "write the name of a group in /etc/group, or \"\" for none".into(),
         );
     }
@@ -296,7 +296,7 @@ fn workers(config: &Config, findings: &mut Findings<'_>) {
         if seen.contains(core) {
             findings.blame(
                 &[("node", "cores")],
-                format!("core {core} stands there twice"),
+                format!("core {core} is listed twice"),
                 "name each core once: a core serves one worker".into(),
             );
             return;
@@ -347,7 +347,7 @@ fn pools(config: &Config, findings: &mut Findings<'_>) {
         if let Some(unfit) = unfit {
             findings.blame(
                 &[("tunnel", key)],
-                format!("{pool} overlaps {unfit}, whose addresses no consumer can have"),
+                format!("{pool} overlaps {unfit}, which cannot be assigned to consumers"),
                 match pool {
                     IpNet::V4(_) => "choose a private network, such as \"10.66.0.0/16\"".into(),
                     IpNet::V6(_) => "choose a local one, such as \"fd66:7765:6972::/64\"".into(),
@@ -380,13 +380,13 @@ fn pools(config: &Config, findings: &mut Findings<'_>) {
         if [v4, v6].iter().any(|pool| pool.contains(server)) {
             findings.blame(
                 &[("tunnel", "dns"), ("tunnel", "pool_v4"), ("tunnel", "pool_v6")],
-                format!("{server} is within the pool of the consumers, where no DNS server is"),
+                format!("{server} is within the consumers' pool, which has no DNS server"),
                 "name a server on the internet".into(),
             );
         } else if server.is_unspecified() || server.is_loopback() || server.is_multicast() {
             findings.blame(
                 &[("tunnel", "dns")],
-                format!("{server} is no address of a server that consumers could reach"),
+                format!("consumers cannot reach a server at {server}"),
                 "name a server on the internet".into(),
             );
         }
@@ -403,8 +403,8 @@ fn dns(config: &Config, findings: &mut Findings<'_>) {
         {
             findings.blame(
                 &[("dns", "upstreams"), ("tunnel", "pool_v4"), ("tunnel", "pool_v6")],
-                format!("{server} is no address of a server that this machine could ask"),
-                "name a server that resolves names, or write [] for the machine's own".into(),
+                format!("this machine cannot query a server at {server}"),
+                "name a DNS server, or write [] for the machine's own".into(),
             );
         }
     }
@@ -453,7 +453,9 @@ fn policy(config: &Config, findings: &mut Findings<'_>) {
         if network.prefix_len() == 0 {
             findings.blame(
                 &[("policy", "allow")],
-                format!("{network} would allow every address, also this provider's own network"),
+                format!(
+                    "{network} would allow every address, including the provider's own network"
+                ),
                 "name the networks that consumers are to reach".into(),
             );
         } else if let Some(pool) = pools.iter().find(|pool| overlap(network, pool)) {
@@ -472,7 +474,7 @@ fn paths(config: &Config, findings: &mut Findings<'_>) {
         findings.blame(
             &[("node", "runtime_dir"), ("node", "state_dir")],
             format!("{} is also node.state_dir", node.runtime_dir.display()),
-            "write two directories: what is in runtime_dir may be lost at a reboot".into(),
+            "use two directories: runtime_dir may be lost at a reboot".into(),
         );
     }
     let directory = &config.api.wg_directory;

@@ -57,9 +57,8 @@ pub fn rule_at(windows: &[Window], minute: u32) -> Option<Rule> {
 /// A text that is no window, and why.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{text:?} is no time of the week with its limits: {why}. Write for example \
-     \"Mon-Fri 08:00-18:00 up=50mbit down=100mbit\", \"daily 22:00-06:00 down=off\" or \
-     \"Sat,Sun 00:00-24:00 closed\""
+    "{text:?} is not a schedule entry: {why}. Write for example \"Mon-Fri 08:00-18:00 up=50mbit \
+     down=100mbit\", \"daily 22:00-06:00 down=off\" or \"Sat,Sun 00:00-24:00 closed\""
 )]
 pub struct NotAWindow {
     text: String,
@@ -76,12 +75,12 @@ impl FromStr for Window {
 
 fn parse(text: &str) -> Result<Window, String> {
     let mut words = text.split_ascii_whitespace();
-    let days = days(words.next().ok_or("it names no days")?)?;
+    let days = days(words.next().ok_or("it has no days")?)?;
     let span = words.next().ok_or("it has no hours")?;
     let (from, to) = span.split_once('-').ok_or("its hours are not FROM-TO")?;
     let (from, to) = (minute(from)?, minute(to)?);
     if from == to || from == MINUTES_PER_DAY {
-        return Err("its hours are none".into());
+        return Err("its hours are empty".into());
     }
     let (mut closed, mut up, mut down) = (false, None, None);
     for word in words {
@@ -96,13 +95,13 @@ fn parse(text: &str) -> Result<Window, String> {
         };
         let rate = slot.1.parse::<BitRate>().map_err(|error| error.to_string())?;
         if slot.0.replace(rate).is_some() {
-            return Err(format!("{word:?} contradicts what stands before it"));
+            return Err(format!("{word:?} contradicts an earlier word"));
         }
     }
     let rule = match (closed, up, down) {
         (true, None, None) => Rule::Closed,
-        (true, ..) => return Err("it is closed and has a rate".into()),
-        (false, None, None) => return Err("it says neither \"closed\" nor a rate".into()),
+        (true, ..) => return Err("it has both \"closed\" and a rate".into()),
+        (false, None, None) => return Err("it has neither \"closed\" nor a rate".into()),
         (false, up, down) => Rule::Rates { up, down },
     };
     Ok(Window { days, from, to, rule })
@@ -114,7 +113,7 @@ fn days(text: &str) -> Result<[bool; 7], String> {
     }
     let day = |name: &str| {
         let same = |known: &&str| known.eq_ignore_ascii_case(name);
-        DAYS.iter().position(same).ok_or(format!("{name:?} is no day such as Mon"))
+        DAYS.iter().position(same).ok_or(format!("{name:?} is not a day such as Mon"))
     };
     let mut days = [false; 7];
     for part in text.split(',') {
@@ -128,7 +127,7 @@ fn days(text: &str) -> Result<[bool; 7], String> {
 }
 
 fn minute(text: &str) -> Result<u32, String> {
-    let wrong = || format!("{text:?} is no time such as 08:00");
+    let wrong = || format!("{text:?} is not a time such as 08:00");
     let (hour, minute) = text.split_once(':').ok_or_else(wrong)?;
     let two = |digits: &str| digits.len() == 2 && digits.bytes().all(|byte| byte.is_ascii_digit());
     if !two(hour) || !two(minute) {
@@ -210,16 +209,16 @@ mod tests {
     #[test]
     fn what_is_unclear_is_refused_with_the_reason() {
         for (text, why) in [
-            ("", "names no days"),
+            ("", "has no days"),
             ("Mon", "no hours"),
-            ("Moon 08:00-09:00 closed", "no day"),
-            ("Mon 8:00-09:00 closed", "no time"),
-            ("Mon 08:00-24:01 closed", "no time"),
-            ("Mon 08:60-09:00 closed", "no time"),
-            ("Mon 08:00-08:00 closed", "hours are none"),
+            ("Moon 08:00-09:00 closed", "not a day"),
+            ("Mon 8:00-09:00 closed", "not a time"),
+            ("Mon 08:00-24:01 closed", "not a time"),
+            ("Mon 08:60-09:00 closed", "not a time"),
+            ("Mon 08:00-08:00 closed", "hours are empty"),
             ("Mon 08:00-09:00", "neither"),
             ("Mon 08:00-09:00 open", "neither"),
-            ("Mon 08:00-09:00 closed up=1mbit", "closed and has a rate"),
+            ("Mon 08:00-09:00 closed up=1mbit", "both \"closed\" and a rate"),
             ("Mon 08:00-09:00 up=1mbit up=2mbit", "contradicts"),
             ("Mon 08:00-09:00 up=much", "not a rate"),
         ] {

@@ -30,11 +30,11 @@ sections! {
         tunnel: Tunnel,
         /// What consumers may reach.
         policy: Policy,
-        /// How much passes.
+        /// Rate limits and quotas.
         limits: Limits,
         /// How names are resolved for consumers.
         dns: Dns,
-        /// What is written down of what consumers use, and who is told.
+        /// Usage records: what is recorded, and where it is delivered.
         ledger: Ledger,
         /// A payment layer for many nodes.
         fleet: Fleet,
@@ -48,115 +48,115 @@ sections! {
 }
 
 section! {
-    /// The node itself: its uplink, its port, its keys and its share of the machine.
+    /// The node itself: uplink, port, keys and machine resources.
     Node {
-        /// The network interface towards the internet and the consumers.
-        /// "auto" takes that of the default route (IPv4, else IPv6), and consumers' IPv6 leaves by
-        /// that of its own default route. A start without one waits for it.
+        /// The network interface to the internet and the consumers.
+        /// "auto" is the interface of the default route (IPv4, else IPv6); consumers' IPv6 leaves
+        /// through that of the IPv6 default route. Without a default route, weir waits for one.
         uplink: Auto<String> = Auto::Auto;
         /// The UDP port on which consumers reach the node. 1 to 65535.
         listen_port: u16 = 51820;
-        /// The "host:port" that consumers are told. An IPv6 address goes in brackets.
-        /// "auto" takes the uplink's own address, also when that changes, and the port above: set
-        /// this when the machine is behind NAT, or has a name.
+        /// The "host:port" in consumers' configurations. An IPv6 address goes in brackets.
+        /// "auto" is the uplink's current address with listen_port. Set this if the machine is
+        /// behind NAT or has a DNS name.
         endpoint: Auto<HostPort> = Auto::Auto;
-        /// The node's private key, in base64 as `wg genkey` prints it. Made at the first start,
-        /// readable by its owner alone. Whoever has it can pass for this node.
+        /// The file with the node's private key, in base64 as `wg genkey` prints it. Created at the
+        /// first start, readable only by its owner. Anyone who has it can impersonate this node.
         private_key_file: PathBuf = "/var/lib/weir/private.key".into();
-        /// What must survive a reboot: sessions and the ledger.
+        /// The directory for what must survive a reboot: sessions and the ledger.
         state_dir: PathBuf = "/var/lib/weir".into();
-        /// What need not survive a reboot: the lock, and the list of changes made on this machine.
+        /// The directory for what need not survive a reboot: the lock and the list of changes made
+        /// on this machine.
         runtime_dir: PathBuf = "/run/weir".into();
-        /// The most sessions that can exist at once. 1 to 1048576.
-        /// Each takes a few hundred bytes, also while unused.
+        /// The maximum number of sessions. 1 to 1048576.
+        /// Each takes a few hundred bytes, even while unused.
         max_sessions: u32 = 4096;
-        /// How many threads move packets, each with a core of its own. 1 to 256.
-        /// "auto" is one for each core that the process may use.
+        /// The number of worker threads, each pinned to its own core. 1 to 256.
+        /// "auto" is one per core that the process may use.
         workers: Auto<u16> = Auto::Auto;
-        /// The cores to run them on, by number, for example [2, 3]. Empty: chosen by weir.
+        /// The cores of the workers, by number, for example [2, 3]. Empty: weir chooses them.
         cores: Vec<u16> = Vec::new();
-        /// The guard in the kernel in front of the port (XDP).
-        /// "auto": in the driver, else in the generic path, else none with a warning.
-        /// "native" or "generic": that one, else none with a warning. "off": none.
-        /// "required": in the driver or the generic path, else the node does not start.
+        /// The guard in the kernel in front of the port (XDP attach mode).
+        /// "auto": native (in the driver), else generic, else none with a warning.
+        /// "native" or "generic": that mode, else none with a warning. "off": no guard.
+        /// "required": native or generic, else the node does not start.
         xdp: XdpWish = XdpWish::Auto;
-        /// How workers talk to the kernel. "auto": io_uring, or plain system calls where io_uring
-        /// is not allowed. "uring" or "syscall": that one, or the node does not start.
-        /// "uring-single": io_uring as on kernels before 6.7, where each read is begun anew.
+        /// The workers' I/O interface. "auto": io_uring, or plain system calls where io_uring is
+        /// not allowed. "uring" or "syscall": that one, or the node does not start.
+        /// "uring-single": io_uring without multishot reads, as on kernels before 6.7.
         io: IoWish = IoWish::Auto;
-        /// Whether several datagrams to one consumer go to the kernel as one, which it or the network
-        /// card cuts (UDP GSO). false sends each by itself and takes more CPU: for Linux 7.0 to 7.1.4
-        /// and network cards that cut them wrongly, where consumers see many losses.
+        /// Whether to send several datagrams to one consumer as one batch that the kernel or the
+        /// network card segments (UDP GSO). false sends each datagram alone and uses more CPU: for
+        /// Linux 7.0 to 7.1.4 and network cards that segment wrongly, seen as packet loss.
         udp_segmentation: bool = true;
-        /// How consumers' data reaches the workers. "auto": straight from the guard (AF_XDP) where
-        /// that is in the driver, else through the kernel's network stack. "direct": straight, or the
-        /// node does not start. "sockets": through the stack, where this machine's own firewall and
-        /// tcpdump see it.
+        /// How consumers' data reaches the workers. "auto": over AF_XDP where the guard runs in the
+        /// driver, else through UDP sockets. "af_xdp": from the guard past the kernel's network
+        /// stack, or the node does not start. "sockets": through the stack, where this machine's
+        /// firewall and tcpdump see it.
         receive: ReceiveWish = ReceiveWish::Auto;
-        /// Whether the node, once everything is prepared, gives up what it does not need:
-        /// capabilities, new privileges, files (Landlock) and system calls (seccomp). "auto": as far
-        /// as the kernel lets it. "off": not at all. "required": all, or the node does not start.
+        /// Whether the node drops what it no longer needs after its start: capabilities, new
+        /// privileges, access to files (Landlock) and system calls (seccomp). "auto": as far as the
+        /// kernel supports it. "off": nothing. "required": all, or the node does not start.
         sandbox: SandboxWish = SandboxWish::Auto;
-        /// Handshakes per second from one source (an IPv4 address or an IPv6 /64) beyond which
-        /// they are dropped. 1 to 1000000.
+        /// The limit of handshakes per second from one source (an IPv4 address or an IPv6 /64).
+        /// More are dropped. 1 to 1000000.
         handshakes_per_source: u32 = 20;
-        /// Handshakes that one source may have at once before the limit above counts.
-        /// 1 to 1000000.
+        /// The burst of handshakes that one source may send above that limit. 1 to 1000000.
         handshakes_per_source_burst: u32 = 5;
-        /// Handshakes per second, of all sources together, beyond which a source must first prove
-        /// with a cookie that it can receive at its address. 1 to 10000000.
+        /// Handshakes per second from all sources together above which the node is under load: a
+        /// source must then prove its address with a cookie. 1 to 10000000.
         handshakes_under_load: u32 = 1000;
-        /// Handshakes per second, of all sources together, that the guard lets through on each core
-        /// that receives; so many again of those with a cookie. It bounds what a flood with forged
-        /// sources can cost. 1 to 10000000.
+        /// Handshakes per second from all sources together that the guard passes on each receiving
+        /// core. Applied separately to handshakes with and without a cookie. It bounds the cost of
+        /// a flood with forged sources. 1 to 10000000.
         handshakes_per_core: u32 = 25_000;
     }
 }
 
 section! {
-    /// The inside of the tunnel: the addresses that consumers get, and what they are told.
+    /// The inside of the tunnel: consumers' addresses and configurations.
     Tunnel {
-        /// The name of the network device through which consumers' packets reach the kernel.
+        /// The name of the TUN device through which consumers' packets reach the kernel.
         interface: String = "weir0".into();
         /// The IPv4 network of the consumers; its first address is the gateway (this node).
-        /// Must have room for max_sessions, and not be in use elsewhere on this machine.
+        /// Must have room for node.max_sessions, and must not be in use on this machine.
         pool_v4: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 66, 0, 0), 16);
         /// The IPv6 network of the consumers; its first address is the gateway. A /64.
         pool_v6: Ipv6Net =
             Ipv6Net::new_assert(Ipv6Addr::new(0xfd66, 0x7765, 0x6972, 0, 0, 0, 0, 0), 64);
-        /// The largest IP packet inside the tunnel, in bytes. 1280 to 65535, and at least 80 less
-        /// than the uplink's (60 when consumers reach the node by IPv4 alone).
+        /// The MTU inside the tunnel, in bytes. 1280 to 65535, and at least 80 less than the
+        /// uplink's MTU (60 if consumers reach the node only over IPv4).
         mtu: u32 = 1420;
-        /// The DNS servers in the configuration that consumers get, for example ["9.9.9.9"].
-        /// "auto" is the gateway, and public ones where dns.enabled is false.
+        /// The DNS servers in consumers' configurations, for example ["9.9.9.9"].
+        /// "auto" is the gateway, or public servers if dns.enabled is false.
         dns: Auto<Vec<IpAddr>> = Auto::Auto;
-        /// Seconds between keepalives that consumers are told to send, 0 to 65535. 0 is none;
-        /// 25 keeps a consumer behind NAT reachable while it is silent.
+        /// PersistentKeepalive in consumers' configurations, in seconds. 0 to 65535; 0 is off.
+        /// 25 keeps an idle consumer behind NAT reachable.
         keepalive: u16 = 0;
     }
 }
 
 section! {
     /// What consumers may reach. Private, link-local, shared (CGNAT), metadata, multicast and
-    /// reserved addresses, this machine and other consumers are refused always.
+    /// reserved addresses, this machine and other consumers are always refused.
     Policy {
-        /// Ports that are refused, for example ["25/tcp", "6881-6999", "53/udp"]; without a protocol,
-        /// of both. 25 is mail between servers: a node that lets it out is soon on every blocklist.
-        /// Ports 465 and 587, for sending one's own mail, are no such risk.
+        /// Ports to refuse, for example ["25/tcp", "6881-6999", "53/udp"]; without a protocol, both
+        /// TCP and UDP. 25 is mail between servers: a node that allows it soon lands on blocklists.
+        /// Ports 465 and 587 (mail submission) carry no such risk.
         blocked_ports: Vec<PortRule> =
             vec![PortRule { protocol: Some(Protocol::Tcp), low: 25, high: 25 }];
-        /// Files with more such ports, one a line; # begins a comment. Read again at a reload, as
-        /// all files here.
+        /// Files with more ports to refuse, one per line; # begins a comment. Like all files here,
+        /// they are read again at a reload.
         blocked_port_files: Vec<PathBuf> = Vec::new();
-        /// Networks that are allowed though they are refused ranges, or in a list of refused
-        /// ones, for example ["192.168.7.0/24"].
+        /// Networks to allow although they are in a refused range or in a list of blocked networks,
+        /// for example ["192.168.7.0/24"].
         allow: Vec<IpNet> = Vec::new();
-        /// Files with more such networks and addresses, one a line.
+        /// Files with more networks and addresses to allow, one per line.
         allow_files: Vec<PathBuf> = Vec::new();
-        /// Networks that are refused besides, for example ["198.51.7.0/24", "2001:db8:7::/48"].
+        /// Networks to refuse in addition, for example ["198.51.7.0/24", "2001:db8:7::/48"].
         block: Vec<IpNet> = Vec::new();
-        /// Files with more such networks and addresses, one a line. Hundreds of thousands of
-        /// lines cost a packet no more than a few.
+        /// Files with more networks and addresses to refuse, one per line. The cost per packet does
+        /// not grow with the number of lines.
         block_files: Vec<PathBuf> = Vec::new();
     }
 }
@@ -164,163 +164,162 @@ section! {
 section! {
     /// The DNS forwarder for consumers, at the gateway's addresses inside the tunnel.
     Dns {
-        /// Whether there is one.
+        /// Whether the forwarder runs.
         enabled: bool = true;
-        /// The servers that it asks, by the machine's own routes, for example ["9.9.9.9"].
-        /// Empty: those of the machine (/etc/resolv.conf).
+        /// The upstream servers, reached over the machine's own routes, for example ["9.9.9.9"].
+        /// Empty: the machine's own servers (/etc/resolv.conf).
         upstreams: Vec<IpAddr> = Vec::new();
-        /// Questions per second that a consumer may ask; twice as many at once. 1 to 100000.
+        /// Queries per second that each consumer may send; the burst is twice that. 1 to 100000.
         per_second: u32 = 50;
-        /// How many answers are remembered. 0 to 1048576.
+        /// The number of cached answers. 0 to 1048576.
         cache: u32 = 8192;
     }
 }
 
 section! {
-    /// What is written down of what consumers use, and who is told. docs/payments.md explains it.
+    /// Usage records: what is recorded, and where it is delivered. See docs/payments.md.
     Ledger {
-        /// Seconds between two usage records of a session that is used. 1 to 86400.
+        /// Seconds between two usage records of an active session. 1 to 86400.
         record_seconds: u32 = 60;
         /// Seconds between two checkpoints of the counters to the disk. 1 to 60. A crash of weir
-        /// loses nothing; a power cut loses what was counted since the last one.
+        /// loses nothing; a power failure loses the counts since the last checkpoint.
         checkpoint_seconds: u32 = 1;
-        /// Days for which usage records are kept once the webhook, the usage file and the fleet,
-        /// as far as there are any, have them. 0 to 36500; 0 is for ever. The last record of each
-        /// session, which says all that the others did, is kept as long as the session.
+        /// Days for which usage records are kept after their delivery to the configured webhook,
+        /// usage file and fleet. 0 to 36500; 0 means forever. The last record of each session,
+        /// which has its totals, is kept as long as the session.
         retain_days: u32 = 30;
-        /// Days after which usage records go also when one of those has not got them.
-        /// 0 to 36500; 0 is never, else no fewer than retain_days.
+        /// Days after which usage records are deleted even if they were not delivered.
+        /// 0 to 36500; 0 means never. Not less than retain_days.
         retain_undelivered_days: u32 = 0;
-        /// Days for which a session is kept in the ledger after its end, with its last record,
-        /// and never shorter than retain_days and retain_undelivered_days keep that record.
-        /// 0 to 36500; 0 is for ever.
+        /// Days for which an ended session and its last record are kept in the ledger, and never
+        /// shorter than retain_days and retain_undelivered_days keep that record. 0 to 36500; 0
+        /// means forever.
         retain_sessions_days: u32 = 90;
-        /// Seconds for which a session without credit is kept, paused, before it is closed.
+        /// Seconds for which a session without credit stays paused before it is closed.
         /// 0 to 31536000.
         grace_seconds: u32 = 300;
-        /// The URL to which usage records are pushed, "https://host/path" or
+        /// The URL to which usage records are posted, "https://host/path" or
         /// "http://host:port/path". Empty: none.
         webhook: String = String::new();
-        /// The file with the secret by which those pushes are signed.
+        /// The file with the secret that signs those requests.
         webhook_secret_file: PathBuf = "/var/lib/weir/webhook.secret".into();
-        /// The file with the certificates, in PEM, that an https webhook's must be signed by.
-        /// Empty: those of this machine.
+        /// The PEM file with the CA certificates for an https webhook.
+        /// Empty: this machine's root certificates.
         webhook_ca_file: String = String::new();
-        /// The file to which usage records are appended, one JSON object a line. Empty: none.
+        /// The file to which usage records are appended, one JSON object per line. Empty: none.
         usage_file: String = String::new();
-        /// How large that file grows, in MiB, before it is renamed away. 1 to 1048576.
+        /// The size in MiB at which that file is rotated. 1 to 1048576.
         usage_file_mib: u32 = 64;
     }
 }
 
 section! {
-    /// A payment layer for many nodes: usage records to a NATS JetStream stream, and commands as
-    /// requests over the same connection. docs/payments.md explains it.
+    /// A payment layer for many nodes: usage records go to a NATS JetStream stream, and commands
+    /// come as requests over the same connection. See docs/payments.md.
     Fleet {
-        /// The server, "nats://host:4222" or "tls://host:4222"; several, with commas between them,
-        /// are one cluster. Empty: none.
+        /// The server, "nats://host:4222" or "tls://host:4222"; separate the servers of a cluster
+        /// with commas. Empty: none.
         url: String = String::new();
-        /// This node's name there: letters, digits, "-" and "_". No other node may have it.
+        /// This node's name in the fleet: letters, digits, "-" and "_". It must be unique.
         name: String = String::new();
-        /// What the subjects begin with.
+        /// The prefix of the NATS subjects.
         subject: String = "weir".into();
-        /// The stream. The first node makes it, on the server's disk, if there is none.
+        /// The JetStream stream. If it does not exist, the first node creates it on disk.
         stream: String = "WEIR".into();
-        /// Whether commands are taken. Who may publish to this node's subject there, can do what
-        /// the `weir` commands do.
+        /// Whether the node accepts commands. Anyone who may publish to this node's subject can
+        /// then do what the `weir` commands do.
         commands: bool = true;
         /// The file with the node's NATS credentials (.creds). Empty: none.
         credentials_file: String = String::new();
-        /// The file with a token for the server. Empty: none.
+        /// The file with the token for the server. Empty: none.
         token_file: String = String::new();
-        /// The file with the certificates, in PEM, that the server's must be signed by.
-        /// Empty: those of this machine.
+        /// The PEM file with the CA certificates for the server.
+        /// Empty: this machine's root certificates.
         ca_file: String = String::new();
     }
 }
 
 section! {
-    /// Payment as consumers go, inside the tunnel, in the format of the Mysterium network.
-    /// docs/payments.md explains it. Amounts are in wei (10^-18 of a token), in quotes.
+    /// Pay-as-you-go payments inside the tunnel, in the format of the Mysterium network.
+    /// See docs/payments.md. Amounts are in wei (10^-18 of a token), in quotes.
     Payment {
         /// Whether prepaid sessions can pay at http://GATEWAY:PORT/v1/pay.
         enabled: bool = false;
         /// The TCP port, at the gateway's addresses inside the tunnel. 1 to 65535.
         port: u16 = 8077;
-        /// The node's identity on the chain, to which consumers pay: 0x and 40 hex digits.
+        /// The address on the chain that consumers pay: 0x and 40 hex digits.
         provider: Option<Address> = None;
         /// The chain on which promises are settled. 137 is Polygon. 1 to 4294967295.
         chain_id: u32 = 137;
         /// The hub through which promises are settled.
         hermes: Option<Address> = Some(address!("80ed28d84792d8b153bf2f25f0c4b7a1381de4ab"));
-        /// The contract that makes the consumers' channels.
+        /// The contract that creates the consumers' channels.
         registry: Option<Address> = Some(address!("87F0F4b7e0FAb14A565C87BAbbA6c40c92281b51"));
-        /// The code of those channels.
+        /// The implementation contract of those channels.
         channel_implementation: Option<Address> =
             Some(address!("6b423D3885B4877b5760E149364f85f185f477aD"));
-        /// What a GiB costs, up and down together.
+        /// The price of a GiB, up and down together.
         per_gib: Wei = Wei(100_000_000_000_000_000);
-        /// What an hour costs.
+        /// The price of an hour.
         per_hour: Wei = Wei(60_000_000_000_000);
-        /// The least per GiB that a consumer may offer. "auto" is the price.
+        /// The lowest price of a GiB that a consumer may offer. "auto" is per_gib.
         floor_per_gib: Auto<Wei> = Auto::Auto;
-        /// The least per hour that a consumer may offer. "auto" is the price.
+        /// The lowest price of an hour that a consumer may offer. "auto" is per_hour.
         floor_per_hour: Auto<Wei> = Auto::Auto;
-        /// MiB that a new prepaid session may use for nothing. 0 to 1048576.
+        /// Free MiB of a new prepaid session. 0 to 1048576.
         free_mib: u32 = 0;
-        /// MiB that may be used and not be paid yet, once anything was paid. 1 to 1048576.
+        /// MiB that a session may use ahead of payment, after its first payment. 1 to 1048576.
         unpaid_mib: u32 = 64;
-        /// Seconds that may be used and not be paid yet, once anything was paid. 1 to 86400.
+        /// Seconds that a session may use ahead of payment, after its first payment. 1 to 86400.
         unpaid_seconds: u32 = 300;
-        /// The URL that is asked before a promise is credited, "https://host/path" or
-        /// "http://host:port/path": an answer of 200 to 299 within 5 seconds takes it, anything
-        /// else sells nothing. Empty: promises are credited on trust, and whether their channels
-        /// exist and have funds shows at their settlement.
+        /// The URL of the service that approves promises before they are credited,
+        /// "https://host/path" or "http://host:port/path". An answer of 200 to 299 within 5 seconds
+        /// approves; anything else refuses. Empty: promises are credited without a check that
+        /// their channels exist and have funds.
         approve_url: String = String::new();
-        /// The file with the certificates, in PEM, that an https URL's must be signed by.
-        /// Empty: those of this machine.
+        /// The PEM file with the CA certificates for an https URL.
+        /// Empty: this machine's root certificates.
         approve_ca_file: String = String::new();
     }
 }
 
 section! {
-    /// How the operator, the payment layer and Prometheus see the node.
+    /// Access for the operator, the payment layer and Prometheus.
     Api {
         /// The Unix socket of the `weir` commands.
         socket: PathBuf = "/run/weir/weir.sock".into();
-        /// The group whose members may use that socket. Empty: its owner alone.
+        /// The group whose members may use that socket. Empty: only its owner.
         socket_group: String = String::new();
-        /// "address:port" on which the API, and the page for browsers, are served over HTTP to
-        /// those who have the token, or "off". It is not encrypted: use an address of this machine
-        /// or of a private network.
+        /// The "address:port" for the API and the status page over HTTP, protected by the token, or
+        /// "off". It is not encrypted: use a loopback address or an address in a private network.
         http: Metrics = Metrics::Off;
-        /// The file with that token. Made at the first start that needs it, readable by its owner
-        /// alone. Whoever has it can do what the `weir` commands do.
+        /// The file with that token. Created at the first start that needs it, readable only by its
+        /// owner. Anyone who has the token can do what the `weir` commands do.
         token_file: PathBuf = "/var/lib/weir/api.token".into();
-        /// The directory of the socket for `wg show` and other programs that speak WireGuard's
-        /// userspace API, named after tunnel.interface. `wg` looks in this one alone. Empty: none.
+        /// The directory of the socket for `wg show` and other programs that use WireGuard's
+        /// userspace API: INTERFACE.sock. `wg` looks only in the default directory. Empty: none.
         wg_directory: String = "/var/run/wireguard".into();
-        /// Whether that socket says where consumers are (their address and port). Whoever exports
-        /// or logs what it says would keep that.
+        /// Whether that socket shows consumers' endpoints (address and port). A program that exports
+        /// or logs its output would store them.
         wg_endpoints: bool = false;
-        /// "address:port" on which Prometheus gets the metrics, or "off".
+        /// The "address:port" for Prometheus metrics, or "off".
         metrics: Metrics = Metrics::default();
-        /// Whether the metrics also have series of each session, by its identifier. They say how
-        /// much each consumer uses and when, to whoever reads the metrics.
+        /// Whether the metrics include series for each session, by its identifier. They show every
+        /// reader of the metrics how much each consumer uses and when.
         per_session_metrics: bool = false;
-        /// The most sessions with series of their own; beyond, there are only sums. 0 to 1048576.
+        /// The maximum number of sessions with their own series. 0 to 1048576.
         per_session_metrics_max: u32 = 1000;
     }
 }
 
 section! {
-    /// What the node writes about itself, to standard error (with systemd: the journal). Consumers'
-    /// addresses and what they reach are not in it, at any level.
+    /// The node's log, on standard error (with systemd: the journal). It never contains consumers'
+    /// addresses or destinations, at any level.
     Log {
-        /// "error", "warn", "info" or "debug", each with those before it. The variable WEIR_LOG of
-        /// the environment, if there is one, counts instead.
+        /// "error", "warn", "info" or "debug"; each includes those before it. The environment
+        /// variable WEIR_LOG overrides it.
         level: LogLevel = LogLevel::Info;
-        /// "text", or "json": one object a line, for programs.
+        /// "text", or "json": one object per line, for programs.
         format: LogFormat = LogFormat::Text;
     }
 }
@@ -403,8 +402,8 @@ impl Payment {
 #[must_use]
 pub fn text(config: &Config) -> String {
     let mut text = String::from(
-        "# The configuration of weir. Every key is here with its default: what is left out of a\n\
-         # file keeps it. `weir config check FILE` names every mistake in one.\n",
+        "# The configuration of weir: every key with its default. A key that a file leaves out\n\
+         # keeps its default. `weir config check FILE` reports every mistake in a file.\n",
     );
     for (name, section) in config.sections() {
         write_section(&mut text, name, section);

@@ -68,8 +68,8 @@ fn text<'v>(value: &'v Spanned<DeValue<'_>>, example: &str) -> Result<&'v str, P
     let value = value.get_ref();
     value.as_str().ok_or_else(|| {
         Problem::new(
-            format!("{} is not a text", quote(value)),
-            format!("write a text in quotes, for example {example}"),
+            format!("{} is not a string", quote(value)),
+            format!("write a string in quotes, for example {example}"),
         )
     })
 }
@@ -224,7 +224,7 @@ impl AutoValue for HostPort {
         let text = text(value, "\"auto\" or \"exit.example.net:51820\"")?;
         text.parse().map_err(|reason| {
             Problem::new(
-                format!("{text:?} is no endpoint: {reason}"),
+                format!("{text:?} is not an endpoint: {reason}"),
                 "write \"auto\", \"exit.example.net:51820\", \"198.51.100.7:51820\" or \
                  \"[2001:db8::7]:51820\"",
             )
@@ -248,7 +248,7 @@ macro_rules! one_word {
                         .map(|near| format!("did you mean {near:?}? "))
                         .unwrap_or_default();
                     Problem::new(
-                        format!("{word:?} is none of the choices"),
+                        format!("{word:?} is not one of the choices"),
                         format!("{meant}write one of {}", choices.join(", ")),
                     )
                 })
@@ -331,7 +331,7 @@ impl Value for AtMost {
         }
         let fix = "write a whole number without quotes, or \"off\"";
         match u32::read(value).map_err(|problem| Problem { fix: fix.into(), ..problem })? {
-            0 => Err(Problem::new("0 would let nothing through", fix)),
+            0 => Err(Problem::new("0 would block everything", fix)),
             most => Ok(Self::new(most)),
         }
     }

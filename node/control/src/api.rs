@@ -191,7 +191,7 @@ async fn scrape(State(api): State<Api>, headers: HeaderMap) -> Result<impl IntoR
     let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     let form = Form::accepted(accept);
     let text = off_thread(move || metrics::encode(&api.registry, form)).await?;
-    let text = text.map_err(|_| ApiError::internal("the metrics could not be written"))?;
+    let text = text.map_err(|_| ApiError::internal("cannot write the metrics"))?;
     Ok(([(CONTENT_TYPE, form.content_type())], text))
 }
 
@@ -200,7 +200,7 @@ pub(crate) async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, ApiError> {
     let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|_| ApiError::internal("the request was not finished"))
+    done.map_err(|_| ApiError::internal("the request was not complete in time"))
 }
 
 #[cfg(test)]

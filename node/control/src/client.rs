@@ -74,21 +74,21 @@ impl Client {
         let asked = async { tokio::time::timeout(PATIENCE, self.send(method, path, body)).await };
         let (success, body) = self.runtime.block_on(asked).map_err(|_| {
             let seconds = PATIENCE.as_secs();
-            anyhow!("the node did not answer within {seconds} s: see its log, or restart it")
+            anyhow!("the node did not answer within {seconds} s. Fix: see its log, or restart it")
         })??;
         if !success {
             let error: ErrorBody = serde_json::from_slice(&body)
-                .with_context(|| self.not_weir("it answered with an error that is not JSON"))?;
+                .with_context(|| self.not_weir("its error is not JSON"))?;
             bail!(error.error.message);
         }
         serde_json::from_slice(&body)
-            .with_context(|| self.not_weir("its answer has another form (another version?)"))
+            .with_context(|| self.not_weir("unexpected format (another version of weir?)"))
     }
 
     async fn send(&self, method: Method, path: &str, body: Bytes) -> anyhow::Result<(bool, Bytes)> {
         let stream =
             UnixStream::connect(&self.socket).await.map_err(|e| explain(&self.socket, &e))?;
-        let broken = || self.not_weir("the connection broke off");
+        let broken = || self.not_weir("the connection was closed");
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.with_context(broken)?;
         tokio::spawn(async move {
@@ -96,7 +96,7 @@ impl Client {
             drop(connection.await);
         });
         let request = Request::builder().method(method).uri(path).header("host", "weir");
-        let request = request.body(Full::new(body)).context("the request cannot be written")?;
+        let request = request.body(Full::new(body)).context("cannot build the request")?;
         let response = sender.send_request(request).await.with_context(broken)?;
         let success = response.status().is_success();
         let body = response.into_body().collect().await.with_context(broken)?;
@@ -104,7 +104,7 @@ impl Client {
     }
 
     fn not_weir(&self, what: &str) -> String {
-        format!("no good answer from {}: {what}", self.socket.display())
+        format!("invalid answer from {}: {what}", self.socket.display())
     }
 }
 
@@ -113,18 +113,18 @@ fn explain(socket: &Path, error: &io::Error) -> anyhow::Error {
     let path = socket.display();
     match error.kind() {
         io::ErrorKind::NotFound => {
-            anyhow!("there is no socket {path}: is weir running? Start it with: weir run")
+            anyhow!("no socket {path}: is weir running? Start it with: weir run")
         }
-        io::ErrorKind::ConnectionRefused => anyhow!(
-            "nobody listens on {path}: weir is not running any more. Start it with: weir run"
-        ),
+        io::ErrorKind::ConnectionRefused => {
+            anyhow!("nothing listens on {path}: weir is no longer running. Start it with: weir run")
+        }
         io::ErrorKind::PermissionDenied => {
             let group = fs::metadata(socket).ok().and_then(|file| group_name(file.gid()));
             let join = match group.filter(|group| group != "root") {
                 Some(group) => format!("join its group with: sudo usermod -aG {group} \"$USER\""),
                 None => "set api.socket_group in the configuration".to_owned(),
             };
-            anyhow!("you may not use the socket {path}: run this as root, or {join}")
+            anyhow!("permission denied on the socket {path}: run this as root, or {join}")
         }
         _ => anyhow!("cannot reach weir through {path}: {error}"),
     }

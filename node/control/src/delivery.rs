@@ -50,7 +50,7 @@ async fn run_with(
         match step(&sessions, &mut receiver).await {
             Ok(more) => {
                 if failing {
-                    info!(receiver = receiver.name(), "usage records are delivered again");
+                    info!(receiver = receiver.name(), "delivery of usage records has resumed");
                     failing = false;
                 }
                 wait = first;
@@ -63,7 +63,8 @@ async fn run_with(
                     let error = format!("{error:#}");
                     warn!(
                         receiver = receiver.name(),
-                        error, "usage records cannot be delivered; they wait in the ledger"
+                        error,
+                        "cannot deliver usage records; they stay in the ledger until it works"
                     );
                     failing = true;
                 }

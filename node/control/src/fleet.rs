@@ -71,20 +71,29 @@ impl Link {
         if !fleet.credentials_file.is_empty() {
             let path = &fleet.credentials_file;
             options = options.credentials_file(path).await.with_context(|| {
-                format!("cannot read fleet.credentials_file {path}. Fix: put there the .creds file that nsc or nk made for this node")
+                format!(
+                    "cannot read fleet.credentials_file {path}. Fix: put the node's .creds file \
+                     (made by nsc or nk) there"
+                )
             })?;
         }
         if !fleet.token_file.is_empty() {
             let path = &fleet.token_file;
             let token = std::fs::read_to_string(path).map(Zeroizing::new).with_context(|| {
-                format!("cannot read fleet.token_file {path}. Fix: put there the token that the server's configuration has")
+                format!(
+                    "cannot read fleet.token_file {path}. Fix: put the token from the server's \
+                     configuration there"
+                )
             })?;
             options = options.token(token.trim().to_owned());
         }
         if !fleet.ca_file.is_empty() {
             let path = &fleet.ca_file;
             std::fs::metadata(path).with_context(|| {
-                format!("cannot read fleet.ca_file {path}. Fix: put there the certificate that signed the server's, in PEM")
+                format!(
+                    "cannot read fleet.ca_file {path}. Fix: put the certificate that signed the \
+                     server's there, in PEM"
+                )
             })?;
             options = options.add_root_certificates(path.into());
         }

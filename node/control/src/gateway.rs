@@ -91,8 +91,8 @@ impl Gateway {
         if let Some(dns) = Dns::new(config, sessions, name_servers).map_err(GatewayError::Dns)? {
             let (what, fix) = (
                 "DNS",
-                "have the machine's own DNS server (ss -ulpn) listen on the addresses that it \
-                 needs alone, or set dns.enabled = false",
+                "make the machine's own DNS server (ss -ulpn) listen only on the addresses that \
+                 it needs, or set dns.enabled = false",
             );
             let (mut sockets, mut doors) = (Vec::new(), Vec::new());
             for address in addresses(&plan, DNS_PORT, has_ipv6) {

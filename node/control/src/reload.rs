@@ -31,12 +31,12 @@ pub struct Outcome {
 #[derive(Debug, thiserror::Error)]
 pub enum ReloadError {
     /// The configuration cannot be read, or has mistakes.
-    #[error("the configuration stays as it was:\n{0}")]
+    #[error("the configuration is unchanged:\n{0}")]
     Config(#[from] LoadError),
     /// What would change at once does not fit what would need a restart.
     #[error(
-        "the configuration stays as it was: its new values fit each other only after a restart \
-         ({}): {problem}. Fix: restart weir, or change only the keys that need no restart.",
+        "the configuration is unchanged: its new values are consistent only after a restart ({}): \
+         {problem}. Fix: restart weir, or change only the keys that need no restart.",
         restart.join(", ")
     )]
     Mixed {
@@ -46,13 +46,13 @@ pub enum ReloadError {
         problem: String,
     },
     /// A part of the node cannot take it. Nothing was changed.
-    #[error("the configuration stays as it was: {0}")]
+    #[error("the configuration is unchanged: {0}")]
     Part(String),
     /// The node stops.
-    #[error("the node is stopping, and reads its configuration when it is started again")]
+    #[error("the node is stopping; it reads its configuration at the next start")]
     Stopping,
     /// A part of the node did not take it, after others had.
-    #[error("not all of the new configuration is in force: {0}. Fix: restart weir.")]
+    #[error("only a part of the new configuration was applied: {0}. Fix: restart weir.")]
     Half(String),
 }
 
@@ -161,7 +161,7 @@ impl Reload for Reloader {
             return Err(ReloadError::Half(failed.join("; ")));
         }
         if self.file.is_none() {
-            notes.push("there is no configuration file: weir was started without --config".into());
+            notes.push("no configuration file: weir was started without --config".into());
         }
         Ok(Outcome { applied, needs_restart, notes })
     }

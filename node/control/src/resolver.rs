@@ -56,19 +56,20 @@ impl Resolver {
     ///
     /// When it cannot be started, or does not say that it is ready.
     pub fn start() -> anyhow::Result<Self> {
-        let (ours, theirs) = UnixStream::pair().context("no socket for the resolver")?;
+        let (ours, theirs) =
+            UnixStream::pair().context("cannot create a socket for the resolver")?;
         let mut command = Command::new("/proc/self/exe");
         command.arg(COMMAND).stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null());
-        let child = command.spawn().context("cannot start the process that looks names up")?;
+        let child = command.spawn().context("cannot start the resolver process")?;
         drop(command);
         ours.set_read_timeout(Some(START_TIMEOUT))?;
         let mut stream = BufReader::new(ours);
         let mut ready = String::new();
-        stream.read_line(&mut ready).context("the process that looks names up is not ready")?;
+        stream.read_line(&mut ready).context("the resolver process is not ready")?;
         if !Reach::parse(&ready).context("it ended at once")?.is_all() {
             info!(
-                "names are looked up by the files in /etc as they are now. Fix: start weir with \
-                 CAP_SETUID and CAP_SETGID, or restart it when /etc/resolv.conf was replaced"
+                "the resolver keeps the present files of /etc. Fix: start weir with CAP_SETUID \
+                 and CAP_SETGID, or restart it after /etc/resolv.conf is replaced"
             );
         }
         stream.get_ref().set_read_timeout(Some(TIMEOUT))?;
@@ -123,7 +124,7 @@ impl Outside {
         loop {
             let mut line = String::new();
             if self.stream.read_line(&mut line)? == 0 {
-                let ended = "the process that looks names up has ended: restart weir";
+                let ended = "the resolver process has ended: restart weir";
                 return Err(io::Error::new(io::ErrorKind::BrokenPipe, ended));
             }
             // Others are answers to who did not wait for them.

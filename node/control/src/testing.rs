@@ -20,7 +20,7 @@ impl NodeView for StillNode {
             uplink: "eth0".to_owned(),
             uplink_mtu: 1500,
             xdp_mode: "native".to_owned(),
-            receive: "direct".to_owned(),
+            receive: "af_xdp".to_owned(),
             io: "uring".to_owned(),
             sandbox: "off".to_owned(),
             offloads: vec!["UDP GRO on".to_owned()],
@@ -61,12 +61,12 @@ impl NodeView for StillNode {
             earned_wei: "1500000000000000000".to_owned(),
             host: vec![HostCondition {
                 part: "default_route".to_owned(),
-                said: "IPv4 has no default route".to_owned(),
+                problem: "IPv4 has no default route".to_owned(),
                 fix: "ip -4 route add default via ROUTER dev eth0".to_owned(),
             }],
             restored: vec![HostRestored { part: "policy".to_owned(), times: 2 }],
             host_looks: 60,
-            ledger_trouble: None,
+            ledger_error: None,
             fleet: Some("connected".to_owned()),
         }
     }

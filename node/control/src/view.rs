@@ -11,8 +11,8 @@ use weir_sessions::limits::LimitsNow;
 pub struct HostCondition {
     /// What it is about: `host::watch::Part::as_str`.
     pub part: String,
-    /// What is the case, and what comes of it.
-    pub said: String,
+    /// What is wrong, and its effect.
+    pub problem: String,
     /// What to do about it.
     pub fix: String,
 }
@@ -39,7 +39,7 @@ pub struct Status {
     pub uplink_mtu: u32,
     /// `native`, `generic` or `off`.
     pub xdp_mode: String,
-    /// `direct` (from the guard by AF_XDP) or `sockets` (through the kernel's stack).
+    /// `af_xdp` (from the guard, past the kernel's network stack) or `sockets` (through the stack).
     pub receive: String,
     /// `uring` or `syscall`.
     pub io: String,
@@ -99,7 +99,7 @@ pub struct Status {
     /// Why the ledger cannot be written; absent while it can. There is no new session and no new
     /// credit then.
     #[serde(default)]
-    pub ledger_trouble: Option<String>,
+    pub ledger_error: Option<String>,
     /// How the connection to the fleet's server is: `connected`, or not; absent without one.
     #[serde(default)]
     pub fleet: Option<String>,

@@ -67,7 +67,7 @@ fn a_session_gets_its_credit_and_not_a_byte_more() {
         assert_eq!(passed, if pattern == [true, true] { 96 } else { passed });
         assert!((94..=96).contains(&passed), "{passed}");
         assert_eq!(account(&node).standing(), SessionState::Paused);
-        let reasons = [DropReason::Credit, DropReason::Paused, DropReason::EgressCredit];
+        let reasons = [DropReason::Credit, DropReason::Paused, DropReason::DownCredit];
         let dropped = reasons.map(|reason| node.dropped(reason)).iter().sum::<u64>();
         assert_eq!(dropped as usize, 200 - passed);
     }
@@ -86,7 +86,7 @@ fn a_super_packet_is_cut_where_the_credit_ends() {
     let used = billed(&node.counters(Slot(0)));
     assert!(turn.datagrams.len() < 11, "{}", turn.datagrams.len());
     assert!(used <= limit && limit - used < 2 * 1500, "{used} of {limit}");
-    assert_eq!(turn.datagrams.len() as u64 + node.dropped(DropReason::EgressCredit), 40);
+    assert_eq!(turn.datagrams.len() as u64 + node.dropped(DropReason::DownCredit), 40);
 }
 
 #[test]
@@ -111,9 +111,9 @@ fn without_credit_only_the_gateway_is_reached_and_nothing_is_billed() {
         let unbilled = account(&node).metered.unbilled_bytes.load(Relaxed);
         assert_eq!(unbilled, 6 * 1032 + datagram.len() as u64);
         let (up, down) = if by_state {
-            (DropReason::SessionState, DropReason::EgressState)
+            (DropReason::SessionState, DropReason::DownSessionState)
         } else {
-            (DropReason::Credit, DropReason::EgressCredit)
+            (DropReason::Credit, DropReason::DownCredit)
         };
         assert_eq!((node.dropped(up), node.dropped(down)), (3, 1));
     }

@@ -99,7 +99,7 @@ impl<Q: ReceiveQueue> DirectQueues<Q> {
             pipeline.stats().udp_receive.add(u64::from(taken));
         }
         if lost > 0 {
-            pipeline.stats().refuse_many(DropReason::DirectFull, lost);
+            pipeline.stats().refuse_many(DropReason::XskRingFull, lost);
         }
     }
 
@@ -128,7 +128,7 @@ impl<Q: ReceiveQueue> DirectQueues<Q> {
 
 fn receive(pipeline: &mut Pipeline, sources: Sources, frame: &[u8]) {
     let Some(direct) = Direct::of(frame) else {
-        pipeline.stats().refuse(DropReason::Message);
+        pipeline.stats().refuse(DropReason::MalformedMessage);
         return;
     };
     let (remote, local): (IpAddr, IpAddr) = match direct.addresses {
@@ -136,7 +136,7 @@ fn receive(pipeline: &mut Pipeline, sources: Sources, frame: &[u8]) {
         Addresses::V6(from, to) => (Ipv6Addr::from(from).into(), Ipv6Addr::from(to).into()),
     };
     if !sources.allow(remote) {
-        pipeline.stats().refuse(DropReason::DirectSource);
+        pipeline.stats().refuse(DropReason::MartianSource);
         return;
     }
     let remote = SocketAddr::new(remote, direct.source_port);

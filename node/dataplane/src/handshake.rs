@@ -393,7 +393,7 @@ impl Handshakes {
         now: u64,
     ) -> Result<(), DropReason> {
         let from = outer.from;
-        match Message::parse(message).map_err(|_| DropReason::Message)? {
+        match Message::parse(message).map_err(|_| DropReason::MalformedMessage)? {
             Message::Initiation => {}
             Message::Response { receiver_index }
             | Message::CookieReply { receiver_index }
@@ -428,7 +428,7 @@ impl Handshakes {
         let identity = found.ok_or(DropReason::Mac1)?;
         // After the cookie: spoofed sources must not use up the buckets of real ones.
         if !self.sources.allow(source, now) {
-            return Err(DropReason::HandshakeRate);
+            return Err(DropReason::HandshakeSourceRate);
         }
         let claim = Claim::read(&identity, message).ok_or(DropReason::HandshakeInvalid)?;
         let slot = self.directory.authenticate(&claim, &identity, &self.accounts)?;
@@ -454,7 +454,7 @@ impl Handshakes {
         let worker = slot.worker(self.workers.len() as u32) as usize;
         let worker = self.workers.get(worker).ok_or(DropReason::UnknownIndex)?;
         let stray = Stray::Datagram(Bytes::copy_from_slice(message), *outer);
-        worker.strays.push(stray).map_err(|_| DropReason::HandoverFull)?;
+        worker.strays.push(stray).map_err(|_| DropReason::WorkerQueueFull)?;
         worker.bell().ring();
         Ok(())
     }

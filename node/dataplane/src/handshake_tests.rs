@@ -80,7 +80,7 @@ fn a_source_has_its_initiations_by_the_time_that_is_handed_in() {
     assert_eq!(thread.initiate(&mut one, 8, START), 5);
     assert_eq!(thread.initiate(&mut one, 8, START), 0, "no time has passed");
     assert_eq!(thread.initiate(&mut other, 1, START), 1, "another source");
-    assert_eq!(thread.dropped(DropReason::HandshakeRate), 11);
+    assert_eq!(thread.dropped(DropReason::HandshakeSourceRate), 11);
     assert_eq!(thread.initiate(&mut one, 8, START + SECOND / 20), 1);
     assert_eq!(thread.initiate(&mut one, 8, START + 60 * SECOND), 5);
     assert_eq!(thread.dropped(DropReason::HandshakeReplay), 0);

@@ -111,11 +111,11 @@ fn a_super_packet_that_is_shorter_than_it_says_is_dropped_and_counted() {
         for missing in [1, 9, 1000] {
             let short = &packet[..packet.len() - missing];
             assert_eq!(Cut::plan(&header, short).err(), Some(BadFrame));
-            let before = node.dropped(DropReason::TunFrame);
+            let before = node.dropped(DropReason::DownMalformed);
             let (mut bytes, len) = frame(header, short);
             let turn = node.turn(|p| assert_eq!(p.transmit(&mut bytes, len), Transmitted::Done));
             assert!(turn.datagrams.is_empty());
-            assert_eq!(node.dropped(DropReason::TunFrame), before + 1);
+            assert_eq!(node.dropped(DropReason::DownMalformed), before + 1);
         }
         let (mut bytes, len) = frame(NetHeader::PLAIN, &packet[..1000]);
         let turn = node.turn(|p| assert_eq!(p.transmit(&mut bytes, len), Transmitted::Done));

@@ -173,7 +173,7 @@ fn a_paused_session_and_the_gateway_exchange_a_trickle() {
     assert_eq!(up, burst(PAUSED_DATA));
     assert_eq!(down, burst(PAUSED_ANSWERS));
     assert_eq!(node.dropped(DropReason::Paused), 500 - up);
-    assert_eq!(node.dropped(DropReason::EgressPaused), 500 - down);
+    assert_eq!(node.dropped(DropReason::DownPaused), 500 - down);
 }
 
 #[test]

@@ -51,8 +51,8 @@ impl Fare {
     #[must_use]
     pub fn refusal_down(self) -> DropReason {
         match self {
-            Self::Unbilled(SessionState::Open) => DropReason::EgressCredit,
-            _ => DropReason::EgressState,
+            Self::Unbilled(SessionState::Open) => DropReason::DownCredit,
+            _ => DropReason::DownSessionState,
         }
     }
 

@@ -331,7 +331,7 @@ fn a_session_that_is_not_open_passes_nothing() {
     });
     assert!(turn.frames.is_empty() && turn.datagrams.is_empty());
     assert_eq!(node.dropped(DropReason::SessionState), 1);
-    assert_eq!(node.dropped(DropReason::EgressState), 1);
+    assert_eq!(node.dropped(DropReason::DownSessionState), 1);
 }
 
 #[test]

@@ -56,7 +56,7 @@ fn what_is_beyond_the_rate_is_dropped_with_its_reason_and_not_billed() {
         assert!((20..=23).contains(&sent), "{sent}");
     }
     assert_eq!(node.dropped(DropReason::RateLimit), 100 - sent_up as u64);
-    assert_eq!(node.dropped(DropReason::EgressRateLimit), 100 - sent_down as u64);
+    assert_eq!(node.dropped(DropReason::DownRateLimit), 100 - sent_down as u64);
     let after = node.counters(consumer.slot);
     assert_eq!(after.packets_up - before.packets_up, sent_up as u64);
     assert_eq!(after.packets_down - before.packets_down, sent_down as u64);
@@ -82,7 +82,7 @@ fn one_ways_rate_is_not_the_others_and_off_is_no_limit() {
     assert_eq!(up(&mut node, &mut two, 60), 60);
     set_rates(&node, one.slot, 0, 0);
     assert_eq!(up(&mut node, &mut one, 60), 60, "live, and at once");
-    assert_eq!(node.dropped(DropReason::EgressRateLimit), 0);
+    assert_eq!(node.dropped(DropReason::DownRateLimit), 0);
 }
 
 #[test]

@@ -190,7 +190,7 @@ impl Dataplane {
         self.handshakes.stop();
         for thread in self.threads {
             if thread.join().is_err() {
-                error!("a thread of the packet path panicked");
+                error!("a data plane thread panicked");
             }
         }
     }
@@ -220,7 +220,7 @@ fn work(
         let mut cores = CpuSet::new();
         cores.set(core);
         if let Err(error) = sched_setaffinity(None, &cores) {
-            warn!(core, %error, "a worker could not be pinned to its core");
+            warn!(core, %error, "cannot pin a worker to its core");
         }
     }
     match kind {
@@ -252,7 +252,7 @@ impl PeerControl for Handle {
         inbox.orders.push(Order::Remove(slot, done));
         inbox.bell().ring();
         if gone.recv_timeout(PATIENCE).is_err() {
-            error!(worker, "a worker does not answer");
+            error!(worker, "a worker does not respond");
         }
     }
 }
@@ -281,7 +281,9 @@ impl Counts {
         ];
         let refused = each.into_iter().filter(|(workers, _)| *workers > 0);
         refused
-            .map(|(workers, what)| format!("the kernel refuses {what} (workers: {workers})"))
+            .map(|(workers, what)| {
+                format!("the kernel does not support {what} (workers: {workers})")
+            })
             .collect()
     }
 

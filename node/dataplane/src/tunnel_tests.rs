@@ -78,7 +78,7 @@ fn data_messages_of_every_length_are_no_panic() {
         message.get_mut(8..16).into_iter().for_each(|counter| counter.fill(1));
         node.turn(|p| p.datagram(consumer.endpoint, &message[..len]));
     }
-    assert_eq!(node.dropped(DropReason::Message), 32);
+    assert_eq!(node.dropped(DropReason::MalformedMessage), 32);
     assert_eq!(node.dropped(DropReason::Authentication), 268);
 }
 
@@ -93,7 +93,7 @@ fn what_is_inside_a_message_cannot_panic_and_is_billed() {
         let turn = node.turn(|p| p.datagram(consumer.endpoint, &message));
         assert!(turn.frames.is_empty());
     }
-    assert_eq!(node.dropped(DropReason::InnerMalformed), 6);
+    assert_eq!(node.dropped(DropReason::UpMalformed), 6);
     assert_eq!(node.counters(weir_common::Slot(0)).packets_up, before + 6);
 }
 

@@ -129,7 +129,7 @@ impl Worker {
 
     fn put_back(&mut self, frame: BytesMut) {
         if self.inbox.strays.push(Stray::Frame(frame)).is_err() {
-            self.pipeline.stats().refuse(DropReason::EgressHandoverFull);
+            self.pipeline.stats().refuse(DropReason::DownWorkerQueueFull);
         }
         // It is there already: only the turn must end before it fits.
         self.inbox.bell().ring();
@@ -146,11 +146,11 @@ impl Worker {
                     ring_handshakes = true;
                     (self.handshakes.push(message, outer.from), DropReason::HandshakeQueueFull)
                 }
-                (Owner::Handshakes, Stray::Frame(_)) => (false, DropReason::TunFrame),
+                (Owner::Handshakes, Stray::Frame(_)) => (false, DropReason::DownMalformed),
                 (Owner::Worker(worker), stray) => {
                     let reason = match stray {
-                        Stray::Datagram(..) => DropReason::HandoverFull,
-                        Stray::Frame(_) => DropReason::EgressHandoverFull,
+                        Stray::Datagram(..) => DropReason::WorkerQueueFull,
+                        Stray::Frame(_) => DropReason::DownWorkerQueueFull,
                     };
                     ring |= 1 << (worker % 64);
                     let inbox = self.workers.get(worker as usize);

@@ -352,8 +352,8 @@ fn load_xdp(ebpf: &mut Ebpf, linear: bool) -> Result<&'static str, GuardError> {
                 let (error, _) = GuardError::program(name::GUARD, error).explain();
                 tracing::warn!(
                     error,
-                    "this kernel takes no guard for frames in several pieces (Linux 5.18 does): on \
-                     an uplink with a large MTU the guard may have to use the generic path"
+                    "this kernel does not accept the guard for multi-buffer frames (Linux 5.18 \
+                     does): on an uplink with a large MTU the guard may run in generic mode"
                 );
             }
         }
@@ -376,6 +376,6 @@ where
 fn raise_memlock() {
     let unlimited = Rlimit { current: None, maximum: None };
     if let Err(error) = setrlimit(Resource::Memlock, unlimited) {
-        tracing::debug!(%error, "the limit of locked memory stays as it is");
+        tracing::debug!(%error, "cannot raise the locked memory limit");
     }
 }

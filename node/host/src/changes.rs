@@ -123,7 +123,7 @@ fn undo_sysctl(parameter: &str, old: &str, set: Option<&str>) -> Result<(), Stri
     if set.is_some() && sysctl::is_forwarding_everywhere_since(parameter) {
         return Ok(());
     }
-    sysctl::write(parameter, old).map_err(|error| format!("taking a change back: {error}"))
+    sysctl::write(parameter, old).map_err(|error| format!("cannot undo a change: {error}"))
 }
 
 /// Why the list of changes cannot be kept.
@@ -131,8 +131,8 @@ fn undo_sysctl(parameter: &str, old: &str, set: Option<&str>) -> Result<(), Stri
 pub enum ChangesError {
     /// Another node has it.
     #[error(
-        "another weir{} runs with {}. Fix: stop that one, or give this one a runtime_dir, an \
-         interface and a port of its own.",
+        "another weir{} runs with {}. Fix: stop that one, or give this one its own runtime_dir, \
+         interface and port.",
         pid.as_ref().map(|pid| format!(" (process {pid})")).unwrap_or_default(), path.display()
     )]
     InUse {
@@ -143,8 +143,8 @@ pub enum ChangesError {
     },
     /// Another node has the namespace.
     #[error(
-        "another weir runs on this machine, with a runtime_dir of its own, and there can be one \
-         exit policy alone. Fix: stop that one, or start this one in a network namespace."
+        "another weir runs on this machine with another runtime_dir, and there can be only one \
+         exit policy. Fix: stop that one, or start this one in a network namespace."
     )]
     NotAlone,
     /// The directory or a file in it cannot be written.
@@ -365,7 +365,7 @@ impl Changes {
             tracing::warn!(
                 file = %copy.display(),
                 %error,
-                "there is no second copy of the list of changes on this machine"
+                "cannot write a second copy of the list of changes"
             );
         }
         self.write_to(&self.directory.join(FILE), &changes)
@@ -418,7 +418,7 @@ fn read(path: &Path, place: &str) -> io::Result<Option<Vec<Change>>> {
             tracing::warn!(
                 file = %aside.display(),
                 %error,
-                "the list of changes that an earlier run left cannot be read; it was moved aside"
+                "cannot read the list of changes of an earlier run; it was moved aside"
             );
             fs::rename(path, aside)?;
             Ok(None)

@@ -142,7 +142,7 @@ fn remove(filter: &Filter, is_theirs: &dyn Fn(&IpAddr) -> bool) -> io::Result<()
             _ => Err(error),
         })?;
     }
-    Err(io::Error::other("there are new ones whenever they have been removed"))
+    Err(io::Error::other("new flows keep appearing while they are removed"))
 }
 
 /// The source of a flow's tuple.

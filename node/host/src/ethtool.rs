@@ -72,7 +72,7 @@ impl Offloads {
             state(self.udp_gro_forwarding),
         )];
         if !self.gro {
-            lines.push("uplink: without GRO each datagram costs a system call's work".into());
+            lines.push("uplink: without GRO each datagram costs a system call".into());
         }
         lines
     }
@@ -120,7 +120,9 @@ pub fn set_feature(interface: &str, name: &str, on: bool) -> io::Result<()> {
     // The kernel may take it as a wish only.
     match feature(interface, name)? {
         Some(active) if active == on => Ok(()),
-        _ => Err(io::Error::new(io::ErrorKind::Unsupported, "the driver keeps it as it is")),
+        _ => {
+            Err(io::Error::new(io::ErrorKind::Unsupported, "the driver does not let it be changed"))
+        }
     }
 }
 

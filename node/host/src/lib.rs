@@ -131,12 +131,12 @@ impl Host {
             changes: Changes::open(&plan.runtime_dir, Some(&plan.state_dir))?,
         };
         if host.changes.has_left() {
-            host.notes.push("took over what a run left that did not end cleanly".into());
+            host.notes.push("took over from a run that did not stop cleanly".into());
         }
         // On an error `host` is dropped, which undoes what was done.
         host.make(plan)?;
         if let Err(errors) = host.changes.undo_left() {
-            bail!("cannot undo what an earlier run left: {}", errors.join("; "));
+            bail!("cannot undo what an earlier run left behind: {}", errors.join("; "));
         }
         Ok(host)
     }
@@ -155,37 +155,37 @@ impl Host {
         for pin in &plan.pins {
             self.changes
                 .record(Change::File { path: pin.clone() })
-                .context("cannot write down a change")?;
+                .context("cannot record a change")?;
         }
-        self.changes.record(Change::Policy).context("cannot write down a change")?;
+        self.changes.record(Change::Policy).context("cannot record a change")?;
         self.transits = sysctl::transits(&self.changes, plan.uplinks())
-            .context("cannot read whether this machine forwards")?;
+            .context("cannot read whether forwarding is on")?;
         let policy = Policy { transit: self.transits, ..plan.policy.clone() };
         let (in_force, note) = InForce::install(policy)?;
         self.policy = Some(Arc::new(in_force));
         self.notes.extend(note.map(str::to_owned));
         self.changes
             .record(Change::Link { name: interface.clone() })
-            .context("cannot write down a change")?;
+            .context("cannot record a change")?;
         let tun = Tun::create(interface, plan.queues)?;
         if !tun.offloads.tso {
             self.notes.push(
-                "this kernel hands over no super-packets at the TUN device: all traffic takes more \
-                 CPU"
+                "this kernel does not support super-packets on the TUN device: all traffic uses \
+                 more CPU"
                     .into(),
             );
         } else if !tun.offloads.uso {
             self.notes.push(
-                "this kernel cannot pass UDP through the TUN device in super-packets (Linux 6.2 \
-                 can): UDP takes more CPU"
+                "this kernel does not support UDP super-packets on the TUN device (Linux 6.2 \
+                 does): UDP uses more CPU"
                     .into(),
             );
         }
         let gate = Gate::close_behind(tun.index)?;
         if !gate.is_owned() {
             self.notes.push(
-                "another program that flushes the ruleset lets consumers' packets through until \
-                 weir has put the exit policy back (Linux 5.12 can keep them in)"
+                "if another program flushes the ruleset, consumers' packets pass unfiltered until \
+                 weir restores the exit policy (Linux 5.12 can block them)"
                     .into(),
             );
         }
@@ -193,7 +193,7 @@ impl Host {
         sysctl::prepare_tun(interface).context("cannot set up the TUN device")?;
         let addresses = plan.gateways();
         if !has_ipv6() {
-            self.notes.push("IPv6 is off on this machine: consumers get IPv4 alone".into());
+            self.notes.push("IPv6 is off on this machine: consumers get IPv4 only".into());
         }
         link::configure(tun.index, plan.mtu, &addresses)
             .with_context(|| format!("cannot set up the interface {interface}"))?;
@@ -222,9 +222,7 @@ impl Host {
             ("tunnel.pool_v4", IpNet::V4(plan.policy.pool_v4)),
             ("tunnel.pool_v6", IpNet::V6(plan.policy.pool_v6)),
         ];
-        for (name, network) in
-            uplink::networks().context("cannot ask for this machine's networks")?
-        {
+        for (name, network) in uplink::networks().context("cannot read this machine's networks")? {
             for (key, pool) in pools {
                 if name != plan.policy.interface && weir_config::overlap(&pool, &network) {
                     bail!(
@@ -242,7 +240,7 @@ impl Host {
     fn turn_on(&mut self, interface: &str, feature: &str) -> anyhow::Result<()> {
         let state = ethtool::feature(interface, feature)
             .with_context(|| format!("cannot read the offloads of {interface}"))?;
-        let recorded = |change: io::Result<()>| change.context("cannot write down a change");
+        let recorded = |change: io::Result<()>| change.context("cannot record a change");
         let change =
             |old| Change::Feature { interface: interface.into(), feature: feature.into(), old };
         match state {
@@ -270,7 +268,7 @@ impl Host {
             let (interface, feature) = (interface.into(), ethtool::LRO.into());
             self.changes
                 .record(Change::Feature { interface, feature, old: true })
-                .context("cannot write down a change")?;
+                .context("cannot record a change")?;
         }
         Ok(())
     }
@@ -310,7 +308,7 @@ impl Host {
     pub fn undo(mut self) -> anyhow::Result<()> {
         (self.tun, self.gate) = (None, None);
         if let Err(errors) = self.changes.undo_all(false) {
-            bail!("not everything on this machine is as it was before: {}", errors.join("; "));
+            bail!("some changes on this machine could not be undone: {}", errors.join("; "));
         }
         Ok(())
     }

@@ -37,19 +37,19 @@ const NAME: &str = "weir";
 
 /// Every counter of the table, and what it counts. The names are the metric's labels.
 pub const COUNTERS: &[(&str, &str)] = &[
-    ("spoofed", "from the tunnel, with a source that no consumer can have"),
+    ("spoofed", "from the tunnel, with a source that is not a consumer's address"),
     ("consumer_to_consumer", "from one consumer to another"),
     ("not_uplink", "to a network that is not behind the uplink"),
-    ("invalid", "part of no flow that the kernel could translate"),
+    ("invalid", "not part of a flow that the kernel can translate"),
     ("blocked_destination", "to a network that the operator blocks"),
     ("private_destination", "to a private or link-local network"),
-    ("metadata_destination", "to an address where clouds serve secrets to their machines"),
-    ("reserved_destination", "to an address that is not of the internet"),
+    ("metadata_destination", "to a cloud metadata address"),
+    ("reserved_destination", "to an address that is not on the internet"),
     ("smtp", "mail between servers, TCP port 25"),
     ("blocked_port", "to another port that the operator blocks"),
     ("host_destination", "to this machine"),
-    ("inbound", "to a consumer that did not ask for it"),
-    ("invalid_answer", "to this machine, of a connection that may be a consumer's"),
+    ("inbound", "to a consumer, unsolicited"),
+    ("invalid_answer", "to this machine, from a connection that may be a consumer's"),
     ("flow_table", "new, while the kernel's table of flows is nearly full"),
     ("session_flows", "beyond the flows that a session may have at once"),
     ("transit", "from the uplink to another network of this machine"),
@@ -180,8 +180,7 @@ pub struct Counter {
 pub enum NftError {
     /// There is no `nft`.
     #[error(
-        "the exit policy cannot be installed: there is no command `nft`. Fix: apt-get install \
-         nftables."
+        "cannot install the exit policy: there is no command `nft`. Fix: apt-get install nftables."
     )]
     Missing,
     /// `nft` could not be run.
@@ -199,14 +198,14 @@ pub enum NftError {
     },
     /// The kernel does not take the gate.
     #[error(
-        "the kernel does not take the table that keeps consumers' packets in while the exit \
-         policy is away: {0}. Fix: use a kernel with nf_tables and nft_objref (modprobe nf_tables \
-         says whether yours has them)."
+        "the kernel refuses the table that blocks consumers' packets while the exit policy is \
+         missing: {0}. Fix: use a kernel with nf_tables and nft_objref (modprobe nf_tables tells \
+         whether yours has them)."
     )]
     Gate(#[source] io::Error),
     /// The kernel does not say.
     #[error(
-        "cannot ask the kernel for its nftables: {0}. Fix: start weir as root, or with the \
+        "cannot read the kernel's nftables: {0}. Fix: start weir as root, or with the \
          capability CAP_NET_ADMIN, on a kernel with nf_tables."
     )]
     Ask(#[source] io::Error),
@@ -379,10 +378,9 @@ fn accepted(output: &Output, what: &'static str) -> Result<(), NftError> {
         "start weir as root, or with the capability CAP_NET_ADMIN"
     } else if stderr.contains("No such file") || stderr.contains("not supported") {
         "use a kernel with nf_tables, nft_chain_nat, nft_masq, nft_reject_inet, nft_fib_inet and \
-         nft_ct (modprobe nf_tables says whether yours has them)"
+         nft_ct (modprobe nf_tables tells whether yours has them)"
     } else {
-        "see what `nft list ruleset` says; if the words above are about weir's own rules, report \
-         them"
+        "see `nft list ruleset`; if the message above is about weir's own rules, report it"
     };
     Err(NftError::Refused { what, said, fix })
 }

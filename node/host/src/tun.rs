@@ -44,19 +44,19 @@ pub struct Tun {
 pub enum TunError {
     /// No /dev/net/tun.
     #[error(
-        "there is no /dev/net/tun. Fix: modprobe tun; in a container, give it the device \
+        "no /dev/net/tun. Fix: modprobe tun; in a container, give it the device \
          (docker run --device /dev/net/tun)."
     )]
     NoDevice,
     /// Not allowed.
     #[error(
-        "not allowed to make a TUN device. Fix: start weir as root, or with the capability \
+        "not allowed to create a TUN device. Fix: start weir as root, or with the capability \
          CAP_NET_ADMIN and access to /dev/net/tun."
     )]
     NotAllowed,
     /// The name is taken.
     #[error(
-        "there is an interface {0:?} already, and it is not weir's. Fix: set another \
+        "the interface {0:?} exists already and is not weir's. Fix: set another \
          tunnel.interface in the configuration, or remove it: ip link delete {0}."
     )]
     Taken(String),

@@ -44,14 +44,12 @@ pub enum UplinkError {
     /// No default route.
     #[error(
         "this machine has no default route, by which weir finds its uplink. Fix: connect it to \
-         the internet, or name the interface as node.uplink in the configuration. Interfaces: \
-         {0}."
+         the internet, or name the interface as node.uplink in the configuration. Interfaces: {0}."
     )]
     NoDefaultRoute(String),
     /// No interface of that name.
     #[error(
-        "there is no interface {name:?}. Fix: set node.uplink to one of these, or to \"auto\": \
-         {others}."
+        "no interface {name:?}. Fix: set node.uplink to one of these, or to \"auto\": {others}."
     )]
     Unknown {
         /// The name in the configuration.
@@ -60,7 +58,7 @@ pub enum UplinkError {
         others: String,
     },
     /// The kernel does not say.
-    #[error("cannot ask the kernel for its interfaces and routes: {0}")]
+    #[error("cannot read the kernel's interfaces and routes: {0}")]
     Netlink(#[from] NetlinkError),
 }
 

@@ -78,13 +78,14 @@ impl Watcher {
         listeners: Listeners,
     ) -> anyhow::Result<Self> {
         let (stop, stopped) = UnixStream::pair()?;
-        let events = Events::subscribe(stopped).context("no notifications from the kernel")?;
-        let view = View::read().context("cannot ask for this machine's interfaces and routes")?;
+        let events =
+            Events::subscribe(stopped).context("cannot get notifications from the kernel")?;
+        let view = View::read().context("cannot read this machine's interfaces and routes")?;
         let watch = Watch {
             expected: Expected::new(config, &plan.uplink, &view),
             parameters: sysctl::Kept::new(&plan.policy.interface, plan.uplinks()),
             uplink: plan.uplink.clone(),
-            policy: host.policy().context("there is no exit policy")?,
+            policy: host.policy().context("the exit policy is missing")?,
             host,
             plan,
             conditions,
@@ -109,7 +110,7 @@ impl Watcher {
     /// Fails when the thread has failed; what it could be undone of the host is undone then.
     pub fn stop(self) -> anyhow::Result<Host> {
         drop(self.stop);
-        self.thread.join().map_err(|_| anyhow!("the watch over this machine failed: report this"))
+        self.thread.join().map_err(|_| anyhow!("watching this machine failed: please report this"))
     }
 }
 
@@ -167,7 +168,7 @@ impl Watch {
                 Ok(woken) => woken,
                 Err(error) => {
                     // The looks go on without notifications.
-                    warn!(%error, "no notifications from the kernel");
+                    warn!(%error, "cannot get notifications from the kernel");
                     thread::sleep(OWN_INTERVAL);
                     Woken { route: true, nftables: true, ..Woken::default() }
                 }

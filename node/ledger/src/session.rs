@@ -45,7 +45,7 @@ impl fmt::Display for SessionId {
 
 /// The text is not a session identifier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a session identifier: it has 16 hex digits")]
+#[error("not a session identifier, which has 16 hex digits")]
 pub struct NotAnId;
 
 impl FromStr for SessionId {

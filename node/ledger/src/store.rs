@@ -51,7 +51,8 @@ pub enum StoreError {
     },
     /// Another node writes it.
     #[error(
-        "the ledger {path} is in use by another weir: stop that one, or give this one a state directory of its own"
+        "the ledger {path} is in use by another weir: stop that one, or set another \
+         node.state_dir for this one"
     )]
     InUse {
         /// The ledger.
@@ -59,7 +60,8 @@ pub enum StoreError {
     },
     /// A later weir wrote it.
     #[error(
-        "the ledger {path} has schema {found}, this weir knows up to {known}: run the newer weir again"
+        "the ledger {path} has schema {found}, but this weir supports up to {known}: run a newer \
+         weir"
     )]
     Newer {
         /// The ledger.
@@ -70,9 +72,7 @@ pub enum StoreError {
         known: i64,
     },
     /// An earlier weir wrote it, and this command does not write.
-    #[error(
-        "the ledger {path} has the older schema {found}: start the node once, it is brought up to date then"
-    )]
+    #[error("the ledger {path} has the older schema {found}: start the node once to upgrade it")]
     Older {
         /// The ledger.
         path: PathBuf,
@@ -81,7 +81,8 @@ pub enum StoreError {
     },
     /// The file is damaged.
     #[error(
-        "the ledger {path} is damaged ({what}): keep a copy of it for `sqlite3 {path} .recover`, and restore it from a backup or move it away"
+        "the ledger {path} is damaged ({what}): keep a copy of it for `sqlite3 {path} .recover`, \
+         and restore it from a backup or move it away"
     )]
     Damaged {
         /// The ledger.
@@ -99,7 +100,8 @@ pub enum StoreError {
     },
     /// A usage record is not as the node signed it.
     #[error(
-        "usage record {0} of the ledger has no good signature, so it was altered after weir wrote it: `weir ledger check` says what else is wrong"
+        "usage record {0} of the ledger has an invalid signature, so it was altered after weir \
+         wrote it: run `weir ledger check`"
     )]
     Unsigned(u64),
     /// The key that signs usage records.
@@ -107,12 +109,14 @@ pub enum StoreError {
     Key(#[from] keys::KeyFileError),
     /// There is no room for what was to be written.
     #[error(
-        "the disk with the ledger is full: nothing has changed. Make room on it; weir goes on by itself then"
+        "the disk with the ledger is full: nothing was changed. Free some space; weir then \
+         continues by itself"
     )]
     Full,
     /// The check beside the running node has found damage.
     #[error(
-        "the ledger is damaged ({0}): nothing is sold on it. Stop the node, keep a copy of the ledger, and restore it from a backup; `weir ledger check` says more"
+        "the ledger is damaged ({0}): new sessions and credit are refused. Stop the node, keep a \
+         copy of the ledger, and restore it from a backup; `weir ledger check` shows details"
     )]
     Unsound(String),
     /// SQLite failed.
@@ -169,11 +173,11 @@ impl Store {
         let lock = lock(path)?;
         // To SQLite an empty file is a new one; with a key for its records it is not.
         if fs::metadata(path).is_ok_and(|file| file.len() < 512) && ReceiptKey::is_beside(path) {
-            let what = "there is nothing left of it".to_owned();
+            let what = "it is empty".to_owned();
             return Err(StoreError::Damaged { path: path.to_owned(), what });
         }
         if is_cut(path) {
-            let what = "its last page is not whole".to_owned();
+            let what = "its last page is incomplete".to_owned();
             return Err(StoreError::Damaged { path: path.to_owned(), what });
         }
         // SQLite gives its side files the mode of the main one.

@@ -46,9 +46,9 @@ pub struct Lists {
 pub enum ListError {
     /// A file cannot be read.
     #[error(
-        "policy.{key}: cannot read {}: {problem}. Fix: put the file there, readable for weir, or \
-         take it out of policy.{key}. A directory that held no list when weir was started is out of \
-         its reach until it is restarted.", path.display()
+        "policy.{key}: cannot read {}: {problem}. Fix: put the file there, readable by weir, or \
+         remove it from policy.{key}. weir cannot read a directory that held no list when it \
+         started: restart it.", path.display()
     )]
     Read {
         /// The key that names it.
@@ -233,7 +233,8 @@ fn quoted(text: &str) -> String {
 }
 
 fn network(text: &str) -> Result<IpNet, String> {
-    let fix = "Fix: write an address or a network, such as 198.51.7.0/24 or 2001:db8:7::/48, one a line; what follows a # is a comment.";
+    let fix = "Fix: write an address or a network, such as 198.51.7.0/24 or 2001:db8:7::/48, one \
+        a line; # begins a comment.";
     let parsed = IpNet::from_str(text).or_else(|_| IpAddr::from_str(text).map(IpNet::from));
     let network = parsed.map_err(|_| format!("{} is not a network. {fix}", quoted(text)))?;
     if network.prefix_len() == 0 {

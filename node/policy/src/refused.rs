@@ -64,7 +64,7 @@ const fn link_local(low: [u8; 4], high: [u8; 4]) -> Refused<Ipv4Addr> {
 pub const V4: &[Refused<Ipv4Addr>] = &[
     v4([0, 0, 0, 0], 8, RESERVED, "this network (RFC 791)"),
     v4([10, 0, 0, 0], 8, PRIVATE, "private (RFC 1918)"),
-    v4([100, 64, 0, 0], 10, PRIVATE, "shared by carriers' NAT (RFC 6598)"),
+    v4([100, 64, 0, 0], 10, PRIVATE, "carrier-grade NAT (RFC 6598)"),
     v4([127, 0, 0, 0], 8, RESERVED, "loopback (RFC 1122)"),
     // In no reserved range.
     v4([168, 63, 129, 16], 32, METADATA, "the metadata service of Azure"),
@@ -103,7 +103,7 @@ pub const V6: &[Refused<Ipv6Addr>] = &[
         "NAT64, with an IPv4 address inside (RFC 6052), or not assigned",
     ),
     v6(at(0x80, 0, 0), 9, RESERVED, "not assigned"),
-    v6(at(0x100, 0, 0), 8, RESERVED, "discarded, and dummies (RFC 6666, RFC 9780)"),
+    v6(at(0x100, 0, 0), 8, RESERVED, "discard-only and dummy (RFC 6666, RFC 9780)"),
     v6(at(0x200, 0, 0), 7, RESERVED, "not assigned"),
     v6(at(0x400, 0, 0), 6, RESERVED, "not assigned"),
     v6(at(0x800, 0, 0), 5, RESERVED, "not assigned"),

@@ -88,14 +88,14 @@ pub fn judge(question: &Question, lists: &Lists, around: &Surroundings) -> Verdi
         entry,
     };
     if around.gateways.contains(&address) && around.services.contains(&Service { protocol, port }) {
-        let (rule, reason) = ("service".to_owned(), "it is the node's own service".to_owned());
+        let (rule, reason) = ("service".to_owned(), "a service of the node".to_owned());
         return Verdict { allowed: true, rule, reason, entry: None };
     }
     if around.own.contains(&address) {
         return refuse("host_destination", format!("{address} is this machine"), None);
     }
     if let Some(pool) = around.pools.iter().find(|pool| pool.contains(&address)) {
-        let reason = format!("{address} is in {pool}, where the consumers are");
+        let reason = format!("{address} is in the consumers' pool {pool}");
         return refuse("consumer_to_consumer", reason, None);
     }
     let exception = narrowest(&lists.allow, address);
@@ -105,7 +105,7 @@ pub fn judge(question: &Question, lists: &Lists, around: &Surroundings) -> Verdi
             return refuse("blocked_destination", reason, Some(lists.name(*origin)));
         }
         if let Some((counter, what)) = refused::find(address) {
-            return refuse(counter, format!("{address} is not of the internet: {what}"), None);
+            return refuse(counter, format!("{address} is not an internet address: {what}"), None);
         }
     }
     let blocks = |rule: &weir_config::PortRule| {
@@ -123,7 +123,7 @@ pub fn judge(question: &Question, lists: &Lists, around: &Surroundings) -> Verdi
         Some((network, origin)) => {
             ("allowed", format!("{network} is allowed"), Some(lists.name(*origin)))
         }
-        None => ("default", "no rule refuses it".to_owned(), None),
+        None => ("default", "allowed by default".to_owned(), None),
     };
     Verdict { allowed: true, rule: rule.to_owned(), reason, entry }
 }

@@ -85,19 +85,19 @@ impl Rig {
         Ok(Self { outside, node, one_by_one, cable, old_threads })
     }
 
-    /// Sets how packets arrive, whether the node's egress segments in software, and that the
+    /// Sets how packets arrive, whether the node's uplink segments in software, and that the
     /// generator's core receives what the node sends.
     ///
     /// # Errors
     ///
     /// Fails without `ethtool`.
-    pub fn set(&self, software_egress: bool, generator: usize) -> anyhow::Result<()> {
+    pub fn set(&self, software_gso: bool, generator: usize) -> anyhow::Result<()> {
         let onoff = |on: bool| if on { "on" } else { "off" };
         let whole = onoff(!self.one_by_one);
         self.outside
             .run(&format!("ethtool -K {OUTSIDE} tso {whole} tx-udp-segmentation {whole}"))?;
         self.node.run(&format!("ethtool -K {UPLINK} gro {}", onoff(self.one_by_one)))?;
-        let hard = onoff(!software_egress);
+        let hard = onoff(!software_gso);
         self.node.run(&format!(
             "ethtool -K {UPLINK} tso {hard} gso {hard} tx-udp-segmentation {hard}"
         ))?;

@@ -32,8 +32,8 @@ fn screen(report: &Report) -> String {
     line("cipher alone", &cipher.join(", "));
     let how = format!("{}, XDP {}, receive {}", report.io, report.xdp_mode, report.receive);
     line("data plane", &format!("{how}, one worker"));
-    way(&mut line, "consumer to internet", &report.up);
-    way(&mut line, "internet to consumer", &report.down);
+    way(&mut line, "up (to internet)", &report.up);
+    way(&mut line, "down (to consumer)", &report.down);
     match &report.nic {
         Some(nic) => {
             let driver = nic.driver.as_deref().unwrap_or("driver unknown");
@@ -46,11 +46,11 @@ fn screen(report: &Report) -> String {
     }
     if report.steal_ratio > 0.01 {
         let share = report.steal_ratio * 100.0;
-        line("steal", &format!("{share:.0} %: the host gave this core to others meanwhile"));
+        line("steal", &format!("{share:.0} % of the time, the hypervisor ran others on this core"));
     }
     line(
         "capacity to announce",
-        &format!("{} ({})", gigabits(report.capacity_bits_per_second), report.because),
+        &format!("{} ({})", gigabits(report.capacity_bits_per_second), report.capacity_basis),
     );
     text
 }
@@ -59,7 +59,7 @@ fn way(line: &mut impl FnMut(&str, &str), name: &str, way: &Way) {
     line(
         name,
         &format!(
-            "{} per core, {} without the kernel's receive path ({:.0} % of the cipher)",
+            "{} per core, {} excluding the kernel's receive path ({:.0} % of the cipher)",
             gigabits(way.per_core_second),
             gigabits(way.per_worker_second),
             way.cipher_ratio * 100.0
@@ -88,20 +88,20 @@ mod tests {
             cipher_bits_per_second: vec![1e10, 1.1e10],
             xdp_mode: "native".into(),
             io: "uring".into(),
-            receive: "direct".into(),
+            receive: "af_xdp".into(),
             up: way,
             down: way,
             nic: None,
             capacity_bits_per_second: 5.6e9,
-            because: "2 cores at 70 %".into(),
+            capacity_basis: "2 cores at 70 %".into(),
             steal_ratio: 0.2,
         };
         let text = screen(&report);
         for part in [
             "core 0: 10.00 Gbit/s, core 1: 11.00 Gbit/s",
-            "4.00 Gbit/s per core, 5.00 Gbit/s without the kernel's receive path (50 % of",
+            "4.00 Gbit/s per core, 5.00 Gbit/s excluding the kernel's receive path (50 % of",
             "capacity to announce  5.60 Gbit/s (2 cores at 70 %)",
-            "data plane            uring, XDP native, receive direct, one worker",
+            "data plane            uring, XDP native, receive af_xdp, one worker",
             "steal                 20 %",
         ] {
             assert!(text.contains(part), "{part:?} is not in\n{text}");

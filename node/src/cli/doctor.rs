@@ -14,7 +14,7 @@ pub(super) fn run(config: Option<&Path>, json: bool, out: &mut Out) -> anyhow::R
     }
     out.flush()?;
     let bad = report.findings.iter().filter(|finding| finding.verdict == Verdict::Bad).count();
-    anyhow::ensure!(bad == 0, "{bad} of these keep a node from serving");
+    anyhow::ensure!(bad == 0, "{bad} of these checks keep the node from running");
     Ok(())
 }
 

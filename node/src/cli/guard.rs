@@ -19,7 +19,7 @@ struct Row {
     /// `pass` or `drop`.
     verdict: &'static str,
     /// The message type, or the reason for which it was dropped.
-    what: String,
+    kind: String,
     /// Frames since the node started.
     total: u64,
     /// Frames per second since the last look.
@@ -63,9 +63,9 @@ pub(super) fn show(client: &Client, once: bool, json: bool, out: &mut Out) -> an
 /// The guard's verdicts: what passed by type, and every reason of its own.
 fn rows(last: &Status, now: &Status) -> Vec<Row> {
     let seconds = (now.uptime_seconds - last.uptime_seconds).max(0.001);
-    let row = |verdict, what: &str, total: u64, before: Option<u64>| Row {
+    let row = |verdict, kind: &str, total: u64, before: Option<u64>| Row {
         verdict,
-        what: what.to_owned(),
+        kind: kind.to_owned(),
         total,
         per_second: total.saturating_sub(before.unwrap_or(total)) as f64 / seconds,
     };
@@ -87,12 +87,12 @@ fn screen(mode: &str, rows: &[Row]) -> String {
         return "guard: off (no XDP program). `weir status` says why.\n".to_owned();
     }
     let mut text = format!("guard: XDP {mode}\n\n{:<24}{:>14}{:>18}\n", "", "per second", "total");
-    for Row { verdict, what, total, per_second } in rows {
+    for Row { verdict, kind, total, per_second } in rows {
         // Writing to a string cannot fail.
-        writeln!(text, "{:<24}{per_second:>14.0}{total:>18}", format!("{verdict} {what}")).ok();
+        writeln!(text, "{:<24}{per_second:>14.0}{total:>18}", format!("{verdict} {kind}")).ok();
     }
     if mode == "generic" {
-        text.push_str("\nGeneric XDP sees datagrams merged (GRO): a frame here may be several.\n");
+        text.push_str("\nGeneric XDP runs after GRO: one frame may be several datagrams.\n");
     }
     text
 }

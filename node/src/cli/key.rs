@@ -26,8 +26,8 @@ fn text(keys: &NodeKeys) -> String {
     let mut text = format!("public key: {}\n", keys.public_key);
     if let Some(previous) = &keys.previous_public_key {
         text.push_str(&format!(
-            "old public key, still taken: {previous}\n\
-             when its consumers have the new one: weir key retire\n"
+            "old public key, still accepted: {previous}\n\
+             once its consumers use the new key, run: weir key retire\n"
         ));
     }
     text
@@ -44,8 +44,8 @@ mod tests {
         keys.previous_public_key = Some("old".into());
         assert_eq!(
             text(&keys),
-            "public key: new\nold public key, still taken: old\n\
-             when its consumers have the new one: weir key retire\n"
+            "public key: new\nold public key, still accepted: old\n\
+             once its consumers use the new key, run: weir key retire\n"
         );
     }
 }

@@ -23,15 +23,15 @@ pub(super) fn check(path: &Path, json: bool, out: &mut Out, err: &mut Out) -> an
     }
     if !report.problems.is_empty() {
         bail!(
-            "{} is not as the node would write it. Fix: stop the node, keep a copy of the file, \
-             and restore it from a backup, or save what can be read with: sqlite3 {} .recover",
+            "{} is damaged. Fix: stop the node, keep a copy of the file, and restore a backup, or \
+             recover what is readable with: sqlite3 {} .recover",
             path.display(),
             path.display()
         );
     }
     if !json {
         out.text(&format!(
-            "{}: {} sessions, {} usage records, nothing wrong\n",
+            "{}: {} sessions, {} usage records, no problems\n",
             path.display(),
             report.sessions,
             report.records

@@ -42,7 +42,7 @@ fn change(assignments: &[String]) -> anyhow::Result<Change> {
             .with_context(|| format!("{assignment:?} is not KEY=VALUE; the keys are {}", keys()))?;
         match change.assign(&key.replace('-', "_"), value) {
             Err(BadAssignment::Unknown(_)) => {
-                bail!("there is no limit {key:?}; the keys are {}", keys())
+                bail!("unknown limit {key:?}; the keys are {}", keys())
             }
             assigned => assigned?,
         }
@@ -108,7 +108,7 @@ fn quota(quota: QuotaNow) -> String {
     let used = units::bytes(used);
     let resets = units::utc(resets);
     match bytes {
-        0 => format!("off ({used} used; counted anew at {resets})"),
+        0 => format!("off ({used} used; resets at {resets})"),
         bytes => format!("{}; {used} used until {resets}", ByteCount::new(bytes)),
     }
 }
@@ -153,7 +153,7 @@ mod tests {
     fn what_is_unclear_is_refused_with_the_keys() {
         for (word, why) in [
             ("node-rate", "is not KEY=VALUE; the keys are node-rate-up"),
-            ("rate=5 Mbit/s", "there is no limit \"rate\"; the keys are"),
+            ("rate=5 Mbit/s", "unknown limit \"rate\"; the keys are"),
             ("node-rate-up=5", "is not a rate: write for example"),
             ("sessions=many", "sessions: \"many\" is not a whole number"),
             ("session-flows=some", "\"some\" is not a whole number, nor \"auto\""),

@@ -20,13 +20,13 @@ pub(super) fn show(
 ) -> anyhow::Result<()> {
     let Some(mut address) = address else {
         bail!(
-            "there is no page: set api.http in the configuration, for example to \
+            "the status page is off. Fix: set api.http in the configuration, for example to \
              \"127.0.0.1:9588\", and restart weir"
         );
     };
     let token = std::fs::read_to_string(&token_file).map(Zeroizing::new).with_context(|| {
         let file = token_file.display();
-        format!("cannot read the token {file}: is weir running? Else run this as root")
+        format!("cannot read the token {file}. Fix: start weir, or run this as root")
     })?;
     // Where a node listens at all addresses, this machine's own is one of them.
     match address.ip() {

@@ -16,10 +16,10 @@ pub(super) fn run(client: &Client, json: bool, out: &mut Out) -> anyhow::Result<
 fn text(outcome: &Outcome) -> String {
     let mut text = String::new();
     if outcome.applied.is_empty() && outcome.needs_restart.is_empty() {
-        text.push_str("no key has changed\n");
+        text.push_str("nothing has changed\n");
     }
     for key in &outcome.applied {
-        text.push_str(&format!("in force: {key}\n"));
+        text.push_str(&format!("applied: {key}\n"));
     }
     for key in &outcome.needs_restart {
         text.push_str(&format!("needs a restart: {key}\n"));
@@ -41,7 +41,7 @@ mod tests {
             needs_restart: vec!["tunnel.mtu".into()],
             notes: vec!["a note".into()],
         };
-        assert_eq!(text(&outcome), "in force: tunnel.dns\nneeds a restart: tunnel.mtu\na note\n");
-        assert_eq!(text(&Outcome::default()), "no key has changed\n");
+        assert_eq!(text(&outcome), "applied: tunnel.dns\nneeds a restart: tunnel.mtu\na note\n");
+        assert_eq!(text(&Outcome::default()), "nothing has changed\n");
     }
 }

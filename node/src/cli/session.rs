@@ -37,7 +37,7 @@ pub(super) fn add(
         out.text("\n")?;
         out.text(&code)?;
     }
-    err.text("Keep this configuration: the private key in it is stored nowhere else.\n")?;
+    err.text("Keep this configuration: its private key is stored nowhere else.\n")?;
     Ok(())
 }
 
@@ -86,7 +86,7 @@ pub(super) fn remove(
     if json {
         return out.json(&one);
     }
-    out.text(&format!("removed; its final account:\n{}", details(&one.session, unix_now())))?;
+    out.text(&format!("removed; final counters:\n{}", details(&one.session, unix_now())))?;
     Ok(())
 }
 
@@ -138,7 +138,7 @@ fn print(one: &OneSession, json: bool, out: &mut Out) -> anyhow::Result<()> {
 /// All sessions, one a line.
 fn table(sessions: &[SessionView], now: u64) -> String {
     if sessions.is_empty() {
-        return "no sessions yet: add one with `weir session add`\n".to_owned();
+        return "no sessions yet; add one with: weir session add\n".to_owned();
     }
     let head = ["ID", "NAME", "STATE", "ADDRESS", "UP", "DOWN", "HANDSHAKE"].map(str::to_owned);
     let rows = sessions.iter().map(|session| {
@@ -193,9 +193,9 @@ fn details(session: &SessionView, now: u64) -> String {
         ("down", traffic(session.bytes_down, session.packets_down)),
         ("handshakes up", exact(session.handshake_bytes_up)),
         ("handshakes down", exact(session.handshake_bytes_down)),
-        ("kernel saw", format!("{} in {} datagrams", exact(kernel.bytes), kernel.datagrams)),
+        ("guard saw", format!("{} in {} datagrams", exact(kernel.bytes), kernel.datagrams)),
         (
-            "kernel dropped",
+            "guard dropped",
             format!("{} in {} datagrams", exact(kernel.dropped_bytes), kernel.dropped_datagrams),
         ),
     ];
@@ -215,7 +215,7 @@ fn state(session: &SessionView) -> String {
 
 /// A rate of the session's own, in words.
 fn own(rate: Option<u64>) -> String {
-    rate.map_or("as the node's limits say".to_owned(), |bits| BitRate::new(bits).to_string())
+    rate.map_or("node default".to_owned(), |bits| BitRate::new(bits).to_string())
 }
 
 /// What is left, in words.
@@ -294,9 +294,9 @@ ID                NAME   STATE  ADDRESS          UP      DOWN  HANDSHAKE
             "last handshake  1 min 0 s ago",
             "up              1.50 KiB (1536 bytes) in 2 packets",
             "down            5.00 GiB (5368709120 bytes) in 4000000 packets",
-            "kernel saw      1.64 KiB (1684 bytes) in 3 datagrams",
-            "rate            up as the node's limits say, down 20 Mbit/s",
-            "kernel dropped  148 B (148 bytes) in 1 datagrams",
+            "guard saw       1.64 KiB (1684 bytes) in 3 datagrams",
+            "rate            up node default, down 20 Mbit/s",
+            "guard dropped   148 B (148 bytes) in 1 datagrams",
         ] {
             assert!(text.lines().any(|is| is == line), "{line:?} is not in\n{text}");
         }

@@ -52,19 +52,19 @@ fn screen(status: &Status) -> String {
     line("sandbox", &status.sandbox);
     let sessions = format!("{} of at most {}", status.sessions, status.max_sessions);
     line("sessions", &format!("{sessions}; handshakes: {}", status.handshakes));
-    let (from, to) = (units::bytes(status.bytes_up), units::bytes(status.bytes_down));
-    line("billed", &format!("{from} from consumers, {to} to consumers"));
-    if let Some(trouble) = &status.ledger_trouble {
-        line("LEDGER", &format!("cannot be written: {trouble}"));
+    let (up, down) = (units::bytes(status.bytes_up), units::bytes(status.bytes_down));
+    line("billed", &format!("up {up}, down {down}"));
+    if let Some(trouble) = &status.ledger_error {
+        line("LEDGER", &format!("not writable: {trouble}"));
     }
     for condition in &status.host {
-        line("HOST", &format!("{}. Fix: {}", condition.said, condition.fix));
+        line("HOST", &format!("{}. Fix: {}", condition.problem, condition.fix));
     }
     let restored = status.restored.iter().filter(|it| it.times > 0);
     let restored: Vec<_> =
         restored.map(|HostRestored { part, times }| format!("{part} {times}")).collect();
     if !restored.is_empty() {
-        line("put back", &format!("changed by others, times: {}", restored.join(", ")));
+        line("restored", &format!("after changes by other programs: {}", restored.join(", ")));
     }
     if let Some(fleet) = &status.fleet {
         line("fleet", fleet);
@@ -84,7 +84,7 @@ fn screen(status: &Status) -> String {
 }
 
 fn boundaries(text: &mut String, status: &Status) {
-    text.push_str("\npackets that cross at once\n");
+    text.push_str("\npackets per batch\n");
     let boundaries = &status.boundaries;
     for (name, boundary) in [
         ("UDP receive", boundaries.udp_receive),
@@ -141,7 +141,7 @@ mod tests {
             "workers     2 by io_uring on cores 0, 1, busy 25 %, 50 %",
             "sessions    1 of at most 4096; handshakes: 3",
             "HOST        IPv4 has no default route. Fix: ip -4 route add default via ROUTER dev eth0",
-            "put back    changed by others, times: policy 2",
+            "restored    after changes by other programs: policy 2",
             "paused      all sessions: quota (see weir limits)",
             "rate        up off, down 200 Mbit/s",
             "  UDP receive     44.0   440 in 10",

@@ -184,7 +184,7 @@ fn a_node_that_does_not_run_is_named_with_the_way_to_start_it() {
     drop(std::os::unix::net::UnixListener::bind(&path).expect("bound"));
     let dead = weir(&["--socket", socket, "status"]);
     assert!(
-        dead.err.contains("nobody listens on") && dead.err.contains("weir run"),
+        dead.err.contains("nothing listens on") && dead.err.contains("weir run"),
         "{}",
         dead.err
     );
@@ -207,7 +207,7 @@ fn the_socket_comes_from_the_flag_the_environment_or_the_configuration() {
 #[test]
 fn status_is_one_screen_or_json() {
     let node = served();
-    assert!(node.weir(&["status"]).out.contains("packets that cross at once"));
+    assert!(node.weir(&["status"]).out.contains("packets per batch"));
     let json = node.weir(&["status", "--json"]).out;
     let status: weir_control::view::Status = serde_json::from_str(&json).expect("a status");
     assert_eq!(status, weir_control::view::NodeView::status(&StillNode));
@@ -268,7 +268,7 @@ fn credit_is_given_and_the_ledger_checked_and_exported() {
     let ledger = node._folder.path().join("ledger.db");
     let ledger = ledger.to_str().expect("text");
     let checked = weir(&["ledger", "check", ledger]);
-    assert!(checked.out.contains("1 sessions, 1 usage records, nothing wrong"), "{}", checked.err);
+    assert!(checked.out.contains("1 sessions, 1 usage records, no problems"), "{}", checked.err);
     let exported = weir(&["ledger", "export", ledger]).out;
     assert!(exported.contains("\"bytes_up\":7") && exported.ends_with("}\n"), "{exported}");
     assert_eq!(weir(&["ledger", "export", ledger, "--after", "1"]).out, "");

@@ -28,7 +28,7 @@ const GLANCE: Duration = Duration::from_millis(100);
 
 pub(super) fn run(client: Client, json: bool, out: &Out) -> anyhow::Result<()> {
     if json {
-        bail!("weir top has no JSON: use weir status --json, or weir session list --json");
+        bail!("weir top cannot print JSON: use weir status --json, or weir session list --json");
     }
     if !out.is_terminal() || !std::io::stdin().is_terminal() {
         bail!("weir top needs a terminal: use weir status, or weir session list");
@@ -54,9 +54,9 @@ pub(super) fn run(client: Client, json: bool, out: &Out) -> anyhow::Result<()> {
 fn on_screen(
     action: impl FnOnce(&mut DefaultTerminal) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let mut terminal = ratatui::try_init().context("cannot take the terminal")?;
+    let mut terminal = ratatui::try_init().context("cannot set up the terminal")?;
     let done = action(&mut terminal);
-    ratatui::try_restore().context("cannot put the terminal back: type reset")?;
+    ratatui::try_restore().context("cannot restore the terminal. Fix: run reset")?;
     done
 }
 
@@ -111,7 +111,9 @@ fn watch(
             match answers.try_recv() {
                 Ok(answer) => state.take(answer),
                 Err(TryRecvError::Empty) => break,
-                Err(TryRecvError::Disconnected) => bail!("nobody looks at the node any more"),
+                Err(TryRecvError::Disconnected) => {
+                    bail!("the thread that polls the node has ended")
+                }
             }
         }
     }

@@ -87,5 +87,5 @@ fn read(path: &str) -> Known<String> {
 
 /// A number in a file of the kernel's.
 fn number<T: std::str::FromStr>(path: &str) -> Known<T> {
-    read(path)?.parse().map_err(|_| format!("{path} holds no number"))
+    read(path)?.parse().map_err(|_| format!("{path} does not hold a number"))
 }

@@ -53,18 +53,19 @@ pub(super) fn keep(policy: Arc<InForce>, mut stopped: watch::Receiver<bool>) -> 
             let set = move || policy.set_new_flows(following);
             match tokio::task::spawn_blocking(set).await {
                 Ok(Ok(())) => state = following,
-                Ok(Err(error)) => warn!(%error, "cannot keep room in the kernel's flow table"),
-                Err(error) => warn!(%error, "cannot keep room in the kernel's flow table"),
+                Ok(Err(error)) => warn!(%error, "cannot watch the kernel's flow table"),
+                Err(error) => warn!(%error, "cannot watch the kernel's flow table"),
             }
             match state {
                 NewFlows::Refused => warn!(
                     flows,
                     size,
-                    "the kernel's flow table is nearly full: consumers begin no new flows. Fix: \
-                     sysctl -w net.netfilter.nf_conntrack_max={}, or a smaller limits.session_flows",
+                    "the kernel's flow table is nearly full: new flows of consumers are refused. \
+                     Fix: sysctl -w net.netfilter.nf_conntrack_max={}, or lower \
+                     limits.session_flows",
                     size.saturating_mul(2)
                 ),
-                NewFlows::Accepted => info!(flows, size, "consumers begin new flows again"),
+                NewFlows::Accepted => info!(flows, size, "consumers can open new flows again"),
             }
         }
     })

@@ -48,7 +48,7 @@ impl GuardCounter {
         match guard.counts() {
             Ok(counts) => Some(counts),
             Err(error) => {
-                warn!(%error, "cannot read the guard's counts");
+                warn!(%error, "cannot read the guard's counters");
                 None
             }
         }
@@ -67,7 +67,7 @@ impl GuardControl {
         let Some(guard) = &self.0 else { return Ok(()) };
         let guard = guard.upgrade().context("the node is stopping")?;
         let mut guard = guard.lock().unwrap_or_else(PoisonError::into_inner);
-        change(&mut guard).context("the guard in the kernel does not take it")
+        change(&mut guard).context("the guard in the kernel does not accept it")
     }
 
     /// Handshakes may be for this key too.
@@ -161,8 +161,8 @@ impl KernelSide {
             }),
             Err(error) if node.xdp == XdpWish::Required => Err(error),
             Err(error) => {
-                let accounts =
-                    file::open(&runtime_dir, node.max_sessions).context("cannot keep accounts")?;
+                let accounts = file::open(&runtime_dir, node.max_sessions)
+                    .context("cannot create the accounts")?;
                 let without = Some(reason(&error));
                 Ok(Self {
                     accounts: Arc::new(accounts),
@@ -210,7 +210,8 @@ impl KernelSide {
         let Some(guard) = &self.guard else {
             let reason = self.without.clone().unwrap_or_default();
             if wish != XdpWish::Off {
-                warn!(%reason, "NO GUARD: eBPF cannot be used, every packet costs the node a system call");
+                warn!(%reason, "NO GUARD: eBPF cannot be used. Every packet costs the node a \
+                    system call");
             }
             return Ok(XdpMode::Off { reason });
         };
@@ -247,7 +248,7 @@ impl KernelSide {
             XdpMode::Native => {
                 // Behind XDP the kernel joins datagrams only if GRO is on (and drivers turn it off).
                 if let Err(error) = ethtool::set_feature(&uplink.name, ethtool::GRO, true) {
-                    warn!(uplink = uplink.name, %error, "GRO stays off: receiving takes more CPU");
+                    warn!(uplink = uplink.name, %error, "GRO stays off: receiving uses more CPU");
                 }
             }
             XdpMode::Generic => {}
@@ -276,7 +277,7 @@ impl KernelSide {
     ) -> anyhow::Result<()> {
         let Some(guard) = &self.guard else { return Ok(()) };
         let mut guard = guard.lock().unwrap_or_else(PoisonError::into_inner);
-        guard.direct(sockets).context("the guard does not take the AF_XDP sockets")
+        guard.direct(sockets).context("the guard does not accept the AF_XDP sockets")
     }
 
     /// A descriptor of the program that chooses the TUN queue, if there is one.
@@ -333,6 +334,6 @@ fn without_ethernet(uplink: &str, wish: XdpWish) -> anyhow::Result<XdpWish> {
     Ok(XdpWish::Off)
 }
 
-const NO_ETHERNET: &str = "the uplink's frames have no Ethernet header (PPP, TUN, IP in IP), behind \
-                           which the guard looks";
-const NOT_OFF: &str = "cannot take the guard off the uplink";
+const NO_ETHERNET: &str = "the uplink's frames have no Ethernet header (PPP, TUN, IP in IP), \
+    which the guard needs";
+const NOT_OFF: &str = "cannot detach the guard from the uplink";

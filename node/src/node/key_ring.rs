@@ -63,7 +63,7 @@ impl KeyRing for Ring {
         let previous = Some(self.identities.get().current);
         self.identities.set(Pair { current, previous });
         self.offer.change(|offer| Offer { node_key: key.public(), ..offer.clone() });
-        info!("the node has a new key; the old one is taken until it is retired");
+        info!("the node has a new key; the old one is accepted until it is retired");
         Ok(self.keys())
     }
 

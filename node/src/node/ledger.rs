@@ -127,8 +127,8 @@ pub(super) fn keep(
         let path = &ledger.webhook_secret_file;
         let secret = fs::read_to_string(path).map(Zeroizing::new).with_context(|| {
             format!(
-                "cannot read the webhook's secret {}. Fix: put there what the receiver has too, \
-                 for example: head -c 32 /dev/urandom | base64 > {}",
+                "cannot read the webhook's secret {}. Fix: put a secret there that the receiver \
+                 has too, for example: head -c 32 /dev/urandom | base64 > {}",
                 path.display(),
                 path.display()
             )
@@ -168,18 +168,18 @@ pub(super) fn keep(
 fn check_all(path: PathBuf, sessions: &Arc<Sessions>, goes_on: &Arc<AtomicBool>) -> io::Result<()> {
     let (sessions, goes_on) = (Arc::clone(sessions), Arc::clone(goes_on));
     let check = move || match scrub(&path, move || goes_on.load(Relaxed)) {
-        Ok(Scrubbed::Sound) => info!("all of the ledger was checked: nothing is wrong"),
+        Ok(Scrubbed::Sound) => info!("the whole ledger was checked and has no errors"),
         Ok(Scrubbed::Stopped) => {}
         Ok(Scrubbed::Damaged(what)) => {
             sessions.set_damage(&what);
             error!(
                 ledger = %path.display(),
-                "the ledger is damaged ({what}): from now on nothing is sold on it, and traffic \
-                 within the credit that there is goes on. Fix: stop the node, keep a copy of the \
-                 ledger, and restore it from a backup; `weir ledger check` says more."
+                "the ledger is damaged ({what}): new sessions and credit are refused from now on; \
+                 sessions with credit continue. Fix: stop the node, keep a copy of the \
+                 ledger, and restore it from a backup; `weir ledger check` shows details."
             );
         }
-        Err(error) => warn!(%error, "the ledger could not be checked"),
+        Err(error) => warn!(%error, "cannot check the ledger"),
     };
     thread::Builder::new().name("weir-scrub".into()).spawn(check)?;
     Ok(())
@@ -197,7 +197,7 @@ async fn turns(mut turn: Turn, mut stopped: watch::Receiver<bool>) {
         turn = match tokio::task::spawn_blocking(move || turn.take()).await {
             Ok(turn) => turn,
             Err(error) => {
-                warn!(%error, "the ledger is not kept any longer: restart weir, and report this");
+                warn!(%error, "the ledger is no longer updated: restart weir, and report this");
                 return;
             }
         };
@@ -232,11 +232,11 @@ impl Turn {
         let trouble = written.err().map(|error: SessionError| error.to_string());
         let before = self.sessions.set_trouble(trouble.clone());
         match (before, trouble) {
-            (Some(_), None) => info!("the ledger can be written again"),
+            (Some(_), None) => info!("the ledger is writable again"),
             (None, Some(error)) => warn!(
                 error,
-                "the ledger cannot be written: counting goes on in memory, and there is no new \
-                 session or credit until it can"
+                "cannot write the ledger: counting continues in memory, and new sessions and \
+                 credit are refused until it is writable"
             ),
             _ => {}
         }

@@ -31,7 +31,8 @@ pub(super) fn keep(limiter: Arc<Limiter>, mut stopped: watch::Receiver<bool>) ->
                 let limiter = Arc::clone(&limiter);
                 let look = tokio::task::spawn_blocking(move || limiter.look(unix_now()));
                 if let Err(error) = look.await {
-                    warn!(%error, "the limits are not kept any longer: restart weir, and report this");
+                    warn!(%error, "the limits are no longer applied: restart weir, and report \
+                        this");
                     return;
                 }
             }

@@ -60,8 +60,8 @@ impl ExitPolicy {
             this.in_force.replace(policy)?;
             this.lists.set(lists);
             Ok(format!(
-                "exit policy: {block} ranges of addresses and {ports} of ports are refused, {allow} \
-                 excepted"
+                "exit policy: {block} address ranges and {ports} port ranges are refused, with \
+                 {allow} exceptions"
             ))
         })
     }
@@ -79,8 +79,7 @@ impl weir_sessions::limits::FlowTable for ExitPolicy {
 
 impl Judge for ExitPolicy {
     fn judge(&self, question: &Question) -> anyhow::Result<Verdict> {
-        let addresses =
-            uplink::own_addresses().context("cannot ask for this machine's addresses")?;
+        let addresses = uplink::own_addresses().context("cannot read this machine's addresses")?;
         let mut around = self.around.clone();
         around.own.extend(addresses);
         Ok(judge(question, &self.lists.get(), &around))

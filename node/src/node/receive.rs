@@ -36,29 +36,30 @@ impl Receive {
             // Frames come up with the number of a port's queue, while a socket is bound to a queue
             // of the interface above: handshakes would pass, and data would not.
             _ if !uplink.ports.is_empty() => Err(anyhow!(
-                "{} is made of other interfaces ({}), whose queues the sockets are not bound to",
+                "{} is made of other interfaces ({}), and AF_XDP sockets cannot be bound to their \
+                 queues",
                 uplink.name,
                 uplink.ports.join(", ")
             )),
             XdpMode::Native if is_memory_scarce() => Err(anyhow!(
-                "its frames take locked memory. Fix: LimitMEMLOCK=infinity, or ulimit -l unlimited"
+                "AF_XDP needs locked memory. Fix: LimitMEMLOCK=infinity, or ulimit -l unlimited"
             )),
             XdpMode::Native => {
                 let sources = Sources::of_uplink(&uplink.v4, &uplink.v6);
                 DirectQueues::open(uplink.index, workers, sources).context(
-                    "no AF_XDP socket. Fix: give the node CAP_NET_RAW at its start, and a kernel \
-                     with CONFIG_XDP_SOCKETS",
+                    "cannot open an AF_XDP socket. Fix: start the node with CAP_NET_RAW, on a \
+                     kernel with CONFIG_XDP_SOCKETS",
                 )
             }
-            _ => Err(anyhow!("the guard is not in the driver of {}", uplink.name)),
+            _ => Err(anyhow!("the guard does not run in the driver of {}", uplink.name)),
         };
         match (opened, wish) {
             (Ok(direct), _) => Ok(Self { direct, without: None }),
             (Err(error), ReceiveWish::Auto) => {
-                info!("no direct way from the guard to the workers: {error:#}");
+                info!("data is not received over AF_XDP: {error:#}");
                 Ok(Self::sockets(format!("{error:#}")))
             }
-            (Err(error), _) => Err(error.context("node.receive is \"direct\"")),
+            (Err(error), _) => Err(error.context("node.receive is \"af_xdp\"")),
         }
     }
 
@@ -75,22 +76,18 @@ impl Receive {
     pub(super) fn way(&self) -> Way {
         let queues = self.direct.iter().flat_map(DirectQueues::sockets).count();
         match &self.without {
-            None => Way {
-                word: "direct",
-                note: format!(
-                    "data straight from the guard to the workers, receive queues: {queues}"
-                ),
+            None => Way { word: "af_xdp", note: format!("receive over AF_XDP, queues: {queues}") },
+            Some(reason) => Way {
+                word: "sockets",
+                note: format!("receive through the kernel's network stack: {reason}"),
             },
-            Some(reason) => {
-                Way { word: "sockets", note: format!("data through the kernel's stack: {reason}") }
-            }
         }
     }
 }
 
 /// How data reaches the workers, as it is shown.
 pub(super) struct Way {
-    /// `direct` or `sockets`.
+    /// `af_xdp` or `sockets`.
     pub(super) word: &'static str,
     /// How many queues, or why not.
     pub(super) note: String,

@@ -135,7 +135,7 @@ impl Applier for Told {
         let live = self.offer.clone();
         Ok(Box::new(move || {
             live.change(|offer| Offer { dns, keepalive, ..offer.clone() });
-            Ok(vec!["consumers get the new tunnel.* in configurations made from now on".into()])
+            Ok(vec!["new consumer configurations use the new tunnel.* values".into()])
         }))
     }
 }
@@ -194,7 +194,7 @@ impl Applier for Limited {
         let (limiter, limits) = (Arc::clone(&self.limiter), config.limits.clone());
         Ok(Box::new(move || {
             limiter.apply(limits)?;
-            Ok(vec!["what `weir limits set` has changed is as in the file again".into()])
+            Ok(vec!["limits changed with `weir limits set` are reset to the file's values".into()])
         }))
     }
 }

@@ -21,7 +21,7 @@ pub(super) fn show(config: &Config, status: &Status) {
             xdp = status.xdp_mode,
             io = status.io,
             sandbox = status.sandbox,
-            "serves"
+            "serving"
         ),
     }
 }
@@ -32,7 +32,7 @@ fn text(config: &Config, status: &Status) -> String {
         // Writing to a string does not fail.
         writeln!(text, "  {label:<12} {value}").ok();
     };
-    line("weir", &format!("{} serves", status.version));
+    line("weir", &format!("{} is serving", status.version));
     line("endpoint", &status.endpoint);
     line("public key", &status.public_key);
     line("uplink", &format!("{}, MTU {}", status.uplink, status.uplink_mtu));

@@ -143,7 +143,7 @@ async fn serve(config: &Config, parts: Parts<'_>, log: Option<GuardLog>) -> anyh
     service::ready(&serves(&endpoint));
     let broken = tokio::select! {
         Some(reason) = breaks.recv() => {
-            Some(reason.context("this machine is no longer as the node needs it"))
+            Some(reason.context("this machine no longer meets the node's needs"))
         }
         () = &mut reloads => None,
         () = &mut watchdog => None,
@@ -155,7 +155,7 @@ async fn serve(config: &Config, parts: Parts<'_>, log: Option<GuardLog>) -> anyh
         served = &mut gateway => Some(no_longer_served(served)),
         // The other threads' consumers are served better by a node that is started again.
         Some(thread) = ended.recv() => {
-            Some(anyhow::Error::new(thread).context("the packet path is not whole any more"))
+            Some(anyhow::Error::new(thread).context("a part of the data plane has failed"))
         }
     };
     info!("stopping");
@@ -173,7 +173,7 @@ async fn serve(config: &Config, parts: Parts<'_>, log: Option<GuardLog>) -> anyh
     server.await.context(NO_LONGER_SERVED)
 }
 
-const NO_LONGER_SERVED: &str = "the API could not be served any longer";
+const NO_LONGER_SERVED: &str = "the API has stopped";
 
 fn no_longer_served(ended: io::Result<()>) -> anyhow::Error {
     let reason = ended.err().unwrap_or_else(|| io::ErrorKind::ConnectionAborted.into());
@@ -187,25 +187,25 @@ async fn reload_when_told(mut hangup: Signal, reloader: Arc<Reloader>, endpoint:
         let reloader = Arc::clone(&reloader);
         match tokio::task::spawn_blocking(move || reloader.reload()).await {
             Ok(outcome) => tell(outcome),
-            Err(error) => error!(%error, "the configuration was not read again: report this"),
+            Err(error) => error!(%error, "reloading the configuration failed: please report this"),
         }
         service::ready(&serves(endpoint));
     }
 }
 
 fn serves(endpoint: &str) -> String {
-    format!("serves at {endpoint}")
+    format!("serving at {endpoint}")
 }
 
 fn tell(outcome: Result<Outcome, ReloadError>) {
     match outcome {
         Ok(Outcome { applied, needs_restart, notes }) => {
-            info!(?applied, "the configuration was read again");
+            info!(?applied, "the configuration was reloaded");
             for note in notes {
                 info!("{note}");
             }
             if !needs_restart.is_empty() {
-                warn!(keys = ?needs_restart, "changed, but in force only after a restart");
+                warn!(keys = ?needs_restart, "changed, but needs a restart");
             }
         }
         Err(error) => error!("{error}"),
@@ -220,6 +220,6 @@ fn bind_uapi(config: &Config) -> Option<Uapi> {
     }
     let path = uapi::path(directory, &config.tunnel.interface);
     Uapi::bind(&path)
-        .inspect_err(|error| warn!(%error, "`wg show` does not see this node (api.wg_directory)"))
+        .inspect_err(|error| warn!(%error, "`wg show` cannot see this node (api.wg_directory)"))
         .ok()
 }

@@ -33,7 +33,7 @@ pub(super) fn starting(what: &'static str) -> Starting {
         }
     };
     if let Err(error) = thread::Builder::new().name("weir-starting".into()).spawn(wait) {
-        debug!(%error, "the service manager is not asked to wait");
+        debug!(%error, "cannot ask the service manager to wait");
     }
     Starting { _ends: ends }
 }
@@ -78,6 +78,6 @@ pub(super) async fn beat() {
 
 fn tell(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
-        debug!(%error, "the service manager was not told");
+        debug!(%error, "cannot notify the service manager");
     }
 }

@@ -71,8 +71,8 @@ fn look(config: &Config) -> anyhow::Result<Result<Found, String>> {
     Ok(match uplink.endpoint(config) {
         Some(endpoint) => Ok(Found { uplink, endpoint }),
         None => Err(format!(
-            "{} has no address that consumers could be told. Fix: give it one, or set \
-             node.endpoint to the \"host:port\" at which this machine is reached",
+            "{} has no address to give to consumers. Fix: give it one, or set \
+             node.endpoint to the \"host:port\" at which consumers reach this machine",
             uplink.name
         )),
     })
@@ -95,8 +95,8 @@ pub(super) fn follow(wanted: &Auto<HostPort>, port: u16, offer: &Live<Offer>, no
     // Without any address the last one stays, which the watch over the host says.
     let Some(address) = usual.first() else { return };
     warn!(
-        "this machine's address has changed: new configurations have {address}; consumers with \
-         {endpoint} need a new one, unless that is a name (node.endpoint)"
+        "this machine's address has changed: new configurations use {address}; consumers with \
+         {endpoint} need a new configuration, unless it is a name (node.endpoint)"
     );
     offer.change(|offer| Offer { endpoint: address.to_string(), ..offer.clone() });
 }

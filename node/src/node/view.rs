@@ -122,7 +122,7 @@ impl NodeView for View {
             host: parts.conditions.now().into_iter().map(shown).collect(),
             restored: restored(&parts.conditions),
             host_looks: parts.conditions.looks(),
-            ledger_trouble: parts.sessions.trouble(),
+            ledger_error: parts.sessions.trouble(),
             fleet: self.fleet.get().map(Link::describe),
         }
     }
@@ -130,7 +130,7 @@ impl NodeView for View {
 
 fn shown(condition: Condition) -> HostCondition {
     let Condition { part, said, fix } = condition;
-    HostCondition { part: part.as_str().into(), said, fix }
+    HostCondition { part: part.as_str().into(), problem: said, fix }
 }
 
 fn restored(conditions: &Conditions) -> Vec<HostRestored> {

@@ -31,8 +31,8 @@ pub(super) fn name_servers(
     let (servers, others) = servers::read().unwrap_or_default();
     for other in others.iter().filter(|_| follows) {
         tracing::warn!(
-            "{other} in /etc/resolv.conf is not asked: weir knows no addresses with a zone. Fix: \
-             set dns.upstreams, if consumers are to get names from elsewhere than {servers:?}"
+            "{other} in /etc/resolv.conf is not used: weir does not support addresses with a \
+             zone. Fix: set dns.upstreams to use servers other than {servers:?}"
         );
     }
     let (sender, receiver) = watch::channel(servers);

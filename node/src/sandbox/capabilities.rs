@@ -47,7 +47,7 @@ pub(super) fn keep(mounted_bpffs: bool) -> anyhow::Result<String> {
         // Then `nft` has its rights from here.
         for one in kept.iter() {
             configure_capability_in_ambient_set(one, true)
-                .context("cannot hand capabilities on")?;
+                .context("cannot pass capabilities on")?;
         }
     }
     let names: Vec<_> = kept.iter_names().map(|(name, _)| name.to_lowercase()).collect();

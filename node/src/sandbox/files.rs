@@ -131,7 +131,7 @@ pub(super) fn restrict(places: &Places) -> anyhow::Result<String> {
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(all)
         .and_then(Ruleset::create)
-        .context("the kernel takes no rules")?;
+        .context("the kernel does not accept the rules")?;
     for (paths, access) in [
         (&places.run, read | AccessFs::Execute),
         (&places.read, read),
@@ -141,12 +141,12 @@ pub(super) fn restrict(places: &Places) -> anyhow::Result<String> {
             rules = allow(rules, path, access)?;
         }
     }
-    match rules.restrict_self().context("the kernel takes no rules")?.ruleset {
+    match rules.restrict_self().context("the kernel does not accept the rules")?.ruleset {
         RulesetStatus::NotEnforced => bail!(
             "this kernel has none: boot it with lsm=landlock,... (or a seccomp filter around weir \
              refuses it)"
         ),
-        RulesetStatus::PartiallyEnforced => Ok("Landlock, as far as this kernel has it".into()),
+        RulesetStatus::PartiallyEnforced => Ok("Landlock (partial on this kernel)".into()),
         RulesetStatus::FullyEnforced => Ok("Landlock".into()),
     }
 }
@@ -161,7 +161,9 @@ fn allow(
     // Only directories have rights on what is in them.
     let access = if path.is_dir() { access } else { access & AccessFs::from_file(KNOWN) };
     let rule = PathBeneath::new(place, access);
-    rules.add_rule(rule).with_context(|| format!("the kernel takes no rule for {}", path.display()))
+    rules
+        .add_rule(rule)
+        .with_context(|| format!("the kernel does not accept a rule for {}", path.display()))
 }
 
 #[cfg(test)]

@@ -106,8 +106,8 @@ pub(super) const X32_BIT: u32 = 0x4000_0000;
 /// Refuses them to this thread and what it starts.
 pub(super) fn restrict(mounted_bpffs: bool) -> anyhow::Result<String> {
     let refused = program(mounted_bpffs)?;
-    apply_filter(&numbers()).context("the kernel takes no filter")?;
-    apply_filter(&refused).context("the kernel takes no filter")?;
+    apply_filter(&numbers()).context("the kernel does not accept the filter")?;
+    apply_filter(&refused).context("the kernel does not accept the filter")?;
     Ok("seccomp".into())
 }
 
@@ -148,7 +148,7 @@ fn program(mounted_bpffs: bool) -> anyhow::Result<BpfProgram> {
     }
     refused.insert(libc::SYS_clone, clone_rules()?);
     let target = TargetArch::try_from(ARCH)
-        .with_context(|| format!("there is no filter for processors of the kind {ARCH}"))?;
+        .with_context(|| format!("no filter for the processor architecture {ARCH}"))?;
     let refuse = SeccompAction::Errno(libc::EPERM.cast_unsigned());
     let filter = SeccompFilter::new(refused, SeccompAction::Allow, refuse, target)?;
     Ok(filter.try_into()?)

@@ -18,13 +18,13 @@ use weir_common::PublicKey;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
     /// Not as long as a key in base64 is.
-    #[error("a key has 44 characters of base64, this has {0}")]
+    #[error("a key has 44 characters of base64, but this has {0}")]
     Length(usize),
     /// A character or the padding is wrong.
     #[error("the key is not base64: {0}")]
     Base64(String),
     /// A point of low order (zero among them): whoever uses it has no secret.
-    #[error("the key is a point of low order and gives no secrecy: make one with `wg genkey`")]
+    #[error("the key is a point of low order and gives no secrecy: create one with `wg genkey`")]
     LowOrder,
     /// A second spelling of another key.
     #[error("the key is not in canonical form (its number is 2^255 - 19 or more)")]
@@ -153,7 +153,7 @@ pub enum KeyFileError {
     },
     /// Others than the owner may read it.
     #[error(
-        "the node's private key {path} can be read by others (mode {mode:04o}): \
+        "other users can read the node's private key {path} (mode {mode:04o}): \
          protect it with: chmod 600 {path}"
     )]
     Exposed {
@@ -164,19 +164,20 @@ pub enum KeyFileError {
     },
     /// There is an old key already.
     #[error(
-        "the node has two keys already: its old one, {path}, is still taken. Retire that first: weir key retire"
+        "the node has two keys already: its old one, {path}, is still accepted. Retire it first: \
+         weir key retire"
     )]
     TwoKeys {
         /// The old key's file.
         path: PathBuf,
     },
     /// There is no old key.
-    #[error("the node has one key, and none to retire: `weir key rotate` makes another")]
+    #[error("there is no old key to retire; to create a new key: weir key rotate")]
     OneKey,
     /// The file holds something else.
     #[error(
-        "{path} does not hold a private key: {source}. Put the key back, or move the file \
-             away and weir makes a new key (consumers then need new configurations)"
+        "{path} does not hold a private key: {source}. Put the key back, or move the file away \
+         and weir creates a new key (consumers then need new configurations)"
     )]
     Content {
         /// The file.

@@ -106,21 +106,15 @@ impl Report {
                 "{} over IPv{}, {}",
                 phase.protocol.to_uppercase(),
                 phase.ip_version,
-                if phase.direction == "up" { "consumer to net" } else { "net to consumer" }
+                phase.direction
             );
             let lost = phase.lost_ratio.map_or("-".into(), |lost| format!("{:.2} %", lost * 100.0));
             writeln!(out, "  {name:<29}{:>6.2} {lost:>8}", phase.bits_per_second / 1e9)?;
         }
         let Aggregation { udp_receive, tun_write, tun_read, udp_send } = &self.aggregation;
         writeln!(out, "\npackets per super-packet, bulk TCP")?;
-        writeln!(
-            out,
-            "  to the internet   UDP receive {udp_receive:>5.1}   TUN write {tun_write:>5.1}"
-        )?;
-        writeln!(
-            out,
-            "  to the consumer   TUN read    {tun_read:>5.1}   UDP send  {udp_send:>5.1}"
-        )?;
+        writeln!(out, "  up     UDP receive {udp_receive:>5.1}   TUN write {tun_write:>5.1}")?;
+        writeln!(out, "  down   TUN read    {tun_read:>5.1}   UDP send  {udp_send:>5.1}")?;
         let billed = &self.billed;
         writeln!(
             out,

@@ -98,7 +98,7 @@ fn serves(machine: &Machine<'_>) -> Result<()> {
         machine.run("systemctl is-active weir")?;
         machine.run("weir status")
     })?;
-    ensure!(machine.property("StatusText")? == "serves at 45.80.2.2:51820");
+    ensure!(machine.property("StatusText")? == "serving at 45.80.2.2:51820");
     Ok(())
 }
 
@@ -149,7 +149,8 @@ fn privileges(machine: &Machine<'_>) -> Result<()> {
 fn scrape(lab: &Lab, machine: &Machine<'_>) -> Result<()> {
     let prometheus = Prometheus::start(&lab.node, &machine.path("/usr/share/weir/prometheus"))?;
     let bytes = until("Prometheus has the bytes", Duration::from_secs(60), || {
-        let found = prometheus.query("weir_tunnel_receive_bytes_total{job=\"weir\"} > 1e6")?;
+        let found =
+            prometheus.query("weir_tunnel_bytes_total{job=\"weir\",direction=\"up\"} > 1e6")?;
         let sample = found.first().context("none yet")?;
         Ok(sample["value"][1].as_str().context("no value")?.to_owned())
     })?;

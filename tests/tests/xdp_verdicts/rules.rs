@@ -263,7 +263,7 @@ fn a_source_has_its_burst_of_initiations_and_others_have_theirs() {
     let v6 = FrameSpec { v6: true, ..v4.clone() };
     assert_eq!(passed(&FrameSpec::v4(&bad)), 0, "these take nothing from the bucket");
     assert_eq!(passed(&v4), 5);
-    assert_eq!(loaded.verdict(&v4.build()), Verdict::Drop(DropReason::GuardHandshakeRate));
+    assert_eq!(loaded.verdict(&v4.build()), Verdict::Drop(DropReason::GuardHandshakeSourceRate));
     assert_eq!(passed(&FrameSpec { source: 193, ..v4 }), 5, "another address");
     assert_eq!(passed(&v6), 5);
     assert_eq!(passed(&FrameSpec { source: 7, ..v6.clone() }), 0, "the same /64");
@@ -298,7 +298,7 @@ fn all_sources_together_have_a_ceiling_and_those_with_a_cookie_one_of_their_own(
     bad[50] ^= 1;
     assert_eq!(passed(&FrameSpec::v4(&bad).build()), 0, "these take nothing from the bucket");
     assert_eq!(passed(&without), 7);
-    assert_eq!(loaded.verdict(&without), Verdict::Drop(DropReason::GuardHandshakeCeiling));
+    assert_eq!(loaded.verdict(&without), Verdict::Drop(DropReason::GuardHandshakeCpuRate));
     assert_eq!(passed(&with), 7, "who has a cookie keeps its chance");
     assert!(start.elapsed().as_millis() < 1000, "too slow to tell");
     let data = FrameSpec::v4(&message(4, 32, receiver_index(1)));

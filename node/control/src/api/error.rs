@@ -22,7 +22,7 @@ pub struct ErrorBody {
 pub struct ErrorDetail {
     /// `bad_json`, `body_too_large`, `bad_name`, `bad_key`, `bad_path`, `name_taken`,
     /// `key_taken`, `full`, `not_found`, `ambiguous`, `no_such_route`, `method_not_allowed`,
-    /// `bad_credit`, `bad_limits`, `quota`, `contradicts`, `bad_query`, `bad_config`,
+    /// `bad_credit`, `bad_limits`, `quota`, `reference_conflict`, `bad_query`, `bad_config`,
     /// `unauthorised`, `ledger` or `internal`.
     pub code: String,
     /// What, why, and what to do.
@@ -62,19 +62,20 @@ impl ApiError {
 
     pub(super) fn no_such_route() -> Self {
         let message =
-            "no such path: see /v1/sessions, /v1/limits, /v1/usage, /v1/status, /v1/reload, /v1/keys, /metrics, /health"
+            "unknown path: see /v1/sessions, /v1/limits, /v1/usage, /v1/status, /v1/reload, \
+             /v1/keys, /metrics, /health"
                 .to_owned();
         Self { status: StatusCode::NOT_FOUND, code: "no_such_route", message }
     }
 
     pub(crate) fn method_not_allowed() -> Self {
-        let message = "this path does not take that method".to_owned();
+        let message = "this path does not support that method".to_owned();
         Self { status: StatusCode::METHOD_NOT_ALLOWED, code: "method_not_allowed", message }
     }
 
     pub(super) fn unauthorised() -> Self {
-        let message = "give the node's token: Authorization: Bearer TOKEN (api.token_file names \
-                       the file that has it)";
+        let message = "the token is missing or wrong: send Authorization: Bearer TOKEN (the token \
+            is in the file named by api.token_file)";
         let (status, message) = (StatusCode::UNAUTHORIZED, message.to_owned());
         Self { status, code: "unauthorised", message }
     }
@@ -99,7 +100,7 @@ impl From<SessionError> for ApiError {
             SessionError::Reference | SessionError::NoCredit => {
                 (StatusCode::BAD_REQUEST, "bad_credit")
             }
-            SessionError::Contradicts(_) => (StatusCode::CONFLICT, "contradicts"),
+            SessionError::Contradicts(_) => (StatusCode::CONFLICT, "reference_conflict"),
             SessionError::Flows(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
             SessionError::NoRoom { .. } | SessionError::Store(_) => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "ledger")

@@ -23,7 +23,7 @@ async fn change(
     what: fn(&dyn KeyRing) -> Result<NodeKeys, KeyChangeError>,
 ) -> Result<Json<NodeKeys>, ApiError> {
     let Some(ring) = api.keys else {
-        return Err(ApiError::internal("this node has no keys to change"));
+        return Err(ApiError::internal("this node cannot change its keys"));
     };
     Ok(Json(off_thread(move || what(ring.as_ref())).await??))
 }

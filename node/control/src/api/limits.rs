@@ -31,7 +31,7 @@ fn view(limiter: &Limiter) -> LimitsView {
 }
 
 fn limiter(api: &Api) -> Result<Arc<Limiter>, ApiError> {
-    api.limiter.clone().ok_or_else(|| ApiError::internal("this node has no limits to change"))
+    api.limiter.clone().ok_or_else(|| ApiError::internal("this node cannot change its limits"))
 }
 
 impl From<LimitError> for ApiError {

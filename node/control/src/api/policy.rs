@@ -38,7 +38,7 @@ pub(super) async fn test(
         )
     })?;
     let Some(judge) = api.judge else {
-        return Err(ApiError::internal("this node has no exit policy to ask"));
+        return Err(ApiError::internal("this node has no exit policy"));
     };
     let verdict = off_thread(move || judge.judge(&Question { address, port, protocol })).await?;
     verdict.map(Json).map_err(|error| ApiError::internal(&format!("{error:#}")))

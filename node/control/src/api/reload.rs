@@ -7,7 +7,7 @@ use crate::reload::{Outcome, ReloadError};
 
 pub(super) async fn reload(State(api): State<Api>) -> Result<Json<Outcome>, ApiError> {
     let Some(reload) = api.reload else {
-        return Err(ApiError::internal("this node has no configuration to read again"));
+        return Err(ApiError::internal("this node cannot reload its configuration"));
     };
     let outcome = off_thread(move || reload.reload()).await?;
     Ok(Json(outcome?))

@@ -200,7 +200,7 @@ pub(crate) async fn read<T: DeserializeOwned>(body: Body, expected: &str) -> Res
             }
             cause = error.source();
         }
-        ApiError::bad_request("bad_json", "the request's body broke off")
+        ApiError::bad_request("bad_json", "the request's body is incomplete")
     })?;
     let bytes = if bytes.is_empty() { Bytes::from_static(b"{}") } else { bytes };
     let bad =

@@ -16,13 +16,13 @@ use tokio::net::UnixListener;
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
     /// A node answers there.
-    #[error("another weir answers on {0}: stop it, or give this one another socket path")]
+    #[error("another weir answers on {0}: stop it, or set another api.socket")]
     InUse(PathBuf),
     /// Something else lies there.
-    #[error("{0} exists and is not a socket: weir does not replace it, move it away")]
+    #[error("{0} exists and is not a socket: move it away, weir does not replace it")]
     NotASocket(PathBuf),
     /// There is no such group.
-    #[error("there is no group {0:?} for the API's socket: make it with `groupadd --system {0}`")]
+    #[error("no group {0:?} for the API's socket: create it with `groupadd --system {0}`")]
     NoGroup(String),
     /// The file system said no.
     #[error("cannot {doing} the API's socket {path}: {source}")]
@@ -72,7 +72,7 @@ pub fn bind(path: &Path, group: Option<&str>) -> Result<(UnixListener, SocketFil
     if placed.is_err()
         && let Err(error) = fs::remove_file(&draft)
     {
-        tracing::warn!(path = %draft.display(), %error, "cannot remove a draft of the socket");
+        tracing::warn!(path = %draft.display(), %error, "cannot remove the temporary socket");
     }
     let inode = placed.map_err(failed("place"))?;
     let file = SocketFile { path: path.to_owned(), inode };

@@ -28,7 +28,7 @@ const SHORTEST: usize = 20;
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
     /// The file system said no.
-    #[error("cannot have the token of the API in {path}: {source}. See api.token_file")]
+    #[error("cannot read or create the API token {path}: {source}. See api.token_file")]
     Io {
         /// The file.
         path: PathBuf,
@@ -36,7 +36,7 @@ pub enum TokenError {
         source: io::Error,
     },
     /// Others than the owner may read it.
-    #[error("the token {path} can be read by others: protect it with: chmod 600 {path}")]
+    #[error("other users can read the token {path}: protect it with: chmod 600 {path}")]
     Exposed {
         /// The file.
         path: PathBuf,
@@ -44,7 +44,7 @@ pub enum TokenError {
     /// Too little to be a secret.
     #[error(
         "the token in {path} has fewer than {SHORTEST} characters: remove the file, and weir \
-         makes a good one"
+         creates a new one"
     )]
     Short {
         /// The file.

@@ -88,7 +88,7 @@ impl Target {
         let request = request.body(Full::new(Bytes::from(json)))?;
         match &self.tls {
             Some(tls) => ask(tls.connect(self.url.host(), stream).await?, request).await,
-            None if self.url.is_secure() => bail!("no TLS roots configured for {}", self.host),
+            None if self.url.is_secure() => bail!("no TLS roots are configured for {}", self.host),
             None => ask(stream, request).await,
         }
     }

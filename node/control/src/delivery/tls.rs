@@ -25,7 +25,7 @@ impl Tls {
         let mut roots = RootCertStore::empty();
         match ca_file {
             Some(path) => {
-                let bad = || format!("{key} {}: no certificates in PEM", path.display());
+                let bad = || format!("{key} {}: no PEM certificates in it", path.display());
                 for certificate in CertificateDer::pem_file_iter(path).with_context(bad)? {
                     roots.add(certificate.with_context(bad)?).with_context(bad)?;
                 }
@@ -36,7 +36,7 @@ impl Tls {
                 roots.add_parsable_certificates(found.certs);
                 ensure!(
                     !roots.is_empty(),
-                    "this machine has no certificates to know a server by. Fix: install \
+                    "this machine has no root certificates. Fix: install \
                      ca-certificates, or set {key}"
                 );
             }
@@ -55,6 +55,9 @@ impl Tls {
         stream: TcpStream,
     ) -> anyhow::Result<TlsStream<TcpStream>> {
         let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())?;
-        self.0.connect(name, stream).await.with_context(|| format!("no TLS with {host}"))
+        self.0
+            .connect(name, stream)
+            .await
+            .with_context(|| format!("the TLS handshake with {host} failed"))
     }
 }

@@ -56,7 +56,7 @@ pub async fn serve(link: Link, api: Router) {
     loop {
         match link.client.subscribe(subject.clone()).await {
             Ok(requests) => answer_all(&link, requests, &api).await,
-            Err(error) => warn!(%error, subject, "no commands from the fleet"),
+            Err(error) => warn!(%error, subject, "cannot take commands from the fleet"),
         }
         tokio::time::sleep(AGAIN).await;
     }
@@ -74,7 +74,7 @@ async fn answer_all(link: &Link, mut requests: Subscriber, api: &Router) {
                 let answer = answer(api, &payload).await;
                 let answer = serde_json::to_vec(&answer).unwrap_or_default();
                 if let Err(error) = link.client.publish(reply, answer.into()).await {
-                    warn!(%error, "an answer to the fleet was not sent");
+                    warn!(%error, "cannot send an answer to the fleet");
                 }
             }
             drop(place);
@@ -111,7 +111,7 @@ async fn answer(api: Router, payload: &[u8]) -> Answer {
     match timeout(PATIENCE, finish(api, request)).await {
         Ok(answer) => answer,
         Err(_) => {
-            let message = "the node did not answer in time: ask what has come of it";
+            let message = "the node did not answer in time: check whether the command took effect";
             Answer::error(StatusCode::GATEWAY_TIMEOUT, "internal", message)
         }
     }
@@ -121,8 +121,8 @@ async fn finish(api: Router, request: Request<Body>) -> Answer {
     let Ok(response) = api.oneshot(request).await;
     let status = response.status().as_u16();
     let Ok(bytes) = to_bytes(response.into_body(), MAX_ANSWER).await else {
-        let message = "the answer is too large for a message: ask for less at once, with ?limit=1000 and then \
-                       with after=CURSOR of the answer";
+        let message = "the answer is too large for one message: ask for less at once with \
+            ?limit=1000, then continue with after=CURSOR";
         return Answer::error(StatusCode::INTERNAL_SERVER_ERROR, "internal", message);
     };
     let text = || Value::String(String::from_utf8_lossy(&bytes).into_owned());

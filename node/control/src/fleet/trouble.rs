@@ -50,11 +50,11 @@ impl Trouble {
 /// What to do about what the library says.
 fn fix(error: &str) -> &'static str {
     if error.contains("authorization violation") || error.contains("signing nonce") {
-        ". Fix: let the server know the credentials in fleet.credentials_file or fleet.token_file, \
-         or put there what it knows"
+        ". Fix: make the server accept the credentials in fleet.credentials_file or \
+         fleet.token_file, or replace them"
     } else if error.contains("certificate") {
-        ". Fix: let the server's certificate name the host in fleet.url, and put that of who signed \
-         it into fleet.ca_file"
+        ". Fix: make the server's certificate name the host in fleet.url, and put its issuer's \
+         certificate into fleet.ca_file"
     } else if error.contains("failed to lookup address") {
         // The library looks names up within the sandbox: see `crate::resolver`.
         ". Fix: put the server's address into fleet.url instead of its name; or, if \

@@ -79,8 +79,8 @@ impl Dns {
         };
         if upstreams.is_empty() {
             tracing::warn!(
-                "this machine has no DNS server in /etc/resolv.conf: consumers who ask the \
-                 gateway get no names. Fix: set dns.upstreams, or dns.enabled = false"
+                "this machine has no DNS server in /etc/resolv.conf: the gateway cannot resolve \
+                 names for consumers. Fix: set dns.upstreams, or dns.enabled = false"
             );
         }
         let rate = config.dns.per_second;
@@ -114,10 +114,13 @@ impl Dns {
             let servers = resolver.borrow_and_update().clone();
             match Forwarder::new(&servers, inner.cache, inner.allow.clone()) {
                 Ok(forwarder) => {
-                    tracing::info!(servers = servers.len(), "the machine has other name servers");
+                    tracing::info!(
+                        servers = servers.len(),
+                        "the machine's name servers have changed"
+                    );
                     inner.forwarder.set(forwarder);
                 }
-                Err(error) => tracing::warn!("the name servers stay as they were: {error:#}"),
+                Err(error) => tracing::warn!("keeping the previous name servers: {error:#}"),
             }
         }
     }

@@ -96,8 +96,8 @@ impl Pay {
         let approver = Approver::new(config, resolver)?;
         if approver.is_none() {
             tracing::info!(
-                "payments are taken on trust: nobody asks whether a consumer's channel exists, has \
-                 funds, or has promised them to others. payment.approve_url changes that; see \
+                "promises are credited without a check that the consumer's channel exists, has \
+                 funds, and has not promised them to others. Fix: set payment.approve_url; see \
                  docs/payments.md"
             );
         }

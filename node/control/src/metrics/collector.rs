@@ -7,7 +7,7 @@ use weir_common::{DropReason, account::Counters as Used, account::SessionState};
 
 use super::{
     Series,
-    write::{Counters, Gauges, Histograms, counter, gauge, info},
+    write::{Counters, Gauges, Histograms, gauge, info},
 };
 use crate::view::{SharedView, Status};
 use weir_accounts::{BATCHES, Drops};
@@ -60,29 +60,28 @@ impl Collector for NodeCollector {
 }
 
 fn node(encoder: &mut DescriptorEncoder<'_>, status: &Status, started: u64) -> Result<(), Error> {
-    info(encoder, "build", "The version of weir.", &[("version", &status.version)])?;
-    let help = "1 for where the guard in the kernel runs.";
+    info(encoder, "build", "Version of weir.", &[("version", &status.version)])?;
+    let help = "XDP attach mode: 1 for the mode in use.";
     mode(encoder, "xdp_mode", help, &["native", "generic", "off"], &status.xdp_mode)?;
-    let help = "1 for how consumers' data reaches the workers.";
-    mode(encoder, "receive_mode", help, &["direct", "sockets"], &status.receive)?;
-    let help = "1 for how the workers talk to the kernel.";
+    let help = "How consumers' data reaches the workers: 1 for the mode in use.";
+    mode(encoder, "receive_mode", help, &["af_xdp", "sockets"], &status.receive)?;
+    let help = "I/O interface of the workers: 1 for the one in use.";
     mode(encoder, "io_mode", help, &["uring", "syscall"], &status.io)?;
     gauge(
         encoder,
         "uptime_seconds",
-        "Seconds since the node began to serve.",
+        "Seconds since the node started serving.",
         status.uptime_seconds,
     )?;
-    let help = "When the node was started, in seconds since 1970.";
+    let help = "Unix time at which the node started.";
     gauge(encoder, "start_timestamp_seconds", help, started)?;
-    let help =
-        "Whether the ledger can be written: 1, or 0 while there is no new session or credit.";
-    gauge(encoder, "ledger_writable", help, u64::from(status.ledger_trouble.is_none()))?;
+    let help = "Whether the ledger is writable: 1, or 0 while new sessions and credit are refused.";
+    gauge(encoder, "ledger_writable", help, u64::from(status.ledger_error.is_none()))?;
     if let Some(fleet) = &status.fleet {
-        let help = "Whether there is a connection to the fleet's server; only with a fleet.";
+        let help = "Whether the node is connected to the fleet's server; only with fleet.url.";
         gauge(encoder, "fleet_connected", help, u64::from(fleet == "connected"))?;
     }
-    let help = "Processor time of a worker, which is all that it does on its core.";
+    let help = "CPU time of a worker, in seconds.";
     let mut family = Counters::begin(encoder, "worker_busy_seconds", help)?;
     for (worker, seconds) in status.worker_busy_seconds.iter().enumerate() {
         family.sample(&[("worker", &worker.to_string())], *seconds)?;
@@ -90,7 +89,7 @@ fn node(encoder: &mut DescriptorEncoder<'_>, status: &Status, started: u64) -> R
     Ok(())
 }
 
-/// What of a few words holds.
+/// A gauge with 1 for the word that applies.
 fn mode(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
@@ -117,17 +116,21 @@ fn handshakes(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> Result<()
         let packets = status.drops.iter().filter(same).map(|drops| drops.packets);
         packets.fold(0, u64::saturating_add)
     };
-    let help = "Handshakes by what became of them, and messages that were no good ones.";
+    let help = "Handshakes by result, including rejected messages.";
     let mut family = Counters::begin(encoder, "handshakes", help)?;
     for (result, count) in [
         ("completed", status.handshakes),
         ("cookie", status.cookies),
         ("mac1", dropped(&[DropReason::Mac1, DropReason::GuardMac1])),
-        ("rate", dropped(&[DropReason::HandshakeRate, DropReason::GuardHandshakeRate])),
+        (
+            "source_rate",
+            dropped(&[DropReason::HandshakeSourceRate, DropReason::GuardHandshakeSourceRate]),
+        ),
         ("peer_rate", dropped(&[DropReason::PeerInitiations])),
         ("response_rate", dropped(&[DropReason::Responses, DropReason::GuardResponses])),
         ("queue_full", dropped(&[DropReason::HandshakeQueueFull])),
         ("unknown_peer", dropped(&[DropReason::UnknownPeer])),
+        ("replay", dropped(&[DropReason::HandshakeReplay])),
         ("invalid", dropped(&[DropReason::HandshakeInvalid])),
     ] {
         family.sample(&[("result", result)], count)?;
@@ -136,9 +139,9 @@ fn handshakes(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> Result<()
 }
 
 fn books(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> Result<(), Error> {
-    let help = "Seconds since all counters were last in the ledger.";
+    let help = "Seconds since the last checkpoint of all counters to the ledger.";
     gauge(encoder, "ledger_age_seconds", help, status.ledger_age_seconds)?;
-    let help = "Billed bytes of sessions that pay as they go, not covered by payments yet.";
+    let help = "Billed bytes of pay-as-you-go sessions that are not yet paid.";
     gauge(encoder, "unpaid_bytes", help, status.unpaid_bytes)
 }
 
@@ -147,25 +150,25 @@ fn session_counts(
     sessions: &[Snapshot],
     max: u32,
 ) -> Result<(), Error> {
-    let mut family = Gauges::begin(encoder, "sessions", "Sessions by what they may do.")?;
+    let mut family = Gauges::begin(encoder, "sessions", "Sessions by state.")?;
     for state in [SessionState::Open, SessionState::Paused, SessionState::Closed] {
         let count = sessions.iter().filter(|snapshot| snapshot.session.state == state).count();
         family.sample(&[("state", state_name(state))], count as u64)?;
     }
     let since = unix_now().saturating_sub(CONNECTED_SECONDS);
     let connected = sessions.iter().filter(|session| session.counters.last_handshake > since);
-    let help = "Sessions whose last handshake is less than three minutes old.";
+    let help = "Sessions with a handshake in the last three minutes.";
     gauge(encoder, "sessions_connected", help, connected.count() as u64)?;
-    gauge(encoder, "sessions_max", "How many sessions there can be.", u64::from(max))
+    gauge(encoder, "sessions_max", "Maximum number of sessions.", u64::from(max))
 }
 
 fn limits(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> Result<(), Error> {
     let now = &status.limits;
-    let help = "The rate of all sessions together, in bytes per second; 0 for no limit.";
+    let help = "Rate limit of all sessions together, in bytes per second; 0 for no limit.";
     let mut family = Gauges::begin(encoder, "rate_limit_bytes_per_second", help)?;
     family.sample(&[("direction", "up")], now.rate_up / 8)?;
     family.sample(&[("direction", "down")], now.rate_down / 8)?;
-    let help = "The most that a session gets of that, in bytes per second; 0 for no limit.";
+    let help = "Fair share of one session, in bytes per second; 0 for no limit.";
     let mut family = Gauges::begin(encoder, "rate_share_bytes_per_second", help)?;
     family.sample(&[("direction", "up")], now.share_up / 8)?;
     family.sample(&[("direction", "down")], now.share_down / 8)?;
@@ -173,17 +176,17 @@ fn limits(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> Result<(), Er
         gauge(encoder, limit.metric, limit.help, number)?;
     }
     let quotas = [("day", now.day), ("month", now.month)];
-    let help = "Billed bytes that all sessions together may have; 0 for no limit.";
+    let help = "Billed bytes that all sessions together may use in the period; 0 for no limit.";
     let mut family = Gauges::begin(encoder, "quota_bytes", help)?;
     for (period, quota) in quotas {
         family.sample(&[("period", period)], quota.bytes)?;
     }
-    let help = "Billed bytes of all sessions since the day or month began.";
+    let help = "Billed bytes of all sessions since the start of the period.";
     let mut family = Gauges::begin(encoder, "quota_used_bytes", help)?;
     for (period, quota) in quotas {
         family.sample(&[("period", period)], quota.used)?;
     }
-    let help = "1 for why all sessions are paused.";
+    let help = "Why all sessions are paused: 1 for the reason that applies.";
     let mut family = Gauges::begin(encoder, "node_paused", help)?;
     for reason in ["quota", "schedule"] {
         let held = now.paused_for.as_deref() == Some(reason);
@@ -193,14 +196,14 @@ fn limits(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> Result<(), Er
 }
 
 fn tunnel(encoder: &mut DescriptorEncoder<'_>, total: &Used) -> Result<(), Error> {
-    let help = "Billed bytes from all consumers, ended sessions included.";
-    counter(encoder, "tunnel_receive_bytes", help, total.bytes_up)?;
-    let help = "Billed data messages from all consumers, ended sessions included.";
-    counter(encoder, "tunnel_receive_packets", help, total.packets_up)?;
-    let help = "Billed bytes to all consumers, ended sessions included.";
-    counter(encoder, "tunnel_transmit_bytes", help, total.bytes_down)?;
-    let help = "Billed data messages to all consumers, ended sessions included.";
-    counter(encoder, "tunnel_transmit_packets", help, total.packets_down)
+    let help = "Billed bytes of all sessions, including ended ones.";
+    let mut family = Counters::begin(encoder, "tunnel_bytes", help)?;
+    family.sample(&[("direction", "up")], total.bytes_up)?;
+    family.sample(&[("direction", "down")], total.bytes_down)?;
+    let help = "Billed data messages of all sessions, including ended ones.";
+    let mut family = Counters::begin(encoder, "tunnel_packets", help)?;
+    family.sample(&[("direction", "up")], total.packets_up)?;
+    family.sample(&[("direction", "down")], total.packets_down)
 }
 
 fn boundaries(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> Result<(), Error> {
@@ -210,7 +213,7 @@ fn boundaries(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> Result<()
         ("tun_read", status.boundaries.tun_read),
         ("udp_send", status.boundaries.udp_send),
     ];
-    let help = "How many packets crossed a boundary in one system-call-sized unit.";
+    let help = "Packets per batch (one GRO or GSO unit) at each boundary.";
     let mut family = Histograms::begin(encoder, "batch_packets", help)?;
     for (name, boundary) in boundaries {
         family.sample(&[("boundary", name)], boundary.packets, &BATCHES, &boundary.batches)?;
@@ -222,7 +225,7 @@ fn boundaries(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> Result<()
 const POLICY: &str = "policy";
 
 fn drops(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> Result<(), Error> {
-    let mut family = Counters::begin(encoder, "drops", "Packets dropped, by stage and reason.")?;
+    let mut family = Counters::begin(encoder, "drops", "Dropped packets by stage and reason.")?;
     for known in DropReason::ALL {
         let (stage, reason) = (known.stage().as_str(), known.as_str());
         let packets = status
@@ -240,12 +243,12 @@ fn drops(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> Result<(), Err
 }
 
 fn guard(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> Result<(), Error> {
-    let help = "Frames that the guard in the kernel counted, by message type.";
+    let help = "Frames counted by the guard in the kernel, by message type.";
     let mut family = Counters::begin(encoder, "guard_datagrams", help)?;
     for count in &status.guard {
         family.sample(&[("message", &count.message)], count.datagrams)?;
     }
-    let help = "UDP payload that the guard in the kernel counted, by message type.";
+    let help = "UDP payload bytes counted by the guard in the kernel, by message type.";
     let mut family = Counters::begin(encoder, "guard_bytes", help)?;
     for count in &status.guard {
         family.sample(&[("message", &count.message)], count.bytes)?;
@@ -254,13 +257,13 @@ fn guard(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> Result<(), Err
 }
 
 fn host(encoder: &mut DescriptorEncoder<'_>, status: &Status, parts: &[&str]) -> Result<(), Error> {
-    let help = "1 while this part of the machine is not as the node needs it.";
+    let help = "1 while this part of the host is not as the node needs it.";
     let mut family = Gauges::begin(encoder, "host_condition", help)?;
     for part in parts.iter().copied() {
         let holds = status.host.iter().any(|condition| condition.part == part);
         family.sample(&[("part", part)], u64::from(holds))?;
     }
-    let help = "How often the node put back what others had changed on the machine.";
+    let help = "Times the node restored a part of the host that another program had changed.";
     let mut family = Counters::begin(encoder, "host_restored", help)?;
     for restored in &status.restored {
         family.sample(&[("part", &restored.part)], restored.times)?;
@@ -276,17 +279,17 @@ type Direction = (Option<&'static str>, fn(&Used) -> u64);
 const PER_SESSION: &[PerSession] = &[
     (
         "session_bytes",
-        "Authenticated bytes of a session: what is billed.",
+        "Billed bytes of a session: authenticated data messages.",
         &[(Some("up"), |used| used.bytes_up), (Some("down"), |used| used.bytes_down)],
     ),
     (
         "session_packets",
-        "Data messages of a session.",
+        "Billed data messages of a session.",
         &[(Some("up"), |used| used.packets_up), (Some("down"), |used| used.packets_down)],
     ),
     (
         "session_kernel_bytes",
-        "UDP payload that the guard saw for a session, before authentication.",
+        "UDP payload bytes that the guard saw for a session, before authentication.",
         &[(None, |used| used.seen_bytes)],
     ),
     (
@@ -303,7 +306,7 @@ fn each_session(
 ) -> Result<(), Error> {
     sessions.sort_by_key(|snapshot| snapshot.session.slot);
     let omitted = sessions.len().saturating_sub(max);
-    let help = "Sessions without series of their own, because there are too many.";
+    let help = "Sessions without series of their own, beyond api.per_session_metrics_max.";
     gauge(encoder, "session_series_omitted", help, omitted as u64)?;
     sessions.truncate(max);
     let sessions: Vec<_> =
@@ -320,7 +323,7 @@ fn each_session(
             }
         }
     }
-    let help = "When a session's last handshake was completed, in seconds since 1970.";
+    let help = "Unix time of a session's last completed handshake.";
     let mut family = Gauges::begin(encoder, "session_last_handshake_timestamp_seconds", help)?;
     for (id, used) in sessions.iter().filter(|(_, used)| used.last_handshake > 0) {
         family.sample(&[("session", id)], used.last_handshake)?;

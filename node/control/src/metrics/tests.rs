@@ -67,7 +67,7 @@ fn a_scrape_is_openmetrics_with_every_drop_reason() {
         ("weir_build_info{version=\"0.1.0\"}", "1"),
         ("weir_xdp_mode{mode=\"native\"}", "1"),
         ("weir_xdp_mode{mode=\"off\"}", "0"),
-        ("weir_receive_mode{mode=\"direct\"}", "1"),
+        ("weir_receive_mode{mode=\"af_xdp\"}", "1"),
         ("weir_receive_mode{mode=\"sockets\"}", "0"),
         ("weir_io_mode{mode=\"uring\"}", "1"),
         ("weir_sessions{state=\"open\"}", "0"),
@@ -94,13 +94,14 @@ fn a_scrape_is_openmetrics_with_every_drop_reason() {
         ("weir_handshakes_total{result=\"mac1\"}", "0"),
         ("weir_handshakes_total{result=\"peer_rate\"}", "0"),
         ("weir_handshakes_total{result=\"response_rate\"}", "0"),
+        ("weir_handshakes_total{result=\"replay\"}", "0"),
         ("weir_ledger_age_seconds", "0.5"),
         ("weir_unpaid_bytes", "12345"),
         ("weir_sessions_connected", "0"),
         ("weir_ledger_writable", "1"),
         ("weir_fleet_connected", "1"),
         ("weir_uptime_seconds", "12.5"),
-        ("weir_tunnel_receive_bytes_total", "0"),
+        ("weir_tunnel_bytes_total{direction=\"up\"}", "0"),
     ] {
         assert_eq!(samples.get(key).map(String::as_str), Some(value), "{key}");
     }
@@ -122,11 +123,11 @@ fn sessions_have_series_up_to_the_cap_and_the_rest_is_counted() {
         let kernel = format!("weir_session_kernel_bytes_total{{session=\"{id}\"}}");
         assert_eq!(samples.get(&kernel).map(String::as_str), expected);
     }
-    assert_eq!(samples["weir_tunnel_receive_bytes_total"], "300");
+    assert_eq!(samples["weir_tunnel_bytes_total{direction=\"up\"}"], "300");
     let id = sessions[0].id.to_string();
     rig.sessions.remove(&id).expect("removed");
     let samples = scrape(&rig, Series { per_session: true, max_sessions: 2 });
-    assert_eq!(samples["weir_tunnel_receive_bytes_total"], "300", "totals never fall");
+    assert_eq!(samples["weir_tunnel_bytes_total{direction=\"up\"}"], "300", "totals never fall");
     assert!(!samples.keys().any(|key| key.contains(&id)));
 }
 

@@ -99,16 +99,6 @@ pub(super) fn info(
     encoder.encode_descriptor(name, help, None, MetricType::Info)?.encode_info(&labels)
 }
 
-/// Writes a counter that stands alone.
-pub(super) fn counter(
-    encoder: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    value: u64,
-) -> Result<(), Error> {
-    Counters::begin(encoder, name, help)?.sample(&[], value)
-}
-
 /// Writes a gauge that stands alone.
 pub(super) fn gauge(
     encoder: &mut DescriptorEncoder<'_>,

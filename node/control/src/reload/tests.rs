@@ -85,7 +85,7 @@ fn a_part_that_cannot_change_is_asked_again_next_time() {
     let mut rig = Rig::new(true);
     let text = "[tunnel]\ndns = [\"8.8.8.8\"]\n";
     let error = rig.reload(text).expect_err("refused");
-    assert_eq!(error, "the configuration stays as it was: list:7: not a network");
+    assert_eq!(error, "the configuration is unchanged: list:7: not a network");
     let part = Part { told: Arc::clone(&rig.told), refuses: false };
     rig.reloader.appliers = vec![Box::new(part)];
     assert_eq!(rig.reload(text).expect("taken").applied, ["tunnel.dns"]);

@@ -86,7 +86,7 @@ fn losses_of_each_queue_are_counted_also_where_nothing_was_taken() {
     direct.queues[1].lost = 30;
     direct.queues[2].lost = 4;
     node.turn(|pipeline| direct.take(pipeline));
-    assert_eq!(node.dropped(DropReason::DirectFull), 34);
+    assert_eq!(node.dropped(DropReason::XskRingFull), 34);
 }
 
 /// An Ethernet frame around a datagram from `from` with this source port.
@@ -129,8 +129,8 @@ fn a_private_source_or_port_zero_moves_nothing_and_is_counted() {
         let turn = node.turn(|pipeline| receive(pipeline, Sources::default(), &frame));
         assert!(turn.frames.is_empty());
     }
-    assert_eq!(node.dropped(DropReason::DirectSource), 1);
-    assert_eq!(node.dropped(DropReason::Message), 1);
+    assert_eq!(node.dropped(DropReason::MartianSource), 1);
+    assert_eq!(node.dropped(DropReason::MalformedMessage), 1);
     assert_eq!(node.endpoint(consumer.slot), before);
     let lan = Sources::of_uplink(&[[192, 168, 7, 1].into()], &[]);
     let frame = frame([192, 168, 7, 7], 4000, &consumer.seal(&packet));

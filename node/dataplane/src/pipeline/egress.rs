@@ -38,7 +38,7 @@ impl Pipeline {
     }
 
     fn frame(&mut self, buffer: &mut [u8], len: usize) -> Result<Transmitted, (DropReason, u64)> {
-        const BAD: (DropReason, u64) = (DropReason::TunFrame, 1);
+        const BAD: (DropReason, u64) = (DropReason::DownMalformed, 1);
         let header: &[u8; HEADER_LEN] = buffer.first_chunk().ok_or(BAD)?;
         let header = NetHeader::parse(header).ok_or(BAD)?;
         // What the kernel hands over is cut off where the buffer ends, without a word.
@@ -75,7 +75,7 @@ impl Pipeline {
         let ecn = Ecn::of_packet(packet);
         let needed = packets * (longest + FRAME_SLACK + DATA_OVERHEAD) + REPLY_LEN;
         if needed > MAX_SEALED_FRAME {
-            return Err(lost(DropReason::TunFrame));
+            return Err(lost(DropReason::DownMalformed));
         }
         if needed > self.sealed.room() {
             return Ok(Transmitted::NextTurn);
@@ -97,15 +97,15 @@ impl Pipeline {
                 return;
             }
             if rate != 0 && fare == Fare::Billed && !peer.is_within(Way::Down, rate, now, len) {
-                stats.refuse(DropReason::EgressRateLimit);
+                stats.refuse(DropReason::DownRateLimit);
                 return;
             }
             if from_gateway && !peer.meters.take_answer(now) {
-                stats.refuse(DropReason::EgressPaused);
+                stats.refuse(DropReason::DownPaused);
                 return;
             }
             let Some((span, out)) = sealed.take(padded + DATA_OVERHEAD) else {
-                stats.refuse(DropReason::TunFrame);
+                stats.refuse(DropReason::DownMalformed);
                 return;
             };
             // The padding lies where the next packet's payload is: it is put back afterwards.

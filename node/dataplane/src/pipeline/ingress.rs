@@ -29,7 +29,7 @@ impl Pipeline {
         let segment = segment.max(1);
         self.stats.udp_receive.add(buffer.len().div_ceil(segment).max(1) as u64);
         if buffer.is_empty() {
-            self.stats.refuse(DropReason::Message);
+            self.stats.refuse(DropReason::MalformedMessage);
         }
         for datagram in buffer.chunks(segment) {
             self.datagram(outer, datagram);
@@ -52,7 +52,7 @@ impl Pipeline {
                 | Message::CookieReply { receiver_index },
             ) => receiver_index,
             Err(_) => {
-                self.stats.refuse(DropReason::Message);
+                self.stats.refuse(DropReason::MalformedMessage);
                 return;
             }
         };
@@ -149,7 +149,7 @@ impl Pipeline {
                 if passes { Ok(len) } else { Err(fare.refusal()) }
             }
             (Opened::Packet(..), None) => Err(DropReason::SourceAddress),
-            (Opened::NotIp, None) => Err(DropReason::InnerMalformed),
+            (Opened::NotIp, None) => Err(DropReason::UpMalformed),
             (Opened::Keepalive, None) => {
                 self.plain.truncate(span.start);
                 return Ok(());

@@ -114,7 +114,7 @@ impl Guard {
                 Ok(true)
             }
             Err(error) => {
-                tracing::info!(%error, "the XDP link of an earlier run is of no use");
+                tracing::info!(%error, "the XDP link of an earlier run cannot be used");
                 remove_link(&pin.path)?;
                 Ok(false)
             }
@@ -160,7 +160,7 @@ fn take_link(guard: &mut Xdp, id: XdpLinkId) -> Result<FdLink, ProgramError> {
     let link = guard.take_link(id)?;
     FdLink::try_from(link).map_err(|error| {
         ProgramError::IOError(std::io::Error::other(format!(
-            "this kernel gives no XDP link that could be pinned: {error}"
+            "this kernel cannot pin the XDP link: {error}"
         )))
     })
 }

@@ -23,7 +23,7 @@ pub enum GuardError {
         source: Box<dyn Error + Send + Sync>,
     },
     /// A program did not pass the verifier, or could not be used.
-    #[error("the eBPF program {program} cannot be used: {source}")]
+    #[error("cannot use the eBPF program {program}: {source}")]
     Program {
         /// Its name in the object.
         program: &'static str,
@@ -31,19 +31,19 @@ pub enum GuardError {
         source: Box<ProgramError>,
     },
     /// The object as a whole was refused.
-    #[error("the eBPF object cannot be loaded: {0}")]
+    #[error("cannot load the eBPF object: {0}")]
     Load(#[source] Box<EbpfError>),
     /// The embedded object has no program or map of this name and kind.
     #[error("the embedded eBPF object lacks {0}: rebuild it with `cargo xtask build-ebpf`")]
     Object(&'static str),
     /// A map could not be read or written.
-    #[error("an eBPF map cannot be used: {0}")]
+    #[error("cannot use an eBPF map: {0}")]
     Map(#[source] MapError),
     /// The programs' log could not be opened.
-    #[error("the eBPF programs' log cannot be read: {0}")]
+    #[error("cannot read the eBPF programs' log: {0}")]
     Log(#[source] aya_log::Error),
     /// The accounts could not be mapped.
-    #[error("the accounts cannot be mapped into memory: {0}")]
+    #[error("cannot map the accounts into memory: {0}")]
     Accounts(#[source] io::Error),
     /// The accounts that a killed node left are of another version's layout.
     #[error(
@@ -59,7 +59,7 @@ pub enum GuardError {
         found: u32,
     },
     /// A pin could not be made or removed.
-    #[error("the pin {} cannot be made or removed: {source} (is it in a bpffs?)", path.display())]
+    #[error("cannot create or remove the pin {}: {source} (is it in a bpffs?)", path.display())]
     Pin {
         /// Where.
         path: PathBuf,
@@ -75,7 +75,7 @@ pub enum GuardError {
         wanted: usize,
     },
     /// XDP could not be attached, and the policy wants it.
-    #[error("XDP cannot be attached to interface {ifindex} in {mode} mode: {advice}")]
+    #[error("cannot attach XDP to interface {ifindex} in {mode} mode: {advice}")]
     Attach {
         /// The interface.
         ifindex: u32,
@@ -154,15 +154,16 @@ fn attach_advice(errno: Option<i32>, detail: &str) -> String {
         Some(libc::EPERM | libc::EACCES) => return missing_capabilities(),
         Some(libc::ENODEV) => "the interface is gone",
         Some(libc::EOPNOTSUPP) => {
-            "its driver has no XDP; use `xdp = \"generic\"` or \"auto\" to go on without the driver"
+            "its driver does not support XDP; use `xdp = \"generic\"` or \"auto\" to go on \
+             without the driver"
         }
         Some(libc::EBUSY | libc::EEXIST) => {
             "another XDP program is attached; `ip link show` names it, and `ip link set dev … xdp \
              off` removes it"
         }
         Some(libc::ERANGE | libc::EINVAL | libc::E2BIG) => {
-            "its driver refuses XDP with the present settings: most often the MTU is too large, or \
-             LRO is on, or there are too few queues"
+            "its driver refuses XDP with the present settings: usually the MTU is too large, LRO \
+             is on, or there are too few queues"
         }
         Some(libc::ENOMEM) => "there is not enough memory for the driver's queues",
         _ => "the kernel refuses",
@@ -203,7 +204,7 @@ mod tests {
     #[test]
     fn advice_names_the_cause_behind_the_number() {
         let cases = [
-            (libc::EOPNOTSUPP, "driver has no XDP"),
+            (libc::EOPNOTSUPP, "driver does not support XDP"),
             (libc::EBUSY, "another XDP program"),
             (libc::ERANGE, "MTU"),
             (libc::ENODEV, "gone"),

@@ -164,7 +164,7 @@ pub(super) fn discard(directory: &Path, source: Source) {
         Source::New(_) => Pins { directory: directory.to_owned() }.remove(),
     };
     if let Err(error) = removed {
-        tracing::warn!(%error, "what the guard has pinned stays");
+        tracing::warn!(%error, "cannot remove the guard's pins");
     }
 }
 
@@ -182,7 +182,7 @@ pub(super) fn remove(path: &Path) -> Result<(), GuardError> {
 pub(super) fn remove_link(path: &Path) -> Result<(), GuardError> {
     if let Err(error) = detach(path) {
         // The interface is gone, as a rule. Without its pin the link ends in any case.
-        tracing::debug!(%error, "the pinned XDP link holds nothing");
+        tracing::debug!(%error, "the pinned XDP link is not attached");
     }
     remove(path)
 }

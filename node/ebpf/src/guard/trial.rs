@@ -47,7 +47,7 @@ impl GuardError {
                     (Some(libc::EINVAL), true) => "this kernel lacks a feature that it uses",
                     _ => "the kernel's verifier refuses it",
                 };
-                (format!("the eBPF program {program} cannot be used: {what} ({io_error})"), log)
+                (format!("cannot use the eBPF program {program}: {what} ({io_error})"), log)
             }
             _ => (self.to_string(), Vec::new()),
         }

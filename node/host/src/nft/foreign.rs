@@ -51,10 +51,10 @@ impl fmt::Display for Refusal {
             return write!(f, "the firewall's chain {} may refuse consumers", self.chain);
         }
         let what = match self.traffic {
-            Traffic::ConsumersOut => "what consumers send to the internet",
-            Traffic::ConsumersIn => "what the internet answers to consumers",
-            Traffic::ToPort => "what consumers send to the node's port",
-            Traffic::FromPort | Traffic::Unknown => "what the node sends to consumers",
+            Traffic::ConsumersOut => "traffic from consumers to the internet",
+            Traffic::ConsumersIn => "answers from the internet to consumers",
+            Traffic::ToPort => "traffic from consumers to the node's port",
+            Traffic::FromPort | Traffic::Unknown => "traffic from the node to consumers",
         };
         write!(f, "the firewall's chain {} refuses {what}", self.chain)
     }

@@ -140,7 +140,8 @@ impl InForce {
             Some(_) if now != state.print || elements => {
                 // What is left of it may let through what it must not, until all of it is back.
                 if let Err(error) = close() {
-                    tracing::warn!(%error, "consumers' packets pass by a changed exit policy");
+                    tracing::warn!(%error, "consumers' packets pass through an exit policy that \
+                        was changed");
                 }
                 Look::Changed
             }

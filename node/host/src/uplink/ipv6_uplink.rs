@@ -29,13 +29,13 @@ impl Ipv6Uplink {
         match self {
             Self::Same => None,
             Self::Other(name) => Some(format!(
-                "consumers' IPv6 leaves by {name}, where this machine's default route of IPv6 \
-                 goes; the guard is on {uplink} alone"
+                "consumers' IPv6 leaves through {name}, the interface of the IPv6 default route; \
+                 the guard is only on {uplink}"
             )),
             Self::Refused(name) => Some(format!(
-                "consumers have no IPv6: its default route goes by {name}, and node.uplink is \
-                 {uplink:?}, by which alone they leave. Fix: set node.uplink to \"auto\", and \
-                 each family leaves by its own default route"
+                "consumers have no IPv6: its default route uses {name}, but node.uplink is \
+                 {uplink:?}, their only way out. Fix: set node.uplink to \"auto\", so that each \
+                 family uses its own default route"
             )),
         }
     }

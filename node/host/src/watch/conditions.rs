@@ -155,7 +155,7 @@ impl Conditions {
         }
         for gone in before.iter().filter(|it| !found.contains(it)) {
             let part = gone.part.as_str();
-            info!(part, "no longer the case: {}", gone.said);
+            info!(part, "resolved: {}", gone.said);
         }
         now.extend(found);
         now.sort();

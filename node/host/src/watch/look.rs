@@ -129,22 +129,24 @@ impl Expected {
     pub fn judge(&self, view: &View) -> Vec<Condition> {
         let mut found = Vec::new();
         let Some(uplink) = view.interface(self.index) else {
-            let said = format!("the uplink {} is gone: nobody is served", self.uplink);
+            let said = format!("the uplink {} is gone: no consumer is served", self.uplink);
             return vec![Condition::new(Part::Uplink, said, "connect it, and restart weir")];
         };
         let name = &uplink.name;
         if !uplink.is_up {
-            let said = format!("the uplink {name} is down or has no carrier: nobody is served");
-            let fix = format!("ip link set {name} up, and look at its cable or peer");
+            let said =
+                format!("the uplink {name} is down or has no carrier: no consumer is served");
+            let fix = format!("ip link set {name} up, and check its cable or peer");
             found.push(Condition::new(Part::Uplink, said, fix));
         }
         if let Some((problem, fix)) = weir_config::misfit(&self.config, uplink.mtu) {
-            let said = format!("tunnel.mtu: {problem}, so large packets of consumers may vanish");
+            let said = format!("tunnel.mtu: {problem}, so consumers may lose large packets");
             let fix = format!("raise the MTU of {name} again; or {fix}, and restart weir");
             found.push(Condition::new(Part::Mtu, said, fix));
         }
         if self.config.node.endpoint.set().is_none() && !uplink.addresses.iter().any(is_told) {
-            let said = format!("the uplink {name} has no address: new consumers are told the last");
+            let said =
+                format!("the uplink {name} has no address: new consumers get the last known one");
             found.push(Condition::new(Part::Address, said, "give it one, or set node.endpoint"));
         }
         let families = [
@@ -156,15 +158,14 @@ impl Expected {
             let said = match by {
                 Some(by) if by == uplink => continue,
                 None if !expected => continue,
-                None => format!("{family} has no default route: consumers reach nothing by it"),
+                None => format!("{family} has no default route: consumers cannot use it"),
                 Some(by) => format!(
-                    "the default route of {family} goes by {by}: consumers' {family} is refused \
-                     there (not_uplink), as they leave by {uplink} alone"
+                    "the default route of {family} uses {by}: consumers' {family} is refused \
+                     there (not_uplink), because they leave only through {uplink}"
                 ),
             };
             let fix = if by.is_some() && self.config.node.uplink.set().is_none() {
-                "restart weir, which takes it as the uplink, or name the interface as node.uplink"
-                    .into()
+                "restart weir to use it as the uplink, or set node.uplink".into()
             } else {
                 format!("ip {flag} route add default via ROUTER dev {uplink}")
             };
@@ -243,8 +244,8 @@ mod tests {
             (Part::Address, "no address", |view| view.interfaces[0].addresses.clear()),
             (Part::DefaultRoute, "IPv4 has no default route", |view| view.default_v4 = None),
             (Part::DefaultRoute, "IPv6 has no default route", |view| view.default_v6 = None),
-            (Part::DefaultRoute, "of IPv4 goes by six0", |view| view.default_v4 = Some(3)),
-            (Part::DefaultRoute, "of IPv6 goes by eth0", |view| view.default_v6 = Some(2)),
+            (Part::DefaultRoute, "of IPv4 uses six0", |view| view.default_v4 = Some(3)),
+            (Part::DefaultRoute, "of IPv6 uses eth0", |view| view.default_v6 = Some(2)),
         ];
         for (part, said, change) in cases {
             let mut view = view.clone();

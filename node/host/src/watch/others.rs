@@ -23,7 +23,7 @@ impl Watch {
         ];
         let view = match View::read() {
             Ok(view) => view,
-            Err(error) => return warn!(%error, "cannot ask for this machine's interfaces"),
+            Err(error) => return warn!(%error, "cannot read this machine's interfaces"),
         };
         self.expected.learn(&view);
         let mut found = self.expected.judge(&view);
@@ -79,11 +79,11 @@ impl Watch {
                 "this machine has no DNS server in /etc/resolv.conf".to_owned()
             }
             Ok(_) => return None,
-            Err(error) => format!("/etc/resolv.conf cannot be read: {error}"),
+            Err(error) => format!("cannot read /etc/resolv.conf: {error}"),
         };
         Some(Condition::new(
             Part::Resolver,
-            format!("{said}: consumers who ask the gateway get no names"),
+            format!("{said}: the gateway cannot resolve names for consumers"),
             "name one there, set dns.upstreams, or dns.enabled = false",
         ))
     }

@@ -22,17 +22,17 @@ impl Watch {
             Ok(Look::Intact) => {}
             Ok(Look::Missing) => self.conditions.put_back(
                 Part::Policy,
-                "somebody removed the exit policy's table (nft flush ruleset?); it is back, and \
-                 consumers' packets were kept in meanwhile",
+                "another program removed the exit policy's table (nft flush ruleset?); it is \
+                 restored, and consumers' packets were blocked in between",
             ),
             Ok(Look::Changed) => self.conditions.put_back(
                 Part::Policy,
-                "somebody changed the exit policy's table; it is as weir made it again",
+                "another program changed the exit policy's table; it is restored",
             ),
             Err(error) => failed.push(Condition::new(
                 Part::Policy,
                 format!(
-                    "the exit policy cannot be put back, so nothing of consumers' passes: {error}"
+                    "cannot restore the exit policy, so consumers' traffic is blocked: {error}"
                 ),
                 "stop what removes it",
             )),
@@ -40,7 +40,7 @@ impl Watch {
         if let Err(error) = self.keep_gate() {
             failed.push(Condition::new(
                 Part::Policy,
-                format!("the gate behind the exit policy cannot be put back: {error:#}"),
+                format!("cannot restore the gate behind the exit policy: {error:#}"),
                 "stop what removes it",
             ));
         }
@@ -48,15 +48,14 @@ impl Watch {
             Ok(lost) if lost.is_empty() => {}
             Ok(lost) => {
                 let said = format!(
-                    "somebody changed {}, without which consumers' packets do not pass; weir has \
-                     set it again",
+                    "another program changed {}, which consumers' packets need; it is restored",
                     lost.join(", ")
                 );
                 self.conditions.put_back(Part::Forwarding, &said);
             }
             Err(error) => failed.push(Condition::new(
                 Part::Forwarding,
-                format!("forwarding was turned off: {error}"),
+                format!("cannot turn forwarding on again: {error}"),
                 "start weir as root, with /proc/sys writable",
             )),
         }
@@ -107,13 +106,15 @@ impl Watch {
         }
         match link::configure(tun.index, self.plan.mtu, &gateways) {
             Ok(()) => {
-                let said = format!("somebody changed {name} (state, MTU or addresses); it is back");
+                let said = format!(
+                    "another program changed {name} (state, MTU or addresses); it is restored"
+                );
                 self.conditions.put_back(Part::Tunnel, &said);
                 None
             }
             Err(error) => Some(Condition::new(
                 Part::Tunnel,
-                format!("{name} cannot be set up again: {error}"),
+                format!("cannot restore {name}: {error}"),
                 "restart weir",
             )),
         }
@@ -124,7 +125,7 @@ impl Watch {
             Ok(lost) if lost.is_empty() => None,
             Ok(lost) => {
                 let said = format!(
-                    "somebody turned off {}, without which packets cost more CPU; it is on again",
+                    "another program turned off {}, which saves CPU; it is restored",
                     lost.join(", ")
                 );
                 self.conditions.put_back(Part::Offloads, &said);
@@ -134,8 +135,8 @@ impl Watch {
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => None,
             Err(error) => Some(Condition::new(
                 Part::Offloads,
-                format!("an offload stays off, so packets cost more CPU: {error}"),
-                "see what `ethtool -k` says of the uplink",
+                format!("cannot turn an offload on, so packets cost more CPU: {error}"),
+                "see `ethtool -k` for the uplink",
             )),
         }
     }

@@ -11,7 +11,7 @@ pub type Bytes = [u8; 65];
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SignatureError {
     /// Not 65 bytes.
-    #[error("a signature has 65 bytes (r, s, v), this has {0}")]
+    #[error("a signature has 65 bytes (r, s, v), but this has {0}")]
     Length(usize),
     /// `v` is none of the four that exist.
     #[error("the signature's last byte is {0}: it must be 27 or 28 (or 0 or 1)")]
@@ -23,7 +23,7 @@ pub enum SignatureError {
     #[error("the signature's s is in the upper half: contracts refuse it; send the lower one")]
     HighS,
     /// No key can have made it.
-    #[error("the signature belongs to no key")]
+    #[error("the signature does not belong to any key")]
     NoKey,
 }
 

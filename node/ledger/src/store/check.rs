@@ -131,7 +131,7 @@ impl Reader {
         }
         match sums::differences(&view, schema::CURRENT)? {
             Some(differences) => report.problems.extend(differences),
-            None => report.problems.push("there are no sums over its content".to_owned()),
+            None => report.problems.push("its checksums are missing".to_owned()),
         }
         self.check_totals(&mut report)?;
         self.check_records(&mut report)?;
@@ -158,7 +158,7 @@ impl Reader {
             if is_sum && to_sql(kept[i]) != to_sql(found[i]) {
                 let (kept, found) = (kept[i], found[i]);
                 report.problems.push(format!(
-                    "sums of ended sessions do not fit the sessions: {name} is {kept}, they have {found}"
+                    "totals of ended sessions do not match the sessions: {name} is {kept}, they have {found}"
                 ));
             }
         }
@@ -170,11 +170,14 @@ impl Reader {
         let problems = &mut report.problems;
         self.walk(0, |record| {
             if !record.is_signed_by(self.signer.as_deref().unwrap_or(&record.signer)) {
-                problems.push(format!("record {} has no good signature", record.cursor));
+                problems.push(format!("record {} has an invalid signature", record.cursor));
             }
             let before = latest.insert(record.session.clone(), record.clone());
             if before.is_some_and(|before| !follows(record, &before)) {
-                problems.push(format!("record {} says less than one before it", record.cursor));
+                problems.push(format!(
+                    "record {} has lower counters than an earlier one",
+                    record.cursor
+                ));
             }
             problems.truncate(100);
             Ok::<_, StoreError>(())
@@ -202,31 +205,31 @@ pub(super) const PROMISES: &str = "SELECT amount FROM channels";
 
 /// What must not be found, and how to count it.
 const RULES: [(&str, &str); 6] = [
-    ("references to rows that are not there", "SELECT count(*) FROM pragma_foreign_key_check"),
+    ("references to missing rows", "SELECT count(*) FROM pragma_foreign_key_check"),
     (
         "sessions without counters",
         "SELECT count(*) FROM sessions WHERE number NOT IN (SELECT session FROM counters)",
     ),
     (
-        "sessions whose records say more than their counters",
+        "sessions whose records exceed their counters",
         "SELECT count(DISTINCT session) FROM records JOIN counters AS c USING (session)
          WHERE records.bytes_up > c.bytes_up OR records.bytes_down > c.bytes_down
              OR records.sequence > c.sequence",
     ),
     (
-        "ended sessions whose last record is not their final account",
+        "ended sessions whose last record does not match their final counters",
         "SELECT count(*) FROM sessions JOIN counters AS c ON c.session = number
              JOIN records AS r ON r.session = number AND r.sequence = c.sequence
          WHERE ended IS NOT NULL AND (r.end_reason IS NULL
              OR r.bytes_up <> c.bytes_up OR r.bytes_down <> c.bytes_down)",
     ),
     (
-        "ended sessions whose rows would never go",
+        "ended sessions whose rows would never be removed",
         "SELECT count(*) FROM sessions
          WHERE ended IS NOT NULL AND number NOT IN (SELECT session FROM ended_sessions)",
     ),
     (
-        "live sessions whose rows would go",
+        "live sessions whose rows would be removed",
         "SELECT count(*) FROM ended_sessions JOIN sessions ON number = session
          WHERE sessions.ended IS NULL",
     ),

@@ -287,7 +287,7 @@ pub(super) fn migrate(db: &mut Connection, path: &Path, look: Look) -> Result<()
             None => {
                 tracing::warn!(
                     ledger = %path.display(),
-                    "the ledger's sums were removed: its content is taken as it is"
+                    "the ledger's checksums were removed: its content is accepted as it is"
                 );
                 let change = db.transaction()?;
                 sums::rewrite(&change, found)?;

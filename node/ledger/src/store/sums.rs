@@ -200,10 +200,10 @@ fn compare(mut kept: BTreeMap<String, i64>, found: BTreeMap<String, i64>) -> Vec
     let mut differences = Vec::new();
     for (name, sum) in found {
         if kept.remove(&name) != Some(sum) {
-            differences.push(format!("the content of {name} is not what weir wrote"));
+            differences.push(format!("the content of {name} was changed by another program"));
         }
     }
-    differences.extend(kept.keys().map(|name| format!("there is a sum, but no table {name}")));
+    differences.extend(kept.keys().map(|name| format!("there is a checksum, but no table {name}")));
     differences
 }
 

@@ -23,7 +23,8 @@ pub enum KeyChangeError {
     Files(#[from] KeyFileError),
     /// The guard in the kernel does not take it.
     #[error(
-        "the keys on disk are changed, but the node does not use them yet: {0:#}. Fix: restart weir."
+        "the keys on disk have changed, but the node does not use them yet: {0:#}. Fix: restart \
+         weir."
     )]
     Guard(anyhow::Error),
 }

@@ -259,7 +259,7 @@ impl Limiter {
             match hold {
                 Some(Hold::Quota) => warn!("the quota is used up: all sessions are paused"),
                 Some(Hold::Schedule) => info!("closed by the schedule: all sessions are paused"),
-                None => info!("open again: no session is paused for the node's limits any more"),
+                None => info!("open again: the node's limits no longer pause sessions"),
             }
             self.sessions.hold(hold);
         }
@@ -286,7 +286,7 @@ impl Limiter {
             }
             match self.sessions.set_quota(period, marks) {
                 Ok(()) => self.state().marks[index].is_saved = true,
-                Err(error) => warn!(%error, period, "cannot write down that a quota begins anew"),
+                Err(error) => warn!(%error, period, "cannot record that a quota has been reset"),
             }
         }
     }

@@ -59,7 +59,7 @@ impl Sessions {
     /// credit that there is goes on, and is counted.
     pub fn set_damage(&self, what: &str) {
         if let Err(error) = self.store().set_damage(what) {
-            tracing::warn!(%error, "the next start cannot be told that the ledger is damaged");
+            tracing::warn!(%error, "cannot record for the next start that the ledger is damaged");
         }
         self.books.state().damage = Some(StoreError::Unsound(what.to_owned()).to_string());
     }

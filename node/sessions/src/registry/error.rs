@@ -21,7 +21,7 @@ pub enum SessionError {
     NameTaken(SessionId),
     /// Another session has the key.
     #[error(
-        "session {0} has this public key already: a key belongs to one session, make another key"
+        "session {0} has this public key already: a key belongs to one session, use another key"
     )]
     KeyTaken(SessionId),
     /// No slot is free.
@@ -34,7 +34,7 @@ pub enum SessionError {
     #[error(
         "cannot remove former sessions' flows from the kernel's flow table: {0}. Fix: run weir \
          with CAP_NET_ADMIN, on a kernel with nf_conntrack_netlink (modprobe nf_conntrack_netlink \
-         says whether yours has it)"
+         tells whether yours has it)"
     )]
     Flows(#[source] std::io::Error),
     /// The operator's limit of sessions is reached.
@@ -69,21 +69,21 @@ pub enum SessionError {
     )]
     NotFound(String),
     /// Several sessions' identifiers begin so.
-    #[error("more than one session's identifier begins with {0:?}: give more digits")]
+    #[error("more than one session identifier begins with {0:?}: give more digits")]
     Ambiguous(String),
     /// A reference to an extension of credit is missing or too long.
     #[error(
-        "an extension of credit needs a reference of 1 to {MAX_REFERENCE} bytes, so that it is never added \
-         twice: give for example the number of the payment"
+        "credit needs a reference of 1 to {MAX_REFERENCE} bytes, so that it is never added twice: \
+         use for example the payment number"
     )]
     Reference,
     /// An extension of nothing.
-    #[error("the credit would be extended by nothing: give bytes, seconds, or both")]
+    #[error("the request adds no credit: give bytes, seconds, or both")]
     NoCredit,
     /// The reference was used for another extension.
     #[error(
-        "the reference {0:?} stands for another extension of this session's credit: nothing has been added; give \
-         each payment a reference of its own"
+        "the reference {0:?} was used before, for a different amount of credit: nothing was \
+         added; use a new reference for each payment"
     )]
     Contradicts(String),
     /// The ledger failed; nothing has changed.

@@ -43,11 +43,11 @@ impl Sessions {
             Err(error) if !was_refused => tracing::warn!(
                 %error,
                 slots = slots.len(),
-                "cannot remove ended sessions' flows from the kernel: their slots stay empty until \
-                 it can"
+                "cannot remove ended sessions' flows from the kernel: their slots stay unused \
+                 until that works"
             ),
             Ok(()) if was_refused => {
-                tracing::info!(slots = slots.len(), "ended sessions' flows are removed by now");
+                tracing::info!(slots = slots.len(), "ended sessions' flows are removed now");
             }
             _ => {}
         }

@@ -26,13 +26,13 @@ pub enum PayError {
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// The session has an agreement already.
-    #[error("the session has an agreement already: end it, and make another")]
+    #[error("the session has an agreement already: end it before you make another")]
     Agreed,
     /// The session does not pay as it goes.
     #[error("the session has no agreement: make one first")]
     NoAgreement,
     /// Nothing was asked for yet.
-    #[error("there is no invoice for this session yet: ask for one")]
+    #[error("this session has no invoice yet: request one")]
     NoInvoice,
 }
 
@@ -225,7 +225,7 @@ impl Sessions {
             self.apply_credit(id);
             // The payment is on disk: a pause that is not is settled at the next start.
             if let Err(error) = self.settle(&mut store, id) {
-                tracing::warn!(%error, "a session's state could not be written");
+                tracing::warn!(%error, "cannot write a session's state");
             }
         }
         Ok(paid)

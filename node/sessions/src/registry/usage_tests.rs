@@ -106,10 +106,10 @@ fn the_check_finds_what_the_node_would_not_write() {
     };
     alter("DROP TRIGGER records_stay_as_they_are; UPDATE records SET bytes_up = 9");
     let found = problems(folder.path()).join("\n");
-    assert!(found.contains("no good signature") && found.contains("final account"), "{found}");
+    assert!(found.contains("invalid signature") && found.contains("final counters"), "{found}");
     alter("UPDATE counters SET bytes_up = 8");
     let found = problems(folder.path()).join("\n");
-    assert!(found.contains("say more than their counters") && found.contains("sums"), "{found}");
+    assert!(found.contains("exceed their counters") && found.contains("totals"), "{found}");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::cli::units;
 
 const UP: Color = Color::Cyan;
 const DOWN: Color = Color::Magenta;
-const KEYS: &str = " q quit  s sort  r reverse  ↑↓ scroll  space hold ";
+const KEYS: &str = " q quit  s sort  r reverse  ↑↓ scroll  space pause ";
 /// Ledgers that are older than this are said to be in trouble, in seconds.
 const STALE: f64 = 10.0;
 
@@ -34,14 +34,14 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &mut State) {
     draw_head(frame, head, state);
     let [left, right] =
         Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).areas(charts);
-    draw_chart(frame, left, "from consumers", &state.up, UP);
-    draw_chart(frame, right, "to consumers", &state.down, DOWN);
+    draw_chart(frame, left, "up", &state.up, UP);
+    draw_chart(frame, right, "down", &state.down, DOWN);
     let [left, right] =
         Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).areas(middle);
     draw_workers(frame, left, state);
     draw_drops(frame, right, state);
     draw_sessions(frame, sessions, state);
-    let hold = if state.held { " held ".black().on_yellow() } else { Span::raw("") };
+    let hold = if state.held { " display paused ".black().on_yellow() } else { Span::raw("") };
     frame.render_widget(Line::from(vec![KEYS.dim(), hold]), keys);
 }
 
@@ -118,7 +118,7 @@ fn draw_workers(frame: &mut Frame<'_>, area: Rect, state: &State) {
 
 fn draw_drops(frame: &mut Frame<'_>, area: Rect, state: &State) {
     let block =
-        Block::bordered().border_style(Style::new().dim()).title(" drops a second, in all ");
+        Block::bordered().border_style(Style::new().dim()).title(" drops per second, total ");
     let mut lines: Vec<Line<'_>> = Vec::new();
     let name = usize::from(area.width.saturating_sub(24));
     for (drops, rate) in &state.dropping {

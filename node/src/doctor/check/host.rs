@@ -13,8 +13,8 @@ pub(super) fn configuration(facts: &Facts) -> Finding {
         Ok(which) => Finding::good("configuration", which.as_str()),
         Err(error) => Finding::bad(
             "configuration",
-            format!("{error}; what follows is about the defaults"),
-            "correct it; `weir config check FILE` names each mistake",
+            format!("{error}; the checks below use the defaults"),
+            "correct it; `weir config check FILE` reports each mistake",
         ),
     }
 }
@@ -34,10 +34,10 @@ fn payments(facts: &Facts) -> Option<Finding> {
     Some(match payment.approve_url.as_str() {
         "" => Finding::warning(
             "payments",
-            "promises are credited on trust: nobody asks whether a consumer's channel exists, has \
-             funds, or has promised them to others",
-            "set payment.approve_url to what knows (docs/payments.md), or sell no more than you \
-             can lose",
+            "promises are credited without a check that the consumer's channel exists, has funds, \
+             and has not promised them to others",
+            "set payment.approve_url to a service that checks them (docs/payments.md), or sell no \
+             more than you can afford to lose",
         ),
         url => Finding::good("payments", format!("{url} is asked before a promise is credited")),
     })
@@ -48,7 +48,7 @@ fn clock(facts: &Facts) -> Finding {
     if clock.now < BORN {
         return Finding::bad(
             "clock",
-            "it is set to a time before this version was made: usage records would be wrong",
+            "it is set to a time before this version was built: usage records would be wrong",
             "apt-get install systemd-timesyncd, or chrony",
         );
     }
@@ -56,7 +56,7 @@ fn clock(facts: &Facts) -> Finding {
         Ok(true) => Finding::good("clock", "synchronised"),
         Ok(false) => Finding::warning(
             "clock",
-            "nothing tells the kernel that it is kept right: usage records carry its time",
+            "it is not synchronised: usage records carry its time",
             "apt-get install systemd-timesyncd, or chrony (a virtual machine may get its time \
              from its host all the same)",
         ),
@@ -69,13 +69,13 @@ fn disk(facts: &Facts) -> Finding {
     match facts.disk.free {
         Ok(free) if free < TOO_LITTLE => Finding::bad(
             "disk",
-            format!("{} MiB are free at {place}: the ledger may not be written", free >> 20),
-            "make room, or set node.state_dir",
+            format!("{} MiB are free at {place}: writing the ledger may fail", free >> 20),
+            "free some space, or set node.state_dir",
         ),
         Ok(free) if free < LITTLE => Finding::warning(
             "disk",
             format!("{} MiB are free at {place}", free >> 20),
-            "make room for the ledger: about 1 MiB for 1000 sessions, and for usage records",
+            "free some space for the ledger: about 1 MiB per 1000 sessions, plus usage records",
         ),
         Ok(free) => Finding::good("disk", format!("{} GiB are free at {place}", free >> 30)),
         Err(ref error) => Finding::unknown("disk", format!("{place}: {error}")),
@@ -85,7 +85,7 @@ fn disk(facts: &Facts) -> Finding {
 fn sync(facts: &Facts) -> Finding {
     let place = facts.disk.place.display();
     match &facts.disk.sync {
-        Ok(()) => Finding::good("fsync", format!("what is written at {place} is on the disk")),
+        Ok(()) => Finding::good("fsync", format!("writes to {place} reach the disk")),
         Err(error) => Finding::unknown("fsync", format!("cannot write at {place}: {error}")),
     }
 }

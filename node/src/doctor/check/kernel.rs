@@ -43,13 +43,13 @@ fn release(facts: &Facts) -> Finding {
     };
     let mut numbers = text.split(['.', '-', '+']).map_while(|part| part.parse::<u32>().ok());
     let (Some(major), Some(minor)) = (numbers.next(), numbers.next()) else {
-        return Finding::unknown("kernel", format!("{text}: no version that weir understands"));
+        return Finding::unknown("kernel", format!("{text}: not a version that weir understands"));
     };
     let lacks = match (major, minor) {
         version if version < (5, 9) => {
             return Finding::bad(
                 "kernel",
-                format!("Linux {text} is too old: it can pin no XDP link"),
+                format!("Linux {text} is too old: it cannot pin XDP links"),
                 "use Linux 5.10 or later; 6.7 has all that weir uses",
             );
         }
@@ -65,8 +65,8 @@ fn release(facts: &Facts) -> Finding {
     };
     Finding::warning(
         "kernel",
-        format!("Linux {text} lacks {lacks}: a node takes more CPU"),
-        "use Linux 6.7 or later, on Debian 12 the kernel of bookworm-backports",
+        format!("Linux {text} lacks {lacks}: a node uses more CPU"),
+        "use Linux 6.7 or later (on Debian 12, the kernel from bookworm-backports)",
     )
 }
 
@@ -96,12 +96,12 @@ fn capabilities(facts: &Facts) -> Finding {
         if !has(facts, NET_RAW) {
             return Finding::warning(
                 "capabilities",
-                "CAP_NET_RAW missing: a node started like this has no direct way from the guard \
-                 to its workers, and takes more CPU",
+                "CAP_NET_RAW missing: a node started like this cannot receive over AF_XDP, and \
+                 uses more CPU",
                 "start it as root, with systemd, or with --cap-add NET_RAW",
             );
         }
-        return Finding::good("capabilities", "all that a node needs are there");
+        return Finding::good("capabilities", "all needed capabilities are present");
     }
     let wanted = [(NET_ADMIN, "CAP_NET_ADMIN"), (BPF, "CAP_BPF"), (PERFMON, "CAP_PERFMON")];
     let missing: Vec<_> =
@@ -119,8 +119,8 @@ fn capabilities(facts: &Facts) -> Finding {
             "capabilities",
             Verdict::Unknown,
             format!(
-                "{} missing here: a node does not start like this, and not everything below can \
-                 be told. As root, type: sudo weir doctor",
+                "{} missing here: a node cannot start like this, and some checks below are \
+                 incomplete. As root, run: sudo weir doctor",
                 missing.join(" and ")
             ),
         ),
@@ -129,8 +129,8 @@ fn capabilities(facts: &Facts) -> Finding {
 
 fn seccomp(facts: &Facts) -> Finding {
     match facts.kernel.seccomp {
-        Ok(0) => Finding::good("seccomp", "no filter is in the way"),
-        Ok(_) => Finding::good("seccomp", "a filter is on; what it refuses shows below"),
+        Ok(0) => Finding::good("seccomp", "no filter is active"),
+        Ok(_) => Finding::good("seccomp", "a filter is active; what it blocks shows below"),
         Err(ref error) => Finding::unknown("seccomp", error.as_str()),
     }
 }
@@ -142,7 +142,7 @@ fn io_uring(facts: &Facts) -> Finding {
         Ok(Reads::Single) => {
             return Finding::good(
                 "io_uring",
-                "can be used, with a read for each frame (Linux 6.7 has multishot reads)",
+                "can be used, with one read per packet (Linux 6.7 has multishot reads)",
             );
         }
         Err(error) => error,
@@ -158,11 +158,13 @@ fn io_uring(facts: &Facts) -> Finding {
     let found = format!("cannot be used ({error})");
     match facts.config.node.io {
         IoWish::Uring | IoWish::UringSingle => {
-            Finding::bad("io_uring", format!("{found}, and node.io wants it"), fix)
+            Finding::bad("io_uring", format!("{found}, but node.io requires it"), fix)
         }
-        IoWish::Syscall => Finding::good("io_uring", format!("{found}, nor does node.io want it")),
+        IoWish::Syscall => {
+            Finding::good("io_uring", format!("{found}, and node.io does not use it"))
+        }
         IoWish::Auto => {
-            Finding::warning("io_uring", format!("{found}: plain system calls take more CPU"), fix)
+            Finding::warning("io_uring", format!("{found}: plain system calls use more CPU"), fix)
         }
     }
 }
@@ -170,17 +172,18 @@ fn io_uring(facts: &Facts) -> Finding {
 fn ebpf(facts: &Facts) -> Finding {
     let kernel = &facts.kernel;
     let refusal = match &kernel.guard {
-        Ok(name::GUARD) => return Finding::good("eBPF", "the kernel takes all programs"),
+        Ok(name::GUARD) => return Finding::good("eBPF", "the kernel accepts all programs"),
         Ok(_) => {
             return Finding::good(
                 "eBPF",
-                "the kernel takes the guard for frames in one piece (Linux 5.18 takes the other)",
+                "the kernel accepts the guard for single-buffer frames only (Linux 5.18 accepts \
+                 multi-buffer frames)",
             );
         }
         Err(refusal) => refusal,
     };
     if !may_load(facts) {
-        return Finding::unknown("eBPF", "cannot tell without root");
+        return Finding::unknown("eBPF", "unknown without root");
     }
     let fix = match &kernel.lockdown {
         Some(mode) if refusal.refused => format!(
@@ -193,7 +196,7 @@ fn ebpf(facts: &Facts) -> Finding {
     let finding = if facts.config.node.xdp == XdpWish::Required {
         Finding::bad("eBPF", refusal.reason.as_str(), fix)
     } else {
-        let found = format!("{}: there is no guard and no steering", refusal.reason);
+        let found = format!("{}: no guard and no steering", refusal.reason);
         Finding::warning("eBPF", found, fix)
     };
     finding.with(refusal.log.clone())
@@ -205,32 +208,31 @@ fn bpffs(facts: &Facts) -> Finding {
     }
     Finding::warning(
         "bpffs",
-        "none is mounted at /sys/fs/bpf: weir mounts one of its own, for which it must keep \
-         CAP_SYS_ADMIN",
-        "mount -t bpf bpf /sys/fs/bpf (systemd does that by itself)",
+        "not mounted at /sys/fs/bpf: weir mounts its own, and must keep CAP_SYS_ADMIN for that",
+        "mount -t bpf bpf /sys/fs/bpf (systemd does it automatically)",
     )
 }
 
 fn tun(facts: &Facts) -> Finding {
     match &facts.kernel.tun {
         TunFact::Made { uso: true } => {
-            Finding::good("TUN", "can be made, and carries TCP and UDP in super-packets")
+            Finding::good("TUN", "can be created, with TCP and UDP super-packets")
         }
         TunFact::Made { uso: false } => Finding::warning(
             "TUN",
-            "can be made, but carries no UDP in super-packets: UDP takes more CPU",
+            "can be created, but without UDP super-packets: UDP uses more CPU",
             "use Linux 6.2 or later",
         ),
         TunFact::Refused(why) => {
-            Finding::bad("TUN", format!("cannot be made: {why}"), "modprobe tun")
+            Finding::bad("TUN", format!("cannot be created: {why}"), "modprobe tun")
         }
         TunFact::NotTried { device: false, .. } => Finding::bad(
             "TUN",
-            "there is no /dev/net/tun",
+            "no /dev/net/tun",
             "modprobe tun; in a container: --device /dev/net/tun",
         ),
         TunFact::NotTried { why, .. } => {
-            Finding::unknown("TUN", format!("/dev/net/tun is there, but was not tried: {why}"))
+            Finding::unknown("TUN", format!("/dev/net/tun exists, but was not tested: {why}"))
         }
     }
 }
@@ -243,12 +245,12 @@ fn nft(facts: &Facts) -> Finding {
     match &facts.kernel.nftables {
         Ok(_) => Finding::good("nft", version.as_str()),
         Err(_) if !has(facts, NET_ADMIN) => {
-            Finding::unknown("nft", format!("{version}; cannot tell without root what it may do"))
+            Finding::unknown("nft", format!("{version}; root is needed to test it"))
         }
         Err(error) => Finding::bad(
             "nft",
             error.as_str(),
-            "use a kernel with nf_tables: without the exit policy a node does not serve",
+            "use a kernel with nf_tables: a node does not run without its exit policy",
         ),
     }
 }

@@ -32,14 +32,14 @@ pub(super) fn all(facts: &Facts) -> Vec<Finding> {
 }
 
 fn uplink(nic: &Nic, facts: &Facts) -> Finding {
-    let driver = nic.driver.as_deref().unwrap_or("no driver that says its name");
+    let driver = nic.driver.as_deref().unwrap_or("driver unknown");
     let mut found = format!("{}, {driver}", nic.name);
     if !nic.ports.is_empty() {
         let ports = nic.ports.join(", ");
         found += &format!("; made of {ports}, so data goes through the kernel's stack");
     }
     if !nic.has_address && facts.config.node.endpoint.set().is_none() {
-        let fix = "set node.endpoint to the \"host:port\" at which this machine is reached";
+        let fix = "set node.endpoint to the \"host:port\" at which consumers reach this machine";
         return Finding::bad("uplink", format!("{found}: it has no address"), fix);
     }
     Finding::good("uplink", found)
@@ -48,7 +48,7 @@ fn uplink(nic: &Nic, facts: &Facts) -> Finding {
 fn xdp(nic: &Nic, facts: &Facts) -> Finding {
     let name = &nic.name;
     if facts.config.node.xdp == XdpWish::Off {
-        return Finding::good("XDP", "off, as node.xdp says");
+        return Finding::good("XDP", "off, as set by node.xdp");
     }
     match &nic.attached {
         Ok(Some(mode)) if facts.port.weir_runs => {
@@ -57,29 +57,31 @@ fn xdp(nic: &Nic, facts: &Facts) -> Finding {
         Ok(Some(mode)) => {
             return Finding::warning(
                 "XDP",
-                format!("a program is attached to {name} already ({mode}), and there is one place"),
+                format!("another XDP program is attached to {name} already ({mode})"),
                 format!(
-                    "if it is nobody's: ip link set dev {name} xdp off; if a killed weir's, the \
-                     next start takes it over"
+                    "if it is not needed: ip link set dev {name} xdp off. If a killed weir left \
+                     it, the next start takes it over"
                 ),
             );
         }
         _ => {}
     }
     match &nic.native_xdp {
-        Ok(true) => Finding::good("XDP", format!("native: the driver of {name} has it")),
+        Ok(true) => Finding::good("XDP", format!("native: the driver of {name} supports it")),
         Ok(false) => Finding::warning(
             "XDP",
             format!(
-                "generic: the driver of {name} has no XDP, so each datagram costs a little more \
-                 before it is judged"
+                "generic: the driver of {name} does not support XDP, so each datagram costs a \
+                 little more CPU"
             ),
-            "nothing, or use a network card whose driver has XDP (virtio-net, ena, mlx5, ice, ixgbe)",
+            "optional: use a network card whose driver supports XDP (virtio-net, ena, mlx5, ice, \
+             ixgbe)",
         ),
         Err(error) => Finding::unknown(
             "XDP",
             format!(
-                "cannot tell before it is tried: Linux 6.3 and later say what a driver has ({error})"
+                "unknown until the node starts: only Linux 6.3 and later report what a driver \
+                 supports ({error})"
             ),
         ),
     }
@@ -96,7 +98,7 @@ fn offloads(nic: &Nic) -> Finding {
         return Finding::good("offloads", words);
     }
     let fix = format!("ethtool -K {} tso on gso on", nic.name);
-    Finding::warning("offloads", format!("{words}: sending takes more CPU"), fix)
+    Finding::warning("offloads", format!("{words}: sending uses more CPU"), fix)
 }
 
 fn queues(nic: &Nic, facts: &Facts) -> Finding {
@@ -106,7 +108,7 @@ fn queues(nic: &Nic, facts: &Facts) -> Finding {
         0 => Finding::unknown("queues", "sysfs does not show the receive queues"),
         1 if workers > 2 => Finding::warning(
             "queues",
-            format!("{found}: one core receives for all"),
+            format!("{found}: one core receives for all workers"),
             format!("ethtool -L {} combined {workers}", nic.name),
         ),
         _ => Finding::good("queues", found),
@@ -127,8 +129,8 @@ fn forwarding(nic: &Nic, facts: &Facts) -> Finding {
     match (&nic.forwarding, &nic.sysctls_writable) {
         (Ok(off), _) if *off != 1 && facts.port.weir_runs => Finding::bad(
             "forwarding",
-            format!("off for {}, though weir runs: consumers reach nothing by IPv4", nic.name),
-            "see what `weir status` says; weir turns it on again within a second where it can",
+            format!("off for {}, although weir is running: consumers have no IPv4", nic.name),
+            "see `weir status`; weir turns it on again within a second if it can",
         ),
         (Ok(1), _) => Finding::good("forwarding", format!("on for {}", nic.name)),
         (_, Ok(true)) => Finding::good("forwarding", "off; a node turns it on while it runs"),
@@ -139,7 +141,7 @@ fn forwarding(nic: &Nic, facts: &Facts) -> Finding {
         ),
         (_, Err(_)) => Finding::unknown(
             "forwarding",
-            "off; cannot tell without root whether a node may turn it on",
+            "off; root is needed to tell whether a node can turn it on",
         ),
     }
 }
@@ -149,8 +151,7 @@ fn rp_filter(nic: &Nic) -> Finding {
         Ok(0) => Finding::good("rp_filter", "off"),
         Ok(1) => Finding::good(
             "rp_filter",
-            "strict: answers must come back by the interface of the route, as they do with one \
-             uplink",
+            "strict: answers must arrive on the interface of the route, as they do with one uplink",
         ),
         Ok(_) => Finding::good("rp_filter", "loose"),
         Err(ref error) => Finding::unknown("rp_filter", error.as_str()),
@@ -159,7 +160,7 @@ fn rp_filter(nic: &Nic) -> Finding {
 
 fn ipv6(nic: &Nic) -> Finding {
     match (&nic.ipv6, nic.ipv6.note(&nic.name)) {
-        (_, None) => Finding::good("IPv6", format!("by {}, as IPv4, if at all", nic.name)),
+        (_, None) => Finding::good("IPv6", format!("through {}, as IPv4, if at all", nic.name)),
         (Ipv6Uplink::Refused(_), Some(note)) => {
             let (found, fix) = note.split_once(" Fix: ").unwrap_or((&note, ""));
             Finding::warning("IPv6", found.trim_end_matches('.'), fix)
@@ -180,7 +181,7 @@ fn machine(nic: &Nic) -> Finding {
     let Some(first) = others.next() else {
         return Finding::good(
             "machine",
-            "links, routes and other programs' chains let a node serve",
+            "links, routes and other programs' chains let a node work",
         );
     };
     let found = match first.part {
@@ -201,10 +202,13 @@ fn policy(facts: &Facts) -> Finding {
         Ok(true) => Finding::good("exit policy", "in force"),
         Ok(false) if facts.port.weir_runs => Finding::bad(
             "exit policy",
-            "weir runs, but the kernel has no table `inet weir`: nothing of consumers' passes",
-            "see what `weir status` says; weir puts it back within a second where it can",
+            "weir is running, but the kernel has no table `inet weir`: consumers' traffic is \
+             blocked",
+            "see `weir status`; weir restores it within a second if it can",
         ),
-        Ok(false) => Finding::good("exit policy", "installed by a node while it runs"),
+        Ok(false) => {
+            Finding::good("exit policy", "not installed; a node installs it while it runs")
+        }
         Err(error) => Finding::unknown("exit policy", error.as_str()),
     }
 }
@@ -214,11 +218,11 @@ fn port(facts: &Facts) -> Finding {
     match &facts.port.free {
         Ok(()) => Finding::good("port", format!("UDP {number} is free")),
         Err(_) if facts.port.weir_runs => {
-            Finding::good("port", format!("UDP {number} is the running weir's"))
+            Finding::good("port", format!("UDP {number} is used by the running weir"))
         }
         Err(why) => Finding::bad(
             "port",
-            format!("UDP {number} cannot be taken: {why}"),
+            format!("UDP {number} cannot be bound: {why}"),
             "stop what uses it (ss -ulpn), or set node.listen_port",
         ),
     }
@@ -228,13 +232,13 @@ fn firewall(facts: &Facts) -> Finding {
     let number = facts.port.number;
     let refusals = match &facts.refusals {
         Ok(refusals) => refusals,
-        Err(_) => return Finding::unknown("firewall", "cannot tell without root"),
+        Err(_) => return Finding::unknown("firewall", "unknown without root"),
     };
     let Some((first, others)) = refusals.split_first() else {
         return Finding::good(
             "firewall",
             format!(
-                "nothing on this machine refuses UDP {number} or consumers; a provider's may (try \
+                "nothing on this machine blocks UDP {number} or consumers; the provider may (test \
                  from outside)"
             ),
         );
@@ -251,11 +255,12 @@ fn conntrack(facts: &Facts) -> Finding {
     let found = format!("{} of {} flows", flows.count, flows.max);
     let fix = |max: u64| format!("sysctl -w net.netfilter.nf_conntrack_max={max}");
     if flows.count.saturating_mul(10) >= flows.max.saturating_mul(8) {
-        let found = format!("{found}: nearly full, and then consumers' new flows are dropped");
+        let found =
+            format!("{found}: nearly full; when it is full, new flows of consumers are dropped");
         return Finding::bad("flow table", found, fix(flows.max.saturating_mul(4).max(262_144)));
     }
     if flows.max < 65_536 {
-        let found = format!("{found}: few for a node (a browsing consumer has some hundred)");
+        let found = format!("{found}: few for a node (a browsing consumer has some hundreds)");
         return Finding::warning("flow table", found, fix(262_144));
     }
     Finding::good("flow table", found)

@@ -154,7 +154,7 @@ fn each_fault_is_found_by_its_check_alone() {
         ("TUN", Unknown, "", |it| it.kernel.tun = TunFact::NotTried { device: true, why: no() }),
         ("nft", Bad, "apt-get install nftables", |it| it.kernel.nft = Err(no())),
         ("uplink", Bad, "node.endpoint", |it| nic(it).has_address = false),
-        ("XDP", Warning, "nothing", |it| nic(it).native_xdp = Ok(false)),
+        ("XDP", Warning, "optional", |it| nic(it).native_xdp = Ok(false)),
         ("XDP", Unknown, "", |it| nic(it).native_xdp = Err(no())),
         ("XDP", Warning, "ip link set dev eth0 xdp off", |it| {
             nic(it).attached = Ok(Some("native".into()));
@@ -202,7 +202,7 @@ fn each_fault_is_found_by_its_check_alone() {
         ("clock", Bad, "timesyncd", |it| it.clock.now = 0),
         ("clock", Warning, "timesyncd", |it| it.clock.synchronised = Ok(false)),
         ("disk", Bad, "state_dir", |it| it.disk.free = Ok(1 << 20)),
-        ("disk", Warning, "room", |it| it.disk.free = Ok(200 << 20)),
+        ("disk", Warning, "free some space", |it| it.disk.free = Ok(200 << 20)),
         ("fsync", Unknown, "", |it| it.disk.sync = Err(no())),
     ];
     for (check, verdict, fix, break_it) in cases {

@@ -74,7 +74,7 @@ impl Kernel {
             line.map(|text| text.trim().to_owned()).ok_or(format!("/proc has no {name}"))
         };
         let number = |text: String, radix| {
-            u64::from_str_radix(&text, radix).map_err(|_| format!("{text:?} is no number"))
+            u64::from_str_radix(&text, radix).map_err(|_| format!("{text:?} is not a number"))
         };
         Self {
             release: read("/proc/sys/kernel/osrelease"),

@@ -111,7 +111,7 @@ impl Port {
             bound => bound.map(drop),
         };
         let free = free.map_err(|error| match error.kind() {
-            io::ErrorKind::AddrInUse => "somebody has it".to_owned(),
+            io::ErrorKind::AddrInUse => "it is in use".to_owned(),
             _ => error.to_string(),
         });
         Self { number, free, weir_runs }
@@ -131,7 +131,7 @@ impl Conntrack {
     pub(super) fn gather() -> Known<Self> {
         let place = "/proc/sys/net/netfilter/nf_conntrack";
         read(&format!("{place}_max")).map_err(|_| {
-            "the kernel has no flow table yet; it gets one with the exit policy".to_owned()
+            "the kernel has no flow table yet; the exit policy creates it".to_owned()
         })?;
         Ok(Self {
             count: number(&format!("{place}_count"))?,

@@ -119,13 +119,13 @@ function tiles() {
     : sum + Math.max(0, s.credit_bytes - s.bytes_up - s.bytes_down), 0);
   const made = [
     tile(`connected, of ${sessions.length} sessions`, String(connected)),
-    tile("billed from consumers", bytes(status.bytes_up), "flow-up"),
-    tile("billed to consumers", bytes(status.bytes_down), "flow-down"),
+    tile("billed up", bytes(status.bytes_up), "flow-up"),
+    tile("billed down", bytes(status.bytes_down), "flow-down"),
     tile("credit left", sessions.some((s) => s.credit_bytes !== null) ? bytes(credit) : "–"),
     tile("earned, promised by consumers", status.earned_wei === "0" ? "–" : coins(status.earned_wei)),
-    tile("used and not yet paid", status.unpaid_bytes ? bytes(status.unpaid_bytes) : "–", status.unpaid_bytes ? "warn" : ""),
+    tile("used, not yet paid", status.unpaid_bytes ? bytes(status.unpaid_bytes) : "–", status.unpaid_bytes ? "warn" : ""),
     tile("handshakes", whole(status.handshakes)),
-    tile("up", span(status.uptime_seconds)),
+    tile("uptime", span(status.uptime_seconds)),
   ];
   at("tiles").replaceChildren(...made);
 }
@@ -159,10 +159,10 @@ const left = (s) => s.credit_bytes === null ? Infinity : Math.max(0, s.credit_by
 const COLUMNS = [
   { id: "name", title: "Session", key: (s) => (s.name ?? s.id).toLowerCase() },
   { id: "state", title: "State", key: (s) => s.state },
-  { id: "up", title: "From", key: (s) => state.rates.get(s.id)?.up ?? 0, number: true },
-  { id: "down", title: "To", key: (s) => state.rates.get(s.id)?.down ?? 0, number: true },
-  { id: "bytes_up", title: "Total from", key: (s) => s.bytes_up, number: true, later: true },
-  { id: "bytes_down", title: "Total to", key: (s) => s.bytes_down, number: true, later: true },
+  { id: "up", title: "Up", key: (s) => state.rates.get(s.id)?.up ?? 0, number: true },
+  { id: "down", title: "Down", key: (s) => state.rates.get(s.id)?.down ?? 0, number: true },
+  { id: "bytes_up", title: "Total up", key: (s) => s.bytes_up, number: true, later: true },
+  { id: "bytes_down", title: "Total down", key: (s) => s.bytes_down, number: true, later: true },
   { id: "total", title: "Total", key: total, number: true },
   { id: "left", title: "Credit left", key: left, number: true, later: true },
   { id: "handshake", title: "Handshake", key: (s) => s.last_handshake ?? 0, number: true, later: true },
@@ -274,7 +274,7 @@ async function turn() {
     at("node").hidden = false;
     at("node").classList.add("stale");
     at("trouble").hidden = false;
-    at("trouble").textContent = "The node does not answer. Is it running? The numbers are as of the last answer; the page goes on asking.";
+    at("trouble").textContent = "The node does not answer. Is it running? The numbers are from its last answer; the page keeps trying.";
   }
   const pause = document.hidden ? 5000 : state.sessions.length > 1000 ? 3000 : 1000;
   state.timer = setTimeout(turn, pause);

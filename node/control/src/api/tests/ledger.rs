@@ -13,7 +13,7 @@ async fn credit_opens_a_prepaid_session_once_for_each_reference() {
         assert_eq!(paid["session"]["state"], "open");
     }
     for (path, body, status, code) in [
-        ("credit", r#"{"reference": "p1", "bytes": 1}"#, 409, "contradicts"),
+        ("credit", r#"{"reference": "p1", "bytes": 1}"#, 409, "reference_conflict"),
         ("credit", r#"{"reference": "p2"}"#, 400, "bad_credit"),
         ("credit", r#"{"reference": "", "bytes": 1}"#, 400, "bad_credit"),
         ("credit", r#"{"bytes": 1}"#, 400, "bad_json"),

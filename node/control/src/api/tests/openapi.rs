@@ -58,7 +58,7 @@ async fn every_described_request_is_answered_and_every_route_is_described() {
 }
 
 fn verdict() -> Value {
-    let (rule, reason) = ("default".to_owned(), "no rule refuses it".to_owned());
+    let (rule, reason) = ("default".to_owned(), "allowed by default".to_owned());
     let verdict = weir_policy::Verdict { allowed: true, rule, reason, entry: None };
     serde_json::to_value(verdict).expect("JSON")
 }

@@ -57,7 +57,7 @@ impl Forwarder {
         options.use_hosts_file = ResolveHosts::Never;
         // One server is told of a question, unless it does not answer.
         options.num_concurrent_reqs = 1;
-        let resolver = builder.build().context("cannot make the DNS forwarder")?;
+        let resolver = builder.build().context("cannot create the DNS forwarder")?;
         Ok(Self { resolver, allow })
     }
 

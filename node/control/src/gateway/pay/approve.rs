@@ -26,12 +26,13 @@ const MAX_QUESTIONS: usize = 16;
 pub(super) enum NotApproved {
     /// The answer was no.
     #[error(
-        "the operator's check does not take promises of this identity and channel: nothing was credited"
+        "the operator's approval service refuses promises of this identity and channel: nothing \
+         was credited"
     )]
     Refused,
     /// There was no answer that says yes or no.
     #[error(
-        "the operator's check of promises cannot be asked: nothing was credited; try again later"
+        "the operator's approval service cannot be reached: nothing was credited; try again later"
     )]
     NoAnswer,
 }
@@ -112,11 +113,11 @@ impl Approver {
                 Err(NotApproved::Refused)
             }
             Ok(Ok(status)) => {
-                tracing::warn!(host, %status, "payment.approve_url says neither yes nor no");
+                tracing::warn!(host, %status, "payment.approve_url gave no clear answer");
                 Err(NotApproved::NoAnswer)
             }
             Ok(Err(error)) => {
-                tracing::warn!(host, "payment.approve_url cannot be asked: {error:#}");
+                tracing::warn!(host, "cannot reach payment.approve_url: {error:#}");
                 Err(NotApproved::NoAnswer)
             }
             Err(_) => {

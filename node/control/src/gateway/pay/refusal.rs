@@ -37,7 +37,7 @@ impl From<PayError> for ApiError {
             // Whose session ended meanwhile need not know how sessions are named.
             PayError::Session(SessionError::NotFound(_)) => return session_over(),
             PayError::Session(SessionError::Store(store)) => {
-                tracing::error!(error = %store, "a payment could not be taken");
+                tracing::error!(error = %store, "cannot accept a payment");
                 let (status, text) = (
                     StatusCode::INTERNAL_SERVER_ERROR,
                     "the node cannot write its ledger: nothing was credited; try again later",
@@ -85,8 +85,8 @@ pub(super) fn too_often() -> ApiError {
 pub(super) fn too_many_refused(every: Duration) -> ApiError {
     let seconds = every.as_secs();
     let text = format!(
-        "too many payments of this session were refused: nothing was looked at; see what was wrong \
-         with them, and pay again in {seconds} s"
+        "too many payments of this session were refused: this one was not examined; correct the \
+         error and pay again in {seconds} s"
     );
     ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_many_refused", text)
 }

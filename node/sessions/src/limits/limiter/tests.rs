@@ -264,5 +264,5 @@ fn sessions_without_a_rate_of_their_own_have_the_nodes() {
     assert_eq!(rig.sessions.get("b").expect("there").own_rates, own);
     let control = &rig.accounts.get(Slot(1)).expect("a slot").control;
     assert_eq!(control.rate_up.load(Relaxed), 10_000, "also after a restart");
-    assert!(DropReason::RateLimit.as_str() == DropReason::EgressRateLimit.as_str());
+    assert!(DropReason::RateLimit.as_str() == DropReason::DownRateLimit.as_str());
 }
