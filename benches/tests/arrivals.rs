@@ -4,13 +4,13 @@
 
 use std::{env, path::PathBuf};
 
-use weir::bench::{load::Shape, rig::Arrival};
 use weir_benches::compare::{
     case::{Case, Load},
     exit::{Program, Tools},
     parts::{Scale, setup},
 };
-use weir_tests::turn::Turn;
+use weir_testkit::lab_lock::LabLock;
+use weir_testkit::{load::Shape, rig::Arrival};
 
 const PACKETS: usize = 20_000;
 
@@ -28,7 +28,7 @@ fn run(load: Load, arrival: Arrival, receive: &str) {
     receive.clone_into(&mut setup.receive);
     let (name, shape) = (format!("{load:?} {arrival:?} {receive}"), Shape::new(PACKETS));
     let case = Case { name: name.clone(), setup, load, shape, attack: None };
-    let _turn = Turn::wait().expect("a turn");
+    let _lock = LabLock::wait().expect("a lock");
     // It fails by itself where one byte that arrives is wrong.
     let outcome = case.run(&tools).expect(&name);
     assert!(outcome.checked > 0 && outcome.bits_per_second > 0.0, "{name}: {outcome:?}");

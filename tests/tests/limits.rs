@@ -11,7 +11,7 @@ use serde_json::Value;
 use weir_tests::{
     Lab, Namespace, Node, Settings, iperf,
     lab::SERVERS,
-    suite::{beside, connected},
+    steps::{beside, connected},
     until,
 };
 

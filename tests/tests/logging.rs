@@ -6,7 +6,7 @@ use weir_tests::{
     Client, Lab, Node, Settings,
     lab::SERVERS,
     privacy,
-    suite::{connected, everything_passes},
+    steps::{connected, everything_passes},
 };
 
 fn level(level: &str) -> Settings {

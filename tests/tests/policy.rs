@@ -10,7 +10,7 @@ use weir_tests::{
     Client, Lab, Namespace, Node, Settings,
     lab::{HOST_V4, HOST_V6, METADATA_V4, SERVERS},
     node::Added,
-    suite::connected,
+    steps::connected,
     traffic::tcp,
     until,
     wgquick::WgQuick,

@@ -16,7 +16,7 @@ use serde_json::Value;
 use weir_tests::{
     Lab, Namespace, Node, Settings,
     lab::SERVER_V4,
-    suite::{beside, connected},
+    steps::{beside, connected},
     until,
 };
 

@@ -4,13 +4,13 @@
 use std::path::PathBuf;
 
 use clap::Parser;
-use weir::bench::{load::Shape, rig::Arrival};
 use weir_benches::compare::{
     case::{Case, Load, transport},
     exit::{Program, Setup, Tools},
     floods::Attack,
     metering::Metering,
 };
+use weir_testkit::{load::Shape, rig::Arrival};
 
 /// Offers one load to one exit in namespaces of its own, and says what came through.
 #[derive(Debug, Parser)]

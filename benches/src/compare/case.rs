@@ -4,17 +4,17 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use serde::Serialize;
-use weir::bench::{
-    check, cipher,
+use weir_testkit::flood::Rates;
+use weir_testkit::{
+    cipher,
     consumer::Consumer,
     download::Download,
-    load::{Counts, Sealed, Shape},
+    load::{Counts, Sealed, Shape, check},
     meter::{Spent, pin},
     packet::Transport,
     rig::{OUTSIDE, SERVER},
     sink::Sink,
 };
-use weir_tests::flood::Rates;
 
 use super::{
     exit::{Exit, Program, Setup, Tools},

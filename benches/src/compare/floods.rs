@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use serde::Serialize;
-use weir::bench::{load::Shape, rig::NODE};
-use weir_tests::flood::{Flood, Kind};
+use weir_testkit::flood::{Flood, Kind};
+use weir_testkit::{load::Shape, rig::NODE};
 
 use super::{
     case::{Case, Load, packets_for},

@@ -1,6 +1,6 @@
 //! The parts of the comparison: which cases, and which ratios of theirs have targets.
 
-use weir::bench::{load::Shape, packet::Transport, rig::Arrival};
+use weir_testkit::{load::Shape, packet::Transport, rig::Arrival};
 
 use super::{
     case::{Case, Load, Outcome, packets_for},

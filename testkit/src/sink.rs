@@ -8,8 +8,8 @@ use socket2::Socket;
 use super::{
     consumer::receive,
     load::{Counts, PROBE_PORT},
+    namespace::Namespace,
     packet,
-    place::Place,
     socket::{self, ETHERNET, NET_HEADER},
 };
 
@@ -43,14 +43,14 @@ impl Counts {
 }
 
 impl Sink {
-    /// Listens at `interface` in `place` for IPv4 to `address`. What it sees goes on to the kernel,
+    /// Listens at `interface` in `namespace` for IPv4 to `address`. What it sees goes on to the kernel,
     /// which should have a blackhole route for it.
     ///
     /// # Errors
     ///
     /// Fails without root, or without such an interface.
-    pub fn new(place: &Place, interface: &str, address: Ipv4Addr) -> anyhow::Result<Self> {
-        let socket = place.enter(|| socket::frames(interface, address))?;
+    pub fn new(namespace: &Namespace, interface: &str, address: Ipv4Addr) -> anyhow::Result<Self> {
+        let socket = namespace.enter(|| socket::frames(interface, address))?;
         Ok(Self { socket, buffer: vec![0; 1 << 17], counts: Counts::default(), seen: 0 })
     }
 
