@@ -62,10 +62,11 @@ impl Sink {
     /// Takes what is waiting; probes' numbers go to `probe`.
     pub(super) fn drain(&mut self, mut probe: impl FnMut(u32)) {
         for _ in 0..64 {
-            self.seen += 1;
-            let is_sample = self.seen.is_multiple_of(SAMPLE);
+            let is_sample = (self.seen + 1).is_multiple_of(SAMPLE);
             let len = if is_sample { self.buffer.len() } else { HEADERS };
             let Ok((len, whole)) = receive(&self.socket, &mut self.buffer[..len]) else { break };
+            // Of those that came: tries in vain could take every sample's turn.
+            self.seen += 1;
             let frame = &self.buffer[..len];
             let Some(packet) = frame.get(IP..).filter(|packet| packet.len() >= 28) else {
                 continue;
