@@ -9,12 +9,16 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use rustix::process::Signal;
-use serde::Deserialize;
 use serde_json::Value;
 use tempfile::TempDir;
-use weir_control::view::Status;
+use weir_control::{
+    api::view::{AllSessions, OneSession},
+    view::Status,
+};
 use weir_ledger::store::receipt::Record;
 use weir_testkit::child::Child;
+
+pub use weir_control::api::view::{KernelView, MadeSession as Added, SessionView as Session};
 
 use crate::{Namespace, Settings, command, disk::Disk, http, privacy, sweep, until};
 
@@ -29,75 +33,6 @@ pub struct Node<'a> {
     child: Child,
     disk: Option<Disk>,
     directory: TempDir,
-}
-
-/// What `weir session show --json` says.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-pub struct Session {
-    /// How the API names it.
-    pub id: String,
-    /// How its operator named it.
-    pub name: Option<String>,
-    /// Its place.
-    pub slot: u32,
-    /// The consumer's key in base64.
-    pub public_key: String,
-    /// Its inner IPv4 address.
-    pub address_v4: String,
-    /// Its inner IPv6 address.
-    pub address_v6: String,
-    /// `open`, `paused` or `closed`.
-    pub state: String,
-    /// When it was made by the node's clock, in seconds since 1970.
-    pub created: u64,
-    /// Seconds for which it was open.
-    pub seconds: u64,
-    /// Billed from the consumer, in bytes.
-    pub bytes_up: u64,
-    /// Billed from the consumer, in datagrams.
-    pub packets_up: u64,
-    /// Billed to the consumer, in bytes.
-    pub bytes_down: u64,
-    /// Billed to the consumer, in datagrams.
-    pub packets_down: u64,
-    /// Handshake messages from the consumer, in bytes; not billed.
-    pub handshake_bytes_up: u64,
-    /// Handshake messages to the consumer, in bytes; not billed.
-    pub handshake_bytes_down: u64,
-    /// The kernel's own count, not authenticated.
-    pub kernel: KernelCount,
-}
-
-/// What the guard counted for a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-pub struct KernelCount {
-    /// Datagrams with one of its receiver indexes.
-    pub datagrams: u64,
-    /// Their UDP payload in bytes.
-    pub bytes: u64,
-    /// Those of them that were dropped.
-    pub dropped_datagrams: u64,
-    /// Their UDP payload in bytes.
-    pub dropped_bytes: u64,
-}
-
-/// What `weir session add --json` says.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Added {
-    /// The new session.
-    pub session: Session,
-    /// The consumer's configuration for wg-quick.
-    pub config: String,
-}
-
-#[derive(Deserialize)]
-struct One {
-    session: Session,
-}
-
-#[derive(Deserialize)]
-struct All {
-    sessions: Vec<Session>,
 }
 
 impl<'a> Node<'a> {
@@ -252,7 +187,7 @@ impl<'a> Node<'a> {
     /// # Errors
     /// As [`Self::session_add`].
     pub fn session_show(&self, id: &str) -> Result<Session> {
-        let one: One = parse(&self.weir(&["session", "show", id, "--json"])?)?;
+        let one: OneSession = parse(&self.weir(&["session", "show", id, "--json"])?)?;
         Ok(one.session)
     }
 
@@ -261,7 +196,7 @@ impl<'a> Node<'a> {
     /// # Errors
     /// As [`Self::session_add`].
     pub fn session_list(&self) -> Result<Vec<Session>> {
-        let all: All = parse(&self.weir(&["session", "list", "--json"])?)?;
+        let all: AllSessions = parse(&self.weir(&["session", "list", "--json"])?)?;
         Ok(all.sessions)
     }
 
