@@ -7,7 +7,6 @@ use std::{hint::black_box, net::Ipv4Addr, sync::atomic::AtomicU64, time::Duratio
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
-use weir_benches::{Node, SERVER, super_frame, tcp};
 use weir_common::{
     account::add_single_writer,
     packet::{Class, Rules, Verdict, judge},
@@ -19,6 +18,10 @@ use weir_packet::{
     gro::{Coalescer, Joining},
     gso::Cut,
     virtio::{HEADER_LEN, NetHeader},
+};
+use weir_testkit::{
+    packet::{SERVER, tcp},
+    pipeline::{Node, super_frame},
 };
 
 /// Packets per super-packet: what 64 KiB hold at 1452 bytes.

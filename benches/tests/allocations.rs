@@ -8,9 +8,12 @@ use std::{
     cell::Cell,
 };
 
-use weir_benches::{Node, SERVER, super_frame, tcp};
 use weir_common::DropReason;
 use weir_dataplane::now::Now;
+use weir_testkit::{
+    packet::{SERVER, tcp},
+    pipeline::{Node, super_frame},
+};
 
 struct Counting;
 

@@ -4,12 +4,12 @@
 
 use std::{env, path::PathBuf};
 
-use weir::bench::load::Shape;
 use weir_benches::compare::{
     case::{Case, Load, Scale, setup},
     exit::{Arrival, Program, Tools},
 };
-use weir_tests::turn::Turn;
+use weir_testkit::lab_lock::LabLock;
+use weir_testkit::load::Shape;
 
 const PACKETS: usize = 20_000;
 
@@ -27,7 +27,7 @@ fn run(load: Load, arrival: Arrival, receive: &str) {
     receive.clone_into(&mut setup.receive);
     let (name, shape) = (format!("{load:?} {arrival:?} {receive}"), Shape::new(PACKETS));
     let case = Case { name: name.clone(), setup, load, shape, attack: None };
-    let _turn = Turn::wait().expect("a turn");
+    let _lock = LabLock::wait().expect("a lock");
     // It fails by itself where one byte that arrives is wrong.
     let outcome = case.run(&tools).expect(&name);
     assert!(outcome.checked > 0 && outcome.bits_per_second > 0.0, "{name}: {outcome:?}");

@@ -1,15 +1,15 @@
-//! Fuzz targets: each is a function of bytes that panics where something does not hold.
+//! Fuzz targets over packets: each is a function of bytes that panics where something does not hold.
+//! Those over text are in `weir_fuzz_text`.
 //!
-//! `tests/replay.rs` runs them over their cases and over mutations of these, on stable Rust;
-//! `fuzz_targets` are the same for libFuzzer.
+//! `tests/replay.rs` runs them over their cases and over mutations of these, on stable Rust
+//! ([`replay`]); `fuzz_targets` are the same for libFuzzer.
 
 mod guard;
 mod path;
-mod text;
+pub mod replay;
 
 pub use guard::{direct, guard, judge};
 pub use path::{datagrams, frames, inner};
-pub use text::{config, lists, names, promises};
 
 /// A target.
 pub type Target = fn(&[u8]);
@@ -22,10 +22,6 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("datagrams", datagrams),
     ("frames", frames),
     ("inner", inner),
-    ("promises", promises),
-    ("config", config),
-    ("lists", lists),
-    ("names", names),
 ];
 
 /// Bytes that are read as values, from the front. Where there are none left, all are zero.

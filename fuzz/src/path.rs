@@ -1,9 +1,12 @@
 //! The packet path: what comes from the network, from the TUN device, and from a consumer.
 
-use weir_benches::{Consumer, Node, SERVER, tcp};
 use weir_dataplane::{
     now::Now,
     pipeline::{FRAME_SLACK, Pipeline},
+};
+use weir_testkit::{
+    packet::{SERVER, tcp},
+    pipeline::{Consumer, Node},
 };
 
 use crate::Input;

@@ -1,45 +1,33 @@
 //! How fast this machine is as a node: load of our own through the real data plane.
 //!
-//! [`run`] is `weir bench`: a node in namespaces of its own ([`rig`]), consumers whose packets
-//! are sealed beforehand ([`load`]), and a sink that compares content ([`sink`]). The development
-//! benchmarks use the same parts.
+//! [`run`] is `weir bench`: a node in namespaces of its own ([`rig`](weir_testkit::rig)), consumers
+//! whose packets are sealed beforehand ([`load`](weir_testkit::load)), and a sink that compares
+//! content ([`sink`](weir_testkit::sink)). The development benchmarks use the same parts.
 
-mod cable;
-pub mod child;
-pub mod cipher;
-pub mod consumer;
-pub mod counts;
-pub mod download;
-pub mod load;
-pub mod meter;
 pub mod nic;
-pub mod packet;
-pub mod place;
-pub mod rig;
-pub mod sink;
-pub mod socket;
-pub mod window;
 
 use std::{path::Path, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use serde::Serialize;
 
-use self::{
-    child::{Books, Node, Settings},
+use weir_testkit::{
+    cipher,
     consumer::{Access, Consumer, Credentials},
     counts::Counts,
     download::Download,
-    load::{Sealed, Shape},
+    load::{Sealed, Shape, check},
     meter::{Meter, Spent, pin},
-    nic::Nic,
+    node::{Books, Node, Options},
     rig::{CONSUMERS, Link, NODE, OUTSIDE, Rig, SERVER},
     sink::Sink,
 };
 
-/// Turns each way; the median counts.
-const TURNS: usize = 3;
-/// Packets of a turn from the consumer: 1452 bytes of memory each.
+use self::nic::Nic;
+
+/// Rounds each way; the median counts.
+const ROUNDS: usize = 3;
+/// Packets of a round from the consumer: 1452 bytes of memory each.
 const PACKETS_UP: usize = 250_000;
 const PACKETS_DOWN: usize = 1_000_000;
 /// The share of traffic that goes to consumers, as most exits see it.
@@ -112,7 +100,7 @@ pub fn run(program: &Path, progress: &mut dyn FnMut(&str)) -> anyhow::Result<Rep
     pin(generator)?;
     let rig = Rig::new(Link::Veth)?;
     rig.set(false, generator)?;
-    let settings = Settings {
+    let options = Options {
         cores: vec![core],
         xdp: "auto".into(),
         receive: "auto".into(),
@@ -122,9 +110,9 @@ pub fn run(program: &Path, progress: &mut dyn FnMut(&str)) -> anyhow::Result<Rep
         metrics: None,
     };
     progress("starting a node in its own network namespaces");
-    let node = Node::start(program, &rig.node, &settings)?;
+    let node = Node::start(program, &rig.node, &options)?;
     let kernel_threads = rig.bind_receive(&[core])?;
-    let meter = Meter::new(node.pid(), &kernel_threads, core)?;
+    let meter = Meter::new(node.pid()?, &kernel_threads, core)?;
     let address = node.add(Credentials::fixed(0, SERVER).public())?;
     let bench = Bench {
         access: Access { from: CONSUMERS, node: NODE, key: node.public_key()? },
@@ -133,10 +121,10 @@ pub fn run(program: &Path, progress: &mut dyn FnMut(&str)) -> anyhow::Result<Rep
         meter: &meter,
     };
     let (mut ups, mut downs) = (Vec::new(), Vec::new());
-    for turn in 1..=TURNS {
-        progress(&format!("up, from the consumer to the internet, round {turn} of {TURNS}"));
+    for round in 1..=ROUNDS {
+        progress(&format!("up, from the consumer to the internet, round {round} of {ROUNDS}"));
         ups.push(bench.up(&Shape::new(PACKETS_UP))?);
-        progress(&format!("down, from the internet to the consumer, round {turn} of {TURNS}"));
+        progress(&format!("down, from the internet to the consumer, round {round} of {ROUNDS}"));
         downs.push(bench.down(&Shape::new(PACKETS_DOWN))?);
     }
     let all = || ups.iter().chain(&downs);
@@ -213,22 +201,6 @@ impl Bench<'_> {
     }
 }
 
-/// That what came through was compared, and right.
-///
-/// # Errors
-///
-/// Fails when it was not.
-pub fn check(counts: &Counts) -> anyhow::Result<()> {
-    ensure!(
-        counts.wrong == 0,
-        "{} of {} packets arrived with wrong content",
-        counts.wrong,
-        counts.checked
-    );
-    ensure!(counts.checked > 0, "no packet was compared");
-    Ok(())
-}
-
 fn seal_on(core: usize) -> anyhow::Result<f64> {
     let seal = || {
         pin(core)?;
@@ -245,8 +217,8 @@ fn allowed_cores() -> anyhow::Result<Vec<usize>> {
     Ok(all.filter(|core| allowed.is_set(*core)).collect())
 }
 
-fn median(turns: &[(Counts, Spent)], limit: f64) -> Way {
-    let mut ways: Vec<Way> = turns
+fn median(rounds: &[(Counts, Spent)], limit: f64) -> Way {
+    let mut ways: Vec<Way> = rounds
         .iter()
         .map(|(counts, spent)| {
             let bits = counts.bytes as f64 * 8.0;

@@ -13,10 +13,11 @@ use std::{
 
 use anyhow::{Result, ensure};
 
-use crate::{Namespace, sweep, turn::Turn};
+use weir_testkit::lab_lock::LabLock;
+pub use weir_testkit::settings::UPLINK;
 
-/// The node's interface towards the internet.
-pub const UPLINK: &str = "up0";
+use crate::{Namespace, sweep};
+
 /// The consumer's interface towards the internet.
 pub const CONSUMER_LINK: &str = "wan0";
 
@@ -61,7 +62,7 @@ pub struct Lab {
     pub internet: Namespace,
     /// Where the node runs.
     pub node: Namespace,
-    _turn: Turn,
+    _lock: LabLock,
 }
 
 impl Lab {
@@ -74,14 +75,14 @@ impl Lab {
             rustix::process::geteuid().is_root(),
             "network namespaces need root. Fix: run the tests as root"
         );
-        let turn = Turn::wait()?;
+        let lock = LabLock::wait()?;
         sweep::dead();
         let id = sweep::namespace(COUNT.fetch_add(1, Ordering::Relaxed));
         let lab = Self {
             consumer: Namespace::create(&format!("{id}-consumer"))?,
             internet: Namespace::create(&format!("{id}-internet"))?,
             node: Namespace::create(&format!("{id}-node"))?,
-            _turn: turn,
+            _lock: lock,
         };
         lab.connect()?;
         Ok(lab)

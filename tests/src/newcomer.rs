@@ -2,35 +2,21 @@
 
 use std::{
     net::{SocketAddr, UdpSocket},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
-use boringtun::{
-    noise::{Tunn, TunnResult},
-    x25519::{PublicKey, StaticSecret},
-};
-
+use anyhow::{Context as _, Result};
+use weir_testkit::{Tunnel, consumer::handshake};
 use weir_wireguard::keys;
+
+pub use weir_testkit::consumer::Handshake;
 
 use crate::{Namespace, wgquick::WgQuick};
 
 /// WireGuard's REKEY_TIMEOUT.
-const RETRY: Duration = Duration::from_secs(5);
+const REKEY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A handshake that was completed.
-#[derive(Clone, Copy, Debug)]
-pub struct Handshake {
-    /// How long it took from the first initiation.
-    pub took: Duration,
-    /// Whether the node asked for a cookie.
-    pub by_cookie: bool,
-    /// The node's receiver index of the new keys: where an attacker who sees the traffic would
-    /// send to.
-    pub node_index: u32,
-}
-
-/// Shakes hands with the node at `to`, within `patience`.
+/// Shakes hands with the node at `to`, within `timeout`.
 ///
 /// # Errors
 /// If it is not done by then.
@@ -39,9 +25,9 @@ pub fn shake_hands(
     to: SocketAddr,
     private: [u8; 32],
     node: [u8; 32],
-    patience: Duration,
+    timeout: Duration,
 ) -> Result<Handshake> {
-    shake_hands_over(&socket(from, to)?, private, node, patience)
+    shake_hands_over(&socket(from, to)?, private, node, timeout)
 }
 
 /// A socket of its own towards the node at `to`.
@@ -57,42 +43,14 @@ pub fn socket(from: &Namespace, to: SocketAddr) -> Result<UdpSocket> {
 /// Shakes hands over a socket that is connected to the node.
 ///
 /// # Errors
-/// If it is not done within `patience`.
+/// If it is not done within `timeout`.
 pub fn shake_hands_over(
     socket: &UdpSocket,
     private: [u8; 32],
     node: [u8; 32],
-    patience: Duration,
+    timeout: Duration,
 ) -> Result<Handshake> {
-    let mut tunn =
-        Tunn::new(StaticSecret::from(private), PublicKey::from(node), None, None, 7, None);
-    let start = Instant::now();
-    let mut by_cookie = false;
-    let (mut out, mut buffer) = ([0; 512], [0; 2048]);
-    while start.elapsed() < patience {
-        if let TunnResult::WriteToNetwork(initiation) =
-            tunn.format_handshake_initiation(&mut out, true)
-        {
-            socket.send(initiation)?;
-        }
-        let retry = Instant::now() + RETRY;
-        while let Some(left) = retry.checked_duration_since(Instant::now()) {
-            socket.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
-            let Ok(len) = socket.recv(&mut buffer) else { break };
-            let message = buffer.get(..len).unwrap_or_default();
-            by_cookie |= message.first() == Some(&3);
-            let is_response = message.first() == Some(&2);
-            let node_index = message.get(4..8).and_then(|index| index.try_into().ok());
-            if let TunnResult::WriteToNetwork(keepalive) = tunn.decapsulate(None, message, &mut out)
-                && is_response
-            {
-                socket.send(keepalive)?;
-                let node_index = u32::from_le_bytes(node_index.context("an index")?);
-                return Ok(Handshake { took: start.elapsed(), by_cookie, node_index });
-            }
-        }
-    }
-    bail!("no handshake within {patience:?}; a cookie came: {by_cookie}")
+    handshake(socket, &mut Tunnel::new(private, node, 7), REKEY_TIMEOUT, timeout)
 }
 
 /// The consumer's private and the node's public key.

@@ -1,107 +1,38 @@
 //! `weir run` in a lab's node namespace.
 
-mod settings;
-
 use std::{
-    fs::{self, File},
+    fs,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus},
+    process::{Command, ExitStatus},
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result};
 use rustix::process::Signal;
-use serde::Deserialize;
 use serde_json::Value;
 use tempfile::TempDir;
-use weir_control::view::Status;
+use weir_control::{
+    api::view::{AllSessions, OneSession},
+    view::Status,
+};
 use weir_ledger::store::receipt::Record;
+use weir_testkit::child::Child;
 
-pub use self::settings::Settings;
-use crate::{Namespace, command, disk::Disk, http, privacy, process, sweep, until};
+pub use weir_control::api::view::{KernelView, MadeSession as Added, SessionView as Session};
 
-const READY: Duration = Duration::from_secs(30);
-const STOPPED: Duration = Duration::from_secs(30);
+use crate::{Namespace, Settings, command, disk::Disk, http, privacy, sweep, until};
+
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A node with a configuration, a state and a socket of its own.
 #[derive(Debug)]
 pub struct Node<'a> {
     namespace: &'a Namespace,
-    directory: TempDir,
-    settings: Settings,
     launcher: Vec<String>,
     environment: Vec<(String, String)>,
+    child: Child,
     disk: Option<Disk>,
-    child: Option<Child>,
-}
-
-/// What `weir session show --json` says.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-pub struct Session {
-    /// How the API names it.
-    pub id: String,
-    /// How its operator named it.
-    pub name: Option<String>,
-    /// Its place.
-    pub slot: u32,
-    /// The consumer's key in base64.
-    pub public_key: String,
-    /// Its inner IPv4 address.
-    pub address_v4: String,
-    /// Its inner IPv6 address.
-    pub address_v6: String,
-    /// `open`, `paused` or `closed`.
-    pub state: String,
-    /// When it was made by the node's clock, in seconds since 1970.
-    pub created: u64,
-    /// Seconds for which it was open.
-    pub seconds: u64,
-    /// Billed from the consumer, in bytes.
-    pub bytes_up: u64,
-    /// Billed from the consumer, in datagrams.
-    pub packets_up: u64,
-    /// Billed to the consumer, in bytes.
-    pub bytes_down: u64,
-    /// Billed to the consumer, in datagrams.
-    pub packets_down: u64,
-    /// Handshake messages from the consumer, in bytes; not billed.
-    pub handshake_bytes_up: u64,
-    /// Handshake messages to the consumer, in bytes; not billed.
-    pub handshake_bytes_down: u64,
-    /// The kernel's own count, not authenticated.
-    pub kernel: KernelCount,
-}
-
-/// What the guard counted for a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-pub struct KernelCount {
-    /// Datagrams with one of its receiver indexes.
-    pub datagrams: u64,
-    /// Their UDP payload in bytes.
-    pub bytes: u64,
-    /// Those of them that were dropped.
-    pub dropped_datagrams: u64,
-    /// Their UDP payload in bytes.
-    pub dropped_bytes: u64,
-}
-
-/// What `weir session add --json` says.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Added {
-    /// The new session.
-    pub session: Session,
-    /// The consumer's configuration for wg-quick.
-    pub config: String,
-}
-
-#[derive(Deserialize)]
-struct One {
-    session: Session,
-}
-
-#[derive(Deserialize)]
-struct All {
-    sessions: Vec<Session>,
+    directory: TempDir,
 }
 
 impl<'a> Node<'a> {
@@ -121,17 +52,9 @@ impl<'a> Node<'a> {
     /// If the files cannot be written.
     pub fn prepare(namespace: &'a Namespace, settings: Settings) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix(&sweep::directory()).tempdir()?;
-        let node = Self {
-            namespace,
-            directory,
-            settings,
-            launcher: Vec::new(),
-            environment: Vec::new(),
-            disk: None,
-            child: None,
-        };
-        node.write_config()?;
-        Ok(node)
+        let child = Child::prepare(directory.path(), &settings)?;
+        let (launcher, environment) = (Vec::new(), Vec::new());
+        Ok(Self { namespace, launcher, environment, child, disk: None, directory })
     }
 
     /// Has another program start it, such as `setpriv` with its options, and become it.
@@ -149,8 +72,7 @@ impl<'a> Node<'a> {
     /// # Errors
     /// If the file cannot be written.
     pub fn configure(&mut self, settings: Settings) -> Result<()> {
-        self.settings = settings;
-        self.write_config()
+        self.child.configure(&settings)
     }
 
     /// Gives its state directory a disk of its own, which must be done before its first start.
@@ -175,22 +97,12 @@ impl<'a> Node<'a> {
     /// # Errors
     /// As [`Self::start`].
     pub fn restart(&mut self) -> Result<()> {
-        anyhow::ensure!(self.child.is_none(), "the node runs already");
-        let log = File::options().create(true).append(true).open(self.log_path())?;
-        let mut command = self.program(&self.launcher)?;
-        command.args(["run", "--config"]).arg(self.config_path());
-        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
-        command.env("RUST_BACKTRACE", "1");
-        command.stdin(std::process::Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        let child = self.child.insert(command.spawn().context("cannot start weir")?);
-        let pid = child.id();
-        until("weir answers", READY, || {
-            if let Some(status) = self.exited()? {
-                return Ok(Err(anyhow!("weir ended at its start: {status}\n{}", self.log())));
-            }
-            self.weir(&["status", "--json"]).map(|_| Ok(()))
-        })
-        .with_context(|| format!("weir {pid} wrote:\n{}", self.log()))?
+        let mut program = self.program(&self.launcher)?;
+        program.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        let mut status = self.program(&[])?;
+        status.arg("--socket").arg(self.socket_path()).args(["status", "--json"]);
+        self.child.start(program, self.namespace, &[], || command::run(&mut status))?;
+        Ok(())
     }
 
     /// Ends it as an operator does, and waits for the end.
@@ -208,13 +120,7 @@ impl<'a> Node<'a> {
     /// # Errors
     /// If it goes on running.
     pub fn wait_for_end(&mut self) -> Result<ExitStatus> {
-        let mut child = self.child.take().context("weir does not run")?;
-        let ended = process::wait(&mut child, STOPPED);
-        if ended.is_err() {
-            // What is left of it is for `Drop`.
-            self.child = Some(child);
-        }
-        ended.with_context(|| format!("weir wrote:\n{}", self.log()))
+        self.child.wait_for_end()
     }
 
     /// Kills it, so that it can clean nothing up.
@@ -236,8 +142,8 @@ impl<'a> Node<'a> {
                 + log.matches("the configuration is unchanged").count()
         };
         let before = said(&self.log());
-        process::signal(self.child.as_ref().context("weir does not run")?, Signal::HUP)?;
-        until("weir has read its configuration again", READY, || {
+        self.child.signal(Signal::HUP)?;
+        until("weir has read its configuration again", RELOAD_TIMEOUT, || {
             anyhow::ensure!(said(&self.log()) > before, "it says nothing");
             Ok(())
         })
@@ -248,7 +154,7 @@ impl<'a> Node<'a> {
     /// # Errors
     /// If that cannot be told.
     pub fn is_running(&mut self) -> Result<bool> {
-        Ok(self.child.is_some() && self.exited()?.is_none())
+        self.child.is_running()
     }
 
     /// Its process id.
@@ -256,7 +162,7 @@ impl<'a> Node<'a> {
     /// # Errors
     /// If it does not run.
     pub fn pid(&self) -> Result<u32> {
-        Ok(self.child.as_ref().context("weir does not run")?.id())
+        self.child.pid()
     }
 
     /// Runs a `weir` command against it.
@@ -281,7 +187,7 @@ impl<'a> Node<'a> {
     /// # Errors
     /// As [`Self::session_add`].
     pub fn session_show(&self, id: &str) -> Result<Session> {
-        let one: One = parse(&self.weir(&["session", "show", id, "--json"])?)?;
+        let one: OneSession = parse(&self.weir(&["session", "show", id, "--json"])?)?;
         Ok(one.session)
     }
 
@@ -290,7 +196,7 @@ impl<'a> Node<'a> {
     /// # Errors
     /// As [`Self::session_add`].
     pub fn session_list(&self) -> Result<Vec<Session>> {
-        let all: All = parse(&self.weir(&["session", "list", "--json"])?)?;
+        let all: AllSessions = parse(&self.weir(&["session", "list", "--json"])?)?;
         Ok(all.sessions)
     }
 
@@ -343,19 +249,19 @@ impl<'a> Node<'a> {
     /// Everything that it wrote so far.
     #[must_use]
     pub fn log(&self) -> String {
-        fs::read_to_string(self.log_path()).unwrap_or_default()
+        self.child.log()
     }
 
     /// Where its configuration is.
     #[must_use]
     pub fn config_path(&self) -> PathBuf {
-        self.path("weir.toml")
+        self.child.config_path()
     }
 
     /// Where its API answers.
     #[must_use]
     pub fn socket_path(&self) -> PathBuf {
-        self.path("run/weir.sock")
+        self.child.socket_path()
     }
 
     /// Where its private key is.
@@ -411,23 +317,7 @@ impl<'a> Node<'a> {
 
     fn end(&mut self, signal: Signal) -> Result<ExitStatus> {
         self.keep_scrape();
-        let mut child = self.child.take().context("weir does not run")?;
-        process::signal(&child, signal)?;
-        let ended = process::wait(&mut child, STOPPED);
-        if ended.is_err() {
-            child.kill().ok();
-            child.wait().ok();
-        }
-        ended.with_context(|| format!("weir wrote:\n{}", self.log()))
-    }
-
-    fn exited(&mut self) -> Result<Option<ExitStatus>> {
-        let Some(child) = &mut self.child else { bail!("weir does not run") };
-        let status = child.try_wait()?;
-        if status.is_some() {
-            self.child = None;
-        }
-        Ok(status)
+        self.child.end(signal)
     }
 
     /// `weir`, in the network of its namespace and with the disk of its state.
@@ -441,31 +331,15 @@ impl<'a> Node<'a> {
         Ok(command)
     }
 
-    fn write_config(&self) -> Result<()> {
-        let text = self.settings.render(self.directory.path());
-        fs::write(self.config_path(), text).context("cannot write the configuration")
-    }
-
-    fn log_path(&self) -> PathBuf {
-        self.path("weir.log")
-    }
-
     fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
+        self.child.path(name)
     }
 }
 
 impl Drop for Node<'_> {
     fn drop(&mut self) {
         self.keep_scrape();
-        if let Some(mut child) = self.child.take() {
-            // On a panic its words may be the only hint.
-            process::signal(&child, Signal::TERM).ok();
-            if process::wait(&mut child, Duration::from_secs(5)).is_err() {
-                child.kill().ok();
-                child.wait().ok();
-            }
-        }
+        self.child.finish();
         sweep::mounts_and_pins(&self.name());
         sweep::clocks();
         self.kept(".log", &self.log());
@@ -478,7 +352,7 @@ impl Drop for Node<'_> {
 impl Node<'_> {
     /// What it tells Prometheus now, for who looks through all of it at the end of the tests.
     fn keep_scrape(&self) {
-        if self.child.is_some()
+        if self.child.is_started()
             && std::env::var_os(privacy::KEEP).is_some()
             && let Ok(page) = self.metrics()
         {

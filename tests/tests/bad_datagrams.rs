@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use weir_tests::{
     Lab, Settings,
     lab::{NODE_V4, NODE_V6, SERVERS},
-    suite::connected,
+    steps::connected,
     traffic::junk,
 };
 

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use weir_tests::{
     Lab, Settings,
     lab::SERVERS,
-    suite::connected,
+    steps::connected,
     traffic::{
         tcp::{self, Way},
         udp,

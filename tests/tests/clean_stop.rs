@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use weir_tests::{Lab, Namespace, Node, Settings, lab::UPLINK, suite::connected, until};
+use weir_tests::{Lab, Namespace, Node, Settings, lab::UPLINK, steps::connected, until};
 
 /// Everything that the node may have changed, as text.
 fn host(namespace: &Namespace) -> Result<Vec<(&'static str, String)>> {

@@ -4,7 +4,7 @@ use anyhow::Result;
 use weir_tests::{
     Client, Lab, Node, Settings,
     lab::SERVERS,
-    suite::{connected, everything_passes, outside},
+    steps::{connected, everything_passes, outside},
     traffic::{
         tcp::{self, Way},
         udp,

@@ -11,7 +11,7 @@ use weir_tests::{
     Lab, Settings,
     lab::SERVERS,
     node::Session,
-    suite::connected,
+    steps::connected,
     traffic::tcp::{self, Way},
     until,
 };

@@ -9,7 +9,7 @@ use weir_tests::{
     Client, Lab, Node, Settings,
     lab::{NODE_V4, SERVERS},
     newcomer,
-    suite::{connected, everything_passes, outside},
+    steps::{connected, everything_passes, outside},
     until,
 };
 

@@ -8,10 +8,11 @@ use anyhow::{Context as _, Result, ensure};
 const MAX_COLUMNS: usize = 120;
 
 /// The directories in which a path in a document may lie.
-const TOP: [&str; 9] = [
+const TOP: [&str; 10] = [
     "node/",
     "node-common/",
     "node-ebpf/",
+    "testkit/",
     "tests/",
     "benches/",
     "fuzz/",

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use socket2::SockRef;
-use weir_tests::{Client, Lab, Namespace, Node, Settings, lab::SERVERS, suite::outside, until};
+use weir_tests::{Client, Lab, Namespace, Node, Settings, lab::SERVERS, steps::outside, until};
 
 const PORT: u16 = 7007;
 const ECT0: u32 = 2;

@@ -8,7 +8,7 @@ use weir_tests::{
     Client, Lab, Node, Settings,
     lab::SERVERS,
     node::binary,
-    suite::{everything_passes, outside},
+    steps::{everything_passes, outside},
     until,
 };
 

@@ -37,7 +37,7 @@ fn with_a_full_disk_nothing_new_is_sold_and_no_byte_is_lost_or_doubled() -> Resu
     })?;
     ensure!(!writable(&node)?, "the metric says that the ledger can be written");
     ensure!(node.log().contains("cannot write the ledger"), "{}", node.log());
-    let refused = node.session_add("too much").expect_err("there is no room").to_string();
+    let refused = node.session_add("too much").err().context("there is no room")?.to_string();
     ensure!(refused.contains("full") && refused.contains("Free some space"), "{refused}");
     let credit = ["session", "credit", &id, "--bytes", "1000", "--reference", "second"];
     let refused = node.weir(&credit).expect_err("there is no room").to_string();

@@ -15,7 +15,7 @@ use weir_common::{Account, Slot, account::SessionState};
 use weir_tests::{
     Client, Lab, Settings,
     lab::SERVERS,
-    suite::connected,
+    steps::connected,
     traffic::tcp::{self, Way},
 };
 

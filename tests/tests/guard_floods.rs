@@ -9,7 +9,7 @@ use weir_tests::{
     flood::{Flood, Kind, Rates},
     lab::{NODE_V4, SERVERS},
     newcomer::{self, Handshake},
-    suite::connected,
+    steps::connected,
     traffic::tcp::{self, Way},
 };
 

@@ -16,7 +16,7 @@ use boringtun::{
 use weir_tests::{
     Client, Lab, Node, Settings,
     lab::{NODE_V4, SERVERS},
-    suite::connected,
+    steps::connected,
     until,
 };
 

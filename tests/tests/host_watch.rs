@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use weir_tests::{
     Client, Lab, Node, Settings,
     lab::{METADATA_V4, SERVERS, UPLINK},
-    suite::connected,
+    steps::connected,
     until,
 };
 

@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use weir_tests::{
     Lab, Settings,
-    suite::{connected, everything_passes},
+    steps::{connected, everything_passes},
 };
 
 #[test]

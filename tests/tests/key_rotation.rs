@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use weir_tests::{
     Client, Lab, Settings,
     lab::SERVERS,
-    suite::connected,
+    steps::connected,
     traffic::tcp::{self, Way},
     wgquick::WgQuick,
 };

@@ -11,7 +11,7 @@ use serde_json::Value;
 use weir_tests::{
     Lab, Namespace, Node, Settings, iperf,
     lab::SERVERS,
-    suite::{beside, connected},
+    steps::{beside, connected},
     until,
 };
 
@@ -200,7 +200,7 @@ fn a_used_up_quota_stops_all_sessions_also_after_a_restart() -> Result<()> {
         ensure!(client.ping(SERVERS[0], 2).is_err(), "there is still traffic");
         client.ping(GATEWAY.parse()?, 2).context("the gateway is still there")?;
         ensure!(node.session_list()?[0].state == "paused");
-        let refused = node.session_add("another").expect_err("no new session").to_string();
+        let refused = node.session_add("another").err().context("a new session")?.to_string();
         ensure!(refused.contains("quota"), "{refused}");
         Ok(())
     };
@@ -230,7 +230,7 @@ fn a_schedule_closes_the_node_and_slows_it_down() -> Result<()> {
     ensure!(client.ping(SERVERS[0], 2).is_err(), "there is traffic while closed");
     let status = node.weir(&["status"])?;
     ensure!(status.contains("all sessions: schedule"), "{status}");
-    let full = node.session_add("second").expect_err("one is there").to_string();
+    let full = node.session_add("second").err().context("one is there")?.to_string();
     ensure!(full.contains("limits.sessions"), "{full}");
     node.weir(&["limits", "set", "schedule=daily 00:00-24:00 down=10mbit", "sessions=off"])?;
     client.wait_connected(SERVERS[0])?;

@@ -14,7 +14,7 @@ use serde_json::Value;
 use weir_tests::{
     Lab, Namespace, Settings,
     lab::{SERVER_V4, SERVER_V6, SERVERS},
-    suite::connected,
+    steps::connected,
     traffic::tcp::{self, Way},
 };
 

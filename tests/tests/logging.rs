@@ -6,7 +6,7 @@ use weir_tests::{
     Client, Lab, Node, Settings,
     lab::SERVERS,
     privacy,
-    suite::{connected, everything_passes},
+    steps::{connected, everything_passes},
 };
 
 fn level(level: &str) -> Settings {
@@ -80,8 +80,9 @@ fn at_no_level_is_a_consumer_or_its_destination_in_the_log() -> Result<()> {
         ensure!(environment.is_none() || has_all, "not all is in the log: {log}");
         let leaks = privacy::leaks(&log);
         ensure!(leaks.is_empty(), "{leaks:?}");
-        for inner in [added.session.address_v4.as_str(), &added.session.address_v6] {
-            let said = log.lines().find(|line| line.contains(inner));
+        let session = &added.session;
+        for inner in [session.address_v4.to_string(), session.address_v6.to_string()] {
+            let said = log.lines().find(|line| line.contains(&inner));
             ensure!(said.is_none(), "a consumer's inner address is in {said:?}");
         }
         ensure!(!log.contains("secret-name"), "a name is in the log");

@@ -17,7 +17,7 @@ use weir_tests::{
     Lab, Node, Settings,
     lab::{NODE_V4, SERVERS},
     newcomer::{self, Handshake},
-    suite::connected,
+    steps::connected,
     until,
 };
 

@@ -4,7 +4,7 @@ use std::{process::Command, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use weir_tests::{
-    Lab, Namespace, Node, Settings, command, http, lab::SERVERS, node::binary, suite::connected,
+    Lab, Namespace, Node, Settings, command, http, lab::SERVERS, node::binary, steps::connected,
     until,
 };
 

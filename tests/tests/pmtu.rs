@@ -11,7 +11,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use weir_tests::{
     Client, Lab, Node, Settings,
     lab::{CONSUMER_LINK, CONSUMER_V4, CONSUMER_V6, NODE_V4, SERVERS},
-    suite::{connected, outside},
+    steps::{connected, outside},
     traffic::{
         tcp::{self, Way},
         udp,

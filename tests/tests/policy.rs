@@ -10,7 +10,7 @@ use weir_tests::{
     Client, Lab, Namespace, Node, Settings,
     lab::{HOST_V4, HOST_V6, METADATA_V4, SERVERS},
     node::Added,
-    suite::connected,
+    steps::connected,
     traffic::tcp,
     until,
     wgquick::WgQuick,
@@ -64,7 +64,7 @@ fn the_metadata_service_is_out_of_reach() -> Result<()> {
 fn another_consumer_is_out_of_reach() -> Result<()> {
     let lab = Lab::new()?;
     let (node, _added, client) = connected(&lab, Settings::default())?;
-    let Added { session, config } = node.session_add("other")?;
+    let Added { session, config, .. } = node.session_add("other")?;
     let mut config = WgQuick::parse(&config)?;
     // It has no route of its own, and still shakes hands.
     config.wg.push_str("PersistentKeepalive = 1\n");
@@ -73,8 +73,8 @@ fn another_consumer_is_out_of_reach() -> Result<()> {
         ensure!(other.last_handshake()? > 0, "no handshake yet");
         Ok(())
     })?;
-    refuses(&node, &client, session.address_v4.parse()?, "consumer_to_consumer")?;
-    refuses(&node, &client, session.address_v6.parse()?, "consumer_to_consumer")
+    refuses(&node, &client, session.address_v4.into(), "consumer_to_consumer")?;
+    refuses(&node, &client, session.address_v6.into(), "consumer_to_consumer")
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
-use weir_tests::{Lab, Settings, command, lab::SERVERS, prometheus::Prometheus, suite, until};
+use weir_tests::{Lab, Settings, command, lab::SERVERS, prometheus::Prometheus, steps, until};
 
 fn packaging(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging").join(name)
@@ -75,7 +75,7 @@ fn the_alerts_are_well_formed_and_fire_when_they_should() -> Result<()> {
 fn a_prometheus_understands_the_node_and_the_dashboard_finds_what_it_shows() -> Result<()> {
     let lab = Lab::new()?;
     let settings = Settings::default().with("api", "per_session_metrics", "true");
-    let (node, added, client) = suite::connected(&lab, settings)?;
+    let (node, added, client) = steps::connected(&lab, settings)?;
     client.ping(SERVERS[0], 20)?;
 
     let page = node.metrics()?;

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use serde_json::Value;
-use weir_tests::{Lab, Settings, lab::SERVERS, suite::connected};
+use weir_tests::{Lab, Settings, lab::SERVERS, steps::connected};
 
 fn list(outcome: &Value, key: &str) -> Vec<String> {
     let values = outcome[key].as_array().into_iter().flatten();

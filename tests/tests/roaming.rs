@@ -1,7 +1,7 @@
 //! A consumer that moves stays connected.
 
 use anyhow::{Context as _, Result, ensure};
-use weir_tests::{Client, Lab, Node, Settings, lab::SERVERS, suite::outside};
+use weir_tests::{Client, Lab, Node, Settings, lab::SERVERS, steps::outside};
 
 #[test]
 fn a_consumer_with_a_new_port_or_address_stays_connected_without_a_handshake() -> Result<()> {

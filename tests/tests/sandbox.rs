@@ -7,7 +7,7 @@ use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use weir_tests::{
     Client, Lab, Node, Settings,
     lab::{SERVERS, UPLINK},
-    suite::everything_passes,
+    steps::everything_passes,
     until,
 };
 

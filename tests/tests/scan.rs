@@ -16,7 +16,7 @@ use serde_json::Value;
 use weir_tests::{
     Lab, Namespace, Node, Settings,
     lab::SERVER_V4,
-    suite::{beside, connected},
+    steps::{beside, connected},
     until,
 };
 
@@ -131,7 +131,7 @@ fn a_scan_is_stopped_while_open_connections_and_other_consumers_go_on() -> Resul
     let other = node.session_add("other")?;
     let (_other_client, own) = beside(&lab, &other, 1001)?;
     let socket = |own: IpAddr| lab.consumer.enter(|| Ok(UdpSocket::bind((own, 0))?));
-    let scanner = socket(added.session.address_v4.parse()?)?;
+    let scanner = socket(added.session.address_v4.into())?;
     let modest = socket(own)?;
 
     let mut conversation = Conversation::begin(&lab)?;

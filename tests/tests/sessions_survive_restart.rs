@@ -1,7 +1,7 @@
 //! Sessions are kept.
 
 use anyhow::{Context as _, Result, ensure};
-use weir_tests::{Lab, Settings, lab::SERVERS, suite::connected};
+use weir_tests::{Lab, Settings, lab::SERVERS, steps::connected};
 
 #[test]
 fn sessions_and_their_counts_are_the_same_after_a_restart() -> Result<()> {

@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use weir_tests::{
     Lab, Settings,
     lab::{SERVER_V4, SERVER_V6},
-    suite::connected,
+    steps::connected,
     traffic::burst::Burst,
 };
 

@@ -4,7 +4,7 @@ use anyhow::Result;
 use weir_tests::{
     Lab, Settings,
     lab::SERVERS,
-    suite::connected,
+    steps::connected,
     traffic::tcp::{self, Way},
 };
 

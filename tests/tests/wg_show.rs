@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, ensure};
 use weir_tests::{
     Lab, Node, Settings, command,
     lab::{CONSUMER_V4, SERVERS},
-    suite::connected,
+    steps::connected,
     until,
 };
 

@@ -155,7 +155,7 @@ fn latency_part(
         name: name.to_owned(),
         setup: setup(scale, program),
         load: Load::Up,
-        shape: weir::bench::load::Shape::new(packets_for(program, scale.packets)),
+        shape: weir_testkit::load::Shape::new(packets_for(program, scale.packets)),
         attack: None,
     };
     let mut most = Vec::new();

@@ -4,13 +4,13 @@
 use std::path::PathBuf;
 
 use clap::Parser;
-use weir::bench::load::Shape;
 use weir_benches::compare::{
     attack::Attack,
     case::{Case, Load, transport},
     exit::{Arrival, Program, Setup, Tools},
     metering::Metering,
 };
+use weir_testkit::load::Shape;
 
 /// Offers one load to one exit in namespaces of its own, and says what came through.
 #[derive(Debug, Parser)]

@@ -1,7 +1,7 @@
 //! What can be sent at the node's port beside the load.
 
-use weir::bench::rig::NODE;
-use weir_tests::flood::{Flood, Kind};
+use weir_testkit::flood::{Flood, Kind};
+use weir_testkit::rig::NODE;
 
 use super::exit::Exit;
 

@@ -4,18 +4,18 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use serde::Serialize;
-use weir::bench::{
-    check, cipher,
+use weir_testkit::flood::Rates;
+use weir_testkit::{
+    cipher,
     consumer::Consumer,
     counts::Counts,
     download::Download,
-    load::{Sealed, Shape},
+    load::{Sealed, Shape, check},
     meter::{Spent, pin},
     packet::Transport,
     rig::{OUTSIDE, SERVER},
     sink::Sink,
 };
-use weir_tests::flood::Rates;
 
 use super::{
     attack::{Attack, Known},

@@ -13,11 +13,11 @@ use anyhow::{Context as _, ensure};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rustix::thread::CpuSet;
 use serde::Serialize;
-use weir::bench::{
-    child::{Node, Settings},
+use weir_testkit::{
+    Namespace,
     consumer::{Access, Credentials},
     meter::Meter,
-    place::Place,
+    node::{Node, Options},
     rig::{CONSUMERS, Link, NODE, Rig},
 };
 
@@ -139,7 +139,7 @@ impl Exit {
             Program::WireguardGo | Program::Boringtun => start_other(tools, setup, &rig)?,
         };
         let pid = match &running {
-            Running::Weir(node) => node.pid(),
+            Running::Weir(node) => node.pid()?,
             Running::Other(other) => other.child.id(),
         };
         let kernel_threads = rig.bind_receive(&setup.cores)?;
@@ -168,7 +168,7 @@ fn start_weir(
     takers: &mut Takers,
 ) -> anyhow::Result<Started> {
     let (books, metrics) = takers.settings();
-    let settings = Settings {
+    let options = Options {
         cores: setup.cores.clone(),
         xdp: setup.xdp.clone(),
         receive: setup.receive.clone(),
@@ -178,7 +178,7 @@ fn start_weir(
         books,
         metrics,
     };
-    let node = Node::start(&tools.weir, &rig.node, &settings)?;
+    let node = Node::start(&tools.weir, &rig.node, &options)?;
     takers.begin(&rig.node)?;
     let add = |index| {
         let new = Credentials::fixed(index, Ipv4Addr::UNSPECIFIED);
@@ -224,11 +224,11 @@ pub(super) struct Other {
 }
 
 impl Other {
-    /// Starts one on `cores` in `place` with a configuration for `wg setconf`.
+    /// Starts one on `cores` in `namespace` with a configuration for `wg setconf`.
     pub(super) fn start(
         tools: &Tools,
         program: Program,
-        place: &Place,
+        namespace: &Namespace,
         cores: &[usize],
         config: &str,
     ) -> anyhow::Result<Self> {
@@ -252,7 +252,7 @@ impl Other {
         command.arg(&interface).env("WG_I_PREFER_BUGGY_USERSPACE_TO_POLISHED_KMOD", "1");
         command.env("LOG_LEVEL", "silent").stdin(Stdio::null());
         command.stdout(Stdio::null()).stderr(Stdio::null());
-        let child = place.enter(|| {
+        let child = namespace.enter(|| {
             let mut set = CpuSet::new();
             cores.iter().for_each(|core| set.set(*core));
             rustix::thread::sched_setaffinity(None, &set).context("no such core")?;
@@ -260,13 +260,13 @@ impl Other {
         })?;
         let other = Self { child, interface };
         let end = Instant::now() + Duration::from_secs(10);
-        while place.run(&format!("wg show {}", other.interface)).is_err() {
+        while namespace.run(&format!("wg show {}", other.interface)).is_err() {
             ensure!(Instant::now() < end, "{} did not start", program.name());
             std::thread::sleep(Duration::from_millis(50));
         }
         let file = std::env::temp_dir().join(format!("{}.conf", other.interface));
         fs::write(&file, config)?;
-        let set = place.run(&format!("wg setconf {} {}", other.interface, file.display()));
+        let set = namespace.run(&format!("wg setconf {} {}", other.interface, file.display()));
         fs::remove_file(&file)?;
         set?;
         Ok(other)

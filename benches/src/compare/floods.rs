@@ -1,6 +1,6 @@
 //! What an attack on the node's port costs those who are connected.
 
-use weir::bench::load::Shape;
+use weir_testkit::load::Shape;
 
 use super::{
     attack::Attack,

@@ -4,7 +4,7 @@ use std::{fs, time::Duration};
 
 use anyhow::Context as _;
 use serde::Serialize;
-use weir::bench::{consumer::Consumer, meter::pin};
+use weir_testkit::{consumer::Consumer, meter::pin};
 
 use super::exit::{Exit, Setup, Tools};
 

@@ -8,9 +8,9 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use weir::bench::{
+use weir_testkit::{
+    Namespace,
     meter::{Reading, Spent},
-    place::Place,
     rig::{NODE, REAL_SERVER},
 };
 
@@ -46,7 +46,7 @@ impl Drop for Server {
 /// Fails when iperf3 or the client does.
 pub fn run(tools: &Tools, exit: &Exit, down: bool, seconds: u32) -> anyhow::Result<Transfer> {
     let outside = &exit.rig.outside;
-    let consumer = Place::new()?;
+    let consumer = Namespace::new()?;
     consumer
         .ip(&format!("link add wan0 type veth peer name to-consumer netns {}", outside.path()))?;
     consumer.ip(&format!("addr add {CONSUMER}/24 dev wan0"))?;
@@ -85,7 +85,11 @@ pub fn run(tools: &Tools, exit: &Exit, down: bool, seconds: u32) -> anyhow::Resu
     Ok(Transfer { bytes: number("bytes")?, seconds: number("seconds")?, spent })
 }
 
-fn client_report(consumer: &Place, down: bool, seconds: u32) -> anyhow::Result<serde_json::Value> {
+fn client_report(
+    consumer: &Namespace,
+    down: bool,
+    seconds: u32,
+) -> anyhow::Result<serde_json::Value> {
     consumer.enter(|| {
         let mut command = Command::new("iperf3");
         command.args(["-J", "-P", "4", "-c", &REAL_SERVER.to_string()]);

@@ -15,7 +15,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use serde::Serialize;
-use weir::bench::{child::Books, place::Place};
+use weir_testkit::{Namespace, node::Books};
 
 /// Where the node's metrics are, in its own namespace.
 const METRICS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9587);
@@ -70,7 +70,7 @@ impl Takers {
     /// # Errors
     ///
     /// Fails when the namespace cannot be entered.
-    pub fn prepare(metering: Metering, node: &Place) -> anyhow::Result<Self> {
+    pub fn prepare(metering: Metering, node: &Namespace) -> anyhow::Result<Self> {
         let webhook = match metering {
             Metering::On | Metering::EverySecond => {
                 let listener = node.enter(|| Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?))?;
@@ -102,10 +102,10 @@ impl Takers {
     /// # Errors
     ///
     /// Fails when there are none.
-    pub fn begin(&mut self, node: &Place) -> anyhow::Result<()> {
+    pub fn begin(&mut self, node: &Namespace) -> anyhow::Result<()> {
         if self.settings().1.is_some() {
-            let place = Place::open(Path::new(&node.path()))?;
-            scrape(&place).context("the node has no metrics")?;
+            let namespace = Namespace::open(Path::new(&node.path()))?;
+            scrape(&namespace).context("the node has no metrics")?;
             self.prometheus = Some(Taker::start(move |stop, count| {
                 let mut next = Instant::now();
                 while !stop.load(Relaxed) {
@@ -114,7 +114,7 @@ impl Takers {
                         continue;
                     }
                     next += SCRAPE;
-                    count.fetch_add(u64::from(scrape(&place).is_ok()), Relaxed);
+                    count.fetch_add(u64::from(scrape(&namespace).is_ok()), Relaxed);
                 }
             }));
         }
@@ -202,7 +202,7 @@ fn batch(mut stream: TcpStream) -> anyhow::Result<u64> {
 }
 
 /// Asks for the metrics as Prometheus does.
-fn scrape(node: &Place) -> anyhow::Result<()> {
+fn scrape(node: &Namespace) -> anyhow::Result<()> {
     let mut stream = node.enter(|| Ok(TcpStream::connect_timeout(&METRICS, PATIENCE)?))?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n")?;

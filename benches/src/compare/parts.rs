@@ -1,6 +1,6 @@
 //! The parts of the comparison: which cases, and which ratios of theirs have targets.
 
-use weir::bench::{load::Shape, packet::Transport};
+use weir_testkit::{load::Shape, packet::Transport};
 
 use super::{
     case::{Case, Load, Outcome, Scale, packets_for, setup},

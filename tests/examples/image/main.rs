@@ -14,7 +14,7 @@ use std::{fs, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use weir_tests::{Client, Lab, lab::SERVERS, node::Session, suite::everything_passes, until};
+use weir_tests::{Client, Lab, lab::SERVERS, node::Session, steps::everything_passes, until};
 
 use self::container::{Container, Image};
 

@@ -1,7 +1,7 @@
 //! What the consumer in an emulated machine does: the same traffic as the lab's consumer. It runs
 //! in that machine.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, path::Path};
 
 use anyhow::Result;
 use clap::Args;
@@ -34,7 +34,7 @@ pub(crate) struct Traffic {
 impl Traffic {
     /// Moves it, and compares what arrives with what was sent.
     pub(crate) fn run(&self) -> Result<()> {
-        let namespace = Namespace::existing(&self.namespace);
+        let namespace = Namespace::open(&Path::new("/run/netns").join(&self.namespace))?;
         for server in &self.tcp {
             for way in [Way::Up, Way::Down] {
                 tcp::parallel(&namespace, *server, way, 2, TRANSFER)?;

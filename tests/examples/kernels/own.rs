@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result, ensure};
-use weir_tests::{Client, Lab, Node, Settings, lab::SERVERS, node, suite::everything_passes};
+use weir_tests::{Client, Lab, Node, Settings, lab::SERVERS, node, steps::everything_passes};
 
 use crate::{
     report::{IPV6_FORWARDING, Report, VERIFIER, part},

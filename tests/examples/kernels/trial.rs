@@ -10,7 +10,7 @@ use weir_tests::{
     Client, Lab,
     lab::{CONSUMER_V6, SERVERS},
     node::{Added, Session},
-    suite::{everything_passes, outside},
+    steps::{everything_passes, outside},
     traffic::{tcp, udp},
     until,
     wgquick::WgQuick,

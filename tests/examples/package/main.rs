@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use weir_tests::{
-    Client, Lab, command, lab::SERVERS, prometheus::Prometheus, suite::everything_passes, until,
+    Client, Lab, command, lab::SERVERS, prometheus::Prometheus, steps::everything_passes, until,
 };
 
 use self::machine::Machine;

@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use super::{Known, read};
-use crate::bench::place::Place;
 use weir_dataplane::uring::{self, Reads};
 use weir_ebpf_loader::guard::try_load;
 use weir_host::{nft, tun::Tun};
+use weir_testkit::Namespace;
 
 /// The kernel.
 #[derive(Clone, Debug)]
@@ -103,10 +103,10 @@ fn lockdown(text: &str) -> Option<String> {
 
 fn tun() -> TunFact {
     let device = Path::new("/dev/net/tun").exists();
-    match Place::bare() {
+    match Namespace::bare() {
         Err(error) => TunFact::NotTried { device, why: format!("{error:#}") },
         // It is gone with its queue, and so is the namespace.
-        Ok(place) => match place.enter(|| Ok(Tun::create("weirdoctor", 1)?.offloads)) {
+        Ok(namespace) => match namespace.enter(|| Ok(Tun::create("weirdoctor", 1)?.offloads)) {
             Ok(offloads) => TunFact::Made { uso: offloads.uso },
             Err(error) => TunFact::Refused(format!("{error:#}")),
         },

@@ -12,10 +12,9 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use rustix::net::{AddressFamily, SocketType, netdevice::name_to_index, socket};
-use weir::bench::place::Place;
 
 use super::program::{self, Instruction};
-use crate::frames::FrameSender;
+use crate::{Namespace, frames::FrameSender};
 
 // Commands.
 const MAP_CREATE: c_long = 0;
@@ -82,7 +81,7 @@ struct LinkCreate {
 pub(super) struct Copier {
     sender: FrameSender,
     _link: OwnedFd,
-    _place: Place,
+    _namespace: Namespace,
 }
 
 impl Copier {
@@ -95,20 +94,20 @@ impl Copier {
         let change = load(change, ATTACH_TYPE_XDP_DEVMAP)?;
         let map = map(copies, &Device { interface, program: number(&change) })?;
         let spread = load(&program::to_all_of(map.as_raw_fd()), ATTACH_TYPE_XDP)?;
-        let place = Place::bare()?;
-        place.ip("link add in0 type veth peer name out0")?;
+        let namespace = Namespace::bare()?;
+        namespace.ip("link add in0 type veth peer name out0")?;
         for end in ["in0", "out0"] {
             // Without addresses the kernel sends nothing of its own.
-            place.ip(&format!("link set {end} addrgenmode none"))?;
-            place.ip(&format!("link set {end} up"))?;
+            namespace.ip(&format!("link set {end} addrgenmode none"))?;
+            namespace.ip(&format!("link set {end} up"))?;
         }
-        let (sender, link) = place.enter(|| {
+        let (sender, link) = namespace.enter(|| {
             let any = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
             let number = |name| name_to_index(&any, name).context("no such interface");
             Ok((FrameSender::new(number("in0")?)?, attach(&spread, number("out0")?)?))
         })?;
         // The link holds the program, that the map, and the map the other program.
-        Ok(Self { sender, _link: link, _place: place })
+        Ok(Self { sender, _link: link, _namespace: namespace })
     }
 
     /// Sends the copies of a frame.

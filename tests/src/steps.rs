@@ -36,7 +36,7 @@ pub fn connected(lab: &Lab, settings: Settings) -> Result<(Node<'_>, Added, Clie
 /// If one of the steps fails.
 pub fn beside<'a>(lab: &'a Lab, added: &Added, table: usize) -> Result<(Client<'a>, IpAddr)> {
     let client = Client::start(&lab.consumer, &outside(&added.config, CONSUMER_V4.into())?)?;
-    let own: IpAddr = added.session.address_v4.parse()?;
+    let own = IpAddr::from(added.session.address_v4);
     let interface = client.interface();
     lab.consumer.ip(&format!("route add default dev {interface} table {table}"))?;
     lab.consumer.ip(&format!("rule add from {own} table {table}"))?;

@@ -286,3 +286,19 @@ pub(super) fn take(
     }
     bytes
 }
+
+/// That what came through was compared, and right.
+///
+/// # Errors
+///
+/// Fails when it was not.
+pub fn check(counts: &Counts) -> anyhow::Result<()> {
+    ensure!(
+        counts.wrong == 0,
+        "{} of {} packets had the wrong content",
+        counts.wrong,
+        counts.checked
+    );
+    ensure!(counts.checked > 0, "no packet was compared");
+    Ok(())
+}

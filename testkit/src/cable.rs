@@ -19,7 +19,7 @@ use aya::{
     programs::{Xdp, XdpMode},
 };
 
-use super::place::Place;
+use super::namespace::Namespace;
 
 /// The program's name in its object.
 const PROGRAM: &str = "weir_cable";
@@ -34,7 +34,7 @@ pub(super) const TOWARDS_NODE: &str = "cable1";
 #[derive(Debug)]
 pub(super) struct Cable {
     /// Where its two ends are.
-    pub(super) place: Place,
+    pub(super) namespace: Namespace,
     // Its link ends with it.
     _program: Ebpf,
 }
@@ -48,31 +48,31 @@ impl Cable {
     /// Fails without root, and on kernels without XDP for veth or tc's u32 and mirred.
     pub(super) fn new(
         object: &[u8],
-        (outside, outside_name): (&Place, &str),
-        (node, node_name): (&Place, &str),
+        (outside, outside_name): (&Namespace, &str),
+        (node, node_name): (&Namespace, &str),
     ) -> anyhow::Result<Self> {
-        let place = Place::bare()?;
+        let namespace = Namespace::bare()?;
         let (left, number) = TOWARDS_OUTSIDE;
         let right = TOWARDS_NODE;
         let ends = [(left, number, outside, outside_name), (right, number ^ 1, node, node_name)];
         for (end, index, other, name) in ends {
-            place.ip(&format!(
+            namespace.ip(&format!(
                 "link add {end} index {index} type veth peer name {name} netns {}",
                 other.path()
             ))?;
             // Without addresses the kernel sends nothing of its own.
-            place.ip(&format!("link set {end} addrgenmode none"))?;
-            place.ip(&format!("link set {end} up"))?;
+            namespace.ip(&format!("link set {end} addrgenmode none"))?;
+            namespace.ip(&format!("link set {end} up"))?;
         }
-        place.run(&format!("tc qdisc add dev {right} clsact"))?;
-        place
+        namespace.run(&format!("tc qdisc add dev {right} clsact"))?;
+        namespace
             .run(&format!(
                 "tc filter add dev {right} ingress protocol all u32 match u32 0 0 \
                  action mirred egress redirect dev {left}"
             ))
             .context("the kernel needs CONFIG_NET_CLS_U32 and CONFIG_NET_ACT_MIRRED")?;
         let mut program = EbpfLoader::new().load(object).context("cannot load the cable")?;
-        place.enter(|| {
+        namespace.enter(|| {
             let cable: &mut Xdp =
                 program.program_mut(PROGRAM).context("no such program")?.try_into()?;
             cable.load()?;
@@ -81,6 +81,6 @@ impl Cable {
                 .context("cannot attach the cable's program")?;
             Ok(())
         })?;
-        Ok(Self { place, _program: program })
+        Ok(Self { namespace, _program: program })
     }
 }

@@ -1,10 +1,11 @@
-//! The configuration of a node under test.
+//! The configuration of a child node.
 
 use std::{collections::BTreeMap, fmt::Write as _, path::Path};
 
-use crate::lab::UPLINK;
+/// The interface of a node's namespace that leads to its consumers and to the internet.
+pub const UPLINK: &str = "up0";
 
-/// Keys that differ from what every test's node has.
+/// Keys that differ from what every child node has.
 #[derive(Clone, Debug, Default)]
 pub struct Settings(BTreeMap<(String, String), String>);
 
@@ -17,7 +18,7 @@ impl Settings {
     }
 
     /// The file's text for a node whose files are all in `directory`.
-    pub(super) fn render(&self, directory: &Path) -> String {
+    pub(crate) fn render(&self, directory: &Path) -> String {
         let at = |name: &str| format!("{:?}", directory.join(name));
         let mut all = Self::default()
             .with("node", "uplink", &format!("{UPLINK:?}"))

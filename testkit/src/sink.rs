@@ -8,8 +8,8 @@ use socket2::Socket;
 use super::{
     consumer::receive,
     counts::{Counts, PROBE_PORT},
+    namespace::Namespace,
     packet,
-    place::Place,
     socket::{self, ETHERNET, NET_HEADER},
 };
 
@@ -32,14 +32,14 @@ pub struct Sink {
 }
 
 impl Sink {
-    /// Listens at `interface` in `place` for IPv4 to `address`. What it sees goes on to the kernel,
+    /// Listens at `interface` in `namespace` for IPv4 to `address`. What it sees goes on to the kernel,
     /// which should have a blackhole route for it.
     ///
     /// # Errors
     ///
     /// Fails without root, or without such an interface.
-    pub fn new(place: &Place, interface: &str, address: Ipv4Addr) -> anyhow::Result<Self> {
-        let socket = place.enter(|| socket::frames(interface, address))?;
+    pub fn new(namespace: &Namespace, interface: &str, address: Ipv4Addr) -> anyhow::Result<Self> {
+        let socket = namespace.enter(|| socket::frames(interface, address))?;
         Ok(Self { socket, buffer: vec![0; 1 << 17], counts: Counts::default(), seen: 0 })
     }
 
@@ -51,10 +51,11 @@ impl Sink {
     /// Takes what is waiting; probes' numbers go to `probe`.
     pub(super) fn drain(&mut self, mut probe: impl FnMut(u32)) {
         for _ in 0..64 {
-            self.seen += 1;
-            let is_sample = self.seen.is_multiple_of(SAMPLE);
+            let is_sample = (self.seen + 1).is_multiple_of(SAMPLE);
             let len = if is_sample { self.buffer.len() } else { HEADERS };
             let Ok((len, whole)) = receive(&self.socket, &mut self.buffer[..len]) else { break };
+            // Of those that came: tries in vain could take every sample's turn.
+            self.seen += 1;
             let frame = &self.buffer[..len];
             let Some(packet) = frame.get(IP..).filter(|packet| packet.len() >= 28) else {
                 continue;

@@ -18,11 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use boringtun::{
-    noise::{Tunn, TunnResult},
-    x25519::{PublicKey, StaticSecret},
-};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use rustix::{
     process::setpriority_process,
     time::{ClockId, Timespec, clock_gettime},
@@ -38,7 +34,7 @@ use self::{
     outlet::Outlet,
     program::{HEADERS, Varied},
 };
-use crate::Namespace;
+use crate::{Namespace, Tunnel};
 
 /// Number of different messages, which are sent in turn.
 const MESSAGES: usize = 512;
@@ -201,21 +197,13 @@ impl Kind {
 /// The messages of a flood.
 fn payloads(kind: Kind, public_key: &[u8; 32], random: &mut Random) -> Result<Vec<Vec<u8>>> {
     if let Kind::Initiations(private) = kind {
-        let (private, node) = (StaticSecret::from(private), PublicKey::from(*public_key));
-        let mut consumer = Tunn::new(private, node, None, None, 7, None);
-        return (0..MESSAGES).map(|_| initiation(&mut consumer)).collect();
+        // Each is newer than the last.
+        let mut consumer = Tunnel::new(private, *public_key, 7);
+        let mut initiation = || consumer.initiation().context("no initiation");
+        return (0..MESSAGES).map(|_| initiation()).collect();
     }
     let key = Mac1Key::new(public_key);
     Ok((0..MESSAGES).map(|_| message(kind, &key, random)).collect())
-}
-
-/// A right initiation, newer than the last.
-fn initiation(consumer: &mut Tunn) -> Result<Vec<u8>> {
-    let mut out = [0; INITIATION_LEN];
-    match consumer.format_handshake_initiation(&mut out, true) {
-        TunnResult::WriteToNetwork(message) => Ok(message.to_vec()),
-        other => bail!("no initiation but {other:?}"),
-    }
 }
 
 fn message(kind: Kind, key: &Mac1Key, random: &mut Random) -> Vec<u8> {

@@ -2,27 +2,29 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddrV4},
+    os::fd::AsFd,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, bail};
-use boringtun::{
-    noise::{Tunn, TunnResult},
-    x25519::{PublicKey, StaticSecret},
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    net::{RecvFlags, SendFlags},
 };
 use socket2::Socket;
 use weir_common::wire::message_type;
 
-use super::{place::Place, socket};
+pub use crate::tunnel::OVERHEAD;
+use crate::tunnel::{Tunnel, public_key};
 
-/// Bytes that WireGuard adds to an inner packet.
-pub const OVERHEAD: usize = 32;
-const PATIENCE: Duration = Duration::from_secs(10);
+use super::{namespace::Namespace, socket};
+
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// An initiation without an answer is sent again.
+const HANDSHAKE_RETRY: Duration = Duration::from_millis(500);
 /// A peer that sends nothing back is shaken hands with anew after KEEPALIVE_TIMEOUT and
 /// REKEY_TIMEOUT, 15 s (whitepaper, section 6.2).
 const INITIATION_TIMEOUT: Duration = Duration::from_secs(30);
-/// An initiation without an answer is sent again.
-const AGAIN: Duration = Duration::from_millis(500);
 
 /// What makes a session.
 #[derive(Clone, Copy)]
@@ -46,7 +48,7 @@ impl Credentials {
     /// The public key.
     #[must_use]
     pub fn public(&self) -> [u8; 32] {
-        PublicKey::from(&StaticSecret::from(self.private)).to_bytes()
+        public_key(self.private)
     }
 }
 
@@ -63,7 +65,7 @@ pub struct Access {
 
 /// A connected consumer.
 pub struct Consumer {
-    tunn: Tunn,
+    tunnel: Tunnel,
     /// Its socket; sends are cut into datagrams of one size.
     pub socket: Socket,
     /// Its inner address.
@@ -71,19 +73,19 @@ pub struct Consumer {
 }
 
 impl Consumer {
-    /// Opens a socket in `place` for inner packets of `size` bytes, and shakes hands.
+    /// Opens a socket in `namespace` for inner packets of `size` bytes, and shakes hands.
     ///
     /// # Errors
     ///
     /// Fails when the node does not answer within ten seconds.
     pub fn connect(
-        place: &Place,
+        namespace: &Namespace,
         access: &Access,
         credentials: &Credentials,
         size: usize,
     ) -> anyhow::Result<Self> {
         let segment = size + OVERHEAD;
-        let socket = place.enter(|| socket::consumer(access.from, access.node, segment))?;
+        let socket = namespace.enter(|| socket::consumer(access.from, access.node, segment))?;
         Self::shake(socket, access, credentials)
     }
 
@@ -97,40 +99,10 @@ impl Consumer {
         access: &Access,
         credentials: &Credentials,
     ) -> anyhow::Result<Self> {
-        let private = StaticSecret::from(credentials.private);
-        let tunn = Tunn::new(private, PublicKey::from(access.key), None, None, 1, None);
-        let mut consumer = Self { tunn, socket, address: credentials.address };
-        let end = Instant::now() + PATIENCE;
-        while Instant::now() < end {
-            if consumer.attempt()? {
-                return Ok(consumer);
-            }
-        }
-        bail!("no handshake with {} within {} s", access.node, PATIENCE.as_secs())
-    }
-
-    fn attempt(&mut self) -> anyhow::Result<bool> {
-        let mut out = [0; 2048];
-        if let TunnResult::WriteToNetwork(initiation) =
-            self.tunn.format_handshake_initiation(&mut out, true)
-        {
-            self.socket.send(initiation).context("cannot send a handshake")?;
-        }
-        let again = Instant::now() + AGAIN;
-        let mut message = [0; 2048];
-        while Instant::now() < again {
-            let Ok((len, _)) = receive(&self.socket, &mut message) else {
-                std::thread::sleep(Duration::from_micros(50));
-                continue;
-            };
-            if let TunnResult::WriteToNetwork(keepalive) =
-                self.tunn.decapsulate(None, message.get(..len).unwrap_or_default(), &mut out)
-            {
-                self.socket.send(keepalive).context("cannot send a keepalive")?;
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        let mut tunnel = Tunnel::new(credentials.private, access.key, 1);
+        handshake(&socket, &mut tunnel, HANDSHAKE_RETRY, HANDSHAKE_TIMEOUT)
+            .with_context(|| format!("cannot connect to {}", access.node))?;
+        Ok(Self { tunnel, socket, address: credentials.address })
     }
 
     /// Says nothing until the node begins a handshake; the index of its initiation.
@@ -162,24 +134,74 @@ impl Consumer {
     ///
     /// Fails when the session is over.
     pub fn seal(&mut self, packet: &[u8], out: &mut [u8]) -> anyhow::Result<()> {
-        match self.tunn.encapsulate(packet, out) {
-            TunnResult::WriteToNetwork(sealed) if sealed.len() == packet.len() + OVERHEAD => Ok(()),
-            _ => bail!("the consumer cannot seal: its session is over"),
-        }
+        self.tunnel.seal(packet, out).context("the consumer cannot seal: its session is over")?;
+        Ok(())
     }
 
     /// Opens a datagram; the inner packet, if it is authentic.
     pub fn open<'a>(&mut self, datagram: &[u8], out: &'a mut [u8]) -> Option<&'a [u8]> {
-        match self.tunn.decapsulate(None, datagram, out) {
-            TunnResult::WriteToTunnelV4(packet, _) => Some(packet),
-            _ => None,
-        }
+        self.tunnel.open(datagram, out)
     }
 }
 
+/// A handshake that was completed.
+#[derive(Clone, Copy, Debug)]
+pub struct Handshake {
+    /// How long it took from the first initiation.
+    pub took: Duration,
+    /// Whether the node asked for a cookie.
+    pub by_cookie: bool,
+    /// The node's receiver index of the new keys: where an attacker who sees the traffic would
+    /// send to.
+    pub node_index: u32,
+}
+
+/// Shakes hands over a socket that is connected to the node. An initiation that has no response
+/// after `retry` is sent again.
+///
+/// # Errors
+///
+/// Fails when it is not done within `timeout`.
+pub fn handshake(
+    socket: &impl AsFd,
+    tunnel: &mut Tunnel,
+    retry: Duration,
+    timeout: Duration,
+) -> anyhow::Result<Handshake> {
+    let start = Instant::now();
+    let end = start + timeout;
+    let mut by_cookie = false;
+    let mut buffer = [0; 2048];
+    while Instant::now() < end {
+        let initiation = tunnel.initiation().context("no initiation")?;
+        rustix::net::send(socket, &initiation, SendFlags::empty())
+            .context("cannot send a handshake")?;
+        let again = end.min(Instant::now() + retry);
+        while let Some(left) = again.checked_duration_since(Instant::now()) {
+            let Ok((len, _)) = receive(socket, &mut buffer) else {
+                let left = Timespec::try_from(left).context("a short time")?;
+                poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&left)).ok();
+                continue;
+            };
+            let message = buffer.get(..len).unwrap_or_default();
+            by_cookie |= message.first() == Some(&message_type::COOKIE_REPLY);
+            let Some(keepalive) = tunnel.handshake(message) else { continue };
+            // Sender index of a response (whitepaper, section 5.4.3).
+            if let Some(&[message_type::RESPONSE, _, _, _, i0, i1, i2, i3]) = message.first_chunk()
+            {
+                rustix::net::send(socket, &keepalive, SendFlags::empty())
+                    .context("cannot send a keepalive")?;
+                let node_index = u32::from_le_bytes([i0, i1, i2, i3]);
+                return Ok(Handshake { took: start.elapsed(), by_cookie, node_index });
+            }
+        }
+    }
+    bail!("no handshake within {timeout:?}; a cookie came: {by_cookie}")
+}
+
 /// Receives without waiting: the bytes now in `buffer`, and the message's whole length.
-pub(super) fn receive(socket: &Socket, buffer: &mut [u8]) -> rustix::io::Result<(usize, usize)> {
-    let flags = rustix::net::RecvFlags::TRUNC | rustix::net::RecvFlags::DONTWAIT;
+pub(super) fn receive(socket: &impl AsFd, buffer: &mut [u8]) -> rustix::io::Result<(usize, usize)> {
+    let flags = RecvFlags::TRUNC | RecvFlags::DONTWAIT;
     let len = buffer.len();
     let (_, whole) = rustix::net::recv(socket, buffer, flags)?;
     Ok((whole.min(len), whole))

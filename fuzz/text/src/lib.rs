@@ -1,4 +1,6 @@
-//! What people and programs write: promises, the configuration, lists, questions for names.
+//! Fuzz targets over what people and programs write: promises, the configuration, lists, DNS
+//! messages. They are apart from those over packets (`weir_fuzz`), because they need the ledger and
+//! the control plane.
 
 use std::sync::OnceLock;
 
@@ -7,6 +9,7 @@ use k256::ecdsa::SigningKey;
 use tokio::runtime::Runtime;
 use weir_config::check;
 use weir_control::gateway::dns::forwarder::Forwarder;
+use weir_fuzz::Target;
 use weir_ledger::payment::{
     exchange::ExchangeMessage,
     invoice::{Invoice, Preimage},
@@ -16,6 +19,10 @@ use weir_ledger::payment::{
     wire::ExchangeText,
 };
 use weir_policy::Lists;
+
+/// All of them, by name. The cases of each are in `cases/<name>`.
+pub const TARGETS: &[(&str, Target)] =
+    &[("promises", promises), ("config", config), ("lists", lists), ("names", names)];
 
 /// A deal, and the message that pays it.
 struct Deal {

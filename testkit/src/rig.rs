@@ -15,11 +15,10 @@ use rustix::{process::Pid, thread::CpuSet};
 use super::{
     cable::{self, Cable},
     meter::kernel_threads,
-    place::Place,
+    namespace::Namespace,
+    settings::UPLINK,
 };
 
-/// The node's uplink.
-pub const UPLINK: &str = "up0";
 /// The interface at the other end.
 pub const OUTSIDE: &str = "out0";
 /// The consumers' outer address.
@@ -50,9 +49,9 @@ pub enum Link<'a> {
 #[derive(Debug)]
 pub struct Rig {
     /// Consumers and servers.
-    pub outside: Place,
+    pub outside: Namespace,
     /// The node.
-    pub node: Place,
+    pub node: Namespace,
     one_by_one: bool,
     cable: Option<Cable>,
     old_threads: Vec<u32>,
@@ -65,7 +64,7 @@ impl Rig {
     ///
     /// Fails without root, without `ip`, or where there can be no cable.
     pub fn new(link: Link<'_>) -> anyhow::Result<Self> {
-        let (outside, node) = (Place::new()?, Place::new()?);
+        let (outside, node) = (Namespace::new()?, Namespace::new()?);
         let old_threads = kernel_threads(&receive_thread());
         let cable = if let Link::Cable(object) = link {
             Some(Cable::new(object, (&outside, OUTSIDE), (&node, UPLINK))?)
@@ -102,19 +101,19 @@ impl Rig {
             "ethtool -K {UPLINK} tso {hard} gso {hard} tx-udp-segmentation {hard}"
         ))?;
         if self.one_by_one {
-            attribute(&self.node, UPLINK, "threaded", "1")?;
+            self.node.set_attribute(UPLINK, "threaded", "1")?;
         }
-        let (place, peer) = match &self.cable {
+        let (namespace, peer) = match &self.cable {
             None => (&self.outside, OUTSIDE),
             Some(cable) => {
                 // A redirected frame is its bytes and nothing else: they must have the checksum.
                 self.outside.run(&format!("ethtool -K {OUTSIDE} tx off"))?;
-                (&cable.place, cable::TOWARDS_NODE)
+                (&cable.namespace, cable::TOWARDS_NODE)
             }
         };
         // What the node sends is received on the sender's core otherwise, and charged to the node.
         let mask = format!("{:x}", 1u64 << generator.min(31));
-        attribute(place, peer, "queues/rx-0/rps_cpus", &mask)
+        namespace.set_attribute(peer, "queues/rx-0/rps_cpus", &mask)
     }
 
     /// Binds the kernel threads that receive for the node to its cores; gives them. To be called
@@ -138,19 +137,4 @@ impl Rig {
 
 fn receive_thread() -> String {
     format!("napi/{UPLINK}")
-}
-
-/// Writes an attribute of an interface, which only a sysfs of its namespace shows.
-fn attribute(place: &Place, interface: &str, name: &str, value: &str) -> anyhow::Result<()> {
-    place.enter(|| {
-        let script = format!(
-            "mount -t sysfs sysfs /sys && echo {value} > /sys/class/net/{interface}/{name}"
-        );
-        let mut command = std::process::Command::new("unshare");
-        let output = command.args(["--mount", "sh", "-c", &script]).output();
-        let output = output.context("cannot start unshare (Debian package util-linux)")?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        anyhow::ensure!(output.status.success(), "cannot set {interface} {name}: {}", said.trim());
-        Ok(())
-    })
 }

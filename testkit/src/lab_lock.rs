@@ -1,5 +1,5 @@
-//! Taking turns: namespaces full of traffic must not all run at once on a small machine, whether
-//! they belong to one test binary, to several, or to a demo beside them.
+//! Labs wait for each other: namespaces full of traffic must not all run at once on a small
+//! machine, whether they belong to one test binary, to several, or to a demo beside them.
 
 use std::{fs, os::fd::OwnedFd, thread};
 
@@ -10,19 +10,19 @@ const DIRECTORY: &str = "/run/weir-tests";
 
 /// The right to run one lab; given back when dropped, and by the kernel when the process dies.
 #[derive(Debug)]
-pub struct Turn(#[expect(dead_code, reason = "holds the lock while it lives")] OwnedFd);
+pub struct LabLock(#[expect(dead_code, reason = "holds the lock while it lives")] OwnedFd);
 
-impl Turn {
-    /// Waits for one of as many turns as the machine has processors.
+impl LabLock {
+    /// Waits for one of the locks, of which there are as many as the machine has processors.
     ///
     /// # Errors
     /// If the lock files cannot be made.
     pub fn wait() -> Result<Self> {
         fs::create_dir_all(DIRECTORY).with_context(|| format!("cannot make {DIRECTORY}"))?;
-        let turns = thread::available_parallelism()?.get();
+        let locks = thread::available_parallelism()?.get();
         loop {
-            for turn in 0..turns {
-                let path = format!("{DIRECTORY}/turn-{turn}");
+            for number in 0..locks {
+                let path = format!("{DIRECTORY}/lock-{number}");
                 let file = open(&path, OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC, Mode::RUSR)
                     .with_context(|| format!("cannot open {path}"))?;
                 if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {

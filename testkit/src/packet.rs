@@ -4,6 +4,9 @@ use std::{net::Ipv4Addr, sync::LazyLock};
 
 use weir_packet::checksum::{Sum, pseudo_header};
 
+/// A server on the internet.
+pub const SERVER: Ipv4Addr = Ipv4Addr::new(45, 1, 2, 3);
+
 /// The transport of the inner packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
@@ -111,7 +114,8 @@ pub fn headers(flow: &Flow, offset: u32, payload: usize) -> [u8; 40] {
 /// offset itself in its first four bytes of content.
 pub fn build(packet: &mut [u8], flow: &Flow, offset: u32) {
     let at = flow.transport.headers();
-    let Some(payload) = packet.len().checked_sub(at).filter(|len| *len >= 4) else { return };
+    let needed = if flow.transport == Transport::Udp { 4 } else { 0 };
+    let Some(payload) = packet.len().checked_sub(at).filter(|len| *len >= needed) else { return };
     packet[..at].copy_from_slice(&headers(flow, offset, payload)[..at]);
     packet[at..].copy_from_slice(content(offset, payload));
     if flow.transport == Transport::Udp {
@@ -120,6 +124,15 @@ pub fn build(packet: &mut [u8], flow: &Flow, offset: u32) {
     let checksum = Sum::default().bytes(&packet[20..]).checksum();
     let place = 20 + flow.transport.checksum_at();
     packet[place..place + 2].copy_from_slice(&checksum.to_be_bytes());
+}
+
+/// A TCP segment to port 443, `len` bytes in all (at least its 40 bytes of headers).
+#[must_use]
+pub fn tcp(from: Ipv4Addr, to: Ipv4Addr, port: u16, sequence: u32, len: usize) -> Vec<u8> {
+    let mut packet = vec![0; len];
+    let flow = Flow { transport: Transport::Tcp, from: (from, port), to: (to, 443) };
+    build(&mut packet, &flow, sequence);
+    packet
 }
 
 /// Whether the content of an IPv4 packet, or of a super-packet with `segment` bytes of content per
@@ -158,14 +171,14 @@ mod tests {
     #[test]
     fn packets_have_valid_checksums_and_the_right_content() {
         for transport in [Transport::Tcp, Transport::Udp] {
-            for size in [128, 576, 1420] {
+            for size in [40, 128, 576, 1420] {
                 let mut packet = vec![0; size];
                 build(&mut packet, &flow(transport), 70_001);
                 assert_eq!(Sum::default().bytes(&packet[..20]).checksum(), 0, "IPv4 header");
                 let l4 = &packet[20..];
                 let sum = pseudo_header(&packet[12..20], transport.number(), l4.len()).bytes(l4);
                 assert_eq!(sum.checksum(), 0, "{transport:?}");
-                assert!(is_right(&packet, size));
+                assert_eq!(is_right(&packet, size), size > transport.headers(), "no content");
             }
         }
     }
