@@ -12,7 +12,7 @@ use weir_common::{
     account::add_single_writer,
     packet::{Class, Rules, Verdict, judge},
 };
-use weir_dataplane::now::Now;
+use weir_dataplane::internals::Now;
 use weir_packet::{
     arena::Arena,
     checksum::Sum,

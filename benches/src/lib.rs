@@ -22,13 +22,8 @@ use weir_common::{
     account::{Counters, SessionState},
 };
 use weir_dataplane::{
-    flow::FlowKeys,
-    inbox::Initiation,
-    now::Now,
-    peer::Peer,
-    pipeline::{FRAME_SLACK, Pipeline, Shared},
-    runs::UdpSegmentation,
-    stats::WorkerStats,
+    FlowKeys, Shared, UdpSegmentation,
+    internals::{FRAME_SLACK, Initiation, Now, Peer, Pipeline, WorkerStats},
 };
 use weir_packet::{
     checksum::{Sum, pseudo_header},

@@ -10,7 +10,7 @@ use std::{
 
 use weir_benches::{Node, SERVER, super_frame, tcp};
 use weir_common::DropReason;
-use weir_dataplane::now::Now;
+use weir_dataplane::internals::Now;
 
 struct Counting;
 

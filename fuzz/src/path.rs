@@ -1,10 +1,7 @@
 //! The packet path: what comes from the network, from the TUN device, and from a consumer.
 
 use weir_benches::{Consumer, Node, SERVER, tcp};
-use weir_dataplane::{
-    now::Now,
-    pipeline::{FRAME_SLACK, Pipeline},
-};
+use weir_dataplane::internals::{FRAME_SLACK, Now, Pipeline};
 
 use crate::Input;
 

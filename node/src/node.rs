@@ -38,13 +38,7 @@ use weir_config;
 use weir_config::{Auto, Config, IoWish, Live, SandboxWish};
 use weir_control::resolver::Resolver;
 use weir_dataplane::{
-    direct::DirectQueues,
-    flow::FlowKeys,
-    pipeline::Shared,
-    runs::UdpSegmentation,
-    start::{Dataplane, Io, OnEnd, Start},
-    udp::{self, Sockets},
-    uring::{self, Reads},
+    Dataplane, FlowKeys, Io, OnEnd, Reads, Shared, Sockets, Start, UdpSegmentation, XskQueues,
 };
 use weir_host::{
     Host, HostPlan,
@@ -267,7 +261,7 @@ fn resolver(config: &Config) -> anyhow::Result<Resolver> {
 struct Workers<'a> {
     io: Io,
     cores: &'a [usize],
-    direct: Vec<DirectQueues>,
+    direct: Vec<XskQueues>,
     on_end: OnEnd,
 }
 
@@ -282,7 +276,7 @@ fn start_dataplane(
     let Workers { io, cores, direct, on_end } = workers;
     let port = config.node.listen_port;
     let bind = || {
-        udp::bind(port).with_context(|| {
+        weir_dataplane::bind(port).with_context(|| {
             format!(
                 "cannot take UDP port {port}. Fix: stop what uses it (ss -ulpn), or set \
                  node.listen_port."
@@ -349,7 +343,7 @@ fn open_sessions(
 }
 
 fn choose_io(wish: &IoWish) -> anyhow::Result<Io> {
-    match (wish, uring::probe()) {
+    match (wish, weir_dataplane::probe()) {
         (IoWish::Syscall, _) => Ok(Io::Syscall),
         (IoWish::UringSingle, Ok(_)) => Ok(Io::Uring(Reads::Single)),
         (IoWish::Auto | IoWish::Uring, Ok(reads)) => Ok(Io::Uring(reads)),

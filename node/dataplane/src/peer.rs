@@ -12,10 +12,10 @@ use weir_common::{
 };
 
 use crate::{
-    contacts::Contacts,
-    meters::PeerMeters,
-    runs::{RunIndex, RunKind},
-    throttle::{Bucket, Way, lower},
+    limit::flows::Contacts,
+    limit::meters::PeerMeters,
+    limit::policer::{Bucket, Way, lower},
+    pipeline::gso_batch::{RunIndex, RunKind},
 };
 use weir_accounts::Endpoint;
 use weir_accounts::{Accounts, PeerSpec};

@@ -5,11 +5,13 @@
 //! writes [`Pipeline::frames`], sends [`Pipeline::runs`] and reports how that went. Frames and runs
 //! point into buffers of the pipeline, which stay as they are until the next `begin`.
 
-mod egress;
-mod ingress;
-mod upkeep;
+pub(crate) mod decapsulate;
+pub(crate) mod encapsulate;
+pub(crate) mod gso_batch;
+pub(crate) mod timers;
+mod tun_offloads;
 
-pub use egress::{FRAME_SLACK, Transmitted};
+pub(crate) use encapsulate::{FRAME_SLACK, Transmitted};
 
 use std::{
     net::IpAddr,
@@ -22,12 +24,12 @@ use weir_common::{
 };
 
 use crate::{
-    fallback::TunOffloads,
-    flow::FlowKeys,
+    limit::flow_key::FlowKeys,
     now::Now,
     outer::Outer,
     peer::Peer,
-    runs::{Run, RunKind, Runs, UdpSegmentation},
+    pipeline::gso_batch::{Run, RunKind, Runs, UdpSegmentation},
+    pipeline::tun_offloads::TunOffloads,
     stats::WorkerStats,
 };
 use weir_accounts::Accounts;
@@ -351,20 +353,4 @@ fn push_marked(
 }
 
 #[cfg(test)]
-#[path = "contact_tests.rs"]
-mod contact_tests;
-#[cfg(test)]
-#[path = "credit_tests.rs"]
-mod credit_tests;
-#[cfg(test)]
-#[path = "honest_tests.rs"]
-mod honest_tests;
-#[cfg(test)]
-#[path = "meter_tests.rs"]
-mod meter_tests;
-#[cfg(test)]
-#[path = "rate_tests.rs"]
-mod rate_tests;
-#[cfg(test)]
-#[path = "pipeline_tests.rs"]
 mod tests;

@@ -110,7 +110,7 @@ impl WorkerStats {
 
 /// Adds up the boundaries of several workers.
 #[must_use]
-pub fn total(boundaries: impl Iterator<Item = Boundaries>) -> Boundaries {
+pub(crate) fn total(boundaries: impl Iterator<Item = Boundaries>) -> Boundaries {
     let add = |a: Boundary, b: Boundary| Boundary {
         super_packets: a.super_packets + b.super_packets,
         packets: a.packets + b.packets,

@@ -13,12 +13,12 @@ use weir_common::{
 pub(crate) use weir_packet::testing::{SERVER_V4, SERVER_V6, tcp, udp};
 
 use crate::{
-    flow::FlowKeys,
-    inbox::Initiation,
+    limit::flow_key::FlowKeys,
+    mailbox::Initiation,
     now::Now,
     peer::Peer,
+    pipeline::gso_batch::{RunKind, UdpSegmentation},
     pipeline::{Owner, Pipeline, Shared, Stray},
-    runs::{RunKind, UdpSegmentation},
     stats::WorkerStats,
 };
 use weir_accounts::Endpoint;

@@ -11,11 +11,11 @@ use bytes::BytesMut;
 use weir_common::DropReason;
 
 use crate::{
-    handshake::HandshakeInbox,
-    inbox::{Inbox, Inboxes, Order},
+    handshake::mailbox::HandshakeMailbox,
+    io::udp::Sockets,
+    mailbox::{Command, Mailbox, Mailboxes},
     now::{Now, thread_cpu_nanos},
     pipeline::{FRAME_SLACK, Owner, Pipeline, Stray, Transmitted},
-    udp::Sockets,
 };
 
 /// Nanoseconds between two ticks; each serves a quarter of the peers.
@@ -44,9 +44,9 @@ pub(super) fn tun_is_gone() -> io::Error {
 pub(super) struct Worker {
     /// Its sessions and buffers.
     pub(super) pipeline: Pipeline,
-    inbox: Arc<Inbox>,
-    workers: Inboxes,
-    handshakes: Arc<HandshakeInbox>,
+    mailbox: Arc<Mailbox>,
+    workers: Mailboxes,
+    handshakes: Arc<HandshakeMailbox>,
     /// When the turn began, and when the next tick is due, in nanoseconds.
     now: u64,
     next_tick: u64,
@@ -54,15 +54,15 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    /// The worker that reads `inbox`.
+    /// The worker that reads `mailbox`.
     #[must_use]
     pub(super) fn new(
         pipeline: Pipeline,
-        inbox: Arc<Inbox>,
-        workers: Inboxes,
-        handshakes: Arc<HandshakeInbox>,
+        mailbox: Arc<Mailbox>,
+        workers: Mailboxes,
+        handshakes: Arc<HandshakeMailbox>,
     ) -> Self {
-        Self { pipeline, inbox, workers, handshakes, now: 0, next_tick: 0, stopped: false }
+        Self { pipeline, mailbox, workers, handshakes, now: 0, next_tick: 0, stopped: false }
     }
 
     /// Begins a turn at `now`.
@@ -73,15 +73,15 @@ impl Worker {
 
     /// What wakes the worker.
     #[must_use]
-    pub(super) fn inbox(&self) -> &Inbox {
-        &self.inbox
+    pub(super) fn mailbox(&self) -> &Mailbox {
+        &self.mailbox
     }
 
     /// How long the worker may wait for packets, from the beginning of its turn; `None` for as long
     /// as there are none.
     #[must_use]
     pub(super) fn patience(&self) -> Option<Duration> {
-        if self.pipeline.has_greetings() || !self.inbox.initiations.is_empty() {
+        if self.pipeline.has_greetings() || !self.mailbox.initiations.is_empty() {
             return Some(Duration::ZERO);
         }
         let waits = self.pipeline.wants_ticks();
@@ -91,22 +91,22 @@ impl Worker {
     /// Everything of a turn that is not packets from the sockets or the TUN device. Call it
     /// between [`Worker::begin`] and `finish`, and `hand_over` after that. Returns whether to go on.
     pub(super) fn between(&mut self) -> bool {
-        while let Some(order) = self.inbox.orders.pop() {
+        while let Some(order) = self.mailbox.commands.pop() {
             match order {
-                Order::Add(peer) => self.pipeline.add(peer),
-                Order::Remove(slot, done) => {
+                Command::Add(peer) => self.pipeline.add(peer),
+                Command::Remove(slot, done) => {
                     self.pipeline.remove(slot);
                     // Whoever asked may have gone.
                     done.try_send(()).ok();
                 }
-                Order::Stop => self.stopped = true,
+                Command::Stop => self.stopped = true,
             }
         }
         for _ in 0..INITIATIONS_PER_TURN {
-            let Some(initiation) = self.inbox.initiations.pop() else { break };
+            let Some(initiation) = self.mailbox.initiations.pop() else { break };
             self.pipeline.initiation(&initiation);
         }
-        while let Some(stray) = self.inbox.strays.pop() {
+        while let Some(stray) = self.mailbox.strays.pop() {
             match stray {
                 Stray::Datagram(datagram, outer) => self.pipeline.datagram(outer, &datagram),
                 Stray::Frame(mut frame) => {
@@ -128,11 +128,11 @@ impl Worker {
     }
 
     fn put_back(&mut self, frame: BytesMut) {
-        if self.inbox.strays.push(Stray::Frame(frame)).is_err() {
+        if self.mailbox.strays.push(Stray::Frame(frame)).is_err() {
             self.pipeline.stats().refuse(DropReason::EgressHandoverFull);
         }
         // It is there already: only the turn must end before it fits.
-        self.inbox.bell().ring();
+        self.mailbox.waker().wake();
     }
 
     /// Hands strays to their owners.
@@ -153,8 +153,8 @@ impl Worker {
                         Stray::Frame(_) => DropReason::EgressHandoverFull,
                     };
                     ring |= 1 << (worker % 64);
-                    let inbox = self.workers.get(worker as usize);
-                    (inbox.is_some_and(|inbox| inbox.strays.push(stray).is_ok()), reason)
+                    let mailbox = self.workers.get(worker as usize);
+                    (mailbox.is_some_and(|mailbox| mailbox.strays.push(stray).is_ok()), reason)
                 }
             };
             if !taken {
@@ -162,12 +162,12 @@ impl Worker {
             }
         }
         if ring_handshakes {
-            self.handshakes.ring();
+            self.handshakes.wake();
         }
         if ring != 0 {
-            for (index, inbox) in self.workers.iter().enumerate() {
+            for (index, mailbox) in self.workers.iter().enumerate() {
                 if ring & 1 << (index % 64) != 0 {
-                    inbox.bell().ring();
+                    mailbox.waker().wake();
                 }
             }
         }
