@@ -32,13 +32,13 @@ use weir_common::{AddressPlan, SlotPermutation};
 
 use self::{kernel_side::KernelSide, receive::Receive, view::View};
 use crate::{logging::Log, sandbox};
-use weir_accounts::Levels;
+use weir_accounts::SharedLimits;
 use weir_common::PublicKey;
 use weir_config;
 use weir_config::{Auto, Config, IoWish, Live, SandboxWish};
 use weir_control::resolver::Resolver;
 use weir_dataplane::{
-    Dataplane, FlowKeys, Io, OnEnd, Reads, Shared, Sockets, Start, UdpSegmentation, XskQueues,
+    Dataplane, FlowSecret, Io, OnEnd, Reads, Shared, Sockets, Start, UdpSegmentation, XskQueues,
 };
 use weir_host::{
     Host, HostPlan,
@@ -101,7 +101,7 @@ pub fn run(config: &Config, file: Option<&Path>, log: Log) -> anyhow::Result<()>
     let outcome = (|| {
         let xdp = kernel.attach(&uplink, config.node.xdp)?;
         let receive = Receive::prepare(&config.node.receive, &xdp, &uplink, cores.len())?;
-        let levels = Arc::<Levels>::default();
+        let shared_limits = Arc::<SharedLimits>::default();
         let shared = Shared {
             accounts: kernel.accounts(),
             permutation,
@@ -110,8 +110,8 @@ pub fn run(config: &Config, file: Option<&Path>, log: Log) -> anyhow::Result<()>
             mtu: config.tunnel.mtu as usize,
             uso: tun.offloads.uso,
             udp_segmentation: segmentation(&config.node),
-            levels: Arc::clone(&levels),
-            flow_keys: random_flow_keys()?,
+            limits: Arc::clone(&shared_limits),
+            flow_secret: random_flow_keys()?,
         };
         let node_key = key.public();
         let identities = Identities::new(key_ring::identities(&key, previous.as_ref()));
@@ -137,7 +137,7 @@ pub fn run(config: &Config, file: Option<&Path>, log: Log) -> anyhow::Result<()>
                 limits,
                 known,
                 kernel.accounts(),
-                levels,
+                shared_limits,
                 weir_host::nft::session_flows,
             )?;
             Ok((sessions, Arc::new(limiter)))
@@ -399,14 +399,14 @@ fn random_bytes<const N: usize>() -> anyhow::Result<[u8; N]> {
     Ok(random)
 }
 
-fn random_flow_keys() -> anyhow::Result<FlowKeys> {
+fn random_flow_keys() -> anyhow::Result<FlowSecret> {
     let random = random_bytes::<32>()?;
     let (words, _) = random.as_chunks::<8>();
     let mut keys = [0; 4];
     for (key, word) in keys.iter_mut().zip(words) {
         *key = u64::from_ne_bytes(*word);
     }
-    Ok(FlowKeys(keys))
+    Ok(FlowSecret(keys))
 }
 
 fn random_permutation() -> anyhow::Result<SlotPermutation> {

@@ -28,7 +28,7 @@ use crate::{
     mailbox::{Initiation, Mailboxes},
     now::Now,
     outer::Outer,
-    pipeline::Stray,
+    pipeline::Misdirected,
     stats::WorkerStats,
 };
 use weir_accounts::Accounts;
@@ -40,10 +40,10 @@ use weir_wireguard::{
 /// The most that a receive can bring.
 const SUPER_PACKET: usize = 65_536;
 /// Super-packets taken from a socket, and initiations from the queue, before the others get their
-/// turn and the clock is read again.
+/// iteration and the clock is read again.
 const BATCH: usize = 64;
 /// After so many nanoseconds handshakes are counted anew.
-const COUNTED_FOR: u64 = 1_000_000_000;
+const COOKIE_COUNT_INTERVAL: u64 = 1_000_000_000;
 
 /// How many handshakes are let through.
 #[derive(Clone, Copy, Debug)]
@@ -55,7 +55,7 @@ pub struct Limits {
 }
 
 /// One of the node's keys, and what is counted for it.
-struct Door {
+struct Responder {
     identity: Identity,
     cookies: RateLimiter,
 }
@@ -63,8 +63,8 @@ struct Door {
 /// The thread's state.
 pub(crate) struct Handshakes {
     identities: Arc<Identities>,
-    doors: Vec<Door>,
-    /// Of the identities, when the doors were made.
+    responders: Vec<Responder>,
+    /// Of the identities, when the responders were made.
     changes: u64,
     before_cookies: u32,
     permutation: SlotPermutation,
@@ -117,7 +117,7 @@ impl Handshakes {
         let sources = SourceLimiter::new(parts.limits.per_source);
         let mut handshakes = Self {
             identities,
-            doors: Vec::new(),
+            responders: Vec::new(),
             changes: 0,
             before_cookies: parts.limits.before_cookies,
             permutation,
@@ -133,19 +133,20 @@ impl Handshakes {
             counted: false,
             counted_since: 0,
         };
-        handshakes.open_doors();
+        handshakes.update_responders();
         handshakes
     }
 
     /// Takes over the identities as they are now. What was counted for those that stay is kept.
-    fn open_doors(&mut self) {
+    fn update_responders(&mut self) {
         self.changes = self.identities.changes();
-        let mut old = std::mem::take(&mut self.doors);
+        let mut old = std::mem::take(&mut self.responders);
         for identity in self.identities.get().iter() {
-            let kept = old.iter().position(|door| door.identity.public() == identity.public());
+            let kept =
+                old.iter().position(|responder| responder.identity.public() == identity.public());
             let limit = u64::from(self.before_cookies);
-            self.doors.push(kept.map_or_else(
-                || Door {
+            self.responders.push(kept.map_or_else(
+                || Responder {
                     identity: identity.clone(),
                     cookies: RateLimiter::new(identity.public(), limit),
                 },
@@ -154,7 +155,7 @@ impl Handshakes {
         }
     }
 
-    /// Runs until [`HandshakeMailbox::stop`].
+    /// GsoBatches until [`HandshakeMailbox::stop`].
     ///
     /// # Errors
     ///
@@ -170,8 +171,8 @@ impl Handshakes {
 
     /// Takes some of what has come by `now`, in nanoseconds of a clock that does not go backwards.
     fn batch(&mut self, buffer: &mut [u8], now: u64) {
-        if now.saturating_sub(self.counted_since) >= COUNTED_FOR {
-            self.doors.iter().for_each(|door| door.cookies.reset_count());
+        if now.saturating_sub(self.counted_since) >= COOKIE_COUNT_INTERVAL {
+            self.responders.iter().for_each(|responder| responder.cookies.reset_count());
             (self.counted, self.counted_since) = (false, now);
         }
         self.mailbox.waker.drain();
@@ -197,8 +198,8 @@ impl Handshakes {
     fn limit(&mut self, limits: Limits) {
         let Limits { per_source, before_cookies } = limits;
         self.before_cookies = before_cookies;
-        self.doors.clear();
-        self.open_doors();
+        self.responders.clear();
+        self.update_responders();
         self.sources = SourceLimiter::new(per_source);
     }
 
@@ -262,15 +263,15 @@ impl Handshakes {
             }
         }
         if self.changes != self.identities.changes() {
-            self.open_doors();
+            self.update_responders();
         }
         let source = from.remote.ip();
         let mut cookie = [0; COOKIE_REPLY_LEN];
         let mut found = None;
-        for door in &self.doors {
-            match door.cookies.verify_packet(Some(source), message, &mut cookie) {
+        for responder in &self.responders {
+            match responder.cookies.verify_packet(Some(source), message, &mut cookie) {
                 Ok(Packet::HandshakeInit(_)) => {
-                    found = Some(door.identity.clone());
+                    found = Some(responder.identity.clone());
                     break;
                 }
                 Err(TunnResult::WriteToNetwork(reply)) => {
@@ -313,8 +314,8 @@ impl Handshakes {
         let slot = self.permutation.slot_of(PeerIndex::of_receiver_index(receiver));
         let worker = slot.worker(self.workers.len() as u32) as usize;
         let worker = self.workers.get(worker).ok_or(DropReason::UnknownIndex)?;
-        let stray = Stray::Datagram(Bytes::copy_from_slice(message), *outer);
-        worker.strays.push(stray).map_err(|_| DropReason::HandoverFull)?;
+        let misdirected = Misdirected::Datagram(Bytes::copy_from_slice(message), *outer);
+        worker.misdirected.push(misdirected).map_err(|_| DropReason::HandoverFull)?;
         worker.waker().wake();
         Ok(())
     }

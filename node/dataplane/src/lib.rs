@@ -42,7 +42,7 @@ pub use crate::{
         uring::{Reads, probe},
         xsk::{Sources, XskQueues},
     },
-    limit::flow_key::FlowKeys,
+    limit::flow_key::FlowSecret,
     pipeline::{Shared, gso_batch::UdpSegmentation},
     start::{Dataplane, Io, OnEnd, Start, ThreadEnded},
 };
@@ -56,7 +56,7 @@ pub mod internals {
         peer::Peer,
         pipeline::{
             Pipeline,
-            encapsulate::{FRAME_SLACK, Transmitted},
+            encapsulate::{Handled, TAILROOM},
         },
         stats::WorkerStats,
     };

@@ -1,4 +1,4 @@
-//! What others hand to a worker: sessions that come and go, strays, initiations.
+//! What others hand to a worker: sessions that come and go, misdirected, initiations.
 
 use std::{
     io,
@@ -9,14 +9,14 @@ use bytes::Bytes;
 use crossbeam::queue::{ArrayQueue, SegQueue};
 use weir_common::Slot;
 
-use crate::{peer::Peer, pipeline::Stray, waker::Waker};
+use crate::{peer::Peer, pipeline::Misdirected, waker::Waker};
 use weir_accounts::Endpoint;
 use weir_wireguard::identity::Identity;
 
 /// Strays that may wait for one worker. There are few: a flow's first packets, and rekeys.
-const STRAYS: usize = 1024;
+const MAX_MISDIRECTED: usize = 1024;
 /// Initiations that may wait for one worker: at 0.3 ms each, a tenth of a second of work.
-const INITIATIONS: usize = 256;
+const MAX_INITIATIONS: usize = 256;
 
 /// Orders of the control plane. They are never lost.
 pub(crate) enum Command {
@@ -45,7 +45,7 @@ pub(crate) struct Mailbox {
     /// Orders.
     pub commands: SegQueue<Command>,
     /// Strays.
-    pub strays: ArrayQueue<Stray>,
+    pub misdirected: ArrayQueue<Misdirected>,
     /// Initiations.
     pub initiations: ArrayQueue<Initiation>,
     waker: Waker,
@@ -60,8 +60,8 @@ impl Mailbox {
     pub(crate) fn new() -> io::Result<Self> {
         Ok(Self {
             commands: SegQueue::new(),
-            strays: ArrayQueue::new(STRAYS),
-            initiations: ArrayQueue::new(INITIATIONS),
+            misdirected: ArrayQueue::new(MAX_MISDIRECTED),
+            initiations: ArrayQueue::new(MAX_INITIATIONS),
             waker: Waker::new()?,
         })
     }

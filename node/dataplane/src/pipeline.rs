@@ -1,8 +1,8 @@
 //! The packet path without I/O: datagrams in, TUN frames out; TUN frames in, datagrams out.
 //!
-//! A worker's turn is: [`Pipeline::begin`], any number of [`Pipeline::receive`],
-//! [`Pipeline::transmit`] and what else happened, [`Pipeline::finish`]; then whoever does the I/O
-//! writes [`Pipeline::frames`], sends [`Pipeline::runs`] and reports how that went. Frames and runs
+//! A worker's iteration is: [`Pipeline::begin`], any number of [`Pipeline::handle_udp_batch`],
+//! [`Pipeline::handle_tun_packet`] and what else happened, [`Pipeline::finish`]; then whoever does the I/O
+//! writes [`Pipeline::frames`], sends [`Pipeline::batches`] and reports how that went. Frames and batches
 //! point into buffers of the pipeline, which stay as they are until the next `begin`.
 
 pub(crate) mod decapsulate;
@@ -11,7 +11,7 @@ pub(crate) mod gso_batch;
 pub(crate) mod timers;
 mod tun_offloads;
 
-pub(crate) use encapsulate::{FRAME_SLACK, Transmitted};
+pub(crate) use encapsulate::{Handled, TAILROOM};
 
 use std::{
     net::IpAddr,
@@ -24,27 +24,27 @@ use weir_common::{
 };
 
 use crate::{
-    limit::flow_key::FlowKeys,
+    limit::flow_key::FlowSecret,
     now::Now,
     outer::Outer,
     peer::Peer,
-    pipeline::gso_batch::{Run, RunKind, Runs, UdpSegmentation},
+    pipeline::gso_batch::{BatchKind, GsoBatch, GsoBatches, UdpSegmentation},
     pipeline::tun_offloads::TunOffloads,
     stats::WorkerStats,
 };
 use weir_accounts::Accounts;
-use weir_accounts::{ContactLimits, Endpoint, Levels};
+use weir_accounts::{Endpoint, FlowLimits, SharedLimits};
 use weir_packet::{
-    arena::{Arena, Span},
+    arena::{Arena, Chunk},
     ecn::Ecn,
-    gro::{Coalescer, Frame, Joining},
+    gro::{Coalescer, Coalescing, TunPacket},
     headers,
     virtio::Gso,
 };
 
-/// Opened packets of one turn. Holds what all receive buffers of a turn can hold.
+/// Opened packets of one iteration. Holds what all receive buffers of a iteration can hold.
 const PLAIN_CAPACITY: usize = 2 << 20;
-/// Sealed datagrams of one turn.
+/// Sealed datagrams of one iteration.
 const SEALED_CAPACITY: usize = 2 << 20;
 /// A frame that needs more than this when sealed is dropped: no sane kernel makes one.
 const MAX_SEALED_FRAME: usize = SEALED_CAPACITY / 2;
@@ -67,9 +67,9 @@ pub struct Shared {
     /// Whether several datagrams to one consumer are sent as one, which the kernel cuts.
     pub udp_segmentation: UdpSegmentation,
     /// What each session may have of the node's rate, and what it may reach.
-    pub levels: Arc<Levels>,
+    pub limits: Arc<SharedLimits>,
     /// By which flows are known again.
-    pub flow_keys: FlowKeys,
+    pub flow_secret: FlowSecret,
 }
 
 impl Shared {
@@ -93,15 +93,15 @@ impl Shared {
 
 /// Something that arrived at this worker and belongs elsewhere.
 #[derive(Debug)]
-pub enum Stray {
+pub enum Misdirected {
     /// A datagram of another worker's session, and its outer headers.
     Datagram(Bytes, Outer<'static>),
-    /// A TUN frame, virtio header included, for another worker's session, with [`FRAME_SLACK`]
+    /// A TUN frame, virtio header included, for another worker's session, with [`TAILROOM`]
     /// bytes behind.
-    Frame(BytesMut),
+    TunPacket(BytesMut),
 }
 
-/// To whom a stray belongs.
+/// To whom a misdirected belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner {
     /// This worker.
@@ -116,23 +116,23 @@ pub struct Pipeline {
     worker: u32,
     /// By slot / workers.
     peers: Vec<Option<Box<Peer>>>,
-    /// Peers whose timers run, as indexes into `peers`.
+    /// Peers whose timers batch, as indexes into `peers`.
     active: Vec<u32>,
     tick_at: usize,
-    greetings: Vec<u32>,
+    resumptions: Vec<u32>,
     plain: Arena,
     sealed: Arena,
     coalescer: Coalescer,
-    runs: Runs,
-    strays: Vec<(Owner, Stray)>,
+    batches: GsoBatches,
+    misdirected: Vec<(Owner, Misdirected)>,
     stats: Arc<WorkerStats>,
-    turn: u64,
-    /// What [`Levels`] said at the beginning of the turn.
-    levels: [u64; 2],
-    contact_limits: ContactLimits,
+    iteration: u64,
+    /// What [`SharedLimits`] said at the beginning of the iteration.
+    fair_share: [u64; 2],
+    flow_limits: FlowLimits,
     now: Now,
     tun_offloads: TunOffloads,
-    joining: Joining,
+    coalescing: Coalescing,
 }
 
 impl Pipeline {
@@ -144,76 +144,76 @@ impl Pipeline {
         peers.resize_with(slots, || None);
         Self {
             coalescer: Coalescer::new(shared.uso),
-            runs: Runs::new(shared.udp_segmentation),
+            batches: GsoBatches::new(shared.udp_segmentation),
             shared,
             worker,
             peers,
             active: Vec::with_capacity(slots),
             tick_at: 0,
-            greetings: Vec::new(),
+            resumptions: Vec::new(),
             plain: Arena::new(PLAIN_CAPACITY),
             sealed: Arena::new(SEALED_CAPACITY),
-            strays: Vec::with_capacity(64),
+            misdirected: Vec::with_capacity(64),
             stats,
-            turn: 0,
-            levels: [0; 2],
-            contact_limits: ContactLimits::default(),
+            iteration: 0,
+            fair_share: [0; 2],
+            flow_limits: FlowLimits::default(),
             now: Now::default(),
             tun_offloads: TunOffloads::default(),
-            joining: Joining::default(),
+            coalescing: Coalescing::default(),
         }
     }
 
-    /// Begins a turn at `now`: the frames and runs of the last one are void.
+    /// Begins a iteration at `now`: the frames and batches of the last one are void.
     pub fn begin(&mut self, now: Now) {
-        self.turn += 1;
+        self.iteration += 1;
         self.now = now;
         self.plain.reset();
         self.sealed.reset();
-        let joining = self.tun_offloads.joining(self.shared.uso, now.nanos);
-        if joining != self.joining {
-            self.joining = joining;
+        let coalescing = self.tun_offloads.coalescing(self.shared.uso, now.nanos);
+        if coalescing != self.coalescing {
+            self.coalescing = coalescing;
             let without = &self.stats.without;
-            without.tun_tcp.store(!joining.tcp, Relaxed);
-            without.tun_udp.store(self.shared.uso && !joining.udp, Relaxed);
+            without.tun_tcp.store(!coalescing.tcp, Relaxed);
+            without.tun_udp.store(self.shared.uso && !coalescing.udp, Relaxed);
         }
-        self.coalescer.begin(joining);
-        self.runs.begin();
-        self.levels = self.shared.levels.get();
-        self.contact_limits = self.shared.levels.contacts();
-        add_single_writer(&self.stats.turns, 1);
+        self.coalescer.begin(coalescing);
+        self.batches.begin();
+        self.fair_share = self.shared.limits.fair_share();
+        self.flow_limits = self.shared.limits.flow_limits();
+        add_single_writer(&self.stats.iterations, 1);
     }
 
-    /// Ends a turn: its frames and runs are complete.
+    /// Ends a iteration: its frames and batches are complete.
     pub fn finish(&mut self) {
         self.coalescer.finish(&mut self.plain);
     }
 
     /// The frames to be written to the TUN device, in this order.
     #[must_use]
-    pub fn frames(&self) -> &[Frame] {
-        self.coalescer.frames()
+    pub fn tun_packets(&self) -> &[TunPacket] {
+        self.coalescer.tun_packets()
     }
 
     /// The bytes of a frame.
-    pub fn frame_bytes(&self, frame: &Frame) -> impl Iterator<Item = &[u8]> {
-        self.coalescer.spans(frame).map(|span| self.plain.get(span))
+    pub fn tun_packet_bytes(&self, frame: &TunPacket) -> impl Iterator<Item = &[u8]> {
+        self.coalescer.chunks(frame).map(|chunk| self.plain.get(chunk))
     }
 
-    /// The datagrams to be sent; runs to one consumer in this order.
+    /// The datagrams to be sent; batches to one consumer in this order.
     #[must_use]
-    pub fn runs(&self) -> &[Run] {
-        self.runs.all()
+    pub fn gso_batches(&self) -> &[GsoBatch] {
+        self.batches.all()
     }
 
-    /// The bytes of a run.
-    pub fn run_bytes(&self, run: &Run) -> impl Iterator<Item = &[u8]> {
-        self.runs.spans(run).map(|span| self.sealed.get(span))
+    /// The bytes of a batch.
+    pub fn gso_batch_bytes(&self, batch: &GsoBatch) -> impl Iterator<Item = &[u8]> {
+        self.batches.chunks(batch).map(|chunk| self.sealed.get(chunk))
     }
 
     /// What arrived here and belongs elsewhere.
-    pub fn take_strays(&mut self) -> std::vec::Drain<'_, (Owner, Stray)> {
-        self.strays.drain(..)
+    pub fn take_misdirected(&mut self) -> std::vec::Drain<'_, (Owner, Misdirected)> {
+        self.misdirected.drain(..)
     }
 
     /// The counters.
@@ -224,7 +224,7 @@ impl Pipeline {
 
     /// Reports that the kernel took a frame, or did not.
     #[inline]
-    pub fn wrote(&self, frame: &Frame, taken: bool) {
+    pub fn tun_write_done(&self, frame: &TunPacket, taken: bool) {
         let packets = u64::from(frame.packets);
         if taken {
             self.stats.tun_write.add(packets);
@@ -239,8 +239,8 @@ impl Pipeline {
     /// Writes the packets of frame number `index`, which the device refused as a super-packet, one
     /// by one; `write` says whether the device took one. In the end packets of its kind are not
     /// joined for some time.
-    pub fn write_apart(&mut self, index: usize, mut write: impl FnMut(&[u8]) -> bool) {
-        let Some(frame) = self.coalescer.frames().get(index) else { return };
+    pub fn write_segments(&mut self, index: usize, mut write: impl FnMut(&[u8]) -> bool) {
+        let Some(frame) = self.coalescer.tun_packets().get(index) else { return };
         self.tun_offloads.refused(frame.gso, self.now.nanos);
         let stats = &self.stats;
         self.coalescer.split(index, &mut self.plain, |packet| {
@@ -252,28 +252,28 @@ impl Pipeline {
         });
     }
 
-    /// Reports that the kernel took the first `bytes` and `datagrams` of a run; only these are
+    /// Reports that the kernel took the first `bytes` and `datagrams` of a batch; only these are
     /// billed.
     #[inline]
-    pub fn sent(&self, run: &Run, datagrams: u16, bytes: u32) {
+    pub fn udp_send_done(&self, batch: &GsoBatch, datagrams: u16, bytes: u32) {
         if datagrams > 0 {
             self.stats.udp_send.add(u64::from(datagrams));
         }
-        if datagrams < run.datagrams {
-            let lost = u64::from(run.datagrams - datagrams);
+        if datagrams < batch.datagrams {
+            let lost = u64::from(batch.datagrams - datagrams);
             self.stats.refuse_many(DropReason::UdpSend, lost);
         }
-        let Some(account) = self.shared.accounts.get(run.slot) else { return };
+        let Some(account) = self.shared.accounts.get(batch.slot) else { return };
         let metered = &account.metered;
-        match run.kind {
-            RunKind::Data => {
+        match batch.kind {
+            BatchKind::Metered => {
                 add_single_writer(&metered.bytes_down, u64::from(bytes));
                 add_single_writer(&metered.packets_down, u64::from(datagrams));
             }
-            RunKind::Unbilled => {
+            BatchKind::Free => {
                 add_single_writer(&metered.unbilled_bytes, u64::from(bytes));
             }
-            RunKind::Handshake => {
+            BatchKind::Handshake => {
                 add_single_writer(&metered.handshake_bytes_down, u64::from(bytes));
             }
         }
@@ -282,13 +282,13 @@ impl Pipeline {
     /// Where a session of this worker was last heard.
     #[cfg(test)]
     pub(crate) fn endpoint(&self, slot: Slot) -> Option<Endpoint> {
-        let place = self.place(slot).ok()?;
-        self.peers.get(place)?.as_ref()?.endpoint
+        let index = self.index_of(slot).ok()?;
+        self.peers.get(index)?.as_ref()?.endpoint
     }
 
-    /// The place of a slot among this worker's peers, or whose it is.
+    /// The index of a slot among this worker's peers, or whose it is.
     #[inline(always)]
-    fn place(&self, slot: Slot) -> Result<usize, Owner> {
+    fn index_of(&self, slot: Slot) -> Result<usize, Owner> {
         let owner = slot.worker(self.shared.workers);
         if owner == self.worker {
             Ok((slot.0 / self.shared.workers) as usize)
@@ -315,41 +315,48 @@ impl Pipeline {
         (slot.0 < self.shared.accounts.len()).then_some(slot)
     }
 
-    fn push_stray(&mut self, owner: Owner, stray: Stray) {
-        self.strays.push((owner, stray));
+    fn push_misdirected(&mut self, owner: Owner, misdirected: Misdirected) {
+        self.misdirected.push((owner, misdirected));
     }
 }
 
 /// How a data message without a packet (a keepalive) of `len` bytes is sent to the peer.
-fn data_kind(peer: &mut Peer, turn: u64, len: usize) -> RunKind {
-    let kind = peer.fare(turn, len).kind();
-    if kind == RunKind::Data {
-        peer.will_send(turn, len);
+fn data_kind(peer: &mut Peer, iteration: u64, len: usize) -> BatchKind {
+    let kind = peer.admission(iteration, len).kind();
+    if kind == BatchKind::Metered {
+        peer.will_send(iteration, len);
     }
     kind
 }
 
-/// Adds a datagram that carries no packet to the peer's latest run of this turn.
-fn push_run(runs: &mut Runs, turn: u64, peer: &mut Peer, to: Endpoint, kind: RunKind, span: Span) {
-    push_marked(runs, turn, peer, to, kind, Ecn::NotEct, span);
-}
-
-/// Adds a datagram to the peer's latest run of this turn.
-#[inline]
-fn push_marked(
-    runs: &mut Runs,
-    turn: u64,
+/// Adds a datagram that carries no packet to the peer's latest batch of this iteration.
+fn push_datagram(
+    batches: &mut GsoBatches,
+    iteration: u64,
     peer: &mut Peer,
     to: Endpoint,
-    kind: RunKind,
-    ecn: Ecn,
-    span: Span,
+    kind: BatchKind,
+    chunk: Chunk,
 ) {
-    let last = match peer.last_run {
-        (at, run) if at == turn => run,
+    push_datagram_with_ecn(batches, iteration, peer, to, kind, Ecn::NotEct, chunk);
+}
+
+/// Adds a datagram to the peer's latest batch of this iteration.
+#[inline]
+fn push_datagram_with_ecn(
+    batches: &mut GsoBatches,
+    iteration: u64,
+    peer: &mut Peer,
+    to: Endpoint,
+    kind: BatchKind,
+    ecn: Ecn,
+    chunk: Chunk,
+) {
+    let last = match peer.last_batch {
+        (at, batch) if at == iteration => batch,
         _ => None,
     };
-    peer.last_run = (turn, Some(runs.push(last, to, peer.slot, kind, ecn, span)));
+    peer.last_batch = (iteration, Some(batches.push(last, to, peer.slot, kind, ecn, chunk)));
 }
 
 #[cfg(test)]

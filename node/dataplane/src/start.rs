@@ -47,7 +47,7 @@ impl Io {
 pub struct Start {
     /// What its workers share. The number of workers is that of `queues`.
     pub shared: Shared,
-    /// The node's keys; they may change while it runs.
+    /// The node's keys; they may change while it batches.
     pub identities: Arc<Identities>,
     /// How packets come and go.
     pub io: Io,

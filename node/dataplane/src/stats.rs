@@ -61,7 +61,7 @@ pub struct WorkerStats {
     /// CPU time of the worker's thread, in nanoseconds; refreshed several times a second.
     pub cpu_nanos: AtomicU64,
     /// Turns that the worker took.
-    pub turns: AtomicU64,
+    pub iterations: AtomicU64,
     /// What it does without, because the kernel refuses it.
     pub without: Without,
 }

@@ -94,7 +94,7 @@ pub fn raise(account: &Account, base: &Counters) {
     seen.bytes.fetch_max(base.seen_bytes, Relaxed);
     seen.dropped_datagrams.fetch_max(base.dropped_datagrams, Relaxed);
     seen.dropped_bytes.fetch_max(base.dropped_bytes, Relaxed);
-    account.whereabouts.newest_initiation.fetch_max(base.newest_initiation, Relaxed);
+    account.worker.newest_initiation.fetch_max(base.newest_initiation, Relaxed);
 }
 
 /// Whether the account belongs to session `id`.
@@ -130,10 +130,10 @@ mod tests {
     fn raising_an_account_keeps_higher_counters_and_whereabouts() {
         let account = Account::default();
         account.metered.bytes_up.store(10, Relaxed);
-        account.whereabouts.port.store(4, Relaxed);
+        account.worker.port.store(4, Relaxed);
         raise(&account, &from_array([5; COUNT]));
         let raised = Counters { bytes_up: 10, ..from_array([5; COUNT]) };
         assert_eq!(account.counters(), raised);
-        assert_eq!(account.whereabouts.port.load(Relaxed), 4);
+        assert_eq!(account.worker.port.load(Relaxed), 4);
     }
 }

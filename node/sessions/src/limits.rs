@@ -2,7 +2,7 @@
 //!
 //! [`Limiter`] decides, off the packet path, and says it in three places: the rates in the accounts
 //! (through [`Sessions`](crate::Sessions)), the level above which no session gets anything
-//! of the node's rate ([`Levels`](weir_accounts::Levels)), and whether all sessions are
+//! of the node's rate ([`SharedLimits`](weir_accounts::SharedLimits)), and whether all sessions are
 //! paused. The rest of this module is arithmetic.
 
 pub mod calendar;

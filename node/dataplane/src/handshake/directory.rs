@@ -90,7 +90,7 @@ impl Directory {
         let timestamp = shared.and_then(|shared| claim.prove(&shared));
         let timestamp = timestamp.ok_or(DropReason::HandshakeInvalid)?;
         let account = accounts.get(known.slot).ok_or(DropReason::UnknownPeer)?;
-        let newest = &account.whereabouts.newest_initiation;
+        let newest = &account.worker.newest_initiation;
         if !timestamp.is_after(newest) {
             return Err(DropReason::HandshakeReplay);
         }

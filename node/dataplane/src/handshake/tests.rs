@@ -122,8 +122,10 @@ fn data_that_was_merged_behind_an_initiation_keeps_its_congestion_mark() {
             SendHeader::new(&weir_accounts::Endpoint { remote, local: None }, segment, ecn);
         assert_eq!(send_each(socket.as_fd(), &header, [&merged[..]].into_iter()).0, 1);
         thread.batch(START);
-        let stray = thread.worker.strays.pop();
-        let Some(Stray::Datagram(datagram, outer)) = stray else { panic!("no data: {stray:?}") };
+        let misdirected = thread.worker.misdirected.pop();
+        let Some(Misdirected::Datagram(datagram, outer)) = misdirected else {
+            panic!("no data: {misdirected:?}")
+        };
         assert_eq!((&datagram[..], outer.ecn), (&data[..], ecn));
         assert_eq!(Some(outer.from.remote), socket.local_addr().ok());
     }

@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     io::cmsg::SendHeader,
-    pipeline::{Pipeline, gso_batch::Run},
+    pipeline::{Pipeline, gso_batch::GsoBatch},
     worker::{Worker, WorkerIo},
 };
 
@@ -25,10 +25,10 @@ pub(crate) fn piece(bytes: &[u8]) -> libc::iovec {
     libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() }
 }
 
-/// The messages and gathered writes of one turn. The pointers within are good until the next call
-/// that fills them, and as long as the pipeline's turn lasts.
+/// The messages and gathered writes of one iteration. The pointers within are good until the next call
+/// that fills them, and as long as the pipeline's iteration lasts.
 #[derive(Default)]
-pub(crate) struct Gather {
+pub(crate) struct SendVectors {
     pieces: Vec<libc::iovec>,
     headers: Vec<SendHeader>,
     messages: Vec<libc::mmsghdr>,
@@ -36,27 +36,27 @@ pub(crate) struct Gather {
     frames: Vec<(u32, u32)>,
 }
 
-impl Gather {
-    /// Gathers the frames and runs of a finished turn.
+impl SendVectors {
+    /// Gathers the frames and batches of a finished iteration.
     pub(crate) fn fill(&mut self, pipeline: &Pipeline) {
         self.pieces.clear();
         self.headers.clear();
         self.messages.clear();
         self.frames.clear();
-        for frame in pipeline.frames() {
+        for frame in pipeline.tun_packets() {
             let first = self.pieces.len();
-            self.pieces.extend(pipeline.frame_bytes(frame).map(piece));
+            self.pieces.extend(pipeline.tun_packet_bytes(frame).map(piece));
             self.frames.push((first as u32, (self.pieces.len() - first) as u32));
         }
         let mut places = self.pieces.len();
-        for run in pipeline.runs() {
-            self.pieces.extend(pipeline.run_bytes(run).map(piece));
-            let segment = (run.datagrams > 1).then_some(run.segment);
-            self.headers.push(SendHeader::new(&run.to, segment, run.ecn));
+        for batch in pipeline.gso_batches() {
+            self.pieces.extend(pipeline.gso_batch_bytes(batch).map(piece));
+            let segment = (batch.datagrams > 1).then_some(batch.segment);
+            self.headers.push(SendHeader::new(&batch.to, segment, batch.ecn));
         }
         // Only now, when nothing moves any more, may there be pointers to it.
-        for (run, header) in pipeline.runs().iter().zip(&self.headers) {
-            let count = run.pieces.len as usize;
+        for (batch, header) in pipeline.gso_batches().iter().zip(&self.headers) {
+            let count = batch.iov.len as usize;
             let mut message = empty_header();
             message.msg_name = header.name().as_ptr().cast_mut().cast();
             message.msg_namelen = header.name_len;
@@ -80,7 +80,7 @@ impl Gather {
         self.pieces.get(first as usize..(first + count) as usize).unwrap_or_default()
     }
 
-    /// The messages, one for each run.
+    /// The messages, one for each batch.
     #[must_use]
     pub(crate) fn messages(&self) -> &[libc::mmsghdr] {
         &self.messages
@@ -131,13 +131,13 @@ pub(crate) fn message_of(header: &SendHeader, pieces: &mut [libc::iovec]) -> lib
 ///
 /// # Safety
 ///
-/// The [`Gather`] must have been filled from a turn that has not changed since.
+/// The [`SendVectors`] must have been filled from a iteration that has not changed since.
 ///
 /// # Errors
 ///
 /// Says why the device did not take it.
 pub(crate) unsafe fn write_frame(tun: BorrowedFd<'_>, pieces: &[libc::iovec]) -> io::Result<()> {
-    // SAFETY: the pieces point into the turn's buffers, by the caller; the kernel only reads them.
+    // SAFETY: the pieces point into the iteration's buffers, by the caller; the kernel only reads them.
     let written =
         unsafe { libc::writev(tun.as_raw_fd(), pieces.as_ptr(), pieces.len() as libc::c_int) };
     if written < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
@@ -169,31 +169,31 @@ pub(crate) unsafe fn send_many(
 }
 
 /// Whether a send failed because the kernel could not cut it.
-pub(crate) fn cannot_cut(error: i32) -> bool {
+pub(crate) fn is_segmentation_error(error: i32) -> bool {
     matches!(error, libc::EIO | libc::EINVAL | libc::EMSGSIZE)
 }
 
-/// Sends the datagrams of a run one by one.
-pub(crate) fn send_apart(worker: &Worker, io: &WorkerIo, run: &Run) {
-    let Some(socket) = socket_for(io, run) else {
-        worker.pipeline.sent(run, 0, 0);
+/// Sends the datagrams of a batch one by one.
+pub(crate) fn send_unsegmented(worker: &Worker, io: &WorkerIo, batch: &GsoBatch) {
+    let Some(socket) = socket_for(io, batch) else {
+        worker.pipeline.udp_send_done(batch, 0, 0);
         return;
     };
-    let header = SendHeader::new(&run.to, None, run.ecn);
-    let segment = usize::from(run.segment.max(1));
-    let datagrams = worker.pipeline.run_bytes(run).flat_map(|piece| piece.chunks(segment));
+    let header = SendHeader::new(&batch.to, None, batch.ecn);
+    let segment = usize::from(batch.segment.max(1));
+    let datagrams = worker.pipeline.gso_batch_bytes(batch).flat_map(|piece| piece.chunks(segment));
     let (datagrams, bytes) = send_each(socket, &header, datagrams);
-    worker.pipeline.sent(run, datagrams, bytes);
+    worker.pipeline.udp_send_done(batch, datagrams, bytes);
 }
 
 /// Writes the packets of a frame that the TUN device refused as a super-packet.
-pub(crate) fn write_apart(pipeline: &mut Pipeline, io: &WorkerIo, frame: usize) {
-    pipeline.write_apart(frame, |packet| rustix::io::write(&io.tun, packet).is_ok());
+pub(crate) fn write_unsegmented(pipeline: &mut Pipeline, io: &WorkerIo, frame: usize) {
+    pipeline.write_segments(frame, |packet| rustix::io::write(&io.tun, packet).is_ok());
 }
 
-/// The socket of the run's family.
-pub(crate) fn socket_for<'a>(io: &'a WorkerIo, run: &Run) -> Option<BorrowedFd<'a>> {
-    if run.to.remote.is_ipv6() {
+/// The socket of the batch's family.
+pub(crate) fn socket_for<'a>(io: &'a WorkerIo, batch: &GsoBatch) -> Option<BorrowedFd<'a>> {
+    if batch.to.remote.is_ipv6() {
         io.sockets.v6.as_ref().map(AsFd::as_fd)
     } else {
         Some(io.sockets.v4.as_fd())

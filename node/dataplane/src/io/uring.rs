@@ -1,5 +1,5 @@
-//! A worker on io_uring: one ring, one system call a turn unless it writes much. Multishot receives
-//! and reads fill buffers that the kernel picks; the frames and runs of a turn go out together.
+//! A worker on io_uring: one ring, one system call a iteration unless it writes much. Multishot receives
+//! and reads fill buffers that the kernel picks; the frames and batches of a iteration go out together.
 //! Where the kernel has no multishot reads (before 6.7), several single ones are kept under way.
 
 #![expect(unsafe_code, reason = "submits operations that point into our buffers")]
@@ -24,14 +24,17 @@ use crate::{
     io::{
         buf_ring::BufferRing,
         cmsg::{MAX_UDP_PAYLOAD, NAME, RECEIVE_CONTROL, Received},
-        tx::{Gather, cannot_cut, empty_header, refuses_super_packet, send_apart, write_apart},
+        tx::{
+            SendVectors, empty_header, is_segmentation_error, refuses_super_packet,
+            send_unsegmented, write_unsegmented,
+        },
         xsk::XskQueues,
     },
     now::Now,
-    pipeline::{FRAME_SLACK, Transmitted},
+    pipeline::{Handled, TAILROOM},
     worker::{Worker, WorkerIo, tun_is_gone},
 };
-use weir_packet::virtio::MAX_FRAME_LEN;
+use weir_packet::virtio::MAX_TUN_PACKET_LEN;
 
 /// Few and large: more of them only make the cache cold.
 const BUFFERS: u16 = 8;
@@ -45,9 +48,9 @@ const TUN_GROUP: u16 = 1;
 /// Writes that one system call submits. Each goes through forwarding and NAT before the next begins,
 /// and meanwhile the kernel lets no thread onto this core, not even the one that receives: with
 /// more of them its ring overflows.
-const WRITES: usize = 16;
+const MAX_WRITES_PER_SUBMIT: usize = 16;
 /// How long a failed receive rests before it is begun again.
-const REST: Duration = Duration::from_millis(50);
+const RETRY_DELAY: Duration = Duration::from_millis(50);
 const ENTRIES: u32 = 1024;
 const COMPLETIONS: u32 = 4096;
 
@@ -137,14 +140,14 @@ struct Arrival {
     len: usize,
 }
 
-struct Shell<'a> {
+struct Uring<'a> {
     // Dropped in this order: the kernel lets go of the buffers when the ring is gone.
     ring: IoUring,
     udp: BufferRing,
     tun: BufferRing,
     io: &'a WorkerIo,
     direct: XskQueues,
-    gather: Gather,
+    vectors: SendVectors,
     /// The names and lengths that multishot receives are told once.
     template: Box<libc::msghdr>,
     arrivals: VecDeque<Arrival>,
@@ -152,16 +155,16 @@ struct Shell<'a> {
     /// Multishot operations that have ended and must be begun again.
     to_arm: Vec<(Kind, usize)>,
     reads: Reads,
-    /// Frames of this turn that the TUN device refused as super-packets.
+    /// Frames of this iteration that the TUN device refused as super-packets.
     refused: Vec<usize>,
     /// Those of them that failed, which must not be begun again at once.
     resting: Vec<(Kind, usize)>,
-    /// Whether the kernel can cut runs on the way out; a device without checksum offload cannot.
+    /// Whether the kernel can cut batches on the way out; a device without checksum offload cannot.
     gso: bool,
     tun_is_gone: bool,
 }
 
-/// Runs `worker` on the calling thread until it is told to stop.
+/// GsoBatches `worker` on the calling thread until it is told to stop.
 ///
 /// # Errors
 ///
@@ -173,44 +176,44 @@ pub(crate) fn run(
     direct: XskQueues,
     reads: Reads,
 ) -> io::Result<()> {
-    let mut shell = Shell::new(&worker, io, direct, reads)?;
+    let mut uring = Uring::new(&worker, io, direct, reads)?;
     loop {
         worker.begin(Now::read());
-        shell.direct.take(&mut worker.pipeline);
-        shell.take_arrivals(&mut worker);
-        let go_on = worker.between();
+        uring.direct.take(&mut worker.pipeline);
+        uring.process_completions(&mut worker);
+        let go_on = worker.process_commands();
         worker.pipeline.finish();
         worker.hand_over();
-        shell.arm()?;
-        shell.put_out(&worker)?;
-        if !go_on && shell.in_flight == 0 {
-            return shell.close();
+        uring.arm()?;
+        uring.submit_tx(&worker)?;
+        if !go_on && uring.in_flight == 0 {
+            return uring.close();
         }
-        // The turn's buffers may be used again once all that was put out has been taken.
-        let patience = match worker.patience() {
-            _ if !go_on || shell.has_arrivals() => Some(Duration::ZERO),
-            patience if shell.resting.is_empty() => patience,
-            patience => Some(patience.map_or(REST, |patience| patience.min(REST))),
+        // The iteration's buffers may be used again once all that was put out has been taken.
+        let timeout = match worker.timeout() {
+            _ if !go_on || uring.has_arrivals() => Some(Duration::ZERO),
+            timeout if uring.resting.is_empty() => timeout,
+            timeout => Some(timeout.map_or(RETRY_DELAY, |timeout| timeout.min(RETRY_DELAY))),
         };
-        shell.to_arm.append(&mut shell.resting);
-        shell.enter(shell.in_flight.max(1), if shell.in_flight > 0 { None } else { patience })?;
-        shell.collect(&mut worker);
-        while shell.in_flight > 0 {
-            shell.enter(1, None)?;
-            shell.collect(&mut worker);
+        uring.to_arm.append(&mut uring.resting);
+        uring.enter(uring.in_flight.max(1), if uring.in_flight > 0 { None } else { timeout })?;
+        uring.collect(&mut worker);
+        while uring.in_flight > 0 {
+            uring.enter(1, None)?;
+            uring.collect(&mut worker);
         }
-        // Nothing of the turn is in the kernel's hands any more.
-        for frame in shell.refused.drain(..) {
-            write_apart(&mut worker.pipeline, io, frame);
+        // Nothing of the iteration is in the kernel's hands any more.
+        for frame in uring.refused.drain(..) {
+            write_unsegmented(&mut worker.pipeline, io, frame);
         }
-        if shell.tun_is_gone {
-            shell.close()?;
+        if uring.tun_is_gone {
+            uring.close()?;
             return Err(tun_is_gone());
         }
     }
 }
 
-impl<'a> Shell<'a> {
+impl<'a> Uring<'a> {
     fn new(worker: &Worker, io: &'a WorkerIo, direct: XskQueues, reads: Reads) -> io::Result<Self> {
         let ring = build()?;
         let v6 = io.sockets.v6.as_ref().map_or(-1, AsRawFd::as_raw_fd);
@@ -220,7 +223,7 @@ impl<'a> Shell<'a> {
         // Older kernels do without.
         ring.submitter().register_ring_fd().ok();
         let udp = BufferRing::new(BUFFERS, RECEIVE_LEN, 0)?;
-        let tun = BufferRing::new(BUFFERS, MAX_FRAME_LEN, FRAME_SLACK)?;
+        let tun = BufferRing::new(BUFFERS, MAX_TUN_PACKET_LEN, TAILROOM)?;
         // SAFETY: both live in the same struct as the ring, which is dropped before them.
         unsafe {
             udp.register(&ring, UDP_GROUP)?;
@@ -247,7 +250,7 @@ impl<'a> Shell<'a> {
             tun,
             io,
             direct,
-            gather: Gather::default(),
+            vectors: SendVectors::default(),
             template,
             arrivals: VecDeque::with_capacity(4 * usize::from(BUFFERS)),
             in_flight: 0,
@@ -265,13 +268,13 @@ impl<'a> Shell<'a> {
         self.ring.submitter().register_sync_cancel(None, CancelBuilder::any())
     }
 
-    /// Whether there is something for the next turn.
+    /// Whether there is something for the next iteration.
     fn has_arrivals(&self) -> bool {
         !self.arrivals.is_empty() || self.direct.is_ready()
     }
 
-    /// Hands what has arrived to the pipeline, as far as this turn has room.
-    fn take_arrivals(&mut self, worker: &mut Worker) {
+    /// Hands what has arrived to the pipeline, as far as this iteration has room.
+    fn process_completions(&mut self, worker: &mut Worker) {
         while let Some(arrival) = self.arrivals.pop_front() {
             match arrival.kind {
                 Kind::ReceiveV4 | Kind::ReceiveV6 => {
@@ -282,7 +285,9 @@ impl<'a> Shell<'a> {
                 }
                 Kind::Read => {
                     let filled = self.tun.filled(arrival.buffer);
-                    if worker.pipeline.transmit(filled, arrival.len) == Transmitted::NextTurn {
+                    if worker.pipeline.handle_tun_packet(filled, arrival.len)
+                        == Handled::NextIteration
+                    {
                         self.arrivals.push_front(arrival);
                         return;
                     }
@@ -303,7 +308,7 @@ impl<'a> Shell<'a> {
                 // Not as a registered file: for these, the kernel (6.18) says EBADFD.
                 Kind::Read => {
                     let tun = Fd(self.io.tun.as_raw_fd());
-                    read(self.reads, tun, MAX_FRAME_LEN, TUN_GROUP)
+                    read(self.reads, tun, MAX_TUN_PACKET_LEN, TUN_GROUP)
                 }
                 Kind::Direct => {
                     let Some((_, socket)) = self.direct.sockets().nth(index) else { continue };
@@ -321,30 +326,30 @@ impl<'a> Shell<'a> {
         Ok(())
     }
 
-    /// Queues the finished turn's frames and runs.
-    fn put_out(&mut self, worker: &Worker) -> io::Result<()> {
+    /// Queues the finished iteration's frames and batches.
+    fn submit_tx(&mut self, worker: &Worker) -> io::Result<()> {
         let pipeline = &worker.pipeline;
-        self.gather.fill(pipeline);
-        for (index, frame) in pipeline.frames().iter().enumerate() {
-            let pieces = self.gather.frame(index);
+        self.vectors.fill(pipeline);
+        for (index, frame) in pipeline.tun_packets().iter().enumerate() {
+            let pieces = self.vectors.frame(index);
             let (first, count) = (pieces.as_ptr(), pieces.len() as u32);
             let entry = opcode::Writev::new(TUN, first, count).build();
             debug_assert!(frame.packets > 0, "a frame has a packet");
-            // SAFETY: the pieces and what they point to stay until the turn's completions are all
-            // collected, before the next turn begins.
+            // SAFETY: the pieces and what they point to stay until the iteration's completions are all
+            // collected, before the next iteration begins.
             unsafe { self.push(&entry.user_data(Kind::Write.tag(index)))? };
             self.in_flight += 1;
-            if index % WRITES == WRITES - 1 {
+            if index % MAX_WRITES_PER_SUBMIT == MAX_WRITES_PER_SUBMIT - 1 {
                 self.ring.submit()?;
             }
         }
-        for (index, run) in pipeline.runs().iter().enumerate() {
-            if run.datagrams > 1 && !self.gso {
-                send_apart(worker, self.io, run);
+        for (index, batch) in pipeline.gso_batches().iter().enumerate() {
+            if batch.datagrams > 1 && !self.gso {
+                send_unsegmented(worker, self.io, batch);
                 continue;
             }
-            let Some(message) = self.gather.messages().get(index) else { continue };
-            let file = if run.to.remote.is_ipv6() { V6 } else { V4 };
+            let Some(message) = self.vectors.messages().get(index) else { continue };
+            let file = if batch.to.remote.is_ipv6() { V6 } else { V4 };
             let entry = opcode::SendMsg::new(file, &raw const message.msg_hdr)
                 .flags(libc::MSG_DONTWAIT as u32)
                 .build();
@@ -370,11 +375,11 @@ impl<'a> Shell<'a> {
         }
     }
 
-    fn enter(&self, want: usize, patience: Option<Duration>) -> io::Result<()> {
-        let result = match patience {
+    fn enter(&self, want: usize, timeout: Option<Duration>) -> io::Result<()> {
+        let result = match timeout {
             Some(Duration::ZERO) => self.ring.submitter().submit_and_wait(0),
-            Some(patience) => {
-                let timeout = Timespec::from(patience);
+            Some(timeout) => {
+                let timeout = Timespec::from(timeout);
                 let args = SubmitArgs::new().timespec(&timeout);
                 self.ring.submitter().submit_with_args(want, &args)
             }
@@ -403,27 +408,27 @@ impl<'a> Shell<'a> {
             match kind {
                 Kind::Write => {
                     *in_flight -= 1;
-                    let Some(frame) = pipeline.frames().get(index) else { continue };
+                    let Some(frame) = pipeline.tun_packets().get(index) else { continue };
                     if frame.packets > 1 && refuses_super_packet(-result) {
                         refused.push(index);
                     } else {
-                        pipeline.wrote(frame, result >= 0);
+                        pipeline.tun_write_done(frame, result >= 0);
                     }
                 }
                 Kind::Send => {
                     *in_flight -= 1;
-                    let Some(run) = pipeline.runs().get(index) else { continue };
+                    let Some(batch) = pipeline.gso_batches().get(index) else { continue };
                     match -result {
-                        ..=0 => pipeline.sent(run, run.datagrams, run.bytes),
-                        error if run.datagrams > 1 && cannot_cut(error) => {
+                        ..=0 => pipeline.udp_send_done(batch, batch.datagrams, batch.bytes),
+                        error if batch.datagrams > 1 && is_segmentation_error(error) => {
                             // EIO: the device cannot do it at all. EINVAL, EMSGSIZE: not to there.
                             if error == libc::EIO {
                                 *gso = false;
                                 pipeline.stats().without.udp_segmentation.store(true, Relaxed);
                             }
-                            send_apart(worker, io, run);
+                            send_unsegmented(worker, io, batch);
                         }
-                        _ => pipeline.sent(run, 0, 0),
+                        _ => pipeline.udp_send_done(batch, 0, 0),
                     }
                 }
                 // What came is in the socket's own ring.
@@ -482,5 +487,5 @@ fn receive(worker: &mut Worker, bytes: &[u8], template: &libc::msghdr) {
         return;
     }
     let segment = received.segment.unwrap_or(payload.len());
-    worker.pipeline.receive(received.outer(), payload, segment);
+    worker.pipeline.handle_udp_batch(received.outer(), payload, segment);
 }

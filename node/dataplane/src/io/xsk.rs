@@ -24,7 +24,7 @@ use crate::{
 use weir_accounts::Endpoint;
 use weir_packet::ecn::Ecn;
 
-/// Frames of one turn: more of them would leave the processor's cache before they are sealed.
+/// Frames of one iteration: more of them would leave the processor's cache before they are sealed.
 const MAX_FRAMES: u32 = 512;
 
 /// A queue of received frames.
@@ -45,7 +45,7 @@ pub trait ReceiveQueue {
 /// worker's as its remainder.
 pub struct XskQueues<Q = Xsk> {
     queues: Vec<Q>,
-    /// Which of them is first this turn.
+    /// Which of them is first this iteration.
     first: usize,
     sources: Sources,
 }
@@ -93,7 +93,7 @@ impl<Q: ReceiveQueue> XskQueues<Q> {
         self.queues.iter().any(Q::is_ready)
     }
 
-    /// Hands what has arrived to the pipeline, as far as one turn has room.
+    /// Hands what has arrived to the pipeline, as far as one iteration has room.
     pub(crate) fn take(&mut self, pipeline: &mut Pipeline) {
         let sources = self.sources;
         let (taken, lost) = self.share(MAX_FRAMES, |frame| receive(pipeline, sources, frame));
@@ -147,7 +147,7 @@ fn receive(pipeline: &mut Pipeline, sources: Sources, frame: &[u8]) {
         ecn: Ecn::of_traffic_class(direct.traffic_class),
         checksum: Checksum::Unverified { addresses: direct.ip_addresses, udp: direct.udp },
     };
-    pipeline.datagram(outer, direct.payload);
+    pipeline.handle_datagram(outer, direct.payload);
 }
 
 #[cfg(test)]

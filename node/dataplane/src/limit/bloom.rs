@@ -5,7 +5,7 @@
 
 /// So many of the former window's hashes are carried over into the next one. It bounds how full the
 /// filter becomes, and so how often it errs.
-pub(crate) const MOST_CARRIED: u32 = 1024;
+pub(crate) const MAX_CARRIED_OVER: u32 = 1024;
 
 /// With 1000 hashes in each generation, which is what the default limits let in, less than 1 in
 /// 10,000 that did not come is taken for one that did. With half the blocks it is 1 in 400, and then
@@ -24,21 +24,21 @@ struct Block {
 }
 
 /// The filter: 8 KB.
-pub(crate) struct Sketch {
+pub(crate) struct BloomFilter {
     blocks: [Block; BLOCKS],
     /// When the current generation began, in nanoseconds.
     began: u64,
     carried: u32,
 }
 
-impl Default for Sketch {
+impl Default for BloomFilter {
     fn default() -> Self {
         let empty = Block { current: [0; 8], former: [0; 8] };
         Self { blocks: [empty; BLOCKS], began: 0, carried: 0 }
     }
 }
 
-impl Sketch {
+impl BloomFilter {
     /// Whether `hash` came within the last window, or is taken for one that did. It will be known
     /// for another window then.
     #[inline]
@@ -52,7 +52,7 @@ impl Sketch {
         if !has(&block.former, &mask) {
             return false;
         }
-        if carried < MOST_CARRIED {
+        if carried < MAX_CARRIED_OVER {
             set(&mut block.current, &mask);
             self.carried += 1;
         }
@@ -114,54 +114,54 @@ mod tests {
 
     #[test]
     fn what_came_is_known_for_a_window_after_it_came_last() {
-        let mut sketch = Sketch::default();
+        let mut filter = BloomFilter::default();
         let mut now = 77_000;
-        assert!(!sketch.knows(hash(1)));
-        sketch.note(hash(1), now, WINDOW);
+        assert!(!filter.knows(hash(1)));
+        filter.note(hash(1), now, WINDOW);
         // Others come all the time, so that generations follow each other.
         for other in 100..130 {
             now += WINDOW / 3;
-            assert!(sketch.knows(hash(1)), "{now}");
-            sketch.note(hash(other), now, WINDOW);
+            assert!(filter.knows(hash(1)), "{now}");
+            filter.note(hash(other), now, WINDOW);
         }
         for other in 200..206 {
             now += WINDOW / 2;
-            sketch.note(hash(other), now, WINDOW);
+            filter.note(hash(other), now, WINDOW);
         }
-        assert!(!sketch.knows(hash(1)), "silent for three windows");
+        assert!(!filter.knows(hash(1)), "silent for three windows");
     }
 
     #[test]
     fn where_nothing_new_comes_nothing_is_forgotten() {
-        let mut sketch = Sketch::default();
-        sketch.note(hash(1), 10, WINDOW);
-        sketch.note(hash(2), 90 * WINDOW, WINDOW);
-        assert!(sketch.knows(hash(1)));
+        let mut filter = BloomFilter::default();
+        filter.note(hash(1), 10, WINDOW);
+        filter.note(hash(2), 90 * WINDOW, WINDOW);
+        assert!(filter.knows(hash(1)));
     }
 
     #[test]
     fn no_more_than_so_many_are_carried_over() {
-        let mut sketch = Sketch::default();
-        let many = u64::from(MOST_CARRIED) * 2;
+        let mut filter = BloomFilter::default();
+        let many = u64::from(MAX_CARRIED_OVER) * 2;
         for number in 0..many {
-            sketch.note(hash(number), 10, WINDOW);
+            filter.note(hash(number), 10, WINDOW);
         }
-        sketch.note(hash(many), 2 * WINDOW, WINDOW);
-        assert!((0..many).all(|number| sketch.knows(hash(number))), "all are known in this window");
-        sketch.note(hash(many + 1), 4 * WINDOW, WINDOW);
-        let known = (0..many).filter(|number| sketch.knows(hash(*number))).count();
+        filter.note(hash(many), 2 * WINDOW, WINDOW);
+        assert!((0..many).all(|number| filter.knows(hash(number))), "all are known in this window");
+        filter.note(hash(many + 1), 4 * WINDOW, WINDOW);
+        let known = (0..many).filter(|number| filter.knows(hash(*number))).count();
         assert!((1024..1200).contains(&known), "{known}");
     }
 
     #[test]
     fn of_unknown_hashes_few_are_taken_for_known() {
         // Both generations hold as many as the default limits let in.
-        let mut sketch = Sketch::default();
+        let mut filter = BloomFilter::default();
         for number in 0..2000 {
-            sketch.note(hash(number), 10 + number / 1000 * WINDOW, WINDOW);
+            filter.note(hash(number), 10 + number / 1000 * WINDOW, WINDOW);
         }
         let strangers = 1_000_000..1_100_000;
-        let wrong = strangers.filter(|number| sketch.knows(hash(*number))).count();
+        let wrong = strangers.filter(|number| filter.knows(hash(*number))).count();
         assert!(wrong < 20, "{wrong} of 100000");
     }
 }

@@ -17,31 +17,31 @@ const OPTIONS: u8 = 60;
 /// The most of them. Whoever sends more has one flow to a destination.
 const MAX_EXTENSIONS: usize = 8;
 
-/// The secret of a run of the node. Without it the numbers of a [`Flow`] say nothing.
+/// The secret of a batch of the node. Without it the numbers of a [`FlowKey`] say nothing.
 #[derive(Clone, Copy)]
-pub struct FlowKeys(pub [u64; 4]);
+pub struct FlowSecret(pub [u64; 4]);
 
-impl std::fmt::Debug for FlowKeys {
+impl std::fmt::Debug for FlowSecret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("FlowKeys")
+        f.write_str("FlowSecret")
     }
 }
 
 /// A flow of a session: the source is the session's, and so is no part of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Flow {
+pub struct FlowKey {
     /// Of destination, protocol, and ports or echo identifier.
     pub hash: u64,
     /// Of the destination alone.
     pub destination: u64,
 }
 
-impl Flow {
+impl FlowKey {
     /// The flow of an IP packet. `None` for a fragment that is not the first: it has no ports, and
     /// begins nothing.
     #[must_use]
     #[inline]
-    pub fn of(keys: &FlowKeys, packet: &[u8]) -> Option<Self> {
+    pub fn of(keys: &FlowSecret, packet: &[u8]) -> Option<Self> {
         let (high, low, protocol, l4) = match packet.first()? >> 4 {
             4 => {
                 let header: &[u8; 20] = packet.first_chunk()?;
@@ -62,9 +62,9 @@ impl Flow {
             }
             _ => return None,
         };
-        let FlowKeys([k0, k1, k2, k3]) = keys;
+        let FlowSecret([k0, k1, k2, k3]) = keys;
         let address = fold(high ^ k0, low ^ k1);
-        let rest = u64::from(protocol) << 32 | u64::from(ends(protocol, l4));
+        let rest = u64::from(protocol) << 32 | u64::from(port_bits(protocol, l4));
         Some(Self {
             hash: fold(fold(address ^ k2, rest ^ k3), k0 | 1),
             destination: fold(address ^ k3, k2 | 1),
@@ -74,7 +74,7 @@ impl Flow {
 
 /// What tells flows of one protocol to one destination apart.
 #[inline]
-fn ends(protocol: u8, l4: &[u8]) -> u32 {
+fn port_bits(protocol: u8, l4: &[u8]) -> u32 {
     let kind = u32::from(l4.first().copied().unwrap_or_default());
     match (protocol, l4) {
         (TCP | UDP | DCCP | SCTP | UDP_LITE, [a, b, c, d, ..]) => {
@@ -122,7 +122,7 @@ mod tests {
     use super::*;
     use crate::testing::{SERVER_V4, SERVER_V6, tcp, udp};
 
-    const KEYS: FlowKeys = FlowKeys([
+    const KEYS: FlowSecret = FlowSecret([
         0x243f_6a88_85a3_08d3,
         0x1319_8a2e_0370_7344,
         0xa409_3822_299f_31d0,
@@ -131,8 +131,8 @@ mod tests {
     const V4: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 66, 0, 2));
     const V6: IpAddr = IpAddr::V6(std::net::Ipv6Addr::new(0xfd66, 0x7765, 0x6972, 0, 0, 0, 0, 2));
 
-    fn flow(packet: &[u8]) -> Flow {
-        Flow::of(&KEYS, packet).expect("a flow")
+    fn flow(packet: &[u8]) -> FlowKey {
+        FlowKey::of(&KEYS, packet).expect("a flow")
     }
 
     fn echo(id: u16, sequence: u16, payload: &[u8]) -> Vec<u8> {
@@ -181,7 +181,7 @@ mod tests {
         packet[6] = 0x20;
         assert_eq!(flow(&packet), whole, "more fragments follow");
         packet[7] = 1;
-        assert_eq!(Flow::of(&KEYS, &packet), None);
+        assert_eq!(FlowKey::of(&KEYS, &packet), None);
 
         let plain = udp(V6, SERVER_V6, 1, &[0; 64]);
         let mut packet = plain.clone();
@@ -191,7 +191,7 @@ mod tests {
         packet[6] = OPTIONS;
         assert_eq!(flow(&packet), flow(&plain), "extension headers make no other flow");
         packet[51] = 9;
-        assert_eq!(Flow::of(&KEYS, &packet), None);
+        assert_eq!(FlowKey::of(&KEYS, &packet), None);
     }
 
     #[test]
@@ -202,27 +202,29 @@ mod tests {
         let mut options = packet;
         options[0] = 0x4f;
         options.truncate(30);
-        assert!(Flow::of(&KEYS, &options).is_some());
-        assert_eq!(Flow::of(&KEYS, &[0x60; 39]), None, "no IP packet");
+        assert!(FlowKey::of(&KEYS, &options).is_some());
+        assert_eq!(FlowKey::of(&KEYS, &[0x60; 39]), None, "no IP packet");
         let mut endless = udp(V6, SERVER_V6, 1, &[0; 400]);
         endless[6] = OPTIONS;
         endless[40..].fill(0);
-        assert!(Flow::of(&KEYS, &endless).is_some());
+        assert!(FlowKey::of(&KEYS, &endless).is_some());
     }
 
     #[test]
     fn neighbours_are_spread_and_another_key_spreads_them_otherwise() {
-        let hashes = |keys: &FlowKeys| -> HashSet<u64> {
+        let hashes = |keys: &FlowSecret| -> HashSet<u64> {
             let packets = (0..4096u32).map(|i| {
                 let [.., c, d] = i.to_be_bytes();
                 udp(V4, IpAddr::from([45, 1, c, d]), 1, b"")
             });
-            packets.filter_map(|packet| Some(Flow::of(keys, &packet)?.destination >> 40)).collect()
+            packets
+                .filter_map(|packet| Some(FlowKey::of(keys, &packet)?.destination >> 40))
+                .collect()
         };
         let one = hashes(&KEYS);
         // 24 bits of 4096 hashes: half a pair is equal by chance.
         assert!(one.len() > 4085, "{}", one.len());
-        let other = hashes(&FlowKeys([9, 8, 7, 6].map(|key: u64| key.wrapping_mul(KEYS.0[0]))));
+        let other = hashes(&FlowSecret([9, 8, 7, 6].map(|key: u64| key.wrapping_mul(KEYS.0[0]))));
         assert!(one.intersection(&other).count() < 20);
     }
 }

@@ -5,40 +5,40 @@
 //! known passes. What is not is new, and must find a place in a bucket. Where the hashes of two
 //! coincide, the second one passes as known: an error lets a packet more through, never one less.
 
-use weir_accounts::ContactLimits;
+use weir_accounts::FlowLimits;
 use weir_common::{DropReason, bucket::Rate};
 
-use crate::{limit::bloom::Sketch, limit::flow_key::Flow};
+use crate::{limit::bloom::BloomFilter, limit::flow_key::FlowKey};
 
 /// For so long, in nanoseconds, a silent flow is known; and so long lasts a full bucket of new ones.
 const FLOW_WINDOW: u64 = 5_000_000_000;
 /// Likewise for destinations.
 const DESTINATION_WINDOW: u64 = 10_000_000_000;
 
-fn flow_rate(limits: ContactLimits) -> Rate {
+fn flow_rate(limits: FlowLimits) -> Rate {
     let interval = 1_000_000_000 / u64::from(limits.new_flows.max(1));
     Rate { interval, window: FLOW_WINDOW }
 }
 
-fn destination_rate(limits: ContactLimits) -> Rate {
+fn destination_rate(limits: FlowLimits) -> Rate {
     let interval = DESTINATION_WINDOW / u64::from(limits.destinations.max(1));
     Rate { interval, window: DESTINATION_WINDOW }
 }
 
 /// What one session has reached lately: 16 KB, for as long as it sends.
 #[derive(Default)]
-pub struct Contacts {
-    flows: Sketch,
-    destinations: Sketch,
+pub struct FlowLimiter {
+    flows: BloomFilter,
+    destinations: BloomFilter,
     /// When the bucket of new flows will be full again, in nanoseconds.
     flows_full_at: u64,
     destinations_full_at: u64,
 }
 
-impl Contacts {
+impl FlowLimiter {
     /// Whether `flow` passes without a further look: it has passed lately.
     #[inline]
-    pub fn knows(&mut self, limits: ContactLimits, flow: &Flow) -> bool {
+    pub fn knows(&mut self, limits: FlowLimits, flow: &FlowKey) -> bool {
         if limits.new_flows != 0 {
             self.flows.knows(flow.hash)
         } else {
@@ -55,8 +55,8 @@ impl Contacts {
     /// tried again.
     pub fn admit(
         &mut self,
-        limits: ContactLimits,
-        flow: &Flow,
+        limits: FlowLimits,
+        flow: &FlowKey,
         now: u64,
     ) -> Result<(), DropReason> {
         let is_new = limits.destinations != 0 && !self.destinations.knows(flow.destination);

@@ -16,7 +16,7 @@ const FASTEST: u64 = 1_000_000_000_000;
 
 /// Which way a packet goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
+pub enum Direction {
     /// From the consumer.
     Up,
     /// To the consumer.

@@ -10,10 +10,10 @@ use weir_common::{
     wire::{Message, message_type},
 };
 
-use super::{Owner, Pipeline, Stray, data_kind, push_run};
+use super::{Misdirected, Owner, Pipeline, data_kind, push_datagram};
 use crate::{
-    limit::flow_key::Flow, limit::policer::Way, mailbox::Initiation, outer::Outer, peer::Fare,
-    pipeline::gso_batch::RunKind,
+    limit::flow_key::FlowKey, limit::policer::Direction, mailbox::Initiation, outer::Outer,
+    peer::Admission, pipeline::gso_batch::BatchKind,
 };
 use weir_accounts::Endpoint;
 use weir_packet::{ecn::Ecn, virtio::HEADER_LEN};
@@ -25,7 +25,12 @@ use weir_wireguard::{
 impl Pipeline {
     /// Takes what one receive call brought: datagrams of `segment` bytes one behind the other, the
     /// last may be shorter, all with the same `outer` headers.
-    pub fn receive<'a>(&mut self, outer: impl Into<Outer<'a>>, buffer: &'a [u8], segment: usize) {
+    pub fn handle_udp_batch<'a>(
+        &mut self,
+        outer: impl Into<Outer<'a>>,
+        buffer: &'a [u8],
+        segment: usize,
+    ) {
         let outer = outer.into();
         let segment = segment.max(1);
         self.stats.udp_receive.add(buffer.len().div_ceil(segment).max(1) as u64);
@@ -33,18 +38,19 @@ impl Pipeline {
             self.stats.refuse(DropReason::Message);
         }
         for datagram in buffer.chunks(segment) {
-            self.datagram(outer, datagram);
+            self.handle_datagram(outer, datagram);
         }
     }
 
     /// Takes one datagram.
     #[inline]
-    pub fn datagram<'a>(&mut self, outer: impl Into<Outer<'a>>, datagram: &'a [u8]) {
+    pub fn handle_datagram<'a>(&mut self, outer: impl Into<Outer<'a>>, datagram: &'a [u8]) {
         let outer = outer.into();
         let receiver_index = match Message::parse(datagram) {
             Ok(Message::Initiation) => {
-                let stray = Stray::Datagram(Bytes::copy_from_slice(datagram), outer.verified());
-                self.push_stray(Owner::Handshakes, stray);
+                let misdirected =
+                    Misdirected::Datagram(Bytes::copy_from_slice(datagram), outer.verified());
+                self.push_misdirected(Owner::Handshakes, misdirected);
                 return;
             }
             Ok(
@@ -61,73 +67,74 @@ impl Pipeline {
             self.stats.refuse(DropReason::UnknownIndex);
             return;
         };
-        let place = match self.place(slot) {
-            Ok(place) => place,
+        let index = match self.index_of(slot) {
+            Ok(index) => index,
             Err(owner) => {
-                let stray = Stray::Datagram(Bytes::copy_from_slice(datagram), outer.verified());
-                self.push_stray(owner, stray);
+                let misdirected =
+                    Misdirected::Datagram(Bytes::copy_from_slice(datagram), outer.verified());
+                self.push_misdirected(owner, misdirected);
                 return;
             }
         };
         let result = if datagram.first() == Some(&message_type::DATA) {
-            self.data(place, &outer, datagram)
+            self.data(index, &outer, datagram)
         } else {
-            self.handshake(place, outer.from, datagram, None)
+            self.handshake(index, outer.from, datagram, None)
         };
         if let Err(reason) = result {
             self.stats.refuse(reason);
         }
     }
 
-    /// A data message of the peer at `place`.
+    /// A data message of the peer at `index`.
     #[inline]
-    fn data(&mut self, place: usize, outer: &Outer<'_>, message: &[u8]) -> Result<(), DropReason> {
-        let peer = self.peers.get_mut(place).and_then(Option::as_deref_mut);
+    fn data(&mut self, index: usize, outer: &Outer<'_>, message: &[u8]) -> Result<(), DropReason> {
+        let peer = self.peers.get_mut(index).and_then(Option::as_deref_mut);
         let peer = peer.ok_or(DropReason::UnknownIndex)?;
         let origin = peer.origin(&outer.from);
         if let Some(meter) = peer.meter_of_data(origin)? {
             peer.meters.take(meter, origin, self.now.nanos)?;
         }
         let taken = self.plain.take(HEADER_LEN + message.len());
-        let (mut span, buffer) = taken.ok_or(DropReason::Truncated)?;
+        let (mut chunk, buffer) = taken.ok_or(DropReason::Truncated)?;
         let opened = match peer.tunnel.open(message, &mut buffer[HEADER_LEN..]) {
             Ok(opened) => opened,
             Err(reason) => {
-                self.plain.truncate(span.start);
+                self.plain.truncate(chunk.start);
                 return Err(reason);
             }
         };
         // From here on the message is authentic and new: it is billed whatever it carries, as the
         // consumer's own count has it. Only who may not send it anyway has it for nothing.
-        let fare = peer.fare(self.turn, message.len());
+        let admission = peer.admission(self.iteration, message.len());
         let mut beyond = None;
-        if origin == Origin::Elsewhere && matches!(fare, Fare::Unbilled(_)) {
+        if origin == Origin::Elsewhere && matches!(admission, Admission::Free(_)) {
             // Before, it took from what is for those who move, of which there is more.
             let now = self.now.nanos;
             beyond = peer.meters.take(Meter::PausedData, Origin::Endpoint, now).err();
         }
         if let Opened::Packet(len, source) = opened
-            && fare == Fare::Billed
+            && admission == Admission::Metered
             && peer.owns(source)
         {
             let packet = buffer.get(HEADER_LEN..HEADER_LEN + len).unwrap_or_default();
-            let limits = self.contact_limits;
+            let limits = self.flow_limits;
             if !limits.is_off()
-                && let Some(flow) = Flow::of(&self.shared.flow_keys, packet)
-                && let contacts = peer.contacts()
-                && !contacts.knows(limits, &flow)
+                && let Some(flow) = FlowKey::of(&self.shared.flow_secret, packet)
+                && let flow_limiter = peer.flow_limiter()
+                && !flow_limiter.knows(limits, &flow)
                 && !self.shared.is_to_gateway(packet)
             {
-                beyond = contacts.admit(limits, &flow, self.now.nanos).err();
+                beyond = flow_limiter.admit(limits, &flow, self.now.nanos).err();
             }
-            let rate = peer.rate(Way::Up, self.levels[Way::Up as usize]);
+            let rate = peer.rate(Direction::Up, self.fair_share[Direction::Up as usize]);
             if beyond.is_none() && rate != 0 {
-                let within = peer.is_within(Way::Up, rate, self.now.nanos, len);
+                let within = peer.is_within(Direction::Up, rate, self.now.nanos, len);
                 beyond = (!within).then_some(DropReason::RateLimit);
             }
         }
         if let Some(account) = peer.account() {
-            if fare == Fare::Billed && beyond.is_none() {
+            if admission == Admission::Metered && beyond.is_none() {
                 add_single_writer(&account.metered.bytes_up, message.len() as u64);
                 add_single_writer(&account.metered.packets_up, 1);
             } else {
@@ -142,17 +149,17 @@ impl Pipeline {
             (_, Some(reason)) => Err(reason),
             (Opened::Packet(len, source), None) if peer.owns(source) => {
                 let packet = buffer.get(HEADER_LEN..HEADER_LEN + len).unwrap_or_default();
-                let passes = match fare {
-                    Fare::Billed => true,
-                    Fare::Unbilled(_) => self.shared.is_to_gateway(packet),
-                    Fare::Closed => false,
+                let passes = match admission {
+                    Admission::Metered => true,
+                    Admission::Free(_) => self.shared.is_to_gateway(packet),
+                    Admission::Refused => false,
                 };
-                if passes { Ok(len) } else { Err(fare.refusal()) }
+                if passes { Ok(len) } else { Err(admission.refusal()) }
             }
             (Opened::Packet(..), None) => Err(DropReason::SourceAddress),
             (Opened::NotIp, None) => Err(DropReason::InnerMalformed),
             (Opened::Keepalive, None) => {
-                self.plain.truncate(span.start);
+                self.plain.truncate(chunk.start);
                 return Ok(());
             }
         };
@@ -165,30 +172,30 @@ impl Pipeline {
         };
         match verdict {
             Ok(len) => {
-                span.len = (HEADER_LEN + len) as u32;
-                self.plain.truncate(span.end());
-                self.coalescer.push(&self.plain, span);
+                chunk.len = (HEADER_LEN + len) as u32;
+                self.plain.truncate(chunk.end());
+                self.coalescer.push(&self.plain, chunk);
                 Ok(())
             }
             Err(reason) => {
-                self.plain.truncate(span.start);
+                self.plain.truncate(chunk.start);
                 Err(reason)
             }
         }
     }
 
-    /// A handshake response or cookie reply for the peer at `place`, or an initiation for
+    /// A handshake response or cookie reply for the peer at `index`, or an initiation for
     /// `identity`.
     fn handshake(
         &mut self,
-        place: usize,
+        index: usize,
         from: Endpoint,
         message: &[u8],
         identity: Option<&Identity>,
     ) -> Result<(), DropReason> {
-        let peer = self.peers.get_mut(place).and_then(Option::as_deref_mut);
+        let peer = self.peers.get_mut(index).and_then(Option::as_deref_mut);
         let peer = peer.ok_or(DropReason::UnknownIndex)?;
-        if peer.fare(self.turn, 0) == Fare::Closed {
+        if peer.admission(self.iteration, 0) == Admission::Refused {
             return Err(DropReason::SessionState);
         }
         if identity.is_none() {
@@ -205,10 +212,10 @@ impl Pipeline {
             }
             peer.meters.take(Meter::Responses, origin, now)?;
         }
-        self.wake(place)?;
-        let peer = self.peers.get_mut(place).and_then(Option::as_deref_mut);
+        self.wake(index)?;
+        let peer = self.peers.get_mut(index).and_then(Option::as_deref_mut);
         let peer = peer.ok_or(DropReason::UnknownIndex)?;
-        let (mut span, buffer) = self.sealed.take(REPLY_LEN).ok_or(DropReason::Truncated)?;
+        let (mut chunk, buffer) = self.sealed.take(REPLY_LEN).ok_or(DropReason::Truncated)?;
         let kind = message.first().copied().unwrap_or_default();
         let source = from.remote.ip();
         let result = match identity {
@@ -216,7 +223,7 @@ impl Pipeline {
             None => peer.tunnel.handshake(source, message, buffer),
         };
         let Ok(reply) = result else {
-            self.sealed.truncate(span.start);
+            self.sealed.truncate(chunk.start);
             return result.map(drop);
         };
         // The endpoint stays where it is: the first data message under the new keys moves it.
@@ -230,26 +237,26 @@ impl Pipeline {
             add_single_writer(&self.stats.handshakes, 1);
         }
         let Reply::Send(len) = reply else {
-            self.sealed.truncate(span.start);
+            self.sealed.truncate(chunk.start);
             return Ok(());
         };
-        span.len = len as u32;
-        self.sealed.truncate(span.end());
+        chunk.len = len as u32;
+        self.sealed.truncate(chunk.end());
         // The answer to a response is a first data message, empty, and billed like all data.
         let kind = if kind == message_type::RESPONSE {
-            data_kind(peer, self.turn, len)
+            data_kind(peer, self.iteration, len)
         } else {
-            RunKind::Handshake
+            BatchKind::Handshake
         };
-        push_run(&mut self.runs, self.turn, peer, from, kind, span);
+        push_datagram(&mut self.batches, self.iteration, peer, from, kind, chunk);
         Ok(())
     }
 
     /// Takes an initiation that the handshake thread found to be of this worker's peer.
-    pub fn initiation(&mut self, initiation: &Initiation) {
+    pub fn handle_initiation(&mut self, initiation: &Initiation) {
         let Initiation { slot, from, identity, message } = initiation;
-        let result = match self.place(*slot) {
-            Ok(place) => self.handshake(place, *from, message, Some(identity)),
+        let result = match self.index_of(*slot) {
+            Ok(index) => self.handshake(index, *from, message, Some(identity)),
             Err(_) => Err(DropReason::UnknownPeer),
         };
         if let Err(reason) = result {

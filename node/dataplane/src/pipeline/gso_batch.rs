@@ -5,9 +5,9 @@ use weir_common::Slot;
 
 use weir_accounts::Endpoint;
 use weir_packet::{
-    arena::Span,
+    arena::Chunk,
     ecn::Ecn,
-    iov::{List, Pieces},
+    iov::{IovArena, IovList},
 };
 
 /// UDP_MAX_SEGMENTS of kernels before 6.9; later ones take 128.
@@ -25,30 +25,30 @@ pub enum UdpSegmentation {
     Off,
 }
 
-/// Whether the bytes of a run are billed.
+/// Whether the bytes of a batch are billed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RunKind {
+pub enum BatchKind {
     /// Data messages, billed.
-    Data,
+    Metered,
     /// Data messages that a paused session gets from the gateway. Not billed.
-    Unbilled,
+    Free,
     /// One handshake message.
     Handshake,
 }
 
 /// One send.
 #[derive(Clone, Copy, Debug)]
-pub struct Run {
+pub struct GsoBatch {
     /// To whom.
     pub to: Endpoint,
     /// Whose account it goes to.
     pub slot: Slot,
     /// What it carries.
-    pub kind: RunKind,
+    pub kind: BatchKind,
     /// The ECN field of the outer header.
     pub ecn: Ecn,
     /// Where its bytes are.
-    pub pieces: List,
+    pub iov: IovList,
     /// Length of each datagram but the last, in bytes.
     pub segment: u16,
     /// Datagrams.
@@ -58,82 +58,82 @@ pub struct Run {
     open: bool,
 }
 
-/// A place in the turn's list of runs.
+/// A place in the iteration's list of batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RunIndex(u32);
+pub struct BatchIndex(u32);
 
-/// The sends of one turn.
+/// The sends of one iteration.
 #[derive(Debug, Default)]
-pub(crate) struct Runs {
-    runs: Vec<Run>,
-    pieces: Pieces,
+pub(crate) struct GsoBatches {
+    batches: Vec<GsoBatch>,
+    iovs: IovArena,
     segmentation: UdpSegmentation,
 }
 
-impl Runs {
+impl GsoBatches {
     /// No sends yet; of several datagrams each, or not.
     #[must_use]
     pub(crate) fn new(segmentation: UdpSegmentation) -> Self {
         Self { segmentation, ..Self::default() }
     }
 
-    /// Forgets the last turn's runs.
+    /// Forgets the last iteration's batches.
     pub(crate) fn begin(&mut self) {
-        self.runs.clear();
-        self.pieces.clear();
+        self.batches.clear();
+        self.iovs.clear();
     }
 
-    /// Adds a datagram behind the consumer's latest run, `last`, or in a new one. Returns the run
-    /// that it is in. `last` must be of this turn.
+    /// Adds a datagram behind the consumer's latest batch, `last`, or in a new one. Returns the batch
+    /// that it is in. `last` must be of this iteration.
     #[inline]
     pub(crate) fn push(
         &mut self,
-        last: Option<RunIndex>,
+        last: Option<BatchIndex>,
         to: Endpoint,
         slot: Slot,
-        kind: RunKind,
+        kind: BatchKind,
         ecn: Ecn,
-        span: Span,
-    ) -> RunIndex {
-        if let Some(RunIndex(index)) = last
-            && let Some(run) = self.runs.get_mut(index as usize)
-            && run.open
-            && run.kind == kind
-            && run.ecn == ecn
-            && run.to == to
-            && span.len <= u32::from(run.segment)
-            && run.bytes + span.len <= MAX_BYTES
+        chunk: Chunk,
+    ) -> BatchIndex {
+        if let Some(BatchIndex(index)) = last
+            && let Some(batch) = self.batches.get_mut(index as usize)
+            && batch.open
+            && batch.kind == kind
+            && batch.ecn == ecn
+            && batch.to == to
+            && chunk.len <= u32::from(batch.segment)
+            && batch.bytes + chunk.len <= MAX_BYTES
         {
-            run.bytes += span.len;
-            run.datagrams += 1;
-            run.open = span.len == u32::from(run.segment) && run.datagrams < MAX_SEGMENTS;
-            self.pieces.append(&mut run.pieces, span);
-            return RunIndex(index);
+            batch.bytes += chunk.len;
+            batch.datagrams += 1;
+            batch.open = chunk.len == u32::from(batch.segment) && batch.datagrams < MAX_SEGMENTS;
+            self.iovs.append(&mut batch.iov, chunk);
+            return BatchIndex(index);
         }
-        let index = RunIndex(self.runs.len() as u32);
-        self.runs.push(Run {
+        let index = BatchIndex(self.batches.len() as u32);
+        self.batches.push(GsoBatch {
             to,
             slot,
             kind,
             ecn,
-            pieces: self.pieces.list(span),
-            segment: span.len as u16,
+            iov: self.iovs.list(chunk),
+            segment: chunk.len as u16,
             datagrams: 1,
-            bytes: span.len,
-            open: kind == RunKind::Data && self.segmentation == UdpSegmentation::On,
+            bytes: chunk.len,
+            open: kind == BatchKind::Metered && self.segmentation == UdpSegmentation::On,
         });
         index
     }
 
-    /// The runs, in the order in which they were begun.
+    /// The batches, in the order in which they were begun.
     #[must_use]
-    pub(crate) fn all(&self) -> &[Run] {
-        &self.runs
+    pub(crate) fn all(&self) -> &[GsoBatch] {
+        &self.batches
     }
 
-    /// The spans of a run, in the arena that the datagrams lie in.
-    pub(crate) fn spans(&self, run: &Run) -> impl Iterator<Item = Span> + '_ {
-        self.pieces.spans(run.pieces)
+    /// The chunks of a batch, in the arena that the datagrams lie in.
+    pub(crate) fn chunks(&self, batch: &GsoBatch) -> impl Iterator<Item = Chunk> + '_ {
+        self.iovs.chunks(batch.iov)
     }
 }
 
@@ -150,14 +150,14 @@ mod tests {
     }
 
     fn lengths_with(segmentation: UdpSegmentation, lens: &[u32]) -> Vec<u16> {
-        let mut runs = Runs::new(segmentation);
+        let mut batches = GsoBatches::new(segmentation);
         let (mut last, mut start) = (None, 0);
         for &len in lens {
-            let span = Span { start, len };
-            last = Some(runs.push(last, to(1), Slot(0), RunKind::Data, Ecn::NotEct, span));
+            let chunk = Chunk { start, len };
+            last = Some(batches.push(last, to(1), Slot(0), BatchKind::Metered, Ecn::NotEct, chunk));
             start += len;
         }
-        runs.all().iter().map(|run| run.datagrams).collect()
+        batches.all().iter().map(|batch| batch.datagrams).collect()
     }
 
     #[test]
@@ -175,15 +175,15 @@ mod tests {
 
     #[test]
     fn another_endpoint_or_a_handshake_begins_a_run_of_its_own() {
-        let mut runs = Runs::default();
-        let span = Span { start: 0, len: 148 };
+        let mut batches = GsoBatches::default();
+        let chunk = Chunk { start: 0, len: 148 };
         let mut push =
-            |last, port, kind| runs.push(last, to(port), Slot(0), kind, Ecn::NotEct, span);
-        let one = push(None, 1, RunKind::Data);
-        let two = push(Some(one), 2, RunKind::Data);
-        let three = push(Some(two), 2, RunKind::Handshake);
-        let four = push(Some(three), 2, RunKind::Data);
-        assert_eq!(runs.all().len(), 4);
+            |last, port, kind| batches.push(last, to(port), Slot(0), kind, Ecn::NotEct, chunk);
+        let one = push(None, 1, BatchKind::Metered);
+        let two = push(Some(one), 2, BatchKind::Metered);
+        let three = push(Some(two), 2, BatchKind::Handshake);
+        let four = push(Some(three), 2, BatchKind::Metered);
+        assert_eq!(batches.all().len(), 4);
         assert_ne!(three, four);
     }
 
@@ -194,16 +194,16 @@ mod tests {
 
     #[test]
     fn another_congestion_mark_begins_a_run_of_its_own() {
-        let mut runs = Runs::default();
+        let mut batches = GsoBatches::default();
         let mut last = None;
         for (number, ecn) in [Ecn::NotEct, Ecn::NotEct, Ecn::Ect0, Ecn::Ect0, Ecn::Ce, Ecn::NotEct]
             .into_iter()
             .enumerate()
         {
-            let span = Span { start: number as u32 * 100, len: 100 };
-            last = Some(runs.push(last, to(1), Slot(0), RunKind::Data, ecn, span));
+            let chunk = Chunk { start: number as u32 * 100, len: 100 };
+            last = Some(batches.push(last, to(1), Slot(0), BatchKind::Metered, ecn, chunk));
         }
-        let made: Vec<_> = runs.all().iter().map(|run| (run.ecn, run.datagrams)).collect();
+        let made: Vec<_> = batches.all().iter().map(|batch| (batch.ecn, batch.datagrams)).collect();
         let wanted = [(Ecn::NotEct, 2), (Ecn::Ect0, 2), (Ecn::Ce, 1), (Ecn::NotEct, 1)];
         assert_eq!(made, wanted);
     }

@@ -8,14 +8,14 @@ mod tunnel;
 use proptest::prelude::*;
 use weir_common::{DropReason, Slot, account::SessionState};
 
-use super::{FRAME_SLACK, Owner, Stray, Transmitted};
+use super::{Handled, Misdirected, Owner, TAILROOM};
 use crate::{
     mailbox::Initiation,
-    pipeline::gso_batch::RunKind,
+    pipeline::gso_batch::BatchKind,
     testing::{Consumer, MTU, Node, SERVER_V4, SERVER_V6, frame, tcp, udp},
 };
 use weir_packet::{
-    gso::Cut,
+    gso::Segmenter,
     virtio::{Gso, NetHeader},
 };
 
@@ -39,9 +39,9 @@ fn cut(header: &NetHeader, packet: &[u8]) -> Vec<Vec<u8>> {
     if header.gso == Gso::None {
         return vec![packet.to_vec()];
     }
-    let cut = Cut::plan(header, packet).expect("a frame that can be cut");
+    let cut = Segmenter::plan(header, packet).expect("a frame that can be cut");
     let mut packets = Vec::new();
-    cut.each(&mut packet.to_vec(), |buffer, start, len| {
+    cut.for_each(&mut packet.to_vec(), |buffer, start, len| {
         packets.push(buffer[start..start + len].to_vec());
     });
     packets
@@ -68,8 +68,9 @@ fn a_bulk_flow_becomes_one_super_packet_and_comes_apart_as_it_was() {
     let mut consumer = node.connect(0);
     let packets = flow(&mut consumer, 40, 1360, 1);
     let datagrams = sealed(&mut consumer, &packets).concat();
-    let turn = node.turn(|p| p.receive(consumer.endpoint, &datagrams, 1360 + 40 + 32));
-    let [(header, packet)] = &turn.frames[..] else { panic!("one frame") };
+    let output =
+        node.iterate(|p| p.handle_udp_batch(consumer.endpoint, &datagrams, 1360 + 40 + 32));
+    let [(header, packet)] = &output.frames[..] else { panic!("one frame") };
     assert_eq!((header.gso, header.gso_size), (Gso::TcpV4, 1360));
     assert!(same(&cut(header, packet), &packets));
 }
@@ -82,9 +83,10 @@ fn interleaved_flows_become_a_super_packet_each() {
     let mixed: Vec<_> =
         (0..20).flat_map(|i| flows.iter().map(move |flow| flow[i].clone())).collect();
     let datagrams = sealed(&mut consumer, &mixed).concat();
-    let turn = node.turn(|p| p.receive(consumer.endpoint, &datagrams, 1000 + 40 + 32));
-    assert_eq!(turn.frames.len(), 8);
-    for ((header, packet), flow) in turn.frames.iter().zip(&flows) {
+    let output =
+        node.iterate(|p| p.handle_udp_batch(consumer.endpoint, &datagrams, 1000 + 40 + 32));
+    assert_eq!(output.frames.len(), 8);
+    for ((header, packet), flow) in output.frames.iter().zip(&flows) {
         assert!(same(&cut(header, packet), flow));
     }
 }
@@ -111,11 +113,11 @@ fn packets_that_the_kernel_would_not_join_stay_apart() {
         let first = tcp(consumer.v4, SERVER_V4, 0, &[1; 1000], |_| {});
         let second = tcp(consumer.v4, SERVER_V4, 1000, &[2; 1000], change);
         let (one, two) = (consumer.seal(&first), consumer.seal(&second));
-        let turn = node.turn(|p| {
-            p.datagram(consumer.endpoint, &one);
-            p.datagram(consumer.endpoint, &two);
+        let output = node.iterate(|p| {
+            p.handle_datagram(consumer.endpoint, &one);
+            p.handle_datagram(consumer.endpoint, &two);
         });
-        let frames: Vec<_> = turn.frames.iter().map(|(header, p)| (header.gso, p)).collect();
+        let frames: Vec<_> = output.frames.iter().map(|(header, p)| (header.gso, p)).collect();
         assert_eq!(frames, [(Gso::None, &first), (Gso::None, &second)], "{what}");
     }
 }
@@ -127,10 +129,11 @@ fn a_corrupt_packet_is_passed_on_as_it_is_and_joins_nothing() {
     let mut packets = flow(&mut consumer, 4, 1000, 1);
     packets[1][500] ^= 1;
     let datagrams = sealed(&mut consumer, &packets);
-    let turn = node.turn(|p| datagrams.iter().for_each(|d| p.datagram(consumer.endpoint, d)));
-    let came: Vec<_> = turn.frames.iter().flat_map(|(header, p)| cut(header, p)).collect();
+    let output =
+        node.iterate(|p| datagrams.iter().for_each(|d| p.handle_datagram(consumer.endpoint, d)));
+    let came: Vec<_> = output.frames.iter().flat_map(|(header, p)| cut(header, p)).collect();
     assert!(same(&came, &packets));
-    assert_eq!(turn.frames[1].0.gso, Gso::None, "the corrupt one is alone");
+    assert_eq!(output.frames[1].0.gso, Gso::None, "the corrupt one is alone");
 }
 
 #[test]
@@ -141,9 +144,10 @@ fn push_ends_a_super_packet_and_is_on_its_last_packet() {
         .map(|i| tcp(consumer.v6, SERVER_V6, i * 500, &[3; 500], |h| h.psh = i == 2))
         .collect();
     let datagrams = sealed(&mut consumer, &packets);
-    let turn = node.turn(|p| datagrams.iter().for_each(|d| p.datagram(consumer.endpoint, d)));
-    assert_eq!(turn.frames.len(), 2);
-    let came: Vec<_> = turn.frames.iter().flat_map(|(header, p)| cut(header, p)).collect();
+    let output =
+        node.iterate(|p| datagrams.iter().for_each(|d| p.handle_datagram(consumer.endpoint, d)));
+    assert_eq!(output.frames.len(), 2);
+    let came: Vec<_> = output.frames.iter().flat_map(|(header, p)| cut(header, p)).collect();
     assert!(same(&came, &packets));
 }
 
@@ -155,10 +159,11 @@ fn udp_of_equal_size_is_joined_and_a_shorter_one_ends_it() {
     let packets: Vec<_> =
         sizes.iter().map(|&size| udp(consumer.v6, SERVER_V6, 9, &vec![5; size])).collect();
     let datagrams = sealed(&mut consumer, &packets);
-    let turn = node.turn(|p| datagrams.iter().for_each(|d| p.datagram(consumer.endpoint, d)));
-    assert_eq!(turn.frames.len(), 2);
-    assert_eq!(turn.frames[0].0.gso, Gso::Udp);
-    let came: Vec<_> = turn.frames.iter().flat_map(|(header, p)| cut(header, p)).collect();
+    let output =
+        node.iterate(|p| datagrams.iter().for_each(|d| p.handle_datagram(consumer.endpoint, d)));
+    assert_eq!(output.frames.len(), 2);
+    assert_eq!(output.frames[0].0.gso, Gso::Udp);
+    let came: Vec<_> = output.frames.iter().flat_map(|(header, p)| cut(header, p)).collect();
     assert!(same(&came, &packets));
 }
 
@@ -171,12 +176,12 @@ fn a_super_packet_from_the_internet_becomes_sealed_packets_of_one_run() {
     let header =
         NetHeader { gso: Gso::TcpV4, gso_size: 1380, header_len: 40, checksum: Some((20, 16)) };
     let (mut bytes, len) = frame(header, &packet);
-    let turn = node.turn(|p| {
-        assert_eq!(p.transmit(&mut bytes, len), Transmitted::Done);
+    let output = node.iterate(|p| {
+        assert_eq!(p.handle_tun_packet(&mut bytes, len), Handled::Done);
     });
-    assert_eq!(turn.runs, [20]);
-    for (index, (kind, datagram)) in turn.datagrams.iter().enumerate() {
-        assert_eq!(*kind, RunKind::Data);
+    assert_eq!(output.batches, [20]);
+    for (index, (kind, datagram)) in output.datagrams.iter().enumerate() {
+        assert_eq!(*kind, BatchKind::Metered);
         let came = consumer.open(datagram);
         let expected = tcp(SERVER_V4, consumer.v4, 9 + 1380 * index as u32, &[8; 1380], |h| {
             h.psh = index == 19
@@ -191,7 +196,7 @@ fn a_super_packet_from_the_internet_becomes_sealed_packets_of_one_run() {
 fn runs_grow_across_super_packets_of_one_consumer() {
     let mut node = Node::new(4, 1, 0);
     let consumer = node.connect(0);
-    let turn = node.turn(|p| {
+    let output = node.iterate(|p| {
         for _ in 0..2 {
             let packet = tcp(SERVER_V4, consumer.v4, 9, &vec![8; 22 * 1380], |_| {});
             let header = NetHeader {
@@ -201,10 +206,10 @@ fn runs_grow_across_super_packets_of_one_consumer() {
                 checksum: Some((20, 16)),
             };
             let (mut bytes, len) = frame(header, &packet);
-            p.transmit(&mut bytes, len);
+            p.handle_tun_packet(&mut bytes, len);
         }
     });
-    assert_eq!(turn.runs, [44]);
+    assert_eq!(output.batches, [44]);
 }
 
 #[test]
@@ -214,10 +219,10 @@ fn packets_are_padded_to_sixteen_but_not_beyond_the_mtu() {
     for (payload, padded) in [(0, 32), (4, 32), (5, 48), (MTU - 28, MTU), (MTU - 29, MTU)] {
         let packet = udp(SERVER_V4, consumer.v4, 9, &vec![1; payload]);
         let (mut bytes, len) = frame(NetHeader::PLAIN, &packet);
-        let turn = node.turn(|p| {
-            p.transmit(&mut bytes, len);
+        let output = node.iterate(|p| {
+            p.handle_tun_packet(&mut bytes, len);
         });
-        let [(_, datagram)] = &turn.datagrams[..] else { panic!("one datagram") };
+        let [(_, datagram)] = &output.datagrams[..] else { panic!("one datagram") };
         assert_eq!(datagram.len(), padded + 32, "payload of {payload}");
         assert_eq!(consumer.open(datagram), packet);
     }
@@ -235,10 +240,10 @@ fn an_unfinished_checksum_is_completed() {
     packet[46..48].copy_from_slice(&partial.to_be_bytes());
     let header = NetHeader { checksum: Some((40, 6)), ..NetHeader::PLAIN };
     let (mut bytes, len) = frame(header, &packet);
-    let turn = node.turn(|p| {
-        p.transmit(&mut bytes, len);
+    let output = node.iterate(|p| {
+        p.handle_tun_packet(&mut bytes, len);
     });
-    assert_eq!(consumer.open(&turn.datagrams[0].1), right);
+    assert_eq!(consumer.open(&output.datagrams[0].1), right);
 }
 
 #[test]
@@ -250,8 +255,8 @@ fn a_foreign_inner_source_is_billed_but_goes_nowhere() {
     for source in [other.v4, SERVER_V4, other.v6, SERVER_V6] {
         let target = if source.is_ipv4() { SERVER_V4 } else { SERVER_V6 };
         let datagram = consumer.seal(&udp(source, target, 1, b"not mine"));
-        let turn = node.turn(|p| p.datagram(consumer.endpoint, &datagram));
-        assert!(turn.frames.is_empty());
+        let output = node.iterate(|p| p.handle_datagram(consumer.endpoint, &datagram));
+        assert!(output.frames.is_empty());
     }
     assert_eq!(node.dropped(DropReason::SourceAddress), 4);
     assert_eq!(node.counters(Slot(0)).packets_up, before.packets_up + 4);
@@ -267,10 +272,10 @@ fn billed_bytes_are_the_payload_of_authentic_data_messages_and_once_each() {
     let datagram = consumer.seal(&packet);
     let mut forged = consumer.seal(&packet);
     forged[20] ^= 1;
-    node.turn(|p| {
-        p.datagram(consumer.endpoint, &datagram);
-        p.datagram(consumer.endpoint, &datagram);
-        p.datagram(consumer.endpoint, &forged);
+    node.iterate(|p| {
+        p.handle_datagram(consumer.endpoint, &datagram);
+        p.handle_datagram(consumer.endpoint, &datagram);
+        p.handle_datagram(consumer.endpoint, &forged);
     });
     let counters = node.counters(Slot(0));
     assert_eq!(counters.bytes_up - base.bytes_up, datagram.len() as u64);
@@ -286,10 +291,10 @@ fn what_the_kernel_did_not_take_is_not_billed() {
     let base = node.counters(Slot(0));
     let (mut bytes, len) = frame(NetHeader::PLAIN, &udp(SERVER_V4, consumer.v4, 1, &[0; 64]));
     node.pipeline.begin(node.now);
-    node.pipeline.transmit(&mut bytes, len);
+    node.pipeline.handle_tun_packet(&mut bytes, len);
     node.pipeline.finish();
-    let run = node.pipeline.runs()[0];
-    node.pipeline.sent(&run, 0, 0);
+    let batch = node.pipeline.gso_batches()[0];
+    node.pipeline.udp_send_done(&batch, 0, 0);
     assert_eq!(node.counters(Slot(0)), base);
     assert_eq!(node.dropped(DropReason::UdpSend), 1);
 }
@@ -302,26 +307,26 @@ fn an_endpoint_moves_with_authentic_data_only() {
     elsewhere.remote.set_port(9);
     let mut forged = consumer.seal(&udp(consumer.v4, SERVER_V4, 1, b"x"));
     forged[20] ^= 1;
-    node.turn(|p| p.datagram(elsewhere, &forged));
+    node.iterate(|p| p.handle_datagram(elsewhere, &forged));
     let inside = consumer.v4;
     let answer = |node: &mut Node| {
         let (mut bytes, len) = frame(NetHeader::PLAIN, &udp(SERVER_V4, inside, 1, b"y"));
         node.pipeline.begin(node.now);
-        node.pipeline.transmit(&mut bytes, len);
+        node.pipeline.handle_tun_packet(&mut bytes, len);
         node.pipeline.finish();
-        node.pipeline.runs()[0].to.remote
+        node.pipeline.gso_batches()[0].to.remote
     };
     assert_eq!(answer(&mut node), consumer.endpoint.remote);
     // A new handshake is answered where it came from, and moves nothing before data confirms it.
     let initiation = Initiation { from: elsewhere, ..consumer.initiation() };
-    let turn = node.turn(|p| p.initiation(&initiation));
-    let [(RunKind::Handshake, response)] = &turn.datagrams[..] else { panic!("one response") };
+    let output = node.iterate(|p| p.handle_initiation(&initiation));
+    let [(BatchKind::Handshake, response)] = &output.datagrams[..] else { panic!("one response") };
     assert_eq!(answer(&mut node), consumer.endpoint.remote);
     let confirmation = consumer.take_response(response);
-    node.turn(|p| p.datagram(elsewhere, &confirmation));
+    node.iterate(|p| p.handle_datagram(elsewhere, &confirmation));
     assert_eq!(answer(&mut node), elsewhere.remote);
     let keepalive = consumer.tunn_keepalive();
-    node.turn(|p| p.datagram(consumer.endpoint, &keepalive));
+    node.iterate(|p| p.handle_datagram(consumer.endpoint, &keepalive));
     assert_eq!(answer(&mut node), consumer.endpoint.remote);
 }
 
@@ -332,11 +337,11 @@ fn a_session_that_is_not_open_passes_nothing() {
     node.shared.accounts.get(Slot(0)).expect("an account").set_state(SessionState::Closed);
     let datagram = consumer.seal(&udp(consumer.v4, SERVER_V4, 1, b"x"));
     let (mut bytes, len) = frame(NetHeader::PLAIN, &udp(SERVER_V4, consumer.v4, 1, b"y"));
-    let turn = node.turn(|p| {
-        p.datagram(consumer.endpoint, &datagram);
-        p.transmit(&mut bytes, len);
+    let output = node.iterate(|p| {
+        p.handle_datagram(consumer.endpoint, &datagram);
+        p.handle_tun_packet(&mut bytes, len);
     });
-    assert!(turn.frames.is_empty() && turn.datagrams.is_empty());
+    assert!(output.frames.is_empty() && output.datagrams.is_empty());
     assert_eq!(node.dropped(DropReason::SessionState), 1);
     assert_eq!(node.dropped(DropReason::EgressState), 1);
 }
@@ -348,13 +353,13 @@ fn without_keys_a_packet_starts_a_handshake_and_is_not_kept() {
     let packet = udp(SERVER_V4, consumer.v4, 1, b"y");
     let send = |node: &mut Node| {
         let (mut bytes, len) = frame(NetHeader::PLAIN, &packet);
-        node.turn(|p| {
-            p.transmit(&mut bytes, len);
+        node.iterate(|p| {
+            p.handle_tun_packet(&mut bytes, len);
         })
     };
     assert!(send(&mut node).datagrams.is_empty(), "nobody knows where to");
     assert_eq!(node.dropped(DropReason::NoEndpoint), 1);
-    consumer.endpoint.save(&node.shared.accounts.get(Slot(0)).expect("an account").whereabouts);
+    consumer.endpoint.save(&node.shared.accounts.get(Slot(0)).expect("an account").worker);
     let mut again =
         Node { pipeline: super::Pipeline::new(node.shared.clone(), 0, Default::default()), ..node };
     let spec = weir_accounts::PeerSpec {
@@ -368,10 +373,10 @@ fn without_keys_a_packet_starts_a_handshake_and_is_not_kept() {
         weir_wireguard::tunnel::Tunnel::new(&super::super::testing::identity(), [9; 32], index);
     let accounts = again.shared.accounts.clone();
     again.pipeline.add(Box::new(super::Peer::new(&spec, tunnel, accounts)));
-    let turn = send(&mut again);
+    let output = send(&mut again);
     assert_eq!(
-        turn.datagrams.iter().map(|(kind, _)| *kind).collect::<Vec<_>>(),
-        [RunKind::Handshake]
+        output.datagrams.iter().map(|(kind, _)| *kind).collect::<Vec<_>>(),
+        [BatchKind::Handshake]
     );
     assert_eq!(again.dropped(DropReason::NotConnected), 1);
     assert!(send(&mut again).datagrams.is_empty(), "one handshake at a time");
@@ -390,21 +395,21 @@ fn strays_go_to_their_owner_unchanged() {
     let original = bytes[..len].to_vec();
     let mut initiation = vec![1, 0, 0, 0];
     initiation.resize(148, 7);
-    let turn = node.turn(|p| {
-        p.datagram(from, &datagram);
-        p.datagram(from, &initiation);
-        p.transmit(&mut bytes, len);
+    let output = node.iterate(|p| {
+        p.handle_datagram(from, &datagram);
+        p.handle_datagram(from, &initiation);
+        p.handle_tun_packet(&mut bytes, len);
     });
     let [
-        (Owner::Worker(1), Stray::Datagram(one, _)),
-        (Owner::Handshakes, Stray::Datagram(two, _)),
-        (Owner::Worker(1), Stray::Frame(three)),
-    ] = &turn.strays[..]
+        (Owner::Worker(1), Misdirected::Datagram(one, _)),
+        (Owner::Handshakes, Misdirected::Datagram(two, _)),
+        (Owner::Worker(1), Misdirected::TunPacket(three)),
+    ] = &output.misdirected[..]
     else {
-        panic!("three strays, not {:?}", turn.strays);
+        panic!("three misdirected, not {:?}", output.misdirected);
     };
     assert_eq!((&one[..], &two[..]), (&datagram[..], &initiation[..]));
-    assert_eq!(three[..three.len() - FRAME_SLACK], original);
+    assert_eq!(three[..three.len() - TAILROOM], original);
 }
 
 #[test]
@@ -419,17 +424,18 @@ fn a_full_turn_asks_for_another_and_loses_nothing() {
     loop {
         let (mut bytes, len) = frame(header, &packet);
         let original = bytes.clone();
-        match node.pipeline.transmit(&mut bytes, len) {
-            Transmitted::Done => sent += 1,
-            Transmitted::NextTurn => {
+        match node.pipeline.handle_tun_packet(&mut bytes, len) {
+            Handled::Done => sent += 1,
+            Handled::NextIteration => {
                 assert_eq!(bytes, original, "the frame is as it was");
                 break;
             }
         }
-        assert!(sent < 1000, "the turn has an end");
+        assert!(sent < 1000, "the output has an end");
     }
     node.pipeline.finish();
-    let datagrams: u32 = node.pipeline.runs().iter().map(|run| u32::from(run.datagrams)).sum();
+    let datagrams: u32 =
+        node.pipeline.gso_batches().iter().map(|batch| u32::from(batch.datagrams)).sum();
     assert_eq!(datagrams, sent * 40);
 }
 
@@ -461,8 +467,8 @@ proptest! {
             })
             .collect();
         let datagrams = sealed(&mut consumer, &packets);
-        let turn = node.turn(|p| datagrams.iter().for_each(|d| p.datagram(consumer.endpoint, d)));
-        let came: Vec<_> = turn.frames.iter().flat_map(|(header, p)| cut(header, p)).collect();
+        let output = node.iterate(|p| datagrams.iter().for_each(|d| p.handle_datagram(consumer.endpoint, d)));
+        let came: Vec<_> = output.frames.iter().flat_map(|(header, p)| cut(header, p)).collect();
         prop_assert_eq!(came.len(), packets.len());
         let flow_of = |packet: &Vec<u8>| {
             let at = if packet[0] >> 4 == 4 { 20 } else { 40 };
@@ -492,8 +498,8 @@ proptest! {
             bytes[10] = 0x45 | bytes[10] & 0x0f;
         }
         let len = bytes.len();
-        bytes.resize(len + FRAME_SLACK, 0);
-        node.turn(|p| { p.transmit(&mut bytes, len); });
+        bytes.resize(len + TAILROOM, 0);
+        node.iterate(|p| { p.handle_tun_packet(&mut bytes, len); });
     }
 
     /// Nothing that a datagram can hold makes the node panic.
@@ -510,8 +516,8 @@ proptest! {
                 head[8..12].copy_from_slice(&index.to_le_bytes());
             }
         }
-        let turn = node.turn(|p| p.receive(consumer.endpoint, &bytes, segment));
-        prop_assert!(turn.frames.is_empty());
+        let output = node.iterate(|p| p.handle_udp_batch(consumer.endpoint, &bytes, segment));
+        prop_assert!(output.frames.is_empty());
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use weir_packet::{gro::Joining, virtio::Gso};
+use weir_packet::{gro::Coalescing, virtio::Gso};
 
 /// So many refusals without one success between them, and the offload is left alone for a while. A
 /// few are no sign: some kernels refuse super-packets of a certain form only.
@@ -10,7 +10,7 @@ const MAX_REFUSALS: u32 = 8;
 /// How long, in nanoseconds. After that one more try shows whether it is still refused.
 const RETRY_AFTER: u64 = 60_000_000_000;
 
-/// Which super-packets the TUN device takes, as it turns out.
+/// Which super-packets the TUN device takes, as it iterations out.
 #[derive(Debug, Default)]
 pub(super) struct TunOffloads {
     tcp: Offload,
@@ -19,8 +19,8 @@ pub(super) struct TunOffloads {
 
 impl TunOffloads {
     /// What is worth trying at `now`, in nanoseconds.
-    pub(super) fn joining(&self, uso: bool, now: u64) -> Joining {
-        Joining { tcp: self.tcp.is_on(now), udp: uso && self.udp.is_on(now) }
+    pub(super) fn coalescing(&self, uso: bool, now: u64) -> Coalescing {
+        Coalescing { tcp: self.tcp.is_on(now), udp: uso && self.udp.is_on(now) }
     }
 
     /// The device took a super-packet.
@@ -61,7 +61,7 @@ impl Offload {
 mod tests {
     use super::*;
 
-    const BOTH: Joining = Joining { tcp: true, udp: true };
+    const BOTH: Coalescing = Coalescing { tcp: true, udp: true };
 
     #[test]
     fn a_device_that_goes_on_refusing_is_left_alone_and_tried_again_later() {
@@ -69,18 +69,18 @@ mod tests {
         for _ in 1..MAX_REFUSALS {
             offloads.refused(Gso::Udp, 5);
         }
-        assert_eq!(offloads.joining(true, 5), BOTH);
+        assert_eq!(offloads.coalescing(true, 5), BOTH);
         offloads.refused(Gso::Udp, 5);
-        assert_eq!(offloads.joining(true, 5), Joining { tcp: true, udp: false });
+        assert_eq!(offloads.coalescing(true, 5), Coalescing { tcp: true, udp: false });
         let later = 5 + RETRY_AFTER;
-        assert_eq!(offloads.joining(true, later - 1), Joining { tcp: true, udp: false });
-        assert_eq!(offloads.joining(true, later), BOTH);
+        assert_eq!(offloads.coalescing(true, later - 1), Coalescing { tcp: true, udp: false });
+        assert_eq!(offloads.coalescing(true, later), BOTH);
         // Still refused: one try was enough.
         offloads.refused(Gso::Udp, later);
-        assert_eq!(offloads.joining(true, later), Joining { tcp: true, udp: false });
+        assert_eq!(offloads.coalescing(true, later), Coalescing { tcp: true, udp: false });
         offloads.taken(Gso::Udp);
         offloads.refused(Gso::Udp, later + RETRY_AFTER);
-        assert_eq!(offloads.joining(true, later + RETRY_AFTER), BOTH);
+        assert_eq!(offloads.coalescing(true, later + RETRY_AFTER), BOTH);
     }
 
     #[test]
@@ -89,8 +89,8 @@ mod tests {
         for now in 0..1000 {
             offloads.refused(Gso::TcpV4, now);
             offloads.taken(Gso::TcpV6);
-            assert_eq!(offloads.joining(true, now), BOTH);
+            assert_eq!(offloads.coalescing(true, now), BOTH);
         }
-        assert_eq!(offloads.joining(false, 0), Joining { tcp: true, udp: false });
+        assert_eq!(offloads.coalescing(false, 0), Coalescing { tcp: true, udp: false });
     }
 }

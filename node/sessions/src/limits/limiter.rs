@@ -18,7 +18,7 @@ use crate::{
     Hold, Sessions,
     limits::{LimitsNow, QuotaNow},
 };
-use weir_accounts::{Accounts, ContactLimits, Levels};
+use weir_accounts::{Accounts, FlowLimits, SharedLimits};
 use weir_config::{
     Limits,
     amounts::BitRate,
@@ -51,7 +51,7 @@ pub type FlowShare = fn(&weir_config::Auto<weir_config::amounts::AtMost>) -> u32
 pub struct Limiter {
     sessions: Arc<Sessions>,
     accounts: Arc<Accounts>,
-    levels: Arc<Levels>,
+    levels: Arc<SharedLimits>,
     flow_share: FlowShare,
     state: Mutex<State>,
     changed: Notify,
@@ -90,7 +90,7 @@ impl Limiter {
         settings: Limits,
         sessions: Arc<Sessions>,
         accounts: Arc<Accounts>,
-        levels: Arc<Levels>,
+        levels: Arc<SharedLimits>,
         flow_share: FlowShare,
     ) -> Result<Self, StoreError> {
         let mut marks = [Marked::default(); 2];
@@ -120,7 +120,7 @@ impl Limiter {
         let (up, down) = (settings.session_rate_up.bits(), settings.session_rate_down.bits());
         self.sessions.set_default_rates(up, down);
         self.sessions.set_at_most(settings.sessions);
-        self.levels.set_contacts(ContactLimits {
+        self.levels.set_flow_limits(FlowLimits {
             new_flows: settings.session_new_flows.get(),
             destinations: settings.session_destinations.get(),
         });
@@ -156,8 +156,9 @@ impl Limiter {
         let marks = self.state().marks;
         now.day.used = marks[0].marks.used(total);
         now.month.used = marks[1].marks.used(total);
-        [now.share_up, now.share_down] = self.levels.get().map(|bytes| bytes.saturating_mul(8));
-        let contacts = self.levels.contacts();
+        [now.share_up, now.share_down] =
+            self.levels.fair_share().map(|bytes| bytes.saturating_mul(8));
+        let contacts = self.levels.flow_limits();
         (now.session_new_flows, now.session_destinations) =
             (contacts.new_flows, contacts.destinations);
         now.session_flows = (self.flow_share)(&self.state().settings.session_flows);
@@ -253,7 +254,7 @@ impl Limiter {
         let mut state = self.state();
         let state = &mut *state;
         if state.rates == [BitRate::OFF; 2] {
-            self.levels.set(0, 0);
+            self.levels.set_fair_share(0, 0);
             state.refreshed = None;
             return None;
         }
@@ -269,7 +270,7 @@ impl Limiter {
             BitRate::OFF => 0,
             rate => share::level(rate.bytes(), &mut wants[way]),
         };
-        self.levels.set(level(0), level(1));
+        self.levels.set_fair_share(level(0), level(1));
         Some(TICK + TICK_PER_SESSION * state.demands.len() as u32)
     }
 

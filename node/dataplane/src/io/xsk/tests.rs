@@ -58,10 +58,10 @@ fn queues_that_never_run_dry_get_equal_shares() {
 fn two_queues_with_600_frames_each_are_both_served_in_the_first_turn() {
     let mut node = Node::new(1, 1, 0);
     let mut direct = queues(&[600, 600]);
-    node.turn(|pipeline| direct.take(pipeline));
+    node.iterate(|pipeline| direct.take(pipeline));
     assert!(direct.queues.iter().all(|queue| queue.served >= 200), "each has a share");
     for _ in 1..10 {
-        node.turn(|pipeline| direct.take(pipeline));
+        node.iterate(|pipeline| direct.take(pipeline));
     }
     assert!(!direct.is_ready());
     let read = node.pipeline.stats().boundaries().udp_receive;
@@ -85,7 +85,7 @@ fn losses_of_each_queue_are_counted_also_where_nothing_was_taken() {
     let mut direct = queues(&[600, 0, 0]);
     direct.queues[1].lost = 30;
     direct.queues[2].lost = 4;
-    node.turn(|pipeline| direct.take(pipeline));
+    node.iterate(|pipeline| direct.take(pipeline));
     assert_eq!(node.dropped(DropReason::DirectFull), 34);
 }
 
@@ -107,8 +107,8 @@ fn the_endpoint_moves_only_where_a_checksum_vouches_for_it() {
         let packet = udp(consumer.v4, SERVER_V4, 1, b"up");
         let mut frame = frame(HOME, 4000, &consumer.seal(&packet));
         change(&mut frame);
-        let turn = node.turn(|pipeline| receive(pipeline, sources, &frame));
-        assert_eq!(turn.frames.len(), 1, "the payload is authentic");
+        let output = node.iterate(|pipeline| receive(pipeline, sources, &frame));
+        assert_eq!(output.frames.len(), 1, "the payload is authentic");
         node.endpoint(consumer.slot).map(|endpoint| endpoint.remote)
     };
     let home: SocketAddr = (HOME, 4000).into();
@@ -126,15 +126,15 @@ fn a_private_source_or_port_zero_moves_nothing_and_is_counted() {
     let packet = udp(consumer.v4, SERVER_V4, 1, b"up");
     for (from, port) in [([192, 168, 7, 7], 4000), (HOME, 0)] {
         let frame = frame(from, port, &consumer.seal(&packet));
-        let turn = node.turn(|pipeline| receive(pipeline, Sources::default(), &frame));
-        assert!(turn.frames.is_empty());
+        let output = node.iterate(|pipeline| receive(pipeline, Sources::default(), &frame));
+        assert!(output.frames.is_empty());
     }
     assert_eq!(node.dropped(DropReason::DirectSource), 1);
     assert_eq!(node.dropped(DropReason::Message), 1);
     assert_eq!(node.endpoint(consumer.slot), before);
     let lan = Sources::of_uplink(&[[192, 168, 7, 1].into()], &[]);
     let frame = frame([192, 168, 7, 7], 4000, &consumer.seal(&packet));
-    node.turn(|pipeline| receive(pipeline, lan, &frame));
+    node.iterate(|pipeline| receive(pipeline, lan, &frame));
     let moved = node.endpoint(consumer.slot).map(|endpoint| endpoint.remote);
     assert_eq!(moved, Some(([192, 168, 7, 7], 4000).into()));
 }
@@ -150,7 +150,7 @@ fn the_congestion_mark_of_a_frame_comes_inward() {
     let mut frame = frame(HOME, 4000, &consumer.seal(&packet));
     frame[15] = 3;
     frame[25] -= 3;
-    let turn = node.turn(|pipeline| receive(pipeline, Sources::default(), &frame));
-    let [(_, came)] = &turn.frames[..] else { panic!("one frame") };
+    let output = node.iterate(|pipeline| receive(pipeline, Sources::default(), &frame));
+    let [(_, came)] = &output.frames[..] else { panic!("one frame") };
     assert_eq!(Ecn::of_packet(came), Ecn::Ce);
 }

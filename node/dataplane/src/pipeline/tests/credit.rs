@@ -6,8 +6,8 @@ use weir_common::{
 };
 
 use crate::{
-    pipeline::gso_batch::RunKind,
-    testing::{Consumer, Node, SERVER_V4, Turn, frame, tcp, udp},
+    pipeline::gso_batch::BatchKind,
+    testing::{Consumer, Node, Output, SERVER_V4, frame, tcp, udp},
 };
 use weir_packet::virtio::{Gso, NetHeader};
 
@@ -28,26 +28,26 @@ fn up(node: &mut Node, consumer: &mut Consumer, to: IpAddr, count: usize) -> usi
     (0..count)
         .filter(|_| {
             let datagram = consumer.seal(&udp(consumer.v4, to, 1, &[7; 972]));
-            !node.turn(|p| p.datagram(consumer.endpoint, &datagram)).frames.is_empty()
+            !node.iterate(|p| p.handle_datagram(consumer.endpoint, &datagram)).frames.is_empty()
         })
         .count()
 }
 
-/// A frame from `from` for the consumer in one turn.
-fn down(node: &mut Node, header: NetHeader, packet: &[u8]) -> Turn {
+/// A frame from `from` for the consumer in one output.
+fn down(node: &mut Node, header: NetHeader, packet: &[u8]) -> Output {
     let (mut bytes, len) = frame(header, packet);
-    node.turn(|p| {
-        p.transmit(&mut bytes, len);
+    node.iterate(|p| {
+        p.handle_tun_packet(&mut bytes, len);
     })
 }
 
-fn down_plain(node: &mut Node, consumer: &Consumer, from: IpAddr) -> Turn {
+fn down_plain(node: &mut Node, consumer: &Consumer, from: IpAddr) -> Output {
     down(node, NetHeader::PLAIN, &udp(from, consumer.v4, 1, &[7; 972]))
 }
 
 #[test]
 fn a_session_gets_its_credit_and_not_a_byte_more() {
-    // Up, down, and both in turns.
+    // Up, down, and both in iterations.
     for pattern in [[true, true], [false, false], [true, false]] {
         let mut node = Node::new(4, 1, 0);
         let mut consumer = node.connect(0);
@@ -82,11 +82,11 @@ fn a_super_packet_is_cut_where_the_credit_ends() {
     let packet = tcp(SERVER_V4, consumer.v4, 1, &[7; 40 * 1360], |_| {});
     let header =
         NetHeader { gso: Gso::TcpV4, gso_size: 1360, checksum: Some((20, 16)), ..NetHeader::PLAIN };
-    let turn = down(&mut node, header, &packet);
+    let output = down(&mut node, header, &packet);
     let used = billed(&node.counters(Slot(0)));
-    assert!(turn.datagrams.len() < 11, "{}", turn.datagrams.len());
+    assert!(output.datagrams.len() < 11, "{}", output.datagrams.len());
     assert!(used <= limit && limit - used < 2 * 1500, "{used} of {limit}");
-    assert_eq!(turn.datagrams.len() as u64 + node.dropped(DropReason::EgressCredit), 40);
+    assert_eq!(output.datagrams.len() as u64 + node.dropped(DropReason::EgressCredit), 40);
 }
 
 #[test]
@@ -104,8 +104,8 @@ fn without_credit_only_the_gateway_is_reached_and_nothing_is_billed() {
         assert_eq!(up(&mut node, &mut consumer, SERVER_V4, 3), 0);
         assert_eq!(up(&mut node, &mut consumer, gateway, 3), 3);
         assert!(down_plain(&mut node, &consumer, SERVER_V4).datagrams.is_empty());
-        let turn = down_plain(&mut node, &consumer, gateway);
-        let [(RunKind::Unbilled, datagram)] = &turn.datagrams[..] else { panic!("{turn:?}") };
+        let output = down_plain(&mut node, &consumer, gateway);
+        let [(BatchKind::Free, datagram)] = &output.datagrams[..] else { panic!("{output:?}") };
         assert_eq!(consumer.open(datagram), udp(gateway, consumer.v4, 1, &[7; 972]));
         assert_eq!(node.counters(Slot(0)), before);
         let unbilled = account(&node).metered.unbilled_bytes.load(Relaxed);
@@ -140,7 +140,7 @@ fn a_paused_session_is_answered_and_a_closed_one_is_not() {
     for (state, answers) in [(SessionState::Paused, 1), (SessionState::Closed, 0)] {
         account(&node).set_state(state);
         let initiation = consumer.initiation();
-        let turn = node.turn(|p| p.initiation(&initiation));
-        assert_eq!(turn.datagrams.len(), answers, "{state:?}");
+        let output = node.iterate(|p| p.handle_initiation(&initiation));
+        assert_eq!(output.datagrams.len(), answers, "{state:?}");
     }
 }

@@ -5,21 +5,21 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use weir_common::{DropReason, account::SessionState};
 
 use crate::testing::{Consumer, Node, SERVER_V4, SERVER_V6, udp};
-use weir_accounts::ContactLimits;
+use weir_accounts::FlowLimits;
 
 fn limit(node: &Node, new_flows: u32, destinations: u32) {
-    node.shared.levels.set_contacts(ContactLimits { new_flows, destinations });
+    node.shared.limits.set_flow_limits(FlowLimits { new_flows, destinations });
 }
 
-/// Sends these packets in one turn, and returns how many left.
+/// Sends these packets in one output, and returns how many left.
 fn send(node: &mut Node, consumer: &mut Consumer, packets: &[Vec<u8>]) -> usize {
-    let turn = node.turn(|pipeline| {
+    let output = node.iterate(|pipeline| {
         for packet in packets {
-            pipeline.datagram(consumer.endpoint, &consumer.seal(packet));
+            pipeline.handle_datagram(consumer.endpoint, &consumer.seal(packet));
         }
     });
     // Payloads of one byte and of different flows: nothing is joined.
-    turn.frames.len()
+    output.frames.len()
 }
 
 fn hosts_v4(own: IpAddr, count: u16) -> Vec<Vec<u8>> {
@@ -136,8 +136,8 @@ fn a_silent_session_gives_its_memory_back_and_one_that_sends_keeps_it() {
     }
     let tick = |node: &mut Node, times| {
         for _ in 0..times {
-            // Of two sessions each has its turn every second time.
-            node.turn(|pipeline| pipeline.tick());
+            // Of two sessions each has its output every second time.
+            node.iterate(|pipeline| pipeline.tick());
         }
     };
     tick(&mut node, 150);

@@ -2,7 +2,7 @@
 
 use weir_common::DropReason;
 
-use crate::pipeline::Transmitted;
+use crate::pipeline::Handled;
 use crate::{
     outer::{Checksum, Outer},
     testing::{Consumer, Node, SERVER_V4, SERVER_V6, frame, tcp, udp},
@@ -10,9 +10,9 @@ use crate::{
 use weir_packet::{
     checksum::Sum,
     ecn::Ecn,
-    gso::{BadFrame, Cut},
+    gso::{BadPacket, Segmenter},
     headers::set_v4_checksum,
-    virtio::{Gso, HEADER_LEN, MAX_FRAME_LEN, NetHeader},
+    virtio::{Gso, HEADER_LEN, MAX_TUN_PACKET_LEN, NetHeader},
 };
 
 /// Two segments of a flow that would be joined.
@@ -21,11 +21,12 @@ fn pair(consumer: &Consumer, v6: bool) -> [Vec<u8>; 2] {
     [0, 600].map(|sequence| tcp(own, server, sequence, &[7; 600], |_| {}))
 }
 
-/// Sends packets in one turn, and returns what came out.
+/// Sends packets in one output, and returns what came out.
 fn send(node: &mut Node, consumer: &mut Consumer, packets: &[Vec<u8>]) -> Vec<(Gso, Vec<u8>)> {
     let sealed: Vec<_> = packets.iter().map(|packet| consumer.seal(packet)).collect();
-    let turn = node.turn(|p| sealed.iter().for_each(|d| p.datagram(consumer.endpoint, d)));
-    turn.frames.into_iter().map(|(header, packet)| (header.gso, packet)).collect()
+    let output =
+        node.iterate(|p| sealed.iter().for_each(|d| p.handle_datagram(consumer.endpoint, d)));
+    output.frames.into_iter().map(|(header, packet)| (header.gso, packet)).collect()
 }
 
 fn alone(packets: &[Vec<u8>]) -> Vec<(Gso, Vec<u8>)> {
@@ -107,19 +108,21 @@ fn a_super_packet_that_is_shorter_than_it_says_is_dropped_and_counted() {
     let consumer = node.connect(0);
     for v6 in [false, true] {
         let (header, packet) = super_packet(&consumer, v6, 5000);
-        assert!(Cut::plan(&header, &packet).is_ok());
+        assert!(Segmenter::plan(&header, &packet).is_ok());
         for missing in [1, 9, 1000] {
             let short = &packet[..packet.len() - missing];
-            assert_eq!(Cut::plan(&header, short).err(), Some(BadFrame));
+            assert_eq!(Segmenter::plan(&header, short).err(), Some(BadPacket));
             let before = node.dropped(DropReason::TunFrame);
             let (mut bytes, len) = frame(header, short);
-            let turn = node.turn(|p| assert_eq!(p.transmit(&mut bytes, len), Transmitted::Done));
-            assert!(turn.datagrams.is_empty());
+            let output =
+                node.iterate(|p| assert_eq!(p.handle_tun_packet(&mut bytes, len), Handled::Done));
+            assert!(output.datagrams.is_empty());
             assert_eq!(node.dropped(DropReason::TunFrame), before + 1);
         }
         let (mut bytes, len) = frame(NetHeader::PLAIN, &packet[..1000]);
-        let turn = node.turn(|p| assert_eq!(p.transmit(&mut bytes, len), Transmitted::Done));
-        assert!(turn.datagrams.is_empty(), "nor is one that is no super-packet");
+        let output =
+            node.iterate(|p| assert_eq!(p.handle_tun_packet(&mut bytes, len), Handled::Done));
+        assert!(output.datagrams.is_empty(), "nor is one that is no super-packet");
     }
 }
 
@@ -130,11 +133,12 @@ fn the_largest_super_packets_fit_the_buffer_and_keep_their_end() {
     for (v6, payload) in [(false, 65_507), (true, 65_487), (true, 65_527)] {
         let (header, packet) = super_packet(&consumer, v6, payload);
         let (mut bytes, len) = frame(header, &packet);
-        assert!(len <= MAX_FRAME_LEN, "{len}");
-        let turn = node.turn(|p| assert_eq!(p.transmit(&mut bytes, len), Transmitted::Done));
+        assert!(len <= MAX_TUN_PACKET_LEN, "{len}");
+        let output =
+            node.iterate(|p| assert_eq!(p.handle_tun_packet(&mut bytes, len), Handled::Done));
         let headers = if v6 { 48 } else { 28 };
         let came: usize =
-            turn.datagrams.iter().map(|(_, sealed)| consumer.open(sealed).len() - headers).sum();
+            output.datagrams.iter().map(|(_, sealed)| consumer.open(sealed).len() - headers).sum();
         assert_eq!(came, payload);
     }
 }
@@ -147,8 +151,8 @@ fn what_follows_a_packet_is_no_part_of_it() {
     let mut longer = packet.clone();
     longer.extend([0x55; 40]);
     let (mut bytes, len) = frame(NetHeader::PLAIN, &longer);
-    let turn = node.turn(|p| assert_eq!(p.transmit(&mut bytes, len), Transmitted::Done));
-    assert_eq!(consumer.open(&turn.datagrams[0].1), packet);
+    let output = node.iterate(|p| assert_eq!(p.handle_tun_packet(&mut bytes, len), Handled::Done));
+    assert_eq!(consumer.open(&output.datagrams[0].1), packet);
 }
 
 #[test]
@@ -158,10 +162,10 @@ fn a_super_packet_with_a_wrong_header_or_a_finished_checksum_is_not_cut() {
     let (header, mut packet) = super_packet(&consumer, false, 5000);
     for checksum in [None, Some((20, 16)), Some((24, 6))] {
         let other = NetHeader { checksum, ..header };
-        assert_eq!(Cut::plan(&other, &packet).err(), Some(BadFrame), "{checksum:?}");
+        assert_eq!(Segmenter::plan(&other, &packet).err(), Some(BadPacket), "{checksum:?}");
     }
     packet[10] ^= 1;
-    assert_eq!(Cut::plan(&header, &packet).err(), Some(BadFrame));
+    assert_eq!(Segmenter::plan(&header, &packet).err(), Some(BadPacket));
 }
 
 /// Gives a packet this mark, with a right checksum.
@@ -190,8 +194,8 @@ fn a_congestion_mark_on_the_way_reaches_the_packet_or_drops_it() {
         mark(&mut packet, inner);
         let headers = Outer { from: consumer.endpoint, ecn: outer, checksum: Checksum::Right };
         let sealed = consumer.seal(&packet);
-        let turn = node.turn(|p| p.receive(headers, &sealed, sealed.len()));
-        let came = turn.frames.first().map(|(_, packet)| packet);
+        let output = node.iterate(|p| p.handle_udp_batch(headers, &sealed, sealed.len()));
+        let came = output.frames.first().map(|(_, packet)| packet);
         assert_eq!(came.map(|packet| Ecn::of_packet(packet)), wanted, "{inner:?} {outer:?}");
         if let Some(came) = came
             && !v6
@@ -211,14 +215,14 @@ fn packets_with_different_marks_are_not_joined() {
         packets.iter_mut().for_each(|packet| mark(packet, Ecn::Ect0));
         let outers = [Ecn::NotEct, Ecn::Ce];
         let sealed: Vec<_> = packets.iter().map(|packet| consumer.seal(packet)).collect();
-        let turn = node.turn(|p| {
+        let output = node.iterate(|p| {
             for (sealed, ecn) in sealed.iter().zip(outers) {
                 let headers = Outer { from: consumer.endpoint, ecn, checksum: Checksum::Right };
-                p.datagram(headers, sealed);
+                p.handle_datagram(headers, sealed);
             }
         });
         let marks: Vec<_> =
-            turn.frames.iter().map(|(header, p)| (header.gso, Ecn::of_packet(p))).collect();
+            output.frames.iter().map(|(header, p)| (header.gso, Ecn::of_packet(p))).collect();
         assert_eq!(marks, [(Gso::None, Ecn::Ect0), (Gso::None, Ecn::Ce)]);
     }
 }
@@ -233,24 +237,25 @@ fn a_packet_is_sent_with_the_mark_that_it_has() {
         let mut packet = udp(SERVER_V4, consumer.v4, 1, &[number as u8; 100]);
         mark(&mut packet, ecn);
         let (mut bytes, len) = frame(NetHeader::PLAIN, &packet);
-        assert_eq!(node.pipeline.transmit(&mut bytes, len), Transmitted::Done);
+        assert_eq!(node.pipeline.handle_tun_packet(&mut bytes, len), Handled::Done);
     }
     node.pipeline.finish();
-    let runs: Vec<_> = node.pipeline.runs().iter().map(|run| (run.ecn, run.datagrams)).collect();
-    assert_eq!(runs, [(Ecn::Ect0, 2), (Ecn::Ce, 1), (Ecn::NotEct, 1)]);
+    let batches: Vec<_> =
+        node.pipeline.gso_batches().iter().map(|batch| (batch.ecn, batch.datagrams)).collect();
+    assert_eq!(batches, [(Ecn::Ect0, 2), (Ecn::Ce, 1), (Ecn::NotEct, 1)]);
 }
 
 /// A device that takes no super-packets: what it was given otherwise, virtio headers included.
 fn refuse_super_packets(node: &mut Node) -> Vec<Vec<u8>> {
     let mut taken = Vec::new();
-    for index in 0..node.pipeline.frames().len() {
-        let frame = node.pipeline.frames()[index];
-        let bytes: Vec<u8> = node.pipeline.frame_bytes(&frame).flatten().copied().collect();
+    for index in 0..node.pipeline.tun_packets().len() {
+        let frame = node.pipeline.tun_packets()[index];
+        let bytes: Vec<u8> = node.pipeline.tun_packet_bytes(&frame).flatten().copied().collect();
         if frame.gso == Gso::None {
             taken.push(bytes);
-            node.pipeline.wrote(&frame, true);
+            node.pipeline.tun_write_done(&frame, true);
         } else {
-            node.pipeline.write_apart(index, |bytes| {
+            node.pipeline.write_segments(index, |bytes| {
                 taken.push(bytes.to_vec());
                 true
             });
@@ -274,9 +279,9 @@ fn a_device_that_refuses_super_packets_gets_each_packet_as_it_came() {
     let sealed: Vec<_> = packets.iter().map(|packet| consumer.seal(packet)).collect();
     let written = node.pipeline.stats().boundaries().tun_write.packets;
     node.pipeline.begin(node.now);
-    sealed.iter().for_each(|datagram| node.pipeline.datagram(consumer.endpoint, datagram));
+    sealed.iter().for_each(|datagram| node.pipeline.handle_datagram(consumer.endpoint, datagram));
     node.pipeline.finish();
-    assert!(node.pipeline.frames().iter().all(|frame| frame.gso != Gso::None));
+    assert!(node.pipeline.tun_packets().iter().all(|frame| frame.gso != Gso::None));
     let plain = NetHeader::PLAIN.to_bytes();
     for frame in refuse_super_packets(&mut node) {
         let (header, packet) = frame.split_at(HEADER_LEN);
@@ -301,9 +306,11 @@ fn a_device_that_goes_on_refusing_is_given_none_for_a_minute_and_the_status_says
         let packets = pair(&consumer, false);
         let sealed: Vec<_> = packets.iter().map(|packet| consumer.seal(packet)).collect();
         node.pipeline.begin(node.now);
-        sealed.iter().for_each(|datagram| node.pipeline.datagram(consumer.endpoint, datagram));
+        sealed
+            .iter()
+            .for_each(|datagram| node.pipeline.handle_datagram(consumer.endpoint, datagram));
         node.pipeline.finish();
-        tried += node.pipeline.frames().iter().filter(|frame| frame.gso != Gso::None).count();
+        tried += node.pipeline.tun_packets().iter().filter(|frame| frame.gso != Gso::None).count();
         assert_eq!(refuse_super_packets(&mut node).len(), 2);
     }
     assert_eq!(tried, 8);

@@ -8,8 +8,8 @@ use weir_common::{
 };
 
 use crate::{
-    pipeline::gso_batch::RunKind,
-    testing::{Consumer, Node, SERVER_V4, Turn, frame, identity, udp},
+    pipeline::gso_batch::BatchKind,
+    testing::{Consumer, Node, Output, SERVER_V4, frame, identity, udp},
 };
 use weir_accounts::Endpoint;
 use weir_packet::virtio::NetHeader;
@@ -29,18 +29,18 @@ fn set_state(node: &Node, state: SessionState) {
     node.shared.accounts.get(Slot(0)).expect("an account").set_state(state);
 }
 
-fn from_gateway(node: &mut Node, consumer: &Consumer) -> Turn {
+fn from_gateway(node: &mut Node, consumer: &Consumer) -> Output {
     let gateway = node.shared.addresses.gateway_v4().into();
     let (mut bytes, len) = frame(NetHeader::PLAIN, &udp(gateway, consumer.v4, 1, &[7; 900]));
-    node.turn(|p| {
-        p.transmit(&mut bytes, len);
+    node.iterate(|p| {
+        p.handle_tun_packet(&mut bytes, len);
     })
 }
 
 /// Has the node begin a handshake, and gives its initiation.
 fn initiation_of_node(node: &mut Node) -> Vec<u8> {
-    let turn = node.turn(|p| p.initiate(0));
-    let [(RunKind::Handshake, message)] = &turn.datagrams[..] else { panic!("{turn:?}") };
+    let output = node.iterate(|p| p.initiate(0));
+    let [(BatchKind::Handshake, message)] = &output.datagrams[..] else { panic!("{output:?}") };
     message.clone()
 }
 
@@ -62,7 +62,7 @@ fn forged_data_from_elsewhere_is_opened_at_a_trickle_and_the_endpoints_always() 
     forged[20] ^= 1;
     for number in 0..1000 {
         let from = elsewhere(&consumer, 10_000 + number);
-        node.turn(|p| p.datagram(from, &forged));
+        node.iterate(|p| p.handle_datagram(from, &forged));
     }
     let opened = node.dropped(DropReason::Authentication);
     // The keepalive that told the endpoint took one.
@@ -70,7 +70,10 @@ fn forged_data_from_elsewhere_is_opened_at_a_trickle_and_the_endpoints_always() 
     assert_eq!(node.dropped(DropReason::Roaming), 1000 - opened);
     for _ in 0..1000 {
         let datagram = consumer.seal(&udp(consumer.v4, SERVER_V4, 1, b"x"));
-        assert_eq!(node.turn(|p| p.datagram(consumer.endpoint, &datagram)).frames.len(), 1);
+        assert_eq!(
+            node.iterate(|p| p.handle_datagram(consumer.endpoint, &datagram)).frames.len(),
+            1
+        );
     }
 }
 
@@ -84,23 +87,23 @@ fn a_consumer_moves_though_forged_data_uses_up_what_is_for_those_who_do() {
     let mut lost = 0;
     for round in 0.. {
         let flood = elsewhere(&consumer, 10_000);
-        node.turn(|p| (0..3).for_each(|_| p.datagram(flood, &forged)));
+        node.iterate(|p| (0..3).for_each(|_| p.handle_datagram(flood, &forged)));
         // Sometimes the flood is there first, sometimes the consumer.
         node.now.nanos += ROAMING_DATA.interval * 7 / 10;
         let datagram = consumer.seal(&udp(consumer.v4, SERVER_V4, 1, b"x"));
-        if !node.turn(|p| p.datagram(moved, &datagram)).frames.is_empty() && lost > 0 {
+        if !node.iterate(|p| p.handle_datagram(moved, &datagram)).frames.is_empty() && lost > 0 {
             break;
         }
         // Until then it moves to and fro.
         node.now.nanos += ROAMING_DATA.interval * 7 / 10;
         let datagram = consumer.seal(&udp(consumer.v4, SERVER_V4, 1, b"x"));
-        node.turn(|p| p.datagram(consumer.endpoint, &datagram));
+        node.iterate(|p| p.handle_datagram(consumer.endpoint, &datagram));
         lost += node.dropped(DropReason::Roaming);
         assert!(round < 1000, "it never gets through");
     }
     for _ in 0..500 {
         let datagram = consumer.seal(&udp(consumer.v4, SERVER_V4, 1, b"x"));
-        assert_eq!(node.turn(|p| p.datagram(moved, &datagram)).frames.len(), 1);
+        assert_eq!(node.iterate(|p| p.handle_datagram(moved, &datagram)).frames.len(), 1);
     }
 }
 
@@ -114,12 +117,12 @@ fn forged_responses_are_few_and_the_right_one_still_gets_in() {
     unsigned[20] ^= 1;
     for number in 0..500 {
         let from = elsewhere(&consumer, 10_000 + number);
-        node.turn(|p| p.datagram(from, &unsigned));
+        node.iterate(|p| p.handle_datagram(from, &unsigned));
     }
     assert_eq!(node.dropped(DropReason::Mac1), 500, "who does not know the key takes nothing");
     for number in 0..500 {
         let from = elsewhere(&consumer, 10_000 + number);
-        node.turn(|p| p.datagram(from, &forged));
+        node.iterate(|p| p.handle_datagram(from, &forged));
     }
     let tried = node.dropped(DropReason::HandshakeInvalid);
     assert_eq!(tried, burst(RESPONSES.half()));
@@ -130,8 +133,8 @@ fn forged_responses_are_few_and_the_right_one_still_gets_in() {
     else {
         panic!("no response");
     };
-    let turn = node.turn(|p| p.datagram(consumer.endpoint, response));
-    assert_eq!(turn.datagrams.len(), 1, "a keepalive by the new keys: {turn:?}");
+    let output = node.iterate(|p| p.handle_datagram(consumer.endpoint, response));
+    assert_eq!(output.datagrams.len(), 1, "a keepalive by the new keys: {output:?}");
 }
 
 #[test]
@@ -140,7 +143,7 @@ fn forged_responses_from_the_endpoint_itself_are_few_too() {
     let consumer = node.connect(0);
     let forged = forged_response(&initiation_of_node(&mut node));
     for _ in 0..500 {
-        node.turn(|p| p.datagram(consumer.endpoint, &forged));
+        node.iterate(|p| p.handle_datagram(consumer.endpoint, &forged));
     }
     assert_eq!(node.dropped(DropReason::HandshakeInvalid), burst(RESPONSES));
 }
@@ -153,7 +156,7 @@ fn cookie_replies_are_few() {
     forged[..4].copy_from_slice(&[3, 0, 0, 0]);
     forged[4..8].copy_from_slice(&initiation_of_node(&mut node)[4..8]);
     for _ in 0..500 {
-        node.turn(|p| p.datagram(consumer.endpoint, &forged));
+        node.iterate(|p| p.handle_datagram(consumer.endpoint, &forged));
     }
     assert_eq!(node.dropped(DropReason::HandshakeInvalid), burst(RESPONSES));
 }
@@ -167,7 +170,7 @@ fn a_paused_session_and_the_gateway_exchange_a_trickle() {
     let (mut up, mut down) = (0, 0);
     for _ in 0..500 {
         let datagram = consumer.seal(&udp(consumer.v4, gateway, 1, b"x"));
-        up += node.turn(|p| p.datagram(consumer.endpoint, &datagram)).frames.len() as u64;
+        up += node.iterate(|p| p.handle_datagram(consumer.endpoint, &datagram)).frames.len() as u64;
         down += from_gateway(&mut node, &consumer).datagrams.len() as u64;
     }
     assert_eq!(up, burst(PAUSED_DATA));
@@ -186,7 +189,7 @@ fn a_paused_session_that_moves_all_the_time_gets_no_more() {
     for number in 0..500 {
         let datagram = consumer.seal(&udp(consumer.v4, gateway, 1, b"x"));
         let from = elsewhere(&consumer, 10_000 + number);
-        up += node.turn(|p| p.datagram(from, &datagram)).frames.len() as u64;
+        up += node.iterate(|p| p.handle_datagram(from, &datagram)).frames.len() as u64;
     }
     assert_eq!(up, burst(PAUSED_DATA));
 }
@@ -198,7 +201,7 @@ fn nothing_of_a_closed_session_is_opened() {
     set_state(&node, SessionState::Closed);
     let mut forged = consumer.seal(&udp(consumer.v4, SERVER_V4, 1, b"x"));
     forged[20] ^= 1;
-    node.turn(|p| p.datagram(consumer.endpoint, &forged));
+    node.iterate(|p| p.handle_datagram(consumer.endpoint, &forged));
     assert_eq!(node.dropped(DropReason::Authentication), 0);
     assert_eq!(node.dropped(DropReason::SessionState), 1);
 }

@@ -3,8 +3,8 @@
 use weir_common::{DropReason, Slot};
 
 use crate::{
-    pipeline::Transmitted,
-    pipeline::gso_batch::RunKind,
+    pipeline::Handled,
+    pipeline::gso_batch::BatchKind,
     testing::{Consumer, Node, SERVER_V4, frame, udp},
 };
 use weir_packet::virtio::NetHeader;
@@ -22,24 +22,24 @@ fn set_rates(node: &Node, slot: Slot, up: u64, down: u64) {
 fn up(node: &mut Node, consumer: &mut Consumer, count: usize) -> usize {
     let packet = udp(consumer.v4, SERVER_V4, 1, &[1; 1000]);
     assert_eq!(packet.len(), PACKET);
-    let turn = node.turn(|pipeline| {
+    let output = node.iterate(|pipeline| {
         for _ in 0..count {
-            pipeline.datagram(consumer.endpoint, &consumer.seal(&packet));
+            pipeline.handle_datagram(consumer.endpoint, &consumer.seal(&packet));
         }
     });
-    turn.frames.iter().map(|(_, bytes)| bytes.len() / 1000).sum()
+    output.frames.iter().map(|(_, bytes)| bytes.len() / 1000).sum()
 }
 
 /// Sends packets to the consumer, and returns how many reached it.
 fn down(node: &mut Node, consumer: &mut Consumer, count: usize) -> usize {
     let packet = udp(SERVER_V4, consumer.v4, 1, &[1; 1000]);
-    let turn = node.turn(|pipeline| {
+    let output = node.iterate(|pipeline| {
         for _ in 0..count {
             let (mut buffer, len) = frame(NetHeader::PLAIN, &packet);
-            assert_eq!(pipeline.transmit(&mut buffer, len), Transmitted::Done);
+            assert_eq!(pipeline.handle_tun_packet(&mut buffer, len), Handled::Done);
         }
     });
-    let data = turn.datagrams.iter().filter(|(kind, _)| *kind == RunKind::Data);
+    let data = output.datagrams.iter().filter(|(kind, _)| *kind == BatchKind::Metered);
     data.filter(|(_, datagram)| consumer.open(datagram) == packet).count()
 }
 
@@ -61,7 +61,7 @@ fn what_is_beyond_the_rate_is_dropped_with_its_reason_and_not_billed() {
     assert_eq!(after.packets_up - before.packets_up, sent_up as u64);
     assert_eq!(after.packets_down - before.packets_down, sent_down as u64);
     let account = node.shared.accounts.get(consumer.slot).expect("an account");
-    let limited = &account.whereabouts;
+    let limited = &account.worker;
     let load =
         |counter: &std::sync::atomic::AtomicU64| counter.load(std::sync::atomic::Ordering::Relaxed);
     assert_eq!(load(&limited.limited_up), (100 - sent_up as u64) * PACKET as u64);
@@ -89,7 +89,7 @@ fn one_ways_rate_is_not_the_others_and_off_is_no_limit() {
 fn the_share_of_the_nodes_rate_holds_every_session_apart() {
     let mut node = Node::new(4, 1, 0);
     let (mut one, mut two) = (node.connect(0), node.connect(1));
-    node.shared.levels.set(RATE, 0);
+    node.shared.limits.set_fair_share(RATE, 0);
     set_rates(&node, two.slot, u64::MAX, 0);
     assert!((20..=23).contains(&up(&mut node, &mut one, 100)));
     // The first one's flood has taken nothing of the second one's.
@@ -103,9 +103,9 @@ fn a_wrong_source_uses_up_no_rate() {
     let mut consumer = node.connect(0);
     set_rates(&node, consumer.slot, RATE, 0);
     let forged = udp(SERVER_V4, SERVER_V4, 1, &[1; 1000]);
-    node.turn(|pipeline| {
+    node.iterate(|pipeline| {
         for _ in 0..100 {
-            pipeline.datagram(consumer.endpoint, &consumer.seal(&forged));
+            pipeline.handle_datagram(consumer.endpoint, &consumer.seal(&forged));
         }
     });
     assert_eq!(node.dropped(DropReason::SourceAddress), 100);

@@ -30,14 +30,14 @@ fn counters_at_the_limit_are_refused_before_the_cipher() {
     let counters = [REJECT_AFTER_MESSAGES, REJECT_AFTER_MESSAGES + 1, u64::MAX - 1, u64::MAX];
     for counter in counters {
         let message = with_counter(&message, counter);
-        node.turn(|p| p.datagram(consumer.endpoint, &message));
+        node.iterate(|p| p.handle_datagram(consumer.endpoint, &message));
     }
     assert_eq!(node.dropped(DropReason::CounterLimit), counters.len() as u64);
     let below = with_counter(&message, REJECT_AFTER_MESSAGES - 1);
-    node.turn(|p| p.datagram(consumer.endpoint, &below));
+    node.iterate(|p| p.handle_datagram(consumer.endpoint, &below));
     assert_eq!(node.dropped(DropReason::Authentication), 1, "one below is for the cipher to judge");
-    let turn = node.turn(|p| p.datagram(consumer.endpoint, &message));
-    assert_eq!(turn.frames.len(), 1, "and the session goes on");
+    let output = node.iterate(|p| p.handle_datagram(consumer.endpoint, &message));
+    assert_eq!(output.frames.len(), 1, "and the session goes on");
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn data_messages_of_every_length_are_no_panic() {
         message[0] = 4;
         message[4..8].copy_from_slice(&index.to_le_bytes());
         message.get_mut(8..16).into_iter().for_each(|counter| counter.fill(1));
-        node.turn(|p| p.datagram(consumer.endpoint, &message[..len]));
+        node.iterate(|p| p.handle_datagram(consumer.endpoint, &message[..len]));
     }
     assert_eq!(node.dropped(DropReason::Message), 32);
     assert_eq!(node.dropped(DropReason::Authentication), 268);
@@ -90,8 +90,8 @@ fn what_is_inside_a_message_cannot_panic_and_is_billed() {
     let inside: [&[u8]; 6] = [&[0], &[0x45], &[0x45; 19], &[0x60; 39], &[0xff; 60], &[0x45; 40]];
     for packet in inside {
         let message = consumer.seal(packet);
-        let turn = node.turn(|p| p.datagram(consumer.endpoint, &message));
-        assert!(turn.frames.is_empty());
+        let output = node.iterate(|p| p.handle_datagram(consumer.endpoint, &message));
+        assert!(output.frames.is_empty());
     }
     assert_eq!(node.dropped(DropReason::InnerMalformed), 6);
     assert_eq!(node.counters(weir_common::Slot(0)).packets_up, before + 6);
@@ -102,9 +102,9 @@ fn an_initiation_cannot_be_replayed() {
     let mut node = Node::new(1, 1, 0);
     let mut consumer = node.add(0);
     let initiation = consumer.initiation();
-    let first = node.turn(|p| p.initiation(&initiation));
+    let first = node.iterate(|p| p.handle_initiation(&initiation));
     assert_eq!(first.datagrams.len(), 1);
-    let second = node.turn(|p| p.initiation(&initiation));
+    let second = node.iterate(|p| p.handle_initiation(&initiation));
     assert!(second.datagrams.is_empty());
     assert_eq!(node.dropped(DropReason::HandshakeInvalid), 1);
 }
@@ -115,22 +115,22 @@ fn a_rekey_keeps_traffic_flowing_on_old_and_new_keys() {
     let mut consumer = node.connect(0);
     let old = consumer.seal(&udp(consumer.v4, SERVER_V4, 1, b"old"));
     let initiation = consumer.initiation();
-    let turn = node.turn(|p| p.initiation(&initiation));
+    let output = node.iterate(|p| p.handle_initiation(&initiation));
     let mut out = [0; 256];
     let TunnResult::WriteToNetwork(keepalive) =
-        consumer.tunn.decapsulate(None, &turn.datagrams[0].1, &mut out)
+        consumer.tunn.decapsulate(None, &output.datagrams[0].1, &mut out)
     else {
         panic!("the response was not accepted");
     };
     let keepalive = keepalive.to_vec();
     let new = consumer.seal(&udp(consumer.v4, SERVER_V4, 1, b"new"));
     assert_ne!(old[4..8], new[4..8], "another receiver index");
-    let turn = node.turn(|p| {
+    let output = node.iterate(|p| {
         for message in [&keepalive, &new, &old] {
-            p.datagram(consumer.endpoint, message);
+            p.handle_datagram(consumer.endpoint, message);
         }
     });
-    let bytes: Vec<u8> = turn.frames.into_iter().flat_map(|(_, packet)| packet).collect();
+    let bytes: Vec<u8> = output.frames.into_iter().flat_map(|(_, packet)| packet).collect();
     for text in [b"new", b"old"] {
         assert!(bytes.windows(3).any(|at| at == text), "both packets came");
     }
@@ -159,15 +159,15 @@ fn a_consumer_moves_to_the_nodes_new_key_while_its_old_session_goes_on_until_the
     let old = with_key_of(&consumer, &new_identity);
     let old = std::mem::replace(&mut consumer.tunn, old);
     let initiation = Initiation { identity: new_identity, ..consumer.initiation() };
-    let turn = node.turn(|p| p.initiation(&initiation));
-    let response = turn.datagrams[0].1.clone();
+    let output = node.iterate(|p| p.handle_initiation(&initiation));
+    let response = output.datagrams[0].1.clone();
 
     // Nobody has shown the new keys yet: a replay of an initiation gets nobody out of his session.
     let mut new = std::mem::replace(&mut consumer.tunn, old);
     let before = consumer.seal(&udp(consumer.v4, SERVER_V4, 1, b"old"));
-    let turn = node.turn(|p| p.datagram(consumer.endpoint, &before));
-    assert_eq!(turn.frames.len(), 1, "the old session goes on");
-    let replayed = node.turn(|p| p.initiation(&initiation));
+    let output = node.iterate(|p| p.handle_datagram(consumer.endpoint, &before));
+    assert_eq!(output.frames.len(), 1, "the old session goes on");
+    let replayed = node.iterate(|p| p.handle_initiation(&initiation));
     assert!(replayed.datagrams.is_empty(), "a replay is refused");
 
     let mut out = [0; 256];
@@ -177,14 +177,14 @@ fn a_consumer_moves_to_the_nodes_new_key_while_its_old_session_goes_on_until_the
     let keepalive = keepalive.to_vec();
     std::mem::swap(&mut consumer.tunn, &mut new);
     let after = consumer.seal(&udp(consumer.v4, SERVER_V4, 1, b"new"));
-    let turn = node.turn(|p| {
-        p.datagram(consumer.endpoint, &keepalive);
-        p.datagram(consumer.endpoint, &after);
+    let output = node.iterate(|p| {
+        p.handle_datagram(consumer.endpoint, &keepalive);
+        p.handle_datagram(consumer.endpoint, &after);
     });
-    assert_eq!(turn.frames.len(), 1, "the new session carries traffic");
+    assert_eq!(output.frames.len(), 1, "the new session carries traffic");
     let late = new.encapsulate(&udp(consumer.v4, SERVER_V4, 1, b"late"), &mut out).clone_message();
-    let turn = node.turn(|p| p.datagram(consumer.endpoint, &late));
-    assert!(turn.frames.is_empty(), "the old keys are gone");
+    let output = node.iterate(|p| p.handle_datagram(consumer.endpoint, &late));
+    assert!(output.frames.is_empty(), "the old keys are gone");
 }
 
 #[test]
@@ -199,13 +199,14 @@ fn a_replay_for_the_nodes_other_key_does_not_move_the_endpoint() {
     let captured = Initiation { identity: other, ..consumer.initiation() };
     consumer.tunn = old;
     let elsewhere = Endpoint { remote: ([203, 0, 113, 9], 999).into(), local: None };
-    let replayed = node.turn(|p| p.initiation(&Initiation { from: elsewhere, ..captured }));
+    let replayed =
+        node.iterate(|p| p.handle_initiation(&Initiation { from: elsewhere, ..captured }));
     assert_eq!(replayed.datagrams.len(), 1, "it is answered, as it may be a first one");
     let account = node.shared.accounts.get(consumer.slot).expect("an account");
-    let known = Endpoint::load(&account.whereabouts);
+    let known = Endpoint::load(&account.worker);
     assert_eq!(known, Some(at_home), "answers go where the consumer is");
     let message = consumer.seal(&udp(consumer.v4, SERVER_V4, 1, b"here"));
-    assert_eq!(node.turn(|p| p.datagram(at_home, &message)).frames.len(), 1);
+    assert_eq!(node.iterate(|p| p.handle_datagram(at_home, &message)).frames.len(), 1);
 }
 
 trait Message {
