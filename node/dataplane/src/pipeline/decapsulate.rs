@@ -1,30 +1,46 @@
-//! From consumers towards the internet.
-
-use std::sync::atomic::Ordering::Relaxed;
+//! Up: UDP datagrams from consumers become packets for the TUN device.
 
 use bytes::Bytes;
 use weir_common::{
     DropReason,
     account::add_single_writer,
     meter::{Meter, Origin},
-    wire::{Message, message_type},
+    wire::Message,
 };
 
-use super::{Misdirected, Owner, Pipeline, data_kind, push_datagram};
+use super::{Iteration, Misdirected, Owner, Pipeline, Shared};
 use crate::{
-    limit::flow_key::FlowKey, limit::policer::Direction, mailbox::Initiation, outer::Outer,
-    peer::Admission, pipeline::gso_batch::BatchKind,
+    limit::{flow_key::FlowKey, policer::Direction},
+    outer::Outer,
+    peer::{Peer, admission::Admission},
 };
-use weir_accounts::Endpoint;
 use weir_packet::{ecn::Ecn, virtio::HEADER_LEN};
-use weir_wireguard::{
-    identity::Identity,
-    tunnel::{Opened, REPLY_LEN, Reply},
-};
+use weir_wireguard::tunnel::Opened;
+
+/// Where a datagram goes.
+enum Target {
+    /// A data message of the peer with this index.
+    Data(usize),
+    /// A handshake response or cookie reply for the peer with this index.
+    Handshake(usize),
+    /// Another thread.
+    Elsewhere(Owner),
+}
+
+/// What an authentic data message carries.
+#[derive(Clone, Copy)]
+enum Payload {
+    /// A packet of this length in bytes, from an address of the session.
+    Packet(usize),
+    /// Nothing: a keepalive.
+    Keepalive,
+    /// Something that may not pass, though it is billed like a packet.
+    Invalid(DropReason),
+}
 
 impl Pipeline {
-    /// Takes what one receive call brought: datagrams of `segment` bytes one behind the other, the
-    /// last may be shorter, all with the same `outer` headers.
+    /// Takes what one receive call returned: datagrams of `segment` bytes, one behind the other, all
+    /// with the same `outer` headers. The last one may be shorter.
     pub fn handle_udp_batch<'a>(
         &mut self,
         outer: impl Into<Outer<'a>>,
@@ -46,135 +62,69 @@ impl Pipeline {
     #[inline]
     pub fn handle_datagram<'a>(&mut self, outer: impl Into<Outer<'a>>, datagram: &'a [u8]) {
         let outer = outer.into();
-        let receiver_index = match Message::parse(datagram) {
-            Ok(Message::Initiation) => {
-                let misdirected =
-                    Misdirected::Datagram(Bytes::copy_from_slice(datagram), outer.verified());
-                self.push_misdirected(Owner::Handshakes, misdirected);
+        let result = match self.classify(datagram) {
+            Ok(Target::Data(index)) => self.handle_data(index, &outer, datagram),
+            Ok(Target::Handshake(index)) => {
+                self.handle_handshake(index, outer.from, datagram, None)
+            }
+            Ok(Target::Elsewhere(owner)) => {
+                let datagram = Bytes::copy_from_slice(datagram);
+                self.push_misdirected(owner, Misdirected::Datagram(datagram, outer.verified()));
                 return;
             }
-            Ok(
-                Message::Data { receiver_index }
-                | Message::Response { receiver_index }
-                | Message::CookieReply { receiver_index },
-            ) => receiver_index,
-            Err(_) => {
-                self.stats.refuse(DropReason::Message);
-                return;
-            }
-        };
-        let Some(slot) = self.slot_of(receiver_index) else {
-            self.stats.refuse(DropReason::UnknownIndex);
-            return;
-        };
-        let index = match self.index_of(slot) {
-            Ok(index) => index,
-            Err(owner) => {
-                let misdirected =
-                    Misdirected::Datagram(Bytes::copy_from_slice(datagram), outer.verified());
-                self.push_misdirected(owner, misdirected);
-                return;
-            }
-        };
-        let result = if datagram.first() == Some(&message_type::DATA) {
-            self.data(index, &outer, datagram)
-        } else {
-            self.handshake(index, outer.from, datagram, None)
+            Err(reason) => Err(reason),
         };
         if let Err(reason) = result {
             self.stats.refuse(reason);
         }
     }
 
-    /// A data message of the peer at `index`.
+    /// Finds where a datagram goes, by its message type and receiver index.
+    #[inline(always)]
+    fn classify(&self, datagram: &[u8]) -> Result<Target, DropReason> {
+        let (receiver_index, is_data) = match Message::parse(datagram) {
+            Ok(Message::Data { receiver_index }) => (receiver_index, true),
+            Ok(Message::Response { receiver_index } | Message::CookieReply { receiver_index }) => {
+                (receiver_index, false)
+            }
+            Ok(Message::Initiation) => return Ok(Target::Elsewhere(Owner::Handshakes)),
+            Err(_) => return Err(DropReason::Message),
+        };
+        let slot = self.slot_of(receiver_index).ok_or(DropReason::UnknownIndex)?;
+        Ok(match self.index_of(slot) {
+            Ok(index) if is_data => Target::Data(index),
+            Ok(index) => Target::Handshake(index),
+            Err(owner) => Target::Elsewhere(owner),
+        })
+    }
+
+    /// Takes a data message of the peer at `index`, through all steps.
     #[inline]
-    fn data(&mut self, index: usize, outer: &Outer<'_>, message: &[u8]) -> Result<(), DropReason> {
+    fn handle_data(
+        &mut self,
+        index: usize,
+        outer: &Outer<'_>,
+        message: &[u8],
+    ) -> Result<(), DropReason> {
         let peer = self.peers.get_mut(index).and_then(Option::as_deref_mut);
         let peer = peer.ok_or(DropReason::UnknownIndex)?;
         let origin = peer.origin(&outer.from);
         if let Some(meter) = peer.meter_of_data(origin)? {
-            peer.meters.take(meter, origin, self.now.nanos)?;
+            peer.meters.take(meter, origin, self.iteration.now.nanos)?;
         }
         let taken = self.plain.take(HEADER_LEN + message.len());
         let (mut chunk, buffer) = taken.ok_or(DropReason::Truncated)?;
-        let opened = match peer.tunnel.open(message, &mut buffer[HEADER_LEN..]) {
-            Ok(opened) => opened,
-            Err(reason) => {
-                self.plain.truncate(chunk.start);
-                return Err(reason);
-            }
-        };
-        // From here on the message is authentic and new: it is billed whatever it carries, as the
-        // consumer's own count has it. Only who may not send it anyway has it for nothing.
-        let admission = peer.admission(self.iteration, message.len());
-        let mut beyond = None;
-        if origin == Origin::Elsewhere && matches!(admission, Admission::Free(_)) {
-            // Before, it took from what is for those who move, of which there is more.
-            let now = self.now.nanos;
-            beyond = peer.meters.take(Meter::PausedData, Origin::Endpoint, now).err();
-        }
-        if let Opened::Packet(len, source) = opened
-            && admission == Admission::Metered
-            && peer.owns(source)
-        {
-            let packet = buffer.get(HEADER_LEN..HEADER_LEN + len).unwrap_or_default();
-            let limits = self.flow_limits;
-            if !limits.is_off()
-                && let Some(flow) = FlowKey::of(&self.shared.flow_secret, packet)
-                && let flow_limiter = peer.flow_limiter()
-                && !flow_limiter.knows(limits, &flow)
-                && !self.shared.is_to_gateway(packet)
-            {
-                beyond = flow_limiter.admit(limits, &flow, self.now.nanos).err();
-            }
-            let rate = peer.rate(Direction::Up, self.fair_share[Direction::Up as usize]);
-            if beyond.is_none() && rate != 0 {
-                let within = peer.is_within(Direction::Up, rate, self.now.nanos, len);
-                beyond = (!within).then_some(DropReason::RateLimit);
-            }
-        }
-        if let Some(account) = peer.account() {
-            if admission == Admission::Metered && beyond.is_none() {
-                add_single_writer(&account.metered.bytes_up, message.len() as u64);
-                add_single_writer(&account.metered.packets_up, 1);
-            } else {
-                add_single_writer(&account.metered.unbilled_bytes, message.len() as u64);
-            }
-        }
-        // The payload is authentic; only a checksum vouches for where it came from.
-        if peer.endpoint != Some(outer.from) && outer.vouches() {
-            peer.heard_from(outer.from);
-        }
-        let verdict = match (opened, beyond) {
-            (_, Some(reason)) => Err(reason),
-            (Opened::Packet(len, source), None) if peer.owns(source) => {
-                let packet = buffer.get(HEADER_LEN..HEADER_LEN + len).unwrap_or_default();
-                let passes = match admission {
-                    Admission::Metered => true,
-                    Admission::Free(_) => self.shared.is_to_gateway(packet),
-                    Admission::Refused => false,
-                };
-                if passes { Ok(len) } else { Err(admission.refusal()) }
-            }
-            (Opened::Packet(..), None) => Err(DropReason::SourceAddress),
-            (Opened::NotIp, None) => Err(DropReason::InnerMalformed),
-            (Opened::Keepalive, None) => {
-                self.plain.truncate(chunk.start);
-                return Ok(());
-            }
-        };
-        let verdict = match (verdict, outer.ecn) {
-            (Ok(len), ecn) if ecn != Ecn::NotEct => {
-                let packet = buffer.get_mut(HEADER_LEN..HEADER_LEN + len).unwrap_or_default();
-                Ecn::decapsulate(ecn, packet).map(|()| len).map_err(|_| DropReason::Ecn)
-            }
-            (verdict, _) => verdict,
-        };
-        match verdict {
-            Ok(len) => {
+        let room = buffer.get_mut(HEADER_LEN..).unwrap_or_default();
+        let passed = decapsulate(peer, &self.shared, &self.iteration, outer, origin, message, room);
+        match passed {
+            Ok(Some(len)) => {
                 chunk.len = (HEADER_LEN + len) as u32;
                 self.plain.truncate(chunk.end());
                 self.coalescer.push(&self.plain, chunk);
+                Ok(())
+            }
+            Ok(None) => {
+                self.plain.truncate(chunk.start);
                 Ok(())
             }
             Err(reason) => {
@@ -183,84 +133,129 @@ impl Pipeline {
             }
         }
     }
+}
 
-    /// A handshake response or cookie reply for the peer at `index`, or an initiation for
-    /// `identity`.
-    fn handshake(
-        &mut self,
-        index: usize,
-        from: Endpoint,
-        message: &[u8],
-        identity: Option<&Identity>,
-    ) -> Result<(), DropReason> {
-        let peer = self.peers.get_mut(index).and_then(Option::as_deref_mut);
-        let peer = peer.ok_or(DropReason::UnknownIndex)?;
-        if peer.admission(self.iteration, 0) == Admission::Refused {
-            return Err(DropReason::SessionState);
-        }
-        if identity.is_none() {
-            // The handshake thread has metered initiations. Who does not know the node's key takes
-            // nothing from the bucket, and an empty one is seen before the hashes.
-            let (origin, now) = (peer.origin(&from), self.now.nanos);
-            if !peer.meters.has_room(Meter::Responses, origin, now) {
-                return Err(DropReason::Responses);
-            }
-            if message.first() == Some(&message_type::RESPONSE)
-                && !peer.tunnel.has_right_mac1(message)
-            {
-                return Err(DropReason::Mac1);
-            }
-            peer.meters.take(Meter::Responses, origin, now)?;
-        }
-        self.wake(index)?;
-        let peer = self.peers.get_mut(index).and_then(Option::as_deref_mut);
-        let peer = peer.ok_or(DropReason::UnknownIndex)?;
-        let (mut chunk, buffer) = self.sealed.take(REPLY_LEN).ok_or(DropReason::Truncated)?;
-        let kind = message.first().copied().unwrap_or_default();
-        let source = from.remote.ip();
-        let result = match identity {
-            Some(identity) => peer.tunnel.initiation(identity, source, message, buffer),
-            None => peer.tunnel.handshake(source, message, buffer),
-        };
-        let Ok(reply) = result else {
-            self.sealed.truncate(chunk.start);
-            return result.map(drop);
-        };
-        // The endpoint stays where it is: the first data message under the new keys moves it.
-        if let Some(account) = peer.account() {
-            add_single_writer(&account.metered.handshake_bytes_up, message.len() as u64);
-            if kind != message_type::COOKIE_REPLY {
-                account.metered.last_handshake.store(self.now.unix, Relaxed);
-            }
-        }
-        if kind != message_type::COOKIE_REPLY {
-            add_single_writer(&self.stats.handshakes, 1);
-        }
-        let Reply::Send(len) = reply else {
-            self.sealed.truncate(chunk.start);
-            return Ok(());
-        };
-        chunk.len = len as u32;
-        self.sealed.truncate(chunk.end());
-        // The answer to a response is a first data message, empty, and billed like all data.
-        let kind = if kind == message_type::RESPONSE {
-            data_kind(peer, self.iteration, len)
-        } else {
-            BatchKind::Handshake
-        };
-        push_datagram(&mut self.batches, self.iteration, peer, from, kind, chunk);
-        Ok(())
+/// Opens, admits and accounts a data message. Returns the length of the packet in `out` that passes,
+/// if the message carries one.
+#[inline(always)]
+fn decapsulate(
+    peer: &mut Peer,
+    shared: &Shared,
+    iteration: &Iteration,
+    outer: &Outer<'_>,
+    origin: Origin,
+    message: &[u8],
+    out: &mut [u8],
+) -> Result<Option<usize>, DropReason> {
+    let payload = open(peer, message, out)?;
+    // From here on the message is authentic and new. It is billed whatever it carries, so that the
+    // bill agrees with the consumer's own count.
+    let admission = peer.admission(iteration.number, message.len());
+    let packet = match payload {
+        Payload::Packet(len) => out.get(..len),
+        Payload::Keepalive | Payload::Invalid(_) => None,
+    };
+    let admitted = admit(peer, shared, iteration, origin, admission, packet);
+    account(peer, admission == Admission::Metered && admitted.is_ok(), message.len());
+    // The payload is authentic, but only a checksum proves where it came from.
+    if peer.endpoint != Some(outer.from) && outer.vouches() {
+        peer.heard_from(outer.from);
     }
+    admitted?;
+    match payload {
+        Payload::Packet(len) => {
+            propagate_ecn(outer.ecn, out.get_mut(..len).unwrap_or_default())?;
+            Ok(Some(len))
+        }
+        Payload::Keepalive => Ok(None),
+        Payload::Invalid(reason) => Err(reason),
+    }
+}
 
-    /// Takes an initiation that the handshake thread found to be of this worker's peer.
-    pub fn handle_initiation(&mut self, initiation: &Initiation) {
-        let Initiation { slot, from, identity, message } = initiation;
-        let result = match self.index_of(*slot) {
-            Ok(index) => self.handshake(index, *from, message, Some(identity)),
-            Err(_) => Err(DropReason::UnknownPeer),
-        };
-        if let Err(reason) = result {
-            self.stats.refuse(reason);
+/// Opens a message into `out`, and checks the source address of the packet in it.
+#[inline(always)]
+fn open(peer: &mut Peer, message: &[u8], out: &mut [u8]) -> Result<Payload, DropReason> {
+    Ok(match peer.tunnel.open(message, out)? {
+        Opened::Packet(len, source) if peer.owns(source) => Payload::Packet(len),
+        Opened::Packet(..) => Payload::Invalid(DropReason::SourceAddress),
+        Opened::NotIp => Payload::Invalid(DropReason::InnerMalformed),
+        Opened::Keepalive => Payload::Keepalive,
+    })
+}
+
+/// Decides whether a message passes, by the session's state, flow limits and rate.
+#[inline(always)]
+fn admit(
+    peer: &mut Peer,
+    shared: &Shared,
+    iteration: &Iteration,
+    origin: Origin,
+    admission: Admission,
+    packet: Option<&[u8]>,
+) -> Result<(), DropReason> {
+    let now = iteration.now.nanos;
+    match (admission, packet) {
+        (Admission::Metered, Some(packet)) => {
+            admit_flow(peer, shared, iteration, packet)?;
+            let [share, _] = iteration.fair_share;
+            let rate = peer.rate(Direction::Up, share);
+            let passes = rate == 0 || peer.is_within(Direction::Up, rate, now, packet.len());
+            if passes { Ok(()) } else { Err(DropReason::RateLimit) }
         }
+        (Admission::Metered, None) => Ok(()),
+        (Admission::Free(_), packet) => {
+            if origin == Origin::Elsewhere {
+                // Before it was opened, it took from the meter of roaming sessions, which allows
+                // more than that of paused ones.
+                peer.meters.take(Meter::PausedData, Origin::Endpoint, now)?;
+            }
+            match packet {
+                Some(packet) if !shared.is_to_gateway(packet) => Err(admission.refusal()),
+                _ => Ok(()),
+            }
+        }
+        (Admission::Refused, Some(_)) => Err(admission.refusal()),
+        (Admission::Refused, None) => Ok(()),
     }
+}
+
+/// Counts the packet's flow and destination, if they are new and not the gateway's.
+#[inline(always)]
+fn admit_flow(
+    peer: &mut Peer,
+    shared: &Shared,
+    iteration: &Iteration,
+    packet: &[u8],
+) -> Result<(), DropReason> {
+    let limits = iteration.flow_limits;
+    if limits.is_off() {
+        return Ok(());
+    }
+    let Some(flow) = FlowKey::of(&shared.flow_secret, packet) else { return Ok(()) };
+    let limiter = peer.flow_limiter();
+    if limiter.knows(limits, &flow) || shared.is_to_gateway(packet) {
+        return Ok(());
+    }
+    limiter.admit(limits, &flow, iteration.now.nanos)
+}
+
+/// Counts an authentic message of `len` bytes.
+#[inline(always)]
+fn account(peer: &Peer, is_billed: bool, len: usize) {
+    let Some(account) = peer.account() else { return };
+    if is_billed {
+        add_single_writer(&account.metered.bytes_up, len as u64);
+        add_single_writer(&account.metered.packets_up, 1);
+    } else {
+        add_single_writer(&account.metered.unbilled_bytes, len as u64);
+    }
+}
+
+/// Propagates the outer header's ECN field to the packet (RFC 6040, section 4.2).
+#[inline(always)]
+fn propagate_ecn(outer: Ecn, packet: &mut [u8]) -> Result<(), DropReason> {
+    if outer == Ecn::NotEct {
+        return Ok(());
+    }
+    Ecn::decapsulate(outer, packet).map_err(|_| DropReason::Ecn)
 }

@@ -1,10 +1,20 @@
-//! From the internet towards consumers.
+//! Down: packets from the TUN device become UDP datagrams to consumers.
 
 use weir_common::{DropReason, wire::DATA_OVERHEAD};
 
-use super::{MAX_SEALED_FRAME, Misdirected, Pipeline, push_datagram, push_datagram_with_ecn};
-use crate::{limit::policer::Direction, peer::Admission, pipeline::gso_batch::BatchKind};
+use super::{
+    Iteration, MAX_SEALED_LEN, Misdirected, Pipeline,
+    gso_batch::{BatchKind, GsoBatches},
+    push_datagram, push_datagram_with_ecn,
+};
+use crate::{
+    limit::policer::Direction,
+    peer::{Peer, admission::Admission},
+    stats::WorkerStats,
+};
+use weir_accounts::Endpoint;
 use weir_packet::{
+    arena::Arena,
     ecn::Ecn,
     gso::{Segmenter, complete_checksum},
     headers,
@@ -12,24 +22,28 @@ use weir_packet::{
 };
 use weir_wireguard::tunnel::{REPLY_LEN, Reply, padded_len};
 
-/// How many bytes behind a frame the buffer must have: packets are padded in index.
+/// The number of bytes that a buffer must have behind a TUN packet, because packets are padded in
+/// place.
 pub const TAILROOM: usize = 16;
 
-/// What became of a frame.
+/// What became of a TUN packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Handled {
-    /// It is done with.
+    /// It was taken, misdirected or dropped.
     Done,
-    /// This iteration has no room for it: finish the iteration and come again, with the frame unchanged.
+    /// The iteration has no room for it. Finish the iteration and try again with the same packet.
     NextIteration,
 }
 
+/// Why a TUN packet was dropped, and the number of packets in it.
+type Dropped = (DropReason, u64);
+
 impl Pipeline {
-    /// Takes a frame from the TUN device: the first `len` bytes of `buffer`, which has at least
-    /// [`TAILROOM`] bytes more. The buffer's content is void afterwards.
+    /// Takes a packet from the TUN device: the first `len` bytes of `buffer`, which has at least
+    /// [`TAILROOM`] bytes more. Overwrites the buffer.
     pub fn handle_tun_packet(&mut self, buffer: &mut [u8], len: usize) -> Handled {
-        match self.frame(buffer, len) {
-            Ok(transmitted) => transmitted,
+        match self.encapsulate(buffer, len) {
+            Ok(handled) => handled,
             Err((reason, packets)) => {
                 self.stats.refuse_many(reason, packets);
                 Handled::Done
@@ -37,114 +51,87 @@ impl Pipeline {
         }
     }
 
-    fn frame(&mut self, buffer: &mut [u8], len: usize) -> Result<Handled, (DropReason, u64)> {
-        const BAD: (DropReason, u64) = (DropReason::TunFrame, 1);
+    fn encapsulate(&mut self, buffer: &mut [u8], len: usize) -> Result<Handled, Dropped> {
+        const BAD: Dropped = (DropReason::TunFrame, 1);
         let header: &[u8; HEADER_LEN] = buffer.first_chunk().ok_or(BAD)?;
         let header = NetHeader::parse(header).ok_or(BAD)?;
-        // What the kernel hands over is cut off where the buffer ends, without a word.
+        // The kernel truncates a packet that does not fit the buffer, and does not say so.
         let packet = buffer.get(HEADER_LEN..len).and_then(headers::whole).ok_or(BAD)?;
         let len = HEADER_LEN + packet.len();
         let destination = headers::destination(packet).ok_or(BAD)?;
-        let cut = match header.gso {
+        let segmenter = match header.gso {
             Gso::None => None,
             _ => Some(Segmenter::plan(&header, packet).map_err(|_| BAD)?),
         };
-        let packets = cut.map_or(1, |cut| cut.packets());
-        let lost = |reason| (reason, packets as u64);
-        let slot = self.slot_of_address(destination).ok_or(lost(DropReason::NoSession))?;
+        let packets = segmenter.map_or(1, |segmenter| segmenter.packets());
+        let dropped = |reason| (reason, packets as u64);
+        let slot = self.slot_of_address(destination).ok_or(dropped(DropReason::NoSession))?;
         let index = match self.index_of(slot) {
             Ok(index) => index,
             Err(owner) => {
-                let frame = buffer.get(..len + TAILROOM).unwrap_or_default();
-                self.push_misdirected(owner, Misdirected::TunPacket(frame.into()));
+                let packet = buffer.get(..len + TAILROOM).unwrap_or_default();
+                self.push_misdirected(owner, Misdirected::TunPacket(packet.into()));
                 return Ok(Handled::Done);
             }
         };
         self.stats.tun_read.add(packets as u64);
         let peer = self.peers.get_mut(index).and_then(Option::as_deref_mut);
-        let peer = peer.ok_or(lost(DropReason::NoSession))?;
-        let longest = cut.map_or(packet.len(), |cut| cut.longest());
-        let admission = peer.admission(self.iteration, longest + DATA_OVERHEAD);
+        let peer = peer.ok_or(dropped(DropReason::NoSession))?;
+        let longest = segmenter.map_or(packet.len(), |segmenter| segmenter.longest());
+        let admission = peer.admission(self.iteration.number, longest + DATA_OVERHEAD);
         let from_gateway = match admission {
             Admission::Metered => false,
             Admission::Free(_) if self.shared.is_from_gateway(packet) => true,
-            Admission::Free(_) | Admission::Refused => return Err(lost(admission.refusal_down())),
+            Admission::Free(_) | Admission::Refused => {
+                return Err(dropped(admission.refusal_down()));
+            }
         };
-        let to = peer.endpoint.ok_or(lost(DropReason::NoEndpoint))?;
-        // Outward as it is inside (RFC 6040, section 4.1, normal mode).
+        let to = peer.endpoint.ok_or(dropped(DropReason::NoEndpoint))?;
+        // The outer header gets the inner ECN field (RFC 6040, section 4.1, normal mode).
         let ecn = Ecn::of_packet(packet);
         let needed = packets * (longest + TAILROOM + DATA_OVERHEAD) + REPLY_LEN;
-        if needed > MAX_SEALED_FRAME {
-            return Err(lost(DropReason::TunFrame));
+        if needed > MAX_SEALED_LEN {
+            return Err(dropped(DropReason::TunFrame));
         }
         if needed > self.sealed.room() {
             return Ok(Handled::NextIteration);
         }
         if !peer.tunnel.is_connected() {
             self.initiate(index);
-            return Err(lost(DropReason::NotConnected));
+            return Err(dropped(DropReason::NotConnected));
         }
-        let rate = peer.rate(Direction::Down, self.fair_share[Direction::Down as usize]);
-        let now = self.now.nanos;
-        let mtu = self.shared.mtu;
-        let (sealed, batches, iteration, stats) =
-            (&mut self.sealed, &mut self.batches, self.iteration, &self.stats);
-        let mut seal = |buffer: &mut [u8], start: usize, len: usize| {
-            let padded = padded_len(len, mtu);
-            let admission = peer.admission(iteration, padded + DATA_OVERHEAD);
-            if admission != Admission::Metered && !from_gateway {
-                stats.refuse(admission.refusal_down());
-                return;
-            }
-            if rate != 0
-                && admission == Admission::Metered
-                && !peer.is_within(Direction::Down, rate, now, len)
-            {
-                stats.refuse(DropReason::EgressRateLimit);
-                return;
-            }
-            if from_gateway && !peer.meters.take_answer(now) {
-                stats.refuse(DropReason::EgressPaused);
-                return;
-            }
-            let Some((chunk, out)) = sealed.take(padded + DATA_OVERHEAD) else {
-                stats.refuse(DropReason::TunFrame);
-                return;
-            };
-            // The padding lies where the next packet's payload is: it is put back afterwards.
-            let mut kept = [0u8; TAILROOM];
-            let kept = &mut kept[..padded - len];
-            let Some(packet) = buffer.get_mut(start..start + padded) else { return };
-            kept.copy_from_slice(&packet[len..]);
-            packet[len..].fill(0);
-            let done = peer.tunnel.seal(packet, out);
-            packet[len..].copy_from_slice(kept);
-            if done {
-                if admission == Admission::Metered {
-                    peer.will_send(iteration, padded + DATA_OVERHEAD);
-                }
-                push_datagram_with_ecn(batches, iteration, peer, to, admission.kind(), ecn, chunk);
-            } else {
-                sealed.truncate(chunk.start);
-                stats.refuse(DropReason::NotConnected);
-            }
+        let [_, share] = self.iteration.fair_share;
+        let rate = peer.rate(Direction::Down, share);
+        let mut sender = Sender {
+            peer,
+            sealed: &mut self.sealed,
+            batches: &mut self.batches,
+            stats: &self.stats,
+            iteration: &self.iteration,
+            mtu: self.shared.mtu,
+            from_gateway,
+            rate,
+            to,
+            ecn,
         };
         let room = buffer.get_mut(HEADER_LEN..).ok_or(BAD)?;
-        match cut {
-            Some(cut) => cut.for_each(room, seal),
+        match segmenter {
+            Some(segmenter) => {
+                segmenter.for_each(room, |buffer, start, len| sender.send(buffer, start, len));
+            }
             None => {
                 let len = len - HEADER_LEN;
                 if let Some((start, offset)) = header.checksum {
                     let packet = room.get_mut(..len).ok_or(BAD)?;
                     complete_checksum(packet, start, offset).map_err(|_| BAD)?;
                 }
-                seal(room, 0, len);
+                sender.send(room, 0, len);
             }
         }
         Ok(Handled::Done)
     }
 
-    /// Begins a handshake with the peer at `index`, if it is known where it is.
+    /// Initiates a handshake with the peer at `index`, if its endpoint is known.
     pub(super) fn initiate(&mut self, index: usize) {
         if self.wake(index).is_err() {
             return;
@@ -155,16 +142,89 @@ impl Pipeline {
         match peer.tunnel.initiate(out) {
             Reply::Send(len) => {
                 chunk.len = len as u32;
-                push_datagram(
-                    &mut self.batches,
-                    self.iteration,
-                    peer,
-                    to,
-                    BatchKind::Handshake,
-                    chunk,
-                );
+                let (batches, number) = (&mut self.batches, self.iteration.number);
+                push_datagram(batches, number, peer, to, BatchKind::Handshake, chunk);
             }
             Reply::None => self.sealed.truncate(chunk.start),
         }
     }
+}
+
+/// Sends the packets of one TUN packet to its consumer.
+struct Sender<'a> {
+    peer: &'a mut Peer,
+    sealed: &'a mut Arena,
+    batches: &'a mut GsoBatches,
+    stats: &'a WorkerStats,
+    iteration: &'a Iteration,
+    mtu: usize,
+    from_gateway: bool,
+    /// In bytes per second. 0 means no limit.
+    rate: u64,
+    to: Endpoint,
+    ecn: Ecn,
+}
+
+impl Sender<'_> {
+    /// Admits and seals the packet of `len` bytes at `start`, and appends it to the consumer's batch.
+    #[inline(always)]
+    fn send(&mut self, buffer: &mut [u8], start: usize, len: usize) {
+        let padded = padded_len(len, self.mtu);
+        let number = self.iteration.number;
+        let sent = self.admit(len, padded).and_then(|admission| {
+            let taken = self.sealed.take(padded + DATA_OVERHEAD);
+            let (chunk, out) = taken.ok_or(DropReason::TunFrame)?;
+            let packet = buffer.get_mut(start..start + padded).ok_or(DropReason::TunFrame)?;
+            if !seal(self.peer, packet, len, out) {
+                self.sealed.truncate(chunk.start);
+                return Err(DropReason::NotConnected);
+            }
+            if admission == Admission::Metered {
+                self.peer.will_send(number, padded + DATA_OVERHEAD);
+            }
+            let kind = admission.kind();
+            push_datagram_with_ecn(self.batches, number, self.peer, self.to, kind, self.ecn, chunk);
+            Ok(())
+        });
+        if let Err(reason) = sent {
+            self.stats.refuse(reason);
+        }
+    }
+
+    /// Decides whether a packet passes, by the session's credit and rate.
+    #[inline(always)]
+    fn admit(&mut self, len: usize, padded: usize) -> Result<Admission, DropReason> {
+        let now = self.iteration.now.nanos;
+        let admission = self.peer.admission(self.iteration.number, padded + DATA_OVERHEAD);
+        let is_metered = admission == Admission::Metered;
+        if !is_metered && !self.from_gateway {
+            return Err(admission.refusal_down());
+        }
+        if self.rate != 0
+            && is_metered
+            && !self.peer.is_within(Direction::Down, self.rate, now, len)
+        {
+            return Err(DropReason::EgressRateLimit);
+        }
+        if self.from_gateway && !self.peer.meters.take_answer(now) {
+            return Err(DropReason::EgressPaused);
+        }
+        Ok(admission)
+    }
+}
+
+/// Seals the first `len` bytes of `packet`. The rest is room for the padding, and may be the payload
+/// of the next packet: it is restored.
+#[inline(always)]
+fn seal(peer: &mut Peer, packet: &mut [u8], len: usize, out: &mut [u8]) -> bool {
+    let mut kept = [0u8; TAILROOM];
+    let Some(padding) = packet.get_mut(len..) else { return false };
+    let Some(kept) = kept.get_mut(..padding.len()) else { return false };
+    kept.copy_from_slice(padding);
+    padding.fill(0);
+    let is_sealed = peer.tunnel.seal(packet, out);
+    if let Some(padding) = packet.get_mut(len..) {
+        padding.copy_from_slice(kept);
+    }
+    is_sealed
 }

@@ -1,21 +1,22 @@
-//! What is not packets: peers that come and go, and time.
+//! Peers that come and go, and WireGuard's timers.
 
 use weir_common::{DropReason, Slot, wire::message_type};
 
-use super::{Pipeline, data_kind, push_datagram};
-use crate::{peer::Peer, pipeline::gso_batch::BatchKind};
+use super::{Pipeline, data_kind, gso_batch::BatchKind, push_datagram};
+use crate::peer::Peer;
 use weir_wireguard::tunnel::{REPLY_LEN, Reply};
 
-/// Each tick serves one of so many parts of the active peers: each has its iteration every second.
+/// The number of ticks in which all active peers are served: each is served once a second.
 const TICKS_PER_ROUND: usize = 4;
-/// With more active peers than this, each has its iteration every two seconds: that is exact enough for
-/// timers of 5 seconds and more, and 10,000 idle peers cost less than 1 % of a core.
+/// With more active peers than this, each is served every two seconds. That is exact enough for
+/// timers of 5 seconds and more, and 10,000 idle peers then cost less than 1 % of a core.
 const SLOW_TICK_THRESHOLD: usize = 1024;
-/// Peers of a dead node that are greeted in one iteration: each costs two scalar multiplications.
+/// The number of handshakes initiated after a restart in one iteration. Each costs two scalar
+/// multiplications.
 const RESUMPTIONS_PER_ITERATION: usize = 4;
 
 impl Pipeline {
-    /// Serves a peer from now on. Peers of other workers are ignored.
+    /// Adds a peer. Ignores a peer of another worker.
     pub fn add(&mut self, peer: Box<Peer>) {
         let Ok(index) = self.index_of(peer.slot) else { return };
         self.remove(peer.slot);
@@ -27,7 +28,7 @@ impl Pipeline {
         }
     }
 
-    /// Serves a peer no more.
+    /// Removes a slot's peer.
     pub fn remove(&mut self, slot: Slot) {
         let Ok(index) = self.index_of(slot) else { return };
         self.active.retain(|active| *active as usize != index);
@@ -36,20 +37,19 @@ impl Pipeline {
         }
     }
 
-    /// Whether time must pass for any peer: then [`Pipeline::tick`] wants to be called four times
-    /// a second.
+    /// Whether any peer's timers run. If so, call [`Pipeline::tick`] four times a second.
     #[must_use]
     pub fn wants_ticks(&self) -> bool {
         !self.active.is_empty()
     }
 
-    /// Whether peers wait to be greeted.
+    /// Whether handshakes remain to be initiated after a restart.
     #[must_use]
     pub fn has_resumptions(&self) -> bool {
         !self.resumptions.is_empty()
     }
 
-    /// Begins handshakes with some of the peers that were connected to a node that died, so that
+    /// Initiates handshakes with some of the peers that were connected to a node that died, so that
     /// they need not wait for their own timers.
     pub fn resume(&mut self) {
         for _ in 0..RESUMPTIONS_PER_ITERATION {
@@ -58,19 +58,16 @@ impl Pipeline {
         }
     }
 
-    /// Lets time pass for the next quarter of the active peers.
+    /// Runs the timers of the next quarter of the active peers.
     pub fn tick(&mut self) {
-        let parts = if self.active.len() > SLOW_TICK_THRESHOLD {
-            2 * TICKS_PER_ROUND
-        } else {
-            TICKS_PER_ROUND
-        };
+        let is_slow = self.active.len() > SLOW_TICK_THRESHOLD;
+        let parts = if is_slow { 2 * TICKS_PER_ROUND } else { TICKS_PER_ROUND };
         let count = self.active.len().div_ceil(parts);
         for _ in 0..count {
-            if self.tick_at >= self.active.len() {
-                self.tick_at = 0;
+            if self.next_tick >= self.active.len() {
+                self.next_tick = 0;
             }
-            let Some(&index) = self.active.get(self.tick_at) else { return };
+            let Some(&index) = self.active.get(self.next_tick) else { return };
             if self.sealed.room() < REPLY_LEN {
                 return;
             }
@@ -78,9 +75,9 @@ impl Pipeline {
                 peer.grow_silent();
             }
             if self.tick_peer(index as usize) {
-                self.tick_at += 1;
+                self.next_tick += 1;
             } else {
-                self.active.swap_remove(self.tick_at);
+                self.active.swap_remove(self.next_tick);
                 if let Some(peer) = self.peers.get_mut(index as usize).and_then(Option::as_mut) {
                     peer.sleep();
                 }
@@ -88,11 +85,11 @@ impl Pipeline {
         }
     }
 
-    /// Lets the peer at `index` know the time, and batches its timers from now on.
+    /// Tells the tunnel of the peer at `index` the time, and keeps its timers running from now on.
     ///
     /// # Errors
     ///
-    /// Says that there is no such peer.
+    /// Fails if there is no such peer.
     pub(super) fn wake(&mut self, index: usize) -> Result<(), DropReason> {
         self.tick_peer(index);
         let peer = self.peers.get_mut(index).and_then(Option::as_deref_mut);
@@ -104,7 +101,7 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Returns whether the peer's timers must go on.
+    /// Runs the timers of the peer at `index`. Returns whether they must go on.
     fn tick_peer(&mut self, index: usize) -> bool {
         let Some(peer) = self.peers.get_mut(index).and_then(Option::as_deref_mut) else {
             return false;
@@ -116,12 +113,12 @@ impl Pipeline {
             return alive;
         };
         let kind = match out.first() {
-            Some(&message_type::DATA) => data_kind(peer, self.iteration, len),
+            Some(&message_type::DATA) => data_kind(peer, self.iteration.number, len),
             _ => BatchKind::Handshake,
         };
         chunk.len = len as u32;
         self.sealed.truncate(chunk.end());
-        push_datagram(&mut self.batches, self.iteration, peer, to, kind, chunk);
+        push_datagram(&mut self.batches, self.iteration.number, peer, to, kind, chunk);
         alive
     }
 }
