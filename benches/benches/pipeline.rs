@@ -11,12 +11,12 @@ use weir_common::{
     account::add_single_writer,
     packet::{Class, Rules, Verdict, judge},
 };
-use weir_dataplane::now::Now;
+use weir_dataplane::internals::Now;
 use weir_packet::{
     arena::Arena,
     checksum::Sum,
-    gro::{Coalescer, Joining},
-    gso::Cut,
+    gro::{Coalescer, Coalescing},
+    gso::Segmenter,
     virtio::{HEADER_LEN, NetHeader},
 };
 use weir_testkit::{
@@ -54,7 +54,7 @@ fn up(c: &mut Criterion) {
     for (size, flows) in [(1420, 1), (1420, 8), (1420, 64), (576, 1), (128, 1)] {
         let mut node = Node::new(4).expect("a node");
         let mut consumer = node.connect(0).expect("a consumer");
-        node.limit_contacts();
+        node.limit_flows();
         // As many receive buffers as a turn of a busy worker has.
         const BUFFERS: usize = 8;
         group.throughput(Throughput::Bytes((size * PACKETS * BUFFERS) as u64));
@@ -78,11 +78,11 @@ fn up(c: &mut Criterion) {
                 |buffers| {
                     node.pipeline.begin(Now::read());
                     for buffer in buffers.iter() {
-                        node.pipeline.receive(endpoint, buffer, size + 32);
+                        node.pipeline.handle_udp_batch(endpoint, buffer, size + 32);
                     }
                     node.pipeline.finish();
                     let packets: u32 =
-                        node.pipeline.frames().iter().map(|f| u32::from(f.packets)).sum();
+                        node.pipeline.tun_packets().iter().map(|f| u32::from(f.packets)).sum();
                     assert_eq!(packets as usize, PACKETS * BUFFERS);
                 },
                 BatchSize::PerIteration,
@@ -106,11 +106,15 @@ fn down(c: &mut Criterion) {
                 |frames| {
                     node.pipeline.begin(Now::read());
                     for frame in frames.iter_mut() {
-                        node.pipeline.transmit(frame, len);
+                        node.pipeline.handle_tun_packet(frame, len);
                     }
                     node.pipeline.finish();
-                    let datagrams: u32 =
-                        node.pipeline.runs().iter().map(|run| u32::from(run.datagrams)).sum();
+                    let datagrams: u32 = node
+                        .pipeline
+                        .gso_batches()
+                        .iter()
+                        .map(|run| u32::from(run.datagrams))
+                        .sum();
                     assert_eq!(datagrams as usize, PACKETS * FRAMES);
                 },
                 BatchSize::PerIteration,
@@ -120,33 +124,33 @@ fn down(c: &mut Criterion) {
     group.finish();
 }
 
-/// Joining alone: packets that lie in the arena, as the cipher leaves them there.
+/// Coalescing alone: packets that lie in the arena, as the cipher leaves them there.
 fn join(c: &mut Criterion) {
     const TURN: usize = 8 * PACKETS;
     let mut group = c.benchmark_group("coalesce");
     group.throughput(Throughput::Elements(TURN as u64));
     for flows in [1, 8, 64] {
         let mut arena = Arena::new(1 << 20);
-        let mut spans = Vec::new();
+        let mut chunks = Vec::new();
         for next in 0..TURN {
             let sequence = (next / flows * 1380) as u32;
             let packet = tcp(CONSUMER, SERVER, (next % flows) as u16 + 1, sequence, 1420);
             let taken = arena.take(HEADER_LEN + packet.len()).expect("room for a turn");
             taken.1[HEADER_LEN..].copy_from_slice(&packet);
-            spans.push(taken.0);
+            chunks.push(taken.0);
         }
         let mut coalescer = Coalescer::new(true);
         group.bench_function(format!("{flows} flows"), |b| {
             b.iter_batched_ref(
-                // Joining writes into the first packet of each frame.
+                // Coalescing writes into the first packet of each frame.
                 || arena.clone(),
                 |arena| {
-                    coalescer.begin(Joining { tcp: true, udp: true });
-                    for span in &spans {
-                        coalescer.push(arena, *span);
+                    coalescer.begin(Coalescing { tcp: true, udp: true });
+                    for chunk in &chunks {
+                        coalescer.push(arena, *chunk);
                     }
                     coalescer.finish(arena);
-                    assert!(coalescer.frames().len() >= flows);
+                    assert!(coalescer.tun_packets().len() >= flows);
                 },
                 BatchSize::PerIteration,
             );
@@ -166,9 +170,9 @@ fn cut(c: &mut Criterion) {
             || frame.clone(),
             |frame| {
                 let packet = &mut frame[HEADER_LEN..len];
-                let cut = Cut::plan(&header, packet).expect("a super-packet");
+                let cut = Segmenter::plan(&header, packet).expect("a super-packet");
                 let mut packets = 0;
-                cut.each(packet, |buffer, start, len| {
+                cut.for_each(packet, |buffer, start, len| {
                     black_box(&buffer[start..start + len]);
                     packets += 1;
                 });

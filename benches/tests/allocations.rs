@@ -9,7 +9,7 @@ use std::{
 };
 
 use weir_common::DropReason;
-use weir_dataplane::now::Now;
+use weir_dataplane::internals::Now;
 use weir_testkit::{
     packet::{SERVER, tcp},
     pipeline::{Node, super_frame},
@@ -61,7 +61,7 @@ fn packets_held_to_a_rate_allocate_nothing() {
     let mut consumer = node.connect(0).expect("a consumer");
     // Some pass, most do not: a bucket holds 300 ms of its rate.
     node.set_rates(0, 1_000_000, 2_000_000);
-    node.set_level(1_500_000, 1_500_000);
+    node.set_fair_share(1_500_000, 1_500_000);
     let mut turns = Vec::new();
     for sequence in 0..20 {
         let packet = tcp(consumer.address, SERVER, 7, sequence * 1380, 1420);
@@ -72,11 +72,11 @@ fn packets_held_to_a_rate_allocate_nothing() {
     let mut turn = |(datagrams, (frame, len)): &mut (Vec<u8>, (Vec<u8>, usize))| {
         let pipeline = &mut node.pipeline;
         pipeline.begin(Now::read());
-        pipeline.receive(consumer.endpoint, datagrams, 1452);
-        pipeline.transmit(frame, *len);
+        pipeline.handle_udp_batch(consumer.endpoint, datagrams, 1452);
+        pipeline.handle_tun_packet(frame, *len);
         pipeline.finish();
-        up += pipeline.frames().iter().map(|frame| u64::from(frame.packets)).sum::<u64>();
-        down += pipeline.runs().iter().map(|run| u64::from(run.datagrams)).sum::<u64>();
+        up += pipeline.tun_packets().iter().map(|frame| u64::from(frame.packets)).sum::<u64>();
+        down += pipeline.gso_batches().iter().map(|run| u64::from(run.datagrams)).sum::<u64>();
     };
     let (first, rest) = turns.split_at_mut(2);
     first.iter_mut().for_each(&mut turn);
@@ -91,7 +91,7 @@ fn packets_held_to_a_rate_allocate_nothing() {
 fn packets_of_an_established_session_allocate_nothing() {
     let mut node = Node::new(4).expect("a node");
     let mut consumer = node.connect(0).expect("a consumer");
-    node.limit_contacts();
+    node.limit_flows();
     let mut sequence = 0;
     let mut turns = Vec::new();
     for _ in 0..20 {
@@ -107,17 +107,21 @@ fn packets_of_an_established_session_allocate_nothing() {
     let mut turn = |(datagrams, (frame, len)): &mut (Vec<u8>, (Vec<u8>, usize))| {
         let pipeline = &mut node.pipeline;
         pipeline.begin(Now::read());
-        pipeline.receive(consumer.endpoint, datagrams, 1452);
-        pipeline.transmit(frame, *len);
+        pipeline.handle_udp_batch(consumer.endpoint, datagrams, 1452);
+        pipeline.handle_tun_packet(frame, *len);
         pipeline.tick();
         pipeline.finish();
-        assert_eq!(pipeline.frames().len(), 200, "16 interleaved flows with gaps join nothing");
-        assert!(pipeline.runs().iter().any(|run| run.datagrams == 44));
-        for frame in pipeline.frames() {
-            pipeline.wrote(frame, true);
+        assert_eq!(
+            pipeline.tun_packets().len(),
+            200,
+            "16 interleaved flows with gaps join nothing"
+        );
+        assert!(pipeline.gso_batches().iter().any(|run| run.datagrams == 44));
+        for frame in pipeline.tun_packets() {
+            pipeline.tun_write_done(frame, true);
         }
-        for run in pipeline.runs() {
-            pipeline.sent(run, run.datagrams, run.bytes);
+        for run in pipeline.gso_batches() {
+            pipeline.udp_send_done(run, run.datagrams, run.bytes);
         }
     };
     let (first, rest) = turns.split_at_mut(10);
@@ -129,7 +133,7 @@ fn packets_of_an_established_session_allocate_nothing() {
 fn a_scan_that_is_stopped_allocates_nothing() {
     let mut node = Node::new(4).expect("a node");
     let mut consumer = node.connect(0).expect("a consumer");
-    node.limit_contacts();
+    node.limit_flows();
     let mut turns = Vec::new();
     for turn in 0..20 {
         let hosts =
@@ -140,9 +144,9 @@ fn a_scan_that_is_stopped_allocates_nothing() {
     let mut passed = 0;
     let mut turn = |datagrams: &mut Vec<u8>| {
         node.pipeline.begin(Now::read());
-        node.pipeline.receive(consumer.endpoint, datagrams, 160);
+        node.pipeline.handle_udp_batch(consumer.endpoint, datagrams, 160);
         node.pipeline.finish();
-        passed += node.pipeline.frames().len();
+        passed += node.pipeline.tun_packets().len();
     };
     let (first, rest) = turns.split_at_mut(2);
     first.iter_mut().for_each(&mut turn);

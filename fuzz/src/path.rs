@@ -1,9 +1,6 @@
 //! The packet path: what comes from the network, from the TUN device, and from a consumer.
 
-use weir_dataplane::{
-    now::Now,
-    pipeline::{FRAME_SLACK, Pipeline},
-};
+use weir_dataplane::internals::{Now, Pipeline, TAILROOM};
 use weir_testkit::{
     packet::{SERVER, tcp},
     pipeline::{Consumer, Node},
@@ -19,17 +16,17 @@ fn node() -> (Node, Consumer) {
 
 /// Frames are as long as they say, and fit an IP packet behind the virtio header.
 fn frames_are_whole(pipeline: &Pipeline) -> usize {
-    for frame in pipeline.frames() {
-        let len: usize = pipeline.frame_bytes(frame).map(<[u8]>::len).sum();
+    for frame in pipeline.tun_packets() {
+        let len: usize = pipeline.tun_packet_bytes(frame).map(<[u8]>::len).sum();
         assert_eq!(len, frame.len as usize);
         assert!(len <= 10 + 65_535);
     }
-    pipeline.frames().iter().map(|frame| usize::from(frame.packets)).sum()
+    pipeline.tun_packets().iter().map(|frame| usize::from(frame.packets)).sum()
 }
 
 fn runs_are_whole(pipeline: &Pipeline) {
-    for run in pipeline.runs() {
-        let len: usize = pipeline.run_bytes(run).map(<[u8]>::len).sum();
+    for run in pipeline.gso_batches() {
+        let len: usize = pipeline.gso_batch_bytes(run).map(<[u8]>::len).sum();
         assert_eq!(len, run.bytes as usize);
     }
 }
@@ -76,9 +73,9 @@ pub fn datagrams(bytes: &[u8]) {
         }
         let segment = if step & 0x40 != 0 { usize::from(input.half()) } else { buffer.len() };
         node.pipeline.begin(Now::read());
-        node.pipeline.receive(consumer.endpoint, &buffer, segment);
+        node.pipeline.handle_udp_batch(consumer.endpoint, &buffer, segment);
         if step & 0x80 != 0 {
-            node.pipeline.receive(consumer.endpoint, &buffer, segment);
+            node.pipeline.handle_udp_batch(consumer.endpoint, &buffer, segment);
         }
         node.pipeline.finish();
         left += frames_are_whole(&node.pipeline);
@@ -99,9 +96,9 @@ pub fn frames(bytes: &[u8]) {
         place.copy_from_slice(&consumer.address.octets());
     }
     let len = frame.len();
-    frame.resize(len + FRAME_SLACK, 0);
+    frame.resize(len + TAILROOM, 0);
     node.pipeline.begin(Now::read());
-    node.pipeline.transmit(&mut frame, len);
+    node.pipeline.handle_tun_packet(&mut frame, len);
     node.pipeline.finish();
     runs_are_whole(&node.pipeline);
 }
@@ -138,7 +135,7 @@ pub fn inner(bytes: &[u8]) {
     }
     node.pipeline.begin(Now::read());
     for datagram in &datagrams {
-        node.pipeline.datagram(consumer.endpoint, datagram);
+        node.pipeline.handle_datagram(consumer.endpoint, datagram);
     }
     node.pipeline.finish();
     assert!(frames_are_whole(&node.pipeline) <= datagrams.len());

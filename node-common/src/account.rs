@@ -36,7 +36,7 @@ impl SessionState {
     }
 
     /// What a session may do with this raw state, this [`Control::limit`] and this
-    /// [`Whereabouts::spent`]: an open one whose credit is used up is paused.
+    /// [`WorkerState::spent`]: an open one whose credit is used up is paused.
     #[must_use]
     #[inline(always)]
     pub const fn standing(state: u32, limit: u64, spent: u64) -> Self {
@@ -99,7 +99,7 @@ pub struct Metered {
 /// never written to a disk, a log or a metric. Written by the owning worker only.
 #[repr(C, align(64))]
 #[derive(Debug, Default)]
-pub struct Whereabouts {
+pub struct WorkerState {
     /// The IPv6 or IPv4-mapped address in two big-endian halves.
     pub address: [AtomicU64; 2],
     /// The UDP port; 0 for unknown.
@@ -148,7 +148,7 @@ pub struct Account {
     /// The worker's.
     pub metered: Metered,
     /// The worker's.
-    pub whereabouts: Whereabouts,
+    pub worker: WorkerState,
     /// The control plane's.
     pub control: Control,
 }
@@ -230,11 +230,11 @@ counters! {
     dropped_datagrams: seen.dropped_datagrams, Sum;
     /// See [`Seen::dropped_bytes`].
     dropped_bytes: seen.dropped_bytes, Sum;
-    /// See [`Whereabouts::newest_initiation`].
-    newest_initiation: whereabouts.newest_initiation, Latest;
+    /// See [`WorkerState::newest_initiation`].
+    newest_initiation: worker.newest_initiation, Latest;
 }
 
-impl Whereabouts {
+impl WorkerState {
     /// Whether a datagram from `source` comes from the consumer's endpoint. The worker may write
     /// at the same time: then it may say no, and for an address that is half the old one and half
     /// the new one yes.
@@ -265,10 +265,10 @@ impl Account {
             full_at.store(0, Relaxed);
         }
         metered.unbilled_bytes.store(0, Relaxed);
-        self.whereabouts.port.store(0, Relaxed);
-        self.whereabouts.spent.store(0, Relaxed);
-        self.whereabouts.limited_up.store(0, Relaxed);
-        self.whereabouts.limited_down.store(0, Relaxed);
+        self.worker.port.store(0, Relaxed);
+        self.worker.spent.store(0, Relaxed);
+        self.worker.limited_up.store(0, Relaxed);
+        self.worker.limited_down.store(0, Relaxed);
         self.control.limit.store(0, Relaxed);
         self.set_rates(0, 0);
         self.control.session.store(id, Relaxed);
@@ -280,15 +280,15 @@ impl Account {
         let copy = |to: &AtomicU64, from: &AtomicU64| to.store(from.load(Relaxed), Relaxed);
         self.assign(other.control.session.load(Relaxed), &other.counters());
         copy(&self.seen.handshakes, &other.seen.handshakes);
-        for (to, from) in self.whereabouts.address.iter().zip(&other.whereabouts.address) {
+        for (to, from) in self.worker.address.iter().zip(&other.worker.address) {
             copy(to, from);
         }
-        self.whereabouts.port.store(other.whereabouts.port.load(Relaxed), Relaxed);
-        self.whereabouts.scope.store(other.whereabouts.scope.load(Relaxed), Relaxed);
+        self.worker.port.store(other.worker.port.load(Relaxed), Relaxed);
+        self.worker.scope.store(other.worker.scope.load(Relaxed), Relaxed);
         copy(&self.metered.unbilled_bytes, &other.metered.unbilled_bytes);
-        copy(&self.whereabouts.spent, &other.whereabouts.spent);
-        copy(&self.whereabouts.limited_up, &other.whereabouts.limited_up);
-        copy(&self.whereabouts.limited_down, &other.whereabouts.limited_down);
+        copy(&self.worker.spent, &other.worker.spent);
+        copy(&self.worker.limited_up, &other.worker.limited_up);
+        copy(&self.worker.limited_down, &other.worker.limited_down);
         copy(&self.control.limit, &other.control.limit);
         copy(&self.control.rate_up, &other.control.rate_up);
         copy(&self.control.rate_down, &other.control.rate_down);
@@ -319,7 +319,7 @@ impl Account {
         SessionState::standing(
             state,
             self.control.limit.load(Relaxed),
-            self.whereabouts.spent.load(Relaxed),
+            self.worker.spent.load(Relaxed),
         )
     }
 
@@ -346,7 +346,7 @@ impl Account {
     /// Whether no further datagram fits within `limit`: the worker has met one that did not.
     #[must_use]
     pub fn is_spent(&self, limit: u64) -> bool {
-        limit != 0 && self.whereabouts.spent.load(Relaxed) == limit
+        limit != 0 && self.worker.spent.load(Relaxed) == limit
     }
 
     /// What is billed, up and down together.

@@ -132,7 +132,7 @@ pub struct Decision {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Source {
     /// The IPv6 or IPv4-mapped address in two big-endian halves, as
-    /// [`crate::account::Whereabouts::address`] has it.
+    /// [`crate::account::WorkerState::address`] has it.
     pub address: [u64; 2],
     /// The UDP port.
     pub port: u16,

@@ -153,7 +153,7 @@ impl Memory for Maps {
         unsafe {
             let state = (&raw const (*account).control.state).cast::<u32>().read_volatile();
             let limit = (&raw const (*account).control.limit).cast::<u64>().read_volatile();
-            let spent = (&raw const (*account).whereabouts.spent).cast::<u64>().read_volatile();
+            let spent = (&raw const (*account).worker.spent).cast::<u64>().read_volatile();
             SessionState::standing(state, limit, spent)
         }
     }
@@ -164,8 +164,8 @@ impl Memory for Maps {
         let account = record.cast::<Account>();
         // SAFETY: as above.
         let is_endpoint = unsafe {
-            let address = (&raw const (*account).whereabouts.address).cast::<[u64; 2]>();
-            let port = (&raw const (*account).whereabouts.port).cast::<u32>().read_volatile();
+            let address = (&raw const (*account).worker.address).cast::<[u64; 2]>();
+            let port = (&raw const (*account).worker.port).cast::<u32>().read_volatile();
             source.is_at(address.read_volatile(), port)
         };
         if is_endpoint { Origin::Endpoint } else { Origin::Elsewhere }

@@ -32,20 +32,13 @@ use weir_common::{AddressPlan, SlotPermutation};
 
 use self::{kernel_side::KernelSide, receive::Receive, view::View};
 use crate::{logging::Log, sandbox};
-use weir_accounts::Levels;
+use weir_accounts::SharedLimits;
 use weir_common::PublicKey;
 use weir_config;
 use weir_config::{Auto, Config, IoWish, Live, SandboxWish};
 use weir_control::resolver::Resolver;
 use weir_dataplane::{
-    contacts::{MAX_DESTINATIONS, MAX_NEW_FLOWS},
-    direct::DirectQueues,
-    flow::FlowKeys,
-    pipeline::Shared,
-    runs::UdpSegmentation,
-    start::{Dataplane, Io, OnEnd, Start},
-    udp::{self, Sockets},
-    uring::{self, Reads},
+    Dataplane, FlowSecret, Io, OnEnd, Reads, Shared, Sockets, Start, UdpSegmentation, XskQueues,
 };
 use weir_host::{
     Host, HostPlan,
@@ -73,8 +66,9 @@ pub fn ledger_path(config: &Config) -> PathBuf {
 }
 
 // What can be configured must be what the packet path can count.
-const _: () = assert!(weir_config::limits::MAX_SESSION_NEW_FLOWS <= MAX_NEW_FLOWS);
-const _: () = assert!(weir_config::limits::MAX_SESSION_DESTINATIONS <= MAX_DESTINATIONS);
+const _: () = assert!(weir_config::limits::MAX_SESSION_NEW_FLOWS <= weir_dataplane::MAX_NEW_FLOWS);
+const _: () =
+    assert!(weir_config::limits::MAX_SESSION_DESTINATIONS <= weir_dataplane::MAX_DESTINATIONS);
 
 /// Runs a node until it is told to stop by SIGTERM or SIGINT. At SIGHUP it reads `file`, the
 /// configuration that it was started with, again.
@@ -117,7 +111,7 @@ pub fn run(config: &Config, file: Option<&Path>, log: Log) -> anyhow::Result<()>
     let outcome = (|| {
         let xdp = kernel.attach(&uplink, config.node.xdp)?;
         let receive = Receive::prepare(&config.node.receive, &xdp, &uplink, cores.len())?;
-        let levels = Arc::<Levels>::default();
+        let shared_limits = Arc::<SharedLimits>::default();
         let shared = Shared {
             accounts: kernel.accounts(),
             permutation,
@@ -126,8 +120,8 @@ pub fn run(config: &Config, file: Option<&Path>, log: Log) -> anyhow::Result<()>
             mtu: config.tunnel.mtu as usize,
             uso: tun.offloads.uso,
             udp_segmentation: segmentation(&config.node),
-            levels: Arc::clone(&levels),
-            flow_keys: random_flow_keys()?,
+            limits: Arc::clone(&shared_limits),
+            flow_secret: random_flow_keys()?,
         };
         let node_key = key.public();
         let identities = Identities::new(key_ring::identities(&key, previous.as_ref()));
@@ -151,7 +145,7 @@ pub fn run(config: &Config, file: Option<&Path>, log: Log) -> anyhow::Result<()>
         let limited = opened.and_then(|sessions| {
             let (limits, known) = (config.limits.clone(), Arc::clone(&sessions));
             let flows = Arc::clone(&policy) as Arc<dyn FlowTable>;
-            let limiter = Limiter::new(limits, known, kernel.accounts(), levels, flows)?;
+            let limiter = Limiter::new(limits, known, kernel.accounts(), shared_limits, flows)?;
             Ok((sessions, Arc::new(limiter)))
         });
         let (sessions, limiter) = match limited {
@@ -272,7 +266,7 @@ fn resolver(config: &Config) -> anyhow::Result<Resolver> {
 struct Workers<'a> {
     io: Io,
     cores: &'a [usize],
-    direct: Vec<DirectQueues>,
+    direct: Vec<XskQueues>,
     on_end: OnEnd,
 }
 
@@ -287,7 +281,7 @@ fn start_dataplane(
     let Workers { io, cores, direct, on_end } = workers;
     let port = config.node.listen_port;
     let bind = || {
-        udp::bind(port).with_context(|| {
+        weir_dataplane::bind(port).with_context(|| {
             format!(
                 "cannot bind UDP port {port}. Fix: stop what uses it (ss -ulpn), or set \
                  node.listen_port."
@@ -354,7 +348,7 @@ fn open_sessions(
 }
 
 fn choose_io(wish: &IoWish) -> anyhow::Result<Io> {
-    match (wish, uring::probe()) {
+    match (wish, weir_dataplane::probe()) {
         (IoWish::Syscall, _) => Ok(Io::Syscall),
         (IoWish::UringSingle, Ok(_)) => Ok(Io::Uring(Reads::Single)),
         (IoWish::Auto | IoWish::Uring, Ok(reads)) => Ok(Io::Uring(reads)),
@@ -410,14 +404,14 @@ fn random_bytes<const N: usize>() -> anyhow::Result<[u8; N]> {
     Ok(random)
 }
 
-fn random_flow_keys() -> anyhow::Result<FlowKeys> {
+fn random_flow_keys() -> anyhow::Result<FlowSecret> {
     let random = random_bytes::<32>()?;
     let (words, _) = random.as_chunks::<8>();
     let mut keys = [0; 4];
     for (key, word) in keys.iter_mut().zip(words) {
         *key = u64::from_ne_bytes(*word);
     }
-    Ok(FlowKeys(keys))
+    Ok(FlowSecret(keys))
 }
 
 fn random_permutation() -> anyhow::Result<SlotPermutation> {

@@ -7,20 +7,15 @@ use std::{
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use weir_accounts::{Accounts, ContactLimits, Endpoint, PeerSpec};
+use weir_accounts::{Accounts, Endpoint, FlowLimits, PeerSpec};
 use weir_common::PublicKey;
 use weir_common::{
     AddressPlan, Slot, SlotPermutation,
     account::{Counters, SessionState},
 };
 use weir_dataplane::{
-    flow::FlowKeys,
-    inbox::Initiation,
-    now::Now,
-    peer::Peer,
-    pipeline::{FRAME_SLACK, Pipeline, Shared},
-    runs::UdpSegmentation,
-    stats::WorkerStats,
+    FlowSecret, Shared, UdpSegmentation,
+    internals::{Initiation, Now, Peer, Pipeline, TAILROOM, WorkerStats},
 };
 use weir_packet::virtio::{Gso, NetHeader};
 use weir_wireguard::{identity::Identity, tunnel::Tunnel as NodeTunnel};
@@ -63,8 +58,8 @@ impl Node {
             mtu: 1420,
             uso: true,
             udp_segmentation: UdpSegmentation::On,
-            levels: Arc::default(),
-            flow_keys: FlowKeys([0x243f_6a88_85a3_08d3, 5, 6, 0x082e_fa98_ec4e_6c89]),
+            limits: Arc::default(),
+            flow_secret: FlowSecret([0x243f_6a88_85a3_08d3, 5, 6, 0x082e_fa98_ec4e_6c89]),
         };
         let pipeline = Pipeline::new(shared.clone(), 0, Arc::new(WorkerStats::default()));
         Ok(Self { pipeline, shared, identity: Identity::new([7; 32]) })
@@ -100,13 +95,13 @@ impl Node {
         self.pipeline.begin(Now::read());
         let identity = self.identity.clone();
         let initiation = Initiation { slot, from: endpoint, identity, message };
-        self.pipeline.initiation(&initiation);
+        self.pipeline.handle_initiation(&initiation);
         self.pipeline.finish();
-        let run = self.pipeline.runs().first().context("no response")?;
-        let response: Vec<u8> = self.pipeline.run_bytes(run).flatten().copied().collect();
+        let run = self.pipeline.gso_batches().first().context("no response")?;
+        let response: Vec<u8> = self.pipeline.gso_batch_bytes(run).flatten().copied().collect();
         let keepalive = tunnel.handshake(&response).context("the response was not accepted")?;
         self.pipeline.begin(Now::read());
-        self.pipeline.datagram(endpoint, &keepalive);
+        self.pipeline.handle_datagram(endpoint, &keepalive);
         self.pipeline.finish();
         Ok(Consumer { tunnel, endpoint, address })
     }
@@ -119,14 +114,14 @@ impl Node {
     }
 
     /// Holds every session to a share of the node's rate, in bytes per second each way.
-    pub fn set_level(&self, up: u64, down: u64) {
-        self.shared.levels.set(up, down);
+    pub fn set_fair_share(&self, up: u64, down: u64) {
+        self.shared.limits.set_fair_share(up, down);
     }
 
     /// Limits what every session may reach, as the default configuration does.
-    pub fn limit_contacts(&self) {
-        let limits = ContactLimits { new_flows: 200, destinations: 1000 };
-        self.shared.levels.set_contacts(limits);
+    pub fn limit_flows(&self) {
+        let limits = FlowLimits { new_flows: 200, destinations: 1000 };
+        self.shared.limits.set_flow_limits(limits);
     }
 }
 
@@ -158,6 +153,6 @@ pub fn super_frame(to: Ipv4Addr, port: u16, packets: usize, len: usize) -> (Vec<
     let mut bytes = header.to_bytes().to_vec();
     bytes.extend(tcp(SERVER, to, port, 1, 40 + packets * segment));
     let len = bytes.len();
-    bytes.resize(len + FRAME_SLACK, 0);
+    bytes.resize(len + TAILROOM, 0);
     (bytes, len)
 }

@@ -85,7 +85,7 @@ impl Loaded {
     fn set_endpoint(&self, slot: u32, from: &FrameSpec) {
         let accounts = self.guard().accounts();
         let account = accounts.get(Slot(slot)).expect("within the accounts");
-        Endpoint { remote: from.remote(), local: None }.save(&account.whereabouts);
+        Endpoint { remote: from.remote(), local: None }.save(&account.worker);
     }
 
     /// Nothing was taken from a slot's buckets.
@@ -226,7 +226,7 @@ impl Memory for Model<'_> {
 
     fn origin(&self, slot: Slot, source: &Source) -> Origin {
         let accounts = self.0.accounts();
-        let whereabouts = &accounts.get(slot).expect("a session's").whereabouts;
+        let whereabouts = &accounts.get(slot).expect("a session's").worker;
         if whereabouts.is_at(source) { Origin::Endpoint } else { Origin::Elsewhere }
     }
 
@@ -264,7 +264,7 @@ fn kernel_and_user_space_agree_on_random_and_mutated_frames() {
             _ => {}
         }
         account.set_limit((slot % 16 < 8).then_some(77));
-        account.whereabouts.spent.store(if slot % 16 < 4 { 77 } else { 76 }, Relaxed);
+        account.worker.spent.store(if slot % 16 < 4 { 77 } else { 76 }, Relaxed);
     }
     let model = Model(loaded.guard());
     let seen = std::cell::RefCell::new(std::collections::HashSet::new());

@@ -43,7 +43,7 @@ fn main() -> Result<()> {
     for (slot, state) in (0..).zip(states) {
         let account = accounts.get(Slot(slot)).context("an account")?;
         account.set_state(state);
-        Endpoint { remote: SOURCE.into(), local: None }.save(&account.whereabouts);
+        Endpoint { remote: SOURCE.into(), local: None }.save(&account.worker);
     }
     // It was heard nowhere.
     accounts.get(Slot(3)).context("an account")?.set_state(SessionState::Open);

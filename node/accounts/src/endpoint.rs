@@ -5,7 +5,7 @@ use std::{
     sync::atomic::Ordering::Relaxed,
 };
 
-use weir_common::account::Whereabouts;
+use weir_common::account::WorkerState;
 
 /// A consumer's address, and which of ours it talks to.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -24,7 +24,7 @@ impl std::fmt::Debug for Endpoint {
 
 impl Endpoint {
     /// Keeps the consumer's address in the account, for a node that starts after this one died.
-    pub fn save(&self, to: &Whereabouts) {
+    pub fn save(&self, to: &WorkerState) {
         let address = match self.remote.ip() {
             IpAddr::V4(v4) => v4.to_ipv6_mapped(),
             IpAddr::V6(v6) => v6,
@@ -42,7 +42,7 @@ impl Endpoint {
 
     /// What [`Endpoint::save`] kept, if anything.
     #[must_use]
-    pub fn load(from: &Whereabouts) -> Option<Self> {
+    pub fn load(from: &WorkerState) -> Option<Self> {
         let port = u16::try_from(from.port.load(Relaxed)).ok().filter(|port| *port != 0)?;
         let [high, low] = [&from.address[0], &from.address[1]].map(|half| half.load(Relaxed));
         let address = Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low));
@@ -62,7 +62,7 @@ mod tests {
     fn is_kept_and_found_again() {
         for text in ["1.2.3.4:5", "[2a00::1]:65535", "[fe80::1%3]:7"] {
             let remote: SocketAddr = text.parse().expect("an address");
-            let whereabouts = Whereabouts::default();
+            let whereabouts = WorkerState::default();
             assert_eq!(Endpoint::load(&whereabouts), None);
             Endpoint { remote, local: None }.save(&whereabouts);
             assert_eq!(Endpoint::load(&whereabouts).map(|e| e.remote), Some(remote));

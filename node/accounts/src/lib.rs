@@ -6,11 +6,11 @@ mod accounts;
 mod counts;
 mod endpoint;
 pub mod file;
-mod levels;
 mod peer;
+mod shared_limits;
 
 pub use accounts::Accounts;
 pub use counts::{BATCHES, Boundaries, Boundary, Drops, GuardCount};
 pub use endpoint::Endpoint;
-pub use levels::{ContactLimits, Levels};
 pub use peer::{PeerControl, PeerSpec};
+pub use shared_limits::{FlowLimits, SharedLimits};

@@ -1,190 +1,49 @@
 //! The handshake thread: finds out whose an initiation is before any worker hears of it. What is
 //! forged, too frequent or of nobody ends here, and costs established sessions nothing.
 
+pub(crate) mod directory;
+pub(crate) mod mailbox;
+pub(crate) mod source_limit;
+
 use std::{
-    collections::HashMap,
     io,
     os::fd::{AsFd, BorrowedFd},
-    sync::{
-        Arc, Mutex, PoisonError, RwLock,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::{Arc, atomic::Ordering::Relaxed},
 };
 
-use boringtun::{
-    noise::{Packet, TunnResult, errors::WireGuardError, rate_limiter::RateLimiter},
-    x25519::SharedSecret,
-};
+use boringtun::noise::{Packet, TunnResult, errors::WireGuardError, rate_limiter::RateLimiter};
 use bytes::Bytes;
-use crossbeam::queue::ArrayQueue;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use weir_common::{
-    DropReason, PeerIndex, Slot, SlotPermutation,
+    DropReason, PeerIndex, SlotPermutation,
     account::add_single_writer,
     gcra::Rate,
     wire::{COOKIE_REPLY_LEN, INITIATION_LEN, Message},
 };
 
+use self::{directory::Directory, mailbox::HandshakeMailbox, source_limit::SourceLimiter};
 use crate::{
-    inbox::{Bell, Inboxes, Initiation},
-    limiter::SourceLimiter,
-    message::{receive_one, send_one},
-    meters::InitiationMeters,
+    io::udp::{Sockets, receive_one, send_one},
+    limit::meters::InitiationMeters,
+    mailbox::{Initiation, Mailboxes},
     now::Now,
     outer::Outer,
-    pipeline::Stray,
+    pipeline::Misdirected,
     stats::WorkerStats,
-    udp::Sockets,
 };
 use weir_accounts::Accounts;
-use weir_accounts::Endpoint;
 use weir_wireguard::{
     identity::{Identities, Identity},
-    initiation::{Claim, agree},
+    initiation::Claim,
 };
 
-/// Initiations that may wait for the thread: a tenth of a second of its work.
-const QUEUE: usize = 1024;
 /// The most that a receive can bring.
 const SUPER_PACKET: usize = 65_536;
 /// Super-packets taken from a socket, and initiations from the queue, before the others get their
-/// turn and the clock is read again.
+/// iteration and the clock is read again.
 const BATCH: usize = 64;
 /// After so many nanoseconds handshakes are counted anew.
-const COUNTED_FOR: u64 = 1_000_000_000;
-
-/// Which session has which static key.
-#[derive(Default)]
-pub struct Directory(RwLock<Keys>);
-
-/// Both ways, so that no change looks at the keys of others.
-#[derive(Default)]
-struct Keys {
-    known: HashMap<[u8; 32], Known>,
-    of_slot: HashMap<Slot, [u8; 32]>,
-}
-
-/// A session, as the handshake thread knows it.
-struct Known {
-    slot: Slot,
-    /// What the key shares with each of the node's that it was used for, at most two: working it
-    /// out costs a scalar multiplication.
-    shared: Mutex<Vec<([u8; 32], Arc<SharedSecret>)>>,
-}
-
-impl Known {
-    fn shared(&self, identity: &Identity, key: [u8; 32]) -> Option<Arc<SharedSecret>> {
-        let node = identity.public().to_bytes();
-        let mut kept = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, shared)) = kept.iter().find(|(of, _)| *of == node) {
-            return Some(Arc::clone(shared));
-        }
-        let shared = Arc::new(agree(identity, key)?);
-        if kept.len() >= 2 {
-            kept.remove(0);
-        }
-        kept.push((node, Arc::clone(&shared)));
-        Some(shared)
-    }
-}
-
-impl Directory {
-    /// Knows a slot's key from now on, in place of the one that it had.
-    pub fn insert(&self, key: [u8; 32], slot: Slot) {
-        let known = Known { slot, shared: Mutex::default() };
-        let mut keys = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(before) = keys.of_slot.insert(slot, key) {
-            keys.known.remove(&before);
-        }
-        keys.known.insert(key, known);
-    }
-
-    /// Knows the key of a slot no more. Nothing that [`Directory::authenticate`] has begun for it
-    /// goes on afterwards.
-    pub fn remove(&self, slot: Slot) {
-        let mut keys = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let Some(key) = keys.of_slot.remove(&slot) else { return };
-        // Another slot may have it by now.
-        if keys.known.get(&key).is_some_and(|known| known.slot == slot) {
-            keys.known.remove(&key);
-        }
-    }
-
-    /// Finds out whether an initiation is of the key that it names, and newer than all that its
-    /// session has had, and makes it the newest one if so.
-    ///
-    /// # Errors
-    ///
-    /// Says that no session has the key, that the sender does not have it, or that the initiation
-    /// is a replay.
-    fn authenticate(
-        &self,
-        claim: &Claim,
-        identity: &Identity,
-        accounts: &Accounts,
-    ) -> Result<Slot, DropReason> {
-        let keys = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let known = keys.known.get(&claim.static_public).ok_or(DropReason::UnknownPeer)?;
-        let shared = known.shared(identity, claim.static_public);
-        let timestamp = shared.and_then(|shared| claim.prove(&shared));
-        let timestamp = timestamp.ok_or(DropReason::HandshakeInvalid)?;
-        let account = accounts.get(known.slot).ok_or(DropReason::UnknownPeer)?;
-        let newest = &account.whereabouts.newest_initiation;
-        if !timestamp.is_after(newest) {
-            return Err(DropReason::HandshakeReplay);
-        }
-        timestamp.save(newest);
-        Ok(known.slot)
-    }
-}
-
-/// What workers hand to the handshake thread.
-pub struct HandshakeInbox {
-    queue: ArrayQueue<(Bytes, Endpoint)>,
-    bell: Bell,
-    stop: AtomicBool,
-    /// The latest change of the limits that the thread has not seen yet.
-    limits: ArrayQueue<Limits>,
-}
-
-impl HandshakeInbox {
-    /// An empty inbox.
-    ///
-    /// # Errors
-    ///
-    /// Fails when the process has no descriptor left.
-    pub fn new() -> io::Result<Self> {
-        Ok(Self {
-            queue: ArrayQueue::new(QUEUE),
-            bell: Bell::new()?,
-            stop: AtomicBool::new(false),
-            limits: ArrayQueue::new(1),
-        })
-    }
-
-    /// Hands over an initiation; `false` if the queue is full.
-    pub fn push(&self, message: Bytes, from: Endpoint) -> bool {
-        self.queue.push((message, from)).is_ok()
-    }
-
-    /// Wakes the thread.
-    pub fn ring(&self) {
-        self.bell.ring();
-    }
-
-    /// Changes how many handshakes are let through. Returns at once.
-    pub fn set_limits(&self, limits: Limits) {
-        // One that it had not seen yet is void.
-        let _earlier: Option<Limits> = self.limits.force_push(limits);
-        self.bell.ring();
-    }
-
-    /// Ends the thread.
-    pub fn stop(&self) {
-        self.stop.store(true, Relaxed);
-        self.bell.ring();
-    }
-}
+const COOKIE_COUNT_INTERVAL: u64 = 1_000_000_000;
 
 /// How many handshakes are let through.
 #[derive(Clone, Copy, Debug)]
@@ -196,23 +55,23 @@ pub struct Limits {
 }
 
 /// One of the node's keys, and what is counted for it.
-struct Door {
+struct Responder {
     identity: Identity,
     cookies: RateLimiter,
 }
 
 /// The thread's state.
-pub struct Handshakes {
+pub(crate) struct Handshakes {
     identities: Arc<Identities>,
-    doors: Vec<Door>,
-    /// Of the identities, when the doors were made.
+    responders: Vec<Responder>,
+    /// Of the identities, when the responders were made.
     changes: u64,
     before_cookies: u32,
     permutation: SlotPermutation,
     directory: Arc<Directory>,
     accounts: Arc<Accounts>,
-    workers: Inboxes,
-    inbox: Arc<HandshakeInbox>,
+    workers: Mailboxes,
+    mailbox: Arc<HandshakeMailbox>,
     sockets: Sockets,
     /// Whether initiations arrive at `sockets` (by eBPF); else they are only sent from.
     listens: bool,
@@ -225,7 +84,7 @@ pub struct Handshakes {
 }
 
 /// What the handshake thread is made of.
-pub struct Parts {
+pub(crate) struct Parts {
     /// The node's keys.
     pub identities: Arc<Identities>,
     /// How peer indexes hide slots.
@@ -235,9 +94,9 @@ pub struct Parts {
     /// The accounts of all slots, which keep the newest initiation of each.
     pub accounts: Arc<Accounts>,
     /// The workers.
-    pub workers: Inboxes,
-    /// Its own inbox.
-    pub inbox: Arc<HandshakeInbox>,
+    pub workers: Mailboxes,
+    /// Its own mailbox.
+    pub mailbox: Arc<HandshakeMailbox>,
     /// Its sockets.
     pub sockets: Sockets,
     /// Whether initiations arrive at these sockets.
@@ -251,20 +110,21 @@ pub struct Parts {
 impl Handshakes {
     /// The state of a thread that has seen nothing yet.
     #[must_use]
-    pub fn new(parts: Parts) -> Self {
-        let Parts { identities, permutation, directory, accounts, workers, inbox, sockets, .. } =
-            parts;
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts {
+            identities, permutation, directory, accounts, workers, mailbox, sockets, ..
+        } = parts;
         let sources = SourceLimiter::new(parts.limits.per_source);
         let mut handshakes = Self {
             identities,
-            doors: Vec::new(),
+            responders: Vec::new(),
             changes: 0,
             before_cookies: parts.limits.before_cookies,
             permutation,
             directory,
             accounts,
             workers,
-            inbox,
+            mailbox,
             sockets,
             listens: parts.listens,
             stats: parts.stats,
@@ -273,19 +133,20 @@ impl Handshakes {
             counted: false,
             counted_since: 0,
         };
-        handshakes.open_doors();
+        handshakes.update_responders();
         handshakes
     }
 
     /// Takes over the identities as they are now. What was counted for those that stay is kept.
-    fn open_doors(&mut self) {
+    fn update_responders(&mut self) {
         self.changes = self.identities.changes();
-        let mut old = std::mem::take(&mut self.doors);
+        let mut old = std::mem::take(&mut self.responders);
         for identity in self.identities.get().iter() {
-            let kept = old.iter().position(|door| door.identity.public() == identity.public());
+            let kept =
+                old.iter().position(|responder| responder.identity.public() == identity.public());
             let limit = u64::from(self.before_cookies);
-            self.doors.push(kept.map_or_else(
-                || Door {
+            self.responders.push(kept.map_or_else(
+                || Responder {
                     identity: identity.clone(),
                     cookies: RateLimiter::new(identity.public(), limit),
                 },
@@ -294,14 +155,14 @@ impl Handshakes {
         }
     }
 
-    /// Runs until [`HandshakeInbox::stop`].
+    /// GsoBatches until [`HandshakeMailbox::stop`].
     ///
     /// # Errors
     ///
     /// Fails when waiting fails, which no packet can cause.
-    pub fn run(mut self) -> io::Result<()> {
+    pub(crate) fn run(mut self) -> io::Result<()> {
         let mut buffer = vec![0u8; SUPER_PACKET];
-        while !self.inbox.stop.load(Relaxed) {
+        while !self.mailbox.stop.load(Relaxed) {
             self.wait()?;
             self.batch(&mut buffer, Now::read().nanos);
         }
@@ -310,16 +171,16 @@ impl Handshakes {
 
     /// Takes some of what has come by `now`, in nanoseconds of a clock that does not go backwards.
     fn batch(&mut self, buffer: &mut [u8], now: u64) {
-        if now.saturating_sub(self.counted_since) >= COUNTED_FOR {
-            self.doors.iter().for_each(|door| door.cookies.reset_count());
+        if now.saturating_sub(self.counted_since) >= COOKIE_COUNT_INTERVAL {
+            self.responders.iter().for_each(|responder| responder.cookies.reset_count());
             (self.counted, self.counted_since) = (false, now);
         }
-        self.inbox.bell.silence();
-        if let Some(limits) = self.inbox.limits.pop() {
+        self.mailbox.waker.drain();
+        if let Some(limits) = self.mailbox.limits.pop() {
             self.limit(limits);
         }
         for _ in 0..BATCH {
-            let Some((message, from)) = self.inbox.queue.pop() else { break };
+            let Some((message, from)) = self.mailbox.queue.pop() else { break };
             self.counted = true;
             self.take(&message, &from.into(), now);
         }
@@ -328,7 +189,7 @@ impl Handshakes {
         }
         for worker in self.workers.iter() {
             if !worker.initiations.is_empty() {
-                worker.bell().ring();
+                worker.waker().wake();
             }
         }
     }
@@ -337,18 +198,18 @@ impl Handshakes {
     fn limit(&mut self, limits: Limits) {
         let Limits { per_source, before_cookies } = limits;
         self.before_cookies = before_cookies;
-        self.doors.clear();
-        self.open_doors();
+        self.responders.clear();
+        self.update_responders();
         self.sources = SourceLimiter::new(per_source);
     }
 
     /// Waits for something to do; not longer than a second if something must be counted anew.
     fn wait(&self) -> io::Result<()> {
-        if !self.inbox.queue.is_empty() {
+        if !self.mailbox.queue.is_empty() {
             // The last batch has left some, for which nobody rings again.
             return Ok(());
         }
-        let mut fds = vec![PollFd::new(&self.inbox.bell, PollFlags::IN)];
+        let mut fds = vec![PollFd::new(&self.mailbox.waker, PollFlags::IN)];
         if self.listens {
             fds.push(PollFd::new(&self.sockets.v4, PollFlags::IN));
             fds.extend(self.sockets.v6.as_ref().map(|v6| PollFd::new(v6, PollFlags::IN)));
@@ -402,15 +263,15 @@ impl Handshakes {
             }
         }
         if self.changes != self.identities.changes() {
-            self.open_doors();
+            self.update_responders();
         }
         let source = from.remote.ip();
         let mut cookie = [0; COOKIE_REPLY_LEN];
         let mut found = None;
-        for door in &self.doors {
-            match door.cookies.verify_packet(Some(source), message, &mut cookie) {
+        for responder in &self.responders {
+            match responder.cookies.verify_packet(Some(source), message, &mut cookie) {
                 Ok(Packet::HandshakeInit(_)) => {
-                    found = Some(door.identity.clone());
+                    found = Some(responder.identity.clone());
                     break;
                 }
                 Err(TunnResult::WriteToNetwork(reply)) => {
@@ -453,39 +314,12 @@ impl Handshakes {
         let slot = self.permutation.slot_of(PeerIndex::of_receiver_index(receiver));
         let worker = slot.worker(self.workers.len() as u32) as usize;
         let worker = self.workers.get(worker).ok_or(DropReason::UnknownIndex)?;
-        let stray = Stray::Datagram(Bytes::copy_from_slice(message), *outer);
-        worker.strays.push(stray).map_err(|_| DropReason::WorkerQueueFull)?;
-        worker.bell().ring();
+        let misdirected = Misdirected::Datagram(Bytes::copy_from_slice(message), *outer);
+        worker.misdirected.push(misdirected).map_err(|_| DropReason::WorkerQueueFull)?;
+        worker.waker().wake();
         Ok(())
     }
 }
 
 #[cfg(test)]
-#[path = "handshake_tests.rs"]
-mod batch_tests;
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn slot_of(directory: &Directory, key: [u8; 32]) -> Option<Slot> {
-        directory.0.read().expect("no panic").known.get(&key).map(|known| known.slot)
-    }
-
-    #[test]
-    fn a_slots_key_goes_with_it_and_anothers_stays() {
-        let directory = Directory::default();
-        directory.insert([1; 32], Slot(1));
-        directory.insert([2; 32], Slot(2));
-        directory.remove(Slot(1));
-        assert_eq!(slot_of(&directory, [1; 32]), None);
-        assert_eq!(slot_of(&directory, [2; 32]), Some(Slot(2)));
-        directory.insert([3; 32], Slot(2));
-        assert_eq!(slot_of(&directory, [2; 32]), None, "a slot has one key");
-        // A consumer that comes back before its former session's slot is told to go.
-        directory.insert([3; 32], Slot(4));
-        directory.remove(Slot(2));
-        assert_eq!(slot_of(&directory, [3; 32]), Some(Slot(4)));
-        let keys = directory.0.read().expect("not poisoned");
-        assert_eq!((keys.known.len(), keys.of_slot.len()), (1, 1), "nothing is left behind");
-    }
-}
+mod tests;

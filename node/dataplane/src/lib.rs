@@ -1,36 +1,66 @@
-//! The packet path: workers, each with its own sockets, TUN queue and sessions.
+//! The packet path of a node. Start it with [`Dataplane::start`].
 //!
-//! [`pipeline`] is what a worker does to packets, without any I/O. Around it are two shells,
-//! `uring` and `syscall`, that bring packets in and out. [`handshake`] keeps handshakes away from
-//! the workers until they are known to be somebody's.
+//! The way of a packet up, from a consumer to the internet:
+//!
+//! 1. A pinned thread for each core ([`worker`]) receives datagrams through its [`io`] backend:
+//!    [`io::uring`] or [`io::syscall`], and [`io::xsk`] beside either.
+//! 2. [`pipeline::decapsulate`] classifies, opens, admits and accounts each data message, and
+//!    coalesces the packets of a flow (`weir_packet::gro`).
+//! 3. The backend writes the super-packets to the worker's TUN queue ([`io::tx`]).
+//!
+//! The way down is the reverse: [`pipeline::encapsulate`] segments (`weir_packet::gso`), admits and
+//! seals what the TUN queue brings, and batches it for `UDP_SEGMENT`. [`pipeline::timers`] does the
+//! rest. Initiations go to the [`handshake`] thread first; a [`mailbox`] is where threads hand each
+//! other what is not theirs. [`limit`] has the policers and meters.
+#![allow(
+    rustdoc::private_intra_doc_links,
+    reason = "the tour is for readers of the source: cargo doc --document-private-items"
+)]
 
-mod buffers;
-pub mod contacts;
-pub mod direct;
-pub mod fallback;
-pub mod flow;
-pub mod handshake;
-pub mod inbox;
-pub mod limiter;
-mod mapping;
-mod message;
-pub mod meters;
-pub mod now;
-pub mod outer;
-pub mod peer;
-pub mod pipeline;
-mod ring;
-pub mod runs;
-pub mod sketch;
-pub mod start;
-pub mod stats;
-mod syscall;
+mod control;
+mod counts;
+mod handshake;
+mod io;
+mod limit;
+mod mailbox;
+mod now;
+mod outer;
+mod peer;
+mod pipeline;
+mod start;
+mod stats;
 #[cfg(test)]
 mod testing;
-pub mod throttle;
-#[cfg(test)]
-mod tunnel_tests;
-pub mod udp;
-pub mod uring;
+mod waker;
 mod worker;
-pub mod xsk;
+
+pub use crate::{
+    counts::Counts,
+    handshake::{Limits as HandshakeLimits, mailbox::HandshakeMailbox},
+    io::{
+        udp::{Sockets, bind},
+        uring::{Reads, probe},
+        xsk::{Sources, XskQueues},
+    },
+    limit::{
+        flow_key::FlowSecret,
+        flows::{MAX_DESTINATIONS, MAX_NEW_FLOWS},
+    },
+    pipeline::{Shared, gso_batch::UdpSegmentation},
+    start::{Dataplane, Io, OnEnd, Start, ThreadEnded},
+};
+
+/// What benchmarks and fuzz targets drive without I/O. It may change at any time.
+#[doc(hidden)]
+pub mod internals {
+    pub use crate::{
+        mailbox::Initiation,
+        now::Now,
+        peer::Peer,
+        pipeline::{
+            Pipeline,
+            encapsulate::{Handled, TAILROOM},
+        },
+        stats::WorkerStats,
+    };
+}

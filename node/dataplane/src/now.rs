@@ -1,4 +1,4 @@
-//! The time of a turn, read in one place and handed in from there.
+//! The time of a iteration, read in one place and handed in from there.
 
 use rustix::time::{ClockId, clock_gettime};
 

@@ -1,4 +1,6 @@
-//! A session as its worker has it.
+//! A session as its worker holds it.
+
+pub(crate) mod admission;
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -11,84 +13,45 @@ use weir_common::{
     meter::{Meter, Origin},
 };
 
+use self::admission::Admission;
 use crate::{
-    contacts::Contacts,
-    meters::PeerMeters,
-    runs::{RunIndex, RunKind},
-    throttle::{Policer, Way, lower},
+    limit::{
+        flows::FlowLimiter,
+        meters::PeerMeters,
+        policer::{Direction, Policer, lower},
+    },
+    pipeline::gso_batch::BatchIndex,
 };
-use weir_accounts::Endpoint;
-use weir_accounts::{Accounts, PeerSpec};
+use weir_accounts::{Accounts, Endpoint, PeerSpec};
 use weir_wireguard::tunnel::Tunnel;
 
-/// After so many quarters of a second all that a silent session had reached is older than what
-/// [`Contacts`] must remember.
-const FORGET_AFTER: u32 = 100;
+/// The number of ticks, of a quarter of a second or more, after which a silent session's flows are
+/// older than what [`FlowLimiter`] must remember.
+const FLOW_LIMITER_TIMEOUT: u32 = 100;
 
-/// What a data message means to its session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fare {
-    /// It is billed, and passes.
-    Billed,
-    /// The session is paused, by its state (which this is) or because its credit is used up: it is
-    /// not billed, and passes only if it goes to or comes from the gateway.
-    Unbilled(SessionState),
-    /// It does not pass.
-    Closed,
-}
-
-impl Fare {
-    /// Why a message from the consumer does not pass.
-    #[must_use]
-    pub fn refusal(self) -> DropReason {
-        match self {
-            Self::Unbilled(SessionState::Open) => DropReason::Credit,
-            _ => DropReason::SessionState,
-        }
-    }
-
-    /// Why a message to the consumer does not pass.
-    #[must_use]
-    pub fn refusal_down(self) -> DropReason {
-        match self {
-            Self::Unbilled(SessionState::Open) => DropReason::DownCredit,
-            _ => DropReason::DownSessionState,
-        }
-    }
-
-    /// How a data message to the consumer is sent, if it passes at all.
-    #[must_use]
-    pub fn kind(self) -> RunKind {
-        match self {
-            Self::Billed => RunKind::Data,
-            Self::Unbilled(_) | Self::Closed => RunKind::Unbilled,
-        }
-    }
-}
-
-/// Everything that the owning worker knows of a session.
+/// A session at its worker.
 pub struct Peer {
-    /// Its place.
+    /// The session's slot.
     pub slot: Slot,
-    /// Its keys and timers.
+    /// The keys and timers.
     pub tunnel: Tunnel,
-    /// Where it was last heard, authentically.
+    /// Where the consumer last sent authenticated data from.
     pub endpoint: Option<Endpoint>,
-    /// Whether its timers run.
+    /// Whether the timers run.
     pub active: bool,
-    /// Whether it is to be greeted: it was connected to a node that died.
-    pub greet: bool,
-    /// Its latest run of this turn: turn number and place.
-    pub last_run: (u64, Option<RunIndex>),
-    /// What may be done for it that nobody has authenticated, or pays for.
+    /// Whether to initiate a handshake, because the consumer was connected to a node that died.
+    pub resume: bool,
+    /// The number of an iteration, and the latest batch to the consumer in it.
+    pub last_batch: (u64, Option<BatchIndex>),
+    /// The meters of unauthenticated and unpaid work.
     pub meters: PeerMeters,
-    /// Turn number, and what was sealed in that turn for the bill.
+    /// The number of an iteration, and the billed bytes that were sealed in it.
     unsent: (u64, u64),
     /// Up and down.
     policers: [Policer; 2],
-    /// Only while it sends: most sessions are idle.
-    contacts: Option<Box<Contacts>>,
-    /// Quarters of a second since it sent, or less: see [`Peer::grow_silent`].
+    /// Allocated only while the consumer sends: most sessions are idle.
+    flow_limiter: Option<Box<FlowLimiter>>,
+    /// The number of ticks since the consumer last sent: see [`Peer::grow_silent`].
     silence: u32,
     address_v4: Ipv4Addr,
     address_v6: Ipv6Addr,
@@ -96,22 +59,21 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// A peer with this tunnel, found again where the account says that it was.
+    /// Creates a peer. Its endpoint is the one in the account, if there is one.
     #[must_use]
     pub fn new(spec: &PeerSpec, tunnel: Tunnel, accounts: Arc<Accounts>) -> Self {
-        let endpoint =
-            accounts.get(spec.slot).and_then(|account| Endpoint::load(&account.whereabouts));
+        let endpoint = accounts.get(spec.slot).and_then(|account| Endpoint::load(&account.worker));
         Self {
             slot: spec.slot,
             tunnel,
             endpoint,
             active: false,
-            greet: endpoint.is_some(),
-            last_run: (0, None),
+            resume: endpoint.is_some(),
+            last_batch: (0, None),
             meters: PeerMeters::default(),
             unsent: (0, 0),
             policers: [Policer::default(); 2],
-            contacts: None,
+            flow_limiter: None,
             silence: 0,
             address_v4: spec.address_v4,
             address_v6: spec.address_v6,
@@ -119,32 +81,32 @@ impl Peer {
         }
     }
 
-    /// Its account. `None` only for a slot beyond the accounts, which never gets a peer.
+    /// The account. `None` only for a slot beyond the last, which never gets a peer.
     #[inline]
     pub fn account(&self) -> Option<&Account> {
         self.accounts.get(self.slot)
     }
 
-    /// What a data message of `len` bytes, either way, means to the session now. `turn` is the
-    /// worker's. Notes in the account that the credit is used up, if the message does not fit.
+    /// Decides about a data message of `len` bytes, up or down, in iteration number `iteration`. If
+    /// the message exceeds the credit, notes in the account that the credit is used up.
     #[inline]
-    pub fn fare(&self, turn: u64, len: usize) -> Fare {
-        let Some(account) = self.account() else { return Fare::Closed };
+    pub fn admission(&self, iteration: u64, len: usize) -> Admission {
+        let Some(account) = self.account() else { return Admission::Refused };
         match account.standing() {
             SessionState::Open => {}
-            SessionState::Paused => return Fare::Unbilled(account.state()),
-            SessionState::Vacant | SessionState::Closed => return Fare::Closed,
+            SessionState::Paused => return Admission::Free(account.state()),
+            SessionState::Vacant | SessionState::Closed => return Admission::Refused,
         }
-        let Some(limit) = account.limit() else { return Fare::Billed };
-        let unsent = if self.unsent.0 == turn { self.unsent.1 } else { 0 };
+        let Some(limit) = account.limit() else { return Admission::Metered };
+        let unsent = if self.unsent.0 == iteration { self.unsent.1 } else { 0 };
         if account.billed().saturating_add(unsent).saturating_add(len as u64) <= limit {
-            return Fare::Billed;
+            return Admission::Metered;
         }
-        account.whereabouts.spent.store(limit, Relaxed);
-        Fare::Unbilled(SessionState::Open)
+        account.worker.spent.store(limit, Relaxed);
+        Admission::Free(SessionState::Open)
     }
 
-    /// Whether a message comes from the session's endpoint.
+    /// Whether a message from this address comes from the session's endpoint.
     #[inline]
     pub fn origin(&self, from: &Endpoint) -> Origin {
         match &self.endpoint {
@@ -153,12 +115,11 @@ impl Peer {
         }
     }
 
-    /// From which bucket a data message is taken before it is opened, if from any; as the guard
-    /// does it.
+    /// The meter of a data message before it is opened, if it has one. The guard decides likewise.
     ///
     /// # Errors
     ///
-    /// Says why it is not opened at all.
+    /// Returns why the message is not opened.
     #[inline]
     pub fn meter_of_data(&self, origin: Origin) -> Result<Option<Meter>, DropReason> {
         let standing = self.account().map_or(SessionState::Closed, Account::standing);
@@ -170,64 +131,64 @@ impl Peer {
         }
     }
 
-    /// A billed data message of `len` bytes will be sent this turn. It is in the account only once
-    /// the kernel has taken it, but uses up credit now.
+    /// Takes a billed data message of `len` bytes, which will be sent in this iteration, from the
+    /// credit. The account counts it only when the kernel has taken it.
     #[inline]
-    pub fn will_send(&mut self, turn: u64, len: usize) {
-        let before = if self.unsent.0 == turn { self.unsent.1 } else { 0 };
-        self.unsent = (turn, before + len as u64);
+    pub fn will_send(&mut self, iteration: u64, len: usize) {
+        let before = if self.unsent.0 == iteration { self.unsent.1 } else { 0 };
+        self.unsent = (iteration, before + len as u64);
     }
 
-    /// The rate that the session is held to, in bytes of inner packets per second, where no session
-    /// has more than `level`; 0 is no limit for both.
+    /// The lower of the session's rate and the fair share, in bytes of inner packets per second. 0
+    /// means no limit, for the share too.
     #[inline(always)]
-    pub fn rate(&self, way: Way, level: u64) -> u64 {
-        let Some(account) = self.account() else { return level };
-        let own = match way {
-            Way::Up => &account.control.rate_up,
-            Way::Down => &account.control.rate_down,
+    pub fn rate(&self, direction: Direction, share: u64) -> u64 {
+        let Some(account) = self.account() else { return share };
+        let own = match direction {
+            Direction::Up => &account.control.rate_up,
+            Direction::Down => &account.control.rate_down,
         };
-        lower(own.load(Relaxed), level)
+        lower(own.load(Relaxed), share)
     }
 
     /// Whether an inner packet of `len` bytes is within `rate`, which is not 0, at `now` in
-    /// nanoseconds. Notes in the account if it is not.
+    /// nanoseconds. Counts the packet in the account if it is not.
     #[inline]
-    pub fn is_within(&mut self, way: Way, rate: u64, now: u64, len: usize) -> bool {
-        let passes = self.policers[way as usize].passes(rate, now, len as u64);
+    pub fn is_within(&mut self, direction: Direction, rate: u64, now: u64, len: usize) -> bool {
+        let passes = self.policers[direction as usize].passes(rate, now, len as u64);
         if !passes && let Some(account) = self.account() {
-            let limited = match way {
-                Way::Up => &account.whereabouts.limited_up,
-                Way::Down => &account.whereabouts.limited_down,
+            let limited = match direction {
+                Direction::Up => &account.worker.limited_up,
+                Direction::Down => &account.worker.limited_down,
             };
             add_single_writer(limited, len as u64);
         }
         passes
     }
 
-    /// What it has reached lately. Memory is taken for it when it is first asked for after silence.
+    /// The flow limiter. The first call after a silence allocates it.
     #[inline]
-    pub fn contacts(&mut self) -> &mut Contacts {
+    pub fn flow_limiter(&mut self) -> &mut FlowLimiter {
         self.silence = 0;
-        self.contacts.get_or_insert_default()
+        self.flow_limiter.get_or_insert_default()
     }
 
-    /// A quarter of a second has passed, or more. What a silent session had reached is forgotten in
-    /// the end.
+    /// Notes that a quarter of a second or more has passed. Drops the flow limiter of a session that
+    /// has been silent for long.
     pub fn grow_silent(&mut self) {
         self.silence = self.silence.saturating_add(1);
-        if self.silence >= FORGET_AFTER {
-            self.contacts = None;
+        if self.silence >= FLOW_LIMITER_TIMEOUT {
+            self.flow_limiter = None;
         }
     }
 
-    /// Its timers do not run any more: it has no keys, and sends nothing.
+    /// Its timers do not batch any more: it has no keys, and sends nothing.
     pub fn sleep(&mut self) {
         self.active = false;
-        self.contacts = None;
+        self.flow_limiter = None;
     }
 
-    /// Whether `source` is the address assigned to the session.
+    /// Whether `source` is an inner address of the session.
     #[inline]
     pub fn owns(&self, source: IpAddr) -> bool {
         match source {
@@ -236,13 +197,13 @@ impl Peer {
         }
     }
 
-    /// An authentic message came from `from`: answers go there from now on.
+    /// Moves the endpoint to `from`, where an authentic message came from.
     #[inline]
     pub fn heard_from(&mut self, from: Endpoint) {
         if self.endpoint != Some(from) {
             self.endpoint = Some(from);
             if let Some(account) = self.account() {
-                from.save(&account.whereabouts);
+                from.save(&account.worker);
             }
         }
     }

@@ -1,15 +1,20 @@
-//! The packet path without I/O: datagrams in, TUN frames out; TUN frames in, datagrams out.
+//! The packet path without I/O and without a clock: datagrams in, TUN packets out; TUN packets in,
+//! datagrams out.
 //!
-//! A worker's turn is: [`Pipeline::begin`], any number of [`Pipeline::receive`],
-//! [`Pipeline::transmit`] and what else happened, [`Pipeline::finish`]; then whoever does the I/O
-//! writes [`Pipeline::frames`], sends [`Pipeline::runs`] and reports how that went. Frames and runs
-//! point into buffers of the pipeline, which stay as they are until the next `begin`.
+//! An iteration begins with [`Pipeline::begin`]. Then come any number of
+//! [`Pipeline::handle_udp_batch`], [`Pipeline::handle_tun_packet`] and the other inputs, and
+//! [`Pipeline::finish`]. Then a backend writes [`Pipeline::tun_packets`], sends
+//! [`Pipeline::gso_batches`], and reports each result. Both point into buffers of the pipeline, which
+//! do not change before the next `begin`.
 
-mod egress;
-mod ingress;
-mod upkeep;
+pub(crate) mod decapsulate;
+pub(crate) mod encapsulate;
+pub(crate) mod gso_batch;
+mod handshake;
+pub(crate) mod timers;
+mod tun_offloads;
 
-pub use egress::{FRAME_SLACK, Transmitted};
+pub(crate) use encapsulate::{Handled, TAILROOM};
 
 use std::{
     net::IpAddr,
@@ -21,62 +26,57 @@ use weir_common::{
     AddressPlan, DropReason, PeerIndex, Slot, SlotPermutation, account::add_single_writer,
 };
 
-use crate::{
-    fallback::TunOffloads,
-    flow::FlowKeys,
-    now::Now,
-    outer::Outer,
-    peer::Peer,
-    runs::{Run, RunKind, Runs, UdpSegmentation},
-    stats::WorkerStats,
+use self::{
+    gso_batch::{BatchKind, GsoBatch, GsoBatches, UdpSegmentation},
+    tun_offloads::TunOffloads,
 };
-use weir_accounts::Accounts;
-use weir_accounts::{ContactLimits, Endpoint, Levels};
+use crate::{limit::flow_key::FlowSecret, now::Now, outer::Outer, peer::Peer, stats::WorkerStats};
+use weir_accounts::{Accounts, Endpoint, FlowLimits, SharedLimits};
 use weir_packet::{
-    arena::{Arena, Span},
+    arena::{Arena, Chunk},
     ecn::Ecn,
-    gro::{Coalescer, Frame, Joining},
+    gro::{Coalescer, Coalescing, TunPacket},
     headers,
     virtio::Gso,
 };
 
-/// Opened packets of one turn. Holds what all receive buffers of a turn can hold.
+/// The size of the arena for opened packets: what all receive buffers of an iteration can hold.
 const PLAIN_CAPACITY: usize = 2 << 20;
-/// Sealed datagrams of one turn.
+/// The size of the arena for sealed datagrams.
 const SEALED_CAPACITY: usize = 2 << 20;
-/// A frame that needs more than this when sealed is dropped: no sane kernel makes one.
-const MAX_SEALED_FRAME: usize = SEALED_CAPACITY / 2;
+/// A TUN packet that needs more room than this when sealed is dropped. No sane kernel makes one.
+const MAX_SEALED_LEN: usize = SEALED_CAPACITY / 2;
 
-/// What all workers of a node have in common.
+/// What all workers of a node share.
 #[derive(Clone)]
 pub struct Shared {
     /// The accounts of all slots.
     pub accounts: Arc<Accounts>,
-    /// How peer indexes hide slots.
+    /// The secret permutation of slots to peer indexes.
     pub permutation: SlotPermutation,
-    /// Which inner addresses belong to which slots.
+    /// The inner addresses of the slots.
     pub addresses: AddressPlan,
-    /// How many workers there are.
+    /// The number of workers.
     pub workers: u32,
-    /// MTU inside the tunnel.
+    /// The MTU inside the tunnel, in bytes.
     pub mtu: usize,
-    /// Whether the TUN device takes UDP super-packets.
+    /// Whether the TUN device takes UDP super-packets (`TUN_F_USO4`, `TUN_F_USO6`).
     pub uso: bool,
-    /// Whether several datagrams to one consumer are sent as one, which the kernel cuts.
+    /// Whether datagrams to one consumer are sent in GSO batches.
     pub udp_segmentation: UdpSegmentation,
-    /// What each session may have of the node's rate, and what it may reach.
-    pub levels: Arc<Levels>,
-    /// By which flows are known again.
-    pub flow_keys: FlowKeys,
+    /// The fair share and the flow limits.
+    pub limits: Arc<SharedLimits>,
+    /// The key of the flow hashes.
+    pub flow_secret: FlowSecret,
 }
 
 impl Shared {
-    /// Whether a packet goes to the node's own addresses.
+    /// Whether a packet goes to the gateway.
     fn is_to_gateway(&self, packet: &[u8]) -> bool {
         headers::destination(packet).is_some_and(|address| self.is_gateway(address))
     }
 
-    /// Whether a packet comes from the node's own addresses.
+    /// Whether a packet comes from the gateway.
     fn is_from_gateway(&self, packet: &[u8]) -> bool {
         headers::source(packet).is_some_and(|address| self.is_gateway(address))
     }
@@ -89,52 +89,59 @@ impl Shared {
     }
 }
 
-/// Something that arrived at this worker and belongs elsewhere.
+/// A packet that arrived at this worker and belongs to another thread.
 #[derive(Debug)]
-pub enum Stray {
-    /// A datagram of another worker's session, and its outer headers.
+pub enum Misdirected {
+    /// A datagram, and its outer headers.
     Datagram(Bytes, Outer<'static>),
-    /// A TUN frame, virtio header included, for another worker's session, with [`FRAME_SLACK`]
-    /// bytes behind.
-    Frame(BytesMut),
+    /// A TUN packet, virtio header included, with [`TAILROOM`] bytes behind it.
+    TunPacket(BytesMut),
 }
 
-/// To whom a stray belongs.
+/// The thread that a misdirected packet belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner {
-    /// This worker.
+    /// The worker with this number.
     Worker(u32),
     /// The handshake thread.
     Handshakes,
+}
+
+/// What stays the same during an iteration.
+#[derive(Clone, Copy, Debug, Default)]
+struct Iteration {
+    number: u64,
+    now: Now,
+    /// The fair share up and down, in bytes per second. 0 means no limit.
+    fair_share: [u64; 2],
+    flow_limits: FlowLimits,
 }
 
 /// One worker's sessions and buffers.
 pub struct Pipeline {
     shared: Shared,
     worker: u32,
-    /// By slot / workers.
+    /// By slot divided by the number of workers.
     peers: Vec<Option<Box<Peer>>>,
-    /// Peers whose timers run, as indexes into `peers`.
+    /// Indexes of the peers whose timers run.
     active: Vec<u32>,
-    tick_at: usize,
-    greetings: Vec<u32>,
+    /// The index into `active` of the peer that is next.
+    next_tick: usize,
+    /// Indexes of the peers with which a handshake is initiated after a restart.
+    resumptions: Vec<u32>,
     plain: Arena,
     sealed: Arena,
     coalescer: Coalescer,
-    runs: Runs,
-    strays: Vec<(Owner, Stray)>,
+    batches: GsoBatches,
+    misdirected: Vec<(Owner, Misdirected)>,
     stats: Arc<WorkerStats>,
-    turn: u64,
-    /// What [`Levels`] said at the beginning of the turn.
-    levels: [u64; 2],
-    contact_limits: ContactLimits,
-    now: Now,
+    iteration: Iteration,
     tun_offloads: TunOffloads,
-    joining: Joining,
+    coalescing: Coalescing,
 }
 
 impl Pipeline {
-    /// The pipeline of worker number `worker`, without peers.
+    /// Creates the pipeline of worker number `worker`, without peers.
     #[must_use]
     pub fn new(shared: Shared, worker: u32, stats: Arc<WorkerStats>) -> Self {
         let slots = shared.accounts.len().div_ceil(shared.workers.max(1)) as usize;
@@ -142,76 +149,75 @@ impl Pipeline {
         peers.resize_with(slots, || None);
         Self {
             coalescer: Coalescer::new(shared.uso),
-            runs: Runs::new(shared.udp_segmentation),
+            batches: GsoBatches::new(shared.udp_segmentation),
             shared,
             worker,
             peers,
             active: Vec::with_capacity(slots),
-            tick_at: 0,
-            greetings: Vec::new(),
+            next_tick: 0,
+            resumptions: Vec::new(),
             plain: Arena::new(PLAIN_CAPACITY),
             sealed: Arena::new(SEALED_CAPACITY),
-            strays: Vec::with_capacity(64),
+            misdirected: Vec::with_capacity(64),
             stats,
-            turn: 0,
-            levels: [0; 2],
-            contact_limits: ContactLimits::default(),
-            now: Now::default(),
+            iteration: Iteration::default(),
             tun_offloads: TunOffloads::default(),
-            joining: Joining::default(),
+            coalescing: Coalescing::default(),
         }
     }
 
-    /// Begins a turn at `now`: the frames and runs of the last one are void.
+    /// Begins an iteration at `now`. The TUN packets and GSO batches of the last one are void.
     pub fn begin(&mut self, now: Now) {
-        self.turn += 1;
-        self.now = now;
+        self.iteration = Iteration {
+            number: self.iteration.number + 1,
+            now,
+            fair_share: self.shared.limits.fair_share(),
+            flow_limits: self.shared.limits.flow_limits(),
+        };
         self.plain.reset();
         self.sealed.reset();
-        let joining = self.tun_offloads.joining(self.shared.uso, now.nanos);
-        if joining != self.joining {
-            self.joining = joining;
+        let coalescing = self.tun_offloads.coalescing(self.shared.uso, now.nanos);
+        if coalescing != self.coalescing {
+            self.coalescing = coalescing;
             let without = &self.stats.without;
-            without.tun_tcp.store(!joining.tcp, Relaxed);
-            without.tun_udp.store(self.shared.uso && !joining.udp, Relaxed);
+            without.tun_tcp.store(!coalescing.tcp, Relaxed);
+            without.tun_udp.store(self.shared.uso && !coalescing.udp, Relaxed);
         }
-        self.coalescer.begin(joining);
-        self.runs.begin();
-        self.levels = self.shared.levels.get();
-        self.contact_limits = self.shared.levels.contacts();
-        add_single_writer(&self.stats.turns, 1);
+        self.coalescer.begin(coalescing);
+        self.batches.begin();
+        add_single_writer(&self.stats.iterations, 1);
     }
 
-    /// Ends a turn: its frames and runs are complete.
+    /// Completes the TUN packets and GSO batches of the iteration.
     pub fn finish(&mut self) {
         self.coalescer.finish(&mut self.plain);
     }
 
-    /// The frames to be written to the TUN device, in this order.
+    /// The TUN packets to write, in this order.
     #[must_use]
-    pub fn frames(&self) -> &[Frame] {
-        self.coalescer.frames()
+    pub fn tun_packets(&self) -> &[TunPacket] {
+        self.coalescer.tun_packets()
     }
 
-    /// The bytes of a frame.
-    pub fn frame_bytes(&self, frame: &Frame) -> impl Iterator<Item = &[u8]> {
-        self.coalescer.spans(frame).map(|span| self.plain.get(span))
+    /// The bytes of a TUN packet.
+    pub fn tun_packet_bytes(&self, packet: &TunPacket) -> impl Iterator<Item = &[u8]> {
+        self.coalescer.chunks(packet).map(|chunk| self.plain.get(chunk))
     }
 
-    /// The datagrams to be sent; runs to one consumer in this order.
+    /// The GSO batches to send. Those to one consumer must keep this order.
     #[must_use]
-    pub fn runs(&self) -> &[Run] {
-        self.runs.all()
+    pub fn gso_batches(&self) -> &[GsoBatch] {
+        self.batches.all()
     }
 
-    /// The bytes of a run.
-    pub fn run_bytes(&self, run: &Run) -> impl Iterator<Item = &[u8]> {
-        self.runs.spans(run).map(|span| self.sealed.get(span))
+    /// The bytes of a GSO batch.
+    pub fn gso_batch_bytes(&self, batch: &GsoBatch) -> impl Iterator<Item = &[u8]> {
+        self.batches.chunks(batch).map(|chunk| self.sealed.get(chunk))
     }
 
-    /// What arrived here and belongs elsewhere.
-    pub fn take_strays(&mut self) -> std::vec::Drain<'_, (Owner, Stray)> {
-        self.strays.drain(..)
+    /// Removes and returns the packets that belong to other threads.
+    pub fn take_misdirected(&mut self) -> std::vec::Drain<'_, (Owner, Misdirected)> {
+        self.misdirected.drain(..)
     }
 
     /// The counters.
@@ -220,26 +226,26 @@ impl Pipeline {
         &self.stats
     }
 
-    /// Reports that the kernel took a frame, or did not.
+    /// Reports whether the kernel took a TUN packet.
     #[inline]
-    pub fn wrote(&self, frame: &Frame, taken: bool) {
-        let packets = u64::from(frame.packets);
+    pub fn tun_write_done(&self, packet: &TunPacket, taken: bool) {
+        let packets = u64::from(packet.packets);
         if taken {
             self.stats.tun_write.add(packets);
-            if frame.gso != Gso::None {
-                self.tun_offloads.taken(frame.gso);
+            if packet.gso != Gso::None {
+                self.tun_offloads.taken(packet.gso);
             }
         } else {
             self.stats.refuse_many(DropReason::TunWrite, packets);
         }
     }
 
-    /// Writes the packets of frame number `index`, which the device refused as a super-packet, one
-    /// by one; `write` says whether the device took one. In the end packets of its kind are not
-    /// joined for some time.
-    pub fn write_apart(&mut self, index: usize, mut write: impl FnMut(&[u8]) -> bool) {
-        let Some(frame) = self.coalescer.frames().get(index) else { return };
-        self.tun_offloads.refused(frame.gso, self.now.nanos);
+    /// Writes the packets of super-packet `index`, which the device refused, one by one. `write`
+    /// returns whether the device took a packet. If the device goes on refusing them, packets of
+    /// this kind are not coalesced for some time.
+    pub fn write_segments(&mut self, index: usize, mut write: impl FnMut(&[u8]) -> bool) {
+        let Some(packet) = self.coalescer.tun_packets().get(index) else { return };
+        self.tun_offloads.refused(packet.gso, self.iteration.now.nanos);
         let stats = &self.stats;
         self.coalescer.split(index, &mut self.plain, |packet| {
             if write(packet) {
@@ -250,43 +256,43 @@ impl Pipeline {
         });
     }
 
-    /// Reports that the kernel took the first `bytes` and `datagrams` of a run; only these are
-    /// billed.
+    /// Reports that the kernel took the first `datagrams` of a GSO batch, which are `bytes` long.
+    /// Only these are billed.
     #[inline]
-    pub fn sent(&self, run: &Run, datagrams: u16, bytes: u32) {
+    pub fn udp_send_done(&self, batch: &GsoBatch, datagrams: u16, bytes: u32) {
         if datagrams > 0 {
             self.stats.udp_send.add(u64::from(datagrams));
         }
-        if datagrams < run.datagrams {
-            let lost = u64::from(run.datagrams - datagrams);
+        if datagrams < batch.datagrams {
+            let lost = u64::from(batch.datagrams - datagrams);
             self.stats.refuse_many(DropReason::UdpSend, lost);
         }
-        let Some(account) = self.shared.accounts.get(run.slot) else { return };
+        let Some(account) = self.shared.accounts.get(batch.slot) else { return };
         let metered = &account.metered;
-        match run.kind {
-            RunKind::Data => {
+        match batch.kind {
+            BatchKind::Metered => {
                 add_single_writer(&metered.bytes_down, u64::from(bytes));
                 add_single_writer(&metered.packets_down, u64::from(datagrams));
             }
-            RunKind::Unbilled => {
+            BatchKind::Free => {
                 add_single_writer(&metered.unbilled_bytes, u64::from(bytes));
             }
-            RunKind::Handshake => {
+            BatchKind::Handshake => {
                 add_single_writer(&metered.handshake_bytes_down, u64::from(bytes));
             }
         }
     }
 
-    /// Where a session of this worker was last heard.
+    /// The endpoint of a session of this worker.
     #[cfg(test)]
     pub(crate) fn endpoint(&self, slot: Slot) -> Option<Endpoint> {
-        let place = self.place(slot).ok()?;
-        self.peers.get(place)?.as_ref()?.endpoint
+        let index = self.index_of(slot).ok()?;
+        self.peers.get(index)?.as_ref()?.endpoint
     }
 
-    /// The place of a slot among this worker's peers, or whose it is.
+    /// The index of a slot's peer, or the worker that has it.
     #[inline(always)]
-    fn place(&self, slot: Slot) -> Result<usize, Owner> {
+    fn index_of(&self, slot: Slot) -> Result<usize, Owner> {
         let owner = slot.worker(self.shared.workers);
         if owner == self.worker {
             Ok((slot.0 / self.shared.workers) as usize)
@@ -295,7 +301,7 @@ impl Pipeline {
         }
     }
 
-    /// The slot of a receiver index, if it is within the node's slots.
+    /// The slot of a receiver index, if the node has that slot.
     #[inline(always)]
     fn slot_of(&self, receiver_index: u32) -> Option<Slot> {
         let index = PeerIndex::of_receiver_index(receiver_index);
@@ -303,7 +309,7 @@ impl Pipeline {
         (slot.0 < self.shared.accounts.len()).then_some(slot)
     }
 
-    /// The slot of an inner address.
+    /// The slot of an inner address, if the node has that slot.
     #[inline(always)]
     fn slot_of_address(&self, address: IpAddr) -> Option<Slot> {
         let slot = match address {
@@ -313,58 +319,49 @@ impl Pipeline {
         (slot.0 < self.shared.accounts.len()).then_some(slot)
     }
 
-    fn push_stray(&mut self, owner: Owner, stray: Stray) {
-        self.strays.push((owner, stray));
+    fn push_misdirected(&mut self, owner: Owner, misdirected: Misdirected) {
+        self.misdirected.push((owner, misdirected));
     }
 }
 
-/// How a data message without a packet (a keepalive) of `len` bytes is sent to the peer.
-fn data_kind(peer: &mut Peer, turn: u64, len: usize) -> RunKind {
-    let kind = peer.fare(turn, len).kind();
-    if kind == RunKind::Data {
-        peer.will_send(turn, len);
+/// The kind of batch for a data message without a packet (a keepalive) of `len` bytes.
+fn data_kind(peer: &mut Peer, iteration: u64, len: usize) -> BatchKind {
+    let kind = peer.admission(iteration, len).kind();
+    if kind == BatchKind::Metered {
+        peer.will_send(iteration, len);
     }
     kind
 }
 
-/// Adds a datagram that carries no packet to the peer's latest run of this turn.
-fn push_run(runs: &mut Runs, turn: u64, peer: &mut Peer, to: Endpoint, kind: RunKind, span: Span) {
-    push_marked(runs, turn, peer, to, kind, Ecn::NotEct, span);
-}
-
-/// Adds a datagram to the peer's latest run of this turn.
-#[inline]
-fn push_marked(
-    runs: &mut Runs,
-    turn: u64,
+/// Appends a datagram that carries no packet to the peer's latest batch of this iteration.
+fn push_datagram(
+    batches: &mut GsoBatches,
+    iteration: u64,
     peer: &mut Peer,
     to: Endpoint,
-    kind: RunKind,
-    ecn: Ecn,
-    span: Span,
+    kind: BatchKind,
+    chunk: Chunk,
 ) {
-    let last = match peer.last_run {
-        (at, run) if at == turn => run,
+    push_datagram_with_ecn(batches, iteration, peer, to, kind, Ecn::NotEct, chunk);
+}
+
+/// Appends a datagram to the peer's latest batch of this iteration.
+#[inline]
+fn push_datagram_with_ecn(
+    batches: &mut GsoBatches,
+    iteration: u64,
+    peer: &mut Peer,
+    to: Endpoint,
+    kind: BatchKind,
+    ecn: Ecn,
+    chunk: Chunk,
+) {
+    let last = match peer.last_batch {
+        (at, batch) if at == iteration => batch,
         _ => None,
     };
-    peer.last_run = (turn, Some(runs.push(last, to, peer.slot, kind, ecn, span)));
+    peer.last_batch = (iteration, Some(batches.push(last, to, peer.slot, kind, ecn, chunk)));
 }
 
 #[cfg(test)]
-#[path = "contact_tests.rs"]
-mod contact_tests;
-#[cfg(test)]
-#[path = "credit_tests.rs"]
-mod credit_tests;
-#[cfg(test)]
-#[path = "honest_tests.rs"]
-mod honest_tests;
-#[cfg(test)]
-#[path = "meter_tests.rs"]
-mod meter_tests;
-#[cfg(test)]
-#[path = "rate_tests.rs"]
-mod rate_tests;
-#[cfg(test)]
-#[path = "pipeline_tests.rs"]
 mod tests;

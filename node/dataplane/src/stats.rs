@@ -61,7 +61,7 @@ pub struct WorkerStats {
     /// CPU time of the worker's thread, in nanoseconds; refreshed several times a second.
     pub cpu_nanos: AtomicU64,
     /// Turns that the worker took.
-    pub turns: AtomicU64,
+    pub iterations: AtomicU64,
     /// What it does without, because the kernel refuses it.
     pub without: Without,
 }
@@ -110,7 +110,7 @@ impl WorkerStats {
 
 /// Adds up the boundaries of several workers.
 #[must_use]
-pub fn total(boundaries: impl Iterator<Item = Boundaries>) -> Boundaries {
+pub(crate) fn total(boundaries: impl Iterator<Item = Boundaries>) -> Boundaries {
     let add = |a: Boundary, b: Boundary| Boundary {
         super_packets: a.super_packets + b.super_packets,
         packets: a.packets + b.packets,

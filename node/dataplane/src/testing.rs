@@ -13,12 +13,12 @@ use weir_common::{
 pub(crate) use weir_packet::testing::{SERVER_V4, SERVER_V6, tcp, udp};
 
 use crate::{
-    flow::FlowKeys,
-    inbox::Initiation,
+    limit::flow_key::FlowSecret,
+    mailbox::Initiation,
     now::Now,
     peer::Peer,
-    pipeline::{Owner, Pipeline, Shared, Stray},
-    runs::{RunKind, UdpSegmentation},
+    pipeline::gso_batch::{BatchKind, UdpSegmentation},
+    pipeline::{Misdirected, Owner, Pipeline, Shared},
     stats::WorkerStats,
 };
 use weir_accounts::Endpoint;
@@ -29,12 +29,12 @@ use weir_wireguard::{identity::Identity, tunnel::Tunnel};
 
 pub(crate) const MTU: usize = 1420;
 
-/// A TUN frame of one packet, with the slack that [`Pipeline::transmit`] wants; and its length.
+/// A TUN frame of one packet, with the slack that [`Pipeline::handle_tun_packet`] wants; and its length.
 pub(crate) fn frame(header: NetHeader, packet: &[u8]) -> (Vec<u8>, usize) {
     let mut bytes = header.to_bytes().to_vec();
     bytes.extend_from_slice(packet);
     let len = bytes.len();
-    bytes.extend_from_slice(&[0xaa; crate::pipeline::FRAME_SLACK]);
+    bytes.extend_from_slice(&[0xaa; crate::pipeline::TAILROOM]);
     (bytes, len)
 }
 
@@ -72,8 +72,8 @@ impl Node {
             mtu: MTU,
             uso: true,
             udp_segmentation: UdpSegmentation::On,
-            levels: Arc::default(),
-            flow_keys: FlowKeys([0x243f_6a88_85a3_08d3, 5, 6, 0x082e_fa98_ec4e_6c89]),
+            limits: Arc::default(),
+            flow_secret: FlowSecret([0x243f_6a88_85a3_08d3, 5, 6, 0x082e_fa98_ec4e_6c89]),
         };
         let pipeline = Pipeline::new(shared.clone(), worker, Arc::new(WorkerStats::default()));
         let now = Now { nanos: 1_000_000_000, unix: 1_700_000_000 };
@@ -116,42 +116,42 @@ impl Node {
     pub(crate) fn connect(&mut self, slot: u32) -> Consumer {
         let mut consumer = self.add(slot);
         let initiation = consumer.initiation();
-        let replies = self.turn(|pipeline| {
-            pipeline.initiation(&initiation);
+        let replies = self.iterate(|pipeline| {
+            pipeline.handle_initiation(&initiation);
         });
-        let [(RunKind::Handshake, response)] = &replies.datagrams[..] else {
+        let [(BatchKind::Handshake, response)] = &replies.datagrams[..] else {
             panic!("one handshake response");
         };
         let keepalive = consumer.take_response(response);
-        self.turn(|pipeline| pipeline.datagram(consumer.endpoint, &keepalive));
+        self.iterate(|pipeline| pipeline.handle_datagram(consumer.endpoint, &keepalive));
         consumer
     }
 
-    /// One turn, in which everything is written and sent.
-    pub(crate) fn turn(&mut self, act: impl FnOnce(&mut Pipeline)) -> Turn {
+    /// One output, in which everything is written and sent.
+    pub(crate) fn iterate(&mut self, act: impl FnOnce(&mut Pipeline)) -> Output {
         self.pipeline.begin(self.now);
         act(&mut self.pipeline);
         self.pipeline.finish();
         let pipeline = &self.pipeline;
-        let mut turn = Turn::default();
-        for frame in pipeline.frames() {
-            let bytes: Vec<u8> = pipeline.frame_bytes(frame).flatten().copied().collect();
+        let mut output = Output::default();
+        for frame in pipeline.tun_packets() {
+            let bytes: Vec<u8> = pipeline.tun_packet_bytes(frame).flatten().copied().collect();
             assert_eq!(bytes.len(), frame.len as usize);
             let header = bytes.first_chunk::<HEADER_LEN>().and_then(NetHeader::parse);
-            turn.frames.push((header.expect("a virtio header"), bytes[HEADER_LEN..].to_vec()));
-            pipeline.wrote(frame, true);
+            output.frames.push((header.expect("a virtio header"), bytes[HEADER_LEN..].to_vec()));
+            pipeline.tun_write_done(frame, true);
         }
-        for run in pipeline.runs() {
-            let bytes: Vec<u8> = pipeline.run_bytes(run).flatten().copied().collect();
-            assert_eq!(bytes.len(), run.bytes as usize);
-            let datagrams = bytes.chunks(usize::from(run.segment));
-            assert_eq!(datagrams.len(), usize::from(run.datagrams));
-            turn.runs.push(run.datagrams);
-            turn.datagrams.extend(datagrams.map(|datagram| (run.kind, datagram.to_vec())));
-            pipeline.sent(run, run.datagrams, run.bytes);
+        for batch in pipeline.gso_batches() {
+            let bytes: Vec<u8> = pipeline.gso_batch_bytes(batch).flatten().copied().collect();
+            assert_eq!(bytes.len(), batch.bytes as usize);
+            let datagrams = bytes.chunks(usize::from(batch.segment));
+            assert_eq!(datagrams.len(), usize::from(batch.datagrams));
+            output.batches.push(batch.datagrams);
+            output.datagrams.extend(datagrams.map(|datagram| (batch.kind, datagram.to_vec())));
+            pipeline.udp_send_done(batch, batch.datagrams, batch.bytes);
         }
-        turn.strays = self.pipeline.take_strays().collect();
-        turn
+        output.misdirected = self.pipeline.take_misdirected().collect();
+        output
     }
 
     /// Where a session was last heard.
@@ -168,14 +168,14 @@ impl Node {
     }
 }
 
-/// What came out of a turn.
+/// What came out of a output.
 #[derive(Debug, Default)]
-pub(crate) struct Turn {
+pub(crate) struct Output {
     pub(crate) frames: Vec<(NetHeader, Vec<u8>)>,
-    pub(crate) datagrams: Vec<(RunKind, Vec<u8>)>,
-    /// Datagrams in each run.
-    pub(crate) runs: Vec<u16>,
-    pub(crate) strays: Vec<(Owner, Stray)>,
+    pub(crate) datagrams: Vec<(BatchKind, Vec<u8>)>,
+    /// Datagrams in each batch.
+    pub(crate) batches: Vec<u16>,
+    pub(crate) misdirected: Vec<(Owner, Misdirected)>,
 }
 
 impl Consumer {

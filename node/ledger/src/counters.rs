@@ -89,10 +89,10 @@ mod tests {
     fn raising_an_account_keeps_higher_counters_and_whereabouts() {
         let account = Account::default();
         account.metered.bytes_up.store(10, Relaxed);
-        account.whereabouts.port.store(4, Relaxed);
+        account.worker.port.store(4, Relaxed);
         raise(&account, &Counters::from_array([5; Counters::COUNT]));
         let raised = Counters { bytes_up: 10, ..Counters::from_array([5; Counters::COUNT]) };
         assert_eq!(account.counters(), raised);
-        assert_eq!(account.whereabouts.port.load(Relaxed), 4);
+        assert_eq!(account.worker.port.load(Relaxed), 4);
     }
 }

@@ -1,25 +1,25 @@
-//! A buffer that one turn of a worker fills from the front and the next turn uses again.
+//! A buffer that one iteration of a worker fills from the front and the next one reuses.
 
 use std::ops::Range;
 
-/// A place in an [`Arena`].
+/// A range of bytes in an [`Arena`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Span {
-    /// First byte.
+pub struct Chunk {
+    /// The offset of the first byte.
     pub start: u32,
-    /// Bytes.
+    /// The length in bytes.
     pub len: u32,
 }
 
-impl Span {
-    /// As a range of indexes.
+impl Chunk {
+    /// The chunk as a range of indexes.
     #[must_use]
     #[inline(always)]
     pub fn range(self) -> Range<usize> {
         self.start as usize..self.start as usize + self.len as usize
     }
 
-    /// The first byte behind the span.
+    /// The offset of the first byte behind the chunk.
     #[must_use]
     #[inline(always)]
     pub fn end(self) -> u32 {
@@ -27,7 +27,7 @@ impl Span {
     }
 }
 
-/// The buffer. It never grows: what does not fit is refused.
+/// The buffer. It never grows: [`Arena::take`] refuses what does not fit.
 #[derive(Clone, Debug)]
 pub struct Arena {
     bytes: Box<[u8]>,
@@ -35,33 +35,34 @@ pub struct Arena {
 }
 
 impl Arena {
-    /// An arena of `capacity` bytes (below 4 GiB).
+    /// Creates an arena of `capacity` bytes, which must be below 4 GiB.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
-        debug_assert!(u32::try_from(capacity).is_ok(), "spans count in 32 bits");
+        debug_assert!(u32::try_from(capacity).is_ok(), "a chunk's offset has 32 bits");
         Self { bytes: vec![0; capacity].into_boxed_slice(), used: 0 }
     }
 
-    /// Begins anew: all spans taken so far are void.
+    /// Empties the arena. All chunks taken before are void.
+    #[inline]
     pub fn reset(&mut self) {
         self.used = 0;
     }
 
-    /// Bytes that can still be taken.
+    /// The number of bytes that can still be taken.
     #[must_use]
     #[inline(always)]
     pub fn room(&self) -> usize {
         self.bytes.len() - self.used
     }
 
-    /// Takes `len` bytes, or nothing when there is no room for them.
+    /// Takes `len` bytes. Returns `None`, and takes nothing, if there is no room for them.
     #[must_use]
     #[inline(always)]
-    pub fn take(&mut self, len: usize) -> Option<(Span, &mut [u8])> {
+    pub fn take(&mut self, len: usize) -> Option<(Chunk, &mut [u8])> {
         let start = self.used;
         let bytes = self.bytes.get_mut(start..start.checked_add(len)?)?;
         self.used = start + len;
-        Some((Span { start: start as u32, len: len as u32 }, bytes))
+        Some((Chunk { start: start as u32, len: len as u32 }, bytes))
     }
 
     /// Gives back everything behind `end`.
@@ -70,18 +71,18 @@ impl Arena {
         self.used = self.used.min(end as usize);
     }
 
-    /// The bytes of a span.
+    /// The bytes of a chunk.
     #[must_use]
     #[inline(always)]
-    pub fn get(&self, span: Span) -> &[u8] {
-        self.bytes.get(span.range()).unwrap_or_default()
+    pub fn get(&self, chunk: Chunk) -> &[u8] {
+        self.bytes.get(chunk.range()).unwrap_or_default()
     }
 
-    /// The bytes of a span, to be changed.
+    /// The bytes of a chunk, to change them.
     #[must_use]
     #[inline(always)]
-    pub fn get_mut(&mut self, span: Span) -> &mut [u8] {
-        self.bytes.get_mut(span.range()).unwrap_or_default()
+    pub fn get_mut(&mut self, chunk: Chunk) -> &mut [u8] {
+        self.bytes.get_mut(chunk.range()).unwrap_or_default()
     }
 }
 
@@ -93,7 +94,7 @@ mod tests {
     fn what_does_not_fit_is_refused_and_takes_nothing() {
         let mut arena = Arena::new(10);
         assert!(arena.take(11).is_none());
-        assert_eq!(arena.take(10).map(|(span, _)| span), Some(Span { start: 0, len: 10 }));
+        assert_eq!(arena.take(10).map(|(chunk, _)| chunk), Some(Chunk { start: 0, len: 10 }));
         assert!(arena.take(1).is_none());
         arena.truncate(4);
         assert_eq!(arena.room(), 6);

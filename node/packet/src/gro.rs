@@ -1,182 +1,220 @@
-//! Packets of one flow become one super-packet, so that the kernel routes, filters and translates
-//! once for dozens of them.
+//! Coalesces packets of a flow into a super-packet, so that the kernel routes, filters and translates
+//! dozens of packets at once.
 //!
-//! Only packets are joined that the kernel's own GRO would join: equal headers but for lengths and
-//! sequence, no IPv4 options, payload that continues, and checksums of both headers that were
-//! verified (new ones are written, which must not launder a corrupt packet). A packet joins only its
-//! flow's latest super-packet, so that no flow is reordered; one whose flow cannot be told, such as
-//! a fragment, is overtaken by nothing between the same addresses.
+//! The rules are those of the kernel's GRO: `inet_gro_receive` (net/ipv4/af_inet.c),
+//! `tcp_gro_receive` (net/ipv4/tcp_offload.c), `udp_gro_receive_segment` (net/ipv4/udp_offload.c),
+//! and what tools/testing/selftests/net/gro.c expects of them. Two packets coalesce if their headers
+//! are equal but for lengths and sequence, the second continues the first, neither has IPv4 options,
+//! and the checksums of both are right. The super-packet gets new checksums, so a corrupt packet
+//! must not become part of one.
 //!
-//! A device that refuses super-packets gets the same packets one by one: [`Coalescer::split`].
+//! A packet is appended only to the latest super-packet of its flow, so no flow is reordered. If the
+//! flow of a packet is unknown, as with a fragment, nothing between the same addresses overtakes it.
+//!
+//! [`Coalescer::split`] undoes it, for a device that refuses a super-packet.
 
 use crate::{
-    arena::{Arena, Span},
+    arena::{Arena, Chunk},
     checksum::pseudo_header,
     headers::{
-        TCP, Transport, UDP, V4_HEADER, Version, nonzero_for_udp, set_v4_checksum,
-        v4_checksum_is_right,
+        Split, TCP, TCP_HEADER, Transport, UDP, V4_HEADER, V6_HEADER, Version, nonzero_for_udp,
+        set_v4_checksum, v4_checksum_is_right, word, write,
     },
-    iov::{List, Pieces},
+    iov::{IovArena, IovList},
     virtio::{Gso, HEADER_LEN, NetHeader},
 };
 
-/// Of which protocols packets are joined for the TUN device.
+/// The protocols whose packets are coalesced.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Joining {
-    /// TCP segments.
+pub struct Coalescing {
+    /// Whether TCP segments are.
     pub tcp: bool,
-    /// UDP datagrams.
+    /// Whether UDP datagrams are.
     pub udp: bool,
 }
 
-/// Flows that can be open at once. More flows than this share a place and are joined less.
+/// The size of the flow table. Flows that share an entry are coalesced less.
 const BUCKETS: usize = 256;
-/// The most packets that the kernel cuts a super-packet into.
+/// The maximum number of packets in a super-packet.
 const MAX_SEGMENTS: u16 = 64;
-/// The most bytes of a super-packet: those that an IPv4 packet can have.
+/// The maximum length of a super-packet in bytes: that of an IPv4 packet.
 const MAX_SUPER_PACKET: usize = 65_535;
 
+/// The offset of the flags in a TCP header.
+const TCP_FLAGS: usize = 13;
 const ACK: u8 = 0x10;
 const PSH: u8 = 0x08;
 
-/// A frame for the TUN device: the virtio header and one packet or super-packet.
+/// What one write to the TUN device carries: a virtio header, and a packet or super-packet.
 #[derive(Clone, Copy, Debug)]
-pub struct Frame {
-    /// Where its bytes are. The first span begins with the virtio header.
-    pub pieces: List,
-    /// Length of the frame in bytes.
+pub struct TunPacket {
+    /// Its bytes. The first chunk begins with the virtio header.
+    pub iov: IovList,
+    /// The length in bytes, virtio header included.
     pub len: u32,
-    /// Packets within.
+    /// The number of packets in it.
     pub packets: u16,
-    /// What kind of super-packet it is.
+    /// The kind of super-packet.
     pub gso: Gso,
 }
 
-/// A super-packet that grows, or a single packet that is done.
+/// A super-packet that may grow, or a single packet.
 #[derive(Clone, Copy, Debug)]
 struct Item {
-    frame: Frame,
+    out: TunPacket,
     /// The first packet, without the virtio header.
-    head: Span,
+    head: Chunk,
     transport: Option<Transport>,
-    /// Payload bytes of each packet but the last.
+    /// The payload of each packet but the last, in bytes.
     segment: u16,
+    /// The payload of all packets, in bytes.
     payload: u32,
     next_sequence: u32,
-    /// Whether the checksum of the head was found right.
+    /// Whether the checksums of the head were verified.
     verified: bool,
-    /// Whether the last packet had PSH.
+    /// Whether the last packet has PSH.
     push: bool,
+    /// Whether it may grow.
     open: bool,
 }
 
-/// The flow table and the frames of one turn.
+/// A number for each hash of a flow or a pair of addresses. Hashes may share one.
+#[derive(Debug)]
+struct Table(Box<[u32; BUCKETS]>);
+
+impl Table {
+    fn new() -> Self {
+        Self(Box::new([0; BUCKETS]))
+    }
+
+    #[inline(always)]
+    fn get(&self, hash: u32) -> u32 {
+        self.0.get(Self::index(hash)).copied().unwrap_or_default()
+    }
+
+    #[inline(always)]
+    fn set(&mut self, hash: u32, value: u32) {
+        if let Some(entry) = self.0.get_mut(Self::index(hash)) {
+            *entry = value;
+        }
+    }
+
+    #[inline(always)]
+    fn index(hash: u32) -> usize {
+        (hash ^ hash >> 16) as usize % BUCKETS
+    }
+}
+
+/// The flow table and the packets of one iteration.
 #[derive(Debug)]
 pub struct Coalescer {
     items: Vec<Item>,
-    pieces: Pieces,
-    /// By flow: index into `items` plus one; 0 for none.
-    buckets: Box<[u32; BUCKETS]>,
-    /// By addresses: how many of `items` may not grow any more.
-    closed: Box<[u32; BUCKETS]>,
-    frames: Vec<Frame>,
-    joining: Joining,
+    iovs: IovArena,
+    /// By flow: the index into `items` of its latest super-packet, plus one. 0 for none.
+    latest: Table,
+    /// By addresses: the number of `items` that may not grow any more.
+    closed: Table,
+    packets: Vec<TunPacket>,
+    coalescing: Coalescing,
 }
 
 impl Coalescer {
-    /// A coalescer that joins TCP, and UDP if the TUN device takes UDP super-packets (USO).
+    /// Creates a coalescer for TCP, and for UDP if the TUN device takes UDP super-packets (USO).
     #[must_use]
     pub fn new(uso: bool) -> Self {
         Self {
             items: Vec::with_capacity(1024),
-            pieces: Pieces::default(),
-            buckets: Box::new([0; BUCKETS]),
-            closed: Box::new([0; BUCKETS]),
-            frames: Vec::with_capacity(1024),
-            joining: Joining { tcp: true, udp: uso },
+            iovs: IovArena::default(),
+            latest: Table::new(),
+            closed: Table::new(),
+            packets: Vec::with_capacity(1024),
+            coalescing: Coalescing { tcp: true, udp: uso },
         }
     }
 
-    /// Forgets the last turn's frames. From now on only what `joining` names is joined.
-    pub fn begin(&mut self, joining: Joining) {
+    /// Begins an iteration: removes all packets, and coalesces only the protocols of `coalescing`.
+    pub fn begin(&mut self, coalescing: Coalescing) {
         self.items.clear();
-        self.pieces.clear();
-        self.frames.clear();
-        self.buckets.fill(0);
-        self.closed.fill(0);
-        self.joining = joining;
+        self.iovs.clear();
+        self.packets.clear();
+        self.latest.0.fill(0);
+        self.closed.0.fill(0);
+        self.coalescing = coalescing;
     }
 
-    /// Takes the next packet. `span` is the packet with [`HEADER_LEN`] bytes of room before it; the
-    /// packet is exactly as long as its IP header says.
+    /// Adds a packet. `chunk` is the packet with [`HEADER_LEN`] bytes of room before it. The packet
+    /// must be exactly as long as its IP header says.
     #[inline]
-    pub fn push(&mut self, arena: &Arena, span: Span) {
+    pub fn push(&mut self, arena: &Arena, chunk: Chunk) {
         let head =
-            Span { start: span.start + HEADER_LEN as u32, len: span.len - HEADER_LEN as u32 };
+            Chunk { start: chunk.start + HEADER_LEN as u32, len: chunk.len - HEADER_LEN as u32 };
         let packet = arena.get(head);
-        let Some(transport) = Transport::parse(packet) else {
-            self.single(span, head, packet);
+        let parsed = Transport::parse(packet);
+        let Some((transport, split)) =
+            parsed.and_then(|transport| Some((transport, transport.split(packet)?)))
+        else {
+            self.push_single(chunk, head, packet);
             return;
         };
         let pair = hash(u32::from(transport.protocol), transport.addresses(packet));
-        let bucket = bucket_of(pair, &packet[transport.ip_len..transport.ip_len + 4]);
-        let joinable = self.is_joinable(&transport, packet);
-        let open = self.buckets[bucket];
-        if joinable && open > self.closed[place(pair)] {
-            let index = open as usize - 1;
-            if let Some(item) = self.items.get_mut(index)
-                && fits(item, arena, &transport, packet)
-                && verify(item, arena)
-                && checksums_are_right(&transport, packet)
-            {
-                let payload = packet.len() - transport.header_len;
-                item.payload += payload as u32;
-                item.next_sequence = next_sequence(&transport, packet, payload);
-                item.push = is_push(&transport, packet);
-                item.frame.len += payload as u32;
-                item.frame.packets += 1;
-                item.open = payload == usize::from(item.segment)
-                    && !item.push
-                    && item.frame.packets < MAX_SEGMENTS;
-                let tail =
-                    Span { start: head.start + transport.header_len as u32, len: payload as u32 };
-                self.pieces.append(&mut item.frame.pieces, tail);
-                return;
-            }
+        let ports: &[u8; 4] = split.l4.first_chunk().unwrap_or(&[0; 4]);
+        let flow = hash(pair, ports);
+        let can_coalesce = self.can_coalesce(&transport, &split);
+        let payload = split.payload.len();
+        let push = is_push(&transport, &split);
+        let latest = self.latest.get(flow);
+        if can_coalesce
+            && latest > self.closed.get(pair)
+            && let Some(item) = self.items.get_mut(latest as usize - 1)
+            && continues(item, arena, &transport, &split)
+            && verify(item, arena)
+            && checksums_are_right(&transport, &split, packet)
+        {
+            item.payload += payload as u32;
+            item.next_sequence = next_sequence(&transport, &split);
+            item.push = push;
+            item.out.len += payload as u32;
+            item.out.packets += 1;
+            item.open = payload == usize::from(item.segment)
+                && !item.push
+                && item.out.packets < MAX_SEGMENTS;
+            let tail =
+                Chunk { start: head.start + transport.header_len as u32, len: payload as u32 };
+            self.iovs.append(&mut item.out.iov, tail);
+            return;
         }
-        let payload = packet.len() - transport.header_len;
-        let frame = self.frame(span);
+        let out = self.tun_packet(chunk);
         let item = Item {
-            frame,
+            out,
             head,
             transport: Some(transport),
             segment: payload as u16,
             payload: payload as u32,
-            next_sequence: next_sequence(&transport, packet, payload),
+            next_sequence: next_sequence(&transport, &split),
             verified: false,
-            push: is_push(&transport, packet),
-            open: joinable && !is_push(&transport, packet),
+            push,
+            open: can_coalesce && !push,
         };
         self.items.push(item);
-        // Also when nothing can join it: nothing may join what came before it, either.
-        self.buckets[bucket] = self.items.len() as u32;
+        // Even if nothing can be appended to it: nothing may be appended to what came before it.
+        self.latest.set(flow, self.items.len() as u32);
     }
 
-    /// A packet of which only the addresses are known, if these are.
-    fn single(&mut self, span: Span, head: Span, packet: &[u8]) {
+    /// Adds a packet of which at most the addresses are known.
+    fn push_single(&mut self, chunk: Chunk, head: Chunk, packet: &[u8]) {
         let (protocol, addresses) = match packet.first().map(|first| first >> 4) {
-            Some(4) => (packet.get(9), packet.get(12..20)),
-            _ => (None, packet.get(8..40)),
+            Some(4) => (packet.get(9), packet.get(12..V4_HEADER)),
+            _ => (None, packet.get(8..V6_HEADER)),
         };
-        // A protocol behind extension headers is not looked for: either may be meant.
+        // The protocol behind IPv6 extension headers may be either.
         let protocols = protocol.map_or([TCP, UDP], |protocol| [*protocol; 2]);
         for protocol in protocols {
             let pair = hash(u32::from(protocol), addresses.unwrap_or_default());
-            self.closed[place(pair)] = self.items.len() as u32;
+            self.closed.set(pair, self.items.len() as u32);
         }
-        let frame = self.frame(span);
+        let out = self.tun_packet(chunk);
         self.items.push(Item {
-            frame,
+            out,
             head,
             transport: None,
             segment: 0,
@@ -188,56 +226,60 @@ impl Coalescer {
         });
     }
 
-    fn frame(&mut self, span: Span) -> Frame {
-        Frame { pieces: self.pieces.list(span), len: span.len, packets: 1, gso: Gso::None }
+    fn tun_packet(&mut self, chunk: Chunk) -> TunPacket {
+        TunPacket { iov: self.iovs.list(chunk), len: chunk.len, packets: 1, gso: Gso::None }
     }
 
-    fn is_joinable(&self, transport: &Transport, packet: &[u8]) -> bool {
-        let payload = packet.len() - transport.header_len;
-        if payload == 0 || (transport.version == Version::V4 && transport.ip_len > V4_HEADER) {
+    #[inline]
+    fn can_coalesce(&self, transport: &Transport, split: &Split<'_>) -> bool {
+        if split.payload.is_empty()
+            || (transport.version == Version::V4 && transport.ip_len > V4_HEADER)
+        {
             return false;
         }
         match transport.protocol {
-            TCP => self.joining.tcp && packet[transport.ip_len + 13] & !PSH == ACK,
-            UDP => self.joining.udp,
+            // Only ACK, or ACK and PSH: others end a super-packet in the kernel too.
+            TCP => {
+                self.coalescing.tcp
+                    && split.l4.get(TCP_FLAGS).is_some_and(|flags| flags & !PSH == ACK)
+            }
+            UDP => self.coalescing.udp,
             _ => false,
         }
     }
 
-    /// Finishes the headers of all frames: they can be written, in this order.
+    /// Ends an iteration: completes the headers of all packets, which can then be written in order.
     pub fn finish(&mut self, arena: &mut Arena) {
         for item in &self.items {
             let header = match item.transport {
-                Some(transport) if item.frame.packets > 1 => {
-                    finish_headers(item, &transport, arena)
-                }
+                Some(transport) if item.out.packets > 1 => finish_headers(item, &transport, arena),
                 _ => NetHeader::PLAIN,
             };
-            let place = Span { start: item.head.start - HEADER_LEN as u32, len: HEADER_LEN as u32 };
-            arena.get_mut(place).copy_from_slice(&header.to_bytes());
-            self.frames.push(Frame { gso: header.gso, ..item.frame });
+            let room = Chunk { start: item.head.start - HEADER_LEN as u32, len: HEADER_LEN as u32 };
+            arena.get_mut(room).copy_from_slice(&header.to_bytes());
+            self.packets.push(TunPacket { gso: header.gso, ..item.out });
         }
     }
 
-    /// Hands the packets of finished frame number `index` to `each` one by one, every one behind a
-    /// virtio header of its own, as they came. For a device that has refused the frame; its
-    /// super-packet is void afterwards.
+    /// Calls `each` with the packets of finished super-packet `index`, one by one and as they came,
+    /// each behind its own virtio header. For a device that refused the super-packet, which is void
+    /// afterwards.
     pub fn split(&self, index: usize, arena: &mut Arena, mut each: impl FnMut(&[u8])) {
         let Some(item) = self.items.get(index) else { return };
         let Some(transport) = item.transport else { return };
         restore_head(item, &transport, arena);
         let header_len = transport.header_len as u32;
-        for (number, piece) in self.pieces.spans(item.frame.pieces).enumerate() {
-            // Each tail still has its own headers before it, and room before those.
+        for (number, chunk) in self.iovs.chunks(item.out.iov).enumerate() {
+            // Each payload still has its own headers before it, and room before those.
             let start = match number {
                 0 => item.head.start,
-                _ => piece.start - header_len,
+                _ => chunk.start - header_len,
             };
-            let frame = Span {
+            let packet = Chunk {
                 start: start - HEADER_LEN as u32,
-                len: piece.end() - start + HEADER_LEN as u32,
+                len: chunk.end() - start + HEADER_LEN as u32,
             };
-            let bytes = arena.get_mut(frame);
+            let bytes = arena.get_mut(packet);
             if let Some(header) = bytes.first_chunk_mut() {
                 *header = NetHeader::PLAIN.to_bytes();
             }
@@ -245,182 +287,191 @@ impl Coalescer {
         }
     }
 
-    /// The frames, once finished.
+    /// The packets and super-packets, once finished.
     #[must_use]
-    pub fn frames(&self) -> &[Frame] {
-        &self.frames
+    #[inline]
+    pub fn tun_packets(&self) -> &[TunPacket] {
+        &self.packets
     }
 
-    /// The spans of a frame, in the arena that the packets lie in.
-    pub fn spans(&self, frame: &Frame) -> impl Iterator<Item = Span> + '_ {
-        self.pieces.spans(frame.pieces)
+    /// The chunks of a packet, in the arena that it was pushed from.
+    #[inline]
+    pub fn chunks(&self, packet: &TunPacket) -> impl Iterator<Item = Chunk> + '_ {
+        self.iovs.chunks(packet.iov)
     }
 }
 
-/// Whether `packet` continues the item's super-packet.
+/// Whether a packet continues the item's super-packet.
 #[inline]
-fn fits(item: &Item, arena: &Arena, transport: &Transport, packet: &[u8]) -> bool {
+fn continues(item: &Item, arena: &Arena, transport: &Transport, next: &Split<'_>) -> bool {
     let Some(own) = item.transport else { return false };
-    let head = arena.get(item.head);
-    let (ip_len, header_len) = (transport.ip_len, transport.header_len);
-    let payload = packet.len() - header_len;
+    let Some(head) = own.split(arena.get(item.head)) else { return false };
+    let payload = next.payload.len();
     item.open
         && own.version == transport.version
         && own.protocol == transport.protocol
-        && own.ip_len == ip_len
-        && own.header_len == header_len
+        && own.ip_len == transport.ip_len
+        && own.header_len == transport.header_len
         && payload <= usize::from(item.segment)
-        && header_len + item.payload as usize + payload <= MAX_SUPER_PACKET
-        && sequence(transport, packet) == item.next_sequence
-        && same_ip_header(transport.version, item.frame.packets, &head[..ip_len], &packet[..ip_len])
-        && same_l4_header(transport, &head[ip_len..header_len], &packet[ip_len..header_len])
+        && transport.header_len + item.payload as usize + payload <= MAX_SUPER_PACKET
+        && sequence(transport, next) == item.next_sequence
+        && same_ip_header(transport.version, item.out.packets, head.ip, next.ip)
+        && same_l4_header(transport, head.l4, next.l4)
 }
 
+/// Compares two IP headers without options or extension headers.
 #[inline]
 fn same_ip_header(version: Version, packets: u16, head: &[u8], next: &[u8]) -> bool {
     match version {
-        // But for the total length, the identification and the checksum.
+        // All but the total length, the identification and the checksum.
         Version::V4 => {
+            let (Some(head), Some(next)) =
+                (head.first_chunk::<V4_HEADER>(), next.first_chunk::<V4_HEADER>())
+            else {
+                return false;
+            };
             let dont_fragment = head[6] & 0x40 != 0;
-            let id = |header: &[u8]| u16::from_be_bytes([header[4], header[5]]);
+            let id = |header: &[u8; V4_HEADER]| u16::from_be_bytes([header[4], header[5]]);
             head[..2] == next[..2]
                 && head[6..10] == next[6..10]
                 && head[12..] == next[12..]
                 && (dont_fragment || id(next) == id(head).wrapping_add(packets))
         }
-        // But for the payload length.
-        Version::V6 => head[..4] == next[..4] && head[6..] == next[6..],
+        // All but the payload length.
+        Version::V6 => {
+            let (Some(head), Some(next)) =
+                (head.first_chunk::<V6_HEADER>(), next.first_chunk::<V6_HEADER>())
+            else {
+                return false;
+            };
+            head[..4] == next[..4] && head[6..] == next[6..]
+        }
     }
 }
 
 #[inline]
 fn same_l4_header(transport: &Transport, head: &[u8], next: &[u8]) -> bool {
-    if transport.protocol == TCP {
-        // But for the sequence number, PSH and the checksum.
-        head[..4] == next[..4]
-            && head[8..13] == next[8..13]
-            && (head[13] | PSH) == (next[13] | PSH)
-            && head[14..16] == next[14..16]
-            && head[18..] == next[18..]
-    } else {
-        head[..4] == next[..4]
+    if transport.protocol != TCP {
+        return head.get(..4) == next.get(..4);
     }
+    let (Some((head, head_options)), Some((next, next_options))) =
+        (head.split_first_chunk::<TCP_HEADER>(), next.split_first_chunk::<TCP_HEADER>())
+    else {
+        return false;
+    };
+    // All but the sequence number, PSH and the checksum.
+    head[..4] == next[..4]
+        && head[8..TCP_FLAGS] == next[8..TCP_FLAGS]
+        && (head[TCP_FLAGS] | PSH) == (next[TCP_FLAGS] | PSH)
+        && head[14..16] == next[14..16]
+        && head[18..] == next[18..]
+        && head_options == next_options
 }
 
+#[inline]
 fn verify(item: &mut Item, arena: &Arena) -> bool {
     if !item.verified {
+        let head = arena.get(item.head);
         let Some(transport) = item.transport else { return false };
-        item.verified = checksums_are_right(&transport, arena.get(item.head));
-        // A corrupt head is passed on alone, for its receiver to reject.
+        let Some(split) = transport.split(head) else { return false };
+        item.verified = checksums_are_right(&transport, &split, head);
+        // A corrupt packet is passed on by itself, so that its receiver rejects it.
         item.open = item.verified;
     }
     item.verified
 }
 
-/// Whether the checksums that joining writes anew are right: of the IPv4 header, and of TCP or UDP.
+/// Whether the checksums that coalescing replaces are right: the IPv4 header's, and TCP's or UDP's.
 #[inline]
-fn checksums_are_right(transport: &Transport, packet: &[u8]) -> bool {
-    (transport.version == Version::V6 || v4_checksum_is_right(&packet[..transport.ip_len]))
+fn checksums_are_right(transport: &Transport, split: &Split<'_>, packet: &[u8]) -> bool {
+    (transport.version == Version::V6 || v4_checksum_is_right(split.ip))
         && transport.checksum_is_right(packet)
 }
 
-/// The TCP sequence number; 0 for UDP, whose datagrams follow each other by arrival.
+/// The TCP sequence number. 0 for UDP, whose datagrams follow each other in order of arrival.
 #[inline]
-fn sequence(transport: &Transport, packet: &[u8]) -> u32 {
-    if transport.protocol != TCP {
-        return 0;
-    }
-    let at = transport.ip_len + 4;
-    packet.get(at..at + 4).and_then(<[u8]>::first_chunk).map_or(0, |s| u32::from_be_bytes(*s))
+fn sequence(transport: &Transport, split: &Split<'_>) -> u32 {
+    if transport.protocol == TCP { word(split.l4, 4) } else { 0 }
 }
 
-/// The sequence number that continues `packet`; 0 for UDP.
+/// The sequence number of the packet that continues this one. 0 for UDP.
 #[inline]
-fn next_sequence(transport: &Transport, packet: &[u8], payload: usize) -> u32 {
+fn next_sequence(transport: &Transport, split: &Split<'_>) -> u32 {
     if transport.protocol == TCP {
-        sequence(transport, packet).wrapping_add(payload as u32)
+        sequence(transport, split).wrapping_add(split.payload.len() as u32)
     } else {
         0
     }
 }
 
 #[inline]
-fn is_push(transport: &Transport, packet: &[u8]) -> bool {
-    transport.protocol == TCP && packet[transport.ip_len + 13] & PSH != 0
+fn is_push(transport: &Transport, split: &Split<'_>) -> bool {
+    transport.protocol == TCP && split.l4.get(TCP_FLAGS).is_some_and(|flags| flags & PSH != 0)
 }
 
 /// Mixes 32-bit words into a hash.
 #[inline]
 fn hash(start: u32, words: &[u8]) -> u32 {
-    words.chunks_exact(4).fold(start, |hash, word| {
-        let word = word.first_chunk().map_or(0, |w| u32::from_ne_bytes(*w));
-        (hash ^ word).wrapping_mul(0x9e37_79b1).rotate_left(13)
+    let (words, _) = words.as_chunks::<4>();
+    words.iter().fold(start, |hash, word| {
+        (hash ^ u32::from_ne_bytes(*word)).wrapping_mul(0x9e37_79b1).rotate_left(13)
     })
 }
 
-/// The place of a flow, from the hash of its addresses and its ports.
-#[inline]
-fn bucket_of(pair: u32, ports: &[u8]) -> usize {
-    place(hash(pair, ports))
-}
-
-#[inline]
-fn place(hash: u32) -> usize {
-    (hash ^ hash >> 16) as usize % BUCKETS
-}
-
-/// Writes the lengths of a packet with `l4_len` bytes behind its IP header, and the IPv4 checksum.
+/// Writes the lengths of a packet with `l4_len` bytes behind its IP header, and the checksum of the
+/// IPv4 header.
 fn set_lengths(transport: &Transport, packet: &mut [u8], l4_len: usize) {
     let ip_len = transport.ip_len;
     match transport.version {
         Version::V4 => {
-            let total = (ip_len + l4_len) as u16;
-            packet[2..4].copy_from_slice(&total.to_be_bytes());
-            set_v4_checksum(&mut packet[..ip_len]);
+            write(packet, 2, ((ip_len + l4_len) as u16).to_be_bytes());
+            set_v4_checksum(packet.get_mut(..ip_len).unwrap_or_default());
         }
-        Version::V6 => packet[4..6].copy_from_slice(&(l4_len as u16).to_be_bytes()),
+        Version::V6 => write(packet, 4, (l4_len as u16).to_be_bytes()),
     }
     if transport.protocol == UDP {
-        packet[ip_len + 4..ip_len + 6].copy_from_slice(&(l4_len as u16).to_be_bytes());
+        write(packet, ip_len + 4, (l4_len as u16).to_be_bytes());
     }
 }
 
-/// Makes the first packet of a super-packet what it was before [`finish_headers`].
+/// Undoes [`finish_headers`].
 fn restore_head(item: &Item, transport: &Transport, arena: &mut Arena) {
-    let ip_len = transport.ip_len;
     let packet = arena.get_mut(item.head);
-    let l4_len = packet.len() - ip_len;
+    let l4_len = packet.len() - transport.ip_len;
     set_lengths(transport, packet, l4_len);
-    if transport.protocol == TCP {
-        // It had none, or nothing would have been joined to it.
-        packet[ip_len + 13] &= !PSH;
+    let addresses = pseudo_header(transport.addresses(packet), transport.protocol, l4_len);
+    let l4 = packet.get_mut(transport.ip_len..).unwrap_or_default();
+    if transport.protocol == TCP
+        && let Some(flags) = l4.get_mut(TCP_FLAGS)
+    {
+        // The head had no PSH, or nothing would have been appended to it.
+        *flags &= !PSH;
     }
-    let at = ip_len + transport.checksum_offset();
-    packet[at..at + 2].fill(0);
-    let sum = pseudo_header(transport.addresses(packet), transport.protocol, l4_len);
-    let checksum = nonzero_for_udp(transport.protocol, sum.bytes(&packet[ip_len..]).checksum());
-    packet[at..at + 2].copy_from_slice(&checksum.to_be_bytes());
+    let offset = transport.checksum_offset();
+    write(l4, offset, [0; 2]);
+    let checksum = nonzero_for_udp(transport.protocol, addresses.bytes(l4).checksum());
+    write(l4, offset, checksum.to_be_bytes());
 }
 
+/// Makes the head's headers those of the super-packet. The transport checksum becomes the sum of the
+/// pseudo-header, which the kernel completes for each segment (`CHECKSUM_PARTIAL`).
 fn finish_headers(item: &Item, transport: &Transport, arena: &mut Arena) -> NetHeader {
     let (ip_len, header_len) = (transport.ip_len, transport.header_len);
     let l4_len = header_len - ip_len + item.payload as usize;
     let packet = arena.get_mut(item.head);
     set_lengths(transport, packet, l4_len);
     let partial = pseudo_header(transport.addresses(packet), transport.protocol, l4_len).folded();
-    let l4 = &mut packet[ip_len..];
+    let l4 = packet.get_mut(ip_len..).unwrap_or_default();
     let offset = transport.checksum_offset();
-    l4[offset..offset + 2].copy_from_slice(&partial.to_be_bytes());
+    write(l4, offset, partial.to_be_bytes());
+    if item.push
+        && let Some(flags) = l4.get_mut(TCP_FLAGS)
+    {
+        *flags |= PSH;
+    }
     let gso = match (transport.protocol, transport.version) {
-        (TCP, version) => {
-            if item.push {
-                l4[13] |= PSH;
-            }
-            match version {
-                Version::V4 => Gso::TcpV4,
-                Version::V6 => Gso::TcpV6,
-            }
-        }
+        (TCP, Version::V4) => Gso::TcpV4,
+        (TCP, Version::V6) => Gso::TcpV6,
         _ => Gso::Udp,
     };
     NetHeader {

@@ -1,28 +1,30 @@
-//! The headers of the packets inside the tunnel, as far as the data plane needs them.
+//! The headers of the packets inside the tunnel: IPv4 (RFC 791), IPv6 (RFC 8200), TCP (RFC 9293)
+//! and UDP (RFC 768), as far as the packet path reads them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::checksum::{Sum, pseudo_header};
 
-/// IP protocol numbers.
+/// The protocol number of TCP.
 pub const TCP: u8 = 6;
-/// IP protocol numbers.
+/// The protocol number of UDP.
 pub const UDP: u8 = 17;
 
-/// Length of an IPv6 header.
+/// The length of an IPv6 header without extension headers, in bytes.
 pub const V6_HEADER: usize = 40;
-/// The least length of an IPv4 header.
+/// The length of an IPv4 header without options, in bytes.
 pub const V4_HEADER: usize = 20;
-/// Length of a UDP header, and the least of a TCP one.
+/// The length of a UDP header, in bytes.
 pub const UDP_HEADER: usize = 8;
-const TCP_HEADER: usize = 20;
+/// The length of a TCP header without options, in bytes.
+pub const TCP_HEADER: usize = 20;
 
-/// The most bytes that an IP packet can have: an IPv6 header and what its 16-bit payload length can
-/// say (RFC 8200; an IPv4 packet has 40 less).
+/// The length of the largest IP packet, in bytes: an IPv6 header and a payload whose length has 16
+/// bits (RFC 8200, section 3). The largest IPv4 packet is 40 bytes shorter.
 pub const MAX_PACKET: usize = V6_HEADER + 65_535;
 
-/// The bytes of an IP packet that its own length field speaks of. `None` when there are fewer: its
-/// end was cut off. What follows is no part of it.
+/// The bytes of an IP packet, as many as its length field says, without what follows them. `None` if
+/// the packet is truncated.
 #[must_use]
 #[inline]
 pub fn whole(packet: &[u8]) -> Option<&[u8]> {
@@ -41,7 +43,7 @@ pub fn whole(packet: &[u8]) -> Option<&[u8]> {
     packet.get(..len).filter(|whole| whole.len() >= least)
 }
 
-/// IP version of a packet.
+/// The IP version of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
     /// IPv4.
@@ -50,7 +52,7 @@ pub enum Version {
     V6,
 }
 
-/// The version and the destination of an IP packet whose fixed header is whole.
+/// The destination address of an IP packet. `None` if its fixed header is truncated.
 #[must_use]
 #[inline]
 pub fn destination(packet: &[u8]) -> Option<IpAddr> {
@@ -69,8 +71,9 @@ pub fn destination(packet: &[u8]) -> Option<IpAddr> {
     }
 }
 
-/// The source of an IP packet whose fixed header is whole.
+/// The source address of an IP packet. `None` if its fixed header is truncated.
 #[must_use]
+#[inline]
 pub fn source(packet: &[u8]) -> Option<IpAddr> {
     match packet.first()? >> 4 {
         4 => {
@@ -87,23 +90,23 @@ pub fn source(packet: &[u8]) -> Option<IpAddr> {
     }
 }
 
-/// A whole TCP segment or UDP datagram directly behind its IP header: what can be coalesced, and
-/// what can be cut.
+/// Where the headers of a complete TCP segment or UDP datagram end. Such a packet can be coalesced
+/// and segmented.
 #[derive(Clone, Copy, Debug)]
 pub struct Transport {
-    /// IP version.
+    /// The IP version.
     pub version: Version,
     /// [`TCP`] or [`UDP`].
     pub protocol: u8,
-    /// Length of the IP header: where the transport header begins.
+    /// The length of the IP header in bytes.
     pub ip_len: usize,
-    /// Length of both headers: where the payload begins.
+    /// The length of the IP header and the transport header in bytes.
     pub header_len: usize,
 }
 
 impl Transport {
-    /// Finds the headers of `packet`, which must be exactly as long as its IP header says.
-    /// `None` for anything but an unfragmented TCP or UDP packet without IPv6 extension headers.
+    /// Finds the headers of `packet`, whose length must be the one in its IP header. `None` for
+    /// anything but an unfragmented TCP or UDP packet without IPv6 extension headers.
     #[must_use]
     #[inline]
     pub fn parse(packet: &[u8]) -> Option<Self> {
@@ -132,6 +135,16 @@ impl Transport {
         (header_len <= packet.len()).then_some(Self { version, protocol, ip_len, header_len })
     }
 
+    /// Splits `packet` into its headers and its payload. `None` only if it is not the packet that
+    /// was parsed.
+    #[must_use]
+    #[inline(always)]
+    pub fn split<'a>(&self, packet: &'a [u8]) -> Option<Split<'a>> {
+        let (headers, payload) = packet.split_at_checked(self.header_len)?;
+        let (ip, l4) = headers.split_at_checked(self.ip_len)?;
+        Some(Split { ip, l4, payload })
+    }
+
     /// The source and destination addresses of `packet`, as they lie in its header.
     #[must_use]
     #[inline]
@@ -142,15 +155,15 @@ impl Transport {
         }
     }
 
-    /// Where the checksum lies within the transport header.
+    /// The offset of the checksum in the transport header.
     #[must_use]
     #[inline]
     pub fn checksum_offset(&self) -> usize {
         checksum_offset(self.protocol)
     }
 
-    /// Whether the transport checksum of `packet` is right. A UDP datagram without a checksum
-    /// counts as wrong: nothing vouches for it.
+    /// Whether the transport checksum of `packet` is right. A UDP datagram without a checksum counts
+    /// as wrong, because nothing proves that it is intact.
     #[must_use]
     #[inline]
     pub fn checksum_is_right(&self, packet: &[u8]) -> bool {
@@ -162,14 +175,26 @@ impl Transport {
     }
 }
 
-/// Where the checksum lies within a TCP or UDP header.
+/// A packet's headers and payload: see [`Transport::split`].
+#[derive(Clone, Copy, Debug)]
+pub struct Split<'a> {
+    /// The IP header.
+    pub ip: &'a [u8],
+    /// The TCP or UDP header.
+    pub l4: &'a [u8],
+    /// The payload.
+    pub payload: &'a [u8],
+}
+
+/// The offset of the checksum in a TCP or UDP header.
 #[must_use]
 #[inline]
 pub const fn checksum_offset(protocol: u8) -> usize {
     if protocol == TCP { 16 } else { 6 }
 }
 
-/// Length of the TCP or UDP header at the start of `l4`.
+/// The length of the TCP or UDP header at the start of `l4`, in bytes. `None` if it is truncated, or
+/// if a UDP header gives another length than that of `l4`.
 #[must_use]
 #[inline]
 pub fn l4_header_len(protocol: u8, l4: &[u8]) -> Option<usize> {
@@ -179,9 +204,11 @@ pub fn l4_header_len(protocol: u8, l4: &[u8]) -> Option<usize> {
             let len = usize::from(header[12] >> 4) * 4;
             (len >= TCP_HEADER && len <= l4.len()).then_some(len)
         }
-        UDP => (l4.len() >= UDP_HEADER
-            && usize::from(u16::from_be_bytes([l4[4], l4[5]])) == l4.len())
-        .then_some(UDP_HEADER),
+        UDP => {
+            let header: &[u8; UDP_HEADER] = l4.first_chunk()?;
+            let len = usize::from(u16::from_be_bytes([header[4], header[5]]));
+            (len == l4.len()).then_some(UDP_HEADER)
+        }
         _ => None,
     }
 }
@@ -193,17 +220,41 @@ pub fn v4_checksum_is_right(header: &[u8]) -> bool {
     Sum::default().bytes(header).folded() == 0xffff
 }
 
-/// Writes the header checksum of an IPv4 header, whose old one was verified.
+/// Writes the checksum of an IPv4 header. The old checksum must have been verified, or the new one
+/// hides a corrupt header.
 #[inline]
 pub fn set_v4_checksum(header: &mut [u8]) {
-    if let Some(field) = header.get_mut(10..12) {
-        field.fill(0);
-        let checksum = Sum::default().bytes(header).checksum();
-        header[10..12].copy_from_slice(&checksum.to_be_bytes());
+    write(header, 10, [0; 2]);
+    let checksum = Sum::default().bytes(header).checksum();
+    write(header, 10, checksum.to_be_bytes());
+}
+
+/// Writes `field` at an offset of `header`, if it fits there.
+#[inline(always)]
+pub fn write<const LEN: usize>(header: &mut [u8], offset: usize, field: [u8; LEN]) {
+    if let Some(bytes) = header.get_mut(offset..offset + LEN) {
+        bytes.copy_from_slice(&field);
     }
 }
 
-/// In UDP a checksum of zero means that there is none (RFC 768): all ones mean zero.
+/// Reads the 16-bit field at an offset of `header`. 0 if the header is truncated.
+#[inline(always)]
+#[must_use]
+pub fn half(header: &[u8], offset: usize) -> u16 {
+    let bytes = header.get(offset..).and_then(<[u8]>::first_chunk);
+    bytes.map_or(0, |bytes| u16::from_be_bytes(*bytes))
+}
+
+/// Reads the 32-bit field at an offset of `header`. 0 if the header is truncated.
+#[inline(always)]
+#[must_use]
+pub fn word(header: &[u8], offset: usize) -> u32 {
+    let bytes = header.get(offset..).and_then(<[u8]>::first_chunk);
+    bytes.map_or(0, |bytes| u32::from_be_bytes(*bytes))
+}
+
+/// Replaces a UDP checksum of 0 by its other representation, all ones: 0 means that there is no
+/// checksum (RFC 768).
 #[must_use]
 #[inline]
 pub fn nonzero_for_udp(protocol: u8, checksum: u16) -> u16 {

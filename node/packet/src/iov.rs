@@ -1,68 +1,70 @@
-//! Lists of spans that grow side by side: what one write gathers.
+//! Lists of chunks that grow side by side: what each `writev` or `sendmsg` gathers (`struct iovec`).
 
-use crate::arena::Span;
+use crate::arena::Chunk;
 
+/// The index that ends a list.
 const END: u32 = u32::MAX;
 
 #[derive(Clone, Copy, Debug)]
-struct Piece {
-    span: Span,
+struct Node {
+    chunk: Chunk,
     next: u32,
 }
 
-/// The list of one write, by its ends in [`Pieces`].
+/// The chunks of one write: the first and the last node of a linked list in an [`IovArena`].
 #[derive(Clone, Copy, Debug)]
-pub struct List {
+pub struct IovList {
     first: u32,
     last: u32,
-    /// How many spans it has.
+    /// The number of chunks.
     pub len: u32,
 }
 
-/// All lists of a turn.
+/// All lists of an iteration.
 #[derive(Debug, Default)]
-pub struct Pieces {
-    pieces: Vec<Piece>,
+pub struct IovArena {
+    nodes: Vec<Node>,
 }
 
-impl Pieces {
-    /// Forgets all lists.
+impl IovArena {
+    /// Removes all lists.
     pub fn clear(&mut self) {
-        self.pieces.clear();
+        self.nodes.clear();
     }
 
-    /// A list of one span.
+    /// Creates a list of one chunk.
     #[must_use]
     #[inline]
-    pub fn list(&mut self, span: Span) -> List {
-        let at = self.pieces.len() as u32;
-        self.pieces.push(Piece { span, next: END });
-        List { first: at, last: at, len: 1 }
+    pub fn list(&mut self, chunk: Chunk) -> IovList {
+        let index = self.nodes.len() as u32;
+        self.nodes.push(Node { chunk, next: END });
+        IovList { first: index, last: index, len: 1 }
     }
 
-    /// Appends a span to a list; spans that touch become one.
+    /// Appends a chunk to a list. Adjacent chunks become one.
     #[inline]
-    pub fn append(&mut self, list: &mut List, span: Span) {
-        let at = self.pieces.len() as u32;
-        if let Some(last) = self.pieces.get_mut(list.last as usize) {
-            if last.span.end() == span.start {
-                last.span.len += span.len;
+    pub fn append(&mut self, list: &mut IovList, chunk: Chunk) {
+        let index = self.nodes.len() as u32;
+        if let Some(last) = self.nodes.get_mut(list.last as usize) {
+            if last.chunk.end() == chunk.start {
+                last.chunk.len += chunk.len;
                 return;
             }
-            last.next = at;
+            last.next = index;
         }
-        self.pieces.push(Piece { span, next: END });
-        list.last = at;
+        self.nodes.push(Node { chunk, next: END });
+        list.last = index;
         list.len += 1;
     }
 
-    /// The spans of a list in order.
-    pub fn spans(&self, list: List) -> impl Iterator<Item = Span> + '_ {
-        let mut at = list.first;
+    /// The chunks of a list, in order.
+    #[inline]
+    pub fn chunks(&self, list: IovList) -> impl Iterator<Item = Chunk> + '_ {
+        let mut index = list.first;
         std::iter::from_fn(move || {
-            let piece = self.pieces.get(at as usize)?;
-            at = piece.next;
-            Some(piece.span)
+            let node = self.nodes.get(index as usize)?;
+            index = node.next;
+            Some(node.chunk)
         })
     }
 }
@@ -71,20 +73,20 @@ impl Pieces {
 mod tests {
     use super::*;
 
-    fn span(start: u32, len: u32) -> Span {
-        Span { start, len }
+    fn chunk(start: u32, len: u32) -> Chunk {
+        Chunk { start, len }
     }
 
     #[test]
-    fn lists_grow_side_by_side_and_touching_spans_become_one() {
-        let mut pieces = Pieces::default();
-        let mut one = pieces.list(span(0, 10));
-        let mut two = pieces.list(span(10, 10));
-        pieces.append(&mut one, span(20, 5));
-        pieces.append(&mut one, span(25, 5));
-        pieces.append(&mut two, span(20, 1));
-        assert_eq!(pieces.spans(one).collect::<Vec<_>>(), [span(0, 10), span(20, 10)]);
-        assert_eq!(pieces.spans(two).collect::<Vec<_>>(), [span(10, 11)]);
+    fn lists_grow_side_by_side_and_adjacent_chunks_become_one() {
+        let mut iovs = IovArena::default();
+        let mut one = iovs.list(chunk(0, 10));
+        let mut two = iovs.list(chunk(10, 10));
+        iovs.append(&mut one, chunk(20, 5));
+        iovs.append(&mut one, chunk(25, 5));
+        iovs.append(&mut two, chunk(20, 1));
+        assert_eq!(iovs.chunks(one).collect::<Vec<_>>(), [chunk(0, 10), chunk(20, 10)]);
+        assert_eq!(iovs.chunks(two).collect::<Vec<_>>(), [chunk(10, 11)]);
         assert_eq!((one.len, two.len), (2, 1));
     }
 }

@@ -6,7 +6,8 @@ pub const HEADER_LEN: usize = 10;
 
 /// Room for the largest frame that the device hands over: the header and the largest IP packet,
 /// rounded up. Whoever reads frames offers this much.
-pub const MAX_FRAME_LEN: usize = (HEADER_LEN + crate::headers::MAX_PACKET).next_multiple_of(64);
+pub const MAX_TUN_PACKET_LEN: usize =
+    (HEADER_LEN + crate::headers::MAX_PACKET).next_multiple_of(64);
 
 const NEEDS_CSUM: u8 = 1;
 const GSO_NONE: u8 = 0;

@@ -2,8 +2,9 @@
 //!
 //! [`Limiter`] decides, off the packet path, and says it in four places: the rates in the accounts
 //! (through [`Sessions`](crate::Sessions)), the level above which no session gets anything
-//! of the node's rate ([`Levels`](weir_accounts::Levels)), the flows that a session may have open
-//! ([`FlowTable`]), and whether all sessions are paused. The rest of this module is arithmetic.
+//! of the node's rate ([`SharedLimits`](weir_accounts::SharedLimits)), the flows that a session may
+//! have open ([`FlowTable`]), and whether all sessions are paused. The rest of this module is
+//! arithmetic.
 
 pub mod calendar;
 pub mod demand;

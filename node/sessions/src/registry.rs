@@ -440,7 +440,7 @@ impl Sessions {
     pub fn whereabouts(&self, session: &Session) -> Option<Endpoint> {
         let account = self.accounts.get(session.slot)?;
         // Read first: the slot may just be given to another session.
-        let endpoint = Endpoint::load(&account.whereabouts);
+        let endpoint = Endpoint::load(&account.worker);
         endpoint.filter(|_| counters::names(account, session.id))
     }
 

@@ -9,14 +9,14 @@ use tracing::info;
 
 use super::kernel_side::KernelSide;
 use weir_config::ReceiveWish;
-use weir_dataplane::direct::{DirectQueues, Sources};
+use weir_dataplane::{Sources, XskQueues};
 use weir_ebpf_loader::XdpMode;
 use weir_host::uplink::Uplink;
 
 /// The sockets of the direct way, if it is to be had.
 pub(super) struct Receive {
     /// Those of each worker.
-    pub(super) direct: Vec<DirectQueues>,
+    pub(super) direct: Vec<XskQueues>,
     /// Why there are none.
     without: Option<String>,
 }
@@ -46,7 +46,7 @@ impl Receive {
             )),
             XdpMode::Native => {
                 let sources = Sources::of_uplink(&uplink.v4, &uplink.v6);
-                DirectQueues::open(uplink.index, workers, sources).context(
+                XskQueues::open(uplink.index, workers, sources).context(
                     "cannot open an AF_XDP socket. Fix: start the node with CAP_NET_RAW, on a \
                      kernel with CONFIG_XDP_SOCKETS",
                 )
@@ -69,12 +69,12 @@ impl Receive {
 
     /// Tells the guard of the sockets.
     pub(super) fn begin(&self, kernel: &KernelSide) -> anyhow::Result<()> {
-        kernel.direct(self.direct.iter().flat_map(DirectQueues::sockets))
+        kernel.direct(self.direct.iter().flat_map(XskQueues::sockets))
     }
 
     /// The way, as it is shown.
     pub(super) fn way(&self) -> Way {
-        let queues = self.direct.iter().flat_map(DirectQueues::sockets).count();
+        let queues = self.direct.iter().flat_map(XskQueues::sockets).count();
         match &self.without {
             None => Way { word: "af_xdp", note: format!("receive over AF_XDP, queues: {queues}") },
             Some(reason) => Way {

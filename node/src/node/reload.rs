@@ -11,7 +11,7 @@ use weir_control::{
     metrics::Series,
     reload::{Applier, Change, Reloader},
 };
-use weir_dataplane::handshake::{HandshakeInbox, Limits};
+use weir_dataplane::{HandshakeLimits, HandshakeMailbox};
 use weir_host::uplink::Uplink;
 use weir_sessions::{limits::Limiter, wg_quick::Offer};
 
@@ -20,7 +20,7 @@ pub(super) struct Reach {
     pub(super) offer: Live<Offer>,
     pub(super) series: Live<Series>,
     pub(super) rhythm: Live<Rhythm>,
-    pub(super) handshakes: Arc<HandshakeInbox>,
+    pub(super) handshakes: Arc<HandshakeMailbox>,
     pub(super) guard: GuardControl,
     pub(super) limiter: Arc<Limiter>,
     pub(super) policy: Arc<ExitPolicy>,
@@ -58,8 +58,8 @@ pub(super) fn series(api: &Api) -> Series {
 }
 
 /// How many handshakes the handshake thread lets through.
-pub(super) fn handshake_limits(node: &Node) -> Limits {
-    Limits {
+pub(super) fn handshake_limits(node: &Node) -> HandshakeLimits {
+    HandshakeLimits {
         per_source: Rate::new(node.handshakes_per_source, node.handshakes_per_source_burst),
         before_cookies: node.handshakes_under_load,
     }
@@ -95,7 +95,7 @@ impl Applier for Refused {
 /// How many handshakes pass: in the guard, and in the handshake thread behind it.
 struct HandshakeRates {
     guard: GuardControl,
-    thread: Arc<HandshakeInbox>,
+    thread: Arc<HandshakeMailbox>,
 }
 
 impl Applier for HandshakeRates {

@@ -27,7 +27,7 @@ use weir_control::{
     uapi::{self, Device, Uapi},
     view::{NodeView as _, SharedView},
 };
-use weir_dataplane::start::ThreadEnded;
+use weir_dataplane::ThreadEnded;
 use weir_ebpf_loader::log::GuardLog;
 use weir_sessions::{keys::SharedKeyRing, limits::Limiter, registry::Sessions, wg_quick::Offer};
 

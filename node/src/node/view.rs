@@ -15,7 +15,7 @@ use weir_control::{
     fleet::Link,
     view::{HostCondition, HostRestored, NodeView, Status},
 };
-use weir_dataplane::start::{Counts, Io};
+use weir_dataplane::{Counts, Io};
 use weir_ebpf_loader::XdpMode;
 use weir_host::{
     uplink::Uplink,

@@ -142,7 +142,7 @@ fn a_paused_session_has_a_trickle_of_data_and_its_handshakes() {
         let account = accounts.get(Slot(7)).expect("an account");
         if by_credit {
             account.set_limit(Some(5000));
-            account.whereabouts.spent.store(5000, Relaxed);
+            account.worker.spent.store(5000, Relaxed);
         } else {
             account.set_state(SessionState::Paused);
         }

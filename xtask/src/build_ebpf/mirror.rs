@@ -47,15 +47,10 @@ impl Mirror {
         }
         // node-common inherits from the workspace, whose other members are not here.
         let manifest = fs::read_to_string(repository.join("Cargo.toml"))?;
-        let manifest: Vec<&str> = manifest
-            .lines()
-            .map(
-                |line| {
-                    if line.starts_with("members") { "members = [\"node-common\"]" } else { line }
-                },
-            )
-            .collect();
-        fs::write(path.join("Cargo.toml"), manifest.join("\n"))?;
+        let (before, members) = manifest.split_once("members = [").context("no members")?;
+        let (_, after) = members.split_once(']').context("the members have no end")?;
+        let manifest = format!("{before}members = [\"node-common\"]{after}");
+        fs::write(path.join("Cargo.toml"), manifest)?;
         Ok(Self { path, _lock: lock })
     }
 

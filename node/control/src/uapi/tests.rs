@@ -41,7 +41,7 @@ async fn a_session_is_a_peer() {
     account.metered.handshake_bytes_up.store(148, Relaxed);
     account.metered.last_handshake.store(1_700_000_000, Relaxed);
     let remote = "[2001:db8::7]:4242".parse().expect("an address");
-    Endpoint { remote, local: None }.save(&account.whereabouts);
+    Endpoint { remote, local: None }.save(&account.worker);
     let key = alloy_primitives::hex::encode(session.public_key.0);
     let own = alloy_primitives::hex::encode(node_key().0);
     let expected = format!(

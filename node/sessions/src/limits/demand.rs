@@ -45,7 +45,7 @@ fn passed(account: &Account) -> Both<u64> {
 }
 
 fn limited(account: &Account) -> Both<u64> {
-    let whereabouts = &account.whereabouts;
+    let whereabouts = &account.worker;
     [whereabouts.limited_up.load(Relaxed), whereabouts.limited_down.load(Relaxed)]
 }
 
@@ -145,8 +145,8 @@ mod tests {
         let accounts = accounts(&[11, 12, 13]);
         let mut demands = Demands::default();
         demands.refresh(&accounts);
-        account(&accounts, 0).whereabouts.limited_down.store(1, Relaxed);
-        account(&accounts, 1).whereabouts.limited_down.store(1, Relaxed);
+        account(&accounts, 0).worker.limited_down.store(1, Relaxed);
+        account(&accounts, 1).worker.limited_down.store(1, Relaxed);
         account(&accounts, 1).set_rates(0, 5000);
         assert_eq!(demands.measure(&accounts, TICK), [vec![], vec![u64::MAX, 5000]]);
         assert_eq!(demands.measure(&accounts, TICK), [vec![], vec![u64::MAX, 5000]]);
@@ -174,8 +174,8 @@ mod tests {
         let accounts = accounts(&[11, 12]);
         let mut demands = Demands::default();
         demands.refresh(&accounts);
-        account(&accounts, 0).whereabouts.limited_up.store(1, Relaxed);
-        account(&accounts, 1).whereabouts.limited_up.store(1, Relaxed);
+        account(&accounts, 0).worker.limited_up.store(1, Relaxed);
+        account(&accounts, 1).worker.limited_up.store(1, Relaxed);
         demands.measure(&accounts, TICK);
         account(&accounts, 0).assign(21, &Counters { bytes_up: 1 << 40, ..Counters::default() });
         account(&accounts, 3).assign(14, &Counters::default());

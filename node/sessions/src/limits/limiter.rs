@@ -17,7 +17,7 @@ use crate::{
     Hold, Sessions,
     limits::{LimitsNow, QuotaNow},
 };
-use weir_accounts::{Accounts, ContactLimits, Levels};
+use weir_accounts::{Accounts, FlowLimits, SharedLimits};
 use weir_config::{
     Auto, Limits,
     amounts::{AtMost, BitRate},
@@ -73,7 +73,7 @@ pub enum LimitError {
 pub struct Limiter {
     sessions: Arc<Sessions>,
     accounts: Arc<Accounts>,
-    levels: Arc<Levels>,
+    levels: Arc<SharedLimits>,
     flows: Arc<dyn FlowTable>,
     state: Mutex<State>,
     /// Held while limits change, which may take the kernel its time.
@@ -115,7 +115,7 @@ impl Limiter {
         settings: Limits,
         sessions: Arc<Sessions>,
         accounts: Arc<Accounts>,
-        levels: Arc<Levels>,
+        levels: Arc<SharedLimits>,
         flows: Arc<dyn FlowTable>,
     ) -> Result<Self, StoreError> {
         let mut marks = [Marked::default(); 2];
@@ -161,7 +161,7 @@ impl Limiter {
         let (up, down) = (settings.session_rate_up.bits(), settings.session_rate_down.bits());
         self.sessions.set_default_rates(up, down);
         self.sessions.set_at_most(settings.sessions);
-        self.levels.set_contacts(ContactLimits {
+        self.levels.set_flow_limits(FlowLimits {
             new_flows: settings.session_new_flows.get(),
             destinations: settings.session_destinations.get(),
         });
@@ -198,8 +198,9 @@ impl Limiter {
         let marks = self.state().marks;
         now.day.used = marks[0].marks.used(total);
         now.month.used = marks[1].marks.used(total);
-        [now.share_up, now.share_down] = self.levels.get().map(|bytes| bytes.saturating_mul(8));
-        let contacts = self.levels.contacts();
+        [now.share_up, now.share_down] =
+            self.levels.fair_share().map(|bytes| bytes.saturating_mul(8));
+        let contacts = self.levels.flow_limits();
         now.each_session = EachSession {
             session_new_flows: contacts.new_flows,
             session_destinations: contacts.destinations,
@@ -297,7 +298,7 @@ impl Limiter {
         let mut state = self.state();
         let state = &mut *state;
         if state.rates == [BitRate::OFF; 2] {
-            self.levels.set(0, 0);
+            self.levels.set_fair_share(0, 0);
             state.refreshed = None;
             return None;
         }
@@ -313,7 +314,7 @@ impl Limiter {
             BitRate::OFF => 0,
             rate => share::level(rate.bytes(), &mut wants[way]),
         };
-        self.levels.set(level(0), level(1));
+        self.levels.set_fair_share(level(0), level(1));
         Some(TICK + TICK_PER_SESSION * state.demands.len() as u32)
     }
 

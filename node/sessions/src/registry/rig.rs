@@ -187,7 +187,7 @@ impl Rig {
     pub fn meets_the_limit(&self, slot: Slot) {
         let account = self.accounts.get(slot).expect("a slot");
         let limit = account.limit().expect("it has a limit");
-        account.whereabouts.spent.store(limit, Relaxed);
+        account.worker.spent.store(limit, Relaxed);
         assert_eq!(account.standing(), SessionState::Paused, "the worker lets nothing pass");
     }
 

@@ -123,7 +123,7 @@ fn after_a_crash_the_higher_of_account_and_ledger_counts_and_whereabouts_stay() 
     rig.sessions.checkpoint().expect("written");
     rig.traffic(one.slot, 11);
     let account = rig.accounts.get(one.slot).expect("a slot");
-    account.whereabouts.port.store(4242, Relaxed);
+    account.worker.port.store(4242, Relaxed);
     // As if the account's page were of an earlier moment than the ledger.
     rig.accounts.get(two.slot).expect("a slot").metered.bytes_up.store(3, Relaxed);
     let accounts = rig.accounts.clone();
@@ -132,7 +132,7 @@ fn after_a_crash_the_higher_of_account_and_ledger_counts_and_whereabouts_stay() 
     assert_eq!(rig.counters(one.id).bytes_up, 111);
     assert_eq!(rig.counters(two.id).bytes_up, 100);
     let account = rig.accounts.get(one.slot).expect("a slot");
-    assert_eq!(account.whereabouts.port.load(Relaxed), 4242);
+    assert_eq!(account.worker.port.load(Relaxed), 4242);
     assert_eq!(rig.accounts.get(two.slot).expect("a slot").counters().bytes_up, 100);
 }
 

@@ -124,11 +124,11 @@ fn a_recorded_initiation_is_known_to_be_old_once_the_rows_of_its_session_are_gon
     };
     let newest = |rig: &Rig, slot| {
         let account = rig.accounts.get(slot).expect("a slot");
-        account.whereabouts.newest_initiation.load(Relaxed)
+        account.worker.newest_initiation.load(Relaxed)
     };
     let first = add(&rig);
     let account = rig.accounts.get(first.slot).expect("a slot");
-    account.whereabouts.newest_initiation.store(7_000, Relaxed);
+    account.worker.newest_initiation.store(7_000, Relaxed);
     rig.sessions.remove(&first.id.to_string()).expect("removed");
     assert_eq!(rig.sessions.store().sweep_all_ended(), 1);
     let second = add(&rig);

@@ -7,7 +7,7 @@ use crate::doctor::{
     facts::{Facts, kernel::TunFact},
 };
 use weir_config::{IoWish, XdpWish};
-use weir_dataplane::uring::Reads;
+use weir_dataplane::Reads;
 
 const NET_ADMIN: u32 = 12;
 const NET_RAW: u32 = 13;

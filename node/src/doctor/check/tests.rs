@@ -9,7 +9,7 @@ use crate::doctor::{
     },
 };
 use weir_config::{Auto, Config, IoWish, XdpWish};
-use weir_dataplane::uring::Reads;
+use weir_dataplane::Reads;
 use weir_host::{
     ethtool::Offloads,
     nft,

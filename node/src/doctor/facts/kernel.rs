@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{Known, read};
-use weir_dataplane::uring::{self, Reads};
+use weir_dataplane::Reads;
 use weir_ebpf_loader::guard::try_load;
 use weir_host::{nft, tun::Tun};
 use weir_testkit::Namespace;
@@ -80,7 +80,7 @@ impl Kernel {
             release: read("/proc/sys/kernel/osrelease"),
             capabilities: field("CapEff:").and_then(|text| number(text, 16)),
             seccomp: field("Seccomp:").and_then(|text| number(text, 10)).map(|mode| mode as u8),
-            uring: uring::probe().map_err(|error| error.to_string()),
+            uring: weir_dataplane::probe().map_err(|error| error.to_string()),
             uring_disabled: super::number("/proc/sys/kernel/io_uring_disabled").ok(),
             guard: try_load().map_err(|error| {
                 let (reason, log) = error.explain();

@@ -17,7 +17,7 @@ const NOW: u64 = 1_795_386_600;
 const DAY: u64 = 86_400;
 
 fn limiter(rig: &Rig, settings: Limits) -> Limiter {
-    let levels = Arc::new(Levels::default());
+    let levels = Arc::new(SharedLimits::default());
     let (sessions, accounts) = (Arc::clone(&rig.sessions), Arc::clone(&rig.accounts));
     let flows = Arc::<FlowLimit>::default();
     let limiter = Limiter::new(Limits::default(), sessions, accounts, levels, flows);
@@ -76,7 +76,7 @@ fn what_was_used_survives_a_restart_and_the_reset_does_too() {
         rig.sessions.checkpoint().expect("written");
     }
     let rig = Rig::start(folder.path(), 4);
-    let levels = Arc::new(Levels::default());
+    let levels = Arc::new(SharedLimits::default());
     let (sessions, accounts) = (Arc::clone(&rig.sessions), Arc::clone(&rig.accounts));
     let marks = {
         let limiter = Limiter::new(
@@ -176,15 +176,15 @@ fn the_nodes_rate_is_shared_between_those_who_want_it() {
     let settings = Limits { node_rate_down: BitRate::new(8_000_000), ..Limits::default() };
     let limiter = limiter(&rig, settings);
     assert!(limiter.share().is_some());
-    assert_eq!(limiter.levels.get(), [0, 1_000_000], "nobody wants anything yet");
+    assert_eq!(limiter.levels.fair_share(), [0, 1_000_000], "nobody wants anything yet");
     for slot in 0..2 {
         let account = rig.accounts.get(Slot(slot)).expect("a slot");
-        account.whereabouts.limited_down.store(1500, Relaxed);
+        account.worker.limited_down.store(1500, Relaxed);
     }
     limiter.share();
-    assert_eq!(limiter.levels.get(), [0, 500_000]);
+    assert_eq!(limiter.levels.fair_share(), [0, 500_000]);
     limiter.change(&Change { node_rate_down: Some(0), ..Change::default() }).expect("changed");
-    assert_eq!(limiter.levels.get(), [0, 0]);
+    assert_eq!(limiter.levels.fair_share(), [0, 0]);
     assert_eq!(limiter.share(), None);
 }
 

@@ -1,0 +1,154 @@
+//! The direct way from the guard to a worker: its sockets, and what their frames are.
+
+mod ring;
+mod socket;
+mod sources;
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::{AsFd as _, BorrowedFd},
+};
+
+use weir_common::{
+    DropReason,
+    direct::{Addresses, DIRECT_QUEUES, Direct},
+};
+
+use self::socket::Xsk;
+pub use self::sources::Sources;
+use crate::{
+    outer::{Checksum, Outer},
+    pipeline::Pipeline,
+};
+use weir_accounts::Endpoint;
+use weir_packet::ecn::Ecn;
+
+/// Frames of one iteration: more of them would leave the processor's cache before they are sealed.
+const MAX_FRAMES: u32 = 512;
+
+/// A queue of received frames.
+pub trait ReceiveQueue {
+    /// Whether frames are waiting.
+    fn is_ready(&self) -> bool;
+
+    /// Hands up to `most` waiting frames to `take`, and gives their memory back to the kernel.
+    /// Returns how many there were.
+    fn take(&mut self, most: u32, take: impl FnMut(&[u8])) -> u32;
+
+    /// How many frames the kernel could not hand over since this was last asked, because too many
+    /// were waiting.
+    fn newly_lost(&mut self) -> u64;
+}
+
+/// The sockets of one worker: one for each receive queue of the uplink whose number has the
+/// worker's as its remainder.
+pub struct XskQueues<Q = Xsk> {
+    queues: Vec<Q>,
+    /// Which of them is first this iteration.
+    first: usize,
+    sources: Sources,
+}
+
+impl<Q> Default for XskQueues<Q> {
+    fn default() -> Self {
+        Self { queues: Vec::new(), first: 0, sources: Sources::default() }
+    }
+}
+
+impl XskQueues {
+    /// Opens a socket at each receive queue of the interface, and deals them out to the workers.
+    /// Frames are taken from `sources` alone.
+    ///
+    /// # Errors
+    ///
+    /// Says why there can be none.
+    pub fn open(interface: u32, workers: usize, sources: Sources) -> io::Result<Vec<Self>> {
+        let mut all: Vec<Self> =
+            (0..workers).map(|_| Self { sources, ..Self::default() }).collect();
+        for queue in 0..DIRECT_QUEUES {
+            match Xsk::open(interface, queue) {
+                Ok(socket) => {
+                    if let Some(own) = all.get_mut(queue as usize % workers.max(1)) {
+                        own.queues.push(socket);
+                    }
+                }
+                // The interface has no more queues.
+                Err(_) if queue > 0 => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(all)
+    }
+
+    /// The sockets with their queues, for the guard's map.
+    pub fn sockets(&self) -> impl Iterator<Item = (u32, BorrowedFd<'_>)> {
+        self.queues.iter().map(|socket| (socket.queue(), socket.as_fd()))
+    }
+}
+
+impl<Q: ReceiveQueue> XskQueues<Q> {
+    /// Whether frames are waiting.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.queues.iter().any(Q::is_ready)
+    }
+
+    /// Hands what has arrived to the pipeline, as far as one iteration has room.
+    pub(crate) fn take(&mut self, pipeline: &mut Pipeline) {
+        let sources = self.sources;
+        let (taken, lost) = self.share(MAX_FRAMES, |frame| receive(pipeline, sources, frame));
+        if taken > 0 {
+            pipeline.stats().udp_receive.add(u64::from(taken));
+        }
+        if lost > 0 {
+            pipeline.stats().refuse_many(DropReason::XskRingFull, lost);
+        }
+    }
+
+    /// Takes up to `room` frames. Each queue has an equal share of what those before it have left,
+    /// then whoever is first has the rest, and another one is first each time. Returns how many
+    /// came, and how many the queues have lost.
+    fn share(&mut self, room: u32, mut take: impl FnMut(&[u8])) -> (u32, u64) {
+        let count = self.queues.len();
+        self.first = (self.first + 1) % count.max(1);
+        let (mut taken, mut lost) = (0, 0);
+        for round in 0..2 * count {
+            let Some(queue) = self.queues.get_mut((self.first + round) % count) else { continue };
+            let left = room - taken;
+            if round < count {
+                taken += queue.take(left.div_ceil((count - round) as u32), &mut take);
+            } else {
+                if left > 0 && queue.is_ready() {
+                    taken += queue.take(left, &mut take);
+                }
+                lost += queue.newly_lost();
+            }
+        }
+        (taken, lost)
+    }
+}
+
+fn receive(pipeline: &mut Pipeline, sources: Sources, frame: &[u8]) {
+    let Some(direct) = Direct::of(frame) else {
+        pipeline.stats().refuse(DropReason::MalformedMessage);
+        return;
+    };
+    let (remote, local): (IpAddr, IpAddr) = match direct.addresses {
+        Addresses::V4(from, to) => (Ipv4Addr::from(from).into(), Ipv4Addr::from(to).into()),
+        Addresses::V6(from, to) => (Ipv6Addr::from(from).into(), Ipv6Addr::from(to).into()),
+    };
+    if !sources.allow(remote) {
+        pipeline.stats().refuse(DropReason::MartianSource);
+        return;
+    }
+    let remote = SocketAddr::new(remote, direct.source_port);
+    let outer = Outer {
+        from: Endpoint { remote, local: Some(local) },
+        ecn: Ecn::of_traffic_class(direct.traffic_class),
+        checksum: Checksum::Unverified { addresses: direct.ip_addresses, udp: direct.udp },
+    };
+    pipeline.handle_datagram(outer, direct.payload);
+}
+
+#[cfg(test)]
+mod tests;

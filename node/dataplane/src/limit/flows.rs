@@ -1,0 +1,89 @@
+//! What a session reaches: how many new flows it begins, and to how many destinations. A session
+//! that scans is stopped by this, without a destination being kept.
+//!
+//! Of each flow and each destination a few bits of a keyed hash are noted for some seconds. What is
+//! known passes. What is not is new, and must find a place in a bucket. Where the hashes of two
+//! coincide, the second one passes as known: an error lets a packet more through, never one less.
+
+use weir_accounts::FlowLimits;
+use weir_common::{
+    DropReason,
+    gcra::{Gcra, Rate},
+};
+
+use crate::{limit::bloom::BloomFilter, limit::flow_key::FlowKey};
+
+/// For so long, in nanoseconds, a silent flow is known; and so long lasts a full bucket of new ones.
+const FLOW_WINDOW: u64 = 5_000_000_000;
+/// Likewise for destinations.
+const DESTINATION_WINDOW: u64 = 10_000_000_000;
+
+/// The highest limit of new flows, in flows per second: more would fill the filter.
+pub const MAX_NEW_FLOWS: u32 = 300;
+/// The highest limit of destinations in ten seconds: more would fill the filter.
+pub const MAX_DESTINATIONS: u32 = 1500;
+
+fn flow_rate(limits: FlowLimits) -> Rate {
+    let interval = 1_000_000_000 / u64::from(limits.new_flows.max(1));
+    Rate { interval, window: FLOW_WINDOW }
+}
+
+fn destination_rate(limits: FlowLimits) -> Rate {
+    let interval = DESTINATION_WINDOW / u64::from(limits.destinations.max(1));
+    Rate { interval, window: DESTINATION_WINDOW }
+}
+
+/// What one session has reached lately: 16 KB, for as long as it sends.
+#[derive(Default)]
+pub struct FlowLimiter {
+    flows: BloomFilter,
+    destinations: BloomFilter,
+    flow_bucket: Gcra,
+    destination_bucket: Gcra,
+}
+
+impl FlowLimiter {
+    /// Whether `flow` passes without a further look: it has passed lately.
+    #[inline]
+    pub fn knows(&mut self, limits: FlowLimits, flow: &FlowKey) -> bool {
+        if limits.new_flows != 0 {
+            self.flows.knows(flow.hash)
+        } else {
+            self.destinations.knows(flow.destination)
+        }
+    }
+
+    /// Lets a flow pass that is not known, at `now` nanoseconds of a clock that does not go
+    /// backwards.
+    ///
+    /// # Errors
+    ///
+    /// Says which limit it is beyond. Then nothing is noted, so that it is judged anew when it is
+    /// tried again.
+    pub fn admit(
+        &mut self,
+        limits: FlowLimits,
+        flow: &FlowKey,
+        now: u64,
+    ) -> Result<(), DropReason> {
+        let is_new = limits.destinations != 0 && !self.destinations.knows(flow.destination);
+        let mut destination_bucket = self.destination_bucket;
+        if is_new && !destination_bucket.take(destination_rate(limits), now) {
+            return Err(DropReason::Destinations);
+        }
+        if limits.new_flows != 0 {
+            if !self.flow_bucket.take(flow_rate(limits), now) {
+                return Err(DropReason::NewFlows);
+            }
+            self.flows.note(flow.hash, now, FLOW_WINDOW);
+        }
+        if is_new {
+            self.destination_bucket = destination_bucket;
+            self.destinations.note(flow.destination, now, DESTINATION_WINDOW);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,230 @@
+//! Down: packets from the TUN device become UDP datagrams to consumers.
+
+use weir_common::{DropReason, wire::DATA_OVERHEAD};
+
+use super::{
+    Iteration, MAX_SEALED_LEN, Misdirected, Pipeline,
+    gso_batch::{BatchKind, GsoBatches},
+    push_datagram, push_datagram_with_ecn,
+};
+use crate::{
+    limit::policer::Direction,
+    peer::{Peer, admission::Admission},
+    stats::WorkerStats,
+};
+use weir_accounts::Endpoint;
+use weir_packet::{
+    arena::Arena,
+    ecn::Ecn,
+    gso::{Segmenter, complete_checksum},
+    headers,
+    virtio::{Gso, HEADER_LEN, NetHeader},
+};
+use weir_wireguard::tunnel::{REPLY_LEN, Reply, padded_len};
+
+/// The number of bytes that a buffer must have behind a TUN packet, because packets are padded in
+/// place.
+pub const TAILROOM: usize = 16;
+
+/// What became of a TUN packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handled {
+    /// It was taken, misdirected or dropped.
+    Done,
+    /// The iteration has no room for it. Finish the iteration and try again with the same packet.
+    NextIteration,
+}
+
+/// Why a TUN packet was dropped, and the number of packets in it.
+type Dropped = (DropReason, u64);
+
+impl Pipeline {
+    /// Takes a packet from the TUN device: the first `len` bytes of `buffer`, which has at least
+    /// [`TAILROOM`] bytes more. Overwrites the buffer.
+    pub fn handle_tun_packet(&mut self, buffer: &mut [u8], len: usize) -> Handled {
+        match self.encapsulate(buffer, len) {
+            Ok(handled) => handled,
+            Err((reason, packets)) => {
+                self.stats.refuse_many(reason, packets);
+                Handled::Done
+            }
+        }
+    }
+
+    fn encapsulate(&mut self, buffer: &mut [u8], len: usize) -> Result<Handled, Dropped> {
+        const BAD: Dropped = (DropReason::DownMalformed, 1);
+        let header: &[u8; HEADER_LEN] = buffer.first_chunk().ok_or(BAD)?;
+        let header = NetHeader::parse(header).ok_or(BAD)?;
+        // The kernel truncates a packet that does not fit the buffer, and does not say so.
+        let packet = buffer.get(HEADER_LEN..len).and_then(headers::whole).ok_or(BAD)?;
+        let len = HEADER_LEN + packet.len();
+        let destination = headers::destination(packet).ok_or(BAD)?;
+        let segmenter = match header.gso {
+            Gso::None => None,
+            _ => Some(Segmenter::plan(&header, packet).map_err(|_| BAD)?),
+        };
+        let packets = segmenter.map_or(1, |segmenter| segmenter.packets());
+        let dropped = |reason| (reason, packets as u64);
+        let slot = self.slot_of_address(destination).ok_or(dropped(DropReason::NoSession))?;
+        let index = match self.index_of(slot) {
+            Ok(index) => index,
+            Err(owner) => {
+                let packet = buffer.get(..len + TAILROOM).unwrap_or_default();
+                self.push_misdirected(owner, Misdirected::TunPacket(packet.into()));
+                return Ok(Handled::Done);
+            }
+        };
+        self.stats.tun_read.add(packets as u64);
+        let peer = self.peers.get_mut(index).and_then(Option::as_deref_mut);
+        let peer = peer.ok_or(dropped(DropReason::NoSession))?;
+        let longest = segmenter.map_or(packet.len(), |segmenter| segmenter.longest());
+        let admission = peer.admission(self.iteration.number, longest + DATA_OVERHEAD);
+        let from_gateway = match admission {
+            Admission::Metered => false,
+            Admission::Free(_) if self.shared.is_from_gateway(packet) => true,
+            Admission::Free(_) | Admission::Refused => {
+                return Err(dropped(admission.refusal_down()));
+            }
+        };
+        let to = peer.endpoint.ok_or(dropped(DropReason::NoEndpoint))?;
+        // The outer header gets the inner ECN field (RFC 6040, section 4.1, normal mode).
+        let ecn = Ecn::of_packet(packet);
+        let needed = packets * (longest + TAILROOM + DATA_OVERHEAD) + REPLY_LEN;
+        if needed > MAX_SEALED_LEN {
+            return Err(dropped(DropReason::DownMalformed));
+        }
+        if needed > self.sealed.room() {
+            return Ok(Handled::NextIteration);
+        }
+        if !peer.tunnel.is_connected() {
+            self.initiate(index);
+            return Err(dropped(DropReason::NotConnected));
+        }
+        let [_, share] = self.iteration.fair_share;
+        let rate = peer.rate(Direction::Down, share);
+        let mut sender = Sender {
+            peer,
+            sealed: &mut self.sealed,
+            batches: &mut self.batches,
+            stats: &self.stats,
+            iteration: &self.iteration,
+            mtu: self.shared.mtu,
+            from_gateway,
+            rate,
+            to,
+            ecn,
+        };
+        let room = buffer.get_mut(HEADER_LEN..).ok_or(BAD)?;
+        match segmenter {
+            Some(segmenter) => {
+                segmenter.for_each(room, |buffer, start, len| sender.send(buffer, start, len));
+            }
+            None => {
+                let len = len - HEADER_LEN;
+                if let Some((start, offset)) = header.checksum {
+                    let packet = room.get_mut(..len).ok_or(BAD)?;
+                    complete_checksum(packet, start, offset).map_err(|_| BAD)?;
+                }
+                sender.send(room, 0, len);
+            }
+        }
+        Ok(Handled::Done)
+    }
+
+    /// Initiates a handshake with the peer at `index`, if its endpoint is known.
+    pub(super) fn initiate(&mut self, index: usize) {
+        if self.wake(index).is_err() {
+            return;
+        }
+        let Some(peer) = self.peers.get_mut(index).and_then(Option::as_deref_mut) else { return };
+        let Some(to) = peer.endpoint else { return };
+        let Some((mut chunk, out)) = self.sealed.take(REPLY_LEN) else { return };
+        match peer.tunnel.initiate(out) {
+            Reply::Send(len) => {
+                chunk.len = len as u32;
+                let (batches, number) = (&mut self.batches, self.iteration.number);
+                push_datagram(batches, number, peer, to, BatchKind::Handshake, chunk);
+            }
+            Reply::None => self.sealed.truncate(chunk.start),
+        }
+    }
+}
+
+/// Sends the packets of one TUN packet to its consumer.
+struct Sender<'a> {
+    peer: &'a mut Peer,
+    sealed: &'a mut Arena,
+    batches: &'a mut GsoBatches,
+    stats: &'a WorkerStats,
+    iteration: &'a Iteration,
+    mtu: usize,
+    from_gateway: bool,
+    /// In bytes per second. 0 means no limit.
+    rate: u64,
+    to: Endpoint,
+    ecn: Ecn,
+}
+
+impl Sender<'_> {
+    /// Admits and seals the packet of `len` bytes at `start`, and appends it to the consumer's batch.
+    #[inline(always)]
+    fn send(&mut self, buffer: &mut [u8], start: usize, len: usize) {
+        let padded = padded_len(len, self.mtu);
+        let number = self.iteration.number;
+        let sent = self.admit(len, padded).and_then(|admission| {
+            let taken = self.sealed.take(padded + DATA_OVERHEAD);
+            let (chunk, out) = taken.ok_or(DropReason::DownMalformed)?;
+            let packet = buffer.get_mut(start..start + padded).ok_or(DropReason::DownMalformed)?;
+            if !seal(self.peer, packet, len, out) {
+                self.sealed.truncate(chunk.start);
+                return Err(DropReason::NotConnected);
+            }
+            if admission == Admission::Metered {
+                self.peer.will_send(number, padded + DATA_OVERHEAD);
+            }
+            let kind = admission.kind();
+            push_datagram_with_ecn(self.batches, number, self.peer, self.to, kind, self.ecn, chunk);
+            Ok(())
+        });
+        if let Err(reason) = sent {
+            self.stats.refuse(reason);
+        }
+    }
+
+    /// Decides whether a packet passes, by the session's credit and rate.
+    #[inline(always)]
+    fn admit(&mut self, len: usize, padded: usize) -> Result<Admission, DropReason> {
+        let now = self.iteration.now.nanos;
+        let admission = self.peer.admission(self.iteration.number, padded + DATA_OVERHEAD);
+        let is_metered = admission == Admission::Metered;
+        if !is_metered && !self.from_gateway {
+            return Err(admission.refusal_down());
+        }
+        if self.rate != 0
+            && is_metered
+            && !self.peer.is_within(Direction::Down, self.rate, now, len)
+        {
+            return Err(DropReason::DownRateLimit);
+        }
+        if self.from_gateway && !self.peer.meters.take_answer(now) {
+            return Err(DropReason::DownPaused);
+        }
+        Ok(admission)
+    }
+}
+
+/// Seals the first `len` bytes of `packet`. The rest is room for the padding, and may be the payload
+/// of the next packet: it is restored.
+#[inline(always)]
+fn seal(peer: &mut Peer, packet: &mut [u8], len: usize, out: &mut [u8]) -> bool {
+    let mut kept = [0u8; TAILROOM];
+    let Some(padding) = packet.get_mut(len..) else { return false };
+    let Some(kept) = kept.get_mut(..padding.len()) else { return false };
+    kept.copy_from_slice(padding);
+    padding.fill(0);
+    let is_sealed = peer.tunnel.seal(packet, out);
+    if let Some(padding) = packet.get_mut(len..) {
+        padding.copy_from_slice(kept);
+    }
+    is_sealed
+}

@@ -1,0 +1,96 @@
+//! What is done without an offload that the kernel refuses.
+
+use std::cell::Cell;
+
+use weir_packet::{gro::Coalescing, virtio::Gso};
+
+/// So many refusals without one success between them, and the offload is left alone for a while. A
+/// few are no sign: some kernels refuse super-packets of a certain form only.
+const MAX_REFUSALS: u32 = 8;
+/// How long, in nanoseconds. After that one more try shows whether it is still refused.
+const RETRY_AFTER: u64 = 60_000_000_000;
+
+/// Which super-packets the TUN device takes, as it iterations out.
+#[derive(Debug, Default)]
+pub(super) struct TunOffloads {
+    tcp: Offload,
+    udp: Offload,
+}
+
+impl TunOffloads {
+    /// What is worth trying at `now`, in nanoseconds.
+    pub(super) fn coalescing(&self, uso: bool, now: u64) -> Coalescing {
+        Coalescing { tcp: self.tcp.is_on(now), udp: uso && self.udp.is_on(now) }
+    }
+
+    /// The device took a super-packet.
+    pub(super) fn taken(&self, gso: Gso) {
+        self.of(gso).refusals.set(0);
+    }
+
+    /// The device refused a super-packet.
+    pub(super) fn refused(&self, gso: Gso, now: u64) {
+        let offload = self.of(gso);
+        offload.refusals.set(offload.refusals.get().saturating_add(1));
+        if offload.refusals.get() >= MAX_REFUSALS {
+            offload.off_until.set(now + RETRY_AFTER);
+        }
+    }
+
+    fn of(&self, gso: Gso) -> &Offload {
+        match gso {
+            Gso::Udp => &self.udp,
+            Gso::None | Gso::TcpV4 | Gso::TcpV6 => &self.tcp,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Offload {
+    refusals: Cell<u32>,
+    off_until: Cell<u64>,
+}
+
+impl Offload {
+    fn is_on(&self, now: u64) -> bool {
+        now >= self.off_until.get()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOTH: Coalescing = Coalescing { tcp: true, udp: true };
+
+    #[test]
+    fn a_device_that_goes_on_refusing_is_left_alone_and_tried_again_later() {
+        let offloads = TunOffloads::default();
+        for _ in 1..MAX_REFUSALS {
+            offloads.refused(Gso::Udp, 5);
+        }
+        assert_eq!(offloads.coalescing(true, 5), BOTH);
+        offloads.refused(Gso::Udp, 5);
+        assert_eq!(offloads.coalescing(true, 5), Coalescing { tcp: true, udp: false });
+        let later = 5 + RETRY_AFTER;
+        assert_eq!(offloads.coalescing(true, later - 1), Coalescing { tcp: true, udp: false });
+        assert_eq!(offloads.coalescing(true, later), BOTH);
+        // Still refused: one try was enough.
+        offloads.refused(Gso::Udp, later);
+        assert_eq!(offloads.coalescing(true, later), Coalescing { tcp: true, udp: false });
+        offloads.taken(Gso::Udp);
+        offloads.refused(Gso::Udp, later + RETRY_AFTER);
+        assert_eq!(offloads.coalescing(true, later + RETRY_AFTER), BOTH);
+    }
+
+    #[test]
+    fn refusals_now_and_then_turn_nothing_off() {
+        let offloads = TunOffloads::default();
+        for now in 0..1000 {
+            offloads.refused(Gso::TcpV4, now);
+            offloads.taken(Gso::TcpV6);
+            assert_eq!(offloads.coalescing(true, now), BOTH);
+        }
+        assert_eq!(offloads.coalescing(false, 0), Coalescing { tcp: true, udp: false });
+    }
+}
