@@ -49,7 +49,6 @@ const LIBRARIES: &[(&str, &[&str])] = &[
             "weir-common",
             "weir-control",
             "weir-dataplane",
-            "weir-ebpf-loader",
             "weir-packet",
             "weir-wireguard",
         ],

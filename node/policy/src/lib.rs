@@ -1,5 +1,5 @@
 //! The exit policy as the operator and the registries have it: what consumers may not reach, and
-//! why. Pure but for [`Lists::read`]; [`weir_host::nft`] makes rules of it.
+//! why. Pure but for [`Lists::read`]; `weir_host::nft` makes rules of it.
 
 pub mod lists;
 pub mod merge;
