@@ -5,10 +5,11 @@ use std::{
     path::Path,
 };
 
-use super::{Edges, out::Out};
-use weir_config::Protocol;
+use super::out::Out;
+use weir_config::{Config, Protocol};
 use weir_control::client::Client;
-use weir_policy::{Question, Verdict};
+use weir_host::uplink;
+use weir_policy::{Lists, Question, Surroundings, Verdict, judge};
 
 /// The flow that the words of a command line mean.
 pub(super) fn question(to: SocketAddr, udp: bool) -> Question {
@@ -26,12 +27,11 @@ pub(super) fn ask(client: &Client, question: &Question) -> anyhow::Result<Verdic
 }
 
 /// Asks the configuration and its lists.
-pub(super) fn look_up(
-    edges: &Edges,
-    config: Option<&Path>,
-    question: &Question,
-) -> anyhow::Result<Verdict> {
-    (edges.judge)(config, question)
+pub(super) fn look_up(file: Option<&Path>, question: &Question) -> anyhow::Result<Verdict> {
+    let config = Config::load(file)?;
+    let lists = Lists::read(&config.policy)?;
+    let around = Surroundings::new(&config, uplink::own_addresses()?);
+    Ok(judge(question, &lists, &around))
 }
 
 pub(super) fn show(

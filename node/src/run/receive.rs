@@ -7,13 +7,13 @@ use rustix::{
 };
 use tracing::info;
 
-use super::kernel_side::KernelSide;
+use super::ebpf::Ebpf;
 use weir_config::ReceiveWish;
 use weir_dataplane::direct::{DirectQueues, Sources};
 use weir_ebpf_loader::XdpMode;
 use weir_host::uplink::Uplink;
 
-/// The sockets of the direct way, if it is to be had.
+/// The sockets of the XSK fast path, if data can take it.
 pub(super) struct Receive {
     /// Those of each worker.
     pub(super) direct: Vec<DirectQueues>,
@@ -68,16 +68,19 @@ impl Receive {
     }
 
     /// Tells the guard of the sockets.
-    pub(super) fn begin(&self, kernel: &KernelSide) -> anyhow::Result<()> {
-        kernel.direct(self.direct.iter().flat_map(DirectQueues::sockets))
+    pub(super) fn begin(&self, ebpf: &Ebpf) -> anyhow::Result<()> {
+        ebpf.direct(self.direct.iter().flat_map(DirectQueues::sockets))
     }
 
-    /// The way, as it is shown.
-    pub(super) fn way(&self) -> Way {
+    /// The path, as it is shown.
+    pub(super) fn describe(&self) -> ReceivePath {
         let queues = self.direct.iter().flat_map(DirectQueues::sockets).count();
         match &self.without {
-            None => Way { word: "af_xdp", note: format!("receive over AF_XDP, queues: {queues}") },
-            Some(reason) => Way {
+            None => ReceivePath {
+                word: "af_xdp",
+                note: format!("receive over AF_XDP, queues: {queues}"),
+            },
+            Some(reason) => ReceivePath {
                 word: "sockets",
                 note: format!("receive through the kernel's network stack: {reason}"),
             },
@@ -86,7 +89,7 @@ impl Receive {
 }
 
 /// How data reaches the workers, as it is shown.
-pub(super) struct Way {
+pub(super) struct ReceivePath {
     /// `af_xdp` or `sockets`.
     pub(super) word: &'static str,
     /// How many queues, or why not.

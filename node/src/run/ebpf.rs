@@ -27,7 +27,7 @@ use weir_host::{
 };
 
 /// What the kernel does for the node.
-pub(super) struct KernelSide {
+pub(super) struct Ebpf {
     accounts: Arc<Accounts>,
     guard: Option<Arc<Mutex<Guard>>>,
     bpffs: Option<Bpffs>,
@@ -113,7 +113,7 @@ fn reason(error: &anyhow::Error) -> String {
     }
 }
 
-impl KernelSide {
+impl Ebpf {
     /// Loads the programs and the accounts; what a killed node left is taken over.
     pub(super) fn prepare(
         config: &Config,
@@ -270,7 +270,7 @@ impl KernelSide {
         guard.steer_udp(v4, v6).context("cannot steer datagrams to their workers")
     }
 
-    /// Sends data the direct way at the queues of these sockets.
+    /// Puts data on the XSK fast path at the queues of these sockets.
     pub(super) fn direct<'a>(
         &self,
         sockets: impl Iterator<Item = (u32, BorrowedFd<'a>)>,

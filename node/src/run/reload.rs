@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use weir_common::gcra::Rate;
 
-use super::{kernel_side::GuardControl, ledger::Rhythm, policy::ExitPolicy};
+use super::{ebpf::GuardControl, ledger::Rhythm, policy::ExitPolicy};
 use crate::logging::Log;
 use weir_config::{Api, Config, Live, Node};
 use weir_control::{
@@ -15,8 +15,8 @@ use weir_dataplane::handshake::{HandshakeInbox, Limits};
 use weir_host::uplink::Uplink;
 use weir_sessions::{limits::Limiter, wg_quick::Offer};
 
-/// What a reload reaches.
-pub(super) struct Reach {
+/// The parts of the running node that a reload changes.
+pub(super) struct ReloadTargets {
     pub(super) offer: Live<Offer>,
     pub(super) series: Live<Series>,
     pub(super) rhythm: Live<Rhythm>,
@@ -27,7 +27,7 @@ pub(super) struct Reach {
     pub(super) log: Log,
 }
 
-impl Reach {
+impl ReloadTargets {
     /// The reloader of a node that runs with `config`.
     pub(super) fn reloader(
         self,
@@ -37,13 +37,13 @@ impl Reach {
     ) -> Reloader {
         // What can fail comes first: if the first one fails, nothing has changed.
         let appliers: Vec<Box<dyn Applier>> = vec![
-            Box::new(Refused { policy: self.policy }),
-            Box::new(HandshakeRates { guard: self.guard, thread: self.handshakes }),
-            Box::new(Told { offer: self.offer }),
-            Box::new(seen(self.series)),
-            Box::new(kept(self.rhythm)),
-            Box::new(Limited { limiter: self.limiter }),
-            Box::new(Logged { log: self.log }),
+            Box::new(PolicyReload { policy: self.policy }),
+            Box::new(HandshakeReload { guard: self.guard, thread: self.handshakes }),
+            Box::new(TunnelReload { offer: self.offer }),
+            Box::new(metrics(self.series)),
+            Box::new(ledger(self.rhythm)),
+            Box::new(LimitsReload { limiter: self.limiter }),
+            Box::new(LogReload { log: self.log }),
         ];
         Reloader::new(file.map(Path::to_owned), uplink.mtu, config.clone(), appliers)
     }
@@ -65,12 +65,12 @@ pub(super) fn handshake_limits(node: &Node) -> Limits {
     }
 }
 
-/// What consumers may reach.
-struct Refused {
+/// Reloads the lists of the exit policy.
+struct PolicyReload {
     policy: Arc<ExitPolicy>,
 }
 
-impl Applier for Refused {
+impl Applier for PolicyReload {
     fn keys(&self) -> &'static [&'static str] {
         &[
             "policy.blocked_ports",
@@ -92,13 +92,13 @@ impl Applier for Refused {
     }
 }
 
-/// How many handshakes pass: in the guard, and in the handshake thread behind it.
-struct HandshakeRates {
+/// Reloads the limits on handshakes, in the guard and in the handshake thread behind it.
+struct HandshakeReload {
     guard: GuardControl,
     thread: Arc<HandshakeInbox>,
 }
 
-impl Applier for HandshakeRates {
+impl Applier for HandshakeReload {
     fn keys(&self) -> &'static [&'static str] {
         &[
             "node.handshakes_per_source",
@@ -120,12 +120,12 @@ impl Applier for HandshakeRates {
     }
 }
 
-/// What consumers are told in the configurations that they get from now on.
-struct Told {
+/// Reloads what new consumer configurations say about the tunnel.
+struct TunnelReload {
     offer: Live<Offer>,
 }
 
-impl Applier for Told {
+impl Applier for TunnelReload {
     fn keys(&self) -> &'static [&'static str] {
         &["tunnel.dns", "tunnel.keepalive"]
     }
@@ -140,14 +140,14 @@ impl Applier for Told {
     }
 }
 
-/// A value that others read anew each time they use it.
-struct Read<T> {
+/// Reloads a value that its users read anew each time.
+struct ValueReload<T> {
     live: Live<T>,
     keys: &'static [&'static str],
     from: fn(&Config) -> T,
 }
 
-impl<T: Send + Sync + 'static> Applier for Read<T> {
+impl<T: Send + Sync + 'static> Applier for ValueReload<T> {
     fn keys(&self) -> &'static [&'static str] {
         self.keys
     }
@@ -161,14 +161,14 @@ impl<T: Send + Sync + 'static> Applier for Read<T> {
     }
 }
 
-/// Which sessions Prometheus sees.
-fn seen(live: Live<Series>) -> Read<Series> {
+/// Reloads which sessions have metrics of their own.
+fn metrics(live: Live<Series>) -> ValueReload<Series> {
     let keys = &["api.per_session_metrics", "api.per_session_metrics_max"];
-    Read { live, keys, from: |config| series(&config.api) }
+    ValueReload { live, keys, from: |config| series(&config.api) }
 }
 
-/// How often usage is written down, and how long a session without credit is kept.
-fn kept(live: Live<Rhythm>) -> Read<Rhythm> {
+/// Reloads the intervals at which usage is written, and the times for which it is kept.
+fn ledger(live: Live<Rhythm>) -> ValueReload<Rhythm> {
     let keys = &[
         "ledger.checkpoint_seconds",
         "ledger.record_seconds",
@@ -177,15 +177,15 @@ fn kept(live: Live<Rhythm>) -> Read<Rhythm> {
         "ledger.retain_undelivered_days",
         "ledger.retain_sessions_days",
     ];
-    Read { live, keys, from: |config| Rhythm::from(&config.ledger) }
+    ValueReload { live, keys, from: |config| Rhythm::from(&config.ledger) }
 }
 
-/// How much passes.
-struct Limited {
+/// Reloads the limits.
+struct LimitsReload {
     limiter: Arc<Limiter>,
 }
 
-impl Applier for Limited {
+impl Applier for LimitsReload {
     fn keys(&self) -> &'static [&'static str] {
         weir_config::Limits::FULL_KEYS
     }
@@ -199,12 +199,12 @@ impl Applier for Limited {
     }
 }
 
-/// How much is logged.
-struct Logged {
+/// Reloads the log's level.
+struct LogReload {
     log: Log,
 }
 
-impl Applier for Logged {
+impl Applier for LogReload {
     fn keys(&self) -> &'static [&'static str] {
         &["log.level"]
     }

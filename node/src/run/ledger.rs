@@ -22,7 +22,6 @@ use tracing::{debug, error, info, warn};
 use zeroize::Zeroizing;
 
 use super::ledger_path;
-use weir_config;
 use weir_config::{Config, Ledger, Live};
 use weir_control::{
     delivery::{self, UsageFile, Webhook},

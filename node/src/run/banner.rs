@@ -1,6 +1,6 @@
 //! What the operator reads when the node begins to serve.
 
-#![expect(clippy::print_stderr, reason = "the screen is for the operator's terminal")]
+#![expect(clippy::print_stderr, reason = "the banner is for the operator's terminal")]
 
 use std::fmt::Write as _;
 
@@ -9,7 +9,7 @@ use tracing::info;
 use weir_config::{Config, LogFormat};
 use weir_control::view::Status;
 
-/// Shows the screen; to programs the same in one object.
+/// Shows the banner; to programs the same in one object.
 pub(super) fn show(config: &Config, status: &Status) {
     match config.log.format {
         LogFormat::Text => eprint!("{}", text(config, status)),

@@ -8,7 +8,7 @@ use std::{
 use tracing::info;
 use weir_common::mac1::{Mac1Key, Mac1Keys};
 
-use super::kernel_side::GuardControl;
+use super::ebpf::GuardControl;
 use weir_config::Live;
 use weir_sessions::{
     keys::{KeyChangeError, KeyRing, NodeKeys, rotation},

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{kernel_side::GuardCounter, policy, receive::Way};
+use super::{ebpf::GuardCounter, policy, receive::ReceivePath};
 use crate::sandbox::Sandbox;
 use weir_config::Live;
 use weir_control::{
@@ -30,7 +30,7 @@ pub(super) struct Parts {
     /// As it is now, in bytes.
     pub(super) uplink_mtu: Arc<AtomicU32>,
     pub(super) xdp: XdpMode,
-    pub(super) receive: Way,
+    pub(super) receive: ReceivePath,
     pub(super) io: Io,
     pub(super) sandbox: Sandbox,
     pub(super) notes: Vec<String>,

@@ -10,11 +10,12 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{
-    flow_table,
+    banner, flow_table,
     ledger::{self, Rhythm},
     limits,
     policy::ExitPolicy,
-    screen, service,
+    service,
+    status::View,
 };
 use weir_config::{Config, Live, Metrics};
 use weir_control::{
@@ -35,9 +36,9 @@ use weir_sessions::{keys::SharedKeyRing, limits::Limiter, registry::Sessions, wg
 const GRACE: Duration = Duration::from_secs(1);
 
 /// What is served, and what a reload changes of it.
-pub(super) struct Parts<'a> {
-    pub(super) sessions: &'a Arc<Sessions>,
-    pub(super) view: Arc<super::View>,
+pub(super) struct Parts {
+    pub(super) sessions: Arc<Sessions>,
+    pub(super) view: Arc<View>,
     pub(super) offer: Live<Offer>,
     pub(super) series: Live<Series>,
     pub(super) rhythm: Live<Rhythm>,
@@ -58,7 +59,7 @@ pub(super) struct Parts<'a> {
 /// Serves until SIGTERM or SIGINT, or until the packet path is no longer whole.
 pub(super) fn until_told(
     config: &Config,
-    parts: Parts<'_>,
+    parts: Parts,
     log: Option<GuardLog>,
 ) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -72,7 +73,7 @@ pub(super) fn until_told(
     result
 }
 
-async fn serve(config: &Config, parts: Parts<'_>, log: Option<GuardLog>) -> anyhow::Result<()> {
+async fn serve(config: &Config, parts: Parts, log: Option<GuardLog>) -> anyhow::Result<()> {
     let Parts { sessions, view, offer, series, rhythm, limiter, reloader, keys, policy, .. } =
         parts;
     let (mut ended, mut breaks) = (parts.ended, parts.breaks);
@@ -89,12 +90,12 @@ async fn serve(config: &Config, parts: Parts<'_>, log: Option<GuardLog>) -> anyh
 
     let shared: SharedView = view.clone();
     let device = Device {
-        sessions: Arc::clone(sessions),
+        sessions: Arc::clone(&sessions),
         offer: offer.clone(),
         listen_port: config.node.listen_port,
         endpoints: config.api.wg_endpoints,
     };
-    let api = Api::new(Arc::clone(sessions), shared, offer, series)
+    let api = Api::new(Arc::clone(&sessions), shared, offer, series)
         .with_reload(reloader.clone())
         .with_keys(keys)
         .with_judge(policy)
@@ -123,18 +124,18 @@ async fn serve(config: &Config, parts: Parts<'_>, log: Option<GuardLog>) -> anyh
         }
     });
     let gateway =
-        Gateway::bind(config, sessions, name_servers, &resolver, weir_host::has_ipv6()).await?;
+        Gateway::bind(config, &sessions, name_servers, &resolver, weir_host::has_ipv6()).await?;
     let limited = limits::keep(limiter, stopped.clone());
     let room = flow_table::keep(in_force, stopped.clone());
-    let mut books = ledger::keep(config, &rhythm, sessions, resolver, stopped)?;
+    let mut books = ledger::keep(config, &rhythm, &sessions, resolver, stopped)?;
     if !config.fleet.url.is_empty() {
         let link = fleet::Link::connect(&config.fleet).await?;
         view.show_fleet(link.clone());
-        books.join(&config.fleet, link, sessions, api.router());
+        books.join(&config.fleet, link, &sessions, api.router());
     }
 
     let status = view.status();
-    screen::show(config, &status);
+    banner::show(config, &status);
     let endpoint = status.endpoint;
     let mut server = std::pin::pin!(listeners.serve(&api, until(stop.subscribe())));
     let mut gateway = std::pin::pin!(gateway.serve(stop.subscribe()));
