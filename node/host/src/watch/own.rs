@@ -44,7 +44,7 @@ impl Watch {
                 "stop what removes it",
             ));
         }
-        match self.parameters.put_back(&mut self.host.changes) {
+        match self.parameters.put_back(&mut self.host.journal) {
             Ok(lost) if lost.is_empty() => {}
             Ok(lost) => {
                 let said = format!(
