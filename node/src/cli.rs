@@ -447,12 +447,12 @@ fn execute(
         Command::Key(KeyCommand::Rotate) => key::change(&client()?, "rotate", args.json, out)?,
         Command::Key(KeyCommand::Retire) => key::change(&client()?, "retire", args.json, out)?,
         Command::Policy(PolicyCommand::Test { to, udp, offline }) => {
-            let question = policy::question(to, udp);
+            let flow = policy::flow(to, udp);
             let verdict = match offline {
-                true => policy::look_up(file, &question)?,
-                false => policy::ask(&client()?, &question)?,
+                true => policy::look_up(file, &flow)?,
+                false => policy::ask(&client()?, &flow)?,
             };
-            policy::show(&question, &verdict, args.json, out)?;
+            policy::show(&flow, &verdict, args.json, out)?;
         }
         Command::Reload => reload::run(&client()?, args.json, out)?,
         Command::Bench => bench::run(args.json, out, err)?,

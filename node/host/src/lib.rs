@@ -32,7 +32,7 @@ use tun::Tun;
 use undo::Files;
 use uplink::Uplink;
 
-use weir_config::{Config, Live};
+use weir_config::{Config, Shared};
 use weir_policy::Lists;
 
 /// What is to be changed.
@@ -55,7 +55,7 @@ pub struct HostPlan {
     /// The exit policy.
     pub policy: Policy,
     /// The lists that the policy is from.
-    pub lists: Live<Lists>,
+    pub lists: Shared<Lists>,
     /// What is pinned in bpffs, directories before what is in them. Others make it after
     /// [`Host::prepare`]; a clean stop removes it, and a run that fails leaves it to the next one.
     pub pins: Vec<PathBuf>,
@@ -82,7 +82,7 @@ impl HostPlan {
             mtu: tunnel.mtu,
             queues,
             policy: Policy::new(config, &lists, &uplink),
-            lists: Live::from(lists),
+            lists: Shared::from(lists),
             uplink,
             pins: Vec::new(),
         })

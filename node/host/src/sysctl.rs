@@ -25,8 +25,8 @@ pub(super) fn read(parameter: &str) -> io::Result<String> {
 /// Sets a parameter.
 pub(super) fn write(parameter: &str, value: &str) -> io::Result<()> {
     fs::write(path(parameter), value).map_err(|error| {
-        let said = format!("cannot set /proc/sys/{parameter} to {value}: {error}");
-        io::Error::new(error.kind(), said)
+        let problem = format!("cannot set /proc/sys/{parameter} to {value}: {error}");
+        io::Error::new(error.kind(), problem)
     })
 }
 

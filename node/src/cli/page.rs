@@ -7,7 +7,7 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::out::Out;
-use weir_config::{Api, Metrics};
+use weir_config::{Api, ListenAddr};
 
 #[derive(Serialize)]
 struct Link {
@@ -15,7 +15,7 @@ struct Link {
 }
 
 pub(super) fn show(api: &Api, json: bool, out: &mut Out) -> anyhow::Result<()> {
-    let Metrics::On(mut address) = api.http else {
+    let ListenAddr::On(mut address) = api.http else {
         bail!(
             "the status page is off. Fix: set api.http in the configuration, for example to \
              \"127.0.0.1:9588\", and restart weir"

@@ -13,7 +13,7 @@ use weir_control::{
 };
 use weir_sessions::{
     registry::rig::{Rig, node_key},
-    wg_quick::Offer,
+    wg_quick::PeerTemplate,
 };
 
 /// What a stream was given.
@@ -80,7 +80,7 @@ struct Served {
 fn served() -> Served {
     let folder = tempfile::tempdir().expect("a folder");
     let rig = Rig::start(folder.path(), 100);
-    let offer = Offer {
+    let template = PeerTemplate {
         node_key: node_key(),
         endpoint: "192.0.2.1:51820".to_owned(),
         dns: vec![[9, 9, 9, 9].into()],
@@ -88,7 +88,7 @@ fn served() -> Served {
         keepalive: 0,
         free_bytes: 0,
     };
-    let api = Api::new(rig.sessions.clone(), Arc::new(StillNode), offer, Series::default())
+    let api = Api::new(rig.sessions.clone(), Arc::new(StillNode), template, Series::default())
         .with_limits(rig.limiter());
     let path = folder.path().join("weir.sock");
     let socket = path.to_str().expect("text").to_owned();

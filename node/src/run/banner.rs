@@ -53,7 +53,7 @@ fn text(config: &Config, status: &Status) -> String {
     line("sandbox", &status.sandbox);
     line("sessions", &format!("{} of {}", status.sessions, status.max_sessions));
     line("API", &config.api.socket.display().to_string());
-    if let weir_config::Metrics::On(address) = config.api.metrics {
+    if let weir_config::ListenAddr::On(address) = config.api.metrics {
         line("metrics", &format!("http://{address}/metrics"));
     }
     text

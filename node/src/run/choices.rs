@@ -4,24 +4,24 @@ use anyhow::{Context as _, bail};
 use rustix::thread::sched_getaffinity;
 use tracing::warn;
 
-use weir_config::{Auto, Config, IoWish};
+use weir_config::{Auto, Config, IoMode};
 use weir_dataplane::{
     start::Io,
     uring::{self, Reads},
 };
 
 /// How the workers move packets: by io_uring, where the kernel has it.
-pub(super) fn io(wish: &IoWish) -> anyhow::Result<Io> {
-    match (wish, uring::probe()) {
-        (IoWish::Syscall, _) => Ok(Io::Syscall),
-        (IoWish::UringSingle, Ok(_)) => Ok(Io::Uring(Reads::Single)),
-        (IoWish::Auto | IoWish::Uring, Ok(reads)) => Ok(Io::Uring(reads)),
-        (IoWish::Uring | IoWish::UringSingle, Err(error)) => bail!(
+pub(super) fn io(mode: &IoMode) -> anyhow::Result<Io> {
+    match (mode, uring::probe()) {
+        (IoMode::Syscall, _) => Ok(Io::Syscall),
+        (IoMode::UringSingle, Ok(_)) => Ok(Io::Uring(Reads::Single)),
+        (IoMode::Auto | IoMode::Uring, Ok(reads)) => Ok(Io::Uring(reads)),
+        (IoMode::Uring | IoMode::UringSingle, Err(error)) => bail!(
             "io_uring cannot be used here ({error}). Fix: allow it (sysctl \
              kernel.io_uring_disabled=0; in a container, a seccomp profile with io_uring), or set \
              node.io to \"auto\"."
         ),
-        (IoWish::Auto, Err(error)) => {
+        (IoMode::Auto, Err(error)) => {
             warn!(%error, "io_uring cannot be used here: plain system calls use more CPU");
             Ok(Io::Syscall)
         }

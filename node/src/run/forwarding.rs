@@ -22,7 +22,7 @@ use super::{
 };
 use crate::sandbox::Sandbox;
 use weir_accounts::Levels;
-use weir_config::{HostPort, Live};
+use weir_config::{HostPort, Shared};
 use weir_control::resolver::Resolver;
 use weir_dataplane::{
     contacts::{MAX_DESTINATIONS, MAX_NEW_FLOWS},
@@ -37,7 +37,7 @@ use weir_host::{
 use weir_sessions::{
     limits::{FlowTable, Limiter},
     registry::Sessions,
-    wg_quick::Offer,
+    wg_quick::PeerTemplate,
 };
 use weir_wireguard::identity::Identities;
 
@@ -80,12 +80,12 @@ impl<'a> Forwarding<'a> {
             }
         };
         let Options { config, file, log } = self.options;
-        let offer = Live::from(self.offer());
-        let series = Live::from(reload::series(&config.api));
-        let rhythm = Live::from(Rhythm::from(&config.ledger));
+        let template = Shared::from(self.template());
+        let series = Shared::from(reload::series(&config.api));
+        let rhythm = Shared::from(Rhythm::from(&config.ledger));
         let targets = ReloadTargets {
             policy: Arc::clone(&self.policy),
-            offer: offer.clone(),
+            template: template.clone(),
             series: series.clone(),
             rhythm: rhythm.clone(),
             handshakes: self.dataplane.handshakes(),
@@ -97,7 +97,7 @@ impl<'a> Forwarding<'a> {
             path: config.node.private_key_file.clone(),
             identities: self.identities,
             guard: machine.ebpf.control(),
-            offer: offer.clone(),
+            template: template.clone(),
             changing: Mutex::default(),
         });
         let reloader = Arc::new(targets.reloader(config, file, &self.uplink));
@@ -105,8 +105,14 @@ impl<'a> Forwarding<'a> {
         let uplink_mtu = Arc::new(AtomicU32::new(self.uplink.mtu));
         let (broken, breaks) = mpsc::unbounded_channel();
         let (servers, name_servers) = watch::name_servers(config);
-        let listeners =
-            watch::listeners(config, &offer, uplink_mtu.clone(), servers, &self.resolver, broken);
+        let listeners = watch::listeners(
+            config,
+            &template,
+            uplink_mtu.clone(),
+            servers,
+            &self.resolver,
+            broken,
+        );
         let host = machine.host.take().context("the host is prepared once")?;
         let watcher = Watcher::start(host, self.plan, config, conditions.clone(), listeners);
         let watcher = match watcher {
@@ -126,7 +132,7 @@ impl<'a> Forwarding<'a> {
             notes: self.notes,
             conditions,
             cores: self.cores,
-            offer: offer.clone(),
+            template: template.clone(),
             interface: self.interface,
             mtu: config.tunnel.mtu,
             sessions: Arc::clone(&sessions),
@@ -137,7 +143,7 @@ impl<'a> Forwarding<'a> {
         let parts = serve::Parts {
             sessions,
             view,
-            offer,
+            template,
             series,
             rhythm,
             limiter,
@@ -164,9 +170,9 @@ impl<'a> Forwarding<'a> {
     }
 
     /// What new consumer configurations say.
-    fn offer(&self) -> Offer {
+    fn template(&self) -> PeerTemplate {
         let config = self.options.config;
-        Offer {
+        PeerTemplate {
             node_key: self.node_key,
             endpoint: self.endpoint.to_string(),
             dns: config.dns_servers(),

@@ -8,7 +8,7 @@ use rustix::{
 use tracing::info;
 
 use super::ebpf::Ebpf;
-use weir_config::ReceiveWish;
+use weir_config::ReceiveMode;
 use weir_dataplane::direct::{DirectQueues, Sources};
 use weir_ebpf_loader::XdpMode;
 use weir_host::uplink::Uplink;
@@ -16,7 +16,7 @@ use weir_host::uplink::Uplink;
 /// The sockets of the XSK fast path, if data can take it.
 pub(super) struct Receive {
     /// Those of each worker.
-    pub(super) direct: Vec<DirectQueues>,
+    pub(super) queues: Vec<DirectQueues>,
     /// Why there are none.
     without: Option<String>,
 }
@@ -24,12 +24,12 @@ pub(super) struct Receive {
 impl Receive {
     /// Opens the sockets. Do it while the process has the rights for it.
     pub(super) fn prepare(
-        wish: &ReceiveWish,
+        wanted: &ReceiveMode,
         mode: &XdpMode,
         uplink: &Uplink,
         workers: usize,
     ) -> anyhow::Result<Self> {
-        if *wish == ReceiveWish::Sockets {
+        if *wanted == ReceiveMode::Sockets {
             return Ok(Self::sockets("node.receive is \"sockets\""));
         }
         let opened = match mode {
@@ -53,9 +53,9 @@ impl Receive {
             }
             _ => Err(anyhow!("the guard does not run in the driver of {}", uplink.name)),
         };
-        match (opened, wish) {
-            (Ok(direct), _) => Ok(Self { direct, without: None }),
-            (Err(error), ReceiveWish::Auto) => {
+        match (opened, wanted) {
+            (Ok(queues), _) => Ok(Self { queues, without: None }),
+            (Err(error), ReceiveMode::Auto) => {
                 info!("data is not received over AF_XDP: {error:#}");
                 Ok(Self::sockets(format!("{error:#}")))
             }
@@ -64,17 +64,17 @@ impl Receive {
     }
 
     fn sockets(reason: impl Into<String>) -> Self {
-        Self { direct: Vec::new(), without: Some(reason.into()) }
+        Self { queues: Vec::new(), without: Some(reason.into()) }
     }
 
     /// Tells the guard of the sockets.
     pub(super) fn begin(&self, ebpf: &Ebpf) -> anyhow::Result<()> {
-        ebpf.direct(self.direct.iter().flat_map(DirectQueues::sockets))
+        ebpf.use_fast_path(self.queues.iter().flat_map(DirectQueues::sockets))
     }
 
     /// The path, as it is shown.
     pub(super) fn describe(&self) -> ReceivePath {
-        let queues = self.direct.iter().flat_map(DirectQueues::sockets).count();
+        let queues = self.queues.iter().flat_map(DirectQueues::sockets).count();
         match &self.without {
             None => ReceivePath {
                 word: "af_xdp",

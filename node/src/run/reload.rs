@@ -6,20 +6,20 @@ use weir_common::gcra::Rate;
 
 use super::{ebpf::GuardControl, ledger::Rhythm, policy::ExitPolicy};
 use crate::logging::Log;
-use weir_config::{Api, Config, Live, Node};
+use weir_config::{Api, Config, Node, Shared};
 use weir_control::{
     metrics::Series,
     reload::{Applier, Change, Reloader},
 };
 use weir_dataplane::handshake::{HandshakeInbox, Limits};
 use weir_host::uplink::Uplink;
-use weir_sessions::{limits::Limiter, wg_quick::Offer};
+use weir_sessions::{limits::Limiter, wg_quick::PeerTemplate};
 
 /// The parts of the running node that a reload changes.
 pub(super) struct ReloadTargets {
-    pub(super) offer: Live<Offer>,
-    pub(super) series: Live<Series>,
-    pub(super) rhythm: Live<Rhythm>,
+    pub(super) template: Shared<PeerTemplate>,
+    pub(super) series: Shared<Series>,
+    pub(super) rhythm: Shared<Rhythm>,
     pub(super) handshakes: Arc<HandshakeInbox>,
     pub(super) guard: GuardControl,
     pub(super) limiter: Arc<Limiter>,
@@ -39,7 +39,7 @@ impl ReloadTargets {
         let appliers: Vec<Box<dyn Applier>> = vec![
             Box::new(PolicyReload { policy: self.policy }),
             Box::new(HandshakeReload { guard: self.guard, thread: self.handshakes }),
-            Box::new(TunnelReload { offer: self.offer }),
+            Box::new(TunnelReload { template: self.template }),
             Box::new(metrics(self.series)),
             Box::new(ledger(self.rhythm)),
             Box::new(LimitsReload { limiter: self.limiter }),
@@ -122,7 +122,7 @@ impl Applier for HandshakeReload {
 
 /// Reloads what new consumer configurations say about the tunnel.
 struct TunnelReload {
-    offer: Live<Offer>,
+    template: Shared<PeerTemplate>,
 }
 
 impl Applier for TunnelReload {
@@ -132,9 +132,9 @@ impl Applier for TunnelReload {
 
     fn prepare(&self, config: &Config) -> anyhow::Result<Change> {
         let (dns, keepalive) = (config.dns_servers(), config.tunnel.keepalive);
-        let live = self.offer.clone();
+        let live = self.template.clone();
         Ok(Box::new(move || {
-            live.change(|offer| Offer { dns, keepalive, ..offer.clone() });
+            live.change(|template| PeerTemplate { dns, keepalive, ..template.clone() });
             Ok(vec!["new consumer configurations use the new tunnel.* values".into()])
         }))
     }
@@ -142,7 +142,7 @@ impl Applier for TunnelReload {
 
 /// Reloads a value that its users read anew each time.
 struct ValueReload<T> {
-    live: Live<T>,
+    live: Shared<T>,
     keys: &'static [&'static str],
     from: fn(&Config) -> T,
 }
@@ -162,13 +162,13 @@ impl<T: Send + Sync + 'static> Applier for ValueReload<T> {
 }
 
 /// Reloads which sessions have metrics of their own.
-fn metrics(live: Live<Series>) -> ValueReload<Series> {
+fn metrics(live: Shared<Series>) -> ValueReload<Series> {
     let keys = &["api.per_session_metrics", "api.per_session_metrics_max"];
     ValueReload { live, keys, from: |config| series(&config.api) }
 }
 
 /// Reloads the intervals at which usage is written, and the times for which it is kept.
-fn ledger(live: Live<Rhythm>) -> ValueReload<Rhythm> {
+fn ledger(live: Shared<Rhythm>) -> ValueReload<Rhythm> {
     let keys = &[
         "ledger.checkpoint_seconds",
         "ledger.record_seconds",

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::sandbox::Sandbox;
 use weir_accounts::Levels;
-use weir_config::{Config, HostPort, SandboxWish};
+use weir_config::{Config, HostPort, SandboxMode};
 use weir_control::resolver::Resolver;
 use weir_dataplane::{
     pipeline::Shared,
@@ -65,7 +65,7 @@ impl<'a> Sandboxed<'a> {
         let (on_end, ended) = mpsc::unbounded_channel();
         let on_end: OnEnd = Arc::new(move |thread| drop(on_end.send(thread)));
         let workers =
-            Workers { io: self.io, cores: &self.cores, direct: self.receive.direct, on_end };
+            Workers { io: self.io, cores: &self.cores, direct: self.receive.queues, on_end };
         let dataplane = dataplane::start(
             config,
             self.shared,
@@ -106,7 +106,7 @@ pub(super) fn resolver(config: &Config) -> anyhow::Result<Resolver> {
         || !config.payment.approve_url.is_empty()
         || watch::follows_name_servers(config);
     match config.node.sandbox {
-        SandboxWish::Auto | SandboxWish::Required if is_asked => Resolver::start(),
+        SandboxMode::Auto | SandboxMode::Required if is_asked => Resolver::start(),
         _ => Ok(Resolver::inside()),
     }
 }

@@ -17,7 +17,7 @@ use super::{
     service,
     status::View,
 };
-use weir_config::{Config, Live, Metrics};
+use weir_config::{Config, ListenAddr, Shared};
 use weir_control::{
     api::{Api, Listeners, Token},
     fleet,
@@ -30,18 +30,20 @@ use weir_control::{
 };
 use weir_dataplane::start::ThreadEnded;
 use weir_ebpf_loader::log::GuardLog;
-use weir_sessions::{keys::SharedKeyRing, limits::Limiter, registry::Sessions, wg_quick::Offer};
+use weir_sessions::{
+    keys::SharedKeyRing, limits::Limiter, registry::Sessions, wg_quick::PeerTemplate,
+};
 
 /// How long requests inside the tunnel may take after the node was told to stop.
-const GRACE: Duration = Duration::from_secs(1);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What is served, and what a reload changes of it.
 pub(super) struct Parts {
     pub(super) sessions: Arc<Sessions>,
     pub(super) view: Arc<View>,
-    pub(super) offer: Live<Offer>,
-    pub(super) series: Live<Series>,
-    pub(super) rhythm: Live<Rhythm>,
+    pub(super) template: Shared<PeerTemplate>,
+    pub(super) series: Shared<Series>,
+    pub(super) rhythm: Shared<Rhythm>,
     pub(super) limiter: Arc<Limiter>,
     pub(super) reloader: Arc<Reloader>,
     pub(super) keys: SharedKeyRing,
@@ -74,7 +76,7 @@ pub(super) fn until_told(
 }
 
 async fn serve(config: &Config, parts: Parts, log: Option<GuardLog>) -> anyhow::Result<()> {
-    let Parts { sessions, view, offer, series, rhythm, limiter, reloader, keys, policy, .. } =
+    let Parts { sessions, view, template, series, rhythm, limiter, reloader, keys, policy, .. } =
         parts;
     let (mut ended, mut breaks) = (parts.ended, parts.breaks);
     let (resolver, name_servers) = (parts.resolver, parts.name_servers);
@@ -91,22 +93,22 @@ async fn serve(config: &Config, parts: Parts, log: Option<GuardLog>) -> anyhow::
     let shared: SharedView = view.clone();
     let device = Device {
         sessions: Arc::clone(&sessions),
-        offer: offer.clone(),
+        template: template.clone(),
         listen_port: config.node.listen_port,
         endpoints: config.api.wg_endpoints,
     };
-    let api = Api::new(Arc::clone(&sessions), shared, offer, series)
+    let api = Api::new(Arc::clone(&sessions), shared, template, series)
         .with_reload(reloader.clone())
         .with_keys(keys)
         .with_judge(policy)
         .with_limits(Arc::clone(&limiter));
     let group = Some(config.api.socket_group.as_str()).filter(|group| !group.is_empty());
     let metrics = match config.api.metrics {
-        Metrics::On(address) => Some(address),
-        Metrics::Off => None,
+        ListenAddr::On(address) => Some(address),
+        ListenAddr::Off => None,
     };
     let mut listeners = Listeners::bind(&config.api.socket, group, metrics).await?;
-    if let Metrics::On(address) = config.api.http {
+    if let ListenAddr::On(address) = config.api.http {
         let token = Token::load_or_create(&config.api.token_file)?;
         listeners = listeners.with_http(address, token).await?;
     }
@@ -170,7 +172,7 @@ async fn serve(config: &Config, parts: Parts, log: Option<GuardLog>) -> anyhow::
         return Err(error);
     }
     // Of a consumer that goes on sending, nothing more is taken after this.
-    tokio::time::timeout(GRACE, gateway).await.ok();
+    tokio::time::timeout(SHUTDOWN_TIMEOUT, gateway).await.ok();
     server.await.context(NO_LONGER_SERVED)
 }
 
