@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 mod bench;
+mod check;
 mod doctor;
 mod fold;
 mod guard;
@@ -30,43 +31,13 @@ mod units;
 use out::Out;
 use weir_control::client::Client;
 
-use crate::core_dump;
-use weir_config::amounts::BitRate;
+use crate::{core_dump, logging::Log};
+use weir_config::{self as config, Config, amounts::BitRate};
 use weir_control::{
     api::view::{CreditRequest, RateRequest},
     resolver,
 };
 use weir_ledger::SessionId;
-use weir_policy::{Question, Verdict};
-
-/// What the command line needs of the rest of the node.
-#[derive(Debug)]
-pub struct Edges {
-    /// Runs the node with the configuration file, or the defaults, until it is stopped.
-    pub run: fn(Option<&Path>) -> anyhow::Result<()>,
-    /// The commented default configuration.
-    pub default_config: fn() -> String,
-    /// The mistakes in the text of a configuration file and in the lists that it names, each with
-    /// its file, its line and its fix.
-    pub check_config: fn(&Path, &str) -> Vec<String>,
-    /// What becomes of a flow according to the configuration file, or the defaults.
-    pub judge: fn(Option<&Path>, &Question) -> anyhow::Result<Verdict>,
-    /// The API's socket according to the configuration file, or the defaults.
-    pub socket: fn(Option<&Path>) -> anyhow::Result<PathBuf>,
-    /// Where the node's page is according to the configuration file, or the defaults.
-    pub page: fn(Option<&Path>) -> anyhow::Result<PagePlace>,
-    /// The ledger according to the configuration file, or the defaults.
-    pub ledger: fn(Option<&Path>) -> anyhow::Result<PathBuf>,
-}
-
-/// Where the node's page is.
-#[derive(Clone, Debug)]
-pub struct PagePlace {
-    /// `api.http`, if it is on.
-    pub address: Option<SocketAddr>,
-    /// The file with the token.
-    pub token_file: PathBuf,
-}
 
 /// weir: a high-capacity exit node for decentralised VPNs.
 #[derive(Debug, Parser)]
@@ -361,18 +332,17 @@ pub fn command() -> clap::Command {
 
 /// The whole command: reads the arguments, does what they say, and tells the exit status.
 #[must_use]
-pub fn main(edges: &Edges) -> ExitCode {
+pub fn main() -> ExitCode {
     let (mut out, mut err) = (Out::stdout(), Out::stderr());
     // Whatever the command is: some have keys in their memory.
     if let Err(error) = core_dump::forbid() {
         drop(err.text(&format!("weir: {error:#}\n")));
         return ExitCode::FAILURE;
     }
-    run(edges, std::env::args_os(), std::env::var_os("WEIR_SOCKET"), &mut out, &mut err)
+    run(std::env::args_os(), std::env::var_os("WEIR_SOCKET"), &mut out, &mut err)
 }
 
 fn run(
-    edges: &Edges,
     args: impl IntoIterator<Item = OsString>,
     socket_variable: Option<OsString>,
     out: &mut Out,
@@ -390,7 +360,7 @@ fn run(
             };
         }
     };
-    let done = execute(edges, args, socket_variable, out, err).and_then(|()| {
+    let done = execute(args, socket_variable, out, err).and_then(|()| {
         out.flush().context("cannot write the output")?;
         Ok(())
     });
@@ -407,20 +377,25 @@ fn run(
 }
 
 fn execute(
-    edges: &Edges,
     args: Args,
     socket_variable: Option<OsString>,
     out: &mut Out,
     err: &mut Out,
 ) -> anyhow::Result<()> {
-    let config = args.config.as_deref();
+    let file = args.config.as_deref();
     let client = || {
         let named = args.socket.clone().or(socket_variable.map(PathBuf::from));
-        let path = named.map_or_else(|| (edges.socket)(config), Ok)?;
+        let path = match named {
+            Some(path) => path,
+            None => Config::load(file)?.api.socket,
+        };
         Client::new(path)
     };
     match args.command {
-        Command::Run => (edges.run)(config)?,
+        Command::Run => {
+            let config = Config::load(file)?;
+            crate::run(&config, file, &Log::start(&config.log)?)?;
+        }
         Command::Session(SessionCommand::Add { name, public_key, prepaid }) => {
             session::add(&client()?, name, public_key, prepaid, args.json, out, err)?;
         }
@@ -454,56 +429,49 @@ fn execute(
         Command::Session(SessionCommand::Close { which }) => {
             session::tell(&client()?, &which, "close", args.json, out)?;
         }
-        Command::Ledger(LedgerCommand::Check { file }) => {
-            let file = file.map_or_else(|| (edges.ledger)(config), Ok)?;
-            ledger::check(&file, args.json, out, err)?;
+        Command::Ledger(LedgerCommand::Check { file: path }) => {
+            let path = ledger_file(path, file)?;
+            ledger::check(&path, args.json, out, err)?;
         }
-        Command::Ledger(LedgerCommand::Export { file, after }) => {
-            let file = file.map_or_else(|| (edges.ledger)(config), Ok)?;
-            ledger::export(&file, after, out)?;
+        Command::Ledger(LedgerCommand::Export { file: path, after }) => {
+            let path = ledger_file(path, file)?;
+            ledger::export(&path, after, out)?;
         }
-        Command::Ledger(LedgerCommand::Settlements { file }) => {
-            let file = file.map_or_else(|| (edges.ledger)(config), Ok)?;
-            ledger::settlements(&file, out)?;
+        Command::Ledger(LedgerCommand::Settlements { file: path }) => {
+            let path = ledger_file(path, file)?;
+            ledger::settlements(&path, out)?;
         }
-        Command::Doctor => doctor::run(config, args.json, out)?,
+        Command::Doctor => doctor::run(file, args.json, out)?,
         Command::ResolveNames => resolver::serve(crate::sandbox::enter_resolver)?,
         Command::Key(KeyCommand::Show) => key::show(&client()?, args.json, out)?,
         Command::Key(KeyCommand::Rotate) => key::change(&client()?, "rotate", args.json, out)?,
         Command::Key(KeyCommand::Retire) => key::change(&client()?, "retire", args.json, out)?,
         Command::Policy(PolicyCommand::Test { to, udp, offline }) => {
-            let question = policy::question(to, udp);
+            let flow = policy::flow(to, udp);
             let verdict = match offline {
-                true => policy::look_up(edges, config, &question)?,
-                false => policy::ask(&client()?, &question)?,
+                true => policy::look_up(file, &flow)?,
+                false => policy::ask(&client()?, &flow)?,
             };
-            policy::show(&question, &verdict, args.json, out)?;
+            policy::show(&flow, &verdict, args.json, out)?;
         }
         Command::Reload => reload::run(&client()?, args.json, out)?,
         Command::Bench => bench::run(args.json, out, err)?,
-        Command::Page => page::show((edges.page)(config)?, args.json, out)?,
+        Command::Page => page::show(&Config::load(file)?.api, args.json, out)?,
         Command::Top => top::run(client()?, args.json, out)?,
         Command::Status => status::show(&client()?, args.json, out)?,
         Command::Guard { once } => guard::show(&client()?, once, args.json, out)?,
-        Command::Config(ConfigCommand::Default) => out.text(&(edges.default_config)())?,
-        Command::Config(ConfigCommand::Check { file }) => check(edges, &file, out, err)?,
+        Command::Config(ConfigCommand::Default) => out.text(&config::default_text())?,
+        Command::Config(ConfigCommand::Check { file }) => check::run(&file, out, err)?,
     }
     Ok(())
 }
 
-fn check(edges: &Edges, file: &Path, out: &mut Out, err: &mut Out) -> anyhow::Result<()> {
-    let text = std::fs::read_to_string(file)
-        .with_context(|| format!("cannot read the configuration {}", file.display()))?;
-    let mistakes = (edges.check_config)(file, &text);
-    for mistake in &mistakes {
-        err.text(&format!("{mistake}\n"))?;
+/// The ledger that is named, or that of the configuration.
+fn ledger_file(named: Option<PathBuf>, config: Option<&Path>) -> anyhow::Result<PathBuf> {
+    match named {
+        Some(path) => Ok(path),
+        None => Ok(crate::ledger_path(&Config::load(config)?)),
     }
-    match mistakes.len() {
-        0 => out.text(&format!("{}: no mistakes\n", file.display()))?,
-        1 => anyhow::bail!("{} has a mistake", file.display()),
-        count => anyhow::bail!("{} has {count} mistakes", file.display()),
-    }
-    Ok(())
 }
 
 #[cfg(test)]

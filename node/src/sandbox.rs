@@ -17,8 +17,8 @@ use std::{fs::DirBuilder, os::unix::fs::DirBuilderExt as _, path::Path};
 use anyhow::{Context as _, bail};
 use tracing::warn;
 
-pub use self::files::Places;
-use weir_config::{Config, SandboxWish};
+pub use self::files::AllowedPaths;
+use weir_config::{Config, SandboxMode};
 use weir_control::resolver::Reach;
 
 /// What was put around the process, in words for the operator.
@@ -50,7 +50,7 @@ impl Sandbox {
 ///
 /// Fails when the configuration requires what cannot be had.
 pub fn enter(config: &Config, file: Option<&Path>, mounted_bpffs: bool) -> anyhow::Result<Sandbox> {
-    if config.node.sandbox == SandboxWish::Off {
+    if config.node.sandbox == SandboxMode::Off {
         return Ok(Sandbox::default());
     }
     let mut sandbox = Sandbox::default();
@@ -78,19 +78,19 @@ pub fn enter(config: &Config, file: Option<&Path>, mounted_bpffs: bool) -> anyho
             "weir has mounted a bpffs and must unmount it; mount -t bpf bpf /sys/fs/bpf"
         ))
     } else {
-        let places = Places::new(config, file);
-        for file in &places.fixed {
+        let allowed = AllowedPaths::new(config, file);
+        for file in &allowed.fixed {
             warn!(
                 "if {} is replaced, weir cannot read it until it is restarted. Fix: keep \
                  it in its own directory, such as /etc/weir",
                 file.display()
             );
         }
-        files::restrict(&places)
+        files::restrict(&allowed)
     };
     layer(landlock, "Landlock");
     layer(system_calls::restrict(mounted_bpffs), "seccomp");
-    if config.node.sandbox == SandboxWish::Required
+    if config.node.sandbox == SandboxMode::Required
         && let Some(missing) = sandbox.missing.first()
     {
         bail!(
@@ -111,7 +111,7 @@ pub fn enter_resolver() -> Reach {
     };
     drop(capabilities::drop_all());
     drop(capabilities::no_new_privileges());
-    drop(files::restrict(&Places::of_resolver(reach)));
+    drop(files::restrict(&AllowedPaths::of_resolver(reach)));
     drop(system_calls::restrict(false));
     reach
 }

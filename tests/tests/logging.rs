@@ -43,7 +43,7 @@ fn in_json_each_line_is_an_object() -> Result<()> {
         .lines()
         .map(|line| serde_json::from_str(line).with_context(|| format!("no JSON: {line}")))
         .collect::<Result<_>>()?;
-    for said in ["serving", "session added", "stopping"] {
+    for said in ["serves consumers", "session added", "stopping"] {
         let is_said = |line: &Value| line["fields"]["message"] == said && line["level"] == "INFO";
         ensure!(lines.iter().any(is_said), "no {said} in {log}");
     }

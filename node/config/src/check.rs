@@ -80,7 +80,7 @@ impl Reader<'_> {
                 self.unknown_key(&at, name, key, keys);
                 continue;
             }
-            self.findings.place(name, key, value.span());
+            self.findings.locate(name, key, value.span());
             if let Err(problem) = section.set(key, value) {
                 let at = problem.at.unwrap_or_else(|| value.span());
                 self.findings.mistake(&at, format!("{name}.{key}"), problem.problem, problem.fix);

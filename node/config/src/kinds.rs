@@ -110,7 +110,7 @@ macro_rules! words {
 
 words! {
     /// Where the guard is wanted.
-    XdpWish {
+    GuardMode {
         /// The best that the machine offers.
         Auto = "auto",
         /// In the driver, or not at all.
@@ -126,7 +126,7 @@ words! {
 
 words! {
     /// How workers are to talk to the kernel.
-    IoWish {
+    IoMode {
         /// By io_uring where it is allowed.
         Auto = "auto",
         /// By io_uring, or the node does not start.
@@ -140,7 +140,7 @@ words! {
 
 words! {
     /// How consumers' data is to reach the workers.
-    ReceiveWish {
+    ReceiveMode {
         /// Over AF_XDP where that is possible, else through the sockets.
         Auto = "auto",
         /// Over AF_XDP from the guard, or the node does not start.
@@ -172,7 +172,7 @@ impl FromStr for Wei {
 
 words! {
     /// Whether a running node is to give up what it does not need.
-    SandboxWish {
+    SandboxMode {
         /// As far as the kernel lets it.
         Auto = "auto",
         /// Not at all.
@@ -206,17 +206,11 @@ words! {
     }
 }
 
-/// Where Prometheus gets the metrics.
+/// The address of a listener that can be off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Metrics {
-    /// Nowhere.
+pub enum ListenAddr {
+    /// There is no listener.
     Off,
-    /// At this address.
+    /// The address and port of the listener.
     On(SocketAddr),
-}
-
-impl Default for Metrics {
-    fn default() -> Self {
-        Self::On(SocketAddr::from((Ipv4Addr::LOCALHOST, 9587)))
-    }
 }

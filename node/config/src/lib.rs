@@ -11,7 +11,6 @@ pub mod check;
 pub mod kinds;
 #[macro_use]
 pub mod limit;
-mod live;
 mod mistake;
 mod port;
 mod rules;
@@ -20,19 +19,21 @@ pub mod schedule;
 mod section;
 pub mod limits;
 pub mod sections;
+mod shared;
 mod url;
 mod value;
 
 pub use check::check;
 pub use kinds::{
-    Auto, HostPort, IoWish, LogFormat, LogLevel, Metrics, ReceiveWish, SandboxWish, Wei, XdpWish,
+    Auto, GuardMode, HostPort, IoMode, ListenAddr, LogFormat, LogLevel, ReceiveMode, SandboxMode,
+    Wei,
 };
 pub use limits::Limits;
-pub use live::Live;
 pub use mistake::Mistake;
 pub use port::{NoPorts, PortRule, Protocol};
 pub use rules::{misfit, overlap};
 pub use sections::{Api, Config, Dns, Fleet, Ledger, Log, Node, Payment, Policy, Tunnel};
+pub use shared::Shared;
 pub use url::{HttpUrl, NotHttp};
 
 /// The bytes that the tunnel adds to an inner packet when the consumer is reached over IPv4: IPv4

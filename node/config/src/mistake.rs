@@ -32,17 +32,17 @@ impl std::error::Error for Mistake {}
 /// A text, where each of its keys stands, and what is wrong with it.
 pub(crate) struct Findings<'t> {
     text: &'t str,
-    places: Vec<Place>,
+    locations: Vec<Location>,
     mistakes: Vec<Mistake>,
 }
 
 /// Where a key stands in the text: section, key, and the bytes of its value.
-type Place = (&'static str, String, Range<usize>);
+type Location = (&'static str, String, Range<usize>);
 
 impl<'t> Findings<'t> {
     /// Nothing is wrong with the text yet.
     pub(crate) fn new(text: &'t str) -> Self {
-        Self { text, places: Vec::new(), mistakes: Vec::new() }
+        Self { text, locations: Vec::new(), mistakes: Vec::new() }
     }
 
     /// The text.
@@ -51,8 +51,8 @@ impl<'t> Findings<'t> {
     }
 
     /// Remembers where a key's value stands.
-    pub(crate) fn place(&mut self, section: &'static str, key: &str, at: Range<usize>) {
-        self.places.push((section, key.to_owned(), at));
+    pub(crate) fn locate(&mut self, section: &'static str, key: &str, at: Range<usize>) {
+        self.locations.push((section, key.to_owned(), at));
     }
 
     /// Whether the text cannot be read as TOML.
@@ -75,13 +75,16 @@ impl<'t> Findings<'t> {
     /// A mistake of the value of `section.key`, which may be a default: then the first of
     /// `others` that stands in the text is to blame.
     pub(crate) fn blame(&mut self, keys: &[(&str, &str)], problem: String, fix: String) {
-        let place = keys.iter().find_map(|(section, key)| {
-            let same = |place: &&(&'static str, String, Range<usize>)| {
-                place.0 == *section && place.1 == *key
+        let location = keys.iter().find_map(|(section, key)| {
+            let same = |location: &&(&'static str, String, Range<usize>)| {
+                location.0 == *section && location.1 == *key
             };
-            self.places.iter().find(same).map(|place| (format!("{section}.{key}"), place.2.clone()))
+            self.locations
+                .iter()
+                .find(same)
+                .map(|location| (format!("{section}.{key}"), location.2.clone()))
         });
-        let (key, at) = place.unwrap_or_else(|| {
+        let (key, at) = location.unwrap_or_else(|| {
             let name = keys.first().map(|(section, key)| format!("{section}.{key}"));
             (name.unwrap_or_default(), 0..0)
         });

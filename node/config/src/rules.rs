@@ -7,7 +7,7 @@ use weir_common::Slot;
 
 use super::{
     Config, OVERHEAD_V4, OVERHEAD_V6,
-    kinds::{Auto, Metrics},
+    kinds::{Auto, ListenAddr},
     limit::OutOfRange,
     mistake::Findings,
     sections::DNS_PORT,
@@ -225,8 +225,8 @@ fn ranges(config: &Config, findings: &mut Findings<'_>) {
             );
         }
     }
-    for (key, place) in [("metrics", config.api.metrics), ("http", config.api.http)] {
-        if let Metrics::On(address) = place
+    for (key, listen) in [("metrics", config.api.metrics), ("http", config.api.http)] {
+        if let ListenAddr::On(address) = listen
             && address.port() == 0
         {
             findings.blame(
@@ -236,7 +236,7 @@ fn ranges(config: &Config, findings: &mut Findings<'_>) {
             );
         }
     }
-    if config.api.http == config.api.metrics && config.api.http != Metrics::Off {
+    if config.api.http == config.api.metrics && config.api.http != ListenAddr::Off {
         findings.blame(
             &[("api", "http"), ("api", "metrics")],
             "it is also api.metrics".into(),

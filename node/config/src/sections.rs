@@ -3,7 +3,7 @@
 //! The `///` lines of a key are what `weir config default` prints above it.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
 };
 
@@ -13,8 +13,8 @@ use weir_common::AddressPlan;
 
 use super::{
     kinds::{
-        Auto, HostPort, IoWish, LogFormat, LogLevel, Metrics, ReceiveWish, SandboxWish, Wei,
-        XdpWish,
+        Auto, GuardMode, HostPort, IoMode, ListenAddr, LogFormat, LogLevel, ReceiveMode,
+        SandboxMode, Wei,
     },
     limits::Limits,
     section::Section,
@@ -80,11 +80,11 @@ section! {
         /// "auto": native (in the driver), else generic, else none with a warning.
         /// "native" or "generic": that mode, else none with a warning. "off": no guard.
         /// "required": native or generic, else the node does not start.
-        xdp: XdpWish = XdpWish::Auto;
+        xdp: GuardMode = GuardMode::Auto;
         /// The workers' I/O interface. "auto": io_uring, or plain system calls where io_uring is
         /// not allowed. "uring" or "syscall": that one, or the node does not start.
         /// "uring-single": io_uring without multishot reads, as on kernels before 6.7.
-        io: IoWish = IoWish::Auto;
+        io: IoMode = IoMode::Auto;
         /// Whether to send several datagrams to one consumer as one batch that the kernel or the
         /// network card segments (UDP GSO). false sends each datagram alone and uses more CPU: for
         /// Linux 7.0 to 7.1.4 and network cards that segment wrongly, seen as packet loss.
@@ -93,11 +93,11 @@ section! {
         /// driver, else through UDP sockets. "af_xdp": from the guard past the kernel's network
         /// stack, or the node does not start. "sockets": through the stack, where this machine's
         /// firewall and tcpdump see it.
-        receive: ReceiveWish = ReceiveWish::Auto;
+        receive: ReceiveMode = ReceiveMode::Auto;
         /// Whether the node drops what it no longer needs after its start: capabilities, new
         /// privileges, access to files (Landlock) and system calls (seccomp). "auto": as far as the
         /// kernel supports it. "off": nothing. "required": all, or the node does not start.
-        sandbox: SandboxWish = SandboxWish::Auto;
+        sandbox: SandboxMode = SandboxMode::Auto;
         /// The limit of handshakes per second from one source (an IPv4 address or an IPv6 /64).
         /// More are dropped. 1 to 1000000.
         handshakes_per_source: u32 = 20;
@@ -292,7 +292,7 @@ section! {
         socket_group: String = String::new();
         /// The "address:port" for the API and the status page over HTTP, protected by the token, or
         /// "off". It is not encrypted: use a loopback address or an address in a private network.
-        http: Metrics = Metrics::Off;
+        http: ListenAddr = ListenAddr::Off;
         /// The file with that token. Created at the first start that needs it, readable only by its
         /// owner. Anyone who has the token can do what the `weir` commands do.
         token_file: PathBuf = "/var/lib/weir/api.token".into();
@@ -303,7 +303,7 @@ section! {
         /// or logs its output would store them.
         wg_endpoints: bool = false;
         /// The "address:port" for Prometheus metrics, or "off".
-        metrics: Metrics = Metrics::default();
+        metrics: ListenAddr = ListenAddr::On(SocketAddr::from((Ipv4Addr::LOCALHOST, 9587)));
         /// Whether the metrics include series for each session, by its identifier. They show every
         /// reader of the metrics how much each consumer uses and when.
         per_session_metrics: bool = false;

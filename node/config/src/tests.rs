@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use weir_common::Slot;
 
 use super::{
-    kinds::{Auto, Metrics, XdpWish},
+    kinds::{Auto, GuardMode, ListenAddr},
     *,
 };
 
@@ -155,9 +155,9 @@ fn every_key_can_be_set() {
     let config = check(text, Some(1500)).expect("no mistakes");
     let default = Config::default();
     assert_eq!(config.node.listen_port, 4096);
-    assert_eq!(config.node.xdp, XdpWish::Generic);
+    assert_eq!(config.node.xdp, GuardMode::Generic);
     assert_eq!(config.node.workers, Auto::Set(2));
-    assert_eq!(config.api.metrics, Metrics::Off);
+    assert_eq!(config.api.metrics, ListenAddr::Off);
     for ((name, one), (_, other)) in config.sections().zip(default.sections()) {
         for key in one.keys() {
             assert_ne!(one.describe(key), other.describe(key), "{name}.{key} kept its default");

@@ -14,8 +14,8 @@ use toml::{Spanned, de::DeValue};
 use super::{
     amounts::{AtMost, BitRate, ByteCount},
     kinds::{
-        Auto, HostPort, IoWish, LogFormat, LogLevel, Metrics, ReceiveWish, SandboxWish, Wei,
-        XdpWish,
+        Auto, GuardMode, HostPort, IoMode, ListenAddr, LogFormat, LogLevel, ReceiveMode,
+        SandboxMode, Wei,
     },
     mistake::nearest,
     schedule::Window,
@@ -261,9 +261,9 @@ macro_rules! one_word {
     )*};
 }
 
-one_word!(XdpWish, IoWish, ReceiveWish, SandboxWish, LogLevel, LogFormat);
+one_word!(GuardMode, IoMode, ReceiveMode, SandboxMode, LogLevel, LogFormat);
 
-impl Value for Metrics {
+impl Value for ListenAddr {
     fn read(value: &Spanned<DeValue<'_>>) -> Result<Self, Problem> {
         if value.get_ref().as_str() == Some("off") {
             return Ok(Self::Off);

@@ -42,9 +42,9 @@ use crate::{
     reload::SharedReload,
     view::SharedView,
 };
-use weir_config::Live;
+use weir_config::Shared;
 use weir_policy::SharedJudge;
-use weir_sessions::{Sessions, keys::SharedKeyRing, limits::Limiter, wg_quick::Offer};
+use weir_sessions::{Sessions, keys::SharedKeyRing, limits::Limiter, wg_quick::PeerTemplate};
 
 pub mod error;
 mod keys;
@@ -71,7 +71,7 @@ pub use token::Token;
 pub struct Api {
     sessions: Arc<Sessions>,
     view: SharedView,
-    offer: Live<Offer>,
+    template: Shared<PeerTemplate>,
     reload: Option<SharedReload>,
     keys: Option<SharedKeyRing>,
     limiter: Option<Arc<Limiter>>,
@@ -81,7 +81,7 @@ pub struct Api {
 
 impl std::fmt::Debug for Api {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Api").field("offer", &self.offer).finish_non_exhaustive()
+        f.debug_struct("Api").field("template", &self.template).finish_non_exhaustive()
     }
 }
 
@@ -91,15 +91,15 @@ impl Api {
     pub fn new(
         sessions: Arc<Sessions>,
         view: SharedView,
-        offer: impl Into<Live<Offer>>,
-        series: impl Into<Live<metrics::Series>>,
+        template: impl Into<Shared<PeerTemplate>>,
+        series: impl Into<Shared<metrics::Series>>,
     ) -> Self {
         let registry = metrics::registry(sessions.clone(), view.clone(), series.into());
-        let (offer, registry) = (offer.into(), Arc::new(registry));
+        let (template, registry) = (template.into(), Arc::new(registry));
         Self {
             sessions,
             view,
-            offer,
+            template,
             reload: None,
             judge: None,
             keys: None,

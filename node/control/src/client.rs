@@ -17,7 +17,7 @@ use tokio::net::UnixStream;
 use crate::api::error::ErrorBody;
 
 /// A node that has not answered by then is stuck.
-const PATIENCE: Duration = Duration::from_secs(30);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Asks the node behind one socket.
 #[derive(Debug)]
@@ -71,9 +71,10 @@ impl Client {
         path: &str,
         body: Bytes,
     ) -> anyhow::Result<T> {
-        let asked = async { tokio::time::timeout(PATIENCE, self.send(method, path, body)).await };
+        let asked =
+            async { tokio::time::timeout(REQUEST_TIMEOUT, self.send(method, path, body)).await };
         let (success, body) = self.runtime.block_on(asked).map_err(|_| {
-            let seconds = PATIENCE.as_secs();
+            let seconds = REQUEST_TIMEOUT.as_secs();
             anyhow!("the node did not answer within {seconds} s. Fix: see its log, or restart it")
         })??;
         if !success {

@@ -1,9 +1,9 @@
-//! Connections that clients cannot hold for ever, and places that no source can take from others.
+//! Connections that clients cannot hold for ever, with a limit on each source's own.
 //!
-//! A connection begins as a stranger's: it has a total lifetime, whatever happens on it, and one of
-//! its source's few places. Where these are taken, the oldest makes room: who asks quickly is served
-//! beside who never ends its request. Once it has authenticated it is trusted: it may be silent for a
-//! time, again and again.
+//! A connection begins as a stranger's. It has a total lifetime, whatever happens on it, and one of
+//! its source's few permits. If none is left, the source's oldest connection ends, so that a client
+//! that asks quickly is served beside one that never ends its request. An authenticated connection
+//! is trusted: it may be idle for a time, again and again.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -61,9 +61,9 @@ pub(crate) struct Connections<S: Eq + Hash> {
     strangers: Strangers<S>,
 }
 
-/// Room for one connection more.
+/// Permission for one more connection, which it gives back when it ends.
 #[derive(Debug)]
-pub(crate) struct Room {
+pub(crate) struct ConnectionPermit {
     _permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -74,26 +74,31 @@ impl<S: Eq + Hash + Clone> Connections<S> {
         Self { limits, total, strangers: Strangers::default() }
     }
 
-    /// Waits until there is room for one more.
-    pub(crate) async fn room(&self) -> Room {
+    /// Waits until there may be one more.
+    pub(crate) async fn permit(&self) -> ConnectionPermit {
         // The semaphore is never closed.
-        Room { _permit: Arc::clone(&self.total).acquire_owned().await.ok() }
+        ConnectionPermit { _permit: Arc::clone(&self.total).acquire_owned().await.ok() }
     }
 
     /// Takes in a stranger from `source`. The oldest of too many ends.
-    pub(crate) fn stranger<T>(&self, room: Room, source: S, io: T) -> Connection<T, S> {
-        let (place, evicted) = self.strangers.admit(source, self.limits.per_source);
+    pub(crate) fn stranger<T>(
+        &self,
+        permit: ConnectionPermit,
+        source: S,
+        io: T,
+    ) -> Connection<T, S> {
+        let (source_permit, evicted) = self.strangers.admit(source, self.limits.per_source);
         let end = Box::pin(sleep(self.limits.lifetime));
-        self.connection(room, io, Bound::Stranger { end, evicted, _place: place })
+        self.connection(permit, io, Bound::Stranger { end, evicted, _source_permit: source_permit })
     }
 
     /// Takes in one that need not authenticate.
-    pub(crate) fn trusted<T>(&self, room: Room, io: T) -> Connection<T, S> {
-        self.connection(room, io, Bound::trusted(self.limits.idle))
+    pub(crate) fn trusted<T>(&self, permit: ConnectionPermit, io: T) -> Connection<T, S> {
+        self.connection(permit, io, Bound::trusted(self.limits.idle))
     }
 
-    fn connection<T>(&self, room: Room, io: T, bound: Bound<S>) -> Connection<T, S> {
-        Connection { io, bound, idle: self.limits.idle, trust: Trust::default(), _room: room }
+    fn connection<T>(&self, permit: ConnectionPermit, io: T, bound: Bound<S>) -> Connection<T, S> {
+        Connection { io, bound, idle: self.limits.idle, trust: Trust::default(), _permit: permit }
     }
 }
 
@@ -119,14 +124,20 @@ pub(crate) struct Connection<T, S: Eq + Hash> {
     bound: Bound<S>,
     idle: Duration,
     trust: Trust,
-    _room: Room,
+    _permit: ConnectionPermit,
 }
 
 /// What ends a connection.
 #[derive(Debug)]
 enum Bound<S: Eq + Hash> {
-    Stranger { end: Pin<Box<Sleep>>, evicted: oneshot::Receiver<()>, _place: Place<S> },
-    Trusted { silence: Pin<Box<Sleep>> },
+    Stranger {
+        end: Pin<Box<Sleep>>,
+        evicted: oneshot::Receiver<()>,
+        _source_permit: SourcePermit<S>,
+    },
+    Trusted {
+        silence: Pin<Box<Sleep>>,
+    },
     Over,
 }
 
@@ -231,29 +242,29 @@ impl<S> Strangers<S> {
 }
 
 impl<S: Eq + Hash + Clone> Strangers<S> {
-    fn admit(&self, source: S, most: usize) -> (Place<S>, oneshot::Receiver<()>) {
+    fn admit(&self, source: S, max: usize) -> (SourcePermit<S>, oneshot::Receiver<()>) {
         let (sender, evicted) = oneshot::channel();
         let mut all = self.lock();
         let number = all.next;
         all.next += 1;
         let those = all.by_source.entry(source.clone()).or_default();
-        if those.len() >= most {
+        if those.len() >= max {
             those.pop_front();
         }
         those.push_back((number, sender));
-        (Place { source, number, all: self.clone() }, evicted)
+        (SourcePermit { source, number, all: self.clone() }, evicted)
     }
 }
 
-/// A stranger's place, until it is dropped.
+/// One of a source's few permits, which it gives back when it is dropped.
 #[derive(Debug)]
-struct Place<S: Eq + Hash> {
+struct SourcePermit<S: Eq + Hash> {
     source: S,
     number: u64,
     all: Strangers<S>,
 }
 
-impl<S: Eq + Hash> Drop for Place<S> {
+impl<S: Eq + Hash> Drop for SourcePermit<S> {
     fn drop(&mut self) {
         let mut all = self.all.lock();
         if let Some(those) = all.by_source.get_mut(&self.source) {

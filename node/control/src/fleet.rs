@@ -22,7 +22,7 @@ mod trouble;
 pub use stream::Stream;
 
 /// How long the server may take to answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+const SERVER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The connection to the fleet's server. It is made again whenever it is lost.
 #[derive(Clone, Debug)]
@@ -47,8 +47,8 @@ impl Link {
         let mut options = ConnectOptions::new()
             .name(format!("weir {}", fleet.name))
             .retry_on_initial_connect()
-            .connection_timeout(PATIENCE)
-            .request_timeout(Some(PATIENCE))
+            .connection_timeout(SERVER_TIMEOUT)
+            .request_timeout(Some(SERVER_TIMEOUT))
             // It chooses nothing: here is where the library says why the last attempt failed.
             .reconnect_to_server_callback(move |servers, _| {
                 seen.look(&servers);

@@ -1,7 +1,7 @@
 //! The node's own services inside the tunnel, at the gateway's addresses and nowhere else.
 //!
-//! Whoever asks is known by the inner source address, which the packet path lets nobody forge: see
-//! [`door`]. A paused session reaches these services too, at the trickle that the guard leaves it.
+//! A client is known by its inner source address, which the packet path lets nobody forge: see
+//! [`listener`]. A paused session reaches these services too, within its paused allowance.
 
 use std::{
     io,
@@ -21,11 +21,11 @@ use weir_sessions::registry::Sessions;
 
 pub mod allowance;
 pub mod dns;
-mod door;
+mod listener;
 pub mod pay;
 
 use dns::Dns;
-use door::Door;
+use listener::SessionListener;
 use pay::Pay;
 
 /// Why a service is not there.
@@ -54,8 +54,8 @@ pub enum GatewayError {
 /// The services, bound and not yet served.
 #[derive(Debug, Default)]
 pub struct Gateway {
-    pay: Option<(Vec<Door>, Pay)>,
-    dns: Option<(Vec<UdpSocket>, Vec<Door>, Dns)>,
+    pay: Option<(Vec<SessionListener>, Pay)>,
+    dns: Option<(Vec<UdpSocket>, Vec<SessionListener>, Dns)>,
 }
 
 impl Gateway {
@@ -80,13 +80,13 @@ impl Gateway {
         {
             let (what, fix) =
                 ("payments", "stop what uses the port (ss -tlnp), or set payment.port");
-            let mut doors = Vec::new();
+            let mut listeners = Vec::new();
             for address in addresses(&plan, config.payment.port, has_ipv6) {
                 let bound = TcpListener::bind(address).await;
                 let listener = bound.map_err(failure(what, address, fix))?;
-                doors.push(Door::new(listener, plan, sessions));
+                listeners.push(SessionListener::new(listener, plan, sessions));
             }
-            gateway.pay = Some((doors, pay));
+            gateway.pay = Some((listeners, pay));
         }
         if let Some(dns) = Dns::new(config, sessions, name_servers).map_err(GatewayError::Dns)? {
             let (what, fix) = (
@@ -94,14 +94,14 @@ impl Gateway {
                 "make the machine's own DNS server (ss -ulpn) listen only on the addresses that \
                  it needs, or set dns.enabled = false",
             );
-            let (mut sockets, mut doors) = (Vec::new(), Vec::new());
+            let (mut sockets, mut listeners) = (Vec::new(), Vec::new());
             for address in addresses(&plan, DNS_PORT, has_ipv6) {
                 sockets.push(UdpSocket::bind(address).await.map_err(failure(what, address, fix))?);
                 let bound = TcpListener::bind(address).await;
                 let listener = bound.map_err(failure(what, address, fix))?;
-                doors.push(Door::new(listener, plan, sessions));
+                listeners.push(SessionListener::new(listener, plan, sessions));
             }
-            gateway.dns = Some((sockets, doors, dns));
+            gateway.dns = Some((sockets, listeners, dns));
         }
         Ok(gateway)
     }
@@ -113,18 +113,18 @@ impl Gateway {
     /// When a listener fails for good.
     pub async fn serve(self, stopped: watch::Receiver<bool>) -> io::Result<()> {
         let mut tasks = tokio::task::JoinSet::new();
-        if let Some((doors, pay)) = self.pay {
-            for door in doors {
-                tasks.spawn(door.serve(pay.router(), stopped.clone()));
+        if let Some((listeners, pay)) = self.pay {
+            for listener in listeners {
+                tasks.spawn(listener.serve(pay.router(), stopped.clone()));
             }
         }
-        if let Some((sockets, doors, dns)) = self.dns {
+        if let Some((sockets, listeners, dns)) = self.dns {
             tasks.spawn(dns.clone().follow(stopped.clone()));
             for socket in sockets {
                 tasks.spawn(dns.clone().serve_udp(socket, stopped.clone()));
             }
-            for door in doors {
-                tasks.spawn(dns.clone().serve_tcp(door, stopped.clone()));
+            for listener in listeners {
+                tasks.spawn(dns.clone().serve_tcp(listener, stopped.clone()));
             }
         }
         while let Some(ended) = tasks.join_next().await {

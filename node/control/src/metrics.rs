@@ -6,7 +6,7 @@ use std::sync::Arc;
 use prometheus_client::{encoding::text, registry::Registry};
 
 use crate::view::SharedView;
-use weir_config::Live;
+use weir_config::Shared;
 use weir_sessions::Sessions;
 
 mod collector;
@@ -53,7 +53,7 @@ pub struct Series {
 
 /// The registry of all of weir's metrics.
 #[must_use]
-pub fn registry(sessions: Arc<Sessions>, view: SharedView, series: Live<Series>) -> Registry {
+pub fn registry(sessions: Arc<Sessions>, view: SharedView, series: Shared<Series>) -> Registry {
     let mut registry = Registry::with_prefix("weir");
     let collector = collector::NodeCollector::new(sessions, view, series);
     registry.register_collector(Box::new(collector));

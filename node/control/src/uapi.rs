@@ -16,20 +16,20 @@ use tokio::{
 };
 
 use crate::api::socket::{self, SocketError, SocketFile};
-use weir_config::Live;
-use weir_sessions::{Sessions, wg_quick::Offer};
+use weir_config::Shared;
+use weir_sessions::{Sessions, wg_quick::PeerTemplate};
 
 mod text;
 
 /// Connections at once.
-const MOST: usize = 16;
+const MAX_CONNECTIONS: usize = 16;
 /// No line that means anything is longer, in bytes.
-const LINE: u64 = 4096;
+const MAX_LINE: u64 = 4096;
 /// Lines of a request that are read to its end before it is refused: the client shall find the
 /// answer, not a broken connection.
-const LINES: usize = 65_536;
+const MAX_LINES: usize = 65_536;
 /// How long a client may take for a line, or to take the answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+const IO_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// "Operation not permitted", as this protocol has it.
 const NOT_PERMITTED: &str = "errno=-1\n\n";
@@ -42,7 +42,7 @@ pub struct Device {
     /// The sessions, which are the peers.
     pub sessions: Arc<Sessions>,
     /// What consumers are told: it has the key of the node.
-    pub offer: Live<Offer>,
+    pub template: Shared<PeerTemplate>,
     /// The node's UDP port.
     pub listen_port: u16,
     /// Whether to say where consumers are.
@@ -81,17 +81,17 @@ impl Uapi {
 
     /// Answers until it is dropped.
     pub async fn serve(self, device: Device) {
-        let places = Arc::new(Semaphore::new(MOST));
+        let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         loop {
             // The semaphore is never closed.
-            let place = Arc::clone(&places).acquire_owned().await;
+            let permit = Arc::clone(&permits).acquire_owned().await;
             match self.listener.accept().await {
                 Ok((stream, _)) => {
                     let device = device.clone();
                     tokio::spawn(async move {
                         // Clients that go, or are too slow, are no concern of ours.
-                        converse(stream, device, PATIENCE).await.ok();
-                        drop(place);
+                        converse(stream, device, IO_TIMEOUT).await.ok();
+                        drop(permit);
                     });
                 }
                 // Most likely no descriptor is left: others will be given back.
@@ -105,24 +105,24 @@ impl Uapi {
 async fn converse(
     mut stream: UnixStream,
     device: Device,
-    patience: Duration,
+    io_timeout: Duration,
 ) -> std::io::Result<()> {
     let (read, mut write) = stream.split();
     let mut read = BufReader::new(read);
     loop {
-        let answer = match asked(&mut read, patience).await? {
+        let answer = match asked(&mut read, io_timeout).await? {
             Asked::Get => {
                 let device = device.clone();
                 tokio::task::spawn_blocking(move || text::describe(&device)).await?
             }
             Asked::Set => NOT_PERMITTED.to_owned(),
             Asked::Nonsense => {
-                timeout(patience, write.write_all(INVALID.as_bytes())).await??;
+                timeout(io_timeout, write.write_all(INVALID.as_bytes())).await??;
                 return Ok(());
             }
             Asked::Nothing => return Ok(()),
         };
-        timeout(patience, write.write_all(answer.as_bytes())).await??;
+        timeout(io_timeout, write.write_all(answer.as_bytes())).await??;
     }
 }
 
@@ -139,14 +139,14 @@ enum Asked {
 /// Reads one request to its empty line.
 async fn asked(
     read: &mut (impl AsyncBufRead + Unpin),
-    patience: Duration,
+    io_timeout: Duration,
 ) -> std::io::Result<Asked> {
     let mut line = Vec::new();
     let mut asked = None;
-    for _ in 0..LINES {
+    for _ in 0..MAX_LINES {
         line.clear();
-        let mut limited = (&mut *read).take(LINE);
-        let count = timeout(patience, limited.read_until(b'\n', &mut line)).await??;
+        let mut limited = (&mut *read).take(MAX_LINE);
+        let count = timeout(io_timeout, limited.read_until(b'\n', &mut line)).await??;
         let Some(text) = line.strip_suffix(b"\n") else {
             let is_end = count == 0 && asked.is_none();
             return Ok(if is_end { Asked::Nothing } else { Asked::Nonsense });

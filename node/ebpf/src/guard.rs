@@ -187,13 +187,13 @@ impl Guard {
         Ok(())
     }
 
-    /// Sends sessions' data the direct way at these receive queues of the uplink. A socket that is
-    /// closed takes itself out again.
+    /// Puts sessions' data on the XSK fast path at these receive queues of the uplink. A socket that
+    /// is closed takes itself out again.
     ///
     /// # Errors
     ///
     /// Fails when the kernel refuses a socket.
-    pub fn direct<'a>(
+    pub fn use_fast_path<'a>(
         &mut self,
         sockets: impl Iterator<Item = (u32, BorrowedFd<'a>)>,
     ) -> Result<(), GuardError> {

@@ -1,7 +1,7 @@
 //! What the node changes on the machine, and how it takes every change back.
 //!
 //! [`Host::prepare`] makes all changes in an order in which nothing passes before the exit policy
-//! is there, each written down first (see [`changes`]); [`Host::undo`] takes them back in reverse.
+//! is there, each written down first (see [`journal`]); [`Host::undo`] takes them back in reverse.
 //! Everything happens in the network namespace of the calling thread.
 
 use std::{io, path::PathBuf, sync::Arc};
@@ -9,34 +9,36 @@ use std::{io, path::PathBuf, sync::Arc};
 use anyhow::{Context as _, bail};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-pub mod changes;
 pub mod conntrack;
 pub mod ethtool;
+pub mod journal;
 mod link;
 pub mod netlink;
 mod nfnetlink;
 pub mod nft;
 mod sysctl;
 pub mod tun;
+mod undo;
 pub mod uplink;
 pub mod watch;
 pub mod xdp_features;
 
-use changes::{Change, Changes};
 use ethtool::Offloads;
+use journal::{Change, UndoJournal};
 use nft::{InForce, Policy, Transits, gate::Gate};
 use sysctl::Uplinks;
 pub use sysctl::{Parameter, has_ipv6};
 use tun::Tun;
+use undo::Files;
 use uplink::Uplink;
 
-use weir_config::{Config, Live};
+use weir_config::{Config, Shared};
 use weir_policy::Lists;
 
 /// What is to be changed.
 #[derive(Clone, Debug)]
 pub struct HostPlan {
-    /// Where the list of changes is.
+    /// Where the undo journal is.
     pub runtime_dir: PathBuf,
     /// Where its second copy is.
     pub state_dir: PathBuf,
@@ -53,7 +55,7 @@ pub struct HostPlan {
     /// The exit policy.
     pub policy: Policy,
     /// The lists that the policy is from.
-    pub lists: Live<Lists>,
+    pub lists: Shared<Lists>,
     /// What is pinned in bpffs, directories before what is in them. Others make it after
     /// [`Host::prepare`]; a clean stop removes it, and a run that fails leaves it to the next one.
     pub pins: Vec<PathBuf>,
@@ -80,7 +82,7 @@ impl HostPlan {
             mtu: tunnel.mtu,
             queues,
             policy: Policy::new(config, &lists, &uplink),
-            lists: Live::from(lists),
+            lists: Shared::from(lists),
             uplink,
             pins: Vec::new(),
         })
@@ -111,7 +113,7 @@ pub struct Host {
     tun: Option<Tun>,
     policy: Option<Arc<InForce>>,
     gate: Option<Gate>,
-    changes: Changes,
+    journal: UndoJournal,
 }
 
 impl Host {
@@ -128,22 +130,22 @@ impl Host {
             tun: None,
             policy: None,
             gate: None,
-            changes: Changes::open(&plan.runtime_dir, Some(&plan.state_dir))?,
+            journal: UndoJournal::open(&plan.runtime_dir, Some(&plan.state_dir))?,
         };
-        if host.changes.has_left() {
+        if host.journal.has_recovered() {
             host.notes.push("took over from a run that did not stop cleanly".into());
         }
         // On an error `host` is dropped, which undoes what was done.
-        host.make(plan)?;
-        if let Err(errors) = host.changes.undo_left() {
+        host.apply(plan)?;
+        if let Err(errors) = undo::roll_back_recovered(&mut host.journal) {
             bail!("cannot undo what an earlier run left behind: {}", errors.join("; "));
         }
         Ok(host)
     }
 
-    fn make(&mut self, plan: &HostPlan) -> anyhow::Result<()> {
+    fn apply(&mut self, plan: &HostPlan) -> anyhow::Result<()> {
         let interface = &plan.policy.interface;
-        for left in self.changes.left_links() {
+        for left in self.journal.recovered_links() {
             // The kernel may still be closing the queues of the process that was killed.
             link::remove(&left).with_context(|| format!("cannot remove the interface {left}"))?;
         }
@@ -153,18 +155,18 @@ impl Host {
         }
 
         for pin in &plan.pins {
-            self.changes
+            self.journal
                 .record(Change::File { path: pin.clone() })
                 .context("cannot record a change")?;
         }
-        self.changes.record(Change::Policy).context("cannot record a change")?;
-        self.transits = sysctl::transits(&self.changes, plan.uplinks())
+        self.journal.record(Change::Policy).context("cannot record a change")?;
+        self.transits = sysctl::transits(&self.journal, plan.uplinks())
             .context("cannot read whether forwarding is on")?;
         let policy = Policy { transit: self.transits, ..plan.policy.clone() };
         let (in_force, note) = InForce::install(policy)?;
         self.policy = Some(Arc::new(in_force));
         self.notes.extend(note.map(str::to_owned));
-        self.changes
+        self.journal
             .record(Change::Link { name: interface.clone() })
             .context("cannot record a change")?;
         let tun = Tun::create(interface, plan.queues)?;
@@ -200,7 +202,7 @@ impl Host {
         self.tun = Some(tun);
         self.record_lro(&plan.uplink.name)?;
         self.notes.extend(plan.uplink.ipv6.note(&plan.uplink.name));
-        sysctl::forward(&mut self.changes, plan.uplinks()).context(
+        sysctl::forward(&mut self.journal, plan.uplinks()).context(
             "cannot turn on forwarding. Fix: start weir as root, with /proc/sys writable",
         )?;
         self.turn_on(&plan.uplink.name, ethtool::GRO)?;
@@ -245,12 +247,12 @@ impl Host {
             |old| Change::Feature { interface: interface.into(), feature: feature.into(), old };
         match state {
             // When an earlier run turned it on, its note of that is kept.
-            Some(true) if self.changes.has_left_feature(interface, feature) => {
-                recorded(self.changes.record(change(true)))?;
+            Some(true) if self.journal.has_recovered_feature(interface, feature) => {
+                recorded(self.journal.record(change(true)))?;
             }
             Some(true) => {}
             Some(false) => {
-                recorded(self.changes.record(change(false)))?;
+                recorded(self.journal.record(change(false)))?;
                 if let Err(error) = ethtool::set_feature(interface, feature, true) {
                     self.notes.push(format!("{interface}: {feature} stays off ({error})"));
                 }
@@ -264,9 +266,9 @@ impl Host {
     fn record_lro(&mut self, interface: &str) -> anyhow::Result<()> {
         let lro = ethtool::feature(interface, ethtool::LRO)
             .with_context(|| format!("cannot read the offloads of {interface}"))?;
-        if lro == Some(true) || self.changes.has_left_feature(interface, ethtool::LRO) {
+        if lro == Some(true) || self.journal.has_recovered_feature(interface, ethtool::LRO) {
             let (interface, feature) = (interface.into(), ethtool::LRO.into());
-            self.changes
+            self.journal
                 .record(Change::Feature { interface, feature, old: true })
                 .context("cannot record a change")?;
         }
@@ -277,7 +279,7 @@ impl Host {
     /// was.
     fn keep_offloads(&self) -> io::Result<Vec<String>> {
         let mut lost = Vec::new();
-        for (interface, feature) in self.changes.turned_on() {
+        for (interface, feature) in self.journal.turned_on() {
             if ethtool::feature(interface, feature)? == Some(false) {
                 ethtool::set_feature(interface, feature, true)?;
                 lost.push(format!("{feature} of {interface}"));
@@ -297,7 +299,7 @@ impl Host {
     ///
     /// Fails when it cannot be written: then the change must not be made.
     pub fn record(&mut self, change: Change) -> io::Result<()> {
-        self.changes.record(change)
+        self.journal.record(change)
     }
 
     /// Takes every change back. The workers must have stopped.
@@ -307,7 +309,7 @@ impl Host {
     /// Says what could not be undone. The next run tries it again.
     pub fn undo(mut self) -> anyhow::Result<()> {
         (self.tun, self.gate) = (None, None);
-        if let Err(errors) = self.changes.undo_all(false) {
+        if let Err(errors) = undo::roll_back(&mut self.journal, Files::Remove) {
             bail!("some changes on this machine could not be undone: {}", errors.join("; "));
         }
         Ok(())
@@ -317,7 +319,7 @@ impl Host {
 impl Drop for Host {
     fn drop(&mut self) {
         (self.tun, self.gate) = (None, None);
-        if let Err(errors) = self.changes.undo_all(true) {
+        if let Err(errors) = undo::roll_back(&mut self.journal, Files::Keep) {
             for error in errors {
                 tracing::warn!(%error, "a change on this machine could not be undone");
             }

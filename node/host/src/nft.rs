@@ -187,12 +187,12 @@ pub enum NftError {
     #[error("cannot run `nft`: {0}")]
     Run(#[from] io::Error),
     /// `nft` refused.
-    #[error("nftables refused to {what}: {said}. Fix: {fix}.")]
+    #[error("nftables refused to {what}: {problem}. Fix: {fix}.")]
     Refused {
         /// What was asked of it.
         what: &'static str,
         /// The first lines of what it said.
-        said: String,
+        problem: String,
         /// What to do about it.
         fix: &'static str,
     },
@@ -233,7 +233,7 @@ pub fn apply(policy: &Policy) -> Result<Applied, NftError> {
     let session_flows = session_flows(&policy.session_flows);
     let machine = Machine { session_flows, has_timeouts: true };
     let note = match install(policy, &machine) {
-        Err(NftError::Refused { said, .. }) if said.contains("ct timeout") => {
+        Err(NftError::Refused { problem, .. }) if problem.contains("ct timeout") => {
             install(policy, &Machine { has_timeouts: false, ..machine })?;
             Some(
                 "this kernel cannot give flows a time-out of their own (NF_CONNTRACK_TIMEOUT): \
@@ -373,7 +373,7 @@ fn accepted(output: &Output, what: &'static str) -> Result<(), NftError> {
     let stderr = String::from_utf8_lossy(&output.stderr);
     let lines: Vec<&str> =
         stderr.lines().map(str::trim).filter(|line| !line.is_empty()).take(3).collect();
-    let said = lines.join(" | ");
+    let problem = lines.join(" | ");
     let fix = if stderr.contains("Operation not permitted") {
         "start weir as root, or with the capability CAP_NET_ADMIN"
     } else if stderr.contains("No such file") || stderr.contains("not supported") {
@@ -382,7 +382,7 @@ fn accepted(output: &Output, what: &'static str) -> Result<(), NftError> {
     } else {
         "see `nft list ruleset`; if the message above is about weir's own rules, report it"
     };
-    Err(NftError::Refused { what, said, fix })
+    Err(NftError::Refused { what, problem, fix })
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use std::{
 };
 
 use super::{
-    changes::{Change, Changes},
+    journal::{Change, UndoJournal},
     nft::{Transit, Transits},
 };
 
@@ -25,8 +25,8 @@ pub(super) fn read(parameter: &str) -> io::Result<String> {
 /// Sets a parameter.
 pub(super) fn write(parameter: &str, value: &str) -> io::Result<()> {
     fs::write(path(parameter), value).map_err(|error| {
-        let said = format!("cannot set /proc/sys/{parameter} to {value}: {error}");
-        io::Error::new(error.kind(), said)
+        let problem = format!("cannot set /proc/sys/{parameter} to {value}: {error}");
+        io::Error::new(error.kind(), problem)
     })
 }
 
@@ -125,7 +125,7 @@ impl Kept {
     }
 
     /// Puts back what somebody has set otherwise; says what that was.
-    pub(super) fn put_back(&mut self, changes: &mut Changes) -> io::Result<Vec<String>> {
+    pub(super) fn put_back(&mut self, journal: &mut UndoJournal) -> io::Result<Vec<String>> {
         let is_set = |parameter: &mut Parameter, value| match parameter.read() {
             Ok(now) => now == value,
             // The interface is gone, which is seen elsewhere.
@@ -143,9 +143,9 @@ impl Kept {
                 continue;
             }
             if parameter.name == EVERYWHERE_V6 {
-                forward_everywhere_v6(changes)?;
+                forward_everywhere_v6(journal)?;
             } else {
-                set(changes, &parameter.name, value)?;
+                set(journal, &parameter.name, value)?;
             }
             lost.push(parameter.name.clone());
         }
@@ -167,34 +167,34 @@ fn of_uplinks(uplinks: Uplinks<'_>) -> Vec<(String, &'static str)> {
 }
 
 /// Lets packets from the uplinks reach the TUN device, and back.
-pub(super) fn forward(changes: &mut Changes, uplinks: Uplinks<'_>) -> io::Result<()> {
+pub(super) fn forward(journal: &mut UndoJournal, uplinks: Uplinks<'_>) -> io::Result<()> {
     let uplink = uplinks.v4;
     let parameter = format!("net/ipv4/conf/{uplink}/forwarding");
     if read(EVERYWHERE_V4)? == "1" && read(&parameter)? == "0" {
         // Somebody has excepted the uplink, which must come back in any case.
-        changes.record(Change::Sysctl {
+        journal.record(Change::Sysctl {
             parameter: parameter.clone(),
             old: "0".into(),
             set: None,
         })?;
     }
-    set(changes, &parameter, "1")?;
+    set(journal, &parameter, "1")?;
     if !has_ipv6() {
         return Ok(());
     }
     let uplink = uplinks.v6;
     if has_forwarding_by_interface(uplink) {
-        set(changes, &format!("net/ipv6/conf/{uplink}/force_forwarding"), "1")
+        set(journal, &format!("net/ipv6/conf/{uplink}/force_forwarding"), "1")
     } else {
-        forward_everywhere_v6(changes)
+        forward_everywhere_v6(journal)
     }
 }
 
 /// What of this machine's forwarding would be weir's doing alone, so that it must be refused again
 /// but for consumers. What a killed run has turned on counts as its, not as the operator's.
-pub(super) fn transits(changes: &Changes, uplinks: Uplinks<'_>) -> io::Result<Transits> {
+pub(super) fn transits(journal: &UndoJournal, uplinks: Uplinks<'_>) -> io::Result<Transits> {
     let parameter = format!("net/ipv4/conf/{}/forwarding", uplinks.v4);
-    let v4 = match changes.sysctl(&parameter) {
+    let v4 = match journal.sysctl(&parameter) {
         Some((_, Some(_))) if is_forwarding_everywhere_since(&parameter) => Transit::AsBefore,
         Some(("0", _)) => Transit::NotFromUplink,
         Some(_) => Transit::AsBefore,
@@ -203,13 +203,13 @@ pub(super) fn transits(changes: &Changes, uplinks: Uplinks<'_>) -> io::Result<Tr
     if !has_ipv6() {
         return Ok(Transits { v4, v6: Transit::AsBefore });
     }
-    let everywhere = match changes.sysctl(EVERYWHERE_V6) {
+    let everywhere = match journal.sysctl(EVERYWHERE_V6) {
         Some((old, _)) => off_is(Transit::None, old),
         None => off_is(Transit::None, &read(EVERYWHERE_V6)?),
     };
     let parameter = format!("net/ipv6/conf/{}/force_forwarding", uplinks.v6);
     let v6 = match (everywhere, has_forwarding_by_interface(uplinks.v6)) {
-        (Transit::None, true) => match changes.sysctl(&parameter) {
+        (Transit::None, true) => match journal.sysctl(&parameter) {
             Some((old, _)) => off_is(Transit::NotFromUplink, old),
             None => off_is(Transit::NotFromUplink, &read(&parameter)?),
         },
@@ -244,8 +244,8 @@ fn has_forwarding_by_interface(interface: &str) -> bool {
 
 /// The only way before Linux 6.17. It makes every interface a router's, which takes its routes
 /// and addresses by router advertisements no more unless `accept_ra` is 2.
-pub(super) fn forward_everywhere_v6(changes: &mut Changes) -> io::Result<()> {
-    if read(EVERYWHERE_V6)? == "1" && !changes.has_sysctl(EVERYWHERE_V6) {
+pub(super) fn forward_everywhere_v6(journal: &mut UndoJournal) -> io::Result<()> {
+    if read(EVERYWHERE_V6)? == "1" && !journal.has_sysctl(EVERYWHERE_V6) {
         return Ok(());
     }
     let mut interfaces = Vec::new();
@@ -259,35 +259,35 @@ pub(super) fn forward_everywhere_v6(changes: &mut Changes) -> io::Result<()> {
         let accept_ra = format!("net/ipv6/conf/{name}/accept_ra");
         // An interface may vanish meanwhile.
         if read(&accept_ra).is_ok_and(|value| value == "1") {
-            set(changes, &accept_ra, "2")?;
+            set(journal, &accept_ra, "2")?;
         }
     }
-    let left = changes.has_sysctl(EVERYWHERE_V6);
+    let left = journal.has_sysctl(EVERYWHERE_V6);
     for name in interfaces.iter().map(String::as_str).chain(["default"]) {
         // The machine-wide switch sets all of them, also when it is turned off again.
         let forwarding = format!("net/ipv6/conf/{name}/forwarding");
         // After a killed run it has: then only that run knew which were on before.
         let was_on = if left {
-            changes.has_sysctl(&forwarding)
+            journal.has_sysctl(&forwarding)
         } else {
             read(&forwarding).is_ok_and(|value| value == "1")
         };
         if was_on {
-            changes.record(Change::Sysctl { parameter: forwarding, old: "1".into(), set: None })?;
+            journal.record(Change::Sysctl { parameter: forwarding, old: "1".into(), set: None })?;
         }
     }
-    set(changes, EVERYWHERE_V6, "1")
+    set(journal, EVERYWHERE_V6, "1")
 }
 
 /// Records a parameter's value and sets it.
-fn set(changes: &mut Changes, parameter: &str, value: &str) -> io::Result<()> {
+fn set(journal: &mut UndoJournal, parameter: &str, value: &str) -> io::Result<()> {
     let old = read(parameter).map_err(|error| {
         io::Error::new(error.kind(), format!("cannot read /proc/sys/{parameter}: {error}"))
     })?;
-    if old == value && !changes.has_sysctl(parameter) {
+    if old == value && !journal.has_sysctl(parameter) {
         return Ok(());
     }
-    changes.record(Change::Sysctl { parameter: parameter.into(), old, set: Some(value.into()) })?;
+    journal.record(Change::Sysctl { parameter: parameter.into(), old, set: Some(value.into()) })?;
     write(parameter, value)
 }
 
@@ -358,15 +358,15 @@ mod tests {
             let before = router_parameters();
             for _ in 0..2 {
                 // The first run is killed, as far as its list of changes can tell.
-                let mut changes = Changes::open(directory.path(), None).expect("opened");
-                forward_everywhere_v6(&mut changes).expect("forwarding");
+                let mut journal = UndoJournal::open(directory.path(), None).expect("opened");
+                forward_everywhere_v6(&mut journal).expect("forwarding");
                 assert_eq!(read("net/ipv6/conf/va/accept_ra").expect("read"), "2");
                 assert_eq!(read("net/ipv6/conf/vb/accept_ra").expect("read"), "0");
                 assert_eq!(read("net/ipv6/conf/all/forwarding").expect("read"), "1");
             }
-            let mut changes = Changes::open(directory.path(), None).expect("opened");
-            assert!(changes.has_left());
-            changes.undo_all(false).expect("undone");
+            let mut journal = UndoJournal::open(directory.path(), None).expect("opened");
+            assert!(journal.has_recovered());
+            crate::undo::roll_back(&mut journal, crate::undo::Files::Remove).expect("undone");
             assert_eq!(router_parameters(), before);
         });
     }

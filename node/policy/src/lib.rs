@@ -8,4 +8,4 @@ pub mod verdict;
 
 pub use lists::{ListError, Lists, Origin};
 pub use merge::{Networks, Ports};
-pub use verdict::{Judge, Question, SharedJudge, Surroundings, Verdict, judge};
+pub use verdict::{FlowSpec, Judge, PolicyContext, SharedJudge, Verdict, judge};

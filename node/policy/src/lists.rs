@@ -13,14 +13,15 @@ use ipnet::IpNet;
 use super::merge::{Networks, Ports};
 use weir_config::{Policy, PortRule};
 
-/// Mistakes of one reading that are named; a file of another kind has one in each line.
-const NAMED: usize = 10;
+/// The maximum number of mistakes reported per load. A file in another format has one on every
+/// line.
+const MAX_REPORTED_MISTAKES: usize = 10;
 
 /// Where an entry stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Origin {
-    /// Which of [`Lists::places`].
-    place: u16,
+    /// Which of [`Lists::sources`].
+    source: u16,
     /// The line, from 1; 0 for a key of the configuration.
     line: u32,
 }
@@ -38,7 +39,7 @@ pub struct Lists {
     /// Ports that may not be reached.
     pub ports: Vec<Entry<PortRule>>,
     /// Keys and files, in the words of an operator.
-    places: Vec<String>,
+    sources: Vec<String>,
 }
 
 /// Why lists cannot be used.
@@ -80,10 +81,10 @@ impl fmt::Display for ListMistake {
     }
 }
 
-fn summary(named: &[ListMistake], all: usize) -> String {
-    let mut lines: Vec<String> = named.iter().map(ToString::to_string).collect();
-    if all > named.len() {
-        lines.push(format!("and {} more", all - named.len()));
+fn summary(reported: &[ListMistake], all: usize) -> String {
+    let mut lines: Vec<String> = reported.iter().map(ToString::to_string).collect();
+    if all > reported.len() {
+        lines.push(format!("and {} more", all - reported.len()));
     }
     lines.join("\n")
 }
@@ -106,7 +107,7 @@ impl Lists {
         let files = &policy.blocked_port_files;
         lists.of_files("blocked_port_files", files, port, &mut ports, &mut mistakes)?;
         if mistakes.all > 0 {
-            return Err(ListError::Mistakes(mistakes.named, mistakes.all));
+            return Err(ListError::Mistakes(mistakes.reported, mistakes.all));
         }
         lists.allow.append(&mut allow);
         lists.block.append(&mut block);
@@ -125,7 +126,7 @@ impl Lists {
         lists.of_text(Path::new("block"), block, network, &mut blocked, &mut mistakes);
         lists.of_text(Path::new("ports"), ports, port, &mut blocked_ports, &mut mistakes);
         if mistakes.all > 0 {
-            return Err(ListError::Mistakes(mistakes.named, mistakes.all));
+            return Err(ListError::Mistakes(mistakes.reported, mistakes.all));
         }
         (lists.block, lists.ports) = (blocked, blocked_ports);
         Ok(lists)
@@ -134,8 +135,8 @@ impl Lists {
     /// `policy.block`, or `/etc/weir/block.txt:17`.
     #[must_use]
     pub fn name(&self, origin: Origin) -> String {
-        let place = self.places.get(usize::from(origin.place)).map_or("", String::as_str);
-        if origin.line == 0 { place.to_owned() } else { format!("{place}:{}", origin.line) }
+        let source = self.sources.get(usize::from(origin.source)).map_or("", String::as_str);
+        if origin.line == 0 { source.to_owned() } else { format!("{source}:{}", origin.line) }
     }
 
     /// The networks that are allowed after all.
@@ -157,8 +158,8 @@ impl Lists {
     }
 
     fn of_key<T: Copy>(&mut self, key: &str, values: &[T]) -> Vec<Entry<T>> {
-        let place = self.place(format!("policy.{key}"));
-        values.iter().map(|value| (*value, Origin { place, line: 0 })).collect()
+        let source = self.add_source(format!("policy.{key}"));
+        values.iter().map(|value| (*value, Origin { source, line: 0 })).collect()
     }
 
     fn of_files<T>(
@@ -189,7 +190,7 @@ impl Lists {
         let text = String::from_utf8_lossy(bytes);
         // A byte order mark, which editors of Windows put there.
         let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-        let place = self.place(path.display().to_string());
+        let source = self.add_source(path.display().to_string());
         for (number, line) in text.lines().enumerate() {
             let entry = line.split(['#', ';']).next().unwrap_or_default().trim();
             if entry.is_empty() {
@@ -198,30 +199,30 @@ impl Lists {
             match parse(entry) {
                 Ok(value) => {
                     let line = u32::try_from(number + 1).unwrap_or(u32::MAX);
-                    into.push((value, Origin { place, line }));
+                    into.push((value, Origin { source, line }));
                 }
                 Err(problem) => mistakes.add(path, number + 1, problem),
             }
         }
     }
 
-    fn place(&mut self, name: String) -> u16 {
-        self.places.push(name);
-        u16::try_from(self.places.len() - 1).unwrap_or(u16::MAX)
+    fn add_source(&mut self, name: String) -> u16 {
+        self.sources.push(name);
+        u16::try_from(self.sources.len() - 1).unwrap_or(u16::MAX)
     }
 }
 
 #[derive(Default)]
 struct Mistakes {
-    named: Vec<ListMistake>,
+    reported: Vec<ListMistake>,
     all: usize,
 }
 
 impl Mistakes {
     fn add(&mut self, path: &Path, line: usize, problem: String) {
         self.all += 1;
-        if self.named.len() < NAMED {
-            self.named.push(ListMistake { path: path.to_owned(), line, problem });
+        if self.reported.len() < MAX_REPORTED_MISTAKES {
+            self.reported.push(ListMistake { path: path.to_owned(), line, problem });
         }
     }
 }

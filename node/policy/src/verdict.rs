@@ -14,7 +14,7 @@ use weir_config::{Config, Protocol, sections::Service};
 
 /// The first packet of a flow of a consumer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Question {
+pub struct FlowSpec {
     /// Where it goes.
     pub address: IpAddr,
     /// To which port.
@@ -39,7 +39,7 @@ pub struct Verdict {
 
 /// What belongs to this machine and to the other consumers.
 #[derive(Clone, Debug)]
-pub struct Surroundings {
+pub struct PolicyContext {
     /// Addresses of this machine, with its gateways inside the tunnel.
     pub own: Vec<IpAddr>,
     pools: [IpNet; 2],
@@ -48,7 +48,7 @@ pub struct Surroundings {
     services: Vec<Service>,
 }
 
-impl Surroundings {
+impl PolicyContext {
     /// Those of a node with this configuration on a machine with these addresses.
     #[must_use]
     pub fn new(config: &Config, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
@@ -71,7 +71,7 @@ pub trait Judge: Send + Sync {
     /// # Errors
     ///
     /// Says why the policy cannot be known.
-    fn judge(&self, question: &Question) -> anyhow::Result<Verdict>;
+    fn judge(&self, flow: &FlowSpec) -> anyhow::Result<Verdict>;
 }
 
 /// A shared [`Judge`].
@@ -79,22 +79,23 @@ pub type SharedJudge = Arc<dyn Judge>;
 
 /// Judges a flow. The uplink is taken to be the way to its destination.
 #[must_use]
-pub fn judge(question: &Question, lists: &Lists, around: &Surroundings) -> Verdict {
-    let Question { address, port, protocol } = *question;
+pub fn judge(flow: &FlowSpec, lists: &Lists, context: &PolicyContext) -> Verdict {
+    let FlowSpec { address, port, protocol } = *flow;
     let refuse = |rule: &str, reason: String, entry: Option<String>| Verdict {
         allowed: false,
         rule: rule.to_owned(),
         reason,
         entry,
     };
-    if around.gateways.contains(&address) && around.services.contains(&Service { protocol, port }) {
+    if context.gateways.contains(&address) && context.services.contains(&Service { protocol, port })
+    {
         let (rule, reason) = ("service".to_owned(), "a service of the node".to_owned());
         return Verdict { allowed: true, rule, reason, entry: None };
     }
-    if around.own.contains(&address) {
+    if context.own.contains(&address) {
         return refuse("host_destination", format!("{address} is this machine"), None);
     }
-    if let Some(pool) = around.pools.iter().find(|pool| pool.contains(&address)) {
+    if let Some(pool) = context.pools.iter().find(|pool| pool.contains(&address)) {
         let reason = format!("{address} is in the consumers' pool {pool}");
         return refuse("consumer_to_consumer", reason, None);
     }
@@ -147,10 +148,10 @@ mod tests {
         .expect("right");
         (config.payment.enabled, config.payment.port) = (true, 8077);
         let lists = Lists::read(&config.policy).expect("right lists");
-        let around = Surroundings::new(&config, ["45.80.2.2".parse().expect("an address")]);
+        let context = PolicyContext::new(&config, ["45.80.2.2".parse().expect("an address")]);
         let to: std::net::SocketAddr = text.parse().expect("an address with a port");
-        let question = Question { address: to.ip(), port: to.port(), protocol };
-        let verdict = judge(&question, &lists, &around);
+        let flow = FlowSpec { address: to.ip(), port: to.port(), protocol };
+        let verdict = judge(&flow, &lists, &context);
         (verdict.allowed, verdict.rule, verdict.entry)
     }
 

@@ -10,7 +10,7 @@ use weir_wireguard::keys::{self, PrivateKey};
 
 /// What every consumer of this node is told.
 #[derive(Clone, Debug)]
-pub struct Offer {
+pub struct PeerTemplate {
     /// The node's public key.
     pub node_key: PublicKey,
     /// Where the node is reached: `host:port`.
@@ -29,7 +29,7 @@ pub struct Offer {
 /// comment in its place.
 #[must_use]
 pub fn config(
-    offer: &Offer,
+    template: &PeerTemplate,
     snapshot: &Snapshot,
     private_key: Option<&PrivateKey>,
 ) -> Zeroizing<String> {
@@ -43,18 +43,18 @@ pub fn config(
         None => "# Put your own private key here: PrivateKey = ...".to_owned(),
     });
     lines.push(format!("Address = {}/32, {}/128", snapshot.address_v4, snapshot.address_v6));
-    if !offer.dns.is_empty() {
-        let dns: Vec<_> = offer.dns.iter().map(ToString::to_string).collect();
+    if !template.dns.is_empty() {
+        let dns: Vec<_> = template.dns.iter().map(ToString::to_string).collect();
         lines.push(format!("DNS = {}", dns.join(", ")));
     }
-    lines.push(format!("MTU = {}", offer.mtu));
+    lines.push(format!("MTU = {}", template.mtu));
     lines.push(String::new());
     lines.push("[Peer]".to_owned());
-    lines.push(format!("PublicKey = {}", keys::print_public(&offer.node_key)));
+    lines.push(format!("PublicKey = {}", keys::print_public(&template.node_key)));
     lines.push("AllowedIPs = 0.0.0.0/0, ::/0".to_owned());
-    lines.push(format!("Endpoint = {}", offer.endpoint));
-    if offer.keepalive > 0 {
-        lines.push(format!("PersistentKeepalive = {}", offer.keepalive));
+    lines.push(format!("Endpoint = {}", template.endpoint));
+    if template.keepalive > 0 {
+        lines.push(format!("PersistentKeepalive = {}", template.keepalive));
     }
     // The capacity is enough from the start: a growing string would leave copies of the key.
     let len = lines.iter().map(|line| line.len() + 1).sum();
@@ -102,8 +102,8 @@ mod tests {
         }
     }
 
-    fn offer() -> Offer {
-        Offer {
+    fn template() -> PeerTemplate {
+        PeerTemplate {
             node_key: PrivateKey::parse(PRIVATE).expect("a key").public(),
             endpoint: "[2001:db8::1]:51820".to_owned(),
             dns: vec![IpAddr::from([9, 9, 9, 9]), "2620:fe::fe".parse().expect("an address")],
@@ -130,12 +130,12 @@ AllowedIPs = 0.0.0.0/0, ::/0
 Endpoint = [2001:db8::1]:51820
 PersistentKeepalive = 25
 ";
-        assert_eq!(config(&offer(), &snapshot(Some("alice")), Some(&key)).as_str(), expected);
+        assert_eq!(config(&template(), &snapshot(Some("alice")), Some(&key)).as_str(), expected);
     }
 
     #[test]
     fn without_the_private_half_there_is_a_comment_in_its_place() {
-        let offer = Offer { dns: Vec::new(), keepalive: 0, ..offer() };
+        let template = PeerTemplate { dns: Vec::new(), keepalive: 0, ..template() };
         let expected = "\
 # weir session 123456789abcdef0
 [Interface]
@@ -148,6 +148,6 @@ PublicKey = hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=
 AllowedIPs = 0.0.0.0/0, ::/0
 Endpoint = [2001:db8::1]:51820
 ";
-        assert_eq!(config(&offer, &snapshot(None), None).as_str(), expected);
+        assert_eq!(config(&template, &snapshot(None), None).as_str(), expected);
     }
 }

@@ -7,9 +7,9 @@ use ratatui::crossterm::terminal;
 use super::fold::fold;
 
 /// How many columns a terminal has that does not say.
-const USUAL: usize = 80;
+const DEFAULT_COLUMNS: usize = 80;
 /// In fewer columns, broken lines are no better.
-const LEAST: usize = 50;
+const MIN_COLUMNS: usize = 50;
 
 /// A stream for people or programs.
 pub(super) struct Out {
@@ -53,8 +53,8 @@ impl Out {
         if !self.terminal {
             return self.text(text);
         }
-        let size = terminal::size().map_or(USUAL, |(columns, _)| usize::from(columns));
-        self.text(&fold(text, size.max(LEAST), indent))
+        let size = terminal::size().map_or(DEFAULT_COLUMNS, |(columns, _)| usize::from(columns));
+        self.text(&fold(text, size.max(MIN_COLUMNS), indent))
     }
 
     /// Prints a value as JSON.

@@ -6,28 +6,26 @@ use anyhow::{Context as _, bail};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use super::{PagePlace, out::Out};
+use super::out::Out;
+use weir_config::{Api, ListenAddr};
 
 #[derive(Serialize)]
 struct Link {
     url: String,
 }
 
-pub(super) fn show(
-    PagePlace { address, token_file }: PagePlace,
-    json: bool,
-    out: &mut Out,
-) -> anyhow::Result<()> {
-    let Some(mut address) = address else {
+pub(super) fn show(api: &Api, json: bool, out: &mut Out) -> anyhow::Result<()> {
+    let ListenAddr::On(mut address) = api.http else {
         bail!(
             "the status page is off. Fix: set api.http in the configuration, for example to \
              \"127.0.0.1:9588\", and restart weir"
         );
     };
-    let token = std::fs::read_to_string(&token_file).map(Zeroizing::new).with_context(|| {
-        let file = token_file.display();
-        format!("cannot read the token {file}. Fix: start weir, or run this as root")
-    })?;
+    let token =
+        std::fs::read_to_string(&api.token_file).map(Zeroizing::new).with_context(|| {
+            let file = api.token_file.display();
+            format!("cannot read the token {file}. Fix: start weir, or run this as root")
+        })?;
     // Where a node listens at all addresses, this machine's own is one of them.
     match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),

@@ -5,37 +5,37 @@ use std::{
     path::Path,
 };
 
-use super::{Edges, out::Out};
-use weir_config::Protocol;
+use super::out::Out;
+use weir_config::{Config, Protocol};
 use weir_control::client::Client;
-use weir_policy::{Question, Verdict};
+use weir_host::uplink;
+use weir_policy::{FlowSpec, Lists, PolicyContext, Verdict, judge};
 
 /// The flow that the words of a command line mean.
-pub(super) fn question(to: SocketAddr, udp: bool) -> Question {
+pub(super) fn flow(to: SocketAddr, udp: bool) -> FlowSpec {
     let protocol = if udp { Protocol::Udp } else { Protocol::Tcp };
     // IPv4 written as IPv6 is what it is to the kernel's rules too.
-    Question { address: to.ip(), port: to.port(), protocol }
+    FlowSpec { address: to.ip(), port: to.port(), protocol }
 }
 
 /// Asks the running node.
-pub(super) fn ask(client: &Client, question: &Question) -> anyhow::Result<Verdict> {
-    let Question { address, port, protocol } = question;
+pub(super) fn ask(client: &Client, flow: &FlowSpec) -> anyhow::Result<Verdict> {
+    let FlowSpec { address, port, protocol } = flow;
     let address = weir_control::client::escape(&address.to_string());
     let protocol = protocol.as_str();
     client.get(&format!("/v1/policy/test?address={address}&port={port}&protocol={protocol}"))
 }
 
 /// Asks the configuration and its lists.
-pub(super) fn look_up(
-    edges: &Edges,
-    config: Option<&Path>,
-    question: &Question,
-) -> anyhow::Result<Verdict> {
-    (edges.judge)(config, question)
+pub(super) fn look_up(file: Option<&Path>, flow: &FlowSpec) -> anyhow::Result<Verdict> {
+    let config = Config::load(file)?;
+    let lists = Lists::read(&config.policy)?;
+    let context = PolicyContext::new(&config, uplink::own_addresses()?);
+    Ok(judge(flow, &lists, &context))
 }
 
 pub(super) fn show(
-    question: &Question,
+    flow: &FlowSpec,
     verdict: &Verdict,
     json: bool,
     out: &mut Out,
@@ -43,12 +43,12 @@ pub(super) fn show(
     if json {
         return out.json(verdict);
     }
-    out.text(&text(question, verdict))?;
+    out.text(&text(flow, verdict))?;
     Ok(())
 }
 
-fn text(question: &Question, verdict: &Verdict) -> String {
-    let Question { address, port, protocol } = question;
+fn text(flow: &FlowSpec, verdict: &Verdict) -> String {
+    let FlowSpec { address, port, protocol } = flow;
     let to = match address {
         IpAddr::V4(_) => format!("{address}:{port}"),
         IpAddr::V6(_) => format!("[{address}]:{port}"),
@@ -73,7 +73,7 @@ mod tests {
             entry: Some("/etc/weir/block.txt:7".into()),
         };
         assert_eq!(
-            text(&question(to, true), &verdict),
+            text(&flow(to, true), &verdict),
             "[2a00::1]:53/udp is refused: 2a00::/32 is blocked (/etc/weir/block.txt:7)\n\
              rule: blocked_destination\n"
         );

@@ -13,28 +13,7 @@ use weir_control::{
 };
 use weir_sessions::{
     registry::rig::{Rig, node_key},
-    wg_quick::Offer,
-};
-
-const EDGES: Edges = Edges {
-    run: |config| anyhow::bail!("asked to run with {config:?}"),
-    default_config: || "# all settings\n".to_owned(),
-    check_config: |file, text| {
-        let mistake = |line| format!("{}:1:1: {line}. Fix: remove it.", file.display());
-        text.lines().map(mistake).collect()
-    },
-    judge: |config, question| anyhow::bail!("asked for {question:?} with {config:?}"),
-    socket: |config| {
-        Ok(config.map_or("/nonexistent/weir.sock".into(), |path| path.with_extension("sock")))
-    },
-    page: |config| {
-        let config = config.map(Path::to_owned).unwrap_or_default();
-        let token_file = config.with_file_name("token");
-        Ok(PagePlace { address: Some(([0, 0, 0, 0], 9588).into()), token_file })
-    },
-    ledger: |config| {
-        Ok(config.map_or("/nonexistent/ledger.db".into(), |path| path.with_file_name("ledger.db")))
-    },
+    wg_quick::PeerTemplate,
 };
 
 /// What a stream was given.
@@ -81,7 +60,7 @@ fn weir_on(terminal: bool, args: &[&str]) -> Ran {
     let (out, err) = (Page::default(), Page::default());
     let args = std::iter::once("weir").chain(args.iter().copied()).map(OsString::from);
     let (mut to, mut to_err) = (Out::new(out.clone(), terminal), Out::new(err.clone(), false));
-    let code = run(&EDGES, args, None, &mut to, &mut to_err);
+    let code = run(args, None, &mut to, &mut to_err);
     let success = code == ExitCode::SUCCESS;
     Ran { success, code: format!("{code:?}"), out: out.text(), err: err.text() }
 }
@@ -101,7 +80,7 @@ struct Served {
 fn served() -> Served {
     let folder = tempfile::tempdir().expect("a folder");
     let rig = Rig::start(folder.path(), 100);
-    let offer = Offer {
+    let template = PeerTemplate {
         node_key: node_key(),
         endpoint: "192.0.2.1:51820".to_owned(),
         dns: vec![[9, 9, 9, 9].into()],
@@ -109,7 +88,7 @@ fn served() -> Served {
         keepalive: 0,
         free_bytes: 0,
     };
-    let api = Api::new(rig.sessions.clone(), Arc::new(StillNode), offer, Series::default())
+    let api = Api::new(rig.sessions.clone(), Arc::new(StillNode), template, Series::default())
         .with_limits(rig.limiter());
     let path = folder.path().join("weir.sock");
     let socket = path.to_str().expect("text").to_owned();
@@ -196,12 +175,15 @@ fn the_socket_comes_from_the_flag_the_environment_or_the_configuration() {
     let (out, err) = (Page::default(), Page::default());
     let (mut to, mut to_err) = (Out::new(out, false), Out::new(err.clone(), false));
     let args = ["weir", "status"].map(OsString::from);
-    let code = run(&EDGES, args, Some(OsString::from(&node.socket)), &mut to, &mut to_err);
+    let code = run(args, Some(OsString::from(&node.socket)), &mut to, &mut to_err);
     assert_eq!(code, ExitCode::SUCCESS, "{}", err.text());
     let config = node.socket.replace(".sock", ".toml");
+    std::fs::write(&config, format!("[api]\nsocket = {:?}\n", node.socket)).expect("written");
     let from_config = weir(&["--config", &config, "status"]);
     assert!(from_config.out.contains("XDP native"), "{}", from_config.err);
-    assert!(weir(&["status"]).err.contains("/nonexistent/weir.sock"));
+    std::fs::write(&config, "[api]\nsocket = \"/nonexistent/weir.sock\"\n").expect("written");
+    let missing = weir(&["--config", &config, "status"]);
+    assert!(missing.err.contains("/nonexistent/weir.sock"), "{}", missing.err);
 }
 
 #[test]
@@ -215,15 +197,21 @@ fn status_is_one_screen_or_json() {
 
 #[test]
 fn configurations_are_printed_and_checked() {
-    assert_eq!(weir(&["config", "default"]).out, "# all settings\n");
+    assert_eq!(weir(&["config", "default"]).out, config::default_text());
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("weir.toml");
     let file = path.to_str().expect("text");
-    std::fs::write(&path, "").expect("written");
-    assert!(weir(&["config", "check", file]).out.ends_with("no mistakes\n"));
-    std::fs::write(&path, "a\nb\n").expect("written");
+    // No machine has this interface, so no uplink's MTU counts.
+    std::fs::write(&path, "[node]\nuplink = \"weir-none\"\n").expect("written");
+    let good = weir(&["config", "check", file]);
+    assert!(good.out.ends_with("no mistakes\n"), "{}", good.err);
+    std::fs::write(&path, "[node]\nlisten_prot = 1\ncoers = []\n").expect("written");
     let bad = weir(&["config", "check", file]);
-    assert!(!bad.success && bad.err.starts_with(&format!("{file}:1:1: a. Fix")), "{}", bad.err);
+    assert!(
+        !bad.success && bad.err.starts_with(&format!("{file}:2:1: node.listen_prot: ")),
+        "{}",
+        bad.err
+    );
     assert!(bad.err.ends_with("has 2 mistakes\n"), "{}", bad.err);
     let missing = weir(&["config", "check", "/nonexistent/file"]);
     assert!(missing.err.contains("cannot read the configuration /nonexistent/file"));
@@ -241,14 +229,17 @@ fn exit_status_tells_wrong_usage_from_failure() {
         assert!(weir(args).success, "{args:?}");
     }
     assert!(weir(&["session", "add", "--help"]).out.contains("Examples:"));
-    assert_eq!(weir(&["status"]).code, format!("{:?}", ExitCode::FAILURE));
+    assert_eq!(
+        weir(&["--socket", "/nonexistent", "status"]).code,
+        format!("{:?}", ExitCode::FAILURE)
+    );
 }
 
 #[test]
 fn a_reader_that_has_gone_is_no_failure() {
     let mut err = Out::new(Page::default(), false);
     let args = ["weir", "config", "default"].map(OsString::from);
-    let code = run(&EDGES, args, None, &mut Out::new(Gone, false), &mut err);
+    let code = run(args, None, &mut Out::new(Gone, false), &mut err);
     assert_eq!(code, ExitCode::SUCCESS);
 }
 
@@ -280,10 +271,13 @@ fn credit_is_given_and_the_ledger_checked_and_exported() {
 fn the_link_to_the_page_has_the_token_and_an_address_of_this_machine() {
     let folder = tempfile::tempdir().expect("a folder");
     let config = folder.path().join("weir.toml");
+    let token_file = folder.path().join("token");
+    let text = format!("[api]\nhttp = \"0.0.0.0:9588\"\ntoken_file = {token_file:?}\n");
+    std::fs::write(&config, text).expect("written");
     let config = config.to_str().expect("text");
     let ran = weir(&["--config", config, "page"]);
     assert!(ran.err.contains("cannot read the token"), "{}", ran.err);
-    std::fs::write(folder.path().join("token"), "abc_123-x\n").expect("written");
+    std::fs::write(&token_file, "abc_123-x\n").expect("written");
     let ran = weir(&["--config", config, "page"]);
     assert_eq!(ran.out, "http://127.0.0.1:9588/#token=abc_123-x\n");
 }

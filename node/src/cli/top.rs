@@ -22,9 +22,9 @@ mod screen;
 mod state;
 
 /// Between two looks at the node.
-const INTERVAL: Duration = Duration::from_secs(1);
+const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
 /// Between two looks at the keyboard's queue: nobody notices.
-const GLANCE: Duration = Duration::from_millis(100);
+const KEY_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 pub(super) fn run(client: Client, json: bool, out: &Out) -> anyhow::Result<()> {
     if json {
@@ -39,7 +39,7 @@ pub(super) fn run(client: Client, json: bool, out: &Out) -> anyhow::Result<()> {
     // Apart from the keys, which must work while the node does not answer.
     thread::spawn(move || {
         loop {
-            thread::sleep(INTERVAL);
+            thread::sleep(REFRESH_INTERVAL);
             let answer = look(&client).map_err(|error| format!("{error:#}"));
             if looks.send(answer).is_err() {
                 return;
@@ -97,7 +97,7 @@ fn watch(
     state.take(Ok(first));
     loop {
         terminal.draw(|frame| screen::draw(frame, &mut state)).context("cannot draw")?;
-        if event::poll(GLANCE).context("cannot read the keys")?
+        if event::poll(KEY_POLL_INTERVAL).context("cannot read the keys")?
             && let Event::Key(key) = event::read().context("cannot read the keys")?
             && key.kind == KeyEventKind::Press
             && state.key(key) == Step::Quit

@@ -45,7 +45,7 @@ const WRITE: &[&str] = &["/proc/sys/net", "/sys/fs/bpf", "/dev/null"];
 
 /// What stays within reach.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Places {
+pub struct AllowedPaths {
     /// Programs may be started from here.
     pub run: Vec<PathBuf>,
     /// May be read.
@@ -57,26 +57,26 @@ pub struct Places {
     pub fixed: Vec<PathBuf>,
 }
 
-impl Places {
+impl AllowedPaths {
     /// What a node with this configuration, from this file, needs while it runs, reloads and stops.
     #[must_use]
     pub fn new(config: &Config, file: Option<&Path>) -> Self {
         let all = |paths: &[&str]| paths.iter().map(PathBuf::from).collect::<Vec<_>>();
-        let mut places =
+        let mut allowed =
             Self { run: all(RUN), read: all(READ), write: all(WRITE), fixed: Vec::new() };
         // An editor puts a new file in the place of the old one, hence the directory.
         let file = file.and_then(|file| std::path::absolute(file).ok());
-        places.read.extend(file.iter().map(|file| beside(file)));
-        places.fixed.extend(file.filter(|file| beside(file) == *file));
+        allowed.read.extend(file.iter().map(|file| beside(file)));
+        allowed.fixed.extend(file.filter(|file| beside(file) == *file));
         let node = &config.node;
-        places.write.extend([node.state_dir.clone(), node.runtime_dir.clone()]);
+        allowed.write.extend([node.state_dir.clone(), node.runtime_dir.clone()]);
         if !config.api.wg_directory.is_empty() {
-            places.write.push(config.api.wg_directory.clone().into());
+            allowed.write.push(config.api.wg_directory.clone().into());
         }
         let policy = &config.policy;
         for list in [&policy.allow_files, &policy.block_files, &policy.blocked_port_files] {
-            places.read.extend(list.iter().map(|file| beside(file)));
-            places.fixed.extend(list.iter().filter(|file| beside(file) == **file).cloned());
+            allowed.read.extend(list.iter().map(|file| beside(file)));
+            allowed.fixed.extend(list.iter().filter(|file| beside(file) == **file).cloned());
         }
         let ledger = &config.ledger;
         let written = [
@@ -93,13 +93,13 @@ impl Places {
             Path::new(&config.fleet.token_file),
             Path::new(&config.fleet.ca_file),
         ];
-        for (files, place) in [(&written[..], &mut places.write), (&read, &mut places.read)] {
+        for (files, path) in [(&written[..], &mut allowed.write), (&read, &mut allowed.read)] {
             for file in files.iter().filter(|file| !file.as_os_str().is_empty()) {
-                place.push(beside(file));
-                places.fixed.extend((beside(file) == **file).then(|| file.to_path_buf()));
+                path.push(beside(file));
+                allowed.fixed.extend((beside(file) == **file).then(|| file.to_path_buf()));
             }
         }
-        places
+        allowed
     }
 
     /// What the process that looks names up needs: the C library's modules, and `/etc` if its
@@ -123,8 +123,8 @@ fn beside(file: &Path) -> PathBuf {
     }
 }
 
-/// Leaves this thread, and what it starts, with these places alone.
-pub(super) fn restrict(places: &Places) -> anyhow::Result<String> {
+/// Confines this thread, and what it starts, to these paths.
+pub(super) fn restrict(allowed: &AllowedPaths) -> anyhow::Result<String> {
     let all = AccessFs::from_all(KNOWN);
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
     let mut rules = Ruleset::default()
@@ -133,9 +133,9 @@ pub(super) fn restrict(places: &Places) -> anyhow::Result<String> {
         .and_then(Ruleset::create)
         .context("the kernel does not accept the rules")?;
     for (paths, access) in [
-        (&places.run, read | AccessFs::Execute),
-        (&places.read, read),
-        (&places.write, all & !BitFlags::from(AccessFs::Execute)),
+        (&allowed.run, read | AccessFs::Execute),
+        (&allowed.read, read),
+        (&allowed.write, all & !BitFlags::from(AccessFs::Execute)),
     ] {
         for path in paths {
             rules = allow(rules, path, access)?;
@@ -157,10 +157,10 @@ fn allow(
     path: &Path,
     access: BitFlags<AccessFs>,
 ) -> anyhow::Result<RulesetCreated> {
-    let Ok(place) = PathFd::new(path) else { return Ok(rules) };
+    let Ok(opened) = PathFd::new(path) else { return Ok(rules) };
     // Only directories have rights on what is in them.
     let access = if path.is_dir() { access } else { access & AccessFs::from_file(KNOWN) };
-    let rule = PathBeneath::new(place, access);
+    let rule = PathBeneath::new(opened, access);
     rules
         .add_rule(rule)
         .with_context(|| format!("the kernel does not accept a rule for {}", path.display()))
@@ -172,13 +172,13 @@ mod tests {
 
     #[test]
     fn every_path_of_the_configuration_is_within_reach() {
-        let places = Places::new(&Config::default(), None);
+        let allowed = AllowedPaths::new(&Config::default(), None);
         let mut seen = 0;
         for line in weir_config::default_text().lines() {
             let Some((key, value)) = line.split_once(" = \"/") else { continue };
             let path = PathBuf::from(format!("/{}", value.trim_end_matches('"')));
-            let reached = places.write.iter().any(|place| path.starts_with(place));
-            assert!(reached, "{key} = {path:?} is out of reach: {places:?}");
+            let reached = allowed.write.iter().any(|path| path.starts_with(path));
+            assert!(reached, "{key} = {path:?} is out of reach: {allowed:?}");
             seen += 1;
         }
         assert!(seen >= 6, "only {seen} paths in the default configuration");
@@ -190,24 +190,24 @@ mod tests {
         config.ledger.usage_file = "/srv/usage/weir.ndjson".into();
         config.api.token_file = "/etc/token".into();
         config.fleet.ca_file = "/etc/ssl/certs/fleet.pem".into();
-        let places = Places::new(&config, Some(Path::new("/etc/weir/weir.toml")));
+        let allowed = AllowedPaths::new(&config, Some(Path::new("/etc/weir/weir.toml")));
         let authorities = PathBuf::from("/etc/ssl/certs");
-        assert!(places.read.contains(&authorities) && !places.write.contains(&authorities));
+        assert!(allowed.read.contains(&authorities) && !allowed.write.contains(&authorities));
         for path in ["/var/lib/weir", "/run/weir", "/srv/usage", "/etc/token"] {
-            assert!(places.write.contains(&path.into()), "{path}: {places:?}");
+            assert!(allowed.write.contains(&path.into()), "{path}: {allowed:?}");
         }
-        assert!(places.read.contains(&"/etc/weir".into()), "{places:?}");
+        assert!(allowed.read.contains(&"/etc/weir".into()), "{allowed:?}");
         for shared in ["/", "/etc", "/tmp", "/run"] {
-            let all = [&places.run, &places.read, &places.write];
+            let all = [&allowed.run, &allowed.read, &allowed.write];
             assert!(!all.iter().any(|list| list.contains(&shared.into())), "{shared}");
         }
-        let elsewhere = Places::new(&Config::default(), Some(Path::new("/etc/weir.toml")));
+        let elsewhere = AllowedPaths::new(&Config::default(), Some(Path::new("/etc/weir.toml")));
         assert!(elsewhere.read.contains(&"/etc/weir.toml".into()), "{elsewhere:?}");
         // What an editor replaces there is out of reach, which is said at the start.
         config.policy.block_files = vec!["/etc/block".into(), "/etc/weir/block".into()];
-        let places = Places::new(&config, Some(Path::new("/etc/weir.toml")));
+        let allowed = AllowedPaths::new(&config, Some(Path::new("/etc/weir.toml")));
         let fixed = ["/etc/weir.toml", "/etc/block", "/etc/token"].map(PathBuf::from);
-        assert_eq!(places.fixed, fixed);
-        assert_eq!(Places::new(&Config::default(), None).fixed, Vec::<PathBuf>::new());
+        assert_eq!(allowed.fixed, fixed);
+        assert_eq!(AllowedPaths::new(&Config::default(), None).fixed, Vec::<PathBuf>::new());
     }
 }

@@ -37,7 +37,7 @@ fn secrets_mounts_and_namespaces_are_out_of_reach_and_the_nodes_own_files_are_no
     let secret = directory.path().join("secret");
     fs::write(&secret, "of others").expect("written");
     let mut config = config(directory.path());
-    config.node.sandbox = SandboxWish::Required;
+    config.node.sandbox = SandboxMode::Required;
     within(&config, false, |sandbox| {
         assert!(sandbox.missing.is_empty(), "{sandbox:?}");
         let denied = |result: io::Result<()>| {
@@ -81,7 +81,7 @@ fn with_a_bpffs_of_its_own_it_can_unmount_and_says_what_that_costs() {
         assert!(!kept.contains(rustix::thread::CapabilitySet::DAC_OVERRIDE));
     });
     let mut required = config;
-    required.node.sandbox = SandboxWish::Required;
+    required.node.sandbox = SandboxMode::Required;
     let refused = thread::scope(|scope| scope.spawn(|| enter(&required, None, true)).join());
     let error = refused.expect("ends").expect_err("Landlock is missing").to_string();
     assert!(error.contains("required") && error.contains("/sys/fs/bpf"), "{error}");
@@ -90,7 +90,7 @@ fn with_a_bpffs_of_its_own_it_can_unmount_and_says_what_that_costs() {
 #[test]
 fn off_is_off() {
     let mut config = Config::default();
-    config.node.sandbox = SandboxWish::Off;
+    config.node.sandbox = SandboxMode::Off;
     within(&config, false, |sandbox| {
         assert_eq!(sandbox.describe(), "off");
         assert!(!rustix::thread::no_new_privs().expect("read"));
@@ -114,7 +114,7 @@ const CALLS: &str = r#"
 fn every_form_of_what_is_refused_is_refused() {
     let directory = tempfile::tempdir().expect("a directory");
     let mut config = config(directory.path());
-    config.node.sandbox = SandboxWish::Required;
+    config.node.sandbox = SandboxMode::Required;
     let mut forms: Vec<(i64, i64, i32)> =
         system_calls::REFUSED.iter().map(|number| (*number, 0, libc::EPERM)).collect();
     forms.push((libc::SYS_umount2, 0, libc::EPERM));

@@ -26,7 +26,7 @@ const LIMITS: Limits = Limits {
     idle: Duration::from_secs(90),
 };
 /// How long requests under way may take after the node was told to stop.
-const GRACE: Duration = Duration::from_secs(2);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why the API is not served.
 #[derive(Debug, thiserror::Error)]
@@ -151,7 +151,7 @@ impl Listeners {
         let deadline = async {
             stop.await;
             stopping.send_replace(true);
-            tokio::time::sleep(GRACE).await;
+            tokio::time::sleep(SHUTDOWN_TIMEOUT).await;
         };
         let done = tokio::select! {
             done = served => done,
@@ -188,9 +188,9 @@ impl Listener for Strangers {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Self::Io, SocketAddr) {
-        let room = self.connections.room().await;
+        let permit = self.connections.permit().await;
         let (stream, from) = Listener::accept(&mut self.listener).await;
-        (self.connections.stranger(room, from.ip().into(), stream), from)
+        (self.connections.stranger(permit, from.ip().into(), stream), from)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -222,9 +222,9 @@ impl Listener for Known {
     type Addr = tokio::net::unix::SocketAddr;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        let room = self.connections.room().await;
+        let permit = self.connections.permit().await;
         let (stream, from) = Listener::accept(&mut self.listener).await;
-        (self.connections.trusted(room, stream), from)
+        (self.connections.trusted(permit, stream), from)
     }
 
     fn local_addr(&self) -> io::Result<Self::Addr> {

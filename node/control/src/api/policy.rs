@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Api, error::ApiError, off_thread};
 use weir_config::Protocol;
-use weir_policy::{Question, Verdict};
+use weir_policy::{FlowSpec, Verdict};
 
 /// A flow, as a query.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -40,6 +40,6 @@ pub(super) async fn test(
     let Some(judge) = api.judge else {
         return Err(ApiError::internal("this node has no exit policy"));
     };
-    let verdict = off_thread(move || judge.judge(&Question { address, port, protocol })).await?;
+    let verdict = off_thread(move || judge.judge(&FlowSpec { address, port, protocol })).await?;
     verdict.map(Json).map_err(|error| ApiError::internal(&format!("{error:#}")))
 }

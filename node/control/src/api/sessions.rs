@@ -34,7 +34,7 @@ use weir_wireguard::keys;
 const MAX_BODY: usize = 16 * 1024;
 
 /// The highest rate of a session in bits per second: what JSON readers hold exactly.
-const MOST_RATE: u64 = 1 << 53;
+const MAX_RATE: u64 = 1 << 53;
 
 type Which = Result<Path<String>, PathRejection>;
 
@@ -44,11 +44,11 @@ pub(super) async fn add(State(api): State<Api>, body: Body) -> Result<impl IntoR
     let public_key = request.public_key.as_deref().map(keys::parse_public).transpose();
     let public_key = public_key.map_err(SessionError::from)?;
     let (name, prepaid) = (request.name, request.prepaid);
-    let new = NewSession { name, public_key, prepaid, free_bytes: api.offer.get().free_bytes };
+    let new = NewSession { name, public_key, prepaid, free_bytes: api.template.get().free_bytes };
     let made = off_thread(move || {
         let added = api.sessions.add(new)?;
         let config =
-            wg_quick::config(&api.offer.get(), &added.snapshot, added.private_key.as_ref());
+            wg_quick::config(&api.template.get(), &added.snapshot, added.private_key.as_ref());
         let session = SessionView::from(&added.snapshot);
         Ok::<_, SessionError>(MadeSession {
             session,
@@ -178,10 +178,10 @@ pub(super) async fn set_rate(
     let expected = r#"{"up": 50000000, "down": 0} in bits per second, 0 for no limit"#;
     let request: RateRequest = read(body, expected).await?;
     if let Some(rate) =
-        [request.up, request.down].into_iter().flatten().find(|rate| *rate > MOST_RATE)
+        [request.up, request.down].into_iter().flatten().find(|rate| *rate > MAX_RATE)
     {
         let message =
-            format!("a rate of {rate} bit/s: write {MOST_RATE} or less, or 0 for no limit");
+            format!("a rate of {rate} bit/s: write {MAX_RATE} or less, or 0 for no limit");
         return Err(ApiError::bad_request("bad_limits", message));
     }
     let rates = OwnRates { up: request.up, down: request.down };

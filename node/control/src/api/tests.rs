@@ -27,7 +27,7 @@ struct Served {
 async fn serve_node(max: u32) -> Served {
     let folder = tempfile::tempdir().expect("a folder");
     let rig = Rig::start(folder.path(), max);
-    let offer = Offer {
+    let template = PeerTemplate {
         node_key: node_key(),
         endpoint: "192.0.2.1:51820".to_owned(),
         dns: vec![[9, 9, 9, 9].into()],
@@ -36,7 +36,7 @@ async fn serve_node(max: u32) -> Served {
         free_bytes: 0,
     };
     let series = Series { per_session: true, max_sessions: 100 };
-    let api = Api::new(rig.sessions.clone(), Arc::new(StillNode), offer, series)
+    let api = Api::new(rig.sessions.clone(), Arc::new(StillNode), template, series)
         .with_limits(rig.limiter());
     let socket = folder.path().join("weir.sock");
     let (stop, stopped) = oneshot::channel::<()>();
@@ -240,7 +240,7 @@ async fn status_and_metrics_describe_the_node() {
 }
 
 pub(crate) fn api(rig: &Rig) -> Api {
-    let offer = Offer {
+    let template = PeerTemplate {
         node_key: node_key(),
         endpoint: String::new(),
         dns: Vec::new(),
@@ -248,7 +248,7 @@ pub(crate) fn api(rig: &Rig) -> Api {
         keepalive: 0,
         free_bytes: 0,
     };
-    Api::new(rig.sessions.clone(), Arc::new(StillNode), offer, Series::default())
+    Api::new(rig.sessions.clone(), Arc::new(StillNode), template, Series::default())
 }
 
 #[tokio::test]

@@ -22,7 +22,7 @@ use super::error::ApiError;
 use crate::connections::Trust;
 
 /// The fewest characters: fewer can be guessed.
-const SHORTEST: usize = 20;
+const MIN_LENGTH: usize = 20;
 
 /// Why there is no token.
 #[derive(Debug, thiserror::Error)]
@@ -43,7 +43,7 @@ pub enum TokenError {
     },
     /// Too little to be a secret.
     #[error(
-        "the token in {path} has fewer than {SHORTEST} characters: remove the file, and weir \
+        "the token in {path} has fewer than {MIN_LENGTH} characters: remove the file, and weir \
          creates a new one"
     )]
     Short {
@@ -82,7 +82,7 @@ impl Token {
         }
         let text = Zeroizing::new(fs::read_to_string(path).map_err(io)?);
         let text = text.trim();
-        if text.len() < SHORTEST {
+        if text.len() < MIN_LENGTH {
             return Err(TokenError::Short { path: path.to_owned() });
         }
         Ok(Self(digest(&SHA256, text.as_bytes())))

@@ -20,9 +20,9 @@ use weir_ledger::store::{receipt::Record, usage::MOST};
 
 /// A line without meaning goes this often over a silent stream, so that both ends know that the
 /// other is there.
-const ALIVE: Duration = Duration::from_secs(15);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// After a failure to read the ledger.
-const AGAIN: Duration = Duration::from_secs(1);
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// From where, and how many.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
@@ -65,7 +65,7 @@ pub(super) async fn stream(
         let event = event.json_data(&record).unwrap_or_default();
         Some((Ok::<_, Infallible>(event), reader))
     });
-    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(ALIVE)))
+    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEPALIVE_INTERVAL)))
 }
 
 /// Goes through the records, and waits at the end of them.
@@ -88,7 +88,7 @@ impl Reader {
             match off_thread(move || api.sessions.usage_after(cursor, MOST)).await {
                 Ok(Ok(records)) if records.is_empty() => self.written.changed().await.ok()?,
                 Ok(Ok(records)) => self.records = records.into(),
-                Ok(Err(_)) | Err(_) => tokio::time::sleep(AGAIN).await,
+                Ok(Err(_)) | Err(_) => tokio::time::sleep(RETRY_DELAY).await,
             }
         }
     }

@@ -9,7 +9,7 @@ type Stream = Connection<DuplexStream, u8>;
 
 async fn connect(connections: &Connections<u8>, source: u8) -> (Stream, DuplexStream) {
     let (near, far) = duplex(64);
-    (connections.stranger(connections.room().await, source, near), far)
+    (connections.stranger(connections.permit().await, source, near), far)
 }
 
 async fn poll_once<F: Future>(mut future: Pin<&mut F>) -> Poll<F::Output> {
@@ -100,7 +100,7 @@ async fn trusted_connections_have_no_place_of_their_source() {
 async fn there_is_room_for_so_many_and_what_ends_makes_room() {
     let connections = Connections::new(Limits { total: 1, ..LIMITS });
     let first = connect(&connections, 1).await;
-    let mut more = std::pin::pin!(connections.room());
+    let mut more = std::pin::pin!(connections.permit());
     assert!(poll_once(more.as_mut()).await.is_pending());
     drop(first);
     more.await;

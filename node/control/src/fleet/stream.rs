@@ -9,7 +9,7 @@ use async_nats::jetstream::{
 use serde::Serialize;
 use tokio::time::timeout;
 
-use super::{Link, PATIENCE};
+use super::{Link, SERVER_TIMEOUT};
 use crate::delivery::Receiver;
 use weir_ledger::store::receipt::Record;
 
@@ -48,7 +48,7 @@ impl Stream {
     #[must_use]
     pub fn new(link: Link, fleet: &weir_config::Fleet) -> Self {
         let mut context = jetstream::new(link.client.clone());
-        context.set_timeout(PATIENCE);
+        context.set_timeout(SERVER_TIMEOUT);
         let config = Config {
             name: fleet.stream.clone(),
             subjects: vec![format!("{}.*.usage", fleet.subject)],
@@ -93,7 +93,7 @@ impl Receiver for Stream {
         if !self.link.is_up() {
             bail!("{}", self.link.describe());
         }
-        let published = timeout(2 * PATIENCE, self.publish(batch)).await;
+        let published = timeout(2 * SERVER_TIMEOUT, self.publish(batch)).await;
         let published = published.context("the fleet's server did not answer").flatten();
         self.is_there &= published.is_ok();
         published

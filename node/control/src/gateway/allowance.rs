@@ -10,7 +10,7 @@ use weir_common::gcra::{Gcra, Rate};
 use weir_ledger::SessionId;
 
 /// From this many consumers on, those whose allowance is whole again are forgotten.
-const MANY: usize = 1024;
+const SWEEP_THRESHOLD: usize = 1024;
 
 /// So many at once, and so many a second, for each consumer.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ impl Allowance {
     fn take_at(&self, consumer: SessionId, now: Duration) -> bool {
         let now = now.as_nanos() as u64;
         let mut buckets = self.buckets();
-        if buckets.of.len() >= MANY.max(2 * buckets.kept) {
+        if buckets.of.len() >= SWEEP_THRESHOLD.max(2 * buckets.kept) {
             buckets.of.retain(|_, bucket| bucket.backlog(now) > 0);
             buckets.kept = buckets.of.len();
         }
@@ -113,6 +113,6 @@ mod tests {
             assert!(allowance.take_at(id, Duration::from_secs(number)));
         }
         let kept = allowance.buckets().of.len();
-        assert!(kept <= MANY, "{kept}");
+        assert!(kept <= SWEEP_THRESHOLD, "{kept}");
     }
 }

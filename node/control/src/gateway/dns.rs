@@ -21,9 +21,9 @@ use weir_common::AddressPlan;
 
 use super::{
     allowance::Allowance,
-    door::{Caller, Door, Visit, slot_of},
+    listener::{Caller, SessionConnection, SessionListener, slot_of},
 };
-use weir_config::{Config, Live};
+use weir_config::{Config, Shared};
 use weir_ledger::SessionId;
 use weir_sessions::registry::Sessions;
 
@@ -33,7 +33,7 @@ mod names;
 use forwarder::Forwarder;
 
 /// Questions under way at once, of all consumers.
-const MOST: usize = 2048;
+const MAX_QUERIES: usize = 2048;
 /// What a paused session may ask, per second and at once: enough to find who to pay, and no tunnel.
 const PAUSED_PER_SECOND: u32 = 2;
 const PAUSED_BURST: u32 = 20;
@@ -51,8 +51,8 @@ struct Inner {
     allowance: Allowance,
     /// Of paused sessions.
     paused_allowance: Allowance,
-    places: Semaphore,
-    forwarder: Live<Forwarder>,
+    permits: Semaphore,
+    forwarder: Shared<Forwarder>,
     /// The machine's own servers, where those are asked.
     resolver: Option<watch::Receiver<Vec<IpAddr>>>,
     cache: u64,
@@ -94,8 +94,8 @@ impl Dns {
                 rate.min(PAUSED_PER_SECOND),
                 rate.saturating_mul(2).min(PAUSED_BURST),
             ),
-            places: Semaphore::new(MOST),
-            forwarder: Live::from(forwarder),
+            permits: Semaphore::new(MAX_QUERIES),
+            forwarder: Shared::from(forwarder),
             resolver: config.dns.upstreams.is_empty().then_some(resolver),
             cache,
             allow,
@@ -156,32 +156,32 @@ impl Dns {
     /// Answers connections until `stopped` says so.
     pub(super) async fn serve_tcp(
         self,
-        mut door: Door,
+        mut listener: SessionListener,
         mut stopped: watch::Receiver<bool>,
     ) -> io::Result<()> {
         let mut tasks = JoinSet::new();
         loop {
-            let (visit, caller) = tokio::select! {
-                accepted = door.accept() => accepted,
+            let (connection, caller) = tokio::select! {
+                accepted = listener.accept() => accepted,
                 _ = stopped.wait_for(|stopped| *stopped) => return Ok(()),
             };
             while tasks.try_join_next().is_some() {}
             let service = self.clone();
             // A connection that breaks is its consumer's affair.
-            tasks.spawn(async move { drop(service.converse(visit, caller).await) });
+            tasks.spawn(async move { drop(service.converse(connection, caller).await) });
         }
     }
 
     /// Questions and answers, each after its length, one after the other.
-    async fn converse(&self, mut visit: Visit, caller: Caller) -> io::Result<()> {
+    async fn converse(&self, mut connection: SessionConnection, caller: Caller) -> io::Result<()> {
         loop {
-            let mut question = vec![0; visit.read_u16().await?.into()];
-            visit.read_exact(&mut question).await?;
+            let mut question = vec![0; connection.read_u16().await?.into()];
+            connection.read_exact(&mut question).await?;
             let Some(answer) = self.answer(caller.0, &question, false).await else {
                 return Ok(());
             };
             let Ok(len) = u16::try_from(answer.len()) else { return Ok(()) };
-            visit.write_all(&[&len.to_be_bytes()[..], &answer].concat()).await?;
+            connection.write_all(&[&len.to_be_bytes()[..], &answer].concat()).await?;
         }
     }
 
@@ -192,7 +192,7 @@ impl Dns {
         if !allowance.take(from) {
             return forwarder::refused(question);
         }
-        let Ok(_place) = inner.places.try_acquire() else {
+        let Ok(_permit) = inner.permits.try_acquire() else {
             return forwarder::failed(question);
         };
         inner.forwarder.get().answer(question, is_datagram).await

@@ -21,7 +21,7 @@ use axum::{
     routing::{get, post},
 };
 
-use super::{allowance::Allowance, door::Caller};
+use super::{allowance::Allowance, listener::Caller};
 use crate::{
     api::{error::ApiError, off_thread, read_json},
     resolver::Resolver,
@@ -62,7 +62,7 @@ const REFUSED_EVERY: Duration = Duration::from_secs(6);
 /// in the ledger.
 const INVOICE_AGE: Duration = Duration::from_secs(1);
 /// From this many invoices on, the old ones are forgotten (here, not in the ledger).
-const MANY: usize = 1024;
+const INVOICE_SWEEP_THRESHOLD: usize = 1024;
 
 /// The service. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -112,7 +112,7 @@ impl Pay {
         }))))
     }
 
-    /// Its requests. They are to come through a [`super::door::Door`].
+    /// Its requests. They are to come through a [`super::listener::SessionListener`].
     pub(super) fn router(&self) -> Router {
         Router::new()
             .route("/v1/pay", get(show).post(pay))
@@ -187,7 +187,7 @@ impl Inner {
         }
         let invoice = self.sessions.invoice(&standing.id.to_string(), &self.terms)?;
         let mut invoices = self.invoices();
-        if invoices.len() >= MANY {
+        if invoices.len() >= INVOICE_SWEEP_THRESHOLD {
             invoices.retain(|_, (made, _)| made.elapsed() < INVOICE_AGE);
         }
         if let Some(invoice) = invoice {

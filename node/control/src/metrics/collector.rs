@@ -11,7 +11,7 @@ use super::{
 };
 use crate::view::{SharedView, Status};
 use weir_accounts::{BATCHES, Drops};
-use weir_config::Live;
+use weir_config::Shared;
 use weir_ledger::{state_name, unix_now};
 use weir_sessions::{Sessions, Snapshot};
 
@@ -21,7 +21,7 @@ const CONNECTED_SECONDS: u64 = 180;
 pub(super) struct NodeCollector {
     sessions: Arc<Sessions>,
     view: SharedView,
-    series: Live<Series>,
+    series: Shared<Series>,
     started: u64,
 }
 
@@ -32,7 +32,7 @@ impl std::fmt::Debug for NodeCollector {
 }
 
 impl NodeCollector {
-    pub(super) fn new(sessions: Arc<Sessions>, view: SharedView, series: Live<Series>) -> Self {
+    pub(super) fn new(sessions: Arc<Sessions>, view: SharedView, series: Shared<Series>) -> Self {
         Self { sessions, view, series, started: unix_now() }
     }
 }

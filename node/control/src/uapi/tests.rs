@@ -7,7 +7,7 @@ use weir_accounts::Endpoint;
 use weir_sessions::registry::rig::{Rig, node_key};
 
 fn device(rig: &Rig, endpoints: bool) -> Device {
-    let offer = Offer {
+    let template = PeerTemplate {
         node_key: node_key(),
         endpoint: "45.80.2.2:51820".into(),
         dns: Vec::new(),
@@ -15,14 +15,14 @@ fn device(rig: &Rig, endpoints: bool) -> Device {
         keepalive: 0,
         free_bytes: 0,
     };
-    let (sessions, offer) = (rig.sessions.clone(), Live::from(offer));
-    Device { sessions, offer, listen_port: 51820, endpoints }
+    let (sessions, template) = (rig.sessions.clone(), Shared::from(template));
+    Device { sessions, template, listen_port: 51820, endpoints }
 }
 
 /// What a client gets that writes this and then no more.
 async fn answer(rig: &Rig, written: &[u8]) -> String {
     let (mut ours, theirs) = UnixStream::pair().expect("a pair");
-    let served = tokio::spawn(converse(theirs, device(rig, true), PATIENCE));
+    let served = tokio::spawn(converse(theirs, device(rig, true), IO_TIMEOUT));
     ours.write_all(written).await.expect("written");
     ours.shutdown().await.expect("half closed");
     let mut answer = String::new();
@@ -72,8 +72,9 @@ async fn bad_requests_are_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let rig = Rig::start(folder.path(), 4);
     assert_eq!(answer(&rig, b"").await, "");
-    let long = [b"set=1\n".as_slice(), &vec![b'x'; LINE as usize + 1]].concat();
-    let endless = b"set=1\n".iter().chain(b"a\n".repeat(LINES).iter()).copied().collect::<Vec<_>>();
+    let long = [b"set=1\n".as_slice(), &vec![b'x'; MAX_LINE as usize + 1]].concat();
+    let endless =
+        b"set=1\n".iter().chain(b"a\n".repeat(MAX_LINES).iter()).copied().collect::<Vec<_>>();
     for bad in [
         b"get=1".as_slice(),
         b"get=1\n",

@@ -13,7 +13,7 @@ use weir_sessions::Snapshot;
 pub(super) fn describe(device: &Device) -> String {
     let mut text = String::new();
     // Writing to a string cannot fail.
-    writeln!(text, "own_public_key={}", hex::encode(device.offer.get().node_key.0)).ok();
+    writeln!(text, "own_public_key={}", hex::encode(device.template.get().node_key.0)).ok();
     writeln!(text, "listen_port={}", device.listen_port).ok();
     for snapshot in device.sessions.list() {
         if snapshot.session.state != SessionState::Closed {

@@ -393,8 +393,8 @@ impl State {
         }
     }
 
-    /// Where a register begins. Four have 16 bytes, the others 4.
-    fn place(data: &[u8], kind: u16) -> usize {
+    /// The byte offset of a register. Four have 16 bytes, the others 4.
+    fn offset(data: &[u8], kind: u16) -> usize {
         match number(find(data, kind)) as usize {
             register @ 1..=4 => (register - 1) * 16,
             register => register.saturating_sub(8) * 4,
@@ -402,12 +402,12 @@ impl State {
     }
 
     fn get(&self, data: &[u8], kind: u16, length: usize) -> Option<Vec<u8>> {
-        let begin = Self::place(data, kind);
+        let begin = Self::offset(data, kind);
         self.registers.get(begin..begin.checked_add(length)?)?.iter().copied().collect()
     }
 
     fn set(&mut self, data: &[u8], kind: u16, value: Option<Vec<u8>>) {
-        let begin = Self::place(data, kind);
+        let begin = Self::offset(data, kind);
         let registers = self.registers.get_mut(begin..).unwrap_or_default();
         match value {
             // A register that is written is zero behind what is written, up to four bytes.

@@ -128,9 +128,9 @@ impl<'t> Chains<'t> {
                 "DROP" | "REJECT" => return Some(false),
                 "RETURN" => return None,
                 other => {
-                    let said = self.walk(other, packet, depth + 1);
-                    if said.is_some() || is_goto {
-                        return said;
+                    let verdict = self.walk(other, packet, depth + 1);
+                    if verdict.is_some() || is_goto {
+                        return verdict;
                     }
                 }
             }

@@ -15,10 +15,11 @@ impl Watch {
     pub(super) fn look_at_clock(&mut self) {
         if let Some(step) = self.clock.step(Clock::read()) {
             let direction = if step > 0.0 { "forward" } else { "back" };
-            let said = format!("this machine's clock was set {direction} by {:.0} s", step.abs());
+            let problem =
+                format!("this machine's clock was set {direction} by {:.0} s", step.abs());
             let fix = "check what sets the time (timedatectl): usage records carry it";
             self.clock.shown_since = Some(Instant::now());
-            self.conditions.set(&[Part::Clock], vec![Condition::new(Part::Clock, said, fix)]);
+            self.conditions.set(&[Part::Clock], vec![Condition::new(Part::Clock, problem, fix)]);
         } else if self.clock.shown_since.is_some_and(|since| since.elapsed() >= CLOCK_SHOWN) {
             self.clock.shown_since = None;
             self.conditions.set(&[Part::Clock], Vec::new());

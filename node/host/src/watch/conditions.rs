@@ -90,20 +90,20 @@ pub struct Condition {
     /// What it is about.
     pub part: Part,
     /// What is the case, and what comes of it.
-    pub said: String,
+    pub problem: String,
     /// What to do about it.
     pub fix: String,
 }
 
 impl Condition {
-    pub(super) fn new(part: Part, said: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self { part, said: said.into(), fix: fix.into() }
+    pub(super) fn new(part: Part, problem: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { part, problem: problem.into(), fix: fix.into() }
     }
 }
 
 impl std::fmt::Display for Condition {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}. Fix: {}", self.said, self.fix)
+        write!(f, "{}. Fix: {}", self.problem, self.fix)
     }
 }
 
@@ -155,7 +155,7 @@ impl Conditions {
         }
         for gone in before.iter().filter(|it| !found.contains(it)) {
             let part = gone.part.as_str();
-            info!(part, "resolved: {}", gone.said);
+            info!(part, "resolved: {}", gone.problem);
         }
         now.extend(found);
         now.sort();
@@ -163,17 +163,17 @@ impl Conditions {
     }
 
     /// A part was changed by somebody else, and is as weir made it again.
-    pub(super) fn put_back(&self, part: Part, said: &str) {
+    pub(super) fn put_back(&self, part: Part, problem: &str) {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (times, logged) = inner.restored.entry(part).or_default();
         *times += 1;
         let part = part.as_str();
         if logged.is_some_and(|last| last.elapsed() < RESTORED_LOG_INTERVAL) {
-            debug!(part, "{said}");
+            debug!(part, "{problem}");
             return;
         }
         *logged = Some(Instant::now());
-        warn!(part, "{said}");
+        warn!(part, "{problem}");
     }
 }
 

@@ -129,25 +129,25 @@ impl Expected {
     pub fn judge(&self, view: &View) -> Vec<Condition> {
         let mut found = Vec::new();
         let Some(uplink) = view.interface(self.index) else {
-            let said = format!("the uplink {} is gone: no consumer is served", self.uplink);
-            return vec![Condition::new(Part::Uplink, said, "connect it, and restart weir")];
+            let problem = format!("the uplink {} is gone: no consumer is served", self.uplink);
+            return vec![Condition::new(Part::Uplink, problem, "connect it, and restart weir")];
         };
         let name = &uplink.name;
         if !uplink.is_up {
-            let said =
+            let problem =
                 format!("the uplink {name} is down or has no carrier: no consumer is served");
             let fix = format!("ip link set {name} up, and check its cable or peer");
-            found.push(Condition::new(Part::Uplink, said, fix));
+            found.push(Condition::new(Part::Uplink, problem, fix));
         }
         if let Some((problem, fix)) = weir_config::misfit(&self.config, uplink.mtu) {
-            let said = format!("tunnel.mtu: {problem}, so consumers may lose large packets");
+            let problem = format!("tunnel.mtu: {problem}, so consumers may lose large packets");
             let fix = format!("raise the MTU of {name} again; or {fix}, and restart weir");
-            found.push(Condition::new(Part::Mtu, said, fix));
+            found.push(Condition::new(Part::Mtu, problem, fix));
         }
         if self.config.node.endpoint.set().is_none() && !uplink.addresses.iter().any(is_told) {
-            let said =
+            let problem =
                 format!("the uplink {name} has no address: new consumers get the last known one");
-            found.push(Condition::new(Part::Address, said, "give it one, or set node.endpoint"));
+            found.push(Condition::new(Part::Address, problem, "give it one, or set node.endpoint"));
         }
         let families = [
             ("IPv4", "-4", self.has_v4, view.default_v4, &self.uplink),
@@ -155,7 +155,7 @@ impl Expected {
         ];
         for (family, flag, expected, default, uplink) in families {
             let by = default.map(|index| view.name(index));
-            let said = match by {
+            let problem = match by {
                 Some(by) if by == uplink => continue,
                 None if !expected => continue,
                 None => format!("{family} has no default route: consumers cannot use it"),
@@ -169,7 +169,7 @@ impl Expected {
             } else {
                 format!("ip {flag} route add default via ROUTER dev {uplink}")
             };
-            found.push(Condition::new(Part::DefaultRoute, said, fix));
+            found.push(Condition::new(Part::DefaultRoute, problem, fix));
         }
         found
     }
@@ -194,8 +194,8 @@ pub fn firewalls(site: &Site) -> Result<Vec<Condition>, NftError> {
     let of_chain = |all: &[Refusal]| {
         let joined =
             |part: fn(&Refusal) -> String| all.iter().map(part).collect::<Vec<_>>().join("; ");
-        let (said, fix) = (joined(ToString::to_string), joined(|it| it.fix.clone()));
-        Condition::new(Part::Firewall, said, fix)
+        let (problem, fix) = (joined(ToString::to_string), joined(|it| it.fix.clone()));
+        Condition::new(Part::Firewall, problem, fix)
     };
     Ok(refusals.chunk_by(|one, two| one.chain == two.chain).map(of_chain).collect())
 }
@@ -247,13 +247,13 @@ mod tests {
             (Part::DefaultRoute, "of IPv4 uses six0", |view| view.default_v4 = Some(3)),
             (Part::DefaultRoute, "of IPv6 uses eth0", |view| view.default_v6 = Some(2)),
         ];
-        for (part, said, change) in cases {
+        for (part, problem, change) in cases {
             let mut view = view.clone();
             change(&mut view);
             let found = expected.judge(&view);
-            assert_eq!(found.len(), 1, "{said}: {found:?}");
+            assert_eq!(found.len(), 1, "{problem}: {found:?}");
             assert_eq!(found[0].part, part, "{found:?}");
-            assert!(found[0].said.contains(said), "{found:?} does not say {said:?}");
+            assert!(found[0].problem.contains(problem), "{found:?} does not say {problem:?}");
         }
     }
 

@@ -74,7 +74,7 @@ impl Watch {
 
     fn resolver(&self) -> Option<Condition> {
         let read = self.listeners.resolver.as_ref()?;
-        let said = match read() {
+        let problem = match read() {
             Ok(servers) if servers.is_empty() => {
                 "this machine has no DNS server in /etc/resolv.conf".to_owned()
             }
@@ -83,7 +83,7 @@ impl Watch {
         };
         Some(Condition::new(
             Part::Resolver,
-            format!("{said}: the gateway cannot resolve names for consumers"),
+            format!("{problem}: the gateway cannot resolve names for consumers"),
             "name one there, set dns.upstreams, or dns.enabled = false",
         ))
     }

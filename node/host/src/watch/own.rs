@@ -44,14 +44,14 @@ impl Watch {
                 "stop what removes it",
             ));
         }
-        match self.parameters.put_back(&mut self.host.changes) {
+        match self.parameters.put_back(&mut self.host.journal) {
             Ok(lost) if lost.is_empty() => {}
             Ok(lost) => {
-                let said = format!(
+                let problem = format!(
                     "another program changed {}, which consumers' packets need; it is restored",
                     lost.join(", ")
                 );
-                self.conditions.put_back(Part::Forwarding, &said);
+                self.conditions.put_back(Part::Forwarding, &problem);
             }
             Err(error) => failed.push(Condition::new(
                 Part::Forwarding,
@@ -106,10 +106,10 @@ impl Watch {
         }
         match link::configure(tun.index, self.plan.mtu, &gateways) {
             Ok(()) => {
-                let said = format!(
+                let problem = format!(
                     "another program changed {name} (state, MTU or addresses); it is restored"
                 );
-                self.conditions.put_back(Part::Tunnel, &said);
+                self.conditions.put_back(Part::Tunnel, &problem);
                 None
             }
             Err(error) => Some(Condition::new(
@@ -124,11 +124,11 @@ impl Watch {
         match self.host.keep_offloads() {
             Ok(lost) if lost.is_empty() => None,
             Ok(lost) => {
-                let said = format!(
+                let problem = format!(
                     "another program turned off {}, which saves CPU; it is restored",
                     lost.join(", ")
                 );
-                self.conditions.put_back(Part::Offloads, &said);
+                self.conditions.put_back(Part::Offloads, &problem);
                 None
             }
             // It goes with its interface, which is seen elsewhere.

@@ -3,10 +3,10 @@
 use crate::doctor::{Finding, facts::Facts};
 
 /// No release of weir is older: a clock before it is wrong. 1 January 2026.
-const BORN: u64 = 1_767_225_600;
+const FIRST_RELEASE: u64 = 1_767_225_600;
 /// Below this the ledger may not be written for long.
-const TOO_LITTLE: u64 = 100 << 20;
-const LITTLE: u64 = 1 << 30;
+const MIN_FREE: u64 = 100 << 20;
+const LOW_FREE: u64 = 1 << 30;
 
 pub(super) fn configuration(facts: &Facts) -> Finding {
     match &facts.configuration {
@@ -45,7 +45,7 @@ fn payments(facts: &Facts) -> Option<Finding> {
 
 fn clock(facts: &Facts) -> Finding {
     let clock = &facts.clock;
-    if clock.now < BORN {
+    if clock.now < FIRST_RELEASE {
         return Finding::bad(
             "clock",
             "it is set to a time before this version was built: usage records would be wrong",
@@ -65,27 +65,27 @@ fn clock(facts: &Facts) -> Finding {
 }
 
 fn disk(facts: &Facts) -> Finding {
-    let place = facts.disk.place.display();
+    let directory = facts.disk.directory.display();
     match facts.disk.free {
-        Ok(free) if free < TOO_LITTLE => Finding::bad(
+        Ok(free) if free < MIN_FREE => Finding::bad(
             "disk",
-            format!("{} MiB are free at {place}: writing the ledger may fail", free >> 20),
+            format!("{} MiB are free at {directory}: writing the ledger may fail", free >> 20),
             "free some space, or set node.state_dir",
         ),
-        Ok(free) if free < LITTLE => Finding::warning(
+        Ok(free) if free < LOW_FREE => Finding::warning(
             "disk",
-            format!("{} MiB are free at {place}", free >> 20),
+            format!("{} MiB are free at {directory}", free >> 20),
             "free some space for the ledger: about 1 MiB per 1000 sessions, plus usage records",
         ),
-        Ok(free) => Finding::good("disk", format!("{} GiB are free at {place}", free >> 30)),
-        Err(ref error) => Finding::unknown("disk", format!("{place}: {error}")),
+        Ok(free) => Finding::good("disk", format!("{} GiB are free at {directory}", free >> 30)),
+        Err(ref error) => Finding::unknown("disk", format!("{directory}: {error}")),
     }
 }
 
 fn sync(facts: &Facts) -> Finding {
-    let place = facts.disk.place.display();
+    let directory = facts.disk.directory.display();
     match &facts.disk.sync {
-        Ok(()) => Finding::good("fsync", format!("writes to {place} reach the disk")),
-        Err(error) => Finding::unknown("fsync", format!("cannot write at {place}: {error}")),
+        Ok(()) => Finding::good("fsync", format!("writes to {directory} reach the disk")),
+        Err(error) => Finding::unknown("fsync", format!("cannot write at {directory}: {error}")),
     }
 }

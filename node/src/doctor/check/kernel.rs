@@ -6,7 +6,7 @@ use crate::doctor::{
     Finding, Verdict,
     facts::{Facts, kernel::TunFact},
 };
-use weir_config::{IoWish, XdpWish};
+use weir_config::{GuardMode, IoMode};
 use weir_dataplane::Reads;
 
 const NET_ADMIN: u32 = 12;
@@ -157,13 +157,13 @@ fn io_uring(facts: &Facts) -> Finding {
     };
     let found = format!("cannot be used ({error})");
     match facts.config.node.io {
-        IoWish::Uring | IoWish::UringSingle => {
+        IoMode::Uring | IoMode::UringSingle => {
             Finding::bad("io_uring", format!("{found}, but node.io requires it"), fix)
         }
-        IoWish::Syscall => {
+        IoMode::Syscall => {
             Finding::good("io_uring", format!("{found}, and node.io does not use it"))
         }
-        IoWish::Auto => {
+        IoMode::Auto => {
             Finding::warning("io_uring", format!("{found}: plain system calls use more CPU"), fix)
         }
     }
@@ -193,7 +193,7 @@ fn ebpf(facts: &Facts) -> Finding {
         _ if refusal.reason.contains("memory") => "raise the limit: ulimit -l unlimited".into(),
         _ => "use a newer kernel; if it is 5.10 or later, report the lines below".into(),
     };
-    let finding = if facts.config.node.xdp == XdpWish::Required {
+    let finding = if facts.config.node.xdp == GuardMode::Required {
         Finding::bad("eBPF", refusal.reason.as_str(), fix)
     } else {
         let found = format!("{}: no guard and no steering", refusal.reason);

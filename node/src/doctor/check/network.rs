@@ -4,7 +4,7 @@ use crate::doctor::{
     Finding,
     facts::{Facts, Nic},
 };
-use weir_config::XdpWish;
+use weir_config::GuardMode;
 use weir_host::{
     uplink::Ipv6Uplink,
     watch::{Condition, Part},
@@ -47,7 +47,7 @@ fn uplink(nic: &Nic, facts: &Facts) -> Finding {
 
 fn xdp(nic: &Nic, facts: &Facts) -> Finding {
     let name = &nic.name;
-    if facts.config.node.xdp == XdpWish::Off {
+    if facts.config.node.xdp == GuardMode::Off {
         return Finding::good("XDP", "off, as set by node.xdp");
     }
     match &nic.attached {
@@ -185,8 +185,8 @@ fn machine(nic: &Nic) -> Finding {
         );
     };
     let found = match first.part {
-        Part::Uplink => Finding::bad("machine", &first.said, &first.fix),
-        _ => Finding::warning("machine", &first.said, &first.fix),
+        Part::Uplink => Finding::bad("machine", &first.problem, &first.fix),
+        _ => Finding::warning("machine", &first.problem, &first.fix),
     };
     found.with(others.map(ToString::to_string).collect())
 }
@@ -194,7 +194,7 @@ fn machine(nic: &Nic) -> Finding {
 /// Whether the check of IPv6 says that already.
 fn is_ipv6_elsewhere(condition: &Condition, nic: &Nic) -> bool {
     let is_refused = matches!(nic.ipv6, Ipv6Uplink::Refused(_));
-    is_refused && condition.part == Part::DefaultRoute && condition.said.contains("IPv6")
+    is_refused && condition.part == Part::DefaultRoute && condition.problem.contains("IPv6")
 }
 
 fn policy(facts: &Facts) -> Finding {

@@ -8,7 +8,7 @@ use crate::doctor::{
         kernel::{Refusal, TunFact},
     },
 };
-use weir_config::{Auto, Config, IoWish, XdpWish};
+use weir_config::{Auto, Config, GuardMode, IoMode};
 use weir_dataplane::Reads;
 use weir_host::{
     ethtool::Offloads,
@@ -58,7 +58,7 @@ fn healthy() -> Facts {
         refusals: Ok(Vec::new()),
         conntrack: Ok(Conntrack { count: 10, max: 262_144 }),
         clock: Clock { now: 1_800_000_000, synchronised: Ok(true) },
-        disk: Disk { place: "/var/lib/weir".into(), free: Ok(1 << 40), sync: Ok(()) },
+        disk: Disk { directory: "/var/lib/weir".into(), free: Ok(1 << 40), sync: Ok(()) },
     }
 }
 
@@ -67,7 +67,7 @@ fn nic(facts: &mut Facts) -> &mut Nic {
 }
 
 fn condition(part: Part, fix: &str) -> Condition {
-    Condition { part, said: "not as it should be".into(), fix: fix.into() }
+    Condition { part, problem: "not as it should be".into(), fix: fix.into() }
 }
 
 fn no() -> String {
@@ -134,14 +134,14 @@ fn each_fault_is_found_by_its_check_alone() {
         ("io_uring", Bad, "seccomp.json", |it| {
             it.kernel.uring = Err(no());
             it.kernel.seccomp = Ok(2);
-            it.config.node.io = IoWish::Uring;
+            it.config.node.io = IoMode::Uring;
         }),
         ("eBPF", Warning, "lockdown", |it| {
             it.kernel.lockdown = Some("integrity".into());
             it.kernel.guard = Err(Refusal { refused: true, reason: no(), log: vec![] });
         }),
         ("eBPF", Bad, "newer kernel", |it| {
-            it.config.node.xdp = XdpWish::Required;
+            it.config.node.xdp = GuardMode::Required;
             it.kernel.guard =
                 Err(Refusal { refused: false, reason: no(), log: vec!["R2 is bad".into()] });
         }),
@@ -226,9 +226,9 @@ fn each_fault_is_found_by_its_check_alone() {
 fn what_the_configuration_does_not_want_is_no_fault() {
     let mut facts = healthy();
     facts.kernel.uring = Err(no());
-    facts.config.node.io = IoWish::Syscall;
+    facts.config.node.io = IoMode::Syscall;
     nic(&mut facts).native_xdp = Ok(false);
-    facts.config.node.xdp = XdpWish::Off;
+    facts.config.node.xdp = GuardMode::Off;
     nic(&mut facts).has_address = false;
     let endpoint = "node.example:51820".parse().expect("an endpoint");
     facts.config.node.endpoint = Auto::Set(endpoint);

@@ -14,7 +14,7 @@ use super::Known;
 #[derive(Clone, Debug)]
 pub struct Disk {
     /// The state directory, or the nearest directory above it that exists.
-    pub place: PathBuf,
+    pub directory: PathBuf,
     /// Free bytes.
     pub free: Known<u64>,
     /// Whether what is written can be forced to the disk; `None` when nothing may be written there.
@@ -24,19 +24,19 @@ pub struct Disk {
 impl Disk {
     pub(super) fn gather(state_dir: &Path) -> Self {
         let exists = |path: &&Path| path.is_dir();
-        let place = state_dir.ancestors().find(exists).unwrap_or(Path::new("/")).to_owned();
-        let free = statvfs(&place)
+        let directory = state_dir.ancestors().find(exists).unwrap_or(Path::new("/")).to_owned();
+        let free = statvfs(&directory)
             .map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize))
             .map_err(|error| error.to_string());
-        let sync = sync(&place).map_err(|error| error.to_string());
-        Self { place, free, sync }
+        let sync = sync(&directory).map_err(|error| error.to_string());
+        Self { directory, free, sync }
     }
 }
 
 /// Writes to a file without a name, which is gone when it is closed.
-fn sync(place: &Path) -> std::io::Result<()> {
+fn sync(directory: &Path) -> std::io::Result<()> {
     let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
-    let mut file: File = openat(CWD, place, flags, Mode::RUSR | Mode::WUSR)?.into();
+    let mut file: File = openat(CWD, directory, flags, Mode::RUSR | Mode::WUSR)?.into();
     file.write_all(b"weir doctor")?;
     file.sync_all()
 }

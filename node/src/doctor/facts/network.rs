@@ -52,9 +52,9 @@ impl Nic {
         let uplink = Uplink::find(&config.node.uplink).map_err(|error| error.to_string())?;
         let conditions = conditions(config, &uplink);
         let Uplink { name, index, mtu, v4, v6, ipv6, ports } = uplink;
-        let place = PathBuf::from("/sys/class/net").join(&name);
-        let driver = fs::read_link(place.join("device/driver")).ok();
-        let queues = fs::read_dir(place.join("queues")).into_iter().flatten().flatten();
+        let path = PathBuf::from("/sys/class/net").join(&name);
+        let driver = fs::read_link(path.join("device/driver")).ok();
+        let queues = fs::read_dir(path.join("queues")).into_iter().flatten().flatten();
         let is_receive = |name: &std::ffi::OsStr| name.to_string_lossy().starts_with("rx-");
         let rp_filter = |of: &str| number::<u8>(&format!("/proc/sys/net/ipv4/conf/{of}/rp_filter"));
         let forwarding = format!("/proc/sys/net/ipv4/conf/{name}/forwarding");
@@ -129,13 +129,10 @@ pub struct Conntrack {
 
 impl Conntrack {
     pub(super) fn gather() -> Known<Self> {
-        let place = "/proc/sys/net/netfilter/nf_conntrack";
-        read(&format!("{place}_max")).map_err(|_| {
+        let path = "/proc/sys/net/netfilter/nf_conntrack";
+        read(&format!("{path}_max")).map_err(|_| {
             "the kernel has no flow table yet; the exit policy creates it".to_owned()
         })?;
-        Ok(Self {
-            count: number(&format!("{place}_count"))?,
-            max: number(&format!("{place}_max"))?,
-        })
+        Ok(Self { count: number(&format!("{path}_count"))?, max: number(&format!("{path}_max"))? })
     }
 }

@@ -22,7 +22,7 @@ use super::names;
 /// The largest answer in a datagram, in bytes: it fits every tunnel in one packet.
 const MAX_DATAGRAM: u16 = 1232;
 /// How long a server upstream has. A consumer asks again after 5 s.
-const PATIENCE: Duration = Duration::from_secs(2);
+const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long an answer is kept at most, and how long it is kept that there is none.
 const LONGEST: (Duration, Duration) = (Duration::from_secs(86_400), Duration::from_secs(900));
 
@@ -46,7 +46,7 @@ impl Forwarder {
         let provider = TokioRuntimeProvider::default();
         let mut builder = TokioResolver::builder_with_config(config, provider);
         let options = builder.options_mut();
-        options.timeout = PATIENCE;
+        options.timeout = QUERY_TIMEOUT;
         options.attempts = 1;
         options.edns0 = true;
         options.cache_size = cache;

@@ -41,7 +41,7 @@ pub(super) enum NotApproved {
 #[derive(Debug)]
 pub(super) struct Approver {
     target: Target,
-    places: Semaphore,
+    permits: Semaphore,
     timeout: Duration,
 }
 
@@ -72,7 +72,7 @@ impl Approver {
         let target = Target::new(&config.approve_url)?;
         let target = target.with_roots(ca_file, "payment.approve_ca_file")?;
         let target = target.with_resolver(resolver.clone());
-        Ok(Some(Self { target, places: Semaphore::new(MAX_QUESTIONS), timeout: TIMEOUT }))
+        Ok(Some(Self { target, permits: Semaphore::new(MAX_QUESTIONS), timeout: TIMEOUT }))
     }
 
     /// As it is, with another limit on how long an answer may take.
@@ -102,7 +102,7 @@ impl Approver {
         let json = serde_json::to_vec(&question).unwrap_or_default();
         let asked = async {
             // It is never closed.
-            let _place = self.places.acquire().await;
+            let _permit = self.permits.acquire().await;
             self.target.post(json, &[]).await
         };
         let host = self.target.host();

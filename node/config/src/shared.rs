@@ -2,11 +2,11 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-/// A shared value. Clones see the same one; whoever has read it keeps what was read.
+/// A shared value. Clones see the same one. A reader keeps the value that it has read.
 #[derive(Debug, Default)]
-pub struct Live<T>(Arc<RwLock<Arc<T>>>);
+pub struct Shared<T>(Arc<RwLock<Arc<T>>>);
 
-impl<T> Live<T> {
+impl<T> Shared<T> {
     /// The value now.
     #[must_use]
     pub fn get(&self) -> Arc<T> {
@@ -25,13 +25,13 @@ impl<T> Live<T> {
     }
 }
 
-impl<T> Clone for Live<T> {
+impl<T> Clone for Shared<T> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
 }
 
-impl<T> From<T> for Live<T> {
+impl<T> From<T> for Shared<T> {
     fn from(value: T) -> Self {
         Self(Arc::new(RwLock::new(Arc::new(value))))
     }
@@ -43,9 +43,9 @@ mod tests {
 
     #[test]
     fn clones_see_the_new_value_and_who_has_read_keeps_the_old() {
-        let live = Live::from(1);
-        let (other, read) = (live.clone(), live.get());
-        live.set(2);
+        let shared = Shared::from(1);
+        let (other, read) = (shared.clone(), shared.get());
+        shared.set(2);
         assert_eq!((*other.get(), *read), (2, 1));
     }
 }

@@ -1,5 +1,5 @@
-//! What has been changed on this machine: written down before it is done, so that it can be undone
-//! also after the process has been killed.
+//! The undo journal: the changes to this machine, each written to a file before it is made, so that
+//! they can be undone after the process has been killed. How they are undone is in [`super::undo`].
 
 use std::{
     fs::{self, DirBuilder, File},
@@ -19,16 +19,15 @@ use std::{
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
-use super::{ethtool, link, nft, sysctl};
-
 const FILE: &str = "changes.json";
 /// The second copy: the runtime directory may be gone before the changes are, with a container's
 /// file systems or after a unit has failed.
 const COPY: &str = "host-changes.json";
 const LOCK: &str = "lock";
 
-/// How long a program takes from the moment at which it is made to that at which it runs.
-const OWN_CHILDREN: Duration = Duration::from_secs(2);
+/// The time that a child of this process may take between fork and exec, during which it holds the
+/// lock.
+const CHILD_EXEC_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// One change, with what undoes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,54 +80,11 @@ impl Change {
             (one, two) => one == two,
         }
     }
-
-    fn undo(&self) -> Result<(), String> {
-        match self {
-            Self::Sysctl { parameter, old, set } => undo_sysctl(parameter, old, set.as_deref()),
-            Self::Feature { interface, feature, old } => {
-                match ethtool::set_feature(interface, feature, *old) {
-                    Err(error) if error.raw_os_error() != Some(libc::ENODEV) => {
-                        let state = if *old { "on" } else { "off" };
-                        Err(format!("cannot turn {feature} of {interface} {state}: {error}"))
-                    }
-                    _ => Ok(()),
-                }
-            }
-            Self::Policy => nft::remove().map_err(|error| error.to_string()),
-            Self::Link { name } => link::remove(name)
-                .map_err(|error| format!("cannot remove the interface {name}: {error}")),
-            Self::File { path } => {
-                let removed =
-                    if path.is_dir() { fs::remove_dir(path) } else { fs::remove_file(path) };
-                match removed {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                        Err(format!("cannot remove {}: {error}", path.display()))
-                    }
-                    _ => Ok(()),
-                }
-            }
-        }
-    }
 }
 
-fn undo_sysctl(parameter: &str, old: &str, set: Option<&str>) -> Result<(), String> {
-    let now = match sysctl::read(parameter) {
-        // The interface that it belonged to is gone.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        now => now.map_err(|error| format!("cannot read /proc/sys/{parameter}: {error}"))?,
-    };
-    if now == old || set.is_some_and(|set| set != now) {
-        return Ok(());
-    }
-    if set.is_some() && sysctl::is_forwarding_everywhere_since(parameter) {
-        return Ok(());
-    }
-    sysctl::write(parameter, old).map_err(|error| format!("cannot undo a change: {error}"))
-}
-
-/// Why the list of changes cannot be kept.
+/// Why the undo journal cannot be kept.
 #[derive(Debug, thiserror::Error)]
-pub enum ChangesError {
+pub enum JournalError {
     /// Another node has it.
     #[error(
         "another weir{} runs with {}. Fix: stop that one, or give this one its own runtime_dir, \
@@ -160,40 +116,42 @@ pub enum ChangesError {
     },
 }
 
-/// The changes as they are on disk. `place` tells whether they are of this machine's current run
-/// and of this network namespace; otherwise what they name is gone, or somebody else's.
+/// The journal as it is on disk.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Written {
-    place: String,
+    /// The boot of the machine and the network namespace that the changes are of. In another one,
+    /// what they name is gone or belongs to another program.
+    #[serde(rename = "place")]
+    scope: String,
     changes: Vec<Change>,
 }
 
-/// All changes that stand, of this run and those that an earlier one left.
+/// All changes that are not undone: those of this run, and those that an earlier run left.
 #[derive(Debug)]
-pub struct Changes {
+pub struct UndoJournal {
     directory: PathBuf,
     /// Where the second copy is.
     copy: Option<PathBuf>,
-    place: String,
-    /// Of a run that did not end cleanly, and not yet made by this one as well.
-    left: Vec<Change>,
+    scope: String,
+    /// Of a run that did not stop cleanly, unless this run has made them as well.
+    recovered: Vec<Change>,
     /// Of this run, in the order in which they were made.
-    made: Vec<Change>,
+    applied: Vec<Change>,
     /// The lock on the directory lasts as long as this is open.
     _lock: File,
     /// The lock on the network namespace, where there can be one exit policy.
     _namespace: UnixDatagram,
 }
 
-impl Changes {
+impl UndoJournal {
     /// Takes the directory, and what an earlier run has left there. A second copy of the list is
     /// kept in `state`, and read when the first one is gone.
     ///
     /// # Errors
     ///
     /// Fails when another node has the directory, or it cannot be written.
-    pub fn open(directory: &Path, state: Option<&Path>) -> Result<Self, ChangesError> {
-        let failed = |source| ChangesError::Io { path: directory.to_owned(), source };
+    pub fn open(directory: &Path, state: Option<&Path>) -> Result<Self, JournalError> {
+        let failed = |source| JournalError::Io { path: directory.to_owned(), source };
         DirBuilder::new().recursive(true).mode(0o755).create(directory).map_err(failed)?;
         let mut lock = File::options()
             .read(true)
@@ -206,7 +164,7 @@ impl Changes {
             let pid = fs::read_to_string(directory.join(LOCK)).ok();
             pid.map(|pid| pid.trim().to_owned()).filter(|pid| !pid.is_empty())
         };
-        let end = Instant::now() + OWN_CHILDREN;
+        let end = Instant::now() + CHILD_EXEC_TIMEOUT;
         while flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
             let pid = holder();
             // A program that this process is starting has its files until it runs.
@@ -214,7 +172,7 @@ impl Changes {
             if !is_own || Instant::now() >= end {
                 // In a container each node is process 1, which is another process outside.
                 let pid = pid.filter(|pid| pid != "1");
-                return Err(ChangesError::InUse { path: directory.to_owned(), pid });
+                return Err(JournalError::InUse { path: directory.to_owned(), pid });
             }
             thread::sleep(Duration::from_millis(5));
         }
@@ -224,22 +182,22 @@ impl Changes {
         let namespace = SocketAddr::from_abstract_name(b"weir exit policy")
             .and_then(|name| UnixDatagram::bind_addr(&name))
             .map_err(|error| match error.kind() {
-                io::ErrorKind::AddrInUse => ChangesError::NotAlone,
+                io::ErrorKind::AddrInUse => JournalError::NotAlone,
                 _ => failed(error),
             })?;
-        let place = place().map_err(failed)?;
+        let scope = scope().map_err(failed)?;
         let copy = state.map(|state| state.join(COPY));
-        let mut left = read(&directory.join(FILE), &place).map_err(failed)?;
-        if let (None, Some(copy)) = (&left, &copy) {
-            left = read(copy, &place).map_err(failed)?;
+        let mut recovered = read(&directory.join(FILE), &scope).map_err(failed)?;
+        if let (None, Some(copy)) = (&recovered, &copy) {
+            recovered = read(copy, &scope).map_err(failed)?;
         }
-        let left = left.unwrap_or_default();
+        let recovered = recovered.unwrap_or_default();
         Ok(Self {
             directory: directory.to_owned(),
             copy,
-            place,
-            left,
-            made: Vec::new(),
+            scope,
+            recovered,
+            applied: Vec::new(),
             _lock: lock,
             _namespace: namespace,
         })
@@ -247,17 +205,17 @@ impl Changes {
 
     /// Whether an earlier run left changes.
     #[must_use]
-    pub fn has_left(&self) -> bool {
-        !self.left.is_empty()
+    pub fn has_recovered(&self) -> bool {
+        !self.recovered.is_empty()
     }
 
     /// The interfaces that an earlier run made and could not remove.
-    pub(super) fn left_links(&self) -> Vec<String> {
+    pub(super) fn recovered_links(&self) -> Vec<String> {
         let name = |change: &Change| match change {
             Change::Link { name } => Some(name.clone()),
             _ => None,
         };
-        self.left.iter().filter_map(name).collect()
+        self.recovered.iter().filter_map(name).collect()
     }
 
     /// Whether this parameter was changed by this run or the one before.
@@ -268,7 +226,7 @@ impl Changes {
     /// Of a parameter that this run or the one before changed: the old value, and the new one
     /// unless the old one comes back in any case.
     pub(super) fn sysctl(&self, wanted: &str) -> Option<(&str, Option<&str>)> {
-        self.left.iter().chain(&self.made).find_map(|change| match change {
+        self.recovered.iter().chain(&self.applied).find_map(|change| match change {
             Change::Sysctl { parameter, old, set } if parameter == wanted => {
                 Some((old.as_str(), set.as_deref()))
             }
@@ -277,22 +235,46 @@ impl Changes {
     }
 
     /// Whether an earlier run changed this offload.
-    pub(super) fn has_left_feature(&self, of: &str, name: &str) -> bool {
+    pub(super) fn has_recovered_feature(&self, of: &str, name: &str) -> bool {
         let same = |change: &Change| {
             matches!(change, Change::Feature { interface, feature, .. }
                 if interface == of && feature == name)
         };
-        self.left.iter().any(same)
+        self.recovered.iter().any(same)
     }
 
     /// The offloads that this run has turned on, with the interface of each.
     pub(super) fn turned_on(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.made.iter().filter_map(|change| match change {
+        self.applied.iter().filter_map(|change| match change {
             Change::Feature { interface, feature, old: false } => {
                 Some((interface.as_str(), feature.as_str()))
             }
             _ => None,
         })
+    }
+
+    /// Takes out the changes that an earlier run left and this one did not make again, for them to
+    /// be undone. What the file says stays as it is until [`keep`](Self::keep).
+    pub(crate) fn take_recovered(&mut self) -> Vec<Change> {
+        std::mem::take(&mut self.recovered)
+    }
+
+    /// Takes out all changes, as [`take_recovered`](Self::take_recovered) does.
+    pub(crate) fn take_all(&mut self) -> Vec<Change> {
+        let mut all = self.take_recovered();
+        all.append(&mut self.applied);
+        all
+    }
+
+    /// Puts back the changes that could not be undone, for the next run, and writes the file.
+    pub(crate) fn keep(&mut self, changes: Vec<Change>) -> io::Result<()> {
+        self.recovered = changes;
+        self.write()
+    }
+
+    /// The directory of the file.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// Writes a change down, which the caller makes next. Of a thing that was changed before,
@@ -302,11 +284,11 @@ impl Changes {
     ///
     /// Fails when it cannot be written: then the change must not be made.
     pub fn record(&mut self, change: Change) -> io::Result<()> {
-        if self.made.iter().any(|made| made.same_thing(&change)) {
+        if self.applied.iter().any(|applied| applied.same_thing(&change)) {
             return Ok(());
         }
-        let left = self.left.iter().position(|left| left.same_thing(&change));
-        let change = match (left.map(|index| self.left.remove(index)), change) {
+        let earlier = self.recovered.iter().position(|recovered| recovered.same_thing(&change));
+        let change = match (earlier.map(|index| self.recovered.remove(index)), change) {
             (
                 Some(Change::Sysctl { old, set: before, .. }),
                 Change::Sysctl { parameter, set, .. },
@@ -314,50 +296,15 @@ impl Changes {
                 // What must come back in any case still must.
                 Change::Sysctl { parameter, old, set: before.and(set) }
             }
-            (Some(left), _) => left,
+            (Some(earlier), _) => earlier,
             (None, change) => change,
         };
-        self.made.push(change);
+        self.applied.push(change);
         self.write()
     }
 
-    /// Undoes what an earlier run left and this one did not make again.
-    ///
-    /// # Errors
-    ///
-    /// Says what could not be undone; that stays on the list.
-    pub fn undo_left(&mut self) -> Result<(), Vec<String>> {
-        let (left, errors) = undo(std::mem::take(&mut self.left));
-        self.left = left;
-        self.settle(errors)
-    }
-
-    /// Undoes all changes, the last one first. Files may be kept for the next run: when this one
-    /// fails, the counters that are pinned in them must outlive it.
-    ///
-    /// # Errors
-    ///
-    /// Says what could not be undone; that stays on the list for the next run.
-    pub fn undo_all(&mut self, keep_files: bool) -> Result<(), Vec<String>> {
-        let mut all = std::mem::take(&mut self.left);
-        all.append(&mut self.made);
-        let is_kept = |change: &Change| keep_files && matches!(change, Change::File { .. });
-        let (mut kept, all): (Vec<_>, Vec<_>) = all.into_iter().partition(is_kept);
-        let (left, errors) = undo(all);
-        kept.extend(left);
-        self.left = kept;
-        self.settle(errors)
-    }
-
-    fn settle(&self, mut errors: Vec<String>) -> Result<(), Vec<String>> {
-        if let Err(error) = self.write() {
-            errors.push(format!("cannot write {}: {error}", self.directory.display()));
-        }
-        if errors.is_empty() { Ok(()) } else { Err(errors) }
-    }
-
     fn write(&self) -> io::Result<()> {
-        let changes: Vec<Change> = self.left.iter().chain(&self.made).cloned().collect();
+        let changes: Vec<Change> = self.recovered.iter().chain(&self.applied).cloned().collect();
         if let Some(copy) = &self.copy
             && let Err(error) = self.write_to(copy, &changes)
         {
@@ -381,37 +328,23 @@ impl Changes {
         if let Some(directory) = path.parent() {
             DirBuilder::new().recursive(true).mode(0o750).create(directory)?;
         }
-        let written = Written { place: self.place.clone(), changes: changes.to_vec() };
+        let written = Written { scope: self.scope.clone(), changes: changes.to_vec() };
         let text = serde_json::to_vec_pretty(&written)?;
-        // Whoever is killed while writing leaves the list before this one.
+        // A process that is killed while it writes leaves the previous list.
         let new = path.with_extension("json.new");
         fs::write(&new, text)?;
         fs::rename(new, path)
     }
 }
 
-/// Undoes changes, the last one first; gives back those that could not be, and why.
-fn undo(changes: Vec<Change>) -> (Vec<Change>, Vec<String>) {
-    let mut errors = Vec::new();
-    let mut left = Vec::new();
-    for change in changes.into_iter().rev() {
-        if let Err(error) = change.undo() {
-            errors.push(error);
-            left.push(change);
-        }
-    }
-    left.reverse();
-    (left, errors)
-}
-
-/// What a file says of this place; `None` if there is no file, or it is of another place.
-fn read(path: &Path, place: &str) -> io::Result<Option<Vec<Change>>> {
+/// The changes in a file; `None` if there is no file, or it is of another scope.
+fn read(path: &Path, scope: &str) -> io::Result<Option<Vec<Change>>> {
     let text = match fs::read_to_string(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         text => text?,
     };
     match serde_json::from_str::<Written>(&text) {
-        Ok(written) if written.place == place => Ok(Some(written.changes)),
+        Ok(written) if written.scope == scope => Ok(Some(written.changes)),
         Ok(_) => Ok(None),
         Err(error) => {
             let aside = path.with_extension("json.broken");
@@ -426,8 +359,8 @@ fn read(path: &Path, place: &str) -> io::Result<Option<Vec<Change>>> {
     }
 }
 
-/// This run of the machine, and this network namespace.
-fn place() -> io::Result<String> {
+/// Names this boot of the machine and this network namespace.
+fn scope() -> io::Result<String> {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
     let namespace = fs::metadata("/proc/thread-self/ns/net")?;
     Ok(format!("{} {}:{}", boot.trim(), namespace.dev(), namespace.ino()))

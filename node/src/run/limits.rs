@@ -11,26 +11,26 @@ use tracing::warn;
 use weir_ledger::unix_now;
 use weir_sessions::limits::Limiter;
 
-/// Between two looks at the clock and the quotas.
-const LOOK: Duration = Duration::from_secs(1);
+/// The interval at which the schedule and the quotas are checked.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Holds the node to its limits until `stopped` says so.
 pub(super) fn keep(limiter: Arc<Limiter>, mut stopped: watch::Receiver<bool>) -> JoinHandle<()> {
     tokio::spawn(async move {
-        let mut looked = Instant::now();
+        let mut checked = Instant::now();
         loop {
-            let until_look = LOOK.saturating_sub(looked.elapsed());
-            let patience = limiter.share().map_or(until_look, |next| next.min(until_look));
+            let until_check = CHECK_INTERVAL.saturating_sub(checked.elapsed());
+            let wait = limiter.share().map_or(until_check, |next| next.min(until_check));
             tokio::select! {
-                () = tokio::time::sleep(patience) => {}
+                () = tokio::time::sleep(wait) => {}
                 () = limiter.changed() => {}
                 _ = stopped.changed() => return,
             }
-            if looked.elapsed() >= LOOK {
-                looked = Instant::now();
+            if checked.elapsed() >= CHECK_INTERVAL {
+                checked = Instant::now();
                 let limiter = Arc::clone(&limiter);
-                let look = tokio::task::spawn_blocking(move || limiter.look(unix_now()));
-                if let Err(error) = look.await {
+                let check = tokio::task::spawn_blocking(move || limiter.look(unix_now()));
+                if let Err(error) = check.await {
                     warn!(%error, "the limits are no longer applied: restart weir, and report \
                         this");
                     return;

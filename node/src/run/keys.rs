@@ -8,11 +8,11 @@ use std::{
 use tracing::info;
 use weir_common::mac1::{Mac1Key, Mac1Keys};
 
-use super::kernel_side::GuardControl;
-use weir_config::Live;
+use super::ebpf::GuardControl;
+use weir_config::Shared;
 use weir_sessions::{
     keys::{KeyChangeError, KeyRing, NodeKeys, rotation},
-    wg_quick::Offer,
+    wg_quick::PeerTemplate,
 };
 use weir_wireguard::identity::{Identities, Identity, Pair};
 use weir_wireguard::keys::{self, PrivateKey};
@@ -37,7 +37,7 @@ pub(super) struct Ring {
     pub(super) path: PathBuf,
     pub(super) identities: Arc<Identities>,
     pub(super) guard: GuardControl,
-    pub(super) offer: Live<Offer>,
+    pub(super) template: Shared<PeerTemplate>,
     /// One change at a time.
     pub(super) changing: Mutex<()>,
 }
@@ -62,7 +62,8 @@ impl KeyRing for Ring {
         let current = Identity::new(key.secret().to_bytes());
         let previous = Some(self.identities.get().current);
         self.identities.set(Pair { current, previous });
-        self.offer.change(|offer| Offer { node_key: key.public(), ..offer.clone() });
+        self.template
+            .change(|template| PeerTemplate { node_key: key.public(), ..template.clone() });
         info!("the node has a new key; the old one is accepted until it is retired");
         Ok(self.keys())
     }

@@ -11,9 +11,9 @@ use weir_host::{
     nft::{InForce, NewFlows},
 };
 
-/// Between two looks. A hundred consumers that begin as many flows as they may by default make
-/// 10,000 meanwhile, a third of what is kept of a usual table.
-const LOOK: Duration = Duration::from_millis(500);
+/// The interval at which the table's size is read. A hundred consumers that begin as many flows as
+/// they may by default make 10,000 meanwhile, a third of the reserve in a usual table.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What follows with so many flows in a table of this size: closed from 7/8 on, open again below
 /// 3/4.
@@ -33,13 +33,13 @@ fn next(now: NewFlows, flows: u64, size: u64) -> NewFlows {
 pub(super) fn keep(policy: Arc<InForce>, mut stopped: watch::Receiver<bool>) -> JoinHandle<()> {
     tokio::spawn(async move {
         let mut state = NewFlows::default();
-        let mut looks = tokio::time::interval(LOOK);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut polls = tokio::time::interval(POLL_INTERVAL);
+        polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let [mut count, mut max] = ["count", "max"]
             .map(|what| Parameter::new(format!("net/netfilter/nf_conntrack_{what}")));
         loop {
             tokio::select! {
-                _ = looks.tick() => {}
+                _ = polls.tick() => {}
                 _ = stopped.changed() => return,
             }
             let (Some(flows), Some(size)) = (number(&mut count), number(&mut max)) else {

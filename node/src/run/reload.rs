@@ -4,22 +4,22 @@ use std::{path::Path, sync::Arc};
 
 use weir_common::gcra::Rate;
 
-use super::{kernel_side::GuardControl, ledger::Rhythm, policy::ExitPolicy};
+use super::{ebpf::GuardControl, ledger::Rhythm, policy::ExitPolicy};
 use crate::logging::Log;
-use weir_config::{Api, Config, Live, Node};
+use weir_config::{Api, Config, Node, Shared};
 use weir_control::{
     metrics::Series,
     reload::{Applier, Change, Reloader},
 };
 use weir_dataplane::{HandshakeLimits, HandshakeMailbox};
 use weir_host::uplink::Uplink;
-use weir_sessions::{limits::Limiter, wg_quick::Offer};
+use weir_sessions::{limits::Limiter, wg_quick::PeerTemplate};
 
-/// What a reload reaches.
-pub(super) struct Reach {
-    pub(super) offer: Live<Offer>,
-    pub(super) series: Live<Series>,
-    pub(super) rhythm: Live<Rhythm>,
+/// The parts of the running node that a reload changes.
+pub(super) struct ReloadTargets {
+    pub(super) template: Shared<PeerTemplate>,
+    pub(super) series: Shared<Series>,
+    pub(super) rhythm: Shared<Rhythm>,
     pub(super) handshakes: Arc<HandshakeMailbox>,
     pub(super) guard: GuardControl,
     pub(super) limiter: Arc<Limiter>,
@@ -27,7 +27,7 @@ pub(super) struct Reach {
     pub(super) log: Log,
 }
 
-impl Reach {
+impl ReloadTargets {
     /// The reloader of a node that runs with `config`.
     pub(super) fn reloader(
         self,
@@ -37,13 +37,13 @@ impl Reach {
     ) -> Reloader {
         // What can fail comes first: if the first one fails, nothing has changed.
         let appliers: Vec<Box<dyn Applier>> = vec![
-            Box::new(Refused { policy: self.policy }),
-            Box::new(HandshakeRates { guard: self.guard, thread: self.handshakes }),
-            Box::new(Told { offer: self.offer }),
-            Box::new(seen(self.series)),
-            Box::new(kept(self.rhythm)),
-            Box::new(Limited { limiter: self.limiter }),
-            Box::new(Logged { log: self.log }),
+            Box::new(PolicyReload { policy: self.policy }),
+            Box::new(HandshakeReload { guard: self.guard, thread: self.handshakes }),
+            Box::new(TunnelReload { template: self.template }),
+            Box::new(metrics(self.series)),
+            Box::new(ledger(self.rhythm)),
+            Box::new(LimitsReload { limiter: self.limiter }),
+            Box::new(LogReload { log: self.log }),
         ];
         Reloader::new(file.map(Path::to_owned), uplink.mtu, config.clone(), appliers)
     }
@@ -65,12 +65,12 @@ pub(super) fn handshake_limits(node: &Node) -> HandshakeLimits {
     }
 }
 
-/// What consumers may reach.
-struct Refused {
+/// Reloads the lists of the exit policy.
+struct PolicyReload {
     policy: Arc<ExitPolicy>,
 }
 
-impl Applier for Refused {
+impl Applier for PolicyReload {
     fn keys(&self) -> &'static [&'static str] {
         &[
             "policy.blocked_ports",
@@ -92,13 +92,13 @@ impl Applier for Refused {
     }
 }
 
-/// How many handshakes pass: in the guard, and in the handshake thread behind it.
-struct HandshakeRates {
+/// Reloads the limits on handshakes, in the guard and in the handshake thread behind it.
+struct HandshakeReload {
     guard: GuardControl,
     thread: Arc<HandshakeMailbox>,
 }
 
-impl Applier for HandshakeRates {
+impl Applier for HandshakeReload {
     fn keys(&self) -> &'static [&'static str] {
         &[
             "node.handshakes_per_source",
@@ -120,34 +120,34 @@ impl Applier for HandshakeRates {
     }
 }
 
-/// What consumers are told in the configurations that they get from now on.
-struct Told {
-    offer: Live<Offer>,
+/// Reloads what new consumer configurations say about the tunnel.
+struct TunnelReload {
+    template: Shared<PeerTemplate>,
 }
 
-impl Applier for Told {
+impl Applier for TunnelReload {
     fn keys(&self) -> &'static [&'static str] {
         &["tunnel.dns", "tunnel.keepalive"]
     }
 
     fn prepare(&self, config: &Config) -> anyhow::Result<Change> {
         let (dns, keepalive) = (config.dns_servers(), config.tunnel.keepalive);
-        let live = self.offer.clone();
+        let live = self.template.clone();
         Ok(Box::new(move || {
-            live.change(|offer| Offer { dns, keepalive, ..offer.clone() });
+            live.change(|template| PeerTemplate { dns, keepalive, ..template.clone() });
             Ok(vec!["new consumer configurations use the new tunnel.* values".into()])
         }))
     }
 }
 
-/// A value that others read anew each time they use it.
-struct Read<T> {
-    live: Live<T>,
+/// Reloads a value that its users read anew each time.
+struct ValueReload<T> {
+    live: Shared<T>,
     keys: &'static [&'static str],
     from: fn(&Config) -> T,
 }
 
-impl<T: Send + Sync + 'static> Applier for Read<T> {
+impl<T: Send + Sync + 'static> Applier for ValueReload<T> {
     fn keys(&self) -> &'static [&'static str] {
         self.keys
     }
@@ -161,14 +161,14 @@ impl<T: Send + Sync + 'static> Applier for Read<T> {
     }
 }
 
-/// Which sessions Prometheus sees.
-fn seen(live: Live<Series>) -> Read<Series> {
+/// Reloads which sessions have metrics of their own.
+fn metrics(live: Shared<Series>) -> ValueReload<Series> {
     let keys = &["api.per_session_metrics", "api.per_session_metrics_max"];
-    Read { live, keys, from: |config| series(&config.api) }
+    ValueReload { live, keys, from: |config| series(&config.api) }
 }
 
-/// How often usage is written down, and how long a session without credit is kept.
-fn kept(live: Live<Rhythm>) -> Read<Rhythm> {
+/// Reloads the intervals at which usage is written, and the times for which it is kept.
+fn ledger(live: Shared<Rhythm>) -> ValueReload<Rhythm> {
     let keys = &[
         "ledger.checkpoint_seconds",
         "ledger.record_seconds",
@@ -177,15 +177,15 @@ fn kept(live: Live<Rhythm>) -> Read<Rhythm> {
         "ledger.retain_undelivered_days",
         "ledger.retain_sessions_days",
     ];
-    Read { live, keys, from: |config| Rhythm::from(&config.ledger) }
+    ValueReload { live, keys, from: |config| Rhythm::from(&config.ledger) }
 }
 
-/// How much passes.
-struct Limited {
+/// Reloads the limits.
+struct LimitsReload {
     limiter: Arc<Limiter>,
 }
 
-impl Applier for Limited {
+impl Applier for LimitsReload {
     fn keys(&self) -> &'static [&'static str] {
         weir_config::Limits::FULL_KEYS
     }
@@ -199,12 +199,12 @@ impl Applier for Limited {
     }
 }
 
-/// How much is logged.
-struct Logged {
+/// Reloads the log's level.
+struct LogReload {
     log: Log,
 }
 
-impl Applier for Logged {
+impl Applier for LogReload {
     fn keys(&self) -> &'static [&'static str] {
         &["log.level"]
     }

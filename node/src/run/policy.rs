@@ -4,21 +4,21 @@ use std::{net::IpAddr, sync::Arc};
 
 use anyhow::Context as _;
 
-use weir_config::{Auto, Config, Live, amounts::AtMost};
+use weir_config::{Auto, Config, Shared, amounts::AtMost};
 use weir_host::{
     HostPlan,
     nft::{self, InForce, Transits},
     uplink::{self, Uplink},
 };
-use weir_policy::{Judge, Lists, Question, Surroundings, Verdict, judge};
+use weir_policy::{FlowSpec, Judge, Lists, PolicyContext, Verdict, judge};
 
 /// The lists in force, and how they are replaced.
 pub(super) struct ExitPolicy {
     uplink: Uplink,
     transits: Transits,
     in_force: Arc<InForce>,
-    around: Surroundings,
-    lists: Live<Lists>,
+    context: PolicyContext,
+    lists: Shared<Lists>,
 }
 
 impl ExitPolicy {
@@ -34,7 +34,7 @@ impl ExitPolicy {
             uplink: plan.uplink.clone(),
             transits,
             in_force,
-            around: Surroundings::new(config, none),
+            context: PolicyContext::new(config, none),
             lists: plan.lists.clone(),
         }
     }
@@ -78,11 +78,11 @@ impl weir_sessions::limits::FlowTable for ExitPolicy {
 }
 
 impl Judge for ExitPolicy {
-    fn judge(&self, question: &Question) -> anyhow::Result<Verdict> {
+    fn judge(&self, flow: &FlowSpec) -> anyhow::Result<Verdict> {
         let addresses = uplink::own_addresses().context("cannot read this machine's addresses")?;
-        let mut around = self.around.clone();
-        around.own.extend(addresses);
-        Ok(judge(question, &self.lists.get(), &around))
+        let mut context = self.context.clone();
+        context.own.extend(addresses);
+        Ok(judge(flow, &self.lists.get(), &context))
     }
 }
 

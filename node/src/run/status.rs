@@ -8,9 +8,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{kernel_side::GuardCounter, policy, receive::Way};
+use super::{ebpf::GuardCounter, policy, receive::ReceivePath};
 use crate::sandbox::Sandbox;
-use weir_config::Live;
+use weir_config::Shared;
 use weir_control::{
     fleet::Link,
     view::{HostCondition, HostRestored, NodeView, Status},
@@ -21,7 +21,7 @@ use weir_host::{
     uplink::Uplink,
     watch::{Condition, Conditions, Part},
 };
-use weir_sessions::{limits::Limiter, registry::Sessions, wg_quick::Offer};
+use weir_sessions::{limits::Limiter, registry::Sessions, wg_quick::PeerTemplate};
 use weir_wireguard::keys;
 
 /// What there is to see.
@@ -30,13 +30,13 @@ pub(super) struct Parts {
     /// As it is now, in bytes.
     pub(super) uplink_mtu: Arc<AtomicU32>,
     pub(super) xdp: XdpMode,
-    pub(super) receive: Way,
+    pub(super) receive: ReceivePath,
     pub(super) io: Io,
     pub(super) sandbox: Sandbox,
     pub(super) notes: Vec<String>,
     pub(super) conditions: Conditions,
     pub(super) cores: Vec<usize>,
-    pub(super) offer: Live<Offer>,
+    pub(super) template: Shared<PeerTemplate>,
     pub(super) interface: String,
     pub(super) mtu: u32,
     pub(super) sessions: Arc<Sessions>,
@@ -72,7 +72,7 @@ impl NodeView for View {
     fn status(&self) -> Status {
         let parts = &self.parts;
         let guard = parts.guard.read();
-        let offer = parts.offer.get();
+        let template = parts.template.get();
         let uptime = self.started.elapsed().as_secs_f64();
         let busy: Vec<f64> = parts.counts.cpu().iter().map(Duration::as_secs_f64).collect();
         let totals = parts.sessions.totals();
@@ -97,8 +97,8 @@ impl NodeView for View {
             sandbox: parts.sandbox.describe(),
             offloads,
             worker_cores: parts.cores.clone(),
-            public_key: keys::print_public(&offer.node_key),
-            endpoint: offer.endpoint.clone(),
+            public_key: keys::print_public(&template.node_key),
+            endpoint: template.endpoint.clone(),
             interface: parts.interface.clone(),
             mtu: parts.mtu,
             sessions: parts.sessions.len(),
@@ -129,8 +129,8 @@ impl NodeView for View {
 }
 
 fn shown(condition: Condition) -> HostCondition {
-    let Condition { part, said, fix } = condition;
-    HostCondition { part: part.as_str().into(), problem: said, fix }
+    let Condition { part, problem, fix } = condition;
+    HostCondition { part: part.as_str().into(), problem, fix }
 }
 
 fn restored(conditions: &Conditions) -> Vec<HostRestored> {

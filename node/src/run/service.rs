@@ -12,7 +12,7 @@ use sd_notify::NotifyState;
 use tracing::debug;
 
 /// Between two words to the service manager that the start goes on.
-const STILL_STARTING: Duration = Duration::from_secs(5);
+const EXTENSION_INTERVAL: Duration = Duration::from_secs(5);
 /// How much longer than that it is to wait each time.
 const EXTENSION_USEC: u32 = 30_000_000;
 
@@ -28,7 +28,7 @@ pub(super) fn starting(what: &'static str) -> Starting {
     let (ends, ended) = mpsc::channel::<()>();
     tell(&[NotifyState::Status(what)]);
     let wait = move || {
-        while ended.recv_timeout(STILL_STARTING) == Err(RecvTimeoutError::Timeout) {
+        while ended.recv_timeout(EXTENSION_INTERVAL) == Err(RecvTimeoutError::Timeout) {
             tell(&[NotifyState::ExtendTimeoutUsec(EXTENSION_USEC)]);
         }
     };

@@ -7,9 +7,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
 use super::service;
-use weir_config::{Auto, Config, HostPort, Live};
+use weir_config::{Auto, Config, HostPort, Shared};
 use weir_host::uplink::{Uplink, UplinkError};
-use weir_sessions::wg_quick::Offer;
+use weir_sessions::wg_quick::PeerTemplate;
 
 /// Between two looks for an uplink that is not there yet.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -80,11 +80,16 @@ fn look(config: &Config) -> anyhow::Result<Result<Found, String>> {
 
 /// Has new configurations name the uplink's present address, unless the configuration of the node
 /// names another one.
-pub(super) fn follow(wanted: &Auto<HostPort>, port: u16, offer: &Live<Offer>, now: &Uplink) {
+pub(super) fn follow(
+    wanted: &Auto<HostPort>,
+    port: u16,
+    template: &Shared<PeerTemplate>,
+    now: &Uplink,
+) {
     if wanted.set().is_some() {
         return;
     }
-    let endpoint = offer.get().endpoint.clone();
+    let endpoint = template.get().endpoint.clone();
     // As at the start: IPv6 only where there is no IPv4. Of several the one that was told stays.
     let has_v4 = !now.v4.is_empty();
     let usual = now.addresses().filter(|address| address.is_ipv4() == has_v4);
@@ -98,5 +103,5 @@ pub(super) fn follow(wanted: &Auto<HostPort>, port: u16, offer: &Live<Offer>, no
         "this machine's address has changed: new configurations use {address}; consumers with \
          {endpoint} need a new configuration, unless it is a name (node.endpoint)"
     );
-    offer.change(|offer| Offer { endpoint: address.to_string(), ..offer.clone() });
+    template.change(|template| PeerTemplate { endpoint: address.to_string(), ..template.clone() });
 }

@@ -10,13 +10,14 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{
-    flow_table,
+    banner, flow_table,
     ledger::{self, Rhythm},
     limits,
     policy::ExitPolicy,
-    screen, service,
+    service,
+    status::View,
 };
-use weir_config::{Config, Live, Metrics};
+use weir_config::{Config, ListenAddr, Shared};
 use weir_control::{
     api::{Api, Listeners, Token},
     fleet,
@@ -29,18 +30,20 @@ use weir_control::{
 };
 use weir_dataplane::ThreadEnded;
 use weir_ebpf_loader::log::GuardLog;
-use weir_sessions::{keys::SharedKeyRing, limits::Limiter, registry::Sessions, wg_quick::Offer};
+use weir_sessions::{
+    keys::SharedKeyRing, limits::Limiter, registry::Sessions, wg_quick::PeerTemplate,
+};
 
 /// How long requests inside the tunnel may take after the node was told to stop.
-const GRACE: Duration = Duration::from_secs(1);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What is served, and what a reload changes of it.
-pub(super) struct Parts<'a> {
-    pub(super) sessions: &'a Arc<Sessions>,
-    pub(super) view: Arc<super::View>,
-    pub(super) offer: Live<Offer>,
-    pub(super) series: Live<Series>,
-    pub(super) rhythm: Live<Rhythm>,
+pub(super) struct Parts {
+    pub(super) sessions: Arc<Sessions>,
+    pub(super) view: Arc<View>,
+    pub(super) template: Shared<PeerTemplate>,
+    pub(super) series: Shared<Series>,
+    pub(super) rhythm: Shared<Rhythm>,
     pub(super) limiter: Arc<Limiter>,
     pub(super) reloader: Arc<Reloader>,
     pub(super) keys: SharedKeyRing,
@@ -58,7 +61,7 @@ pub(super) struct Parts<'a> {
 /// Serves until SIGTERM or SIGINT, or until the packet path is no longer whole.
 pub(super) fn until_told(
     config: &Config,
-    parts: Parts<'_>,
+    parts: Parts,
     log: Option<GuardLog>,
 ) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -72,8 +75,8 @@ pub(super) fn until_told(
     result
 }
 
-async fn serve(config: &Config, parts: Parts<'_>, log: Option<GuardLog>) -> anyhow::Result<()> {
-    let Parts { sessions, view, offer, series, rhythm, limiter, reloader, keys, policy, .. } =
+async fn serve(config: &Config, parts: Parts, log: Option<GuardLog>) -> anyhow::Result<()> {
+    let Parts { sessions, view, template, series, rhythm, limiter, reloader, keys, policy, .. } =
         parts;
     let (mut ended, mut breaks) = (parts.ended, parts.breaks);
     let (resolver, name_servers) = (parts.resolver, parts.name_servers);
@@ -89,23 +92,23 @@ async fn serve(config: &Config, parts: Parts<'_>, log: Option<GuardLog>) -> anyh
 
     let shared: SharedView = view.clone();
     let device = Device {
-        sessions: Arc::clone(sessions),
-        offer: offer.clone(),
+        sessions: Arc::clone(&sessions),
+        template: template.clone(),
         listen_port: config.node.listen_port,
         endpoints: config.api.wg_endpoints,
     };
-    let api = Api::new(Arc::clone(sessions), shared, offer, series)
+    let api = Api::new(Arc::clone(&sessions), shared, template, series)
         .with_reload(reloader.clone())
         .with_keys(keys)
         .with_judge(policy)
         .with_limits(Arc::clone(&limiter));
     let group = Some(config.api.socket_group.as_str()).filter(|group| !group.is_empty());
     let metrics = match config.api.metrics {
-        Metrics::On(address) => Some(address),
-        Metrics::Off => None,
+        ListenAddr::On(address) => Some(address),
+        ListenAddr::Off => None,
     };
     let mut listeners = Listeners::bind(&config.api.socket, group, metrics).await?;
-    if let Metrics::On(address) = config.api.http {
+    if let ListenAddr::On(address) = config.api.http {
         let token = Token::load_or_create(&config.api.token_file)?;
         listeners = listeners.with_http(address, token).await?;
     }
@@ -123,18 +126,18 @@ async fn serve(config: &Config, parts: Parts<'_>, log: Option<GuardLog>) -> anyh
         }
     });
     let gateway =
-        Gateway::bind(config, sessions, name_servers, &resolver, weir_host::has_ipv6()).await?;
+        Gateway::bind(config, &sessions, name_servers, &resolver, weir_host::has_ipv6()).await?;
     let limited = limits::keep(limiter, stopped.clone());
     let room = flow_table::keep(in_force, stopped.clone());
-    let mut books = ledger::keep(config, &rhythm, sessions, resolver, stopped)?;
+    let mut books = ledger::keep(config, &rhythm, &sessions, resolver, stopped)?;
     if !config.fleet.url.is_empty() {
         let link = fleet::Link::connect(&config.fleet).await?;
         view.show_fleet(link.clone());
-        books.join(&config.fleet, link, sessions, api.router());
+        books.join(&config.fleet, link, &sessions, api.router());
     }
 
     let status = view.status();
-    screen::show(config, &status);
+    banner::show(config, &status);
     let endpoint = status.endpoint;
     let mut server = std::pin::pin!(listeners.serve(&api, until(stop.subscribe())));
     let mut gateway = std::pin::pin!(gateway.serve(stop.subscribe()));
@@ -169,7 +172,7 @@ async fn serve(config: &Config, parts: Parts<'_>, log: Option<GuardLog>) -> anyh
         return Err(error);
     }
     // Of a consumer that goes on sending, nothing more is taken after this.
-    tokio::time::timeout(GRACE, gateway).await.ok();
+    tokio::time::timeout(SHUTDOWN_TIMEOUT, gateway).await.ok();
     server.await.context(NO_LONGER_SERVED)
 }
 

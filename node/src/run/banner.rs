@@ -1,6 +1,6 @@
 //! What the operator reads when the node begins to serve.
 
-#![expect(clippy::print_stderr, reason = "the screen is for the operator's terminal")]
+#![expect(clippy::print_stderr, reason = "the banner is for the operator's terminal")]
 
 use std::fmt::Write as _;
 
@@ -9,7 +9,7 @@ use tracing::info;
 use weir_config::{Config, LogFormat};
 use weir_control::view::Status;
 
-/// Shows the screen; to programs the same in one object.
+/// Shows the banner; to programs the same in one object.
 pub(super) fn show(config: &Config, status: &Status) {
     match config.log.format {
         LogFormat::Text => eprint!("{}", text(config, status)),
@@ -21,7 +21,7 @@ pub(super) fn show(config: &Config, status: &Status) {
             xdp = status.xdp_mode,
             io = status.io,
             sandbox = status.sandbox,
-            "serving"
+            "serves consumers"
         ),
     }
 }
@@ -32,7 +32,7 @@ fn text(config: &Config, status: &Status) -> String {
         // Writing to a string does not fail.
         writeln!(text, "  {label:<12} {value}").ok();
     };
-    line("weir", &format!("{} is serving", status.version));
+    line("weir", &format!("{} serves consumers", status.version));
     line("endpoint", &status.endpoint);
     line("public key", &status.public_key);
     line("uplink", &format!("{}, MTU {}", status.uplink, status.uplink_mtu));
@@ -53,7 +53,7 @@ fn text(config: &Config, status: &Status) -> String {
     line("sandbox", &status.sandbox);
     line("sessions", &format!("{} of {}", status.sessions, status.max_sessions));
     line("API", &config.api.socket.display().to_string());
-    if let weir_config::Metrics::On(address) = config.api.metrics {
+    if let weir_config::ListenAddr::On(address) = config.api.metrics {
         line("metrics", &format!("http://{address}/metrics"));
     }
     text

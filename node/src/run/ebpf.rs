@@ -16,7 +16,7 @@ use weir_common::{
 };
 
 use weir_accounts::{Accounts, file};
-use weir_config::{Config, Node, XdpWish};
+use weir_config::{Config, GuardMode, Node};
 use weir_ebpf_loader::{
     Guard, GuardCounts, GuardOptions, XdpMode, XdpPolicy, bpffs::Bpffs, guard::GuardError,
     log::GuardLog,
@@ -27,7 +27,7 @@ use weir_host::{
 };
 
 /// What the kernel does for the node.
-pub(super) struct KernelSide {
+pub(super) struct Ebpf {
     accounts: Arc<Accounts>,
     guard: Option<Arc<Mutex<Guard>>>,
     bpffs: Option<Bpffs>,
@@ -113,7 +113,7 @@ fn reason(error: &anyhow::Error) -> String {
     }
 }
 
-impl KernelSide {
+impl Ebpf {
     /// Loads the programs and the accounts; what a killed node left is taken over.
     pub(super) fn prepare(
         config: &Config,
@@ -159,7 +159,7 @@ impl KernelSide {
                 without: None,
                 uplink: None,
             }),
-            Err(error) if node.xdp == XdpWish::Required => Err(error),
+            Err(error) if node.xdp == GuardMode::Required => Err(error),
             Err(error) => {
                 let accounts = file::open(&runtime_dir, node.max_sessions)
                     .context("cannot create the accounts")?;
@@ -205,11 +205,11 @@ impl KernelSide {
         self.guard.is_some()
     }
 
-    /// Puts the guard on the uplink, as far as the wish and the kernel allow.
-    pub(super) fn attach(&mut self, uplink: &Uplink, wish: XdpWish) -> anyhow::Result<XdpMode> {
+    /// Puts the guard on the uplink, as far as the configuration and the kernel allow.
+    pub(super) fn attach(&mut self, uplink: &Uplink, wanted: GuardMode) -> anyhow::Result<XdpMode> {
         let Some(guard) = &self.guard else {
             let reason = self.without.clone().unwrap_or_default();
-            if wish != XdpWish::Off {
+            if wanted != GuardMode::Off {
                 warn!(%reason, "NO GUARD: eBPF cannot be used. Every packet costs the node a \
                     system call");
             }
@@ -219,19 +219,19 @@ impl KernelSide {
             warn!(%error, "cannot tell whether the uplink has an Ethernet header");
             true
         });
-        let wish = if has_ethernet { wish } else { without_ethernet(&uplink.name, wish)? };
-        let policy = match wish {
-            XdpWish::Auto => XdpPolicy::Auto,
-            XdpWish::Native => XdpPolicy::Native,
-            XdpWish::Generic => XdpPolicy::Generic,
-            XdpWish::Off => XdpPolicy::Off,
-            XdpWish::Required => XdpPolicy::Required,
+        let wanted = if has_ethernet { wanted } else { without_ethernet(&uplink.name, wanted)? };
+        let policy = match wanted {
+            GuardMode::Auto => XdpPolicy::Auto,
+            GuardMode::Native => XdpPolicy::Native,
+            GuardMode::Generic => XdpPolicy::Generic,
+            GuardMode::Off => XdpPolicy::Off,
+            GuardMode::Required => XdpPolicy::Required,
         };
         self.uplink = Some(uplink.index);
         let mut guard = guard.lock().unwrap_or_else(PoisonError::into_inner);
         let mode = match guard.attach(uplink.index, policy) {
             Ok(mode) => mode,
-            Err(error) if wish == XdpWish::Required => {
+            Err(error) if wanted == GuardMode::Required => {
                 return Err(error).context("node.xdp is \"required\"");
             }
             Err(error) => {
@@ -252,7 +252,7 @@ impl KernelSide {
                 }
             }
             XdpMode::Generic => {}
-            XdpMode::Off { reason } if wish != XdpWish::Off => {
+            XdpMode::Off { reason } if wanted != GuardMode::Off => {
                 warn!(%reason, "NO GUARD: every packet to the node's port costs it a system call");
             }
             XdpMode::Off { .. } => {}
@@ -270,14 +270,14 @@ impl KernelSide {
         guard.steer_udp(v4, v6).context("cannot steer datagrams to their workers")
     }
 
-    /// Sends data the direct way at the queues of these sockets.
-    pub(super) fn direct<'a>(
+    /// Puts data on the XSK fast path at the queues of these sockets.
+    pub(super) fn use_fast_path<'a>(
         &self,
         sockets: impl Iterator<Item = (u32, BorrowedFd<'a>)>,
     ) -> anyhow::Result<()> {
         let Some(guard) = &self.guard else { return Ok(()) };
         let mut guard = guard.lock().unwrap_or_else(PoisonError::into_inner);
-        guard.direct(sockets).context("the guard does not accept the AF_XDP sockets")
+        guard.use_fast_path(sockets).context("the guard does not accept the AF_XDP sockets")
     }
 
     /// A descriptor of the program that chooses the TUN queue, if there is one.
@@ -321,17 +321,17 @@ impl KernelSide {
     }
 }
 
-/// What is wished for on an uplink on which the guard would recognise nothing.
-fn without_ethernet(uplink: &str, wish: XdpWish) -> anyhow::Result<XdpWish> {
-    match wish {
-        XdpWish::Required => bail!("node.xdp is \"required\", but {uplink}: {NO_ETHERNET}"),
-        XdpWish::Off => {}
+/// The mode on an uplink on which the guard would recognise nothing.
+fn without_ethernet(uplink: &str, wanted: GuardMode) -> anyhow::Result<GuardMode> {
+    match wanted {
+        GuardMode::Required => bail!("node.xdp is \"required\", but {uplink}: {NO_ETHERNET}"),
+        GuardMode::Off => {}
         _ => warn!(
             uplink,
             "NO GUARD: {NO_ETHERNET}. Every packet to the node's port costs it a system call"
         ),
     }
-    Ok(XdpWish::Off)
+    Ok(GuardMode::Off)
 }
 
 const NO_ETHERNET: &str = "the uplink's frames have no Ethernet header (PPP, TUN, IP in IP), \

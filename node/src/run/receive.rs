@@ -7,16 +7,16 @@ use rustix::{
 };
 use tracing::info;
 
-use super::kernel_side::KernelSide;
-use weir_config::ReceiveWish;
+use super::ebpf::Ebpf;
+use weir_config::ReceiveMode;
 use weir_dataplane::{Sources, XskQueues};
 use weir_ebpf_loader::XdpMode;
 use weir_host::uplink::Uplink;
 
-/// The sockets of the direct way, if it is to be had.
+/// The sockets of the XSK fast path, if data can take it.
 pub(super) struct Receive {
     /// Those of each worker.
-    pub(super) direct: Vec<XskQueues>,
+    pub(super) queues: Vec<XskQueues>,
     /// Why there are none.
     without: Option<String>,
 }
@@ -24,12 +24,12 @@ pub(super) struct Receive {
 impl Receive {
     /// Opens the sockets. Do it while the process has the rights for it.
     pub(super) fn prepare(
-        wish: &ReceiveWish,
+        wanted: &ReceiveMode,
         mode: &XdpMode,
         uplink: &Uplink,
         workers: usize,
     ) -> anyhow::Result<Self> {
-        if *wish == ReceiveWish::Sockets {
+        if *wanted == ReceiveMode::Sockets {
             return Ok(Self::sockets("node.receive is \"sockets\""));
         }
         let opened = match mode {
@@ -53,9 +53,9 @@ impl Receive {
             }
             _ => Err(anyhow!("the guard does not run in the driver of {}", uplink.name)),
         };
-        match (opened, wish) {
-            (Ok(direct), _) => Ok(Self { direct, without: None }),
-            (Err(error), ReceiveWish::Auto) => {
+        match (opened, wanted) {
+            (Ok(queues), _) => Ok(Self { queues, without: None }),
+            (Err(error), ReceiveMode::Auto) => {
                 info!("data is not received over AF_XDP: {error:#}");
                 Ok(Self::sockets(format!("{error:#}")))
             }
@@ -64,20 +64,23 @@ impl Receive {
     }
 
     fn sockets(reason: impl Into<String>) -> Self {
-        Self { direct: Vec::new(), without: Some(reason.into()) }
+        Self { queues: Vec::new(), without: Some(reason.into()) }
     }
 
     /// Tells the guard of the sockets.
-    pub(super) fn begin(&self, kernel: &KernelSide) -> anyhow::Result<()> {
-        kernel.direct(self.direct.iter().flat_map(XskQueues::sockets))
+    pub(super) fn begin(&self, ebpf: &Ebpf) -> anyhow::Result<()> {
+        ebpf.use_fast_path(self.queues.iter().flat_map(XskQueues::sockets))
     }
 
-    /// The way, as it is shown.
-    pub(super) fn way(&self) -> Way {
-        let queues = self.direct.iter().flat_map(XskQueues::sockets).count();
+    /// The path, as it is shown.
+    pub(super) fn describe(&self) -> ReceivePath {
+        let queues = self.queues.iter().flat_map(XskQueues::sockets).count();
         match &self.without {
-            None => Way { word: "af_xdp", note: format!("receive over AF_XDP, queues: {queues}") },
-            Some(reason) => Way {
+            None => ReceivePath {
+                word: "af_xdp",
+                note: format!("receive over AF_XDP, queues: {queues}"),
+            },
+            Some(reason) => ReceivePath {
                 word: "sockets",
                 note: format!("receive through the kernel's network stack: {reason}"),
             },
@@ -86,7 +89,7 @@ impl Receive {
 }
 
 /// How data reaches the workers, as it is shown.
-pub(super) struct Way {
+pub(super) struct ReceivePath {
     /// `af_xdp` or `sockets`.
     pub(super) word: &'static str,
     /// How many queues, or why not.

@@ -22,8 +22,7 @@ use tracing::{debug, error, info, warn};
 use zeroize::Zeroizing;
 
 use super::ledger_path;
-use weir_config;
-use weir_config::{Config, Ledger, Live};
+use weir_config::{Config, Ledger, Shared};
 use weir_control::{
     delivery::{self, UsageFile, Webhook},
     fleet,
@@ -116,7 +115,7 @@ impl Books {
 /// Keeps the ledger until `stopped` says so.
 pub(super) fn keep(
     config: &Config,
-    rhythm: &Live<Rhythm>,
+    rhythm: &Shared<Rhythm>,
     sessions: &Arc<Sessions>,
     resolver: Resolver,
     stopped: watch::Receiver<bool>,
@@ -206,7 +205,7 @@ async fn turns(mut turn: Turn, mut stopped: watch::Receiver<bool>) {
 
 struct Turn {
     sessions: Arc<Sessions>,
-    rhythm: Live<Rhythm>,
+    rhythm: Shared<Rhythm>,
     /// Who must have a usage record before it may go.
     receivers: Vec<&'static str>,
     /// When the last checkpoint, the last turn of records and the last look for old ones were.
@@ -327,7 +326,7 @@ mod tests {
         let now = Instant::now();
         let mut turn = Turn {
             sessions: Arc::clone(&rig.sessions),
-            rhythm: Live::from(rhythm),
+            rhythm: Shared::from(rhythm),
             receivers: Vec::new(),
             saved: now,
             recorded: now,

@@ -27,8 +27,8 @@ const LIFETIME: Duration = Duration::from_secs(20);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Caller(pub(super) SessionId);
 
-impl Connected<IncomingStream<'_, Door>> for Caller {
-    fn connect_info(stream: IncomingStream<'_, Door>) -> Self {
+impl Connected<IncomingStream<'_, SessionListener>> for Caller {
+    fn connect_info(stream: IncomingStream<'_, SessionListener>) -> Self {
         *stream.remote_addr()
     }
 }
@@ -43,7 +43,7 @@ pub(super) fn slot_of(plan: &AddressPlan, address: IpAddr) -> Option<Slot> {
 
 /// A listener inside the tunnel.
 #[derive(Debug)]
-pub(super) struct Door {
+pub(super) struct SessionListener {
     listener: TcpListener,
     plan: AddressPlan,
     sessions: Arc<Sessions>,
@@ -51,9 +51,9 @@ pub(super) struct Door {
 }
 
 /// A connection from a consumer.
-pub(super) type Visit = Connection<TcpStream, SessionId>;
+pub(super) type SessionConnection = Connection<TcpStream, SessionId>;
 
-impl Door {
+impl SessionListener {
     pub(super) fn new(listener: TcpListener, plan: AddressPlan, sessions: &Arc<Sessions>) -> Self {
         let sessions = Arc::clone(sessions);
         Self { listener, plan, sessions, connections: Connections::new(LIMITS) }
@@ -75,18 +75,18 @@ impl Door {
     }
 }
 
-impl Listener for Door {
-    type Io = Visit;
+impl Listener for SessionListener {
+    type Io = SessionConnection;
     type Addr = Caller;
 
-    async fn accept(&mut self) -> (Visit, Caller) {
+    async fn accept(&mut self) -> (SessionConnection, Caller) {
         loop {
-            let room = self.connections.room().await;
+            let permit = self.connections.permit().await;
             let (stream, from) = Listener::accept(&mut self.listener).await;
             let slot = slot_of(&self.plan, from.ip());
             if let Some(session) = slot.and_then(|slot| self.sessions.at(slot)) {
-                let visit = self.connections.stranger(room, session, stream);
-                return (visit, Caller(session));
+                let connection = self.connections.stranger(permit, session, stream);
+                return (connection, Caller(session));
             }
         }
     }

@@ -12,10 +12,10 @@ use std::{
 use tokio::sync::{mpsc::UnboundedSender, watch};
 
 use super::uplink;
-use weir_config::{Config, Live};
+use weir_config::{Config, Shared};
 use weir_control::resolver::{Resolver, servers};
 use weir_host::{uplink::Uplink, watch::Listeners};
-use weir_sessions::wg_quick::Offer;
+use weir_sessions::wg_quick::PeerTemplate;
 
 /// Whether consumers are answered by the name servers that the machine asks.
 pub(super) fn follows_name_servers(config: &Config) -> bool {
@@ -42,14 +42,14 @@ pub(super) fn name_servers(
 /// What is done about changes of the host.
 pub(super) fn listeners(
     config: &Config,
-    offer: &Live<Offer>,
+    template: &Shared<PeerTemplate>,
     mtu: Arc<AtomicU32>,
     servers: Option<watch::Sender<Vec<IpAddr>>>,
     resolver: &Resolver,
     broken: UnboundedSender<anyhow::Error>,
 ) -> Listeners {
     let (wanted, port) = (config.node.endpoint.clone(), config.node.listen_port);
-    let offer = offer.clone();
+    let template = template.clone();
     let resolver = resolver.clone();
     let follow = move |servers: watch::Sender<Vec<IpAddr>>| {
         Box::new(move || {
@@ -72,7 +72,7 @@ pub(super) fn listeners(
     Listeners {
         uplink: Box::new(move |now: &Uplink| {
             mtu.store(now.mtu, Relaxed);
-            uplink::follow(&wanted, port, &offer, now);
+            uplink::follow(&wanted, port, &template, now);
         }),
         resolver: servers.map(follow),
         // The node may be stopping already.
