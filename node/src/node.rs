@@ -53,7 +53,7 @@ use weir_host::{
     tun::{self, Tun},
     watch::{Conditions, Watcher},
 };
-use weir_ledger::store::Store;
+use weir_ledger::{Ledger, SharedLedger};
 use weir_sessions::{
     keys::rotation,
     limits::{FlowTable, Limiter},
@@ -148,13 +148,14 @@ pub fn run(config: &Config, file: Option<&Path>, log: Log) -> anyhow::Result<()>
         saved = false;
         let policy = Arc::new(policy::ExitPolicy::new(config, &plan, transits, in_force));
         let opened = open_sessions(config, &kernel, &dataplane, addresses, node_key);
-        let limited = opened.and_then(|sessions| {
+        let limited = opened.and_then(|(sessions, ledger)| {
             let (limits, known) = (config.limits.clone(), Arc::clone(&sessions));
             let flows = Arc::clone(&policy) as Arc<dyn FlowTable>;
-            let limiter = Limiter::new(limits, known, kernel.accounts(), levels, flows)?;
-            Ok((sessions, Arc::new(limiter)))
+            let limiter =
+                Limiter::new(limits, known, ledger.clone(), kernel.accounts(), levels, flows)?;
+            Ok((sessions, ledger, Arc::new(limiter)))
         });
-        let (sessions, limiter) = match limited {
+        let (sessions, ledger, limiter) = match limited {
             Ok(limited) => limited,
             Err(error) => {
                 dataplane.stop();
@@ -170,12 +171,12 @@ pub fn run(config: &Config, file: Option<&Path>, log: Log) -> anyhow::Result<()>
             free_bytes: config.payment.free_bytes(),
         };
         let (offer, series) = (Live::from(offer), Live::from(reload::series(&config.api)));
-        let rhythm = Live::from(ledger::Rhythm::from(&config.ledger));
+        let intervals = Live::from(ledger::Intervals::from(&config.ledger));
         let reach = reload::Reach {
             policy: Arc::clone(&policy),
             offer: offer.clone(),
             series: series.clone(),
-            rhythm: rhythm.clone(),
+            intervals: intervals.clone(),
             handshakes: dataplane.handshakes(),
             guard: kernel.control(),
             limiter: Arc::clone(&limiter),
@@ -218,16 +219,18 @@ pub fn run(config: &Config, file: Option<&Path>, log: Log) -> anyhow::Result<()>
             interface,
             mtu: config.tunnel.mtu,
             sessions: Arc::clone(&sessions),
+            ledger: ledger.clone(),
             counts: dataplane.counts(),
             guard: kernel.counter(),
             limiter: Arc::clone(&limiter),
         }));
         let parts = serve::Parts {
             sessions: &sessions,
+            ledger,
             view,
             offer,
             series,
-            rhythm,
+            intervals,
             limiter,
             reloader: Arc::clone(&reloader),
             keys,
@@ -335,10 +338,10 @@ fn open_sessions(
     dataplane: &Dataplane,
     addresses: AddressPlan,
     node_key: PublicKey,
-) -> anyhow::Result<Arc<Sessions>> {
+) -> anyhow::Result<(Arc<Sessions>, SharedLedger)> {
     // It takes its time after a change of the schema, and where damage was found.
     let _starting = service::starting("reading the ledger");
-    let store = Store::open(&ledger_path(config))?;
+    let ledger = SharedLedger::new(Ledger::open(&ledger_path(config))?)?;
     let max = config.node.max_sessions;
     let address_of = Box::new(move |slot: weir_common::Slot| {
         (slot.0 < max).then_some(())?;
@@ -350,7 +353,9 @@ fn open_sessions(
         pool_v6: config.tunnel.pool_v6,
         gateways: [addresses.gateway_v4().into(), addresses.gateway_v6().into()],
     }));
-    Ok(Arc::new(Sessions::open(store, kernel.accounts(), peers, flows, address_of, node_key)?))
+    let (shared, accounts) = (ledger.clone(), kernel.accounts());
+    let sessions = Sessions::open(shared, accounts, peers, flows, address_of, node_key)?;
+    Ok((Arc::new(sessions), ledger))
 }
 
 fn choose_io(wish: &IoWish) -> anyhow::Result<Io> {

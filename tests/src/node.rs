@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tempfile::TempDir;
 use weir_control::view::Status;
-use weir_ledger::store::receipt::Record;
+use weir_ledger::UsageRecord;
 
 pub use self::settings::Settings;
 use crate::{Namespace, command, disk::Disk, http, privacy, process, sweep, until};
@@ -380,7 +380,7 @@ impl<'a> Node<'a> {
     ///
     /// # Errors
     /// If the ledger cannot be read or is not as the node wrote it.
-    pub fn records(&self) -> Result<Vec<Record>> {
+    pub fn records(&self) -> Result<Vec<UsageRecord>> {
         let ledger = self.ledger_path().to_string_lossy().into_owned();
         self.weir(&["ledger", "check", &ledger])?;
         self.weir(&["ledger", "export", &ledger])?.lines().map(parse).collect()

@@ -43,6 +43,7 @@ use crate::{
     view::SharedView,
 };
 use weir_config::Live;
+use weir_ledger::UsageLog;
 use weir_policy::SharedJudge;
 use weir_sessions::{Sessions, keys::SharedKeyRing, limits::Limiter, wg_quick::Offer};
 
@@ -70,6 +71,7 @@ pub use token::Token;
 #[derive(Clone)]
 pub struct Api {
     sessions: Arc<Sessions>,
+    usage: UsageLog,
     view: SharedView,
     offer: Live<Offer>,
     reload: Option<SharedReload>,
@@ -86,10 +88,11 @@ impl std::fmt::Debug for Api {
 }
 
 impl Api {
-    /// An API over these sessions, that tells consumers this offer.
+    /// An API over these sessions and usage records, that tells consumers this offer.
     #[must_use]
     pub fn new(
         sessions: Arc<Sessions>,
+        usage: UsageLog,
         view: SharedView,
         offer: impl Into<Live<Offer>>,
         series: impl Into<Live<metrics::Series>>,
@@ -98,6 +101,7 @@ impl Api {
         let (offer, registry) = (offer.into(), Arc::new(registry));
         Self {
             sessions,
+            usage,
             view,
             offer,
             reload: None,

@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use weir_common::gcra::Rate;
 
-use super::{kernel_side::GuardControl, ledger::Rhythm, policy::ExitPolicy};
+use super::{kernel_side::GuardControl, ledger::Intervals, policy::ExitPolicy};
 use crate::logging::Log;
 use weir_config::{Api, Config, Live, Node};
 use weir_control::{
@@ -19,7 +19,7 @@ use weir_sessions::{limits::Limiter, wg_quick::Offer};
 pub(super) struct Reach {
     pub(super) offer: Live<Offer>,
     pub(super) series: Live<Series>,
-    pub(super) rhythm: Live<Rhythm>,
+    pub(super) intervals: Live<Intervals>,
     pub(super) handshakes: Arc<HandshakeInbox>,
     pub(super) guard: GuardControl,
     pub(super) limiter: Arc<Limiter>,
@@ -41,7 +41,7 @@ impl Reach {
             Box::new(HandshakeRates { guard: self.guard, thread: self.handshakes }),
             Box::new(Told { offer: self.offer }),
             Box::new(seen(self.series)),
-            Box::new(kept(self.rhythm)),
+            Box::new(kept(self.intervals)),
             Box::new(Limited { limiter: self.limiter }),
             Box::new(Logged { log: self.log }),
         ];
@@ -168,7 +168,7 @@ fn seen(live: Live<Series>) -> Read<Series> {
 }
 
 /// How often usage is written down, and how long a session without credit is kept.
-fn kept(live: Live<Rhythm>) -> Read<Rhythm> {
+fn kept(live: Live<Intervals>) -> Read<Intervals> {
     let keys = &[
         "ledger.checkpoint_seconds",
         "ledger.record_seconds",
@@ -177,7 +177,7 @@ fn kept(live: Live<Rhythm>) -> Read<Rhythm> {
         "ledger.retain_undelivered_days",
         "ledger.retain_sessions_days",
     ];
-    Read { live, keys, from: |config| Rhythm::from(&config.ledger) }
+    Read { live, keys, from: |config| Intervals::from(&config.ledger) }
 }
 
 /// How much passes.

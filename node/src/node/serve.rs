@@ -11,7 +11,7 @@ use tracing::{error, info, warn};
 
 use super::{
     flow_table,
-    ledger::{self, Rhythm},
+    ledger::{Intervals, LedgerTasks},
     limits,
     policy::ExitPolicy,
     screen, service,
@@ -29,6 +29,7 @@ use weir_control::{
 };
 use weir_dataplane::start::ThreadEnded;
 use weir_ebpf_loader::log::GuardLog;
+use weir_ledger::SharedLedger;
 use weir_sessions::{keys::SharedKeyRing, limits::Limiter, registry::Sessions, wg_quick::Offer};
 
 /// How long requests inside the tunnel may take after the node was told to stop.
@@ -37,10 +38,11 @@ const GRACE: Duration = Duration::from_secs(1);
 /// What is served, and what a reload changes of it.
 pub(super) struct Parts<'a> {
     pub(super) sessions: &'a Arc<Sessions>,
+    pub(super) ledger: SharedLedger,
     pub(super) view: Arc<super::View>,
     pub(super) offer: Live<Offer>,
     pub(super) series: Live<Series>,
-    pub(super) rhythm: Live<Rhythm>,
+    pub(super) intervals: Live<Intervals>,
     pub(super) limiter: Arc<Limiter>,
     pub(super) reloader: Arc<Reloader>,
     pub(super) keys: SharedKeyRing,
@@ -73,8 +75,19 @@ pub(super) fn until_told(
 }
 
 async fn serve(config: &Config, parts: Parts<'_>, log: Option<GuardLog>) -> anyhow::Result<()> {
-    let Parts { sessions, view, offer, series, rhythm, limiter, reloader, keys, policy, .. } =
-        parts;
+    let Parts {
+        sessions,
+        ledger,
+        view,
+        offer,
+        series,
+        intervals,
+        limiter,
+        reloader,
+        keys,
+        policy,
+        ..
+    } = parts;
     let (mut ended, mut breaks) = (parts.ended, parts.breaks);
     let (resolver, name_servers) = (parts.resolver, parts.name_servers);
     let in_force = policy.in_force();
@@ -94,7 +107,7 @@ async fn serve(config: &Config, parts: Parts<'_>, log: Option<GuardLog>) -> anyh
         listen_port: config.node.listen_port,
         endpoints: config.api.wg_endpoints,
     };
-    let api = Api::new(Arc::clone(sessions), shared, offer, series)
+    let api = Api::new(Arc::clone(sessions), ledger.usage_log(), shared, offer, series)
         .with_reload(reloader.clone())
         .with_keys(keys)
         .with_judge(policy)
@@ -126,11 +139,11 @@ async fn serve(config: &Config, parts: Parts<'_>, log: Option<GuardLog>) -> anyh
         Gateway::bind(config, sessions, name_servers, &resolver, weir_host::has_ipv6()).await?;
     let limited = limits::keep(limiter, stopped.clone());
     let room = flow_table::keep(in_force, stopped.clone());
-    let mut books = ledger::keep(config, &rhythm, sessions, resolver, stopped)?;
+    let mut tasks = LedgerTasks::start(config, &intervals, sessions, &ledger, resolver, stopped)?;
     if !config.fleet.url.is_empty() {
         let link = fleet::Link::connect(&config.fleet).await?;
         view.show_fleet(link.clone());
-        books.join(&config.fleet, link, sessions, api.router());
+        tasks.join(&config.fleet, link, ledger.usage_log(), api.router());
     }
 
     let status = view.status();
@@ -161,7 +174,7 @@ async fn serve(config: &Config, parts: Parts<'_>, log: Option<GuardLog>) -> anyh
     info!("stopping");
     service::stopping();
     stop.send_replace(true);
-    books.stop().await;
+    tasks.stop().await;
     // Its panic has been reported already.
     limited.await.ok();
     room.await.ok();
