@@ -7,20 +7,17 @@ use weir_common::{
     Slot,
     account::{Counters, SessionState},
 };
-use weir_ledger::{
-    Session, SessionId,
-    store::{Store, credit::Extra},
-};
+use weir_ledger::{Ledger, Session, SessionId, credit::Extra};
 use weir_wireguard::keys::PrivateKey;
 
 const SESSIONS: u32 = 10_000;
 
 /// A ledger on the disk with sessions in it. They are written to memory first: each of them waits
 /// for the disk.
-fn ledger(folder: &Path) -> (Store, Vec<SessionId>) {
+fn ledger(folder: &Path) -> (Ledger, Vec<SessionId>) {
     let memory = ["/dev/shm", "/tmp"].into_iter().find(|path| Path::new(path).is_dir());
     let memory = tempfile::tempdir_in(memory.expect("a directory")).expect("a directory");
-    let mut store = Store::open(&memory.path().join("ledger.db")).expect("opened");
+    let mut ledger = Ledger::open(&memory.path().join("ledger.db")).expect("opened");
     let public_key = |_: u32| PrivateKey::random().public();
     for slot in 0..SESSIONS {
         let session = Session {
@@ -31,27 +28,27 @@ fn ledger(folder: &Path) -> (Store, Vec<SessionId>) {
             created: 1_700_000_000,
             state: SessionState::Open,
         };
-        store.insert(&session, &Extra::default()).expect("inserted");
+        ledger.insert(&session, &Extra::default()).expect("inserted");
     }
-    drop(store);
+    drop(ledger);
     for name in ["ledger.db", "receipt.key"] {
         fs::copy(memory.path().join(name), folder.join(name)).expect("copied");
     }
-    let mut store = Store::open(&folder.join("ledger.db")).expect("opened");
-    let ids = store.live().expect("read").into_iter().map(|(session, _)| session.id).collect();
-    (store, ids)
+    let mut ledger = Ledger::open(&folder.join("ledger.db")).expect("opened");
+    let ids = ledger.live().expect("read").into_iter().map(|(session, _)| session.id).collect();
+    (ledger, ids)
 }
 
 fn checkpoints(criterion: &mut Criterion) {
     let folder = tempfile::tempdir().expect("a directory");
-    let (mut store, ids) = ledger(folder.path());
+    let (mut ledger, ids) = ledger(folder.path());
     let mut bytes = 0;
     criterion.bench_function("checkpoint of 10,000 changed sessions", |bencher| {
         bencher.iter(|| {
             bytes += 1500;
             let counters = Counters { bytes_up: bytes, bytes_down: bytes, ..Counters::default() };
             let changed: Vec<_> = ids.iter().map(|id| (*id, counters)).collect();
-            store.checkpoint(black_box(&changed)).expect("written");
+            ledger.checkpoint(black_box(&changed)).expect("written");
         });
     });
 }

@@ -15,7 +15,7 @@ use weir_control::{
     api::view::{AllSessions, OneSession},
     view::Status,
 };
-use weir_ledger::store::receipt::Record;
+use weir_ledger::UsageRecord;
 use weir_testkit::child::Child;
 
 pub use weir_control::api::view::{KernelView, MadeSession as Added, SessionView as Session};
@@ -286,7 +286,7 @@ impl<'a> Node<'a> {
     ///
     /// # Errors
     /// If the ledger cannot be read or is not as the node wrote it.
-    pub fn records(&self) -> Result<Vec<Record>> {
+    pub fn records(&self) -> Result<Vec<UsageRecord>> {
         let ledger = self.ledger_path().to_string_lossy().into_owned();
         self.weir(&["ledger", "check", &ledger])?;
         self.weir(&["ledger", "export", &ledger])?.lines().map(parse).collect()

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use weir_common::wire::INITIATION_LEN;
-use weir_ledger::store::receipt::Record;
+use weir_ledger::UsageRecord;
 use weir_tests::{
     Client, Lab, Node, Settings,
     faketime::{Clock, DAY},
@@ -57,7 +57,7 @@ struct Rig<'a> {
 #[derive(Default)]
 struct Seen {
     session: Option<Session>,
-    records: Vec<Record>,
+    records: Vec<UsageRecord>,
     /// The latest day, and what was used in all when it began.
     day: i64,
     mark: u64,
@@ -149,7 +149,7 @@ impl Rig<'_> {
     }
 
     /// The session's records, once the last one says what the session does.
-    fn records(&self, of: &Session) -> Result<Vec<Record>> {
+    fn records(&self, of: &Session) -> Result<Vec<UsageRecord>> {
         until("there is a record of all of it", PATIENCE, || {
             let mut records = self.node.records()?;
             records.retain(|record| record.session == of.id);

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use async_nats::jetstream::{self, consumer};
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
-use weir_ledger::store::receipt::Record;
+use weir_ledger::UsageRecord;
 use weir_tests::{
     Client, Lab, Node, Settings,
     lab::{OPERATOR_V4, SERVERS},
@@ -47,7 +47,7 @@ fn command(method: &str, path: &str, body: &Value) -> String {
 }
 
 /// Every message of the stream: whose it is, and the record.
-fn messages(server: &Server<'_>) -> Result<Vec<(String, Record)>> {
+fn messages(server: &Server<'_>) -> Result<Vec<(String, UsageRecord)>> {
     server.with(async |client| {
         let mut stream = jetstream::new(client).get_stream("WEIR").await?;
         let count = usize::try_from(stream.info().await?.state.messages)?;
@@ -128,7 +128,7 @@ fn the_totals_of_three_nodes_are_exact_though_the_server_is_killed_under_traffic
     })?;
 
     let all = messages(&server)?;
-    let mut distinct: HashMap<&str, BTreeMap<(&str, u64), &Record>> = HashMap::new();
+    let mut distinct: HashMap<&str, BTreeMap<(&str, u64), &UsageRecord>> = HashMap::new();
     for (node, record) in &all {
         distinct.entry(node).or_default().insert((&record.session, record.sequence), record);
     }
@@ -136,7 +136,7 @@ fn the_totals_of_three_nodes_are_exact_though_the_server_is_killed_under_traffic
     ensure!(kept == all.len(), "{} messages, of which {kept} are not duplicates", all.len());
     for (name, node) in &nodes {
         let ledger = node.records()?;
-        let records: Vec<&Record> = distinct[name].values().copied().collect();
+        let records: Vec<&UsageRecord> = distinct[name].values().copied().collect();
         ensure!(records == ledger.iter().collect::<Vec<_>>(), "{name}: {records:?} {ledger:?}");
         ensure!(ledger.len() > 5, "{name}: {} records are no traffic", ledger.len());
         let last = ledger.last().context("no record")?;
@@ -238,7 +238,7 @@ fn by_tls_and_credentials_a_node_trusts_and_is_trusted_or_says_what_is_missing()
     let (status, closed) = until("the node answers", PATIENCE, || ask(&server, "exit-1", &close))?;
     ensure!(status == 200, "{closed}");
     let ledger = until("all records are in the stream", PATIENCE, || {
-        let stored: Vec<Record> = messages(&server)?.into_iter().map(|(_, one)| one).collect();
+        let stored: Vec<UsageRecord> = messages(&server)?.into_iter().map(|(_, one)| one).collect();
         let ledger = node.records()?;
         ensure!(stored == ledger, "{stored:?} {ledger:?}");
         Ok(ledger)

@@ -43,6 +43,7 @@ use crate::{
     view::SharedView,
 };
 use weir_config::Shared;
+use weir_ledger::UsageLog;
 use weir_policy::SharedJudge;
 use weir_sessions::{Sessions, keys::SharedKeyRing, limits::Limiter, wg_quick::PeerTemplate};
 
@@ -70,6 +71,7 @@ pub use token::Token;
 #[derive(Clone)]
 pub struct Api {
     sessions: Arc<Sessions>,
+    usage: UsageLog,
     view: SharedView,
     template: Shared<PeerTemplate>,
     reload: Option<SharedReload>,
@@ -86,10 +88,11 @@ impl std::fmt::Debug for Api {
 }
 
 impl Api {
-    /// An API over these sessions, that tells consumers this offer.
+    /// An API over these sessions and usage records, that tells consumers this offer.
     #[must_use]
     pub fn new(
         sessions: Arc<Sessions>,
+        usage: UsageLog,
         view: SharedView,
         template: impl Into<Shared<PeerTemplate>>,
         series: impl Into<Shared<metrics::Series>>,
@@ -98,6 +101,7 @@ impl Api {
         let (template, registry) = (template.into(), Arc::new(registry));
         Self {
             sessions,
+            usage,
             view,
             template,
             reload: None,

@@ -1,16 +1,15 @@
-//! Usage records on their way to the payment layer: pushed to a webhook, appended to a file.
+//! Delivers usage records to the payment layer: pushes them to a webhook, appends them to a file.
 //!
-//! Each receiver has a cursor in the ledger that moves only once it has what is before it. So a
-//! receiver that was away misses nothing. It may get a record twice, and tells that by
-//! `(session, sequence)`.
+//! Each receiver has a cursor in the ledger. It moves only after the receiver has stored the records
+//! before it, so a receiver that was down misses none. It may get a record twice, and detects that
+//! by `(session, sequence)`.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, time::Duration};
 
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use weir_ledger::store::{receipt::Record, usage::MOST};
-use weir_sessions::Sessions;
+use weir_ledger::{MAX_RECORDS, UsageLog, UsageRecord};
 
 pub mod file;
 pub mod post;
@@ -20,40 +19,40 @@ pub mod webhook;
 pub use file::UsageFile;
 pub use webhook::Webhook;
 
-/// The first wait after a failure, and the longest: each is twice the one before.
-const WAITS: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
+/// The first delay after a failure, and the maximum. Each delay is twice the one before.
+const RETRY_DELAYS: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
 
-/// Takes usage records.
+/// Receives usage records.
 pub trait Receiver: Send {
     /// Its name in the ledger.
     fn name(&self) -> &'static str;
 
-    /// Takes a batch: once this is done without an error, the receiver has it for good.
-    fn take(&mut self, batch: &[Record]) -> impl Future<Output = anyhow::Result<()>> + Send;
+    /// Takes a batch. Once this returns without an error, the receiver has stored it.
+    fn take(&mut self, batch: &[UsageRecord]) -> impl Future<Output = anyhow::Result<()>> + Send;
 }
 
-/// Gives a receiver everything that it has not yet, for as long as it is polled.
-pub async fn run(sessions: Arc<Sessions>, receiver: impl Receiver) {
-    run_with(sessions, receiver, WAITS).await;
+/// Delivers to a receiver every record that it does not have yet, for as long as this is polled.
+pub async fn run(usage: UsageLog, receiver: impl Receiver) {
+    run_with(usage, receiver, RETRY_DELAYS).await;
 }
 
 async fn run_with(
-    sessions: Arc<Sessions>,
+    usage: UsageLog,
     mut receiver: impl Receiver,
     (first, longest): (Duration, Duration),
 ) {
-    let mut written = sessions.watch_usage();
-    let mut wait = first;
+    let mut written = usage.watch();
+    let mut delay = first;
     let mut failing = false;
     loop {
         written.borrow_and_update();
-        match step(&sessions, &mut receiver).await {
+        match step(&usage, &mut receiver).await {
             Ok(more) => {
                 if failing {
                     info!(receiver = receiver.name(), "delivery of usage records has resumed");
                     failing = false;
                 }
-                wait = first;
+                delay = first;
                 if !more && written.changed().await.is_err() {
                     return;
                 }
@@ -68,23 +67,23 @@ async fn run_with(
                     );
                     failing = true;
                 }
-                sleep(wait).await;
-                wait = (wait * 2).min(longest);
+                sleep(delay).await;
+                delay = (delay * 2).min(longest);
             }
         }
     }
 }
 
-/// Delivers one batch. Says whether there may be more.
-async fn step(sessions: &Arc<Sessions>, receiver: &mut impl Receiver) -> anyhow::Result<bool> {
+/// Delivers one batch. Returns whether there may be more.
+async fn step(usage: &UsageLog, receiver: &mut impl Receiver) -> anyhow::Result<bool> {
     let name = receiver.name();
-    let reader = Arc::clone(sessions);
+    let reader = usage.clone();
     let batch =
-        tokio::task::spawn_blocking(move || reader.usage_after(reader.delivered(name)?, MOST))
+        tokio::task::spawn_blocking(move || reader.after(reader.delivered(name)?, MAX_RECORDS))
             .await??;
     let Some(last) = batch.last().map(|record| record.cursor) else { return Ok(false) };
     receiver.take(&batch).await?;
-    let writer = Arc::clone(sessions);
+    let writer = usage.clone();
     tokio::task::spawn_blocking(move || writer.set_delivered(name, last)).await??;
     Ok(true)
 }

@@ -1,17 +1,55 @@
-//! The ledger: what must not be lost of sessions, their use and their payments; kept in SQLite.
+//! The ledger: the sessions, what they used, what they paid, and whatever else a node must not lose. It is one SQLite
+//! file, with one writer.
 //!
-//! - [`store`]: the database, its schema, usage records, integrity.
-//! - [`payment`]: how consumers pay as they go, in the format of the Mysterium network.
-//! - [`counters`]: the counters of an account, as columns.
+//! The path of a byte through it:
+//!
+//! 1. The packet path counts the byte in the session's account. [`Ledger::checkpoint`] copies the counters here.
+//! 2. [`Ledger::record`] writes a [`UsageRecord`], signed with the key in `receipt.key`.
+//! 3. [`SharedLedger::announce`] wakes the readers, which hold a [`UsageLog`] and nothing else of the ledger.
+//! 4. Each reader takes the records after its cursor ([`UsageLog::after`]) and delivers them.
+//! 5. Only then does it move its cursor ([`UsageLog::set_delivered`]).
+//! 6. [`Ledger::forget`] deletes records that every receiver has, after the configured time.
+//! 7. [`Ledger::end`] closes the session with a last record. [`Ledger::sweep`] deletes its rows when their time is
+//!    over, and adds what it used to the totals of all swept sessions.
+//!
+//! Each table has a checksum, which a start and [`scrub::scrub`] compare. [`check::Reader`] reads a ledger without
+//! writing to it. [`payment`] is how consumers pay as they go; [`agreements`] is what the ledger keeps of that.
 
+pub mod agreements;
+pub mod check;
 pub mod counters;
+pub mod credit;
+mod deliveries;
+mod error;
+mod integrity;
+mod ledger;
 pub mod payment;
 mod quota;
+mod rates;
+mod records;
+mod retention;
+mod row;
+mod schema;
+pub mod scrub;
 mod session;
-pub mod store;
+mod shared;
+mod sql;
+mod status;
+mod sweep;
+#[cfg(any(test, feature = "test-util"))]
+#[doc(hidden)]
+pub mod testing;
+mod usage_log;
+mod usage_record;
 
+pub use error::LedgerError;
+pub use ledger::Ledger;
 pub use quota::{Began, Mark, Marks};
+pub use records::MAX_RECORDS;
+pub use retention::{Retention, Swept};
 pub use session::{
     Credit, NotAnId, OwnRates, Pause, Session, SessionId, Usage, billed, state_name, unix_now,
 };
-pub use store::{Store, StoreError};
+pub use shared::SharedLedger;
+pub use usage_log::UsageLog;
+pub use usage_record::UsageRecord;

@@ -5,7 +5,7 @@
 //! for it, [`verify`] judges the answer. The formats
 //! are in [`promise`], [`exchange`], [`channel`] and [`signature`]; [`wire`] has them as JSON.
 //! What must never be lost (agreements, preimages, the best promise of each channel) is in the
-//! ledger: [`crate::store::book`]. Settlement on a chain is outside; the book has what it
+//! ledger: [`crate::agreements`]. Settlement on a chain is outside; the ledger has what it
 //! needs.
 
 pub mod agreement;

@@ -1,7 +1,7 @@
 //! Sessions: who may use the node, and how much may pass.
 //!
 //! [`registry::Sessions`] is the live set and the only way to change it. It keeps three places in
-//! step: the ledger on disk ([`weir_ledger::Store`]), the accounts in shared memory
+//! step: the ledger on disk ([`weir_ledger::SharedLedger`]), the accounts in shared memory
 //! ([`weir_accounts::Accounts`]) and the packet path ([`weir_accounts::PeerControl`]).
 
 mod flow_control;

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::{Ipv4Addr, Ipv6Addr},
     ops::Bound,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
 use weir_common::{
@@ -12,34 +12,27 @@ use weir_common::{
     account::{Counters, SessionState},
 };
 
-use crate::FlowControl;
-use crate::{Snapshot, name, slots::Slots};
+use crate::{FlowControl, Snapshot, name, slots::Slots};
 use weir_accounts::{Accounts, Endpoint, PeerControl, PeerSpec};
 use weir_common::PublicKey;
-use weir_ledger::payment::Agreement;
 use weir_ledger::{
-    Pause, Session, SessionId, StoreError, Usage, billed, counters,
-    store::{
-        Store,
-        credit::{Extended, Extra},
-    },
+    Ledger, LedgerError, Pause, Session, SessionId, SharedLedger, billed, counters, credit::Extra,
     unix_now,
 };
 use weir_wireguard::keys::{KeyError, PrivateKey};
 
-mod books;
 mod clock;
 mod credit;
 mod error;
 mod flows;
 mod limits;
-mod live;
 pub mod pay;
+mod table;
 mod usage;
 
 pub use credit::{Enforced, Extension};
 pub use error::SessionError;
-use live::{Entry, Live};
+use table::{Entry, SessionTable};
 
 /// The inner addresses of a slot; `None` where the pool ends.
 pub type AddressOf = Box<dyn Fn(Slot) -> Option<(Ipv4Addr, Ipv6Addr)> + Send + Sync>;
@@ -74,19 +67,16 @@ pub struct Added {
 
 /// The live sessions, in step with the ledger, the accounts and the packet path.
 pub struct Sessions {
-    /// Locked for the whole of each change; always before `live`.
-    store: Mutex<Store>,
+    /// Locked for the whole of each change; always before `table`.
+    ledger: SharedLedger,
     /// Locked for moments only.
-    live: RwLock<Live>,
+    table: RwLock<SessionTable>,
     accounts: Arc<Accounts>,
     peers: Arc<dyn PeerControl>,
     flows: flows::Flows,
     address_of: AddressOf,
     node_key: PublicKey,
     max: u32,
-    /// The cursor of the last usage record, for those who wait for the next.
-    written: tokio::sync::watch::Sender<u64>,
-    books: books::Books,
 }
 
 impl std::fmt::Debug for Sessions {
@@ -105,7 +95,7 @@ impl Sessions {
     /// When the ledger cannot be read, or has a session for which there is no slot or address, and
     /// when the kernel keeps the flows of former sessions.
     pub fn open(
-        mut store: Store,
+        ledger: SharedLedger,
         accounts: Arc<Accounts>,
         peers: Arc<dyn PeerControl>,
         flows: Arc<dyn FlowControl>,
@@ -113,25 +103,25 @@ impl Sessions {
         node_key: PublicKey,
     ) -> Result<Self, SessionError> {
         let max = usable_slots(accounts.len(), &address_of);
-        let sessions = store.live()?;
+        let shared = ledger;
+        let mut ledger = shared.lock();
+        let sessions = ledger.live()?;
         let taken: BTreeSet<Slot> = sessions.iter().map(|(session, _)| session.slot).collect();
         if let Some((session, _)) = sessions.iter().find(|(session, _)| session.slot.0 >= max) {
             return Err(SessionError::NoRoom { id: session.id, slot: session.slot, max });
         }
-        let slots = Slots::new(max, &taken, store.freed_slots()?);
+        let slots = Slots::new(max, &taken, ledger.freed_slots()?);
         let addresses: Vec<_> = taken.iter().filter_map(|slot| address_of(*slot)).collect();
         flows.forget_all_but(&addresses).map_err(SessionError::Flows)?;
-        let mut extras = store.extras()?;
-        let mut agreements = store.agreements()?;
-        let mut rates = store.rates()?;
-        let (written, _) = tokio::sync::watch::channel(store.last_cursor()?);
-        let books = books::Books::new(store.earned()?);
-        let mut live = Live {
+        let mut extras = ledger.extras()?;
+        let mut agreements = ledger.agreements()?;
+        let mut rates = ledger.rates()?;
+        let mut table = SessionTable {
             by_id: BTreeMap::new(),
             by_key: HashMap::new(),
             by_name: HashMap::new(),
             slots,
-            ended: store.ended()?,
+            ended: ledger.ended()?,
             common: limits::Common::default(),
         };
         for account in (0..accounts.len())
@@ -149,19 +139,18 @@ impl Sessions {
             let extra = extras.remove(&session.id).unwrap_or_default();
             let agreement = agreements.remove(&session.id);
             let rates = rates.remove(&session.id).unwrap_or_default();
-            live.insert(Entry { agreement, rates, ..Entry::new(session, saved, extra) });
+            table.insert(Entry { agreement, rates, ..Entry::new(session, saved, extra) });
         }
+        drop(ledger);
         let sessions = Self {
-            store: Mutex::new(store),
-            live: RwLock::new(live),
+            ledger: shared,
+            table: RwLock::new(table),
             accounts,
             peers,
             flows: flows.into(),
             address_of,
             node_key,
             max,
-            written,
-            books,
         };
         let ids: Vec<SessionId> = sessions.read().by_id.keys().copied().collect();
         for id in ids {
@@ -192,7 +181,7 @@ impl Sessions {
             return Err(KeyError::OwnKey.into());
         }
 
-        let mut store = self.store();
+        let mut ledger = self.ledger.lock();
         self.check_room()?;
         if !self.read().slots.has_free() {
             // The kernel may let go by now of what it did not before.
@@ -207,7 +196,7 @@ impl Sessions {
                 extra.pause = Some(Pause::Credit);
             }
         }
-        let counters = match store.insert(&session, &extra) {
+        let counters = match ledger.insert(&session, &extra) {
             Ok(counters) => counters,
             Err(error) => {
                 self.write().slots.put_back(session.slot);
@@ -275,18 +264,18 @@ impl Sessions {
     ///
     /// As [`Sessions::remove`].
     pub fn end(&self, which: &str, reason: &str) -> Result<Snapshot, SessionError> {
-        let mut store = self.store();
+        let mut ledger = self.ledger.lock();
         let session = self.read().find(which)?.session.clone();
-        let ended = self.end_locked(&mut store, &session, reason);
+        let ended = self.end_locked(&mut ledger, &session, reason);
         // Others need not wait for the kernel.
-        drop(store);
+        drop(ledger);
         self.forget_left();
         ended
     }
 
     fn end_locked(
         &self,
-        store: &mut Store,
+        ledger: &mut Ledger,
         session: &Session,
         reason: &str,
     ) -> Result<Snapshot, SessionError> {
@@ -304,7 +293,7 @@ impl Sessions {
         let Some((snapshot, last)) = snapshot else {
             return Err(SessionError::NotFound(session.id.to_string()));
         };
-        if let Err(error) = store.end(session.id, &last, reason) {
+        if let Err(error) = ledger.end(session.id, &last, reason) {
             if let Some(account) = account {
                 account.set_state(session.state);
             }
@@ -319,47 +308,9 @@ impl Sessions {
         }
         live.slots.leave(session.slot);
         drop(live);
-        self.announce(store);
+        self.ledger.announce(ledger);
         let session = Session { state: SessionState::Closed, ..session.clone() };
         Ok(Snapshot { session, ..snapshot })
-    }
-
-    /// Opens, pauses or closes a session, at once and until the node stops: what the ledger has of
-    /// its state is left alone. `Vacant` is no state of a session: it closes it.
-    ///
-    /// # Errors
-    ///
-    /// When there is no such session.
-    pub fn set_state(&self, which: &str, state: SessionState) -> Result<(), SessionError> {
-        let state = match state {
-            SessionState::Vacant => SessionState::Closed,
-            state => state,
-        };
-        let mut live = self.write();
-        let id = live.find(which)?.session.id;
-        let Some(entry) = live.by_id.get_mut(&id) else { return Ok(()) };
-        entry.session.state = state;
-        if let Some(account) = self.accounts.get(entry.session.slot) {
-            account.set_state(state);
-        }
-        Ok(())
-    }
-
-    /// Says how many billed bytes a session may have, up and down together and since it was made;
-    /// `None` for no limit. The worker stops at the last datagram that fits and goes on as soon as
-    /// there is more: see [`Account::set_limit`]. To give a session N bytes more, add them to the
-    /// limit that it has. The ledger does not keep it.
-    ///
-    /// # Errors
-    ///
-    /// When there is no such session.
-    pub fn set_budget(&self, which: &str, limit: Option<u64>) -> Result<(), SessionError> {
-        let live = self.read();
-        let entry = live.find(which)?;
-        if let Some(account) = self.accounts.get(entry.session.slot) {
-            account.set_limit(limit);
-        }
-        Ok(())
     }
 
     /// Writes the counters that have changed since the last time to the ledger, in one
@@ -368,10 +319,10 @@ impl Sessions {
     /// # Errors
     ///
     /// When the ledger cannot be written; the next call tries again with all of them.
-    pub fn checkpoint(&self) -> Result<usize, StoreError> {
+    pub fn checkpoint(&self) -> Result<usize, LedgerError> {
         // Flows that the kernel kept when their session ended.
         self.forget_left();
-        let mut store = self.store();
+        let mut ledger = self.ledger.lock();
         let changed: Vec<_> = self
             .read()
             .by_id
@@ -381,11 +332,11 @@ impl Sessions {
             .map(|(id, counters, _)| (id, counters))
             .collect();
         if changed.is_empty() {
-            self.books.saved();
+            self.ledger.set_saved();
             return Ok(0);
         }
-        store.checkpoint(&changed)?;
-        self.books.saved();
+        ledger.checkpoint(&changed)?;
+        self.ledger.set_saved();
         let now = unix_now();
         let mut live = self.write();
         for (id, counters) in &changed {
@@ -460,7 +411,7 @@ impl Sessions {
         }
     }
 
-    fn snapshot(&self, live: &Live, entry: &Entry) -> Snapshot {
+    fn snapshot(&self, live: &SessionTable, entry: &Entry) -> Snapshot {
         let addresses = (self.address_of)(entry.session.slot);
         let (address_v4, address_v6) =
             addresses.unwrap_or((Ipv4Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED));
@@ -481,16 +432,12 @@ impl Sessions {
         }
     }
 
-    fn store(&self) -> MutexGuard<'_, Store> {
-        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    fn read(&self) -> RwLockReadGuard<'_, SessionTable> {
+        self.table.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, Live> {
-        self.live.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write(&self) -> RwLockWriteGuard<'_, Live> {
-        self.live.write().unwrap_or_else(PoisonError::into_inner)
+    fn write(&self) -> RwLockWriteGuard<'_, SessionTable> {
+        self.table.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -6,7 +6,7 @@ use alloy_primitives::hex;
 use anyhow::{Context as _, bail};
 
 use super::out::Out;
-use weir_ledger::store::check::Reader;
+use weir_ledger::check::Reader;
 
 pub(super) fn check(path: &Path, json: bool, out: &mut Out, err: &mut Out) -> anyhow::Result<()> {
     let report = Reader::open(path)?.check().context("the ledger cannot be read")?;

@@ -88,8 +88,14 @@ fn served() -> Served {
         keepalive: 0,
         free_bytes: 0,
     };
-    let api = Api::new(rig.sessions.clone(), Arc::new(StillNode), template, Series::default())
-        .with_limits(rig.limiter());
+    let api = Api::new(
+        rig.sessions.clone(),
+        rig.usage.clone(),
+        Arc::new(StillNode),
+        template,
+        Series::default(),
+    )
+    .with_limits(rig.limiter());
     let path = folder.path().join("weir.sock");
     let socket = path.to_str().expect("text").to_owned();
     let (stop, stopped) = oneshot::channel::<()>();

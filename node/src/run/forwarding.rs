@@ -9,7 +9,7 @@ use weir_common::{AddressPlan, PublicKey};
 use super::{
     Options,
     keys::Ring,
-    ledger::Rhythm,
+    ledger::Intervals,
     machine::Machine,
     policy::ExitPolicy,
     receive::ReceivePath,
@@ -31,6 +31,7 @@ use weir_host::{
     uplink::Uplink,
     watch::{Conditions, Watcher},
 };
+use weir_ledger::SharedLedger;
 use weir_sessions::{
     limits::{FlowTable, Limiter},
     registry::Sessions,
@@ -66,10 +67,13 @@ pub(super) struct Forwarding<'a> {
     pub(super) ended: UnboundedReceiver<ThreadEnded>,
 }
 
+/// The sessions, the ledger that they are in, and what holds them to their limits.
+type Opened = (Arc<Sessions>, SharedLedger, Arc<Limiter>);
+
 impl<'a> Forwarding<'a> {
     /// Opens the sessions, and starts the watch over the host.
     pub(super) fn open(self, machine: &mut Machine) -> anyhow::Result<Serving<'a>> {
-        let (sessions, limiter) = match self.open_sessions(machine) {
+        let (sessions, ledger, limiter) = match self.open_sessions(machine) {
             Ok(opened) => opened,
             Err(error) => {
                 self.dataplane.stop();
@@ -79,12 +83,12 @@ impl<'a> Forwarding<'a> {
         let Options { config, file, log } = self.options;
         let template = Shared::from(self.template());
         let series = Shared::from(reload::series(&config.api));
-        let rhythm = Shared::from(Rhythm::from(&config.ledger));
+        let intervals = Shared::from(Intervals::from(&config.ledger));
         let targets = ReloadTargets {
             policy: Arc::clone(&self.policy),
             template: template.clone(),
             series: series.clone(),
-            rhythm: rhythm.clone(),
+            intervals: intervals.clone(),
             handshakes: self.dataplane.handshakes(),
             guard: machine.ebpf.control(),
             limiter: Arc::clone(&limiter),
@@ -133,16 +137,18 @@ impl<'a> Forwarding<'a> {
             interface: self.interface,
             mtu: config.tunnel.mtu,
             sessions: Arc::clone(&sessions),
+            ledger: ledger.clone(),
             counts: self.dataplane.counts(),
             guard: machine.ebpf.counter(),
             limiter: Arc::clone(&limiter),
         }));
         let parts = serve::Parts {
             sessions,
+            ledger,
             view,
             template,
             series,
-            rhythm,
+            intervals,
             limiter,
             reloader,
             keys,
@@ -155,15 +161,15 @@ impl<'a> Forwarding<'a> {
         Ok(Serving { config, dataplane: self.dataplane, watcher, parts })
     }
 
-    fn open_sessions(&self, machine: &Machine) -> anyhow::Result<(Arc<Sessions>, Arc<Limiter>)> {
+    fn open_sessions(&self, machine: &Machine) -> anyhow::Result<Opened> {
         let Options { config, .. } = self.options;
-        let sessions =
+        let (sessions, ledger) =
             sessions::open(config, &machine.ebpf, &self.dataplane, self.addresses, self.node_key)?;
         let (limits, known) = (config.limits.clone(), Arc::clone(&sessions));
         let (accounts, levels) = (machine.ebpf.accounts(), Arc::clone(&self.levels));
         let flows = Arc::clone(&self.policy) as Arc<dyn FlowTable>;
-        let limiter = Limiter::new(limits, known, accounts, levels, flows)?;
-        Ok((sessions, Arc::new(limiter)))
+        let limiter = Limiter::new(limits, known, ledger.clone(), accounts, levels, flows)?;
+        Ok((sessions, ledger, Arc::new(limiter)))
     }
 
     /// What new consumer configurations say.

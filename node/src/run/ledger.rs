@@ -1,5 +1,5 @@
-//! What is done to the ledger while the node runs: checkpoints, usage records, limits of credit,
-//! and the delivery of records.
+//! The tasks on the ledger while the node runs: checkpoints, usage records, enforcing credit, and
+//! delivering records.
 
 use std::{
     fs, io,
@@ -22,54 +22,54 @@ use tracing::{debug, error, info, warn};
 use zeroize::Zeroizing;
 
 use super::ledger_path;
-use weir_config::{Config, Ledger, Shared};
+use weir_config::{Config, Shared};
 use weir_control::{
     delivery::{self, UsageFile, Webhook},
     fleet,
     resolver::Resolver,
 };
 use weir_ledger::{
-    StoreError,
-    store::{
-        retention::Retention,
-        scrub::{Scrubbed, scrub},
-    },
+    LedgerError, Retention, SharedLedger, UsageLog,
+    scrub::{Scrubbed, scrub},
     unix_now,
 };
 use weir_sessions::{SessionError, registry::Sessions};
 
-/// Between two looks at what sessions have used.
-const TURN: Duration = Duration::from_secs(1);
+/// The interval of the task that checks and writes what sessions have used.
+const TICK: Duration = Duration::from_secs(1);
 
-/// See [`Rhythm::looks_every`].
-const FORGET: Duration = Duration::from_secs(600);
+/// See [`Intervals::retention`].
+const RETENTION_INTERVAL: Duration = Duration::from_secs(600);
 
-/// By so much the machine's clock may differ from the time that passed between two such looks.
+/// The maximum difference between the machine's clock and the time that passed between two such
+/// looks.
 const MAX_CLOCK_STEP: Duration = Duration::from_secs(60);
 
-/// How often, and how long.
+/// How often the tasks run, and how long things are kept.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Rhythm {
-    checkpoints_every: Duration,
-    records_every: Duration,
+pub(super) struct Intervals {
+    checkpoint: Duration,
+    record: Duration,
+    /// How long a session without credit stays paused before it is closed.
     grace: Duration,
-    /// Between two looks for usage records and ended sessions whose time is over.
-    looks_every: Duration,
-    retention: Option<Retention>,
-    /// For how long ended sessions are kept, in seconds; `None` for ever.
+    /// The interval of looks for usage records and ended sessions whose time is over.
+    retention: Duration,
+    /// How long usage records are kept; `None` for ever.
+    records_kept: Option<Retention>,
+    /// How long ended sessions are kept, in seconds; `None` for ever.
     sessions_kept: Option<u64>,
 }
 
-impl From<&Ledger> for Rhythm {
-    fn from(ledger: &Ledger) -> Self {
+impl From<&weir_config::Ledger> for Intervals {
+    fn from(ledger: &weir_config::Ledger) -> Self {
         let seconds = |seconds: u32| Duration::from_secs(seconds.into());
         let days = |days: u32| (days != 0).then(|| u64::from(days) * 86_400);
         Self {
-            checkpoints_every: seconds(ledger.checkpoint_seconds),
-            records_every: seconds(ledger.record_seconds),
+            checkpoint: seconds(ledger.checkpoint_seconds),
+            record: seconds(ledger.record_seconds),
             grace: seconds(ledger.grace_seconds),
-            looks_every: FORGET,
-            retention: days(ledger.retain_days).map(|delivered| Retention {
+            retention: RETENTION_INTERVAL,
+            records_kept: days(ledger.retain_days).map(|delivered| Retention {
                 delivered,
                 undelivered: days(ledger.retain_undelivered_days),
             }),
@@ -78,53 +78,34 @@ impl From<&Ledger> for Rhythm {
     }
 }
 
-/// The tasks.
-pub(super) struct Books {
-    keeper: JoinHandle<()>,
-    /// Aborted when it goes: their cursors are in the ledger.
+/// The running tasks.
+pub(super) struct LedgerTasks {
+    writer: JoinHandle<()>,
+    /// Aborted when this is dropped: their cursors are in the ledger.
     deliveries: JoinSet<()>,
     /// Ends the check of all of the ledger, where that goes on.
     scrubbing: Arc<AtomicBool>,
 }
 
-impl Books {
-    /// Takes part in a fleet: publishes usage records there, and takes its commands.
-    pub(super) fn join(
-        &mut self,
-        config: &weir_config::Fleet,
-        link: fleet::Link,
+impl LedgerTasks {
+    /// Starts the tasks, which run until `stopped` says so.
+    ///
+    /// # Errors
+    ///
+    /// When the webhook cannot be set up, or there is no thread for the check.
+    pub(super) fn start(
+        config: &Config,
+        intervals: &Shared<Intervals>,
         sessions: &Arc<Sessions>,
-        api: axum::Router,
-    ) {
-        let stream = fleet::Stream::new(link.clone(), config);
-        self.deliveries.spawn(delivery::run(Arc::clone(sessions), stream));
-        if config.commands {
-            self.deliveries.spawn(fleet::commands::serve(link, api));
-        }
-    }
-
-    /// Waits until nobody writes to the ledger any more. They must have been told to stop.
-    pub(super) async fn stop(mut self) {
-        self.scrubbing.store(false, Relaxed);
-        self.deliveries.shutdown().await;
-        // It cannot be cancelled, and its panic has been reported already.
-        self.keeper.await.ok();
-    }
-}
-
-/// Keeps the ledger until `stopped` says so.
-pub(super) fn keep(
-    config: &Config,
-    rhythm: &Shared<Rhythm>,
-    sessions: &Arc<Sessions>,
-    resolver: Resolver,
-    stopped: watch::Receiver<bool>,
-) -> anyhow::Result<Books> {
-    let ledger = &config.ledger;
-    let mut deliveries = JoinSet::new();
-    if !ledger.webhook.is_empty() {
-        let path = &ledger.webhook_secret_file;
-        let secret = fs::read_to_string(path).map(Zeroizing::new).with_context(|| {
+        ledger: &SharedLedger,
+        resolver: Resolver,
+        stopped: watch::Receiver<bool>,
+    ) -> anyhow::Result<Self> {
+        let settings = &config.ledger;
+        let mut deliveries = JoinSet::new();
+        if !settings.webhook.is_empty() {
+            let path = &settings.webhook_secret_file;
+            let secret = fs::read_to_string(path).map(Zeroizing::new).with_context(|| {
             format!(
                 "cannot read the webhook's secret {}. Fix: put a secret there that the receiver \
                  has too, for example: head -c 32 /dev/urandom | base64 > {}",
@@ -132,45 +113,70 @@ pub(super) fn keep(
                 path.display()
             )
         })?;
-        let ca_file = Path::new(&ledger.webhook_ca_file);
-        let ca_file = (!ca_file.as_os_str().is_empty()).then_some(ca_file);
-        let webhook = Webhook::new(&ledger.webhook, secret.trim().as_bytes())?;
-        let webhook = webhook.with_roots(ca_file)?.with_resolver(resolver);
-        deliveries.spawn(delivery::run(Arc::clone(sessions), webhook));
+            let ca_file = Path::new(&settings.webhook_ca_file);
+            let ca_file = (!ca_file.as_os_str().is_empty()).then_some(ca_file);
+            let webhook = Webhook::new(&settings.webhook, secret.trim().as_bytes())?;
+            let webhook = webhook.with_roots(ca_file)?.with_resolver(resolver);
+            deliveries.spawn(delivery::run(ledger.usage_log(), webhook));
+        }
+        if !settings.usage_file.is_empty() {
+            let max_bytes = u64::from(settings.usage_file_mib) << 20;
+            let file = UsageFile::new(settings.usage_file.clone().into(), max_bytes);
+            deliveries.spawn(delivery::run(ledger.usage_log(), file));
+        }
+        let mut receivers = Vec::new();
+        receivers.extend((!settings.webhook.is_empty()).then_some(delivery::webhook::NAME));
+        receivers.extend((!settings.usage_file.is_empty()).then_some(delivery::file::NAME));
+        receivers.extend((!config.fleet.url.is_empty()).then_some(fleet::stream::NAME));
+        let now = Instant::now();
+        let writer = Writer {
+            sessions: Arc::clone(sessions),
+            ledger: ledger.clone(),
+            intervals: intervals.clone(),
+            receivers,
+            saved: now,
+            recorded: now,
+            swept: Look::now(),
+            sweeping: false,
+        };
+        let scrubbing = Arc::new(AtomicBool::new(true));
+        check_all(ledger_path(config), ledger, &scrubbing).context("cannot start a thread")?;
+        let writer = tokio::spawn(run(writer, stopped));
+        Ok(Self { writer, deliveries, scrubbing })
     }
-    if !ledger.usage_file.is_empty() {
-        let most = u64::from(ledger.usage_file_mib) << 20;
-        let file = UsageFile::new(ledger.usage_file.clone().into(), most);
-        deliveries.spawn(delivery::run(Arc::clone(sessions), file));
+
+    /// Takes part in a fleet: publishes usage records there, and takes its commands.
+    pub(super) fn join(
+        &mut self,
+        config: &weir_config::Fleet,
+        link: fleet::Link,
+        usage: UsageLog,
+        api: axum::Router,
+    ) {
+        let stream = fleet::Stream::new(link.clone(), config);
+        self.deliveries.spawn(delivery::run(usage, stream));
+        if config.commands {
+            self.deliveries.spawn(fleet::commands::serve(link, api));
+        }
     }
-    let mut receivers = Vec::new();
-    receivers.extend((!ledger.webhook.is_empty()).then_some(delivery::webhook::NAME));
-    receivers.extend((!ledger.usage_file.is_empty()).then_some(delivery::file::NAME));
-    receivers.extend((!config.fleet.url.is_empty()).then_some(fleet::stream::NAME));
-    let now = Instant::now();
-    let turn = Turn {
-        sessions: Arc::clone(sessions),
-        rhythm: rhythm.clone(),
-        receivers,
-        saved: now,
-        recorded: now,
-        forgotten: Look::now(),
-        sweeping: false,
-    };
-    let scrubbing = Arc::new(AtomicBool::new(true));
-    check_all(ledger_path(config), sessions, &scrubbing).context("cannot start a thread")?;
-    let keeper = tokio::spawn(turns(turn, stopped));
-    Ok(Books { keeper, deliveries, scrubbing })
+
+    /// Waits until no task writes to the ledger. They must have been told to stop.
+    pub(super) async fn stop(mut self) {
+        self.scrubbing.store(false, Relaxed);
+        self.deliveries.shutdown().await;
+        // It cannot be cancelled, and its panic has been reported already.
+        self.writer.await.ok();
+    }
 }
 
-/// Looks at all of the ledger once, which the start did not, in a thread of its own.
-fn check_all(path: PathBuf, sessions: &Arc<Sessions>, goes_on: &Arc<AtomicBool>) -> io::Result<()> {
-    let (sessions, goes_on) = (Arc::clone(sessions), Arc::clone(goes_on));
+/// Checks the whole ledger once, in its own thread. The start checked only what it read.
+fn check_all(path: PathBuf, ledger: &SharedLedger, goes_on: &Arc<AtomicBool>) -> io::Result<()> {
+    let (ledger, goes_on) = (ledger.clone(), Arc::clone(goes_on));
     let check = move || match scrub(&path, move || goes_on.load(Relaxed)) {
         Ok(Scrubbed::Sound) => info!("the whole ledger was checked and has no errors"),
         Ok(Scrubbed::Stopped) => {}
         Ok(Scrubbed::Damaged(what)) => {
-            sessions.set_damage(&what);
+            ledger.set_damage(&what);
             error!(
                 ledger = %path.display(),
                 "the ledger is damaged ({what}): new sessions and credit are refused from now on; \
@@ -184,17 +190,17 @@ fn check_all(path: PathBuf, sessions: &Arc<Sessions>, goes_on: &Arc<AtomicBool>)
     Ok(())
 }
 
-/// Once a second, off the packet path.
-async fn turns(mut turn: Turn, mut stopped: watch::Receiver<bool>) {
-    let mut ticks = interval(TURN);
+/// Runs the writer once a second, off the packet path.
+async fn run(mut writer: Writer, mut stopped: watch::Receiver<bool>) {
+    let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
             _ = stopped.changed() => return,
         }
-        turn = match tokio::task::spawn_blocking(move || turn.take()).await {
-            Ok(turn) => turn,
+        writer = match tokio::task::spawn_blocking(move || writer.tick()).await {
+            Ok(writer) => writer,
             Err(error) => {
                 warn!(%error, "the ledger is no longer updated: restart weir, and report this");
                 return;
@@ -203,34 +209,36 @@ async fn turns(mut turn: Turn, mut stopped: watch::Receiver<bool>) {
     }
 }
 
-struct Turn {
+/// Writes to the ledger what it is time for.
+struct Writer {
     sessions: Arc<Sessions>,
-    rhythm: Shared<Rhythm>,
-    /// Who must have a usage record before it may go.
+    ledger: SharedLedger,
+    intervals: Shared<Intervals>,
+    /// The receivers that must have a usage record before it is deleted.
     receivers: Vec<&'static str>,
-    /// When the last checkpoint, the last turn of records and the last look for old ones were.
+    /// When the last checkpoint, the last records and the last look for old ones were.
     saved: Instant,
     recorded: Instant,
-    forgotten: Look,
+    swept: Look,
     /// Whether there are more rows of ended sessions whose time is over.
     sweeping: bool,
 }
 
-impl Turn {
-    fn take(mut self) -> Self {
-        let rhythm = self.rhythm.get();
+impl Writer {
+    fn tick(mut self) -> Self {
+        let intervals = self.intervals.get();
         // Limits hold also while nothing can be written.
-        let enforced = self.sessions.enforce(rhythm.grace, Instant::now());
+        let enforced = self.sessions.enforce(intervals.grace, Instant::now());
         if let Ok(enforced) = &enforced
             && (enforced.paused, enforced.closed) != (0, 0)
         {
             let (paused, closed) = (enforced.paused, enforced.closed);
             info!(paused, closed, "sessions without credit");
         }
-        let written = enforced.map(drop).and(self.write(*rhythm).map_err(Into::into));
-        let trouble = written.err().map(|error: SessionError| error.to_string());
-        let before = self.sessions.set_trouble(trouble.clone());
-        match (before, trouble) {
+        let written = enforced.map(drop).and(self.write(*intervals).map_err(Into::into));
+        let last_error = written.err().map(|error: SessionError| error.to_string());
+        let before = self.ledger.set_last_error(last_error.clone());
+        match (before, last_error) {
             (Some(_), None) => info!("the ledger is writable again"),
             (None, Some(error)) => warn!(
                 error,
@@ -242,37 +250,37 @@ impl Turn {
         self
     }
 
-    /// Writes what it is time for. What failed is tried again in the next turn.
-    fn write(&mut self, rhythm: Rhythm) -> Result<(), StoreError> {
-        if is_due(self.saved, rhythm.checkpoints_every) || self.sessions.trouble().is_some() {
+    /// Writes what it is time for. The next tick tries again what failed.
+    fn write(&mut self, intervals: Intervals) -> Result<(), LedgerError> {
+        if is_due(self.saved, intervals.checkpoint) || self.ledger.last_error().is_some() {
             self.sessions.checkpoint()?;
             self.saved = Instant::now();
         }
-        if is_due(self.recorded, rhythm.records_every) {
+        if is_due(self.recorded, intervals.record) {
             self.sessions.record()?;
             self.recorded = Instant::now();
         }
         let look = Look::now();
-        let is_due = is_due(self.forgotten.at, rhythm.looks_every);
-        if (is_due || self.sweeping) && !self.forgotten.is_before(look) {
+        let is_due = is_due(self.swept.at, intervals.retention);
+        if (is_due || self.sweeping) && !self.swept.is_before(look) {
             info!(
                 "the machine's clock was set: old records and sessions go in ten minutes at the earliest"
             );
-            self.forgotten = look;
+            self.swept = look;
             self.sweeping = false;
             return Ok(());
         }
         if is_due {
-            if let Some(retention) = rhythm.retention {
-                let gone = self.sessions.forget(retention, &self.receivers)?;
+            if let Some(retention) = intervals.records_kept {
+                let gone = self.ledger.forget(retention, &self.receivers)?;
                 debug!(gone, "usage records whose time is over");
             }
-            self.forgotten = look;
+            self.swept = look;
             self.sweeping = true;
         }
-        // A little in each turn: so others get the ledger in between.
+        // A little in each tick, so that others get the ledger in between.
         if self.sweeping {
-            let swept = self.sessions.sweep(rhythm.sessions_kept)?;
+            let swept = self.ledger.lock().sweep(intervals.sessions_kept)?;
             self.sweeping = swept.goes_on;
             debug!(gone = swept.gone, "ended sessions whose time is over");
         }
@@ -280,7 +288,7 @@ impl Turn {
     }
 }
 
-/// When it was looked for what is old, by two clocks.
+/// When something was looked for, by two clocks.
 #[derive(Clone, Copy, Debug)]
 struct Look {
     at: Instant,
@@ -301,36 +309,37 @@ impl Look {
     }
 }
 
-/// Whether it is time again. Turns come a little early or late.
+/// Whether it is time again. Ticks come a little early or late.
 fn is_due(last: Instant, every: Duration) -> bool {
-    last.elapsed() + TURN / 2 >= every
+    last.elapsed() + TICK / 2 >= every
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use weir_ledger::store::check::Reader;
+    use weir_ledger::check::Reader;
     use weir_sessions::registry::rig::Rig;
 
     #[test]
-    fn ended_sessions_go_in_a_turn_ten_minutes_after_the_last_look() {
+    fn ended_sessions_go_in_a_tick_ten_minutes_after_the_last_look() {
         let folder = tempfile::tempdir().expect("a folder");
         let rig = Rig::start(folder.path(), 4);
         rig.add(Some("alice"));
         rig.sessions.remove("alice").expect("removed");
-        let rhythm = Rhythm {
-            retention: Some(Retention { delivered: 0, undelivered: None }),
+        let intervals = Intervals {
+            records_kept: Some(Retention { delivered: 0, undelivered: None }),
             sessions_kept: Some(0),
-            ..Rhythm::from(&Ledger::default())
+            ..Intervals::from(&weir_config::Ledger::default())
         };
         let now = Instant::now();
-        let mut turn = Turn {
+        let mut writer = Writer {
             sessions: Arc::clone(&rig.sessions),
-            rhythm: Shared::from(rhythm),
+            ledger: rig.ledger.clone(),
+            intervals: Shared::from(intervals),
             receivers: Vec::new(),
             saved: now,
             recorded: now,
-            forgotten: Look::now(),
+            swept: Look::now(),
             sweeping: false,
         };
         let sessions = || {
@@ -342,14 +351,14 @@ mod tests {
         // It ended more than no second ago once the next one has begun.
         let ended = unix_now();
         while unix_now() <= ended + 1 {
-            turn = turn.take();
+            writer = writer.tick();
             assert_eq!(sessions(), 1, "the last look was a moment ago");
         }
-        turn.rhythm.set(Rhythm { looks_every: Duration::ZERO, ..rhythm });
-        turn.forgotten.clock = 7;
-        turn = turn.take();
+        writer.intervals.set(Intervals { retention: Duration::ZERO, ..intervals });
+        writer.swept.clock = 7;
+        writer = writer.tick();
         assert_eq!(sessions(), 1, "the clock was set");
-        turn.take();
+        writer.tick();
         assert_eq!(sessions(), 0);
     }
 

@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use weir_common::gcra::Rate;
 
-use super::{ebpf::GuardControl, ledger::Rhythm, policy::ExitPolicy};
+use super::{ebpf::GuardControl, ledger::Intervals, policy::ExitPolicy};
 use crate::logging::Log;
 use weir_config::{Api, Config, Node, Shared};
 use weir_control::{
@@ -19,7 +19,7 @@ use weir_sessions::{limits::Limiter, wg_quick::PeerTemplate};
 pub(super) struct ReloadTargets {
     pub(super) template: Shared<PeerTemplate>,
     pub(super) series: Shared<Series>,
-    pub(super) rhythm: Shared<Rhythm>,
+    pub(super) intervals: Shared<Intervals>,
     pub(super) handshakes: Arc<HandshakeMailbox>,
     pub(super) guard: GuardControl,
     pub(super) limiter: Arc<Limiter>,
@@ -41,7 +41,7 @@ impl ReloadTargets {
             Box::new(HandshakeReload { guard: self.guard, thread: self.handshakes }),
             Box::new(TunnelReload { template: self.template }),
             Box::new(metrics(self.series)),
-            Box::new(ledger(self.rhythm)),
+            Box::new(ledger(self.intervals)),
             Box::new(LimitsReload { limiter: self.limiter }),
             Box::new(LogReload { log: self.log }),
         ];
@@ -168,7 +168,7 @@ fn metrics(live: Shared<Series>) -> ValueReload<Series> {
 }
 
 /// Reloads the intervals at which usage is written, and the times for which it is kept.
-fn ledger(live: Shared<Rhythm>) -> ValueReload<Rhythm> {
+fn ledger(live: Shared<Intervals>) -> ValueReload<Intervals> {
     let keys = &[
         "ledger.checkpoint_seconds",
         "ledger.record_seconds",
@@ -177,7 +177,7 @@ fn ledger(live: Shared<Rhythm>) -> ValueReload<Rhythm> {
         "ledger.retain_undelivered_days",
         "ledger.retain_sessions_days",
     ];
-    ValueReload { live, keys, from: |config| Rhythm::from(&config.ledger) }
+    ValueReload { live, keys, from: |config| Intervals::from(&config.ledger) }
 }
 
 /// Reloads the limits.

@@ -11,7 +11,7 @@ use tracing::{error, info, warn};
 
 use super::{
     banner, flow_table,
-    ledger::{self, Rhythm},
+    ledger::{Intervals, LedgerTasks},
     limits,
     policy::ExitPolicy,
     service,
@@ -30,6 +30,7 @@ use weir_control::{
 };
 use weir_dataplane::ThreadEnded;
 use weir_ebpf_loader::log::GuardLog;
+use weir_ledger::SharedLedger;
 use weir_sessions::{
     keys::SharedKeyRing, limits::Limiter, registry::Sessions, wg_quick::PeerTemplate,
 };
@@ -40,10 +41,11 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 /// What is served, and what a reload changes of it.
 pub(super) struct Parts {
     pub(super) sessions: Arc<Sessions>,
+    pub(super) ledger: SharedLedger,
     pub(super) view: Arc<View>,
     pub(super) template: Shared<PeerTemplate>,
     pub(super) series: Shared<Series>,
-    pub(super) rhythm: Shared<Rhythm>,
+    pub(super) intervals: Shared<Intervals>,
     pub(super) limiter: Arc<Limiter>,
     pub(super) reloader: Arc<Reloader>,
     pub(super) keys: SharedKeyRing,
@@ -76,8 +78,19 @@ pub(super) fn until_told(
 }
 
 async fn serve(config: &Config, parts: Parts, log: Option<GuardLog>) -> anyhow::Result<()> {
-    let Parts { sessions, view, template, series, rhythm, limiter, reloader, keys, policy, .. } =
-        parts;
+    let Parts {
+        sessions,
+        ledger,
+        view,
+        template,
+        series,
+        intervals,
+        limiter,
+        reloader,
+        keys,
+        policy,
+        ..
+    } = parts;
     let (mut ended, mut breaks) = (parts.ended, parts.breaks);
     let (resolver, name_servers) = (parts.resolver, parts.name_servers);
     let in_force = policy.in_force();
@@ -97,7 +110,7 @@ async fn serve(config: &Config, parts: Parts, log: Option<GuardLog>) -> anyhow::
         listen_port: config.node.listen_port,
         endpoints: config.api.wg_endpoints,
     };
-    let api = Api::new(Arc::clone(&sessions), shared, template, series)
+    let api = Api::new(Arc::clone(&sessions), ledger.usage_log(), shared, template, series)
         .with_reload(reloader.clone())
         .with_keys(keys)
         .with_judge(policy)
@@ -129,11 +142,11 @@ async fn serve(config: &Config, parts: Parts, log: Option<GuardLog>) -> anyhow::
         Gateway::bind(config, &sessions, name_servers, &resolver, weir_host::has_ipv6()).await?;
     let limited = limits::keep(limiter, stopped.clone());
     let room = flow_table::keep(in_force, stopped.clone());
-    let mut books = ledger::keep(config, &rhythm, &sessions, resolver, stopped)?;
+    let mut tasks = LedgerTasks::start(config, &intervals, &sessions, &ledger, resolver, stopped)?;
     if !config.fleet.url.is_empty() {
         let link = fleet::Link::connect(&config.fleet).await?;
         view.show_fleet(link.clone());
-        books.join(&config.fleet, link, &sessions, api.router());
+        tasks.join(&config.fleet, link, ledger.usage_log(), api.router());
     }
 
     let status = view.status();
@@ -164,7 +177,7 @@ async fn serve(config: &Config, parts: Parts, log: Option<GuardLog>) -> anyhow::
     info!("stopping");
     service::stopping();
     stop.send_replace(true);
-    books.stop().await;
+    tasks.stop().await;
     // Its panic has been reported already.
     limited.await.ok();
     room.await.ok();

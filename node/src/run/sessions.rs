@@ -8,7 +8,7 @@ use super::{ebpf::Ebpf, flows::KernelFlows, ledger_path, service};
 use weir_config::Config;
 use weir_dataplane::Dataplane;
 use weir_host::conntrack::Conntrack;
-use weir_ledger::store::Store;
+use weir_ledger::{Ledger, SharedLedger};
 use weir_sessions::registry::Sessions;
 
 /// Opens the ledger, and gives its sessions to the workers.
@@ -18,10 +18,10 @@ pub(super) fn open(
     dataplane: &Dataplane,
     addresses: AddressPlan,
     node_key: PublicKey,
-) -> anyhow::Result<Arc<Sessions>> {
+) -> anyhow::Result<(Arc<Sessions>, SharedLedger)> {
     // It takes its time after a change of the schema, and where damage was found.
     let _starting = service::starting("reading the ledger");
-    let store = Store::open(&ledger_path(config))?;
+    let ledger = SharedLedger::new(Ledger::open(&ledger_path(config))?)?;
     let max = config.node.max_sessions;
     let address_of = Box::new(move |slot: weir_common::Slot| {
         (slot.0 < max).then_some(())?;
@@ -33,5 +33,7 @@ pub(super) fn open(
         pool_v6: config.tunnel.pool_v6,
         gateways: [addresses.gateway_v4().into(), addresses.gateway_v6().into()],
     }));
-    Ok(Arc::new(Sessions::open(store, ebpf.accounts(), peers, flows, address_of, node_key)?))
+    let (shared, accounts) = (ledger.clone(), ebpf.accounts());
+    let sessions = Sessions::open(shared, accounts, peers, flows, address_of, node_key)?;
+    Ok((Arc::new(sessions), ledger))
 }

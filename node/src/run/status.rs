@@ -21,6 +21,7 @@ use weir_host::{
     uplink::Uplink,
     watch::{Condition, Conditions, Part},
 };
+use weir_ledger::SharedLedger;
 use weir_sessions::{limits::Limiter, registry::Sessions, wg_quick::PeerTemplate};
 use weir_wireguard::keys;
 
@@ -40,6 +41,7 @@ pub(super) struct Parts {
     pub(super) interface: String,
     pub(super) mtu: u32,
     pub(super) sessions: Arc<Sessions>,
+    pub(super) ledger: SharedLedger,
     pub(super) counts: Counts,
     pub(super) guard: GuardCounter,
     pub(super) limiter: Arc<Limiter>,
@@ -116,13 +118,13 @@ impl NodeView for View {
             bytes_down: totals.bytes_down,
             handshakes: parts.counts.handshakes(),
             cookies: parts.counts.cookies(),
-            ledger_age_seconds: parts.sessions.ledger_age().as_secs_f64(),
+            ledger_age_seconds: parts.ledger.age().as_secs_f64(),
             unpaid_bytes: parts.sessions.unpaid_bytes(),
-            earned_wei: parts.sessions.earned().to_string(),
+            earned_wei: parts.ledger.earned().to_string(),
             host: parts.conditions.now().into_iter().map(shown).collect(),
             restored: restored(&parts.conditions),
             host_looks: parts.conditions.looks(),
-            ledger_error: parts.sessions.trouble(),
+            ledger_error: parts.ledger.last_error(),
             fleet: self.fleet.get().map(Link::describe),
         }
     }

@@ -7,7 +7,7 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 
-use weir_ledger::StoreError;
+use weir_ledger::LedgerError;
 use weir_sessions::SessionError;
 
 /// The body of an error.
@@ -102,7 +102,7 @@ impl From<SessionError> for ApiError {
             }
             SessionError::Contradicts(_) => (StatusCode::CONFLICT, "reference_conflict"),
             SessionError::Flows(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
-            SessionError::NoRoom { .. } | SessionError::Store(_) => {
+            SessionError::NoRoom { .. } | SessionError::Ledger(_) => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "ledger")
             }
         };
@@ -113,8 +113,8 @@ impl From<SessionError> for ApiError {
     }
 }
 
-impl From<StoreError> for ApiError {
-    fn from(error: StoreError) -> Self {
+impl From<LedgerError> for ApiError {
+    fn from(error: LedgerError) -> Self {
         SessionError::from(error).into()
     }
 }

@@ -53,7 +53,7 @@ pub(super) async fn add(State(api): State<Api>, body: Body) -> Result<impl IntoR
         Ok::<_, SessionError>(MadeSession {
             session,
             config: config.as_str().to_owned(),
-            signer: api.sessions.signer(),
+            signer: api.usage.signer(),
         })
     });
     let made = made.await??;

@@ -36,8 +36,9 @@ async fn serve_node(max: u32) -> Served {
         free_bytes: 0,
     };
     let series = Series { per_session: true, max_sessions: 100 };
-    let api = Api::new(rig.sessions.clone(), Arc::new(StillNode), template, series)
-        .with_limits(rig.limiter());
+    let api =
+        Api::new(rig.sessions.clone(), rig.usage.clone(), Arc::new(StillNode), template, series)
+            .with_limits(rig.limiter());
     let socket = folder.path().join("weir.sock");
     let (stop, stopped) = oneshot::channel::<()>();
     tokio::spawn(async move {
@@ -248,7 +249,13 @@ pub(crate) fn api(rig: &Rig) -> Api {
         keepalive: 0,
         free_bytes: 0,
     };
-    Api::new(rig.sessions.clone(), Arc::new(StillNode), template, Series::default())
+    Api::new(
+        rig.sessions.clone(),
+        rig.usage.clone(),
+        Arc::new(StillNode),
+        template,
+        Series::default(),
+    )
 }
 
 #[tokio::test]

@@ -16,12 +16,11 @@ use serde::Deserialize;
 use tokio::sync::watch;
 
 use super::{Api, error::ApiError, off_thread, view::UsagePage};
-use weir_ledger::store::{receipt::Record, usage::MOST};
+use weir_ledger::{MAX_RECORDS, UsageLog, UsageRecord};
 
-/// A line without meaning goes this often over a silent stream, so that both ends know that the
-/// other is there.
+/// The interval of comment lines on an idle stream. They show each end that the other is there.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
-/// After a failure to read the ledger.
+/// The delay after a failure to read the ledger.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// From where, and how many.
@@ -40,11 +39,11 @@ pub(super) async fn page(
     asked: Asked,
 ) -> Result<impl IntoResponse, ApiError> {
     let From { after, limit } = read(asked)?;
-    let limit = limit.unwrap_or(MOST);
+    let limit = limit.unwrap_or(MAX_RECORDS);
     let page = off_thread(move || {
-        let records = api.sessions.usage_after(after, limit)?;
+        let records = api.usage.after(after, limit)?;
         let cursor = records.last().map_or(after, |record| record.cursor);
-        Ok::<_, ApiError>(UsagePage { records, cursor, signer: api.sessions.signer() })
+        Ok::<_, ApiError>(UsagePage { records, cursor, signer: api.usage.signer() })
     });
     Ok(Json(page.await??))
 }
@@ -57,8 +56,8 @@ pub(super) async fn stream(
     // A client that lost the connection says so what it had last.
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
     let cursor = last.unwrap_or(read(asked)?.after);
-    let written = api.sessions.watch_usage();
-    let reader = Reader { api, written, cursor, records: VecDeque::new() };
+    let (usage, written) = (api.usage.clone(), api.usage.watch());
+    let reader = Reader { usage, written, cursor, records: VecDeque::new() };
     let events = stream::unfold(reader, async |mut reader| {
         let record = reader.next().await?;
         let event = Event::default().id(record.cursor.to_string()).event("usage");
@@ -70,22 +69,22 @@ pub(super) async fn stream(
 
 /// Goes through the records, and waits at the end of them.
 struct Reader {
-    api: Api,
+    usage: UsageLog,
     written: watch::Receiver<u64>,
     cursor: u64,
-    records: VecDeque<Record>,
+    records: VecDeque<UsageRecord>,
 }
 
 impl Reader {
-    async fn next(&mut self) -> Option<Record> {
+    async fn next(&mut self) -> Option<UsageRecord> {
         loop {
             if let Some(record) = self.records.pop_front() {
                 self.cursor = record.cursor;
                 return Some(record);
             }
             self.written.borrow_and_update();
-            let (api, cursor) = (self.api.clone(), self.cursor);
-            match off_thread(move || api.sessions.usage_after(cursor, MOST)).await {
+            let (usage, cursor) = (self.usage.clone(), self.cursor);
+            match off_thread(move || usage.after(cursor, MAX_RECORDS)).await {
                 Ok(Ok(records)) if records.is_empty() => self.written.changed().await.ok()?,
                 Ok(Ok(records)) => self.records = records.into(),
                 Ok(Err(_)) | Err(_) => tokio::time::sleep(RETRY_DELAY).await,
@@ -96,7 +95,7 @@ impl Reader {
 
 fn read(asked: Asked) -> Result<From, ApiError> {
     let Query(from) = asked.map_err(|e| {
-        let what = format!("{}; expected ?after=CURSOR&limit=1 to {MOST}", e.body_text());
+        let what = format!("{}; expected ?after=CURSOR&limit=1 to {MAX_RECORDS}", e.body_text());
         ApiError::bad_request("bad_query", what)
     })?;
     Ok(from)

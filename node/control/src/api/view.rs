@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
-use weir_ledger::{state_name, store::receipt::Record};
+use weir_ledger::{UsageRecord, state_name};
 use weir_sessions::Snapshot;
 use weir_sessions::limits::{Change, LimitsNow};
 use weir_wireguard::keys;
@@ -174,7 +174,7 @@ pub struct LimitsView {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UsagePage {
     /// The records after the cursor that was asked for.
-    pub records: Vec<Record>,
+    pub records: Vec<UsageRecord>,
     /// What to ask with next.
     pub cursor: u64,
     /// The key that signs this node's records now: Ed25519, in base64.

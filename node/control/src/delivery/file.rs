@@ -10,20 +10,20 @@ use std::{
 use anyhow::Context as _;
 
 use super::Receiver;
-use weir_ledger::store::receipt::Record;
+use weir_ledger::UsageRecord;
 
 /// Its name in the ledger.
 pub const NAME: &str = "file";
 
-/// No line is longer, in bytes.
-const LONGEST_LINE: u64 = 16 * 1024;
+/// The maximum length of a line, in bytes.
+const MAX_LINE: u64 = 16 * 1024;
 
 /// A file that is renamed away when it has grown to a limit: `usage.ndjson` becomes
 /// `usage.ndjson.CURSOR`, with the cursor of its last record.
 #[derive(Debug)]
 pub struct UsageFile {
     path: PathBuf,
-    most: u64,
+    max_bytes: u64,
     file: Option<Open>,
 }
 
@@ -36,15 +36,15 @@ struct Open {
 }
 
 impl UsageFile {
-    /// The file at `path`, renamed away beyond `most` bytes.
+    /// The file at `path`, renamed away once it has `max_bytes` bytes.
     #[must_use]
-    pub fn new(path: PathBuf, most: u64) -> Self {
-        Self { path, most, file: None }
+    pub fn new(path: PathBuf, max_bytes: u64) -> Self {
+        Self { path, max_bytes, file: None }
     }
 
     /// Appends what is not there yet. After a crash the file may have more than the ledger knows
     /// of, and its last line may be broken off.
-    fn append(&mut self, batch: &[Record]) -> anyhow::Result<()> {
+    fn append(&mut self, batch: &[UsageRecord]) -> anyhow::Result<()> {
         let mut open = match self.file.take() {
             Some(open) => open,
             None => Open::at(&self.path)?,
@@ -58,7 +58,7 @@ impl UsageFile {
         open.file.sync_data()?;
         open.len += text.len() as u64;
         open.last = batch.last().map_or(open.last, |record| record.cursor.max(open.last));
-        if open.len >= self.most {
+        if open.len >= self.max_bytes {
             let mut name = self.path.as_os_str().to_owned();
             name.push(format!(".{}", open.last));
             fs::rename(&self.path, &name).context("cannot rename it")?;
@@ -80,16 +80,16 @@ impl Open {
             .open(path)
             .context("cannot open it")?;
         let len = file.metadata()?.len();
-        let start = len.saturating_sub(2 * LONGEST_LINE);
+        let start = len.saturating_sub(2 * MAX_LINE);
         file.seek(SeekFrom::Start(start))?;
         let mut tail = Vec::new();
-        (&mut file).take(2 * LONGEST_LINE).read_to_end(&mut tail)?;
+        (&mut file).take(2 * MAX_LINE).read_to_end(&mut tail)?;
         let whole = tail.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
         let len = start + whole as u64;
         file.set_len(len)?;
         let line = tail.get(..whole.saturating_sub(1)).unwrap_or_default();
         let line = line.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
-        let last = serde_json::from_slice::<Record>(line).map_or(0, |record| record.cursor);
+        let last = serde_json::from_slice::<UsageRecord>(line).map_or(0, |record| record.cursor);
         Ok(Self { file, len, last: last.max(renamed_away(path)) })
     }
 }
@@ -110,7 +110,7 @@ impl Receiver for UsageFile {
         NAME
     }
 
-    async fn take(&mut self, batch: &[Record]) -> anyhow::Result<()> {
+    async fn take(&mut self, batch: &[UsageRecord]) -> anyhow::Result<()> {
         tokio::task::block_in_place(|| self.append(batch))
             .with_context(|| format!("the usage file {}", self.path.display()))
     }

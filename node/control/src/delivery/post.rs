@@ -1,4 +1,4 @@
-//! Requests to a URL of the operator's, each over a connection of its own.
+//! HTTP requests to a URL in the configuration, each over its own connection.
 
 use std::path::Path;
 
@@ -16,7 +16,7 @@ use weir_config::HttpUrl;
 
 use crate::resolver::Resolver;
 
-/// What is behind a URL.
+/// A URL to send requests to.
 pub struct Target {
     url: HttpUrl,
     host: String,
@@ -31,7 +31,7 @@ impl std::fmt::Debug for Target {
 }
 
 impl Target {
-    /// What is behind `url`.
+    /// A target at `url`.
     ///
     /// # Errors
     ///
@@ -42,12 +42,12 @@ impl Target {
         Ok(Self { url, host, resolver: Resolver::inside(), tls: None })
     }
 
-    /// Reads whom to believe, for `https`: those in a PEM file, which `key` of the configuration
-    /// names, or those of this machine.
+    /// Reads the TLS roots for `https`: those in a PEM file, which `key` of the configuration names,
+    /// or this machine's.
     ///
     /// # Errors
     ///
-    /// When there is nobody to believe.
+    /// When there are no TLS roots.
     pub fn with_roots(self, ca_file: Option<&Path>, key: &str) -> anyhow::Result<Self> {
         let tls = self.url.is_secure().then(|| Tls::new(ca_file, key)).transpose()?;
         Ok(Self { tls, ..self })
@@ -65,7 +65,7 @@ impl Target {
         &self.host
     }
 
-    /// Sends JSON, and says with which status it was answered. The caller limits the time.
+    /// Sends JSON, and returns the status of the answer. The caller limits the time.
     ///
     /// # Errors
     ///

@@ -4,7 +4,7 @@ mod receiver;
 
 use std::{collections::HashSet, io::Write as _, time::SystemTime};
 
-use self::receiver::{Chance, Mood, PATIENCE, Receiver as Layer, SECRET, certificate};
+use self::receiver::{Chance, Mood, Receiver as Layer, SECRET, TIMEOUT, certificate};
 use super::*;
 use weir_sessions::registry::rig::Rig;
 
@@ -44,10 +44,10 @@ async fn totals_equal(is_secure: bool) {
     let scheme = if is_secure { "https" } else { "http" };
     let url = format!("{scheme}://{}/usage", layer.address);
     let start = || {
-        let hook = Webhook::new(&url, SECRET).expect("a webhook").with_patience(PATIENCE);
+        let hook = Webhook::new(&url, SECRET).expect("a webhook").with_timeout(TIMEOUT);
         let hook = hook.with_roots(Some(&ca_file)).expect("roots");
         let waits = (Duration::from_millis(1), Duration::from_millis(20));
-        tokio::spawn(run_with(rig.sessions.clone(), hook, waits))
+        tokio::spawn(run_with(rig.usage.clone(), hook, waits))
     };
     let mut delivery = start();
     for _ in 0..RECORDS / 100 {
@@ -63,28 +63,28 @@ async fn totals_equal(is_secure: bool) {
         sleep(Duration::from_millis(chance.next(20))).await;
     }
     for _ in 0..1200 {
-        if rig.sessions.delivered("webhook").expect("read") == RECORDS {
+        if rig.usage.delivered("webhook").expect("read") == RECORDS {
             break;
         }
         sleep(Duration::from_millis(100)).await;
     }
-    assert_eq!(rig.sessions.delivered("webhook").expect("read"), RECORDS);
+    assert_eq!(rig.usage.delivered("webhook").expect("read"), RECORDS);
     delivery.abort();
-    let books = layer.stop();
+    let received = layer.stop();
     let ledger = rig.sessions.totals();
-    assert_eq!(books.total(), ledger.bytes_up + ledger.bytes_down);
+    assert_eq!(received.total(), ledger.bytes_up + ledger.bytes_down);
     let mut written = HashSet::new();
     let mut cursor = 0;
     while cursor < RECORDS {
-        let records = rig.sessions.usage_after(cursor, MOST).expect("read");
+        let records = rig.usage.after(cursor, MAX_RECORDS).expect("read");
         cursor = records.last().expect("more of them").cursor;
         written.extend(records.into_iter().map(|record| (record.session, record.sequence)));
     }
     assert_eq!(written.len() as u64, RECORDS);
-    assert!(books.seen == written, "{} records came, of {RECORDS}", books.seen.len());
+    assert!(received.seen == written, "{} records came, of {RECORDS}", received.seen.len());
     // Not by a receiver that worked.
-    assert_eq!(books.moods.len(), Mood::ALL.len(), "{:?}", books.moods);
-    assert!(books.again > 0, "none came twice");
+    assert_eq!(received.moods.len(), Mood::ALL.len(), "{:?}", received.moods);
+    assert!(received.again > 0, "none came twice");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -105,7 +105,7 @@ async fn a_receiver_whom_nobody_vouches_for_gets_nothing() {
         (&other, "the TLS handshake with 127.0.0.1 failed"),
     ] {
         std::fs::write(&ca_file, pem).expect("written");
-        let records = rig.sessions.usage_after(0, 10).expect("read");
+        let records = rig.usage.after(0, 10).expect("read");
         let refused = match hook().with_roots(Some(&ca_file)) {
             Ok(mut hook) => hook.take(&records).await.expect_err("refused"),
             Err(error) => error,
@@ -128,7 +128,7 @@ async fn the_file_has_each_record_once_over_crashes_and_rotation() {
         rig.sessions.record().expect("written");
         // Each round is a new run, whose cursor was not written by the one before: the file says
         // what it has. Some runs died in the middle of a line.
-        let records = rig.sessions.usage_after(0, MOST).expect("read");
+        let records = rig.usage.after(0, MAX_RECORDS).expect("read");
         let mut file = UsageFile::new(path.clone(), 20_000);
         let behind = records.len().saturating_sub(15);
         file.take(&records[behind..]).await.expect("written");
@@ -148,7 +148,7 @@ async fn the_file_has_each_record_once_over_crashes_and_rotation() {
     let mut cursors: Vec<u64> = files
         .iter()
         .flat_map(|text| text.lines())
-        .filter_map(|line| serde_json::from_str::<Record>(line).ok())
+        .filter_map(|line| serde_json::from_str::<UsageRecord>(line).ok())
         .map(|record| record.cursor)
         .collect();
     cursors.sort_unstable();

@@ -9,13 +9,13 @@ use tokio::time::timeout;
 
 use super::{Receiver, post::Target};
 use crate::resolver::Resolver;
-use weir_ledger::{store::receipt::Record, unix_now};
+use weir_ledger::{UsageRecord, unix_now};
 
 /// Its name in the ledger.
 pub const NAME: &str = "webhook";
 
-/// A receiver that has not answered by then has failed.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// How long the receiver may take to answer. After that the delivery has failed.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The header with the signature.
 pub const SIGNATURE: &str = "weir-signature";
@@ -26,7 +26,7 @@ pub const TIMESTAMP: &str = "weir-timestamp";
 pub struct Webhook {
     target: Target,
     key: hmac::Key,
-    patience: Duration,
+    answer_timeout: Duration,
 }
 
 impl std::fmt::Debug for Webhook {
@@ -36,7 +36,7 @@ impl std::fmt::Debug for Webhook {
 }
 
 impl Webhook {
-    /// A receiver at `url`, to whom each batch is signed with `secret`.
+    /// A receiver at `url`. Each batch to it is signed with `secret`.
     ///
     /// # Errors
     ///
@@ -45,14 +45,14 @@ impl Webhook {
         let target = Target::new(url)?;
         ensure!(!secret.is_empty(), "the webhook's secret is empty");
         let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
-        Ok(Self { target, key, patience: PATIENCE })
+        Ok(Self { target, key, answer_timeout: ANSWER_TIMEOUT })
     }
 
-    /// Reads whom to believe, for `https`: those in a PEM file, or those of this machine.
+    /// Reads the TLS roots for `https`: those in a PEM file, or this machine's.
     ///
     /// # Errors
     ///
-    /// When there is nobody to believe.
+    /// When there are no TLS roots.
     pub fn with_roots(self, ca_file: Option<&Path>) -> anyhow::Result<Self> {
         let target = self.target.with_roots(ca_file, "ledger.webhook_ca_file")?;
         Ok(Self { target, ..self })
@@ -64,10 +64,10 @@ impl Webhook {
         Self { target: self.target.with_resolver(resolver), ..self }
     }
 
-    /// As it is, with another limit on how long an answer may take.
+    /// The same, with another limit on how long an answer may take.
     #[cfg(test)]
-    pub(super) fn with_patience(self, patience: Duration) -> Self {
-        Self { patience, ..self }
+    pub(super) fn with_timeout(self, answer_timeout: Duration) -> Self {
+        Self { answer_timeout, ..self }
     }
 
     async fn send(&self, body: Vec<u8>) -> anyhow::Result<()> {
@@ -87,11 +87,11 @@ impl Receiver for Webhook {
         NAME
     }
 
-    async fn take(&mut self, batch: &[Record]) -> anyhow::Result<()> {
+    async fn take(&mut self, batch: &[UsageRecord]) -> anyhow::Result<()> {
         let cursor = batch.last().map(|record| record.cursor);
         let body = serde_json::to_vec(&serde_json::json!({ "records": batch, "cursor": cursor }))?;
-        let seconds = self.patience.as_secs();
-        timeout(self.patience, self.send(body))
+        let seconds = self.answer_timeout.as_secs();
+        timeout(self.answer_timeout, self.send(body))
             .await
             .with_context(|| format!("{} did not answer within {seconds} s", self.target.host()))?
     }

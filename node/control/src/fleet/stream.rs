@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::{Link, SERVER_TIMEOUT};
 use crate::delivery::Receiver;
-use weir_ledger::store::receipt::Record;
+use weir_ledger::UsageRecord;
 
 /// Its name in the ledger.
 pub const NAME: &str = "fleet";
@@ -40,7 +40,7 @@ impl std::fmt::Debug for Stream {
 struct Message<'a> {
     node: &'a str,
     #[serde(flatten)]
-    record: &'a Record,
+    record: &'a UsageRecord,
 }
 
 impl Stream {
@@ -59,7 +59,7 @@ impl Stream {
         Self { link, context, config, name: fleet.name.clone(), is_there: false }
     }
 
-    async fn publish(&mut self, batch: &[Record]) -> anyhow::Result<()> {
+    async fn publish(&mut self, batch: &[UsageRecord]) -> anyhow::Result<()> {
         let stream = self.config.name.clone();
         if !self.is_there {
             let made = self.context.get_or_create_stream(self.config.clone()).await;
@@ -89,7 +89,7 @@ impl Receiver for Stream {
         NAME
     }
 
-    async fn take(&mut self, batch: &[Record]) -> anyhow::Result<()> {
+    async fn take(&mut self, batch: &[UsageRecord]) -> anyhow::Result<()> {
         if !self.link.is_up() {
             bail!("{}", self.link.describe());
         }

@@ -36,7 +36,7 @@ use weir_ledger::{
 };
 use weir_sessions::registry::{
     Sessions,
-    pay::{Offered, PayError, Standing},
+    pay::{Offered, PayError, PaymentStatus},
 };
 
 mod approve;
@@ -146,7 +146,7 @@ impl Pay {
         let paid = self.work(caller, move |inner, session| {
             inner.sessions.pay(&session.to_string(), &inner.terms, &message)?;
             // Who has just paid need not be asked for what was used meanwhile.
-            Ok(inner.view(&inner.standing(session)?, None))
+            Ok(inner.view(&inner.payment_status(session)?, None))
         });
         Ok(Json(paid.await?))
     }
@@ -159,39 +159,39 @@ impl Pay {
 impl Inner {
     /// How a session stands, with an invoice if something is due.
     fn account(&self, session: SessionId) -> Result<AccountView, PayError> {
-        let standing = self.standing(session)?;
-        let invoice = match standing.agreement {
-            Some(_) => self.invoice(&standing)?,
+        let status = self.payment_status(session)?;
+        let invoice = match status.agreement {
+            Some(_) => self.invoice(&status)?,
             None => None,
         };
-        Ok(self.view(&standing, invoice.as_ref()))
+        Ok(self.view(&status, invoice.as_ref()))
     }
 
-    fn standing(&self, session: SessionId) -> Result<Standing, PayError> {
-        self.sessions.standing(&session.to_string(), &self.terms)
+    fn payment_status(&self, session: SessionId) -> Result<PaymentStatus, PayError> {
+        self.sessions.payment_status(&session.to_string(), &self.terms)
     }
 
-    fn view(&self, standing: &Standing, invoice: Option<&Invoice>) -> AccountView {
-        AccountView::new(standing, &self.terms, &terms::price(&self.config), invoice)
+    fn view(&self, status: &PaymentStatus, invoice: Option<&Invoice>) -> AccountView {
+        AccountView::new(status, &self.terms, &terms::price(&self.config), invoice)
     }
 
     /// The invoice that is open, or a new one if that is old and more is due.
-    fn invoice(&self, standing: &Standing) -> Result<Option<Invoice>, PayError> {
-        let known = self.invoices().get(&standing.id).copied();
-        let agreed = standing.agreement.as_ref().map(|agreement| (agreement.id, agreement.paid));
+    fn invoice(&self, status: &PaymentStatus) -> Result<Option<Invoice>, PayError> {
+        let known = self.invoices().get(&status.id).copied();
+        let agreed = status.agreement.as_ref().map(|agreement| (agreement.id, agreement.paid));
         if let (Some((made, invoice)), Some((id, paid))) = (known, agreed)
             && (invoice.agreement_id, invoice.agreement_total > paid) == (id, true)
-            && (made.elapsed() < INVOICE_AGE || invoice.agreement_total >= standing.due)
+            && (made.elapsed() < INVOICE_AGE || invoice.agreement_total >= status.due)
         {
             return Ok(Some(invoice));
         }
-        let invoice = self.sessions.invoice(&standing.id.to_string(), &self.terms)?;
+        let invoice = self.sessions.invoice(&status.id.to_string(), &self.terms)?;
         let mut invoices = self.invoices();
         if invoices.len() >= INVOICE_SWEEP_THRESHOLD {
             invoices.retain(|_, (made, _)| made.elapsed() < INVOICE_AGE);
         }
         if let Some(invoice) = invoice {
-            invoices.insert(standing.id, (Instant::now(), invoice));
+            invoices.insert(status.id, (Instant::now(), invoice));
         }
         Ok(invoice)
     }
@@ -210,8 +210,8 @@ impl Inner {
             terms::unpaid(&self.config),
         ) {
             Err(PayError::Agreed) => {
-                let standing = self.standing(session)?;
-                let same = standing.agreement.is_some_and(|agreement| {
+                let status = self.payment_status(session)?;
+                let same = status.agreement.is_some_and(|agreement| {
                     (agreement.consumer, agreement.price) == (offered.consumer, offered.price)
                 });
                 if same { Ok(()) } else { Err(PayError::Agreed) }
@@ -237,7 +237,7 @@ async fn agree(
     let consumer = wire::address("consumer", &request.consumer)?;
     let offered = Offered { consumer, price: request.price(terms::price(&service.0.config))? };
     let agreed = service.work(caller, move |inner, session| {
-        if inner.standing(session)?.covered.is_none() {
+        if inner.payment_status(session)?.covered.is_none() {
             return Ok(None);
         }
         inner.agree(session, &offered)?;

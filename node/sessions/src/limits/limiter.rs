@@ -25,7 +25,7 @@ use weir_config::{
     limits::{Change, EachSession},
     schedule::{Rule, rule_at},
 };
-use weir_ledger::{Began, Marks, StoreError, billed, unix_now};
+use weir_ledger::{Began, LedgerError, Marks, SharedLedger, billed, unix_now};
 
 /// Between two looks at who wants how much of the node's rate.
 const TICK: Duration = Duration::from_millis(20);
@@ -72,6 +72,7 @@ pub enum LimitError {
 /// Holds the node to its limits.
 pub struct Limiter {
     sessions: Arc<Sessions>,
+    ledger: SharedLedger,
     accounts: Arc<Accounts>,
     levels: Arc<SharedLimits>,
     flows: Arc<dyn FlowTable>,
@@ -114,13 +115,14 @@ impl Limiter {
     pub fn new(
         settings: Limits,
         sessions: Arc<Sessions>,
+        ledger: SharedLedger,
         accounts: Arc<Accounts>,
         levels: Arc<SharedLimits>,
         flows: Arc<dyn FlowTable>,
-    ) -> Result<Self, StoreError> {
+    ) -> Result<Self, LedgerError> {
         let mut marks = [Marked::default(); 2];
         for (marked, period) in marks.iter_mut().zip(PERIODS) {
-            if let Some(marks) = sessions.quota(period)? {
+            if let Some(marks) = ledger.lock().quota(period)? {
                 *marked = Marked { marks, is_saved: true };
             }
         }
@@ -134,7 +136,7 @@ impl Limiter {
             now: LimitsNow::default(),
         };
         let (state, changing, changed) = (Mutex::new(state), Mutex::default(), Notify::new());
-        let limiter = Self { sessions, accounts, levels, flows, state, changing, changed };
+        let limiter = Self { sessions, ledger, accounts, levels, flows, state, changing, changed };
         limiter.put_in_force(settings);
         Ok(limiter)
     }
@@ -285,7 +287,7 @@ impl Limiter {
             if is_saved {
                 continue;
             }
-            match self.sessions.set_quota(period, marks) {
+            match self.ledger.lock().set_quota(period, marks) {
                 Ok(()) => self.state().marks[index].is_saved = true,
                 Err(error) => warn!(%error, period, "cannot record that a quota has been reset"),
             }

@@ -2,9 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::*;
-use weir_ledger::payment::Use;
-pub use weir_ledger::store::credit::Extension;
+use weir_common::account::SessionState;
+pub use weir_ledger::credit::Extension;
+use weir_ledger::{Ledger, Pause, SessionId, Usage, billed, credit::Extended, payment::Use};
+
+use super::{MAX_REFERENCE, SessionError, Sessions, table::Entry};
+use crate::Snapshot;
 
 /// Sessions that one call closes: each waits for its worker and for the disk, and whoever pays
 /// meanwhile waits with it.
@@ -35,7 +38,7 @@ impl Sessions {
         if extension.bytes == 0 && extension.seconds == 0 {
             return Err(SessionError::NoCredit);
         }
-        let mut store = self.store();
+        let mut ledger = self.ledger.lock();
         let (id, used) = {
             let live = self.read();
             let entry = live.find(which)?;
@@ -44,20 +47,20 @@ impl Sessions {
             let used = if entry.agreement.is_some() { Usage::default() } else { used };
             (entry.session.id, used)
         };
-        match store.extend(id, extension, &used)? {
+        match ledger.extend(id, extension, &used)? {
             Extended::Added(credit) => {
                 if let Some(entry) = self.write().by_id.get_mut(&id) {
                     entry.credit = credit;
                 }
                 self.apply_credit(id);
-                self.settle(&mut store, id)?;
+                self.settle(&mut ledger, id)?;
             }
             Extended::Before(_) => {}
             Extended::Contradicts => {
                 return Err(SessionError::Contradicts(extension.reference.clone()));
             }
         }
-        drop(store);
+        drop(ledger);
         self.get(&id.to_string())
     }
 
@@ -80,19 +83,19 @@ impl Sessions {
     }
 
     fn say(&self, which: &str, pause: Option<Pause>) -> Result<Snapshot, SessionError> {
-        let mut store = self.store();
+        let mut ledger = self.ledger.lock();
         let (id, pause) = {
             let live = self.read();
             let entry = live.find(which)?;
             let used_up = self.judge(entry).is_used_up.then_some(Pause::Credit);
             (entry.session.id, pause.or(used_up))
         };
-        store.set_pauses(&[(id, pause)])?;
+        ledger.set_pauses(&[(id, pause)])?;
         if let Some(entry) = self.write().by_id.get_mut(&id) {
             entry.pause = pause;
         }
         self.apply_credit(id);
-        drop(store);
+        drop(ledger);
         self.get(&id.to_string())
     }
 
@@ -126,7 +129,7 @@ impl Sessions {
         now: Instant,
     ) -> (usize, Vec<SessionId>, Result<(), SessionError>) {
         // No credit comes until it is written who is paused.
-        let mut store = self.store();
+        let mut ledger = self.ledger.lock();
         let (mut spent, mut others) = (Vec::new(), Vec::new());
         for entry in self.read().by_id.values() {
             let judged = self.judge(entry);
@@ -156,7 +159,7 @@ impl Sessions {
         drop(live);
         new.iter().for_each(|id| self.apply_credit(*id));
         let pauses = self.pauses(&new);
-        let written = if pauses.is_empty() { Ok(()) } else { store.set_pauses(&pauses) };
+        let written = if pauses.is_empty() { Ok(()) } else { ledger.set_pauses(&pauses) };
         (new.len(), due, written.map_err(Into::into))
     }
 
@@ -167,7 +170,7 @@ impl Sessions {
         grace: Duration,
         now: Instant,
     ) -> Result<bool, SessionError> {
-        let mut store = self.store();
+        let mut ledger = self.ledger.lock();
         let session = {
             let live = self.read();
             let entry = live.by_id.get(&id);
@@ -175,7 +178,7 @@ impl Sessions {
             due.map(|entry| entry.session.clone())
         };
         let Some(session) = session else { return Ok(false) };
-        self.end_locked(&mut store, &session, "credit").map(|_| true)
+        self.end_locked(&mut ledger, &session, "credit").map(|_| true)
     }
 
     /// Makes the account say what the session's credit and pause say. This is the one place
@@ -217,8 +220,8 @@ impl Sessions {
     }
 
     /// Writes a session's pause, as it is, to the ledger.
-    pub(super) fn settle(&self, store: &mut Store, id: SessionId) -> Result<(), SessionError> {
-        store.set_pauses(&self.pauses(&[id]))?;
+    pub(super) fn settle(&self, ledger: &mut Ledger, id: SessionId) -> Result<(), SessionError> {
+        ledger.set_pauses(&self.pauses(&[id]))?;
         Ok(())
     }
 

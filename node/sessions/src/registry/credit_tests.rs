@@ -70,7 +70,7 @@ fn without_credit_a_session_is_paused_then_closed_and_credit_reopens_it() {
     assert_eq!(enforce(&rig, 0), Enforced { paused: 1, closed: 0 });
     assert_eq!(enforce(&rig, 0), Enforced { paused: 0, closed: 1 });
     assert_eq!(state(&rig, slot), SessionState::Vacant);
-    let last = rig.sessions.usage_after(0, 10).expect("read").pop().expect("a record");
+    let last = rig.usage.after(0, 10).expect("read").pop().expect("a record");
     assert_eq!((last.end_reason.as_deref(), last.bytes_up), (Some("credit"), 101));
 }
 
@@ -97,20 +97,20 @@ fn with_a_full_disk_there_is_no_new_credit_counting_goes_on_and_pauses_hold() {
     let rig = Rig::start(folder.path(), 4);
     let added = rig.add(Some("alice")).session;
     rig.sessions.extend("alice", &extension("p1", 100)).expect("added");
-    rig.sessions.store().refuse_changes(true);
+    rig.ledger.lock().refuse_changes(true);
     let refused = rig.sessions.extend("alice", &extension("p2", 100));
-    assert!(matches!(refused, Err(SessionError::Store(_))));
+    assert!(matches!(refused, Err(SessionError::Ledger(_))));
     assert_eq!(rig.sessions.get("alice").expect("there").credit.bytes, Some(100));
     rig.traffic(added.slot, 120);
     assert!(rig.sessions.enforce(Duration::ZERO, Instant::now()).is_err(), "it says so");
     assert_eq!(state(&rig, added.slot), SessionState::Paused);
     assert!(rig.sessions.checkpoint().is_err() && rig.sessions.record().is_err());
 
-    rig.sessions.store().refuse_changes(false);
+    rig.ledger.lock().refuse_changes(false);
     rig.sessions.extend("alice", &extension("p2", 100)).expect("added");
     assert_eq!(state(&rig, added.slot), SessionState::Open);
     assert_eq!(rig.sessions.record().expect("written"), 1);
-    let records = rig.sessions.usage_after(0, 10).expect("read");
+    let records = rig.usage.after(0, 10).expect("read");
     assert_eq!((records.len(), records[0].bytes_up, records[0].sequence), (1, 120, 1));
     assert!(records[0].last_activity <= unix_now());
 }
@@ -145,7 +145,7 @@ fn what_was_found_due_and_has_paid_since_is_not_closed() {
 fn who_pays_while_others_are_closed_stays_or_is_not_told_that_it_has_paid() {
     let folder = tempfile::tempdir().expect("a folder");
     let rig = Rig::start(folder.path(), 64);
-    rig.sessions.store().in_no_hurry();
+    rig.ledger.lock().in_no_hurry();
     for round in 0..20 {
         let ids = without_credit(&rig, 12);
         let (last, began) = (ids[11].to_string(), Instant::now());
@@ -174,7 +174,7 @@ fn fifty_thousand_sessions_are_paused_in_one_transaction_and_closed_a_few_at_a_t
     const COUNT: u32 = 50_000;
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("ledger.db");
-    weir_ledger::store::testing::crowd(&path, COUNT, 0);
+    weir_ledger::testing::crowd(&path, COUNT, 0);
     let rig = Rig::start(folder.path(), COUNT);
     assert_eq!(rig.sessions.len(), COUNT as usize);
     // All are due in the same second, as after a restart.
@@ -183,7 +183,7 @@ fn fifty_thousand_sessions_are_paused_in_one_transaction_and_closed_a_few_at_a_t
             entry.pause = None;
         }
     }
-    let commits = rig.sessions.store().count_commits();
+    let commits = rig.ledger.lock().count_commits();
     let (grace, began) = (Duration::from_secs(60), Instant::now());
     let first = rig.sessions.enforce(grace, began).expect("enforced");
     assert_eq!(first, Enforced { paused: COUNT as usize, closed: 0 });

@@ -4,7 +4,7 @@ use weir_common::Slot;
 
 use super::{MAX_REFERENCE, MIN_PREFIX};
 use crate::name::NameError;
-use weir_ledger::{SessionId, StoreError};
+use weir_ledger::{LedgerError, SessionId};
 use weir_wireguard::keys::KeyError;
 
 /// Why a session could not be made, found or removed.
@@ -88,5 +88,5 @@ pub enum SessionError {
     Contradicts(String),
     /// The ledger failed; nothing has changed.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Ledger(#[from] LedgerError),
 }

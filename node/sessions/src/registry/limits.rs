@@ -1,8 +1,8 @@
 //! Limits that come from the node: rates, how many sessions, and times at which none has traffic.
 
-use super::*;
-use crate::Hold;
-use weir_ledger::{Marks, OwnRates};
+use super::{SessionError, Sessions};
+use crate::{Hold, Snapshot};
+use weir_ledger::{OwnRates, SessionId};
 
 /// What holds for all sessions.
 #[derive(Clone, Copy, Debug, Default)]
@@ -22,14 +22,14 @@ impl Sessions {
     ///
     /// When there is no such session, or the ledger cannot be written; nothing has changed then.
     pub fn set_rates(&self, which: &str, rates: OwnRates) -> Result<Snapshot, SessionError> {
-        let mut store = self.store();
+        let mut ledger = self.ledger.lock();
         let id = self.read().find(which)?.session.id;
-        store.set_rates(id, rates)?;
+        ledger.set_rates(id, rates)?;
         if let Some(entry) = self.write().by_id.get_mut(&id) {
             entry.rates = rates;
         }
         self.apply_rates(id);
-        drop(store);
+        drop(ledger);
         self.get(&id.to_string())
     }
 
@@ -70,24 +70,6 @@ impl Sessions {
     #[must_use]
     pub fn held(&self) -> Option<Hold> {
         self.read().common.held
-    }
-
-    /// Where the count of a quota's period begins.
-    ///
-    /// # Errors
-    ///
-    /// When the ledger cannot be read.
-    pub fn quota(&self, period: &str) -> Result<Option<Marks>, StoreError> {
-        self.store().quota(period)
-    }
-
-    /// Writes down that a quota's period has begun.
-    ///
-    /// # Errors
-    ///
-    /// When the ledger cannot be written.
-    pub fn set_quota(&self, period: &str, marks: Marks) -> Result<(), StoreError> {
-        self.store().set_quota(period, marks)
     }
 
     /// Whether another session may be made.

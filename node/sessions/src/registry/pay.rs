@@ -5,13 +5,18 @@ use std::sync::atomic::Ordering::Relaxed;
 use alloy_primitives::{Address, U256};
 use rand_core::{OsRng, RngCore as _};
 
-use super::*;
-use weir_ledger::payment::{
-    ExchangeMessage, Invoice, Price, Refusal, Terms, Use,
-    invoice::{self, Preimage},
-    price::TooCheap,
-    verify::{Before, Paid},
+use weir_common::{Slot, account::SessionState};
+use weir_ledger::{
+    Ledger, LedgerError, SessionId, billed,
+    payment::{
+        Agreement, ExchangeMessage, Invoice, Price, Refusal, Terms, Use,
+        invoice::{self, Preimage},
+        price::TooCheap,
+        verify::{Before, Paid},
+    },
 };
+
+use super::{SessionError, Sessions};
 
 /// Why there is no agreement, invoice or payment.
 #[derive(Debug, thiserror::Error)]
@@ -36,8 +41,8 @@ pub enum PayError {
     NoInvoice,
 }
 
-impl From<StoreError> for PayError {
-    fn from(error: StoreError) -> Self {
+impl From<LedgerError> for PayError {
+    fn from(error: LedgerError) -> Self {
         Self::Session(error.into())
     }
 }
@@ -53,7 +58,7 @@ pub struct Offered {
 
 /// How a session stands that pays, or could.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Standing {
+pub struct PaymentStatus {
     /// The session.
     pub id: SessionId,
     /// Whether it may send.
@@ -88,13 +93,13 @@ impl Sessions {
     /// # Errors
     ///
     /// When there is no such session, or the ledger cannot be read.
-    pub fn standing(&self, which: &str, terms: &Terms) -> Result<Standing, PayError> {
-        let store = self.store();
-        let (mut standing, agreement) = {
+    pub fn payment_status(&self, which: &str, terms: &Terms) -> Result<PaymentStatus, PayError> {
+        let ledger = self.ledger.lock();
+        let (mut status, agreement) = {
             let live = self.read();
             let entry = live.find(which)?;
             let used = self.used(entry, 0);
-            let standing = Standing {
+            let status = PaymentStatus {
                 id: entry.session.id,
                 state: entry.session.state,
                 bytes: billed(&used.counters),
@@ -104,16 +109,28 @@ impl Sessions {
                 due: U256::ZERO,
                 promised: U256::ZERO,
             };
-            (standing, entry.agreement)
+            (status, entry.agreement)
         };
         if let Some(agreement) = agreement {
-            standing.covered = Some(standing.covered.unwrap_or(0));
-            let bytes = standing.bytes.saturating_sub(standing.covered.unwrap_or(0));
-            standing.due = agreement.due(Use { bytes, seconds: standing.seconds });
+            status.covered = Some(status.covered.unwrap_or(0));
+            let bytes = status.bytes.saturating_sub(status.covered.unwrap_or(0));
+            status.due = agreement.due(Use { bytes, seconds: status.seconds });
             let channel = terms.channel_of(agreement.consumer).into_word();
-            standing.promised = store.promised(&channel)?;
+            status.promised = ledger.promised(&channel)?;
         }
-        Ok(standing)
+        Ok(status)
+    }
+
+    /// Billed bytes of sessions that pay as they go, which their payments do not cover yet.
+    #[must_use]
+    pub fn unpaid_bytes(&self) -> u64 {
+        let live = self.read();
+        let unpaid = live.by_id.values().filter_map(|entry| {
+            let paid = entry.agreement.as_ref()?.paid_bytes(entry.clock.seconds());
+            let covered = paid.saturating_add(entry.credit.bytes.unwrap_or(0));
+            Some(billed(&self.counters(entry)).saturating_sub(covered))
+        });
+        unpaid.fold(0, u64::saturating_add)
     }
 
     /// Has a session pay as it goes: beyond the bytes that are free or paid otherwise (none, for a
@@ -142,7 +159,7 @@ impl Sessions {
             paid: U256::ZERO,
             paid_for: Use::default(),
         };
-        let mut store = self.store();
+        let mut ledger = self.ledger.lock();
         let (id, has_one) = {
             let live = self.read();
             let entry = live.find(which)?;
@@ -151,12 +168,12 @@ impl Sessions {
         if has_one {
             return Err(PayError::Agreed);
         }
-        store.agree(id, &agreement)?;
+        ledger.agree(id, &agreement)?;
         if let Some(entry) = self.write().by_id.get_mut(&id) {
             entry.agreement = Some(agreement);
         }
         self.apply_credit(id);
-        Ok(self.settle(&mut store, id)?)
+        Ok(self.settle(&mut ledger, id)?)
     }
 
     /// An invoice over what is due now; `None` when all of it is paid. Its preimage is in the
@@ -166,14 +183,14 @@ impl Sessions {
     ///
     /// When there is no such session or agreement, or the ledger cannot be written.
     pub fn invoice(&self, which: &str, terms: &Terms) -> Result<Option<Invoice>, PayError> {
-        let mut store = self.store();
+        let mut ledger = self.ledger.lock();
         let (id, used, agreement) = self.agreed(which)?;
         let due = agreement.due(used).max(invoice::FIRST);
         if due <= agreement.paid {
             return Ok(None);
         }
         let preimage = Preimage::random();
-        store.keep_invoice(id, due, used, &preimage)?;
+        ledger.keep_invoice(id, due, used, &preimage)?;
         Ok(Some(Invoice {
             agreement_id: agreement.id,
             agreement_total: due,
@@ -195,8 +212,8 @@ impl Sessions {
         terms: &Terms,
         message: &ExchangeMessage,
     ) -> Result<Agreement, PayError> {
-        let store = self.store();
-        Ok(self.verified(&store, which, terms, message)?.agreement)
+        let ledger = self.ledger.lock();
+        Ok(self.verified(&ledger, which, terms, message)?.agreement)
     }
 
     /// Takes a payment: verified, on disk, and only then credited.
@@ -210,11 +227,11 @@ impl Sessions {
         terms: &Terms,
         message: &ExchangeMessage,
     ) -> Result<Paid, PayError> {
-        let mut store = self.store();
+        let mut ledger = self.ledger.lock();
         let Verified { id, agreement, paid_for, promised, paid } =
-            self.verified(&store, which, terms, message)?;
-        store.accept(id, message, &paid, paid_for)?;
-        self.books.earned(message.promise.amount.saturating_sub(promised));
+            self.verified(&ledger, which, terms, message)?;
+        ledger.accept(id, message, &paid, paid_for)?;
+        self.ledger.add_earned(message.promise.amount.saturating_sub(promised));
         let mut live = self.write();
         let entry = live.by_id.get_mut(&id);
         let is_live = entry.map(|entry| {
@@ -224,7 +241,7 @@ impl Sessions {
         if is_live.is_some() {
             self.apply_credit(id);
             // The payment is on disk: a pause that is not is settled at the next start.
-            if let Err(error) = self.settle(&mut store, id) {
+            if let Err(error) = self.settle(&mut ledger, id) {
                 tracing::warn!(%error, "cannot write a session's state");
             }
         }
@@ -233,13 +250,13 @@ impl Sessions {
 
     fn verified(
         &self,
-        store: &Store,
+        ledger: &Ledger,
         which: &str,
         terms: &Terms,
         message: &ExchangeMessage,
     ) -> Result<Verified, PayError> {
         let (id, _, agreement) = self.agreed(which)?;
-        let asked = store.invoice(id, &message.promise.hashlock)?.ok_or(PayError::NoInvoice)?;
+        let asked = ledger.invoice(id, &message.promise.hashlock)?.ok_or(PayError::NoInvoice)?;
         let invoice = Invoice {
             agreement_id: agreement.id,
             agreement_total: asked.total,
@@ -249,7 +266,7 @@ impl Sessions {
             chain_id: terms.chain_id,
         };
         let channel = terms.channel_of(agreement.consumer).into_word();
-        let promised = store.promised(&channel)?;
+        let promised = ledger.promised(&channel)?;
         let before =
             Before { consumer: agreement.consumer, amount: promised, paid: agreement.paid };
         let paid = terms.verify(message, &invoice, &before)?;

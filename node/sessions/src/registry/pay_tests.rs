@@ -6,8 +6,8 @@ use super::{
     rig::Rig,
     *,
 };
+use weir_ledger::check::Reader;
 use weir_ledger::payment::{Price, Refusal, Terms, Use};
-use weir_ledger::store::check::Reader;
 
 /// A wei a byte.
 const PRICE: Price = Price { per_gib: 1 << 30, per_hour: 0 };
@@ -73,7 +73,7 @@ fn a_consumer_pays_its_way_also_over_a_restart() {
             rig = Rig::with_accounts(folder.path(), accounts);
             assert_eq!(state(&rig, slot), expected);
         }
-        assert_eq!(rig.sessions.earned(), alice.promised, "also what an earlier run was promised");
+        assert_eq!(rig.ledger.earned(), alice.promised, "also what an earlier run was promised");
         let paid = u64::try_from(alice.paid).expect("small");
         assert_eq!(rig.sessions.unpaid_bytes(), used - paid);
     }
@@ -95,9 +95,9 @@ fn bad_payments_credit_nothing_and_a_full_disk_takes_none() {
     let offered = Offered { consumer: alice.address(), price: PRICE };
     rig.sessions.agree("alice", &offered, PRICE, UNPAID).expect("agreed");
     assert!(matches!(rig.sessions.agree("alice", &offered, PRICE, UNPAID), Err(PayError::Agreed)));
-    rig.sessions.store().refuse_changes(true);
+    rig.ledger.lock().refuse_changes(true);
     assert!(rig.sessions.invoice("alice", &terms()).is_err(), "no preimage, no invoice");
-    rig.sessions.store().refuse_changes(false);
+    rig.ledger.lock().refuse_changes(false);
     let invoice = rig.sessions.invoice("alice", &terms()).expect("made").expect("due");
     let good = alice.answer_by(&terms(), &invoice);
     let mut altered = [good; 3];
@@ -109,10 +109,10 @@ fn bad_payments_credit_nothing_and_a_full_disk_takes_none() {
         assert!(matches!(refused, Err(PayError::Refused(_))), "{refused:?}");
         assert_eq!(state(&rig, slot), SessionState::Paused);
     }
-    rig.sessions.store().refuse_changes(true);
+    rig.ledger.lock().refuse_changes(true);
     assert!(matches!(rig.sessions.pay("alice", &terms(), &good), Err(PayError::Session(_))));
     assert_eq!(state(&rig, slot), SessionState::Paused);
-    rig.sessions.store().refuse_changes(false);
+    rig.ledger.lock().refuse_changes(false);
     rig.sessions.pay("alice", &terms(), &good).expect("paid");
     assert_eq!(state(&rig, slot), SessionState::Open);
 }
@@ -128,14 +128,14 @@ fn a_channels_promise_in_the_ledger_only_rises() {
     let invoice = rig.sessions.invoice("alice", &terms()).expect("made").expect("due");
     let message = alice.answer_by(&terms(), &invoice);
     let paid = rig.sessions.pay("alice", &terms(), &message).expect("paid");
-    let mut store = rig.sessions.store();
+    let mut ledger = rig.ledger.lock();
     for amount in [U256::from(501), U256::from(99), U256::ZERO] {
         let mut lower = message;
         lower.promise.amount = amount;
-        assert!(store.accept(id, &lower, &paid, Use::default()).is_err(), "{amount}");
+        assert!(ledger.accept(id, &lower, &paid, Use::default()).is_err(), "{amount}");
     }
     let channel = message.promise.channel_id;
-    assert_eq!(store.promised(&channel).expect("read"), U256::from(501));
+    assert_eq!(ledger.promised(&channel).expect("read"), U256::from(501));
 }
 
 /// Alice, who has agreed at a price and paid the first wei.
@@ -262,22 +262,22 @@ fn a_second_session_of_a_channel_owes_and_pays_for_itself() {
     assert_eq!(state(&rig, second.slot), SessionState::Paused, "what the first paid is its own");
     pay(&rig, &mut alice);
     assert_eq!(limit(&rig, second.slot), Some(UNPAID.bytes + 1));
-    assert_eq!(rig.sessions.earned(), alice.promised);
+    assert_eq!(rig.ledger.earned(), alice.promised);
     drop(rig);
     let rig = Rig::start(folder.path(), 4);
-    assert_eq!(rig.sessions.earned(), alice.promised);
-    let store = rig.sessions.store();
-    assert_eq!(store.count("invoices"), 1, "the one that the channel names");
+    assert_eq!(rig.ledger.earned(), alice.promised);
+    let ledger = rig.ledger.lock();
+    assert_eq!(ledger.count("invoices"), 1, "the one that the channel names");
 }
 
 #[test]
 fn invoices_have_an_end() {
-    use weir_ledger::store::book::MAX_OPEN_INVOICES;
+    use weir_ledger::agreements::MAX_OPEN_INVOICES;
     let folder = tempfile::tempdir().expect("a folder");
     let rig = Rig::start(folder.path(), 4);
     let (mut alice, session) = paying(&rig, PRICE, UNPAID);
-    rig.sessions.store().in_no_hurry();
-    let kept = || rig.sessions.store().count("invoices");
+    rig.ledger.lock().in_no_hurry();
+    let kept = || rig.ledger.lock().count("invoices");
     assert_eq!(kept(), 1);
     rig.traffic(session.slot, 1);
     let mut invoices = Vec::new();
@@ -310,7 +310,7 @@ fn no_promise_is_taken_twice_once_the_rows_of_its_session_are_gone() {
     let message = alice.answer_by(&terms(), &invoice);
     rig.sessions.pay("alice", &terms(), &message).expect("paid");
     rig.sessions.remove("alice").expect("removed");
-    assert_eq!(rig.sessions.store().sweep_all_ended(), 1);
+    assert_eq!(rig.ledger.lock().sweep_all_ended(), 1);
     drop(rig);
     let rig = Rig::start(folder.path(), 4);
     let gone = rig.sessions.get(&first.id.to_string());
@@ -331,7 +331,7 @@ fn no_promise_is_taken_twice_once_the_rows_of_its_session_are_gone() {
     (alice.promised, alice.paid) = (promised - U256::from(1), U256::ZERO);
     let worthless = rig.sessions.pay("alice", &terms(), &alice.answer_by(&terms(), &invoice));
     assert!(matches!(worthless, Err(PayError::Refused(Refusal::Amount { .. }))), "{worthless:?}");
-    assert_eq!(rig.sessions.earned(), promised);
+    assert_eq!(rig.ledger.earned(), promised);
 
     let reader = Reader::open(&folder.path().join("ledger.db")).expect("opened");
     let settlements = reader.settlements().expect("read");

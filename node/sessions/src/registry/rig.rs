@@ -15,6 +15,7 @@ use weir_common::{Slot, account::Counters};
 use super::*;
 use crate::limits::{FlowTable, Limiter};
 use weir_config::{Auto, Limits, amounts::AtMost};
+use weir_ledger::UsageLog;
 
 /// What the packet path was told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,6 +113,8 @@ impl FlowControl for Recorder {
 
 pub struct Rig {
     pub sessions: Arc<Sessions>,
+    pub ledger: SharedLedger,
+    pub usage: UsageLog,
     pub accounts: Arc<Accounts>,
     pub peers: Arc<Recorder>,
 }
@@ -149,23 +152,31 @@ impl Rig {
         accounts: Arc<Accounts>,
         peers: Arc<Recorder>,
     ) -> Result<Self, SessionError> {
-        let store = Store::open(&folder.join("ledger.db"))?;
+        let ledger = SharedLedger::new(Ledger::open(&folder.join("ledger.db"))?)?;
         let sessions = Sessions::open(
-            store,
+            ledger.clone(),
             accounts.clone(),
             peers.clone(),
             peers.clone(),
             addresses(),
             node_key(),
         )?;
-        Ok(Self { sessions: Arc::new(sessions), accounts, peers })
+        let usage = ledger.usage_log();
+        Ok(Self { sessions: Arc::new(sessions), ledger, usage, accounts, peers })
     }
 
     /// The limits of these sessions: none yet.
     pub fn limiter(&self) -> Arc<Limiter> {
         let (sessions, accounts) = (Arc::clone(&self.sessions), Arc::clone(&self.accounts));
         let flows = Arc::<FlowLimit>::default();
-        let limiter = Limiter::new(Limits::default(), sessions, accounts, Arc::default(), flows);
+        let limiter = Limiter::new(
+            Limits::default(),
+            sessions,
+            self.ledger.clone(),
+            accounts,
+            Arc::default(),
+            flows,
+        );
         Arc::new(limiter.expect("a ledger"))
     }
 
@@ -201,13 +212,5 @@ impl Rig {
 
     pub fn counters(&self, id: SessionId) -> Counters {
         self.sessions.get(&id.to_string()).expect("there").counters
-    }
-}
-
-impl Sessions {
-    /// Does something while nobody else can reach the ledger.
-    pub fn while_locked(&self, work: impl FnOnce()) {
-        let _store = self.store();
-        work();
     }
 }

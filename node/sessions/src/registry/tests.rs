@@ -50,7 +50,7 @@ fn a_session_is_found_by_name_key_identifier_and_its_first_digits() {
 fn an_ambiguous_prefix_names_no_session() {
     let slots = Slots::new(4, &BTreeSet::new(), Vec::new());
     let (by_id, by_key, by_name) = (BTreeMap::new(), HashMap::new(), HashMap::new());
-    let mut live = Live {
+    let mut live = SessionTable {
         by_id,
         by_key,
         by_name,
@@ -171,13 +171,13 @@ fn a_ledger_with_more_than_the_node_has_room_for_says_what_to_raise() {
 fn ten_thousand_sessions_are_listed_and_checkpointed_quickly() {
     const COUNT: u32 = 10_000;
     let folder = tempfile::tempdir().expect("a folder");
-    let mut store = Store::open(&folder.path().join("ledger.db")).expect("opened");
-    store.in_one_go(|store| {
+    let mut ledger = Ledger::open(&folder.path().join("ledger.db")).expect("opened");
+    ledger.in_one_go(|ledger| {
         for slot in 0..COUNT - 1 {
             let public_key = PrivateKey::random().public();
             let (id, slot) = (SessionId::random(), Slot(slot));
             let (name, state) = (Some(format!("consumer {}", slot.0)), SessionState::Open);
-            store
+            ledger
                 .insert(
                     &Session { id, slot, name, public_key, created: 1, state },
                     &Extra::default(),
@@ -185,7 +185,7 @@ fn ten_thousand_sessions_are_listed_and_checkpointed_quickly() {
                 .expect("inserted");
         }
     });
-    drop(store);
+    drop(ledger);
     let start = Instant::now();
     let rig = Rig::start(folder.path(), COUNT);
     let opened = start.elapsed();
@@ -220,18 +220,18 @@ fn a_ledger_that_cannot_be_written_changes_nothing_and_loses_nothing() {
     let one = rig.add(Some("one")).session;
     rig.peers.take();
     rig.traffic(one.slot, 10);
-    rig.sessions.store().refuse_changes(true);
+    rig.ledger.lock().refuse_changes(true);
 
-    assert!(matches!(rig.sessions.add(NewSession::default()), Err(SessionError::Store(_))));
+    assert!(matches!(rig.sessions.add(NewSession::default()), Err(SessionError::Ledger(_))));
     assert_eq!((rig.sessions.len(), rig.peers.take()), (1, Vec::new()));
     assert!(rig.sessions.checkpoint().is_err());
-    assert!(matches!(rig.sessions.remove("one"), Err(SessionError::Store(_))));
+    assert!(matches!(rig.sessions.remove("one"), Err(SessionError::Ledger(_))));
     let served_again = [Told::Remove(one.slot), Told::Add(one.slot, one.public_key)];
     assert_eq!(rig.peers.take(), served_again);
     let account = rig.accounts.get(one.slot).expect("a slot");
     assert_eq!((account.state(), rig.counters(one.id).bytes_up), (SessionState::Open, 10));
 
-    rig.sessions.store().refuse_changes(false);
+    rig.ledger.lock().refuse_changes(false);
     assert_eq!(rig.sessions.checkpoint().expect("written"), 1);
     assert_eq!(rig.add(None).session.slot, Slot(1), "the slot of the failed one is free");
     assert_eq!(rig.sessions.remove("one").expect("removed").counters.bytes_up, 10);
@@ -361,25 +361,4 @@ proptest! {
             prop_assert_eq!(rig.sessions.totals().bytes_up, total);
         }
     }
-}
-
-#[test]
-fn a_state_and_a_budget_are_in_the_account_at_once() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let rig = Rig::start(folder.path(), 8);
-    let slot = rig.add(Some("one")).session.slot;
-    let account = rig.accounts.get(slot).expect("a slot");
-    for state in [SessionState::Paused, SessionState::Closed, SessionState::Open] {
-        rig.sessions.set_state("one", state).expect("there is one");
-        assert_eq!(account.state(), state);
-        assert_eq!(rig.sessions.get("one").expect("there is one").session.state, state);
-    }
-    for limit in [Some(5000), None] {
-        rig.sessions.set_budget("one", limit).expect("there is one");
-        assert_eq!(account.limit(), limit);
-    }
-    rig.sessions.set_budget("one", Some(0)).expect("there is one");
-    assert_eq!(account.limit(), Some(1), "no credit is not the same as no limit");
-    assert!(rig.sessions.set_state("two", SessionState::Open).is_err());
-    assert!(rig.sessions.set_budget("two", None).is_err());
 }

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::{rig::Rig, *};
-use weir_ledger::store::check::Reader;
+use weir_ledger::{Usage, check::Reader};
 
 #[test]
 fn records_are_signed_and_any_altered_field_shows() {
@@ -11,8 +11,8 @@ fn records_are_signed_and_any_altered_field_shows() {
     rig.traffic(slot, 148);
     assert_eq!(rig.sessions.record().expect("written"), 1);
     assert_eq!(rig.sessions.record().expect("written"), 0, "nothing is new");
-    let record = rig.sessions.usage_after(0, 10).expect("read").pop().expect("a record");
-    let signer = rig.sessions.signer();
+    let record = rig.usage.after(0, 10).expect("read").pop().expect("a record");
+    let signer = rig.usage.signer();
     assert!(record.is_signed_by(&signer));
     let json = serde_json::to_value(&record).expect("JSON");
     for (name, value) in json.as_object().expect("an object") {
@@ -23,8 +23,7 @@ fn records_are_signed_and_any_altered_field_shows() {
         };
         let mut altered = json.clone();
         altered[name] = other;
-        let altered: weir_ledger::store::receipt::Record =
-            serde_json::from_value(altered).expect("a record");
+        let altered: weir_ledger::UsageRecord = serde_json::from_value(altered).expect("a record");
         assert_eq!(altered.is_signed_by(&signer), name == "cursor", "{name}");
     }
 }
@@ -33,8 +32,8 @@ fn records_are_signed_and_any_altered_field_shows() {
 fn the_key_for_records_stays_over_restarts_and_is_its_owners_alone() {
     use std::os::unix::fs::PermissionsExt as _;
     let folder = tempfile::tempdir().expect("a folder");
-    let signer = Rig::start(folder.path(), 4).sessions.signer();
-    assert_eq!(Rig::start(folder.path(), 4).sessions.signer(), signer);
+    let signer = Rig::start(folder.path(), 4).usage.signer();
+    assert_eq!(Rig::start(folder.path(), 4).usage.signer(), signer);
     let key = std::fs::metadata(folder.path().join("receipt.key")).expect("there");
     assert_eq!(key.permissions().mode() & 0o777, 0o600);
 }
@@ -48,11 +47,11 @@ fn a_session_ends_with_a_record_of_its_final_account() {
     rig.sessions.record().expect("written");
     rig.traffic(slot, 5);
     rig.sessions.end("alice", "closed").expect("ended");
-    let records = rig.sessions.usage_after(0, 10).expect("read");
+    let records = rig.usage.after(0, 10).expect("read");
     let said: Vec<_> =
         records.iter().map(|r| (r.sequence, r.bytes_up, r.end_reason.as_deref())).collect();
     assert_eq!(said, [(1, 10, None), (2, 15, Some("closed"))]);
-    assert_eq!(rig.sessions.usage_after(records[0].cursor, 10).expect("read"), records[1..]);
+    assert_eq!(rig.usage.after(records[0].cursor, 10).expect("read"), records[1..]);
 }
 
 #[test]
@@ -76,11 +75,11 @@ fn a_clock_that_steps_back_makes_no_record_say_less() {
     let session = rig.add(None).session;
     rig.traffic(session.slot, 10);
     rig.sessions.record().expect("written");
-    let before = rig.sessions.usage_after(0, 1).expect("read").remove(0);
+    let before = rig.usage.after(0, 1).expect("read").remove(0);
     // What a run with an earlier clock, and less of everything, would write.
     let earlier = Usage { last_activity: 5, ..Usage::default() };
-    rig.sessions.store().record(&[(session.id, earlier)]).expect("written");
-    let after = rig.sessions.usage_after(before.cursor, 1).expect("read").remove(0);
+    rig.ledger.lock().record(&[(session.id, earlier)]).expect("written");
+    let after = rig.usage.after(before.cursor, 1).expect("read").remove(0);
     assert_eq!(after.sequence, 2);
     assert_eq!((after.bytes_up, after.last_activity), (before.bytes_up, before.last_activity));
 }
@@ -130,11 +129,11 @@ fn a_recorded_initiation_is_known_to_be_old_once_the_rows_of_its_session_are_gon
     let account = rig.accounts.get(first.slot).expect("a slot");
     account.worker.newest_initiation.store(7_000, Relaxed);
     rig.sessions.remove(&first.id.to_string()).expect("removed");
-    assert_eq!(rig.sessions.store().sweep_all_ended(), 1);
+    assert_eq!(rig.ledger.lock().sweep_all_ended(), 1);
     let second = add(&rig);
     assert_eq!(newest(&rig, second.slot), 7_000);
     rig.sessions.remove(&second.id.to_string()).expect("removed");
-    assert_eq!(rig.sessions.store().sweep_all_ended(), 1);
+    assert_eq!(rig.ledger.lock().sweep_all_ended(), 1);
     drop(rig);
     let rig = Rig::start(folder.path(), 4);
     let third = add(&rig);
@@ -155,7 +154,7 @@ fn slots_whose_former_sessions_rows_are_gone_are_given_again_from_zero() {
     for nth in [2, 0] {
         rig.sessions.remove(&sessions[nth].id.to_string()).expect("removed");
     }
-    assert_eq!(rig.sessions.store().sweep_all_ended(), 2);
+    assert_eq!(rig.ledger.lock().sweep_all_ended(), 2);
     let accounts = rig.accounts.clone();
     drop(rig);
     let rig = Rig::with_accounts(folder.path(), accounts);
@@ -180,7 +179,7 @@ fn the_check_finds_totals_that_do_not_fit_what_was_swept() {
     let session = rig.add(None).session;
     rig.traffic(session.slot, 10);
     rig.sessions.remove(&session.id.to_string()).expect("removed");
-    assert_eq!(rig.sessions.store().sweep_all_ended(), 1);
+    assert_eq!(rig.ledger.lock().sweep_all_ended(), 1);
     assert_eq!(problems(folder.path()), Vec::<String>::new());
     drop(rig);
     let db = rusqlite::Connection::open(folder.path().join("ledger.db")).expect("opened");
@@ -222,7 +221,7 @@ proptest! {
             }
         }
         rig.sessions.record().expect("written");
-        let records = rig.sessions.usage_after(0, 1000).expect("read");
+        let records = rig.usage.after(0, 1000).expect("read");
         let last: HashMap<_, _> = records.iter().map(|r| (&r.session, r.bytes_up)).collect();
         prop_assert_eq!(last.values().sum::<u64>(), sent);
         prop_assert_eq!(problems(folder.path()), Vec::<String>::new());

@@ -5,7 +5,7 @@ async fn credit_opens_a_prepaid_session_once_for_each_reference() {
     let node = serve_node(4).await;
     let made = node.ask("POST", "/v1/sessions", r#"{"name": "bob", "prepaid": true}"#).await;
     assert_eq!(made.json()["session"]["state"], "paused");
-    assert_eq!(made.json()["signer"], node.rig.sessions.signer());
+    assert_eq!(made.json()["signer"], node.rig.usage.signer());
     let pay = r#"{"reference": "p1", "bytes": 1000, "seconds": 60}"#;
     for _ in 0..2 {
         let paid = node.ask("POST", "/v1/sessions/bob/credit", pay).await.json();

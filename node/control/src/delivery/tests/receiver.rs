@@ -20,12 +20,12 @@ use tokio_rustls::rustls::{
 };
 
 use super::super::webhook;
-use weir_ledger::store::receipt::Record;
+use weir_ledger::UsageRecord;
 
 pub(super) const SECRET: &[u8] = b"a shared secret";
 
 /// How long the node waits for it in these tests.
-pub(super) const PATIENCE: Duration = Duration::from_millis(500);
+pub(super) const TIMEOUT: Duration = Duration::from_millis(500);
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
 const NO: &[u8] = b"HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n";
@@ -111,8 +111,8 @@ impl Chance {
 
 /// What a payment layer keeps: the highest record of each session.
 #[derive(Default)]
-pub(super) struct Books {
-    latest: HashMap<String, Record>,
+pub(super) struct Received {
+    latest: HashMap<String, UsageRecord>,
     /// Session and sequence of each record that ever came.
     pub(super) seen: HashSet<(String, u64)>,
     /// Records that had come before.
@@ -120,7 +120,7 @@ pub(super) struct Books {
     pub(super) moods: HashSet<Mood>,
 }
 
-impl Books {
+impl Received {
     pub(super) fn total(&self) -> u64 {
         self.latest.values().map(|record| record.bytes_up + record.bytes_down).sum()
     }
@@ -128,7 +128,7 @@ impl Books {
     fn take(&mut self, body: &[u8]) {
         let body: serde_json::Value = serde_json::from_slice(body).expect("JSON");
         for record in body["records"].as_array().expect("records") {
-            let record: Record = serde_json::from_value(record.clone()).expect("a record");
+            let record: UsageRecord = serde_json::from_value(record.clone()).expect("a record");
             let is_new = self.seen.insert((record.session.clone(), record.sequence));
             self.again += usize::from(!is_new);
             let known = self.latest.get(&record.session).map_or(0, |known| known.sequence);
@@ -142,7 +142,7 @@ impl Books {
 /// A running one.
 pub(super) struct Receiver {
     pub(super) address: SocketAddr,
-    books: Arc<Mutex<Books>>,
+    received: Arc<Mutex<Received>>,
     stop: Arc<AtomicBool>,
     thread: JoinHandle<()>,
 }
@@ -152,9 +152,9 @@ impl Receiver {
     pub(super) fn start(tls: Option<Arc<ServerConfig>>, moods: Vec<Mood>, chance: Chance) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
         let address = listener.local_addr().expect("an address");
-        let (books, stop) = (Arc::<Mutex<Books>>::default(), Arc::<AtomicBool>::default());
+        let (received, stop) = (Arc::<Mutex<Received>>::default(), Arc::<AtomicBool>::default());
         let thread = thread::spawn({
-            let (books, stop) = (Arc::clone(&books), Arc::clone(&stop));
+            let (received, stop) = (Arc::clone(&received), Arc::clone(&stop));
             let mut bag = Bag { moods, left: Vec::new(), chance };
             move || {
                 let mut listener = Some(listener);
@@ -165,19 +165,19 @@ impl Receiver {
                     if mood == Mood::Leaves {
                         drop((stream, here));
                         thread::sleep(Duration::from_millis(bag.chance.next(80)));
-                        books.lock().expect("not poisoned").moods.insert(mood);
+                        received.lock().expect("not poisoned").moods.insert(mood);
                         continue;
                     }
-                    serve(stream, mood, tls.as_ref(), &books);
+                    serve(stream, mood, tls.as_ref(), &received);
                     listener = Some(here);
                 }
             }
         });
-        Self { address, books, stop, thread }
+        Self { address, received, stop, thread }
     }
 
     /// Ends it, and gives what it has got.
-    pub(super) fn stop(self) -> Books {
+    pub(super) fn stop(self) -> Received {
         self.stop.store(true, Relaxed);
         while !self.thread.is_finished() {
             // It may be waiting for somebody to come, or be away.
@@ -185,7 +185,7 @@ impl Receiver {
             thread::sleep(Duration::from_millis(20));
         }
         self.thread.join().expect("no panic in the receiver");
-        std::mem::take(&mut self.books.lock().expect("not poisoned"))
+        std::mem::take(&mut self.received.lock().expect("not poisoned"))
     }
 }
 
@@ -221,8 +221,13 @@ fn come_back(address: SocketAddr) -> TcpListener {
 trait Wire: Read + Write {}
 impl<T: Read + Write> Wire for T {}
 
-fn serve(stream: TcpStream, mood: Mood, tls: Option<&Arc<ServerConfig>>, books: &Mutex<Books>) {
-    let note = || books.lock().expect("not poisoned").moods.insert(mood);
+fn serve(
+    stream: TcpStream,
+    mood: Mood,
+    tls: Option<&Arc<ServerConfig>>,
+    received: &Mutex<Received>,
+) {
+    let note = || received.lock().expect("not poisoned").moods.insert(mood);
     if mood == Mood::Refuses {
         note();
         return;
@@ -237,7 +242,7 @@ fn serve(stream: TcpStream, mood: Mood, tls: Option<&Arc<ServerConfig>>, books: 
     // A node that was stopped in the middle sends no more.
     let Some(body) = read_signed(&mut *stream) else { return };
     for _ in 0..mood.takes() {
-        books.lock().expect("not poisoned").take(&body);
+        received.lock().expect("not poisoned").take(&body);
     }
     note();
     if matches!(mood, Mood::Hangs | Mood::TakesAndHangs) {

@@ -57,7 +57,7 @@ async fn bad_requests_are_answered_with_what_is_wrong() {
 async fn a_list_of_three_thousand_sessions_comes_page_by_page() {
     const COUNT: u32 = 3000;
     let folder = tempfile::tempdir().expect("a folder");
-    weir_ledger::store::testing::crowd(&folder.path().join("ledger.db"), COUNT, 0);
+    weir_ledger::testing::crowd(&folder.path().join("ledger.db"), COUNT, 0);
     let rig = Rig::start(folder.path(), COUNT + 10);
     let api = api::tests::api(&rig).router();
     let all = ask(&api, r#"{"method": "GET", "path": "/v1/sessions"}"#).await;

@@ -36,8 +36,8 @@ impl From<PayError> for ApiError {
         let (status, code) = match &error {
             // Whose session ended meanwhile need not know how sessions are named.
             PayError::Session(SessionError::NotFound(_)) => return session_over(),
-            PayError::Session(SessionError::Store(store)) => {
-                tracing::error!(error = %store, "cannot accept a payment");
+            PayError::Session(SessionError::Ledger(error)) => {
+                tracing::error!(%error, "cannot accept a payment");
                 let (status, text) = (
                     StatusCode::INTERNAL_SERVER_ERROR,
                     "the node cannot write its ledger: nothing was credited; try again later",

@@ -148,8 +148,8 @@ fn asked(rig: &Rig, service: &Pay) -> (SessionId, Consumer, ExchangeMessage) {
     let (id, mut alice) = (prepaid(rig, 0), Consumer::new());
     let offer = Offered { consumer: alice.address(), ..offered(service) };
     service.0.agree(id, &offer).expect("agreed");
-    let standing = service.0.standing(id).expect("there");
-    let invoice = service.0.invoice(&standing).expect("made").expect("due");
+    let status = service.0.payment_status(id).expect("there");
+    let invoice = service.0.invoice(&status).expect("made").expect("due");
     let message = alice.answer_by(&service.0.terms, &invoice);
     (id, alice, message)
 }
@@ -171,10 +171,10 @@ async fn payments_with_a_bad_signature_are_metered_before_anything_is_looked_at(
     }
     allowance();
     // The ledger's lock is held: what waits for it would never come to an end here.
-    rig.sessions.while_locked(|| {
-        let answered = futures_util::FutureExt::now_or_never(send(&service, id, &bad));
-        assert_eq!(answered, Some((429, "too_many_refused".to_owned())));
-    });
+    let locked = rig.ledger.lock();
+    let answered = futures_util::FutureExt::now_or_never(send(&service, id, &bad));
+    assert_eq!(answered, Some((429, "too_many_refused".to_owned())));
+    drop(locked);
     let other = prepaid(&rig, 0);
     let (status, code) = send(&service, other, &bad).await;
     assert_eq!((status, code.as_str()), (409, "no_agreement"), "each session has its own");
@@ -246,7 +246,7 @@ async fn what_is_not_approved_buys_nothing() {
         assert!(question.contains(&alice.address().to_string()), "{question}");
         let account = service.0.account(id).expect("there");
         assert_eq!(account.state, if is_sold { "open" } else { "paused" }, "{answer}");
-        assert_eq!(rig.sessions.earned().is_zero(), !is_sold, "{answer}");
+        assert_eq!(rig.ledger.earned().is_zero(), !is_sold, "{answer}");
     }
 }
 

@@ -10,7 +10,7 @@ use weir_ledger::{
     },
     state_name,
 };
-use weir_sessions::registry::pay::Standing;
+use weir_sessions::registry::pay::PaymentStatus;
 
 /// How a session stands: the answer to every request that is not refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,7 +114,7 @@ impl AgreementRequest {
 
 impl AccountView {
     pub(super) fn new(
-        standing: &Standing,
+        status: &PaymentStatus,
         terms: &Terms,
         price: &Price,
         invoice: Option<&Invoice>,
@@ -128,17 +128,17 @@ impl AccountView {
             unpaid_bytes: agreement.unpaid.bytes,
             unpaid_seconds: agreement.unpaid.seconds,
             leeway: agreement.price.due(agreement.unpaid).to_string(),
-            due: standing.due.to_string(),
+            due: status.due.to_string(),
             paid: agreement.paid.to_string(),
-            promised: standing.promised.to_string(),
+            promised: status.promised.to_string(),
         };
         Self {
-            session: standing.id.to_string(),
-            state: state_name(standing.state).to_owned(),
-            must_pay: standing.covered.is_some(),
-            bytes: standing.bytes,
-            covered_bytes: standing.covered.unwrap_or(standing.bytes).min(standing.bytes),
-            seconds: standing.seconds,
+            session: status.id.to_string(),
+            state: state_name(status.state).to_owned(),
+            must_pay: status.covered.is_some(),
+            bytes: status.bytes,
+            covered_bytes: status.covered.unwrap_or(status.bytes).min(status.bytes),
+            seconds: status.seconds,
             terms: TermsView {
                 chain_id: terms.chain_id,
                 provider: terms.provider.to_string(),
@@ -148,7 +148,7 @@ impl AccountView {
                 per_gib: price.per_gib.to_string(),
                 per_hour: price.per_hour.to_string(),
             },
-            agreement: standing.agreement.as_ref().map(agreed),
+            agreement: status.agreement.as_ref().map(agreed),
             invoice: invoice.map(InvoiceText::from),
         }
     }

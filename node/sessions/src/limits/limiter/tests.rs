@@ -20,7 +20,8 @@ fn limiter(rig: &Rig, settings: Limits) -> Limiter {
     let levels = Arc::new(SharedLimits::default());
     let (sessions, accounts) = (Arc::clone(&rig.sessions), Arc::clone(&rig.accounts));
     let flows = Arc::<FlowLimit>::default();
-    let limiter = Limiter::new(Limits::default(), sessions, accounts, levels, flows);
+    let limiter =
+        Limiter::new(Limits::default(), sessions, rig.ledger.clone(), accounts, levels, flows);
     let limiter = limiter.expect("a ledger");
     // Not by `apply`, which looks at the real clock.
     limiter.state().marks = [Marked::default(); 2];
@@ -82,6 +83,7 @@ fn what_was_used_survives_a_restart_and_the_reset_does_too() {
         let limiter = Limiter::new(
             Limits::default(),
             sessions,
+            rig.ledger.clone(),
             accounts,
             levels,
             Arc::<FlowLimit>::default(),
@@ -97,7 +99,7 @@ fn what_was_used_survives_a_restart_and_the_reset_does_too() {
         assert_eq!(standing(&rig, 0), SessionState::Open, "2026-12-10");
         limiter.state().marks[1].marks
     };
-    let saved = rig.sessions.quota("month").expect("read");
+    let saved = rig.ledger.lock().quota("month").expect("read");
     assert_eq!(saved, Some(marks), "the reset is in the ledger");
 }
 
@@ -125,9 +127,16 @@ fn a_clock_that_was_12_years_ahead_for_a_minute_stops_no_reset_and_forgets_nothi
     // The wrong day is in the ledger by now.
     let rig = Rig::start(folder.path(), 4);
     let (sessions, accounts) = (Arc::clone(&rig.sessions), Arc::clone(&rig.accounts));
-    let saved = ["day", "month"].map(|period| rig.sessions.quota(period).expect("read"));
+    let saved = ["day", "month"].map(|period| rig.ledger.lock().quota(period).expect("read"));
     let flows = Arc::<FlowLimit>::default();
-    let limiter = Limiter::new(Limits::default(), sessions, accounts, Arc::default(), flows);
+    let limiter = Limiter::new(
+        Limits::default(),
+        sessions,
+        rig.ledger.clone(),
+        accounts,
+        Arc::default(),
+        flows,
+    );
     let limiter = limiter.expect("a ledger");
     // As they were saved: `new` has looked at the real clock.
     limiter.state().marks =
@@ -213,7 +222,14 @@ fn a_change_that_the_kernel_refuses_changes_nothing_else() {
     let flows = Arc::<FlowLimit>::default();
     let (sessions, accounts) = (Arc::clone(&rig.sessions), Arc::clone(&rig.accounts));
     let table = Arc::clone(&flows) as Arc<dyn FlowTable>;
-    let limiter = Limiter::new(Limits::default(), sessions, accounts, Arc::default(), table);
+    let limiter = Limiter::new(
+        Limits::default(),
+        sessions,
+        rig.ledger.clone(),
+        accounts,
+        Arc::default(),
+        table,
+    );
     let limiter = limiter.expect("a ledger");
     assert_eq!(limiter.now().each_session.session_flows, FlowLimit::SHARE);
     let change = |json: &str| limiter.change(&serde_json::from_str(json).expect("JSON"));

@@ -14,8 +14,11 @@
 use ring::digest;
 use rusqlite::{Connection, OptionalExtension as _, params, params_from_iter};
 
-use super::{
-    Store, StoreError, counters, read_counters, retention::Swept, sql, sums, to_sql, unix_now,
+use crate::{
+    Ledger, LedgerError, counters, integrity,
+    retention::Swept,
+    row::{read_counters, to_sql},
+    sql, unix_now,
 };
 
 /// For how long the newest initiation of a key is kept after the last session with that key has
@@ -28,33 +31,33 @@ use super::{
 /// for initiations) and tells the sender that the key has a session again. It gives no keys, moves no
 /// endpoint, as only data does, and is billed to nobody. A consumer that makes a new key for a new
 /// session is not concerned at all.
-pub(super) const INITIATIONS_SECONDS: u64 = 366 * 86_400;
+pub(crate) const INITIATIONS_SECONDS: u64 = 366 * 86_400;
 
 /// Keys whose newest initiation is kept, at most: some 100 MB. Beyond that, those whose session
 /// ended first go, and for them holds what is said of [`INITIATIONS_SECONDS`]. Only the operator or
 /// the payment layer makes sessions, so no stranger can push others' keys out.
-pub(super) const MAX_INITIATIONS: i64 = 1 << 20;
+pub(crate) const MAX_INITIATIONS: i64 = 1 << 20;
 
 /// Rows that one transaction deletes, about: it takes some milliseconds.
 const MAX_ROWS: u64 = 400;
 
-impl Store {
+impl Ledger {
     /// Deletes rows of sessions that ended more than `kept` seconds ago (`None` for never) and whose
-    /// last usage record [`Store::forget`] has let go: a few, so that nobody waits for long.
+    /// last usage record [`Ledger::forget`] has let go: a few, so that nobody waits for long.
     ///
     /// # Errors
     ///
     /// When the ledger cannot be written; nothing has changed then.
-    pub fn sweep(&mut self, kept: Option<u64>) -> Result<Swept, StoreError> {
+    pub fn sweep(&mut self, kept: Option<u64>) -> Result<Swept, LedgerError> {
         self.sweep_at(kept, MAX_ROWS, unix_now())
     }
 
-    pub(super) fn sweep_at(
+    pub(crate) fn sweep_at(
         &mut self,
         kept: Option<u64>,
         max_rows: u64,
         now: u64,
-    ) -> Result<Swept, StoreError> {
+    ) -> Result<Swept, LedgerError> {
         // In a ledger that is damaged, whatever is there may be needed to repair it.
         if self.is_sound().is_err() {
             return Ok(Swept::default());
@@ -79,7 +82,7 @@ fn sweep_sessions(
     before: i64,
     max_rows: u64,
     done: &mut Swept,
-) -> Result<(), StoreError> {
+) -> Result<(), LedgerError> {
     let released: i64 = db.query_row(sql::SWEPT, [], |row| row.get(0))?;
     let oldest: Vec<(i64, i64, i64, Option<i64>)> = db
         .prepare_cached(sql::OLDEST_ENDED)?
@@ -96,7 +99,7 @@ fn sweep_sessions(
         }
         // How many of these there are, the consumer's payments say.
         let payments =
-            sums::sweep(db, "payments", sql::SWEEP_PAYMENTS, params![session, to_sql(left)])?;
+            integrity::sweep(db, "payments", sql::SWEEP_PAYMENTS, params![session, to_sql(left)])?;
         left = left.saturating_sub(payments);
         let records =
             db.prepare_cached(sql::SWEEP_RECORDS)?.execute(params![session, to_sql(left)])?;
@@ -120,7 +123,7 @@ fn sweep_sessions(
             ("counters", sql::SWEEP_COUNTERS),
             ("sessions", sql::SWEEP_SESSION),
         ] {
-            rows += sums::sweep(db, table, delete, [session])?;
+            rows += integrity::sweep(db, table, delete, [session])?;
         }
         done.gone += 1;
         left = left.saturating_sub(rows);
@@ -137,7 +140,7 @@ fn sweep_sessions(
 }
 
 /// Deletes newest initiations whose time is over, or that are too many: `limit` of each at most.
-fn drop_initiations(db: &Connection, now: u64, limit: i64) -> Result<u64, StoreError> {
+fn drop_initiations(db: &Connection, now: u64, limit: i64) -> Result<u64, LedgerError> {
     db.prepare_cached(sql::RESTAMP_INITIATIONS)?.execute(params![to_sql(now), limit])?;
     let before = to_sql(now.saturating_sub(INITIATIONS_SECONDS));
     let old = db.prepare_cached(sql::DROP_OLD_INITIATIONS)?.execute(params![before, limit])?;
@@ -148,19 +151,19 @@ fn drop_initiations(db: &Connection, now: u64, limit: i64) -> Result<u64, StoreE
 }
 
 /// The newest initiation that ended sessions with this key have taken; 0 for none.
-pub(super) fn newest_initiation(db: &Connection, public_key: &str) -> Result<i64, StoreError> {
+pub(crate) fn newest_initiation(db: &Connection, public_key: &str) -> Result<i64, LedgerError> {
     let mut statement = db.prepare_cached(sql::NEWEST_INITIATION)?;
     let newest = statement.query_row([key_hash(public_key)], |row| row.get(0)).optional()?;
     Ok(newest.unwrap_or(0))
 }
 
 /// Keeps the newest initiation that a session has taken which ends now.
-pub(super) fn keep_initiation(
+pub(crate) fn keep_initiation(
     db: &Connection,
     public_key: &str,
     newest: i64,
     now: i64,
-) -> Result<(), StoreError> {
+) -> Result<(), LedgerError> {
     // A session begins with what those before it have taken, so this is never less than that.
     if newest > 0 {
         let values = params![key_hash(public_key), newest, now];

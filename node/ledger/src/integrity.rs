@@ -13,7 +13,7 @@ use rusqlite::{
     types::ValueRef,
 };
 
-use super::{StoreError, schema, sql};
+use crate::{LedgerError, schema, sql};
 
 /// The tables whose rows are each of one session, and the column that says of which.
 ///
@@ -43,7 +43,7 @@ const SCHEMA: &str = "(definitions)";
 const FUNCTION: &str = "weir_sum";
 
 /// Keeps the sums from now on, through whatever this connection changes.
-pub(super) fn keep(db: &Connection) -> Result<(), StoreError> {
+pub(crate) fn keep(db: &Connection) -> Result<(), LedgerError> {
     // SQLite says nothing of rows that INSERT OR REPLACE removes unless triggers are recursive.
     db.execute_batch("PRAGMA temp_store = MEMORY; PRAGMA recursive_triggers = ON")?;
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
@@ -58,7 +58,7 @@ pub(super) fn keep(db: &Connection) -> Result<(), StoreError> {
 }
 
 /// What makes the trigger that keeps a table's sum through one kind of change.
-fn trigger(db: &Connection, table: &str, change: &str) -> Result<String, StoreError> {
+fn trigger(db: &Connection, table: &str, change: &str) -> Result<String, LedgerError> {
     let columns = columns(db, table)?;
     let values = |row: &str| {
         let names = columns.iter().map(|name| format!("{row}.\"{name}\""));
@@ -79,11 +79,11 @@ fn trigger(db: &Connection, table: &str, change: &str) -> Result<String, StoreEr
 
 /// Has `updates` change most of the rows of a table, within a transaction, and keeps its sum at once
 /// instead of row by row. What was wrong with the sum before stays wrong.
-pub(super) fn through(
+pub(crate) fn through(
     db: &Connection,
     table: &str,
-    updates: impl FnOnce() -> Result<(), StoreError>,
-) -> Result<(), StoreError> {
+    updates: impl FnOnce() -> Result<(), LedgerError>,
+) -> Result<(), LedgerError> {
     let all = format!("SELECT * FROM main.{table}");
     let before = sum(db, table, &all)?;
     db.execute_batch(&format!("DROP TRIGGER temp.sum_{table}_UPDATE"))?;
@@ -94,7 +94,7 @@ pub(super) fn through(
 }
 
 /// A session has ended: what the tables have of it is as it stays.
-pub(super) fn seal(db: &Connection, number: i64) -> Result<(), StoreError> {
+pub(crate) fn seal(db: &Connection, number: i64) -> Result<(), LedgerError> {
     for (table, key) in OF_SESSIONS {
         let mut statement = db.prepare_cached(&rows_of(table, key))?;
         let rows = statement.query([number])?;
@@ -105,12 +105,12 @@ pub(super) fn seal(db: &Connection, number: i64) -> Result<(), StoreError> {
 
 /// Has a statement delete rows of a session that has ended and return them, so that what is kept
 /// of ended sessions falls by them. Says how many they were.
-pub(super) fn sweep(
+pub(crate) fn sweep(
     db: &Connection,
     table: &str,
     delete: &str,
     which: impl Params,
-) -> Result<u64, StoreError> {
+) -> Result<u64, LedgerError> {
     let mut statement = db.prepare_cached(delete)?;
     let swept = sum_rows(statement.query(which)?, table)?;
     let count = db.changes();
@@ -120,7 +120,7 @@ pub(super) fn sweep(
     Ok(count)
 }
 
-fn raise(db: &Connection, name: &str, by: i64) -> Result<(), StoreError> {
+fn raise(db: &Connection, name: &str, by: i64) -> Result<(), LedgerError> {
     let kept: i64 = db.prepare_cached(sql::SUM)?.query_row([name], |row| row.get(0))?;
     db.prepare_cached(sql::SET_SUM)?.execute((name, kept.wrapping_add(by)))?;
     Ok(())
@@ -147,19 +147,19 @@ fn rows_of_live(table: &str, key: &str) -> String {
 
 /// The statements that look at what is of live sessions, or of one.
 #[cfg(test)]
-pub(super) fn live_statements() -> Vec<String> {
+pub(crate) fn live_statements() -> Vec<String> {
     let of = |(table, key)| [rows_of(table, key), rows_of_live(table, key)];
     OF_SESSIONS.into_iter().flat_map(of).collect()
 }
 
 /// Whether the ledger has a place for sums: those of an older schema have none.
-pub(super) fn are_kept(db: &Connection) -> Result<bool, StoreError> {
+pub(crate) fn are_kept(db: &Connection) -> Result<bool, LedgerError> {
     let sql = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'sums'";
     Ok(db.query_row(sql, [], |row| row.get::<_, i64>(0))? > 0)
 }
 
 /// Writes the sums of the content as it is, in a ledger of this schema.
-pub(super) fn rewrite(db: &Connection, schema: i64) -> Result<(), StoreError> {
+pub(crate) fn rewrite(db: &Connection, schema: i64) -> Result<(), LedgerError> {
     db.execute("DELETE FROM sums", [])?;
     for (name, sum) in found(db, schema)? {
         db.execute("INSERT INTO sums (name, sum) VALUES (?1, ?2)", (name, sum))?;
@@ -169,14 +169,17 @@ pub(super) fn rewrite(db: &Connection, schema: i64) -> Result<(), StoreError> {
 
 /// What is not as weir wrote it, in words, in a ledger of this schema: a look at all of it. `None`
 /// where there are no sums at all.
-pub(super) fn differences(db: &Connection, schema: i64) -> Result<Option<Vec<String>>, StoreError> {
+pub(crate) fn differences(
+    db: &Connection,
+    schema: i64,
+) -> Result<Option<Vec<String>>, LedgerError> {
     let Some(kept) = kept(db)? else { return Ok(None) };
     Ok(Some(compare(kept, found(db, schema)?)))
 }
 
 /// As [`differences`], of what a start needs alone: the rows of live sessions, and what has a
 /// handful of rows. How many sessions there were, and what they have used, does not matter.
-pub(super) fn differences_of_live(db: &Connection) -> Result<Option<Vec<String>>, StoreError> {
+pub(crate) fn differences_of_live(db: &Connection) -> Result<Option<Vec<String>>, LedgerError> {
     let Some(mut kept) = kept(db)? else { return Ok(None) };
     let mut of_live = BTreeMap::new();
     let mut found = BTreeMap::new();
@@ -208,7 +211,7 @@ fn compare(mut kept: BTreeMap<String, i64>, found: BTreeMap<String, i64>) -> Vec
 }
 
 /// The sums in the ledger; `None` without any.
-fn kept(db: &Connection) -> Result<Option<BTreeMap<String, i64>>, StoreError> {
+fn kept(db: &Connection) -> Result<Option<BTreeMap<String, i64>>, LedgerError> {
     let mut statement = db.prepare("SELECT name, sum FROM sums")?;
     let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let kept: BTreeMap<String, i64> = rows.collect::<Result<_, _>>()?;
@@ -217,7 +220,7 @@ fn kept(db: &Connection) -> Result<Option<BTreeMap<String, i64>>, StoreError> {
 
 const DEFINITIONS: &str = "SELECT type, name, tbl_name, sql FROM main.sqlite_schema";
 
-fn found(db: &Connection, schema: i64) -> Result<BTreeMap<String, i64>, StoreError> {
+fn found(db: &Connection, schema: i64) -> Result<BTreeMap<String, i64>, LedgerError> {
     let mut sums = BTreeMap::new();
     for table in tables(db)? {
         sums.insert(table.clone(), sum(db, &table, &format!("SELECT * FROM main.{table}"))?);
@@ -235,13 +238,13 @@ fn found(db: &Connection, schema: i64) -> Result<BTreeMap<String, i64>, StoreErr
     Ok(sums)
 }
 
-fn sum(db: &Connection, table: &str, sql: &str) -> Result<i64, StoreError> {
+fn sum(db: &Connection, table: &str, sql: &str) -> Result<i64, LedgerError> {
     let mut statement = db.prepare(sql)?;
     let rows = statement.query([])?;
     sum_rows(rows, table)
 }
 
-fn sum_rows(mut rows: Rows<'_>, table: &str) -> Result<i64, StoreError> {
+fn sum_rows(mut rows: Rows<'_>, table: &str) -> Result<i64, LedgerError> {
     let width = rows.as_ref().map_or(0, |statement| statement.column_count());
     let mut sum = 0i64;
     while let Some(row) = rows.next()? {
@@ -312,7 +315,7 @@ impl RowHash {
     }
 }
 
-fn tables(db: &Connection) -> Result<Vec<String>, StoreError> {
+fn tables(db: &Connection) -> Result<Vec<String>, LedgerError> {
     let mut statement = db.prepare(
         "SELECT name FROM main.sqlite_schema
          WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name <> 'sums'",
@@ -321,7 +324,7 @@ fn tables(db: &Connection) -> Result<Vec<String>, StoreError> {
     Ok(names.collect::<Result<_, _>>()?)
 }
 
-fn columns(db: &Connection, table: &str) -> Result<Vec<String>, StoreError> {
+fn columns(db: &Connection, table: &str) -> Result<Vec<String>, LedgerError> {
     let mut statement = db.prepare("SELECT name FROM pragma_table_info(?1) ORDER BY cid")?;
     let names = statement.query_map([table], |row| row.get(0))?;
     Ok(names.collect::<Result<_, _>>()?)

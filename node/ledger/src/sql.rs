@@ -13,16 +13,16 @@ macro_rules! counters {
 
 macro_rules! statements {
     ($($(#[$about:meta])* $name:ident = $sql:expr;)*) => {
-        $($(#[$about])* pub(super) const $name: &str = $sql;)*
+        $($(#[$about])* pub(crate) const $name: &str = $sql;)*
 
         /// All of them, by name.
         #[cfg(test)]
-        pub(super) const ALL: &[(&str, &str)] = &[$((stringify!($name), $name)),*];
+        pub(crate) const ALL: &[(&str, &str)] = &[$((stringify!($name), $name)),*];
     };
 }
 
 /// What each ended session has used: the check asks, without the lock.
-pub(super) const USED_BY_ENDED: &str = concat!(
+pub(crate) const USED_BY_ENDED: &str = concat!(
     "SELECT ",
     counters!(),
     " FROM sessions JOIN counters ON session = number WHERE ended IS NOT NULL"
@@ -222,10 +222,8 @@ statements! {
 mod tests {
     use rusqlite::Connection;
 
-    use super::{
-        super::{Store, sums},
-        *,
-    };
+    use super::*;
+    use crate::{Ledger, integrity};
     use weir_common::account::Counters;
 
     /// What a plan may go through: a row for each live session, the slots as they are found one by
@@ -248,12 +246,12 @@ mod tests {
     #[test]
     fn no_statement_under_the_lock_goes_through_what_grows() {
         let folder = tempfile::tempdir().expect("a folder");
-        let store = Store::open(&folder.path().join("ledger.db")).expect("opened");
-        let of_live = sums::live_statements();
+        let ledger = Ledger::open(&folder.path().join("ledger.db")).expect("opened");
+        let of_live = integrity::live_statements();
         let of_live = of_live.iter().map(|sql| ("live rows", sql.as_str()));
         let mut steps = 0;
         for (name, sql) in ALL.iter().copied().chain(of_live) {
-            for step in plan(&store.db, sql) {
+            for step in plan(&ledger.db, sql) {
                 steps += 1;
                 let scans = step.starts_with("SCAN") && !BOUNDED.contains(&step.as_str());
                 assert!(!scans, "{name}: {step}");
@@ -265,26 +263,27 @@ mod tests {
     #[test]
     fn a_scan_would_be_found() {
         let folder = tempfile::tempdir().expect("a folder");
-        let store = Store::open(&folder.path().join("ledger.db")).expect("opened");
+        let ledger = Ledger::open(&folder.path().join("ledger.db")).expect("opened");
         // As an earlier weir looked for an invoice.
         let sql = "SELECT hashlock, total FROM invoices WHERE session + 0 = ?1
              ORDER BY hashlock = ?2 DESC, length(total) DESC LIMIT 1";
-        let steps = plan(&store.db, sql);
+        let steps = plan(&ledger.db, sql);
         assert!(steps.iter().any(|step| step == "SCAN invoices"), "{steps:?}");
     }
 
     /// Statements elsewhere would have no plan that a test has seen. `check.rs` reads a ledger
-    /// without its lock; `schema.rs` and `sums.rs` go through all of it, once.
+    /// without its lock; `schema.rs` and `integrity.rs` go through all of it, once.
     #[test]
     fn statements_are_nowhere_else() {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/store");
-        let mut files = vec![std::path::PathBuf::from(format!("{folder}.rs"))];
-        files
-            .extend(std::fs::read_dir(folder).expect("there").map(|file| file.expect("it").path()));
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
+        let files: Vec<_> = std::fs::read_dir(folder)
+            .expect("there")
+            .map(|file| file.expect("it").path())
+            .collect();
         let mut seen = 0;
         for file in files.iter().filter(|file| file.is_file()) {
             let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            if ["sql.rs", "tests.rs", "testing.rs", "check.rs", "schema.rs", "sums.rs"]
+            if ["sql.rs", "tests.rs", "testing.rs", "check.rs", "schema.rs", "integrity.rs"]
                 .contains(&name)
             {
                 continue;
@@ -313,10 +312,10 @@ mod tests {
         let values: Vec<_> = (1..=Counters::COUNT).map(|number| format!("?{number}")).collect();
         assert!(one_line(SET_ENDED_TOTALS).contains(&format!("= ({}) WHERE", values.join(", "))));
         let folder = tempfile::tempdir().expect("a folder");
-        let store = Store::open(&folder.path().join("ledger.db")).expect("opened");
+        let ledger = Ledger::open(&folder.path().join("ledger.db")).expect("opened");
         for table in ["counters", "ended_totals"] {
             let sql = format!("SELECT name FROM pragma_table_info('{table}')");
-            let mut statement = store.db.prepare(&sql).expect("a statement");
+            let mut statement = ledger.db.prepare(&sql).expect("a statement");
             let columns = statement.query_map([], |row| row.get(0)).expect("rows");
             let columns: Vec<String> = columns.collect::<Result<_, _>>().expect("names");
             let missing: Vec<_> =

@@ -1,5 +1,6 @@
 use super::*;
-use testing::{crowd, used};
+use crate::testing::{crowd, used};
+use weir_common::account::SessionState;
 use weir_wireguard::keys::PrivateKey;
 
 fn session(slot: u32) -> Session {
@@ -18,56 +19,58 @@ fn sessions_and_counters_read_back_after_reopening() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("state/ledger.db");
     let (one, two) = (session(0), session(7));
-    let mut store = Store::open(&path).expect("opened");
-    store.insert(&one, &Extra::default()).expect("inserted");
-    store.insert(&two, &Extra::default()).expect("inserted");
-    store.checkpoint(&[(two.id, used(9))]).expect("written");
-    drop(store);
-    let mut store = Store::open(&path).expect("opened again");
-    assert_eq!(store.live().expect("read"), [(one, used(0)), (two, used(9))]);
+    let mut ledger = Ledger::open(&path).expect("opened");
+    ledger.insert(&one, &Extra::default()).expect("inserted");
+    ledger.insert(&two, &Extra::default()).expect("inserted");
+    ledger.checkpoint(&[(two.id, used(9))]).expect("written");
+    drop(ledger);
+    let mut ledger = Ledger::open(&path).expect("opened again");
+    assert_eq!(ledger.live().expect("read"), [(one, used(0)), (two, used(9))]);
 }
 
 #[test]
 fn counters_never_fall_and_stop_at_the_largest_number() {
     let folder = tempfile::tempdir().expect("a folder");
-    let mut store = Store::open(&folder.path().join("ledger.db")).expect("opened");
+    let mut ledger = Ledger::open(&folder.path().join("ledger.db")).expect("opened");
     let one = session(0);
-    store.insert(&one, &Extra::default()).expect("inserted");
+    ledger.insert(&one, &Extra::default()).expect("inserted");
     let mixed = Counters { bytes_up: 5, ..used(100) };
-    store.checkpoint(&[(one.id, used(50))]).expect("written");
-    store.checkpoint(&[(one.id, mixed)]).expect("written");
-    let read = store.live().expect("read")[0].1;
+    ledger.checkpoint(&[(one.id, used(50))]).expect("written");
+    ledger.checkpoint(&[(one.id, mixed)]).expect("written");
+    let read = ledger.live().expect("read")[0].1;
     assert_eq!(read, Counters { bytes_up: 50, ..used(100) });
     for _ in 0..2 {
-        store.checkpoint(&[(one.id, used(u64::MAX))]).expect("written");
+        ledger.checkpoint(&[(one.id, used(u64::MAX))]).expect("written");
     }
-    assert_eq!(store.live().expect("read")[0].1, used(i64::MAX as u64));
-    store
+    assert_eq!(ledger.live().expect("read")[0].1, used(i64::MAX as u64));
+    ledger
         .end(one.id, &Usage { counters: used(u64::MAX), ..Usage::default() }, "removed")
         .expect("ended");
     let two = session(1);
-    store.insert(&two, &Extra::default()).expect("inserted");
-    store
+    ledger.insert(&two, &Extra::default()).expect("inserted");
+    ledger
         .end(two.id, &Usage { counters: used(u64::MAX), ..Usage::default() }, "removed")
         .expect("ended");
-    assert_eq!(store.ended().expect("read"), used(i64::MAX as u64));
+    assert_eq!(ledger.ended().expect("read"), used(i64::MAX as u64));
 }
 
 #[test]
 fn an_ended_session_leaves_its_record_and_frees_its_slot_and_key() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("ledger.db");
-    let mut store = Store::open(&path).expect("opened");
+    let mut ledger = Ledger::open(&path).expect("opened");
     let one = session(3);
-    store.insert(&one, &Extra::default()).expect("inserted");
-    store.end(one.id, &Usage { counters: used(8), ..Usage::default() }, "removed").expect("ended");
-    assert_eq!(store.live().expect("read"), []);
-    assert_eq!(store.ended().expect("read"), used(8));
-    assert_eq!(store.freed_slots().expect("read"), [Slot(3)]);
+    ledger.insert(&one, &Extra::default()).expect("inserted");
+    ledger.end(one.id, &Usage { counters: used(8), ..Usage::default() }, "removed").expect("ended");
+    assert_eq!(ledger.live().expect("read"), []);
+    assert_eq!(ledger.ended().expect("read"), used(8));
+    assert_eq!(ledger.freed_slots().expect("read"), [Slot(3)]);
     let again = Session { id: SessionId::random(), ..one.clone() };
-    store.insert(&again, &Extra::default()).expect("the slot, the key and the name are free again");
-    assert_eq!(store.freed_slots().expect("read"), []);
-    let kept: (String, i64) = store
+    ledger
+        .insert(&again, &Extra::default())
+        .expect("the slot, the key and the name are free again");
+    assert_eq!(ledger.freed_slots().expect("read"), []);
+    let kept: (String, i64) = ledger
         .db
         .query_row("SELECT id, bytes_up FROM usage WHERE end_reason = 'removed'", [], |row| {
             Ok((row.get(0)?, row.get(1)?))
@@ -80,10 +83,10 @@ fn an_ended_session_leaves_its_record_and_frees_its_slot_and_key() {
 fn a_ledger_has_one_writer() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("ledger.db");
-    let first = Store::open(&path).expect("opened");
-    assert!(matches!(Store::open(&path), Err(StoreError::InUse { .. })));
+    let first = Ledger::open(&path).expect("opened");
+    assert!(matches!(Ledger::open(&path), Err(LedgerError::InUse { .. })));
     drop(first);
-    Store::open(&path).expect("free again");
+    Ledger::open(&path).expect("free again");
 }
 
 #[test]
@@ -91,14 +94,14 @@ fn damaged_and_newer_ledgers_are_refused_with_what_to_do() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("ledger.db");
     fs::write(&path, vec![0x5a; 8192]).expect("written");
-    let error = Store::open(&path).expect_err("refused");
-    assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+    let error = Ledger::open(&path).expect_err("refused");
+    assert!(matches!(error, LedgerError::Damaged { .. }), "{error}");
     fs::remove_file(&path).expect("removed");
-    let store = Store::open(&path).expect("opened");
-    store.db.pragma_update(None, "user_version", 999).expect("set");
-    drop(store);
-    let error = Store::open(&path).expect_err("refused");
-    assert!(matches!(error, StoreError::Newer { found: 999, .. }), "{error}");
+    let ledger = Ledger::open(&path).expect("opened");
+    ledger.db.pragma_update(None, "user_version", 999).expect("set");
+    drop(ledger);
+    let error = Ledger::open(&path).expect_err("refused");
+    assert!(matches!(error, LedgerError::Newer { found: 999, .. }), "{error}");
 }
 
 #[test]
@@ -113,11 +116,11 @@ fn a_flipped_page_is_found_at_the_start_or_beside_the_node() {
         let mut bytes = whole.clone();
         bytes[page * 4096..page * 4096 + 64].fill(0xff);
         fs::write(&path, bytes).expect("written");
-        match Store::open(&path) {
-            Err(StoreError::Damaged { .. }) => at_the_start += 1,
+        match Ledger::open(&path) {
+            Err(LedgerError::Damaged { .. }) => at_the_start += 1,
             Err(error) => panic!("page {page}: {error}"),
-            Ok(store) => {
-                drop(store);
+            Ok(ledger) => {
+                drop(ledger);
                 let scrubbed = scrub::scrub(&path, || true).expect("read");
                 let found = matches!(scrubbed, scrub::Scrubbed::Damaged(_));
                 assert!(found, "page {page} of {pages}");
@@ -132,18 +135,18 @@ fn a_flipped_page_is_found_at_the_start_or_beside_the_node() {
 
 #[test]
 fn records_of_a_clock_that_was_years_ahead_go_with_what_came_next() {
-    use retention::{Retention, Swept};
+    use crate::{Retention, Swept};
     let folder = tempfile::tempdir().expect("a folder");
-    let mut store = Store::open(&folder.path().join("ledger.db")).expect("opened");
+    let mut ledger = Ledger::open(&folder.path().join("ledger.db")).expect("opened");
     let one = session(0);
-    store.insert(&one, &Extra::default()).expect("inserted");
+    ledger.insert(&one, &Extra::default()).expect("inserted");
     for bytes in 1..=6 {
-        store
+        ledger
             .record(&[(one.id, Usage { counters: used(bytes), ..Usage::default() })])
             .expect("written");
     }
     // Two old ones, two by a clock that was ahead, another old one, and one of now.
-    store
+    ledger
         .db
         .execute_batch(
             "DROP TRIGGER records_stay_as_they_are;
@@ -152,56 +155,56 @@ fn records_of_a_clock_that_was_years_ahead_go_with_what_came_next() {
         )
         .expect("aged");
     let day = Retention { delivered: 86_400, undelivered: None };
-    assert_eq!(store.forget(day, &[]).expect("done"), Swept { gone: 5, goes_on: false });
+    assert_eq!(ledger.forget(day, &[]).expect("done"), Swept { gone: 5, goes_on: false });
     // While nothing has come next, they are of today.
-    store.db.execute("UPDATE records SET made = 2147483647", []).expect("aged");
-    store.record(&[(one.id, Usage { counters: used(7), ..Usage::default() })]).expect("written");
-    assert_eq!(store.forget(day, &[]).expect("done").gone, 0);
+    ledger.db.execute("UPDATE records SET made = 2147483647", []).expect("aged");
+    ledger.record(&[(one.id, Usage { counters: used(7), ..Usage::default() })]).expect("written");
+    assert_eq!(ledger.forget(day, &[]).expect("done").gone, 0);
 }
 
 #[test]
 fn records_go_when_their_time_is_over_and_their_receivers_have_them() {
-    use retention::Retention;
+    use crate::Retention;
     let folder = tempfile::tempdir().expect("a folder");
-    let mut store = Store::open(&folder.path().join("ledger.db")).expect("opened");
+    let mut ledger = Ledger::open(&folder.path().join("ledger.db")).expect("opened");
     let (one, two) = (session(0), session(1));
     for session in [&one, &two] {
-        store.insert(session, &Extra::default()).expect("inserted");
+        ledger.insert(session, &Extra::default()).expect("inserted");
     }
-    let write = |store: &mut Store, bytes: u64| {
+    let write = |ledger: &mut Ledger, bytes: u64| {
         for id in [one.id, two.id] {
             let usage = Usage { counters: used(bytes), ..Usage::default() };
-            store.record(&[(id, usage)]).expect("written");
+            ledger.record(&[(id, usage)]).expect("written");
         }
     };
-    write(&mut store, 1);
-    write(&mut store, 2);
-    let cursors = |store: &Store| -> Vec<u64> {
-        store.usage_after(0, 100).expect("read").iter().map(|record| record.cursor).collect()
+    write(&mut ledger, 1);
+    write(&mut ledger, 2);
+    let cursors = |ledger: &Ledger| -> Vec<u64> {
+        ledger.usage_after(0, 100).expect("read").iter().map(|record| record.cursor).collect()
     };
-    let gone = |store: &mut Store, kept: Retention, receivers: &[&str]| {
-        store.forget(kept, receivers).expect("done").gone
+    let gone = |ledger: &mut Ledger, kept: Retention, receivers: &[&str]| {
+        ledger.forget(kept, receivers).expect("done").gone
     };
     let day = Retention { delivered: 86_400, undelivered: None };
-    assert_eq!(gone(&mut store, day, &[]), 0, "they are of today");
-    store
+    assert_eq!(gone(&mut ledger, day, &[]), 0, "they are of today");
+    ledger
         .db
         .execute_batch("DROP TRIGGER records_stay_as_they_are; UPDATE records SET made = 7")
         .expect("aged");
-    write(&mut store, 3);
-    assert_eq!(gone(&mut store, day, &["webhook"]), 0, "it has none of them");
-    store.set_delivered("webhook", 3).expect("written");
-    store.set_delivered("file", 1).expect("written");
-    assert_eq!(gone(&mut store, day, &["webhook", "file"]), 1);
-    assert_eq!(gone(&mut store, day, &["webhook"]), 2);
-    assert_eq!(cursors(&store), [4, 5, 6]);
+    write(&mut ledger, 3);
+    assert_eq!(gone(&mut ledger, day, &["webhook"]), 0, "it has none of them");
+    ledger.set_delivered("webhook", 3).expect("written");
+    ledger.set_delivered("file", 1).expect("written");
+    assert_eq!(gone(&mut ledger, day, &["webhook", "file"]), 1);
+    assert_eq!(gone(&mut ledger, day, &["webhook"]), 2);
+    assert_eq!(cursors(&ledger), [4, 5, 6]);
     let limited = Retention { undelivered: Some(2 * 86_400), ..day };
-    assert_eq!(gone(&mut store, limited, &["webhook"]), 1, "nobody came for it");
+    assert_eq!(gone(&mut ledger, limited, &["webhook"]), 1, "nobody came for it");
     let always = Retention { delivered: 0, undelivered: Some(0) };
     std::thread::sleep(std::time::Duration::from_millis(1100));
-    assert_eq!(gone(&mut store, always, &[]), 0, "the last ones stay");
-    assert_eq!(cursors(&store), [5, 6]);
-    assert_eq!(store.last_cursor().expect("read"), 6);
+    assert_eq!(gone(&mut ledger, always, &[]), 0, "the last ones stay");
+    assert_eq!(cursors(&ledger), [5, 6]);
+    assert_eq!(ledger.last_cursor().expect("read"), 6);
 }
 
 /// The steps of SQLite's machine that a start takes, from the file to the sessions.
@@ -216,16 +219,16 @@ fn steps_of_a_start(path: &Path) -> u64 {
         };
         db.progress_handler(1, Some(count))
     };
-    let mut store = Store::open_watched(path, watch).expect("opened");
-    store.live().expect("read");
-    store.extras().expect("read");
-    store.agreements().expect("read");
-    store.rates().expect("read");
-    store.freed_slots().expect("read");
-    store.ended().expect("read");
-    store.earned().expect("read");
-    store.last_cursor().expect("read");
-    store.quota("day").expect("read");
+    let mut ledger = Ledger::open_watched(path, watch).expect("opened");
+    ledger.live().expect("read");
+    ledger.extras().expect("read");
+    ledger.agreements().expect("read");
+    ledger.rates().expect("read");
+    ledger.freed_slots().expect("read");
+    ledger.ended().expect("read");
+    ledger.earned().expect("read");
+    ledger.last_cursor().expect("read");
+    ledger.quota("day").expect("read");
     steps.load(Relaxed)
 }
 

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use rusqlite::{OptionalExtension as _, params};
 use weir_common::account::SessionState;
 
-use super::{
-    super::{Credit, Pause, SessionId, Usage, billed},
-    Store, StoreError, sql, state_name, to_sql, unix_now,
+use crate::{
+    Credit, Ledger, LedgerError, Pause, SessionId, Usage, billed, row::to_sql, sql, state_name,
+    unix_now,
 };
 
 /// What the ledger knows of a live session besides who it is and its counters.
@@ -45,13 +45,13 @@ pub enum Extended {
     Contradicts,
 }
 
-impl Store {
+impl Ledger {
     /// The rest of what is known of the live sessions.
     ///
     /// # Errors
     ///
     /// When the ledger cannot be read.
-    pub fn extras(&self) -> Result<HashMap<SessionId, Extra>, StoreError> {
+    pub fn extras(&self) -> Result<HashMap<SessionId, Extra>, LedgerError> {
         let mut statement = self.db.prepare(sql::EXTRAS)?;
         let mut rows = statement.query([])?;
         let mut extras = HashMap::new();
@@ -90,7 +90,7 @@ impl Store {
         id: SessionId,
         extension: &Extension,
         used: &Usage,
-    ) -> Result<Extended, StoreError> {
+    ) -> Result<Extended, LedgerError> {
         let Some(number) = self.numbers.get(&id).copied() else {
             return Ok(Extended::Contradicts);
         };
@@ -133,7 +133,7 @@ impl Store {
     /// # Errors
     ///
     /// When the ledger cannot be written; nothing has changed then.
-    pub fn set_pauses(&mut self, pauses: &[(SessionId, Option<Pause>)]) -> Result<(), StoreError> {
+    pub fn set_pauses(&mut self, pauses: &[(SessionId, Option<Pause>)]) -> Result<(), LedgerError> {
         let change = self.db.transaction()?;
         for (id, pause) in pauses {
             let state = pause.map_or(SessionState::Open, |_| SessionState::Paused);

@@ -4,14 +4,16 @@ use std::{collections::HashMap, path::Path};
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::{
-    StoreError,
-    book::{self, Settlement},
-    damaged, read_counters,
-    receipt::{ReceiptKey, Record},
-    schema, sql, sums, to_sql, usage,
+use crate::{
+    LedgerError,
+    agreements::{self, Settlement},
+    counters,
+    error::damaged,
+    integrity, records,
+    row::{read_counters, to_sql},
+    schema, sql,
+    usage_record::{RecordKey, UsageRecord},
 };
-use crate::counters;
 
 /// What a look through a ledger found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,9 +40,9 @@ impl Reader {
     ///
     /// When there is none, it cannot be read, is damaged at its very beginning, or has another
     /// schema.
-    pub fn open(path: &Path) -> Result<Self, StoreError> {
+    pub fn open(path: &Path) -> Result<Self, LedgerError> {
         std::fs::metadata(path)
-            .map_err(|source| StoreError::Io { path: path.to_owned(), source })?;
+            .map_err(|source| LedgerError::Io { path: path.to_owned(), source })?;
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let db = Connection::open_with_flags(path, flags).map_err(|e| damaged(path, e))?;
         let found: i64 = db
@@ -49,12 +51,12 @@ impl Reader {
         if found != schema::CURRENT {
             let (path, known) = (path.to_owned(), schema::CURRENT);
             return Err(match found > known {
-                true => StoreError::Newer { path, found, known },
-                false => StoreError::Older { path, found },
+                true => LedgerError::Newer { path, found, known },
+                false => LedgerError::Older { path, found },
             });
         }
         // Reading a ledger is no reason to make a key.
-        let signer = ReceiptKey::is_beside(path).then(|| ReceiptKey::beside(path)).transpose()?;
+        let signer = RecordKey::is_beside(path).then(|| RecordKey::beside(path)).transpose()?;
         Ok(Self { db, signer: signer.map(|key| key.public().to_owned()) })
     }
 
@@ -64,27 +66,27 @@ impl Reader {
     /// # Errors
     ///
     /// When the ledger cannot be read, a record is not as it was signed, or `each` fails.
-    pub fn export<E: From<StoreError>>(
+    pub fn export<E: From<LedgerError>>(
         &self,
         cursor: u64,
-        mut each: impl FnMut(&Record) -> Result<(), E>,
+        mut each: impl FnMut(&UsageRecord) -> Result<(), E>,
     ) -> Result<(), E> {
         self.walk(cursor, |record| {
             // By whichever key: that it is the node's own, the check says.
             if !record.is_signed_by(&record.signer) {
-                return Err(StoreError::Unsigned(record.cursor).into());
+                return Err(LedgerError::Unsigned(record.cursor).into());
             }
             each(record)
         })
     }
 
-    fn walk<E: From<StoreError>>(
+    fn walk<E: From<LedgerError>>(
         &self,
         mut cursor: u64,
-        mut each: impl FnMut(&Record) -> Result<(), E>,
+        mut each: impl FnMut(&UsageRecord) -> Result<(), E>,
     ) -> Result<(), E> {
         loop {
-            let batch = usage::read_after(&self.db, cursor, usage::MOST)?;
+            let batch = records::read_after(&self.db, cursor, records::MAX_RECORDS)?;
             for record in &batch {
                 each(record)?;
                 cursor = record.cursor;
@@ -100,8 +102,8 @@ impl Reader {
     /// # Errors
     ///
     /// When the ledger cannot be read.
-    pub fn settlements(&self) -> Result<Vec<Settlement>, StoreError> {
-        book::settlements(&self.db)
+    pub fn settlements(&self) -> Result<Vec<Settlement>, LedgerError> {
+        agreements::settlements(&self.db)
     }
 
     /// Looks for damage, and for anything that the node would never write.
@@ -109,7 +111,7 @@ impl Reader {
     /// # Errors
     ///
     /// When the ledger cannot be read at all; what can be read and is wrong is in the report.
-    pub fn check(&self) -> Result<Report, StoreError> {
+    pub fn check(&self) -> Result<Report, LedgerError> {
         let mut report = Report::default();
         // One view of it all, while the node goes on writing.
         let view = self.db.unchecked_transaction()?;
@@ -129,7 +131,7 @@ impl Reader {
                 found => report.problems.push(format!("{what}: {found}")),
             }
         }
-        match sums::differences(&view, schema::CURRENT)? {
+        match integrity::differences(&view, schema::CURRENT)? {
             Some(differences) => report.problems.extend(differences),
             None => report.problems.push("its checksums are missing".to_owned()),
         }
@@ -138,13 +140,13 @@ impl Reader {
         Ok(report)
     }
 
-    fn count(&self, sql: &str) -> Result<u64, StoreError> {
+    fn count(&self, sql: &str) -> Result<u64, LedgerError> {
         Ok(self.db.query_row(sql, [], |row| row.get::<_, i64>(0))?.unsigned_abs())
     }
 
     /// What ended sessions have used together, as the node has it, is what those have whose rows are
     /// there, and what those had whose rows are gone.
-    fn check_totals(&self, report: &mut Report) -> Result<(), StoreError> {
+    fn check_totals(&self, report: &mut Report) -> Result<(), LedgerError> {
         let one = |sql| self.db.query_row(sql, [], |row| read_counters(row, 0));
         let (kept, mut found) = (one(sql::ENDED_TOTALS)?, one(sql::SWEPT_TOTALS)?);
         let mut statement = self.db.prepare(sql::USED_BY_ENDED)?;
@@ -165,8 +167,8 @@ impl Reader {
         Ok(())
     }
 
-    fn check_records(&self, report: &mut Report) -> Result<(), StoreError> {
-        let mut latest: HashMap<String, Record> = HashMap::new();
+    fn check_records(&self, report: &mut Report) -> Result<(), LedgerError> {
+        let mut latest: HashMap<String, UsageRecord> = HashMap::new();
         let problems = &mut report.problems;
         self.walk(0, |record| {
             if !record.is_signed_by(self.signer.as_deref().unwrap_or(&record.signer)) {
@@ -180,12 +182,12 @@ impl Reader {
                 ));
             }
             problems.truncate(100);
-            Ok::<_, StoreError>(())
+            Ok::<_, LedgerError>(())
         })
     }
 }
 
-fn follows(record: &Record, before: &Record) -> bool {
+fn follows(record: &UsageRecord, before: &UsageRecord) -> bool {
     record.sequence > before.sequence
         && record.bytes_up >= before.bytes_up
         && record.bytes_down >= before.bytes_down
@@ -197,11 +199,11 @@ fn follows(record: &Record, before: &Record) -> bool {
 }
 
 /// The best promise of each channel, with what settles it.
-pub(super) const SETTLEMENTS: &str = "SELECT channel, amount, preimage, message
+pub(crate) const SETTLEMENTS: &str = "SELECT channel, amount, preimage, message
      FROM channels ORDER BY channel";
 
 /// What each channel has promised.
-pub(super) const PROMISES: &str = "SELECT amount FROM channels";
+pub(crate) const PROMISES: &str = "SELECT amount FROM channels";
 
 /// What must not be found, and how to count it.
 const RULES: [(&str, &str); 6] = [

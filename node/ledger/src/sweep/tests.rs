@@ -6,16 +6,13 @@ use weir_common::{
     account::{Counters, SessionState},
 };
 
-use super::{
-    super::{
-        check::Reader,
-        credit::{Extension, Extra},
-        retention::Retention,
-        scrub::{Scrubbed, scrub},
-    },
-    *,
+use super::*;
+use crate::{
+    Retention, Session, SessionId, Usage,
+    check::Reader,
+    credit::{Extension, Extra},
+    scrub::{Scrubbed, scrub},
 };
-use crate::{Session, SessionId, Usage};
 use weir_wireguard::keys::PrivateKey;
 
 const DAY: u64 = 86_400;
@@ -42,40 +39,40 @@ fn usage(bytes: u64) -> Usage {
     Usage { counters, ..Usage::default() }
 }
 
-fn open(folder: &Path) -> Store {
-    let mut store = Store::open(&folder.join("ledger.db")).expect("opened");
-    store.in_no_hurry();
-    store.live().expect("read");
-    store
+fn open(folder: &Path) -> Ledger {
+    let mut ledger = Ledger::open(&folder.join("ledger.db")).expect("opened");
+    ledger.in_no_hurry();
+    ledger.live().expect("read");
+    ledger
 }
 
 /// Makes a session that has used so much, and ends it.
-fn ended(store: &mut Store, slot: u32, bytes: u64) -> Session {
+fn ended(ledger: &mut Ledger, slot: u32, bytes: u64) -> Session {
     let session = session(slot);
-    store.insert(&session, &Extra::default()).expect("inserted");
-    store.record(&[(session.id, usage(bytes / 2))]).expect("written");
-    store.end(session.id, &usage(bytes), "removed").expect("ended");
+    ledger.insert(&session, &Extra::default()).expect("inserted");
+    ledger.record(&[(session.id, usage(bytes / 2))]).expect("written");
+    ledger.end(session.id, &usage(bytes), "removed").expect("ended");
     session
 }
 
-fn pay(store: &mut Store, id: SessionId, reference: String) {
+fn pay(ledger: &mut Ledger, id: SessionId, reference: String) {
     let more = Extension { reference, bytes: 1 << 40, seconds: 0 };
-    store.extend(id, &more, &Usage::default()).expect("extended");
+    ledger.extend(id, &more, &Usage::default()).expect("extended");
 }
 
 /// Lets every record go whose session has another, a day and more from now.
-fn release(store: &mut Store, days: u64) {
-    store.forget_at(RECORDS_KEPT, &[], unix_now() + days * DAY).expect("done");
+fn release(ledger: &mut Ledger, days: u64) {
+    ledger.forget_at(RECORDS_KEPT, &[], unix_now() + days * DAY).expect("done");
 }
 
 fn in_days(days: u64) -> u64 {
     unix_now() + days * DAY
 }
 
-fn sweep_all(store: &mut Store, max_rows: u64, now: u64) -> usize {
+fn sweep_all(ledger: &mut Ledger, max_rows: u64, now: u64) -> usize {
     let mut gone = 0;
     loop {
-        let swept = store.sweep_at(KEPT, max_rows, now).expect("swept");
+        let swept = ledger.sweep_at(KEPT, max_rows, now).expect("swept");
         gone += swept.gone;
         if !swept.goes_on {
             return gone;
@@ -94,9 +91,9 @@ fn problems(folder: &Path) -> Vec<String> {
     problems
 }
 
-fn ended_ids(store: &Store) -> Vec<String> {
+fn ended_ids(ledger: &Ledger) -> Vec<String> {
     let sql = "SELECT id FROM sessions JOIN ended_sessions ON session = number ORDER BY place";
-    let mut statement = store.db.prepare(sql).expect("prepared");
+    let mut statement = ledger.db.prepare(sql).expect("prepared");
     let ids = statement.query_map([], |row| row.get(0)).expect("read");
     ids.collect::<Result<_, _>>().expect("read")
 }
@@ -116,77 +113,77 @@ const TABLES: [&str; 9] = [
 #[test]
 fn no_row_of_a_session_is_left_once_its_time_is_over_and_the_totals_are_still_proven() {
     let folder = tempfile::tempdir().expect("a folder");
-    let mut store = open(folder.path());
+    let mut ledger = open(folder.path());
     let one = session(0);
-    store.insert(&one, &Extra::default()).expect("inserted");
-    pay(&mut store, one.id, "p1".into());
+    ledger.insert(&one, &Extra::default()).expect("inserted");
+    pay(&mut ledger, one.id, "p1".into());
     let rates = crate::OwnRates { up: Some(1), down: None };
-    store.set_rates(one.id, rates).expect("written");
-    store.record(&[(one.id, usage(5))]).expect("written");
-    store.end(one.id, &usage(9), "removed").expect("ended");
-    release(&mut store, 2);
-    assert_eq!(sweep_all(&mut store, MAX_ROWS, in_days(9)), 0, "its time is not over");
-    assert_eq!(store.sweep_at(None, MAX_ROWS, in_days(9999)).expect("swept").gone, 0, "for ever");
-    assert_eq!(sweep_all(&mut store, MAX_ROWS, in_days(11)), 1);
+    ledger.set_rates(one.id, rates).expect("written");
+    ledger.record(&[(one.id, usage(5))]).expect("written");
+    ledger.end(one.id, &usage(9), "removed").expect("ended");
+    release(&mut ledger, 2);
+    assert_eq!(sweep_all(&mut ledger, MAX_ROWS, in_days(9)), 0, "its time is not over");
+    assert_eq!(ledger.sweep_at(None, MAX_ROWS, in_days(9999)).expect("swept").gone, 0, "for ever");
+    assert_eq!(sweep_all(&mut ledger, MAX_ROWS, in_days(11)), 1);
     for table in TABLES {
-        assert_eq!(store.count(table), 0, "{table}");
+        assert_eq!(ledger.count(table), 0, "{table}");
     }
-    assert_eq!(store.ended().expect("read"), usage(9).counters);
-    assert_eq!(store.last_cursor().expect("read"), 2, "cursors never fall");
+    assert_eq!(ledger.ended().expect("read"), usage(9).counters);
+    assert_eq!(ledger.last_cursor().expect("read"), 2, "cursors never fall");
     assert_eq!(problems(folder.path()), Vec::<String>::new());
-    drop(store);
-    let mut store = open(folder.path());
-    assert_eq!(store.last_cursor().expect("read"), 2);
-    let next = ended(&mut store, 0, 4);
-    assert_eq!(store.usage_after(2, 9).expect("read").len(), 2, "they come after what is gone");
-    assert_eq!(ended_ids(&store), [next.id.to_string()]);
+    drop(ledger);
+    let mut ledger = open(folder.path());
+    assert_eq!(ledger.last_cursor().expect("read"), 2);
+    let next = ended(&mut ledger, 0, 4);
+    assert_eq!(ledger.usage_after(2, 9).expect("read").len(), 2, "they come after what is gone");
+    assert_eq!(ended_ids(&ledger), [next.id.to_string()]);
     assert_eq!(problems(folder.path()), Vec::<String>::new());
 }
 
 #[test]
 fn a_session_stays_until_each_receiver_has_its_last_record_and_that_record_could_go() {
     let folder = tempfile::tempdir().expect("a folder");
-    let mut store = open(folder.path());
-    let one = ended(&mut store, 0, 10);
-    let forget = |store: &mut Store, kept, days| {
-        store.forget_at(kept, &["webhook", "file"], in_days(days)).expect("done");
-        sweep_all(store, MAX_ROWS, in_days(days))
+    let mut ledger = open(folder.path());
+    let one = ended(&mut ledger, 0, 10);
+    let forget = |ledger: &mut Ledger, kept, days| {
+        ledger.forget_at(kept, &["webhook", "file"], in_days(days)).expect("done");
+        sweep_all(ledger, MAX_ROWS, in_days(days))
     };
-    assert_eq!(forget(&mut store, RECORDS_KEPT, 1000), 0, "nobody has its records");
-    store.set_delivered("webhook", 2).expect("written");
-    store.set_delivered("file", 1).expect("written");
-    assert_eq!(forget(&mut store, RECORDS_KEPT, 1000), 0, "the file has not got the last");
-    store.set_delivered("file", 2).expect("written");
+    assert_eq!(forget(&mut ledger, RECORDS_KEPT, 1000), 0, "nobody has its records");
+    ledger.set_delivered("webhook", 2).expect("written");
+    ledger.set_delivered("file", 1).expect("written");
+    assert_eq!(forget(&mut ledger, RECORDS_KEPT, 1000), 0, "the file has not got the last");
+    ledger.set_delivered("file", 2).expect("written");
     let longer = Retention { delivered: 100 * DAY, undelivered: None };
-    assert_eq!(forget(&mut store, longer, 99), 0, "records are kept for longer than sessions");
-    assert_eq!(ended_ids(&store), [one.id.to_string()]);
-    assert_eq!(forget(&mut store, longer, 101), 1);
+    assert_eq!(forget(&mut ledger, longer, 99), 0, "records are kept for longer than sessions");
+    assert_eq!(ended_ids(&ledger), [one.id.to_string()]);
+    assert_eq!(forget(&mut ledger, longer, 101), 1);
 }
 
 #[test]
 fn a_session_with_thousands_of_payments_goes_a_few_rows_at_a_time_over_restarts() {
     let folder = tempfile::tempdir().expect("a folder");
-    let mut store = open(folder.path());
+    let mut ledger = open(folder.path());
     let one = session(0);
-    store.insert(&one, &Extra::default()).expect("inserted");
+    ledger.insert(&one, &Extra::default()).expect("inserted");
     for nth in 0..3 * MAX_ROWS {
-        pay(&mut store, one.id, format!("p{nth}"));
+        pay(&mut ledger, one.id, format!("p{nth}"));
     }
-    store.end(one.id, &usage(9), "removed").expect("ended");
-    release(&mut store, 2);
-    let mut before = store.count("payments");
+    ledger.end(one.id, &usage(9), "removed").expect("ended");
+    release(&mut ledger, 2);
+    let mut before = ledger.count("payments");
     let mut transactions = 1;
-    while store.sweep_at(KEPT, MAX_ROWS, in_days(11)).expect("swept").goes_on {
+    while ledger.sweep_at(KEPT, MAX_ROWS, in_days(11)).expect("swept").goes_on {
         transactions += 1;
-        let now = store.count("payments");
+        let now = ledger.count("payments");
         assert!(before - now <= MAX_ROWS as usize, "{before} {now}");
         before = now;
         assert_eq!(problems(folder.path()), Vec::<String>::new());
-        drop(store);
-        store = open(folder.path());
+        drop(ledger);
+        ledger = open(folder.path());
     }
     assert!(transactions >= 3, "{transactions}");
-    assert_eq!((store.count("payments"), store.count("sessions")), (0, 0));
+    assert_eq!((ledger.count("payments"), ledger.count("sessions")), (0, 0));
     assert_eq!(problems(folder.path()), Vec::<String>::new());
 }
 
@@ -194,11 +191,11 @@ fn a_session_with_thousands_of_payments_goes_a_few_rows_at_a_time_over_restarts(
 fn a_sweep_that_fails_half_way_or_is_killed_there_has_done_nothing() {
     let (folder, copy) =
         (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("one"));
-    let mut store = open(folder.path());
+    let mut ledger = open(folder.path());
     for slot in 0..20 {
-        ended(&mut store, slot, 10);
+        ended(&mut ledger, slot, 10);
     }
-    release(&mut store, 2);
+    release(&mut ledger, 2);
     // In the middle, copies the files as a kill leaves them, and then fails as a full disk does.
     let (from, to) = (folder.path().to_owned(), copy.path().to_owned());
     let kill = move |_: &rusqlite::functions::Context<'_>| {
@@ -208,25 +205,25 @@ fn a_sweep_that_fails_half_way_or_is_killed_there_has_done_nothing() {
         Ok(0)
     };
     let flags = rusqlite::functions::FunctionFlags::SQLITE_UTF8;
-    store.db.create_scalar_function("kill", 0, flags, kill).expect("made");
+    ledger.db.create_scalar_function("kill", 0, flags, kill).expect("made");
     let trigger = "CREATE TEMP TRIGGER half_way BEFORE DELETE ON counters WHEN OLD.session = 10
          BEGIN SELECT kill(); SELECT RAISE(ABORT, 'half way'); END";
-    store.db.execute_batch(trigger).expect("made");
-    let error = store.sweep_at(KEPT, MAX_ROWS, in_days(11)).expect_err("half way").to_string();
+    ledger.db.execute_batch(trigger).expect("made");
+    let error = ledger.sweep_at(KEPT, MAX_ROWS, in_days(11)).expect_err("half way").to_string();
     assert!(error.contains("half way"), "{error}");
-    store.db.execute_batch("DROP TRIGGER temp.half_way").expect("dropped");
-    store.refuse_changes(true);
-    store.sweep_at(KEPT, MAX_ROWS, in_days(11)).expect_err("nothing can be written");
-    store.refuse_changes(false);
-    let all = ended_ids(&store);
+    ledger.db.execute_batch("DROP TRIGGER temp.half_way").expect("dropped");
+    ledger.refuse_changes(true);
+    ledger.sweep_at(KEPT, MAX_ROWS, in_days(11)).expect_err("nothing can be written");
+    ledger.refuse_changes(false);
+    let all = ended_ids(&ledger);
     assert_eq!(all.len(), 20);
     for folder in [folder.path(), copy.path()] {
         assert_eq!(problems(folder), Vec::<String>::new());
     }
     let mut killed = open(copy.path());
     assert_eq!(ended_ids(&killed), all);
-    for store in [&mut store, &mut killed] {
-        assert_eq!(sweep_all(store, MAX_ROWS, in_days(11)), 20);
+    for ledger in [&mut ledger, &mut killed] {
+        assert_eq!(sweep_all(ledger, MAX_ROWS, in_days(11)), 20);
     }
     for folder in [folder.path(), copy.path()] {
         assert_eq!(problems(folder), Vec::<String>::new());
@@ -236,28 +233,28 @@ fn a_sweep_that_fails_half_way_or_is_killed_there_has_done_nothing() {
 #[test]
 fn what_a_session_took_of_initiations_outlives_its_rows_for_a_year_and_no_longer() {
     let folder = tempfile::tempdir().expect("a folder");
-    let mut store = open(folder.path());
-    let one = ended(&mut store, 0, 77);
-    release(&mut store, 2);
-    assert_eq!(sweep_all(&mut store, MAX_ROWS, in_days(365)), 1);
-    drop(store);
-    let mut store = open(folder.path());
+    let mut ledger = open(folder.path());
+    let one = ended(&mut ledger, 0, 77);
+    release(&mut ledger, 2);
+    assert_eq!(sweep_all(&mut ledger, MAX_ROWS, in_days(365)), 1);
+    drop(ledger);
+    let mut ledger = open(folder.path());
     let again = Session { id: SessionId::random(), ..one.clone() };
-    let counters = store.insert(&again, &Extra::default()).expect("inserted");
+    let counters = ledger.insert(&again, &Extra::default()).expect("inserted");
     assert_eq!(counters, Counters { newest_initiation: 77, ..Counters::default() });
     // It has had no handshake: what is known stays known.
     let taken = Usage { counters, ..Usage::default() };
-    store.end(again.id, &taken, "removed").expect("ended");
+    ledger.end(again.id, &taken, "removed").expect("ended");
     let again = Session { id: SessionId::random(), ..one.clone() };
-    assert_eq!(store.insert(&again, &Extra::default()).expect("inserted"), counters);
-    store.end(again.id, &taken, "removed").expect("ended");
-    assert_eq!(store.count("initiations"), 1, "one for a key");
-    sweep_all(&mut store, MAX_ROWS, in_days(365));
-    assert_eq!(store.count("initiations"), 1);
-    sweep_all(&mut store, MAX_ROWS, in_days(367));
-    assert_eq!(store.count("initiations"), 0);
+    assert_eq!(ledger.insert(&again, &Extra::default()).expect("inserted"), counters);
+    ledger.end(again.id, &taken, "removed").expect("ended");
+    assert_eq!(ledger.count("initiations"), 1, "one for a key");
+    sweep_all(&mut ledger, MAX_ROWS, in_days(365));
+    assert_eq!(ledger.count("initiations"), 1);
+    sweep_all(&mut ledger, MAX_ROWS, in_days(367));
+    assert_eq!(ledger.count("initiations"), 0);
     let again = Session { id: SessionId::random(), ..one };
-    let counters = store.insert(&again, &Extra::default()).expect("inserted");
+    let counters = ledger.insert(&again, &Extra::default()).expect("inserted");
     assert_eq!(counters, Counters::default());
     assert_eq!(problems(folder.path()), Vec::<String>::new());
 }
@@ -265,15 +262,15 @@ fn what_a_session_took_of_initiations_outlives_its_rows_for_a_year_and_no_longer
 #[test]
 fn of_too_many_keys_those_go_whose_session_ended_first() {
     let folder = tempfile::tempdir().expect("a folder");
-    let mut store = open(folder.path());
-    let sessions: Vec<_> = (0..5).map(|slot| ended(&mut store, slot, 7)).collect();
+    let mut ledger = open(folder.path());
+    let sessions: Vec<_> = (0..5).map(|slot| ended(&mut ledger, slot, 7)).collect();
     // As many more have ended since as there is room for, but for two.
     let later = "INSERT INTO initiations (place, key, newest, ended) VALUES (?1 + 3, x'00', 1, ?2)";
-    store.db.execute(later, params![MAX_INITIATIONS, to_sql(unix_now())]).expect("inserted");
-    sweep_all(&mut store, MAX_ROWS, unix_now());
+    ledger.db.execute(later, params![MAX_INITIATIONS, to_sql(unix_now())]).expect("inserted");
+    sweep_all(&mut ledger, MAX_ROWS, unix_now());
     let known = |session: &Session| {
         let key = weir_wireguard::keys::print_public(&session.public_key);
-        newest_initiation(&store.db, &key).expect("read") != 0
+        newest_initiation(&ledger.db, &key).expect("read") != 0
     };
     assert_eq!(sessions.iter().map(known).collect::<Vec<_>>(), [false, false, false, true, true]);
 }
@@ -281,57 +278,57 @@ fn of_too_many_keys_those_go_whose_session_ended_first() {
 #[test]
 fn what_a_clock_stamped_that_was_ahead_goes_a_retention_after_it_was_put_right() {
     let folder = tempfile::tempdir().expect("a folder");
-    let mut store = open(folder.path());
+    let mut ledger = open(folder.path());
     for slot in 0..5 {
-        ended(&mut store, slot, 7);
+        ended(&mut ledger, slot, 7);
     }
-    release(&mut store, 2);
-    store
+    release(&mut ledger, 2);
+    ledger
         .db
         .execute_batch(
             "UPDATE ended_sessions SET ended = 4102444800 WHERE place IN (2, 3);
              UPDATE initiations SET ended = 4102444800 WHERE place IN (2, 3)",
         )
         .expect("stamped");
-    assert_eq!(sweep_all(&mut store, MAX_ROWS, in_days(11)), 1);
-    assert_eq!(sweep_all(&mut store, MAX_ROWS, in_days(20)), 0);
-    assert_eq!(sweep_all(&mut store, MAX_ROWS, in_days(22)), 4);
-    assert_eq!(store.count("initiations"), 5);
-    sweep_all(&mut store, MAX_ROWS, in_days(370));
-    assert_eq!(store.count("initiations"), 2);
-    sweep_all(&mut store, MAX_ROWS, in_days(380));
-    assert_eq!(store.count("initiations"), 0);
+    assert_eq!(sweep_all(&mut ledger, MAX_ROWS, in_days(11)), 1);
+    assert_eq!(sweep_all(&mut ledger, MAX_ROWS, in_days(20)), 0);
+    assert_eq!(sweep_all(&mut ledger, MAX_ROWS, in_days(22)), 4);
+    assert_eq!(ledger.count("initiations"), 5);
+    sweep_all(&mut ledger, MAX_ROWS, in_days(370));
+    assert_eq!(ledger.count("initiations"), 2);
+    sweep_all(&mut ledger, MAX_ROWS, in_days(380));
+    assert_eq!(ledger.count("initiations"), 0);
 }
 
 #[test]
 fn what_was_swept_is_not_in_the_file_any_more() {
     let folder = tempfile::tempdir().expect("a folder");
-    let mut store = open(folder.path());
-    let one = ended(&mut store, 0, 7);
+    let mut ledger = open(folder.path());
+    let one = ended(&mut ledger, 0, 7);
     let key = weir_wireguard::keys::print_public(&one.public_key);
     let secrets = [one.id.to_string(), key, "consumer-0".to_owned()];
-    let is_there = |store: Store| {
+    let is_there = |ledger: Ledger| {
         // What is in the write-ahead log comes into the file.
-        drop(store);
+        drop(ledger);
         let file = fs::read(folder.path().join("ledger.db")).expect("read");
         secrets.clone().map(|secret| file.windows(secret.len()).any(|it| it == secret.as_bytes()))
     };
-    assert_eq!(is_there(store), [true; 3]);
-    let mut store = open(folder.path());
-    release(&mut store, 2);
-    assert_eq!(sweep_all(&mut store, MAX_ROWS, in_days(11)), 1);
-    assert_eq!(is_there(store), [false; 3]);
+    assert_eq!(is_there(ledger), [true; 3]);
+    let mut ledger = open(folder.path());
+    release(&mut ledger, 2);
+    assert_eq!(sweep_all(&mut ledger, MAX_ROWS, in_days(11)), 1);
+    assert_eq!(is_there(ledger), [false; 3]);
 }
 
 #[test]
 fn nothing_is_swept_from_a_ledger_that_is_damaged() {
     let folder = tempfile::tempdir().expect("a folder");
-    let mut store = open(folder.path());
-    ended(&mut store, 0, 7);
-    release(&mut store, 2);
-    store.set_damage("a test").expect("written");
-    assert_eq!(sweep_all(&mut store, MAX_ROWS, in_days(11)), 0);
-    assert_eq!(ended_ids(&store).len(), 1);
+    let mut ledger = open(folder.path());
+    ended(&mut ledger, 0, 7);
+    release(&mut ledger, 2);
+    ledger.set_damage("a test").expect("written");
+    assert_eq!(sweep_all(&mut ledger, MAX_ROWS, in_days(11)), 0);
+    assert_eq!(ended_ids(&ledger).len(), 1);
 }
 
 /// The steps of SQLite's machine that one transaction of a sweep takes, in a ledger in which so
@@ -339,18 +336,18 @@ fn nothing_is_swept_from_a_ledger_that_is_damaged() {
 fn steps_of_a_sweep(folder: &Path, ended: u32) -> u64 {
     use std::sync::{Arc, atomic::AtomicU64, atomic::Ordering::Relaxed};
     let path = folder.join(format!("{ended}/ledger.db"));
-    crate::store::testing::crowd(&path, 20, ended);
-    let mut store = open(path.parent().expect("a folder"));
+    crate::testing::crowd(&path, 20, ended);
+    let mut ledger = open(path.parent().expect("a folder"));
     let always = Retention { delivered: 0, undelivered: None };
-    while store.forget_at(always, &[], in_days(1)).expect("done").goes_on {}
+    while ledger.forget_at(always, &[], in_days(1)).expect("done").goes_on {}
     let steps = Arc::<AtomicU64>::default();
     let counted = Arc::clone(&steps);
     let count = move || {
         counted.fetch_add(1, Relaxed);
         false
     };
-    store.db.progress_handler(1, Some(count)).expect("set");
-    let swept = store.sweep_at(KEPT, MAX_ROWS, in_days(11)).expect("swept");
+    ledger.db.progress_handler(1, Some(count)).expect("set");
+    let swept = ledger.sweep_at(KEPT, MAX_ROWS, in_days(11)).expect("swept");
     assert!(swept.goes_on && swept.gone > 20, "{swept:?}");
     steps.load(Relaxed)
 }
@@ -370,7 +367,7 @@ enum Step {
     Add,
     Use(prop::sample::Index, u64),
     Pay(prop::sample::Index),
-    Record,
+    UsageRecord,
     End(prop::sample::Index),
     Deliver,
     Forget,
@@ -389,7 +386,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         6 => Just(Step::Add),
         4 => (any(), 1..1u64 << 40).prop_map(|(i, n)| Step::Use(i, n)),
         3 => any().prop_map(Step::Pay),
-        2 => Just(Step::Record),
+        2 => Just(Step::UsageRecord),
         5 => any().prop_map(Step::End),
         2 => Just(Step::Deliver),
         2 => Just(Step::Forget),
@@ -433,7 +430,7 @@ proptest! {
     #[test]
     fn totals_and_checks_hold_over_any_order_of_ends_and_sweeps(steps in steps()) {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut store = open(folder.path());
+        let mut ledger = open(folder.path());
         let mut model = Model::default();
         let mut references = 0;
         // Stamps of one day are a few seconds apart here.
@@ -447,7 +444,7 @@ proptest! {
                 Step::Add => {
                     let slot = (0..).find(|slot| model.live.iter().all(|(s, _)| s.slot.0 != *slot));
                     let session = session(slot.expect("one is free"));
-                    store.insert(&session, &Extra::default()).expect("inserted");
+                    ledger.insert(&session, &Extra::default()).expect("inserted");
                     model.live.push((session, 0));
                     None
                 }
@@ -460,44 +457,44 @@ proptest! {
                 Step::Pay(index) => {
                     if let Some(chosen) = chosen(index) {
                         references += 1;
-                        pay(&mut store, model.live[chosen].0.id, format!("p{references}"));
+                        pay(&mut ledger, model.live[chosen].0.id, format!("p{references}"));
                     }
                     None
                 }
-                Step::Record => {
+                Step::UsageRecord => {
                     let used: Vec<_> =
                         model.live.iter().map(|(s, bytes)| (s.id, usage(*bytes))).collect();
-                    store.record(&used).expect("written");
+                    ledger.record(&used).expect("written");
                     None
                 }
                 Step::End(index) => {
                     if let Some(chosen) = chosen(index) {
                         let (session, bytes) = model.live.remove(chosen);
-                        store.end(session.id, &usage(bytes), "removed").expect("ended");
+                        ledger.end(session.id, &usage(bytes), "removed").expect("ended");
                         let stamp = "UPDATE ended_sessions SET ended = ?1
                              WHERE place = (SELECT max(place) FROM ended_sessions)";
-                        store.db.execute(stamp, [to_sql(now)]).expect("stamped");
-                        let cursor = store.last_cursor().expect("read");
+                        ledger.db.execute(stamp, [to_sql(now)]).expect("stamped");
+                        let cursor = ledger.last_cursor().expect("read");
                         model.ended.push((session.id.to_string(), model.day, cursor));
                         model.ended_bytes += bytes;
                     }
                     None
                 }
                 Step::Deliver => {
-                    model.delivered = store.last_cursor().expect("read");
-                    store.set_delivered("webhook", model.delivered).expect("written");
+                    model.delivered = ledger.last_cursor().expect("read");
+                    ledger.set_delivered("webhook", model.delivered).expect("written");
                     None
                 }
                 Step::Forget => {
-                    store.forget_at(RECORDS_KEPT, &["webhook"], now).expect("done");
+                    ledger.forget_at(RECORDS_KEPT, &["webhook"], now).expect("done");
                     if model.day >= 2 {
                         model.released = model.delivered;
                     }
                     None
                 }
-                Step::Sweep(rows) => Some(store.sweep_at(KEPT, rows, now + 1).expect("swept")),
+                Step::Sweep(rows) => Some(ledger.sweep_at(KEPT, rows, now + 1).expect("swept")),
                 Step::SweepAll => {
-                    let gone = sweep_all(&mut store, 7, now + 1);
+                    let gone = sweep_all(&mut ledger, 7, now + 1);
                     Some(Swept { gone, goes_on: false })
                 }
                 Step::FailedSweep(after) => {
@@ -507,12 +504,12 @@ proptest! {
                                  <= (SELECT count(*) FROM sessions)
                              BEGIN SELECT RAISE(ABORT, 'full'); END;"
                     );
-                    store.db.execute_batch(&trigger).expect("made");
-                    let before = store.count("payments");
-                    let outcome = store.sweep_at(KEPT, MAX_ROWS, now + 1);
-                    store.db.execute_batch("DROP TRIGGER temp.full").expect("dropped");
+                    ledger.db.execute_batch(&trigger).expect("made");
+                    let before = ledger.count("payments");
+                    let outcome = ledger.sweep_at(KEPT, MAX_ROWS, now + 1);
+                    ledger.db.execute_batch("DROP TRIGGER temp.full").expect("dropped");
                     if outcome.is_err() {
-                        prop_assert_eq!(store.count("payments"), before);
+                        prop_assert_eq!(ledger.count("payments"), before);
                     }
                     outcome.ok()
                 }
@@ -521,8 +518,8 @@ proptest! {
                     None
                 }
                 Step::Reopen => {
-                    drop(store);
-                    store = open(folder.path());
+                    drop(ledger);
+                    ledger = open(folder.path());
                     None
                 }
             };
@@ -536,12 +533,12 @@ proptest! {
                 prop_assert_eq!(problems(folder.path()), Vec::<String>::new());
             }
             let ids: Vec<_> = model.ended.iter().map(|(id, ..)| id.clone()).collect();
-            prop_assert_eq!(ended_ids(&store), ids);
+            prop_assert_eq!(ended_ids(&ledger), ids);
             let total = usage(model.ended_bytes).counters.bytes_up;
-            prop_assert_eq!(store.ended().expect("read").bytes_up, total);
-            let rows: i64 = store.db.query_row(sql::COUNTERS_ROWS, [], |row| row.get(0))
+            prop_assert_eq!(ledger.ended().expect("read").bytes_up, total);
+            let rows: i64 = ledger.db.query_row(sql::COUNTERS_ROWS, [], |row| row.get(0))
                 .expect("read");
-            prop_assert_eq!(rows as usize, store.count("counters"));
+            prop_assert_eq!(rows as usize, ledger.count("counters"));
         }
         prop_assert_eq!(problems(folder.path()), Vec::<String>::new());
     }

@@ -8,7 +8,7 @@ use std::{
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::{StoreError, damaged, schema, sums};
+use crate::{LedgerError, error::damaged, integrity, schema};
 
 /// Between two looks at whether to go on, in instructions of SQLite's machine.
 const OPERATIONS: i32 = 20_000;
@@ -43,7 +43,7 @@ pub fn marker(ledger: &Path) -> PathBuf {
 pub fn scrub(
     path: &Path,
     mut go_on: impl FnMut() -> bool + Send + 'static,
-) -> Result<Scrubbed, StoreError> {
+) -> Result<Scrubbed, LedgerError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let looked = Connection::open_with_flags(path, flags).and_then(|mut db| {
         db.execute_batch("PRAGMA busy_timeout = 2000")?;
@@ -56,13 +56,13 @@ pub fn scrub(
         db.progress_handler(OPERATIONS, Some(rest))?;
         Ok(db)
     });
-    match looked.map_err(StoreError::from).and_then(|db| look(&db)) {
+    match looked.map_err(LedgerError::from).and_then(|db| look(&db)) {
         Ok(None) => Ok(Scrubbed::Sound),
         Ok(Some(what)) => Ok(Scrubbed::Damaged(what)),
-        Err(StoreError::Sql(error)) => match error.sqlite_error_code() {
+        Err(LedgerError::Sql(error)) => match error.sqlite_error_code() {
             Some(ErrorCode::OperationInterrupted) => Ok(Scrubbed::Stopped),
             _ => match damaged(path, error) {
-                StoreError::Damaged { what, .. } => Ok(Scrubbed::Damaged(what)),
+                LedgerError::Damaged { what, .. } => Ok(Scrubbed::Damaged(what)),
                 error => Err(error),
             },
         },
@@ -70,12 +70,12 @@ pub fn scrub(
     }
 }
 
-fn look(db: &Connection) -> Result<Option<String>, StoreError> {
+fn look(db: &Connection) -> Result<Option<String>, LedgerError> {
     // One view of it all, while the node goes on writing.
     let view = db.unchecked_transaction()?;
     if let Some(what) = schema::check_pages(&view)? {
         return Ok(Some(what));
     }
-    let differences = sums::differences(&view, schema::CURRENT)?.unwrap_or_default();
+    let differences = integrity::differences(&view, schema::CURRENT)?.unwrap_or_default();
     Ok((!differences.is_empty()).then(|| differences.join(", ")))
 }

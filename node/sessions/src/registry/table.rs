@@ -12,12 +12,11 @@ use super::{MIN_PREFIX, SessionError, clock::Clock, limits};
 use crate::{name, slots::Slots};
 use weir_common::PublicKey;
 use weir_ledger::{
-    Credit, OwnRates, Pause, Session, SessionId, Usage, payment::Agreement, store::credit::Extra,
-    unix_now,
+    Credit, OwnRates, Pause, Session, SessionId, Usage, credit::Extra, payment::Agreement, unix_now,
 };
 use weir_wireguard::keys;
 
-pub(super) struct Live {
+pub(super) struct SessionTable {
     pub(super) by_id: BTreeMap<SessionId, Entry>,
     pub(super) by_key: HashMap<PublicKey, SessionId>,
     pub(super) by_name: HashMap<String, SessionId>,
@@ -73,7 +72,7 @@ impl Entry {
     }
 }
 
-impl Live {
+impl SessionTable {
     /// Checks what must be unique and takes a slot.
     pub(super) fn reserve(
         &mut self,

@@ -6,7 +6,9 @@ use weir_common::{
 };
 use weir_wireguard::keys::PrivateKey;
 
-use super::*;
+use std::path::Path;
+
+use crate::{Ledger, Session, SessionId, Usage, credit::Extra, retention, unix_now};
 
 pub fn used(bytes: u64) -> Counters {
     Counters::from_array([bytes; Counters::COUNT])
@@ -15,9 +17,9 @@ pub fn used(bytes: u64) -> Counters {
 /// Makes a ledger with so many prepaid sessions, and `ended` more that have ended, each with ten
 /// usage records.
 pub fn crowd(path: &Path, live: u32, ended: u32) {
-    let mut store = Store::open(path).expect("opened");
+    let mut ledger = Ledger::open(path).expect("opened");
     let keys: Vec<_> = (0..=u8::MAX).map(|_| PrivateKey::random().public()).collect();
-    store.in_one_go(|store| {
+    ledger.in_one_go(|ledger| {
         for number in 0..live + ended {
             // Only live sessions' slots and keys are their own.
             let mut session = Session { public_key: keys[0], ..like(number) };
@@ -28,13 +30,13 @@ pub fn crowd(path: &Path, live: u32, ended: u32) {
                 session.slot = Slot(number - ended);
             }
             let credit = crate::Credit { bytes: Some(0), seconds: None };
-            store.insert(&session, &Extra { credit, ..Extra::default() }).expect("inserted");
+            ledger.insert(&session, &Extra { credit, ..Extra::default() }).expect("inserted");
             if number < ended {
                 for bytes in 0..10 {
                     let usage = Usage { counters: used(bytes), ..Usage::default() };
-                    store.record(&[(session.id, usage)]).expect("written");
+                    ledger.record(&[(session.id, usage)]).expect("written");
                 }
-                store.end(session.id, &Usage::default(), "removed").expect("ended");
+                ledger.end(session.id, &Usage::default(), "removed").expect("ended");
             }
         }
     });
@@ -52,7 +54,7 @@ pub fn like(number: u32) -> Session {
     }
 }
 
-impl Store {
+impl Ledger {
     /// Refuses every change from now on, as a full disk does, or no more.
     pub fn refuse_changes(&self, refuse: bool) {
         self.db.pragma_update(None, "query_only", refuse).expect("set");

@@ -2,10 +2,10 @@
 
 use rusqlite::{OptionalExtension as _, params};
 
-use super::{Store, StoreError, sql, to_sql, unix_now, usage::MOST};
+use crate::{Ledger, LedgerError, records::MAX_RECORDS, row::to_sql, sql, unix_now};
 
 /// For how long usage records are kept. The last one of each session says all that the earlier
-/// ones did, and goes with its session: see [`Store::sweep`].
+/// ones did, and goes with its session: see [`Ledger::sweep`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
     /// In seconds, for those that every receiver has.
@@ -23,8 +23,8 @@ pub struct Swept {
     pub goes_on: bool,
 }
 
-impl Store {
-    /// Looks at the oldest [`MOST`] records that it has not swept yet, and deletes those whose time
+impl Ledger {
+    /// Looks at the oldest [`MAX_RECORDS`] records that it has not swept yet, and deletes those whose time
     /// is over. `receivers` are those who must have them.
     ///
     /// What was swept and stays is the last record of its session: it goes with the next one, or
@@ -33,16 +33,16 @@ impl Store {
     /// # Errors
     ///
     /// When the ledger cannot be written; nothing has changed then.
-    pub fn forget(&mut self, kept: Retention, receivers: &[&str]) -> Result<Swept, StoreError> {
+    pub fn forget(&mut self, kept: Retention, receivers: &[&str]) -> Result<Swept, LedgerError> {
         self.forget_at(kept, receivers, unix_now())
     }
 
-    pub(super) fn forget_at(
+    pub(crate) fn forget_at(
         &mut self,
         kept: Retention,
         receivers: &[&str],
         now: u64,
-    ) -> Result<Swept, StoreError> {
+    ) -> Result<Swept, LedgerError> {
         let mut delivered = u64::MAX;
         for receiver in receivers {
             delivered = delivered.min(self.delivered(receiver)?);
@@ -52,7 +52,7 @@ impl Store {
         let mut swept: i64 = change.query_row(sql::SWEPT, [], |row| row.get(0))?;
         let oldest: Vec<(i64, u64, bool)> = change
             .prepare_cached(sql::OLDEST_RECORDS)?
-            .query_map(params![swept, MOST], |row| {
+            .query_map(params![swept, MAX_RECORDS], |row| {
                 Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs(), row.get(2)?))
             })?
             .collect::<Result<_, _>>()?;
@@ -87,7 +87,7 @@ impl Store {
             if !is_last {
                 done.gone += change.prepare_cached(sql::DROP_RECORD)?.execute([cursor])?;
             }
-            done.goes_on = nth + 1 == seen && seen == MOST as usize;
+            done.goes_on = nth + 1 == seen && seen == MAX_RECORDS as usize;
         }
         change.execute(sql::SET_SWEPT, [swept])?;
         change.commit()?;

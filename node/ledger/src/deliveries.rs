@@ -2,15 +2,15 @@
 
 use rusqlite::{OptionalExtension as _, params};
 
-use super::{Store, StoreError, sql, to_sql};
+use crate::{Ledger, LedgerError, row::to_sql, sql};
 
-impl Store {
+impl Ledger {
     /// The cursor up to which a receiver has everything; 0 for a new one.
     ///
     /// # Errors
     ///
     /// When the ledger cannot be read.
-    pub fn delivered(&self, sink: &str) -> Result<u64, StoreError> {
+    pub fn delivered(&self, sink: &str) -> Result<u64, LedgerError> {
         let cursor: Option<i64> =
             self.db.query_row(sql::DELIVERED, [sink], |row| row.get(0)).optional()?;
         Ok(cursor.map_or(0, i64::unsigned_abs))
@@ -21,7 +21,7 @@ impl Store {
     /// # Errors
     ///
     /// When the ledger cannot be written; the receiver then gets some of it again.
-    pub fn set_delivered(&mut self, sink: &str, cursor: u64) -> Result<(), StoreError> {
+    pub fn set_delivered(&mut self, sink: &str, cursor: u64) -> Result<(), LedgerError> {
         self.db.execute(sql::SET_DELIVERED, params![sink, to_sql(cursor)])?;
         Ok(())
     }

@@ -13,7 +13,7 @@ const FILE: &str = "receipt.key";
 
 /// One usage record. Its numbers are cumulative: the latest says all that the earlier ones did.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
+pub struct UsageRecord {
     /// Its place among the records of this node. Rises; may skip. Not signed.
     pub cursor: u64,
     /// The form of the record: 1.
@@ -44,11 +44,11 @@ pub struct Record {
     pub end_reason: Option<String>,
     /// The node's Ed25519 key for records, in base64.
     pub signer: String,
-    /// By that key over [`Record::signed_text`], in base64.
+    /// By that key over [`UsageRecord::signed_text`], in base64.
     pub signature: String,
 }
 
-impl Record {
+impl UsageRecord {
     /// What the signature is over: every field but the cursor and the signature, one a line.
     /// No value can have a line end in it.
     #[must_use]
@@ -89,31 +89,31 @@ impl Record {
 }
 
 /// The node's key for usage records (Ed25519).
-pub struct ReceiptKey {
+pub(crate) struct RecordKey {
     pair: Ed25519KeyPair,
     public: String,
 }
 
-impl std::fmt::Debug for ReceiptKey {
+impl std::fmt::Debug for RecordKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("ReceiptKey").field(&self.public).finish()
+        f.debug_tuple("RecordKey").field(&self.public).finish()
     }
 }
 
-impl ReceiptKey {
+impl RecordKey {
     /// The key in `receipt.key` beside the ledger, made there (mode 0600) at the first start.
     ///
     /// # Errors
     ///
     /// When the file cannot be read or written, when others can read it, and when it has no key.
-    pub fn beside(ledger: &Path) -> Result<Self, KeyFileError> {
+    pub(crate) fn beside(ledger: &Path) -> Result<Self, KeyFileError> {
         let (seed, _) = keys::load_or_create(&ledger.with_file_name(FILE))?;
         Ok(Self::new(&seed.secret().to_bytes()))
     }
 
     /// Whether there is such a file already.
     #[must_use]
-    pub fn is_beside(ledger: &Path) -> bool {
+    pub(crate) fn is_beside(ledger: &Path) -> bool {
         ledger.with_file_name(FILE).exists()
     }
 
@@ -125,14 +125,14 @@ impl ReceiptKey {
 
     /// The public half in base64.
     #[must_use]
-    pub fn public(&self) -> &str {
+    pub(crate) fn public(&self) -> &str {
         &self.public
     }
 
     /// Fills in who signs, and the signature.
     #[must_use]
-    pub fn sign(&self, record: Record) -> Record {
-        let mut record = Record { signer: self.public.clone(), ..record };
+    pub(crate) fn sign(&self, record: UsageRecord) -> UsageRecord {
+        let mut record = UsageRecord { signer: self.public.clone(), ..record };
         record.signature = STANDARD.encode(self.pair.sign(record.signed_text().as_bytes()));
         record
     }

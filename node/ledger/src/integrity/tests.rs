@@ -1,13 +1,23 @@
 use rand_core::{OsRng, RngCore as _};
 
-use super::{super::*, *};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use super::*;
+use crate::{credit::Extra, ledger::RECOMPUTE_THRESHOLD, *};
+use weir_common::{
+    Slot,
+    account::{Counters, SessionState},
+};
 use weir_wireguard::keys::PrivateKey;
 
 /// A ledger with something in every table that sessions fill, and its rows.
 fn filled(folder: &Path) -> (PathBuf, Vec<String>) {
     let path = folder.join("ledger.db");
-    let mut store = Store::open(&path).expect("opened");
-    store.in_one_go(|store| {
+    let mut ledger = Ledger::open(&path).expect("opened");
+    ledger.in_one_go(|ledger| {
         for slot in 0..60 {
             let session = Session {
                 id: SessionId::random(),
@@ -17,27 +27,27 @@ fn filled(folder: &Path) -> (PathBuf, Vec<String>) {
                 created: 1_700_000_000,
                 state: SessionState::Open,
             };
-            store.insert(&session, &Extra::default()).expect("inserted");
+            ledger.insert(&session, &Extra::default()).expect("inserted");
             let counters = Counters::from_array([u64::from(slot) * 1000; Counters::COUNT]);
             let used = Usage { counters, ..Usage::default() };
             let more =
                 credit::Extension { reference: format!("p{slot}"), bytes: 1 << 40, seconds: 0 };
-            store.extend(session.id, &more, &used).expect("extended");
-            store.record(&[(session.id, used)]).expect("written");
-            store.checkpoint(&[(session.id, counters)]).expect("written");
+            ledger.extend(session.id, &more, &used).expect("extended");
+            ledger.record(&[(session.id, used)]).expect("written");
+            ledger.checkpoint(&[(session.id, counters)]).expect("written");
             if slot % 7 == 0 {
-                store.end(session.id, &used, "removed").expect("ended");
+                ledger.end(session.id, &used, "removed").expect("ended");
             }
         }
-        store.set_delivered("webhook", 17).expect("written");
+        ledger.set_delivered("webhook", 17).expect("written");
     });
-    drop(store);
+    drop(ledger);
     let rows = rows(&path).expect("read");
     (path, rows)
 }
 
 /// Every row of every table, as text.
-fn rows(path: &Path) -> Result<Vec<String>, StoreError> {
+fn rows(path: &Path) -> Result<Vec<String>, LedgerError> {
     let db = Connection::open(path)?;
     let mut all = Vec::new();
     for table in tables(&db)? {
@@ -67,14 +77,14 @@ fn a_flipped_bit_anywhere_is_refused_or_found_beside_the_node_or_was_in_no_row()
         for side in ["-wal", "-shm"] {
             fs::remove_file(folder.path().join(format!("ledger.db{side}"))).ok();
         }
-        match Store::open(&path) {
+        match Ledger::open(&path) {
             Err(error) => {
                 refused += 1;
                 let text = error.to_string();
                 assert!(text.contains("ledger"), "byte {place}: {text}");
             }
-            Ok(store) => {
-                drop(store);
+            Ok(ledger) => {
+                drop(ledger);
                 let scrubbed = scrub::scrub(&path, || true).expect("read");
                 if let scrub::Scrubbed::Damaged(_) = scrubbed {
                     found += 1;
@@ -98,8 +108,8 @@ fn a_flipped_bit_anywhere_is_refused_or_found_beside_the_node_or_was_in_no_row()
 #[test]
 fn each_table_is_checked_by_the_start_or_known_to_be_too_big_for_that() {
     let folder = tempfile::tempdir().expect("a folder");
-    let store = Store::open(&folder.path().join("ledger.db")).expect("opened");
-    let mut there = tables(&store.db).expect("read");
+    let ledger = Ledger::open(&folder.path().join("ledger.db")).expect("opened");
+    let mut there = tables(&ledger.db).expect("read");
     let of_sessions = OF_SESSIONS.iter().map(|(table, _)| *table);
     let mut known: Vec<_> = of_sessions.chain(SMALL).chain(BIG).map(str::to_owned).collect();
     there.sort_unstable();
@@ -120,23 +130,23 @@ fn damage_in_what_a_start_does_not_read_is_found_beside_the_node() {
         let db = Connection::open(&path).expect("opened");
         db.execute_batch(sql).expect("altered");
         drop(db);
-        let mut store = Store::open(&path).expect("it has nothing to do with live sessions");
+        let mut ledger = Ledger::open(&path).expect("it has nothing to do with live sessions");
         let scrub::Scrubbed::Damaged(what) = scrub::scrub(&path, || true).expect("read") else {
             panic!("{sql} was not found")
         };
         assert!(what.contains(table), "{what}");
         // From then on nothing is sold, and the next start does look at it.
-        store.set_damage(&what).expect("written");
-        let session = store.live().expect("read")[0].0.clone();
+        ledger.set_damage(&what).expect("written");
+        let session = ledger.live().expect("read")[0].0.clone();
         let more = credit::Extension { reference: "p".into(), bytes: 1, seconds: 0 };
-        let sold = store.extend(session.id, &more, &Usage::default());
-        assert!(matches!(sold, Err(StoreError::Unsound(_))), "{sold:?}");
-        store.checkpoint(&at(&[session.id], 1 << 40)).expect("counting goes on");
-        drop(store);
-        let again = Store::open(&path).expect_err("refused");
-        assert!(matches!(again, StoreError::Damaged { .. }), "{again}");
+        let sold = ledger.extend(session.id, &more, &Usage::default());
+        assert!(matches!(sold, Err(LedgerError::Unsound(_))), "{sold:?}");
+        ledger.checkpoint(&at(&[session.id], 1 << 40)).expect("counting goes on");
+        drop(ledger);
+        let again = Ledger::open(&path).expect_err("refused");
+        assert!(matches!(again, LedgerError::Damaged { .. }), "{again}");
         fs::write(&path, whole).expect("restored");
-        drop(Store::open(&path).expect("it is whole again"));
+        drop(Ledger::open(&path).expect("it is whole again"));
         assert!(!scrub::marker(&path).exists(), "the start has looked at all of it");
     }
 }
@@ -164,13 +174,13 @@ fn a_flipped_number_is_named_by_the_start_and_by_the_check() {
         let db = Connection::open(&path).expect("opened");
         db.execute_batch(sql).expect("altered");
         drop(db);
-        let error = Store::open(&path).expect_err("refused").to_string();
+        let error = Ledger::open(&path).expect_err("refused").to_string();
         assert!(error.contains(table) && error.contains(".recover"), "{error}");
         let report = check::Reader::open(&path).expect("opened").check().expect("read");
         assert!(report.problems.iter().any(|problem| problem.contains(table)), "{report:?}");
         fs::write(&path, whole).expect("written");
     }
-    Store::open(&path).expect("as it was");
+    Ledger::open(&path).expect("as it was");
 }
 
 #[test]
@@ -180,8 +190,8 @@ fn a_truncated_ledger_is_refused_at_any_length() {
     let whole = fs::read(&path).expect("read");
     for length in [0, 1, 100, 4096, 8192, whole.len() / 2, whole.len() - 4096, whole.len() - 1] {
         fs::write(&path, &whole[..length]).expect("written");
-        let Err(error) = Store::open(&path) else { panic!("{length} of {} taken", whole.len()) };
-        assert!(matches!(error, StoreError::Damaged { .. }), "{length}: {error}");
+        let Err(error) = Ledger::open(&path) else { panic!("{length} of {} taken", whole.len()) };
+        assert!(matches!(error, LedgerError::Damaged { .. }), "{length}: {error}");
         assert_eq!(fs::read(&path).expect("read"), whole[..length], "it is left as it was");
     }
 }
@@ -200,9 +210,9 @@ fn an_altered_record_is_not_exported() {
     let reader = check::Reader::open(&path).expect("opened");
     let outcome = reader.export(0, |_| {
         exported += 1;
-        Ok::<_, StoreError>(())
+        Ok::<_, LedgerError>(())
     });
-    assert!(matches!(outcome, Err(StoreError::Unsigned(30))), "{outcome:?}");
+    assert!(matches!(outcome, Err(LedgerError::Unsigned(30))), "{outcome:?}");
     assert_eq!(exported, 29);
 }
 
@@ -213,33 +223,33 @@ fn a_repaired_ledger_is_taken_once_its_sums_are_removed() {
     let db = Connection::open(&path).expect("opened");
     db.execute_batch("UPDATE counters SET bytes_up = bytes_up + 1; DELETE FROM sums").expect("ok");
     drop(db);
-    drop(Store::open(&path).expect("taken as it is"));
+    drop(Ledger::open(&path).expect("taken as it is"));
     let db = Connection::open(&path).expect("opened");
     db.execute_batch("UPDATE counters SET bytes_up = bytes_up + 1").expect("altered");
     drop(db);
-    assert!(Store::open(&path).is_err(), "the sums are kept again");
+    assert!(Ledger::open(&path).is_err(), "the sums are kept again");
 }
 
 #[test]
 fn a_refused_change_leaves_the_sums_as_they_were() {
     let folder = tempfile::tempdir().expect("a folder");
     let (path, _) = filled(folder.path());
-    let mut store = Store::open(&path).expect("opened");
-    let live = store.live().expect("read");
-    let change = store.db.transaction().expect("begun");
+    let mut ledger = Ledger::open(&path).expect("opened");
+    let live = ledger.live().expect("read");
+    let change = ledger.db.transaction().expect("begun");
     change.execute("DELETE FROM credit", []).expect("deleted");
     drop(change);
     let twin = Session { id: SessionId::random(), ..live[0].0.clone() };
-    assert!(store.insert(&twin, &Extra::default()).is_err(), "its slot is taken");
-    drop(store);
-    Store::open(&path).expect("nothing has changed");
+    assert!(ledger.insert(&twin, &Extra::default()).is_err(), "its slot is taken");
+    drop(ledger);
+    Ledger::open(&path).expect("nothing has changed");
 }
 
 /// A ledger with `count` sessions.
-fn crowd(path: &Path, count: u32) -> (Store, Vec<SessionId>) {
-    let mut store = Store::open(path).expect("opened");
+fn crowd(path: &Path, count: u32) -> (Ledger, Vec<SessionId>) {
+    let mut ledger = Ledger::open(path).expect("opened");
     let mut ids = Vec::new();
-    store.in_one_go(|store| {
+    ledger.in_one_go(|ledger| {
         for slot in 0..count {
             let session = Session {
                 id: SessionId::random(),
@@ -249,11 +259,11 @@ fn crowd(path: &Path, count: u32) -> (Store, Vec<SessionId>) {
                 created: 1_700_000_000,
                 state: SessionState::Open,
             };
-            store.insert(&session, &Extra::default()).expect("inserted");
+            ledger.insert(&session, &Extra::default()).expect("inserted");
             ids.push(session.id);
         }
     });
-    (store, ids)
+    (ledger, ids)
 }
 
 fn at(ids: &[SessionId], bytes: u64) -> Vec<(SessionId, Counters)> {
@@ -265,29 +275,29 @@ fn at(ids: &[SessionId], bytes: u64) -> Vec<(SessionId, Counters)> {
 fn the_sum_is_right_after_checkpoints_of_many_and_of_few() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("ledger.db");
-    let (mut store, ids) = crowd(&path, MANY as u32 + 10);
+    let (mut ledger, ids) = crowd(&path, RECOMPUTE_THRESHOLD as u32 + 10);
     for (bytes, changed) in [(1000, &ids[..]), (2000, &ids[..3]), (3000, &ids[..]), (4000, &[])] {
-        store.checkpoint(&at(changed, bytes)).expect("written");
+        ledger.checkpoint(&at(changed, bytes)).expect("written");
     }
-    drop(store);
+    drop(ledger);
     let db = Connection::open(&path).expect("opened");
     assert_eq!(differences(&db, schema::CURRENT).expect("read"), Some(Vec::new()));
-    Store::open(&path).expect("it is as weir wrote it");
+    Ledger::open(&path).expect("it is as weir wrote it");
 }
 
 #[test]
 fn what_was_damaged_before_a_checkpoint_of_many_is_found_after_it() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("ledger.db");
-    let (mut store, ids) = crowd(&path, MANY as u32 + 10);
-    store.checkpoint(&at(&ids, 1000)).expect("written");
+    let (mut ledger, ids) = crowd(&path, RECOMPUTE_THRESHOLD as u32 + 10);
+    ledger.checkpoint(&at(&ids, 1000)).expect("written");
     // Without weir's triggers: as a flipped bit.
     let other = Connection::open(&path).expect("opened");
     let flipped = "UPDATE counters SET bytes_up = bytes_up + 1 WHERE session = 5";
     assert_eq!(other.execute(flipped, []).expect("written"), 1);
     drop(other);
-    store.checkpoint(&at(&ids[..MANY], 2000)).expect("written");
-    drop(store);
+    ledger.checkpoint(&at(&ids[..RECOMPUTE_THRESHOLD], 2000)).expect("written");
+    drop(ledger);
     let db = Connection::open(&path).expect("opened");
     let found = differences(&db, schema::CURRENT).expect("read").expect("there are sums");
     assert!(found.iter().any(|it| it.contains("counters")), "{found:?}");

@@ -6,12 +6,16 @@ use std::collections::HashMap;
 use alloy_primitives::{B256, U256, hex};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
-use super::{super::SessionId, Store, StoreError, check, sql, to_sql, unix_now};
-use crate::payment::{
-    Agreement, ExchangeMessage, Price, Use,
-    invoice::Preimage,
-    verify::Paid,
-    wire::{self, ExchangeText},
+use crate::{
+    Ledger, LedgerError, SessionId, check,
+    payment::{
+        Agreement, ExchangeMessage, Price, Use,
+        invoice::Preimage,
+        verify::Paid,
+        wire::{self, ExchangeText},
+    },
+    row::to_sql,
+    sql, unix_now,
 };
 
 /// Invoices of a session that can be paid, the newest. An older one is forgotten: whoever asks that
@@ -42,13 +46,13 @@ pub struct Settlement {
     pub message: String,
 }
 
-impl Store {
+impl Ledger {
     /// Writes down a session's agreement.
     ///
     /// # Errors
     ///
     /// When the ledger cannot be written, or the session has one; nothing has changed then.
-    pub fn agree(&mut self, id: SessionId, agreement: &Agreement) -> Result<(), StoreError> {
+    pub fn agree(&mut self, id: SessionId, agreement: &Agreement) -> Result<(), LedgerError> {
         self.is_sound()?;
         self.db.execute(
             sql::AGREE,
@@ -73,13 +77,13 @@ impl Store {
     /// # Errors
     ///
     /// When the ledger cannot be read, or a record contradicts itself.
-    pub fn agreements(&self) -> Result<HashMap<SessionId, Agreement>, StoreError> {
+    pub fn agreements(&self) -> Result<HashMap<SessionId, Agreement>, LedgerError> {
         let mut statement = self.db.prepare(sql::AGREEMENTS)?;
         let mut rows = statement.query([])?;
         let mut agreements = HashMap::new();
         while let Some(row) = rows.next()? {
             let id: String = row.get(0)?;
-            let wrong = |what: &str| StoreError::Record { id: id.clone(), what: what.to_owned() };
+            let wrong = |what: &str| LedgerError::Record { id: id.clone(), what: what.to_owned() };
             let session = id.parse().map_err(|_| wrong("its identifier"))?;
             let consumer: String = row.get(2)?;
             let price = Price {
@@ -121,7 +125,7 @@ impl Store {
         total: U256,
         used: Use,
         preimage: &Preimage,
-    ) -> Result<(), StoreError> {
+    ) -> Result<(), LedgerError> {
         self.is_sound()?;
         let number = self.numbers.get(&id);
         let change = self.db.transaction()?;
@@ -146,7 +150,7 @@ impl Store {
     /// # Errors
     ///
     /// When the ledger cannot be read.
-    pub fn invoice(&self, id: SessionId, hashlock: &B256) -> Result<Option<Asked>, StoreError> {
+    pub fn invoice(&self, id: SessionId, hashlock: &B256) -> Result<Option<Asked>, LedgerError> {
         let read = |row: &Row<'_>| {
             let text: String = row.get(0)?;
             let hashlock = text.parse().map_err(|_| corrupt(0))?;
@@ -168,7 +172,7 @@ impl Store {
     /// # Errors
     ///
     /// When the ledger cannot be read.
-    pub fn promised(&self, channel: &B256) -> Result<U256, StoreError> {
+    pub fn promised(&self, channel: &B256) -> Result<U256, LedgerError> {
         let mut statement = self.db.prepare_cached(sql::PROMISED)?;
         let amount = statement.query_row([channel.to_string()], |row| amount(row, 0));
         Ok(amount.optional()?.unwrap_or_default())
@@ -179,7 +183,7 @@ impl Store {
     /// # Errors
     ///
     /// When the ledger cannot be read.
-    pub fn earned(&self) -> Result<U256, StoreError> {
+    pub fn earned(&self) -> Result<U256, LedgerError> {
         let kept = self.db.query_row(sql::INCOME, [], |row| amount(row, 0)).optional()?;
         Ok(kept.unwrap_or_default())
     }
@@ -196,7 +200,7 @@ impl Store {
         message: &ExchangeMessage,
         paid: &Paid,
         paid_for: Use,
-    ) -> Result<(), StoreError> {
+    ) -> Result<(), LedgerError> {
         self.is_sound()?;
         let promise = &message.promise;
         let channel = promise.channel_id.to_string();
@@ -232,7 +236,7 @@ impl Store {
 }
 
 /// What all channels have promised, in an older ledger that does not have the sum.
-pub(super) fn sum_promises(db: &Connection) -> Result<U256, StoreError> {
+pub(crate) fn sum_promises(db: &Connection) -> Result<U256, LedgerError> {
     let mut statement = db.prepare(check::PROMISES)?;
     let mut rows = statement.query([])?;
     let mut sum = U256::ZERO;
@@ -243,7 +247,7 @@ pub(super) fn sum_promises(db: &Connection) -> Result<U256, StoreError> {
 }
 
 /// The best promise of each channel, with its preimage: what settlement needs.
-pub(super) fn settlements(db: &Connection) -> Result<Vec<Settlement>, StoreError> {
+pub(crate) fn settlements(db: &Connection) -> Result<Vec<Settlement>, LedgerError> {
     let mut statement = db.prepare(check::SETTLEMENTS)?;
     let rows = statement.query_map([], |row| {
         let preimage: String = row.get(2)?;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
-use super::{StoreError, book, damaged, sql, sums, sweep};
+use crate::{LedgerError, agreements, error::damaged, integrity, sql, sweep};
 
 /// Each entry takes the ledger from the schema of its index to the next. Entries are added, never
 /// altered: ledgers that they made are out there.
@@ -243,17 +243,17 @@ const MIGRATIONS: &[&str] = &[
 ];
 
 /// The first schema whose sums tell what ended sessions have of each table.
-pub(super) const ENDED_APART: i64 = 5;
+pub(crate) const ENDED_APART: i64 = 5;
 
 /// The first schema that has the newest initiations of keys apart from their sessions.
 const INITIATIONS_APART: i64 = 7;
 
 /// The schema that this weir writes.
-pub(super) const CURRENT: i64 = MIGRATIONS.len() as i64;
+pub(crate) const CURRENT: i64 = MIGRATIONS.len() as i64;
 
 /// How much of the ledger a start looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Look {
+pub(crate) enum Look {
     /// What is of live sessions: so much however long there was a ledger.
     AtLive,
     /// All of it.
@@ -262,22 +262,22 @@ pub(super) enum Look {
 
 /// Brings the ledger to the current schema, one transaction a step, once its content is found to be
 /// what weir wrote. Before a step that is asked of all of it.
-pub(super) fn migrate(db: &mut Connection, path: &Path, look: Look) -> Result<(), StoreError> {
+pub(crate) fn migrate(db: &mut Connection, path: &Path, look: Look) -> Result<(), LedgerError> {
     let found: i64 =
         db.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(|e| damaged(path, e))?;
     let known = usize::try_from(found).ok().filter(|found| *found <= MIGRATIONS.len());
     let Some(done) = known else {
-        return Err(StoreError::Newer { path: path.to_owned(), found, known: CURRENT });
+        return Err(LedgerError::Newer { path: path.to_owned(), found, known: CURRENT });
     };
-    let bad = |what| StoreError::Damaged { path: path.to_owned(), what };
+    let bad = |what| LedgerError::Damaged { path: path.to_owned(), what };
     let at_all = look == Look::AtAll || found != CURRENT;
     if at_all {
         check_pages(db).map_err(|e| damaged(path, e))?.map_or(Ok(()), |what| Err(bad(what)))?;
     }
-    if sums::are_kept(db).map_err(|e| named(path, e))? {
+    if integrity::are_kept(db).map_err(|e| named(path, e))? {
         let differences = match at_all {
-            true => sums::differences(db, found),
-            false => sums::differences_of_live(db),
+            true => integrity::differences(db, found),
+            false => integrity::differences_of_live(db),
         };
         match differences.map_err(|e| named(path, e))? {
             Some(differences) if !differences.is_empty() => {
@@ -290,7 +290,7 @@ pub(super) fn migrate(db: &mut Connection, path: &Path, look: Look) -> Result<()
                     "the ledger's checksums were removed: its content is accepted as it is"
                 );
                 let change = db.transaction()?;
-                sums::rewrite(&change, found)?;
+                integrity::rewrite(&change, found)?;
                 change.commit()?;
             }
         }
@@ -305,14 +305,14 @@ pub(super) fn migrate(db: &mut Connection, path: &Path, look: Look) -> Result<()
         let version = version as i64 + 1;
         change.pragma_update(None, "user_version", version)?;
         if version == ENDED_APART {
-            let promised = book::sum_promises(&change)?;
+            let promised = agreements::sum_promises(&change)?;
             change.execute(sql::SET_INCOME, [promised.to_string()])?;
         }
         if version == INITIATIONS_APART {
             keep_all_initiations(&change)?;
         }
-        if sums::are_kept(&change)? {
-            sums::rewrite(&change, version)?;
+        if integrity::are_kept(&change)? {
+            integrity::rewrite(&change, version)?;
         }
         change.commit()?;
     }
@@ -320,7 +320,7 @@ pub(super) fn migrate(db: &mut Connection, path: &Path, look: Look) -> Result<()
 }
 
 /// Keeps the newest initiation of each key that ended sessions have, in a ledger of an earlier weir.
-fn keep_all_initiations(db: &Connection) -> Result<(), StoreError> {
+fn keep_all_initiations(db: &Connection) -> Result<(), LedgerError> {
     let mut statement = db.prepare(
         "SELECT public_key, max(newest_initiation), max(ended)
          FROM sessions JOIN counters ON session = number
@@ -335,15 +335,15 @@ fn keep_all_initiations(db: &Connection) -> Result<(), StoreError> {
 }
 
 /// What is wrong with the structure of the file, if anything is: a look at all of it.
-pub(super) fn check_pages(db: &Connection) -> rusqlite::Result<Option<String>> {
+pub(crate) fn check_pages(db: &Connection) -> rusqlite::Result<Option<String>> {
     let verdict: String = db.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
     Ok((verdict != "ok").then_some(verdict))
 }
 
 /// Damage that SQLite meets on its way is said to be damage.
-fn named(path: &Path, error: StoreError) -> StoreError {
+fn named(path: &Path, error: LedgerError) -> LedgerError {
     match error {
-        StoreError::Sql(error) => damaged(path, error),
+        LedgerError::Sql(error) => damaged(path, error),
         error => error,
     }
 }
@@ -352,7 +352,8 @@ fn named(path: &Path, error: StoreError) -> StoreError {
 mod tests {
     use alloy_primitives::U256;
 
-    use super::{super::Store, *};
+    use super::*;
+    use crate::Ledger;
     use crate::payment::Use;
 
     /// A ledger as the weir of schema 4 wrote it: a live session that has paid 70 wei of a wei a
@@ -384,23 +385,23 @@ mod tests {
         }
         db.execute_batch(OF_SCHEMA_4).expect("filled");
         db.pragma_update(None, "user_version", 4).expect("set");
-        sums::rewrite(&db, 4).expect("summed");
+        integrity::rewrite(&db, 4).expect("summed");
         drop(db);
-        let store = Store::open(&path).expect("brought up to date");
-        let agreements = store.agreements().expect("read");
+        let ledger = Ledger::open(&path).expect("brought up to date");
+        let agreements = ledger.agreements().expect("read");
         let agreement = agreements.values().next().expect("the live one");
         assert_eq!(agreements.len(), 1);
         assert_eq!(agreement.unpaid, Use { bytes: 64 << 20, seconds: 300 });
         assert_eq!(agreement.paid_for, Use { bytes: 50, seconds: 20 });
-        assert_eq!(store.earned().expect("read"), U256::from(600));
-        assert_eq!(store.count("invoices"), 1, "the live one's that its channel names");
-        assert_eq!(store.count("channels"), 2);
-        let marks = store.quota("day").expect("read").expect("there");
+        assert_eq!(ledger.earned().expect("read"), U256::from(600));
+        assert_eq!(ledger.count("invoices"), 1, "the live one's that its channel names");
+        assert_eq!(ledger.count("channels"), 2);
+        let marks = ledger.quota("day").expect("read").expect("there");
         assert_eq!((marks.now.started, marks.now.total, marks.other), (86_400, 7, None));
-        drop(store);
-        Store::open(&path).expect("its sums are right");
-        let scrubbed = super::super::scrub::scrub(&path, || true).expect("read");
-        assert_eq!(scrubbed, super::super::scrub::Scrubbed::Sound);
+        drop(ledger);
+        Ledger::open(&path).expect("its sums are right");
+        let scrubbed = crate::scrub::scrub(&path, || true).expect("read");
+        assert_eq!(scrubbed, crate::scrub::Scrubbed::Sound);
     }
 
     /// A ledger as the weir of schema 6 wrote it: a live session, and three that have ended, two of
@@ -436,27 +437,28 @@ mod tests {
         }
         db.execute_batch(OF_SCHEMA_6).expect("filled");
         db.pragma_update(None, "user_version", 6).expect("set");
-        sums::rewrite(&db, 6).expect("summed");
+        integrity::rewrite(&db, 6).expect("summed");
         drop(db);
-        let mut store = Store::open(&path).expect("brought up to date");
-        assert_eq!(store.live().expect("read").len(), 1);
-        let newest = |store: &Store, key| sweep::newest_initiation(&store.db, key).expect("read");
-        let check = |store: &Store| {
-            assert_eq!([newest(store, "one"), newest(store, "two")], [700, 0]);
-            let reader = super::super::check::Reader::open(&path).expect("opened");
+        let mut ledger = Ledger::open(&path).expect("brought up to date");
+        assert_eq!(ledger.live().expect("read").len(), 1);
+        let newest =
+            |ledger: &Ledger, key| sweep::newest_initiation(&ledger.db, key).expect("read");
+        let check = |ledger: &Ledger| {
+            assert_eq!([newest(ledger, "one"), newest(ledger, "two")], [700, 0]);
+            let reader = crate::check::Reader::open(&path).expect("opened");
             assert_eq!(reader.check().expect("read").problems, Vec::<String>::new());
             let settlements = reader.settlements().expect("read");
             let settled: Vec<_> =
                 settlements.iter().map(|s| (s.amount, s.preimage.expose()[0])).collect();
             assert_eq!(settled, [(U256::from(570), 1), (U256::from(30), 2)]);
-            assert_eq!((store.count("invoices"), store.ended().expect("read").bytes_up), (1, 14));
+            assert_eq!((ledger.count("invoices"), ledger.ended().expect("read").bytes_up), (1, 14));
         };
-        check(&store);
-        assert_eq!(store.sweep_all_ended(), 3);
-        assert_eq!((store.count("sessions"), store.count("agreements")), (1, 1));
-        check(&store);
-        drop(store);
-        check(&Store::open(&path).expect("its sums are right"));
+        check(&ledger);
+        assert_eq!(ledger.sweep_all_ended(), 3);
+        assert_eq!((ledger.count("sessions"), ledger.count("agreements")), (1, 1));
+        check(&ledger);
+        drop(ledger);
+        check(&Ledger::open(&path).expect("its sums are right"));
     }
 
     #[test]
@@ -469,10 +471,10 @@ mod tests {
         }
         db.execute_batch(OF_SCHEMA_4).expect("filled");
         db.pragma_update(None, "user_version", 4).expect("set");
-        sums::rewrite(&db, 4).expect("summed");
+        integrity::rewrite(&db, 4).expect("summed");
         db.execute_batch("UPDATE counters SET bytes_up = 8 WHERE session = 2").expect("altered");
         drop(db);
-        let error = Store::open(&path).expect_err("refused").to_string();
+        let error = Ledger::open(&path).expect_err("refused").to_string();
         assert!(error.contains("counters"), "{error}");
     }
 }

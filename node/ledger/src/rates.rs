@@ -4,18 +4,15 @@ use std::collections::HashMap;
 
 use rusqlite::{OptionalExtension as _, params};
 
-use super::{
-    super::{Mark, Marks, OwnRates, SessionId},
-    Store, StoreError, sql, to_sql,
-};
+use crate::{Ledger, LedgerError, Mark, Marks, OwnRates, SessionId, row::to_sql, sql};
 
-impl Store {
+impl Ledger {
     /// The rates of the live sessions that have some of their own.
     ///
     /// # Errors
     ///
     /// When the ledger cannot be read.
-    pub fn rates(&self) -> Result<HashMap<SessionId, OwnRates>, StoreError> {
+    pub fn rates(&self) -> Result<HashMap<SessionId, OwnRates>, LedgerError> {
         let mut statement = self.db.prepare(sql::RATES)?;
         let mut rows = statement.query([])?;
         let mut rates = HashMap::new();
@@ -36,7 +33,7 @@ impl Store {
     /// # Errors
     ///
     /// When the ledger cannot be written; nothing has changed then.
-    pub fn set_rates(&mut self, id: SessionId, rates: OwnRates) -> Result<(), StoreError> {
+    pub fn set_rates(&mut self, id: SessionId, rates: OwnRates) -> Result<(), LedgerError> {
         self.db.execute(
             sql::SET_RATES,
             params![self.numbers.get(&id), rates.up.map(to_sql), rates.down.map(to_sql)],
@@ -49,7 +46,7 @@ impl Store {
     /// # Errors
     ///
     /// When the ledger cannot be read.
-    pub fn quota(&self, period: &str) -> Result<Option<Marks>, StoreError> {
+    pub fn quota(&self, period: &str) -> Result<Option<Marks>, LedgerError> {
         let found = self.db.query_row(sql::QUOTA, [period], |row| {
             let number =
                 |column| row.get::<_, Option<i64>>(column).map(|n| n.map(i64::unsigned_abs));
@@ -67,7 +64,7 @@ impl Store {
     /// # Errors
     ///
     /// When the ledger cannot be written; nothing has changed then.
-    pub fn set_quota(&mut self, period: &str, marks: Marks) -> Result<(), StoreError> {
+    pub fn set_quota(&mut self, period: &str, marks: Marks) -> Result<(), LedgerError> {
         let Marks { now, other } = marks;
         self.db.execute(
             sql::SET_QUOTA,

@@ -2,34 +2,34 @@
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params, params_from_iter};
 
-use super::{
-    super::{SessionId, Usage},
-    Store, StoreError, raise_values,
-    receipt::{ReceiptKey, Record},
-    sql, to_sql, unix_now,
+use crate::{
+    Ledger, LedgerError, SessionId, Usage,
+    row::{raise_values, to_sql},
+    sql, unix_now,
+    usage_record::{RecordKey, UsageRecord},
 };
 
 /// The form of the records that this weir writes.
-pub const VERSION: u32 = 1;
+const VERSION: u32 = 1;
 
 /// The most records in one answer or batch.
-pub const MOST: u32 = 1000;
+pub const MAX_RECORDS: u32 = 1000;
 
-impl Store {
+impl Ledger {
     /// Writes a usage record for each of these sessions, and raises their counters to it, all or
     /// none. Sessions that are not live are left alone.
     ///
     /// # Errors
     ///
     /// When the ledger cannot be written; nothing has changed then.
-    pub fn record(&mut self, used: &[(SessionId, Usage)]) -> Result<(), StoreError> {
+    pub fn record(&mut self, used: &[(SessionId, Usage)]) -> Result<(), LedgerError> {
         let now = unix_now();
         let change = self.db.transaction()?;
         for (id, usage) in used {
             if let Some(number) = self.numbers.get(id).copied() {
                 let values = raise_values(number, now, &usage.counters);
                 change.prepare_cached(sql::RAISE)?.execute(params_from_iter(values))?;
-                write(&change, &self.receipts, number, usage, None)?;
+                write(&change, &self.record_key, number, usage, None)?;
             }
         }
         change.commit()?;
@@ -41,7 +41,7 @@ impl Store {
     /// # Errors
     ///
     /// When the ledger cannot be written; nothing has changed then.
-    pub fn keep_seconds(&mut self, open: &[(SessionId, u64)]) -> Result<(), StoreError> {
+    pub fn keep_seconds(&mut self, open: &[(SessionId, u64)]) -> Result<(), LedgerError> {
         let change = self.db.transaction()?;
         let mut keep = change.prepare_cached(sql::KEEP_SECONDS)?;
         for (id, seconds) in open {
@@ -54,13 +54,13 @@ impl Store {
         Ok(())
     }
 
-    /// The records after a cursor, at most `limit` and [`MOST`], in order.
+    /// The records after a cursor, at most `limit` and [`MAX_RECORDS`], in order.
     ///
     /// # Errors
     ///
     /// When the ledger cannot be read.
-    pub fn usage_after(&self, cursor: u64, limit: u32) -> Result<Vec<Record>, StoreError> {
-        read_after(&self.db, cursor, limit.min(MOST))
+    pub fn usage_after(&self, cursor: u64, limit: u32) -> Result<Vec<UsageRecord>, LedgerError> {
+        read_after(&self.db, cursor, limit.min(MAX_RECORDS))
     }
 
     /// The highest cursor that a record has or had; 0 before the first record.
@@ -68,7 +68,7 @@ impl Store {
     /// # Errors
     ///
     /// When the ledger cannot be read.
-    pub fn last_cursor(&self) -> Result<u64, StoreError> {
+    pub fn last_cursor(&self) -> Result<u64, LedgerError> {
         let last: i64 = self.db.query_row(sql::LAST_CURSOR, [], |row| row.get(0))?;
         Ok(last.unsigned_abs())
     }
@@ -76,16 +76,16 @@ impl Store {
     /// The public half of the key that signs the records, in base64.
     #[must_use]
     pub fn signer(&self) -> &str {
-        self.receipts.public()
+        self.record_key.public()
     }
 }
 
 /// Reads records from any connection to a ledger.
-pub(super) fn read_after(
+pub(crate) fn read_after(
     db: &Connection,
     cursor: u64,
     limit: u32,
-) -> Result<Vec<Record>, StoreError> {
+) -> Result<Vec<UsageRecord>, LedgerError> {
     let mut statement = db.prepare_cached(sql::RECORDS_AFTER)?;
     let records = statement.query_map(params![to_sql(cursor), limit], read)?;
     Ok(records.collect::<Result<_, _>>()?)
@@ -93,13 +93,13 @@ pub(super) fn read_after(
 
 /// Writes the next record of a session whose counters have been raised already. What the ledger
 /// has stays where it is higher, so that no record says less than the one before.
-pub(super) fn write(
+pub(crate) fn write(
     db: &Connection,
-    key: &ReceiptKey,
+    key: &RecordKey,
     number: i64,
     usage: &Usage,
     end_reason: Option<&str>,
-) -> Result<(), StoreError> {
+) -> Result<(), LedgerError> {
     db.prepare_cached(sql::NEXT_SEQUENCE)?.execute(params![
         number,
         to_sql(usage.seconds),
@@ -129,9 +129,9 @@ pub(super) fn write(
     Ok(())
 }
 
-fn read(row: &Row<'_>) -> rusqlite::Result<Record> {
+fn read(row: &Row<'_>) -> rusqlite::Result<UsageRecord> {
     let number = |column| row.get::<_, i64>(column).map(|n| u64::try_from(n).unwrap_or(0));
-    Ok(Record {
+    Ok(UsageRecord {
         cursor: number(0)?,
         version: VERSION,
         session: row.get(1)?,
