@@ -188,7 +188,7 @@ impl Peer {
         }
     }
 
-    /// Its timers do not batch any more: it has no keys, and sends nothing.
+    /// Notes that the timers have stopped: the peer has no keys, and sends nothing.
     pub fn sleep(&mut self) {
         self.active = false;
         self.flow_limiter = None;
