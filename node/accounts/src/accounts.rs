@@ -4,7 +4,10 @@
 
 use std::{io, os::fd::AsFd, ptr::NonNull};
 
-use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
+use rustix::{
+    fs::{FileType, fstat},
+    mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap},
+};
 use weir_common::{Account, Slot};
 
 /// One [`Account`] per slot, in memory that the kernel's guard may share.
@@ -20,11 +23,11 @@ unsafe impl Send for Accounts {}
 unsafe impl Sync for Accounts {}
 
 impl Accounts {
-    /// Accounts of this process alone, all vacant: for tests, and for hosts without eBPF.
+    /// Allocates vacant accounts that only this process has, for tests and for hosts without eBPF.
     ///
     /// # Errors
     ///
-    /// Fails when the memory cannot be had.
+    /// Fails if there is no memory.
     pub fn private(len: u32) -> io::Result<Self> {
         let bytes = len as usize * size_of::<Account>();
         // SAFETY: an anonymous mapping at an address of the kernel's choice touches nothing else.
@@ -39,16 +42,28 @@ impl Accounts {
         Self::new(base, len)
     }
 
-    /// The accounts behind `fd`: a `BPF_F_MMAPABLE` array map of [`Account`]s, or a file of at
+    /// Maps the accounts behind `fd`: a `BPF_F_MMAPABLE` array map of [`Account`]s, or a file of at
     /// least `len` records.
     ///
     /// # Errors
     ///
-    /// Fails when `fd` cannot be mapped.
+    /// Fails if `fd` cannot be mapped, or is shorter. The kernel checks the length of a map
+    /// (`array_map_mmap` in kernel/bpf/arraymap.c).
     pub fn map(fd: impl AsFd, len: u32) -> io::Result<Self> {
         let bytes = len as usize * size_of::<Account>();
-        // SAFETY: a shared mapping at an address of the kernel's choice. Others (the kernel, a
-        // node before us) write to it only through atomics of the same layout.
+        let stat = fstat(&fd)?;
+        // An access behind the end of a file would be a SIGBUS.
+        if FileType::from_raw_mode(stat.st_mode).is_file()
+            && u64::try_from(stat.st_size).unwrap_or_default() < bytes as u64
+        {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("the file of {len} accounts has {} bytes, not {bytes}", stat.st_size),
+            ));
+        }
+        // SAFETY: a shared mapping at an address of the kernel's choice, which is not longer than
+        // what is mapped. Others (the kernel, a node before us) write to it only through atomics of
+        // the same layout.
         let base = unsafe {
             mmap(
                 std::ptr::null_mut(),
@@ -67,8 +82,9 @@ impl Accounts {
         Ok(Self { base, len })
     }
 
-    /// How many slots there are.
+    /// The number of slots.
     #[must_use]
+    #[inline]
     pub fn len(&self) -> u32 {
         self.len
     }
@@ -79,8 +95,9 @@ impl Accounts {
         self.len == 0
     }
 
-    /// The account of a slot, or `None` beyond the last.
+    /// The account of a slot. `None` beyond the last.
     #[must_use]
+    #[inline]
     pub fn get(&self, slot: Slot) -> Option<&Account> {
         (slot.0 < self.len).then(|| {
             // SAFETY: the slot is within the mapping, whose pages are aligned for an `Account`,
@@ -109,5 +126,16 @@ mod tests {
         assert!(accounts.get(Slot(2)).is_some());
         assert!(accounts.get(Slot(3)).is_none());
         assert!(accounts.get(Slot(u32::MAX)).is_none());
+    }
+    #[test]
+    fn a_file_that_is_shorter_than_its_accounts_is_refused() {
+        let file = tempfile::tempfile().expect("a file");
+        let record = size_of::<Account>() as u64;
+        file.set_len(4 * record - 1).expect("room");
+        let error = Accounts::map(&file, 4).expect_err("a byte is missing");
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
+        file.set_len(4 * record).expect("room");
+        let accounts = Accounts::map(&file, 4).expect("whole");
+        assert_eq!(accounts.get(Slot(3)).map(Account::billed), Some(0));
     }
 }

@@ -12,6 +12,7 @@
 //! seals what the TUN queue brings, and batches it for `UDP_SEGMENT`. [`pipeline::timers`] does the
 //! rest. Initiations go to the [`handshake`] thread first; a [`mailbox`] is where threads hand each
 //! other what is not theirs. [`limit`] has the policers and meters.
+#![cfg_attr(not(test), warn(clippy::indexing_slicing))]
 #![allow(
     rustdoc::private_intra_doc_links,
     reason = "the tour is for readers of the source: cargo doc --document-private-items"

@@ -155,7 +155,12 @@ impl Peer {
     /// nanoseconds. Counts the packet in the account if it is not.
     #[inline]
     pub fn is_within(&mut self, direction: Direction, rate: u64, now: u64, len: usize) -> bool {
-        let passes = self.policers[direction as usize].passes(rate, now, len as u64);
+        let [up, down] = &mut self.policers;
+        let policer = match direction {
+            Direction::Up => up,
+            Direction::Down => down,
+        };
+        let passes = policer.passes(rate, now, len as u64);
         if !passes && let Some(account) = self.account() {
             let limited = match direction {
                 Direction::Up => &account.worker.limited_up,
@@ -182,7 +187,7 @@ impl Peer {
         }
     }
 
-    /// Its timers do not batch any more: it has no keys, and sends nothing.
+    /// Notes that the timers have stopped: the peer has no keys, and sends nothing.
     pub fn sleep(&mut self) {
         self.active = false;
         self.flow_limiter = None;

@@ -10,15 +10,16 @@ use crate::{
     counts::Counts,
     handshake::{Handshakes, Limits, Parts, directory::Directory, mailbox::HandshakeMailbox},
     io::{
-        syscall,
+        WorkerIo,
+        syscall::Syscall,
         udp::Sockets,
-        uring::{self, Reads},
+        uring::{Reads, Uring},
         xsk::XskQueues,
     },
     mailbox::{Command, Mailbox, Mailboxes},
     pipeline::{Pipeline, Shared},
     stats::WorkerStats,
-    worker::{Worker, WorkerIo},
+    worker::Worker,
 };
 use weir_accounts::PeerControl;
 use weir_wireguard::identity::Identities;
@@ -104,7 +105,7 @@ impl Dataplane {
         let stats: Arc<[_]> = (0..=workers).map(|_| Arc::new(WorkerStats::default())).collect();
         let directory = Arc::new(Directory::default());
         let mut threads = Vec::new();
-        let mut direct = start.direct.into_iter();
+        let mut xsk = start.direct.into_iter();
         let own =
             start.sockets.into_iter().zip(start.queues).zip(mailboxes.iter()).zip(stats.iter());
         for (index, (((sockets, tun), mailbox), stats)) in own.enumerate() {
@@ -116,9 +117,17 @@ impl Dataplane {
                 Arc::clone(&handshakes),
             );
             let io = WorkerIo { sockets, tun };
-            let direct = direct.next().unwrap_or_default();
+            let xsk = xsk.next().unwrap_or_default();
             let (kind, core) = (start.io, start.cores.get(index).copied());
-            let work = move || work(worker, &io, direct, kind, core);
+            let mailbox = Arc::clone(mailbox);
+            let work = move || {
+                pin(core);
+                let waker = mailbox.waker();
+                match kind {
+                    Io::Uring(reads) => worker.run(Uring::new(&io, waker, xsk, reads)?),
+                    Io::Syscall => worker.run(Syscall::new(&io, waker, xsk)),
+                }
+            };
             threads.push(spawn(format!("weir-worker-{index}"), &start.on_end, work)?);
         }
         let parts = Parts {
@@ -190,22 +199,12 @@ fn spawn(
     })
 }
 
-fn work(
-    worker: Worker,
-    io: &WorkerIo,
-    direct: XskQueues,
-    kind: Io,
-    core: Option<usize>,
-) -> io::Result<()> {
-    if let Some(core) = core {
-        let mut cores = CpuSet::new();
-        cores.set(core);
-        if let Err(error) = sched_setaffinity(None, &cores) {
-            warn!(core, %error, "cannot pin a worker to its core");
-        }
-    }
-    match kind {
-        Io::Uring(reads) => uring::run(worker, io, direct, reads),
-        Io::Syscall => syscall::run(worker, io, direct),
+/// Pins the calling thread to a core.
+fn pin(core: Option<usize>) {
+    let Some(core) = core else { return };
+    let mut cores = CpuSet::new();
+    cores.set(core);
+    if let Err(error) = sched_setaffinity(None, &cores) {
+        warn!(core, %error, "cannot pin a worker to its core");
     }
 }

@@ -1,4 +1,4 @@
-//! What a worker counts. One writer each, read by anyone, no locks.
+//! The counters of a worker. Each has one writer, and anyone may read it without a lock.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
@@ -6,10 +6,10 @@ use weir_common::{DropReason, account::add_single_writer};
 
 use weir_accounts::{BATCHES, Boundaries, Boundary};
 
-/// Packets and super-packets across one boundary.
+/// The packets and super-packets that crossed one boundary.
 #[derive(Debug, Default)]
 pub struct BoundaryCount {
-    /// Super-packets by their size: see [`BATCHES`].
+    /// The super-packets by size: see [`BATCHES`].
     batches: [AtomicU64; BATCHES.len() + 1],
     packets: AtomicU64,
 }
@@ -56,24 +56,24 @@ pub struct WorkerStats {
     pub udp_send: BoundaryCount,
     /// Handshakes completed.
     pub handshakes: AtomicU64,
-    /// Cookies asked for instead of a handshake.
+    /// Cookie replies sent instead of handshake responses.
     pub cookies: AtomicU64,
-    /// CPU time of the worker's thread, in nanoseconds; refreshed several times a second.
+    /// The CPU time of the worker's thread in nanoseconds, refreshed several times a second.
     pub cpu_nanos: AtomicU64,
-    /// Turns that the worker took.
+    /// Iterations of the worker.
     pub iterations: AtomicU64,
-    /// What it does without, because the kernel refuses it.
+    /// The offloads that the kernel refuses the worker.
     pub without: Without,
 }
 
-/// Offloads that the kernel has refused a worker.
+/// The offloads that the kernel has refused a worker.
 #[derive(Debug, Default)]
 pub struct Without {
     /// The TUN device takes no TCP super-packets.
     pub tun_tcp: AtomicBool,
-    /// The TUN device takes no UDP super-packets, though it said so.
+    /// The TUN device takes no UDP super-packets, though it has the offload.
     pub tun_udp: AtomicBool,
-    /// Several datagrams cannot be sent as one.
+    /// The kernel cannot segment datagrams (`UDP_SEGMENT`).
     pub udp_segmentation: AtomicBool,
 }
 
@@ -87,13 +87,15 @@ impl WorkerStats {
     /// Counts drops.
     #[inline]
     pub fn refuse_many(&self, reason: DropReason, packets: u64) {
-        add_single_writer(&self.drops.0[reason as usize], packets);
+        if let Some(counter) = self.drops.0.get(reason as usize) {
+            add_single_writer(counter, packets);
+        }
     }
 
-    /// Packets dropped for a reason.
+    /// The number of packets dropped for a reason.
     #[must_use]
     pub fn dropped(&self, reason: DropReason) -> u64 {
-        self.drops.0[reason as usize].load(Relaxed)
+        self.drops.0.get(reason as usize).map_or(0, |counter| counter.load(Relaxed))
     }
 
     /// The four boundaries.
@@ -111,10 +113,16 @@ impl WorkerStats {
 /// Adds up the boundaries of several workers.
 #[must_use]
 pub(crate) fn total(boundaries: impl Iterator<Item = Boundaries>) -> Boundaries {
-    let add = |a: Boundary, b: Boundary| Boundary {
-        super_packets: a.super_packets + b.super_packets,
-        packets: a.packets + b.packets,
-        batches: std::array::from_fn(|size| a.batches[size] + b.batches[size]),
+    let add = |a: Boundary, b: Boundary| {
+        let mut batches = a.batches;
+        for (sum, more) in batches.iter_mut().zip(b.batches) {
+            *sum += more;
+        }
+        Boundary {
+            super_packets: a.super_packets + b.super_packets,
+            packets: a.packets + b.packets,
+            batches,
+        }
     };
     boundaries.fold(Boundaries::default(), |sum, one| Boundaries {
         udp_receive: add(sum.udp_receive, one.udp_receive),

@@ -1,8 +1,7 @@
-//! A worker's iteration, whichever way its packets come and go.
+//! A worker: one thread, pinned to one core, that moves the packets of its sessions.
 
 use std::{
     io,
-    os::fd::OwnedFd,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
@@ -12,49 +11,33 @@ use weir_common::DropReason;
 
 use crate::{
     handshake::mailbox::HandshakeMailbox,
-    io::udp::Sockets,
+    io::Backend,
     mailbox::{Command, Mailbox, Mailboxes},
     now::{Now, thread_cpu_nanos},
     pipeline::{Handled, Misdirected, Owner, Pipeline, TAILROOM},
 };
 
-/// Nanoseconds between two ticks; each serves a quarter of the peers.
-const TICK: u64 = 250_000_000;
-/// Initiations per iteration: at 0.3 ms each, more would be felt by established sessions.
+/// The interval between two ticks in nanoseconds. Each tick serves a quarter of the peers.
+const TICK_INTERVAL: u64 = 250_000_000;
+/// The number of initiations in one iteration. Each takes 0.3 ms, and established sessions would
+/// feel more of them.
 const INITIATIONS_PER_ITERATION: usize = 2;
 
-/// What a worker reads from and writes to.
-pub(super) struct WorkerIo {
-    /// Its UDP sockets.
-    pub(super) sockets: Sockets,
-    /// Its queue of the TUN device.
-    pub(super) tun: OwnedFd,
-}
-
-/// Why a worker ends whose TUN queue belongs to no device any more (the kernel says EBADFD then).
-pub(super) fn tun_is_gone() -> io::Error {
-    io::Error::new(
-        io::ErrorKind::NotFound,
-        "the TUN device was removed while weir ran. Fix: find what removed it (`ip link delete`, \
-         a network manager), and start weir again.",
-    )
-}
-
 /// A worker without its I/O.
-pub(super) struct Worker {
-    /// Its sessions and buffers.
-    pub(super) pipeline: Pipeline,
+pub(crate) struct Worker {
+    pipeline: Pipeline,
     mailbox: Arc<Mailbox>,
     workers: Mailboxes,
     handshakes: Arc<HandshakeMailbox>,
-    /// When the iteration began, and when the next tick is due, in nanoseconds.
+    /// When the iteration began, in nanoseconds.
     now: u64,
+    /// When the next tick is due, in nanoseconds.
     next_tick: u64,
-    stopped: bool,
+    is_stopped: bool,
 }
 
 impl Worker {
-    /// The worker that reads `mailbox`.
+    /// Creates the worker that reads `mailbox`.
     #[must_use]
     pub(super) fn new(
         pipeline: Pipeline,
@@ -62,25 +45,38 @@ impl Worker {
         workers: Mailboxes,
         handshakes: Arc<HandshakeMailbox>,
     ) -> Self {
-        Self { pipeline, mailbox, workers, handshakes, now: 0, next_tick: 0, stopped: false }
+        Self { pipeline, mailbox, workers, handshakes, now: 0, next_tick: 0, is_stopped: false }
     }
 
-    /// Begins a iteration at `now`.
-    pub(super) fn begin(&mut self, now: Now) {
-        self.now = now.nanos;
-        self.pipeline.begin(now);
+    /// Runs on the calling thread until [`Command::Stop`].
+    ///
+    /// # Errors
+    ///
+    /// Fails if waiting fails or the TUN device was removed. No packet can cause either.
+    pub(super) fn run(mut self, mut backend: impl Backend) -> io::Result<()> {
+        loop {
+            let now = Now::read();
+            self.now = now.nanos;
+            self.pipeline.begin(now);
+            backend.rx(&mut self.pipeline)?;
+            self.process_commands();
+            self.pipeline.finish();
+            self.hand_over();
+            backend.tx(&mut self.pipeline)?;
+            if self.is_stopped && !backend.has_output() {
+                return backend.close();
+            }
+            let timeout = match self.timeout() {
+                _ if self.is_stopped || backend.has_input() => Some(Duration::ZERO),
+                timeout => timeout,
+            };
+            backend.wait(&mut self.pipeline, timeout)?;
+        }
     }
 
-    /// What wakes the worker.
-    #[must_use]
-    pub(super) fn mailbox(&self) -> &Mailbox {
-        &self.mailbox
-    }
-
-    /// How long the worker may wait for packets, from the beginning of its iteration; `None` for as long
-    /// as there are none.
-    #[must_use]
-    pub(super) fn timeout(&self) -> Option<Duration> {
+    /// How long the worker may wait, from the beginning of its iteration. `None` if only a packet or
+    /// a command must wake it.
+    fn timeout(&self) -> Option<Duration> {
         if self.pipeline.has_resumptions() || !self.mailbox.initiations.is_empty() {
             return Some(Duration::ZERO);
         }
@@ -88,18 +84,17 @@ impl Worker {
         waits.then(|| Duration::from_nanos(self.next_tick.saturating_sub(self.now)))
     }
 
-    /// Everything of a iteration that is not packets from the sockets or the TUN device. Call it
-    /// between [`Worker::begin`] and `finish`, and `hand_over` after that. Returns whether to go on.
-    pub(super) fn process_commands(&mut self) -> bool {
-        while let Some(order) = self.mailbox.commands.pop() {
-            match order {
+    /// Takes commands, initiations and misdirected packets from the mailbox, and runs the timers.
+    fn process_commands(&mut self) {
+        while let Some(command) = self.mailbox.commands.pop() {
+            match command {
                 Command::Add(peer) => self.pipeline.add(peer),
                 Command::Remove(slot, done) => {
                     self.pipeline.remove(slot);
-                    // Whoever asked may have gone.
+                    // The sender of the command may have stopped waiting.
                     done.try_send(()).ok();
                 }
-                Command::Stop => self.stopped = true,
+                Command::Stop => self.is_stopped = true,
             }
         }
         for _ in 0..INITIATIONS_PER_ITERATION {
@@ -109,12 +104,12 @@ impl Worker {
         while let Some(misdirected) = self.mailbox.misdirected.pop() {
             match misdirected {
                 Misdirected::Datagram(datagram, outer) => {
-                    self.pipeline.handle_datagram(outer, &datagram)
+                    self.pipeline.handle_datagram(outer, &datagram);
                 }
-                Misdirected::TunPacket(mut frame) => {
-                    let len = frame.len().saturating_sub(TAILROOM);
-                    if self.pipeline.handle_tun_packet(&mut frame, len) == Handled::NextIteration {
-                        self.put_back(frame);
+                Misdirected::TunPacket(mut packet) => {
+                    let len = packet.len().saturating_sub(TAILROOM);
+                    if self.pipeline.handle_tun_packet(&mut packet, len) == Handled::NextIteration {
+                        self.put_back(packet);
                         break;
                     }
                 }
@@ -122,30 +117,29 @@ impl Worker {
         }
         self.pipeline.resume();
         if self.now >= self.next_tick && self.pipeline.wants_ticks() {
-            self.next_tick = self.now + TICK;
+            self.next_tick = self.now + TICK_INTERVAL;
             self.pipeline.tick();
             self.pipeline.stats().cpu_nanos.store(thread_cpu_nanos(), Relaxed);
         }
-        !self.stopped
     }
 
-    fn put_back(&mut self, frame: BytesMut) {
-        if self.mailbox.misdirected.push(Misdirected::TunPacket(frame)).is_err() {
+    fn put_back(&mut self, packet: BytesMut) {
+        if self.mailbox.misdirected.push(Misdirected::TunPacket(packet)).is_err() {
             self.pipeline.stats().refuse(DropReason::DownWorkerQueueFull);
         }
-        // It is there already: only the iteration must end before it fits.
+        // The next iteration has room for it, and must begin at once.
         self.mailbox.waker().wake();
     }
 
-    /// Hands misdirected to their owners.
-    pub(super) fn hand_over(&mut self) {
+    /// Hands misdirected packets to the threads that they belong to.
+    fn hand_over(&mut self) {
         let stats = Arc::clone(self.pipeline.stats());
-        let mut ring_handshakes = false;
-        let mut ring = 0u64;
+        let mut wake_handshakes = false;
+        let mut wake = 0u64;
         for (owner, misdirected) in self.pipeline.take_misdirected() {
             let (taken, reason) = match (owner, misdirected) {
                 (Owner::Handshakes, Misdirected::Datagram(message, outer)) => {
-                    ring_handshakes = true;
+                    wake_handshakes = true;
                     (self.handshakes.push(message, outer.from), DropReason::HandshakeQueueFull)
                 }
                 (Owner::Handshakes, Misdirected::TunPacket(_)) => {
@@ -156,7 +150,7 @@ impl Worker {
                         Misdirected::Datagram(..) => DropReason::WorkerQueueFull,
                         Misdirected::TunPacket(_) => DropReason::DownWorkerQueueFull,
                     };
-                    ring |= 1 << (worker % 64);
+                    wake |= 1 << (worker % 64);
                     let mailbox = self.workers.get(worker as usize);
                     (
                         mailbox
@@ -169,12 +163,12 @@ impl Worker {
                 stats.refuse(reason);
             }
         }
-        if ring_handshakes {
+        if wake_handshakes {
             self.handshakes.wake();
         }
-        if ring != 0 {
+        if wake != 0 {
             for (index, mailbox) in self.workers.iter().enumerate() {
-                if ring & 1 << (index % 64) != 0 {
+                if wake & 1 << (index % 64) != 0 {
                     mailbox.waker().wake();
                 }
             }

@@ -5,6 +5,7 @@
 //! [`gso`] segments one again; [`virtio`] is the header that says how; [`arena`] and [`iov`] are the
 //! memory that both build in.
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), warn(clippy::indexing_slicing))]
 
 pub mod arena;
 pub mod checksum;

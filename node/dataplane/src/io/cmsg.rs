@@ -8,29 +8,29 @@ use crate::outer::{Checksum, Outer};
 use weir_accounts::Endpoint;
 use weir_packet::ecn::Ecn;
 
-/// Room for the ancillary data of a received message: the segment size, our address, and the TOS
-/// byte or traffic class.
+/// Room for the ancillary data of a received message in bytes: the segment size (`UDP_GRO`), our
+/// address (`IP_PKTINFO`), and the TOS byte or traffic class (`IP_TOS`, `IPV6_TCLASS`).
 pub(crate) const RECEIVE_CONTROL: usize = 96;
-/// Room for the ancillary data of a sent message: the same.
+/// Room for the ancillary data of a sent message in bytes: the same, with `UDP_SEGMENT`.
 pub(crate) const SEND_CONTROL: usize = 96;
-/// The largest that one receive call brings: the payload of the largest IPv6 packet.
+/// The most that one receive call returns, in bytes: the payload of the largest IPv6 packet.
 pub(crate) const MAX_UDP_PAYLOAD: usize = 65_535 - 8;
-/// Room for a socket address.
+/// Room for a socket address in bytes.
 pub(crate) const NAME: usize = size_of::<libc::sockaddr_in6>();
 
-/// What the ancillary data and the address of a received message say.
+/// The address and the ancillary data of a received message.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Received {
-    /// Who sent it, and to which of our addresses.
+    /// Its source, and our address that it was sent to.
     pub from: Endpoint,
-    /// Length of each datagram but the last; `None` if there is only one.
+    /// The length of each datagram but the last, in bytes. `None` if there is only one.
     pub segment: Option<usize>,
-    /// Whether it met congestion. The kernel joins only datagrams that are alike in this.
+    /// The ECN field. The kernel coalesces only datagrams that have the same.
     pub ecn: Ecn,
 }
 
 impl Received {
-    /// Reads a `sockaddr` and ancillary data as the kernel wrote them. `None` for an address of
+    /// Parses a `sockaddr` and ancillary data as the kernel wrote them. `None` for an address of
     /// another family.
     #[must_use]
     pub(crate) fn parse(name: &[u8], control: &[u8]) -> Option<Self> {
@@ -89,10 +89,10 @@ fn parse_name(name: &[u8]) -> Option<SocketAddr> {
     }
 }
 
-/// A control message's header: `struct cmsghdr` on 64-bit Linux.
+/// The length of `struct cmsghdr` on 64-bit Linux.
 const CONTROL_HEADER: usize = size_of::<libc::cmsghdr>();
 
-/// The control messages within ancillary data: level, type, content.
+/// Iterates over the control messages in ancillary data: level, type, content (cmsg(3)).
 struct Controls<'a>(&'a [u8]);
 
 impl<'a> Iterator for Controls<'a> {
@@ -108,21 +108,21 @@ impl<'a> Iterator for Controls<'a> {
     }
 }
 
-/// The address and the ancillary data of a message to be sent.
+/// The address and the ancillary data of a message to send.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SendHeader {
     control: [u8; SEND_CONTROL],
     name: [u8; NAME],
-    /// Bytes of `name` in use.
+    /// The number of bytes of `name` in use.
     pub name_len: u32,
-    /// Bytes of `control` in use.
+    /// The number of bytes of `control` in use.
     pub control_len: u32,
 }
 
 impl SendHeader {
-    /// A header that sends to `to` with a congestion mark, cut into datagrams of `segment` bytes if
-    /// there are several.
+    /// Creates a header that sends to `to` with this ECN field. If `segment` is given, the kernel
+    /// segments the payload into datagrams of that many bytes.
     #[must_use]
     #[inline]
     pub(crate) fn new(to: &Endpoint, segment: Option<u16>, ecn: Ecn) -> Self {
@@ -145,7 +145,7 @@ impl SendHeader {
             }
             None => {}
         }
-        // Zero is what the socket has by itself.
+        // 0 is the default of the socket.
         if ecn != Ecn::NotEct {
             let class = i32::from(ecn as u8).to_ne_bytes();
             match to.remote {
@@ -185,14 +185,21 @@ impl SendHeader {
         self.name_len = len as u32;
     }
 
+    /// Appends a control message, if there is room for it.
+    #[inline]
     fn push(&mut self, level: i32, kind: i32, data: &[u8]) {
         let len = CONTROL_HEADER + data.len();
         let at = self.control_len as usize;
-        let Some(place) = self.control.get_mut(at..at + len) else { return };
-        place[..8].copy_from_slice(&len.to_ne_bytes());
-        place[8..12].copy_from_slice(&level.to_ne_bytes());
-        place[12..16].copy_from_slice(&kind.to_ne_bytes());
-        place[16..].copy_from_slice(data);
+        let message = self.control.get_mut(at..at + len);
+        let Some((header, content)) =
+            message.and_then(|message| message.split_first_chunk_mut::<CONTROL_HEADER>())
+        else {
+            return;
+        };
+        header[..8].copy_from_slice(&len.to_ne_bytes());
+        header[8..12].copy_from_slice(&level.to_ne_bytes());
+        header[12..].copy_from_slice(&kind.to_ne_bytes());
+        content.copy_from_slice(data);
         self.control_len = (at + len.next_multiple_of(8)) as u32;
     }
 }

@@ -1,120 +1,126 @@
-//! Messages as the kernel wants them: pointers to names, ancillary data and pieces. Also the slow
-//! ways of sending and receiving one.
+//! Output: the vectors of a finished iteration, and what to do without segmentation offloads.
+//!
+//! The kernel segments a super-packet written to the TUN device (GSO, by the virtio header) and a
+//! message with several datagrams (`UDP_SEGMENT`, net/ipv4/udp_offload.c). Some devices and routes
+//! cannot. Then the packets go out one by one.
 
 #![expect(unsafe_code, reason = "hands pointers to the kernel")]
 
 use std::{
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
+    sync::atomic::Ordering::Relaxed,
 };
 
-use crate::{
-    io::cmsg::SendHeader,
-    pipeline::{Pipeline, gso_batch::GsoBatch},
-    worker::{Worker, WorkerIo},
-};
+use super::{WorkerIo, cmsg::SendHeader};
+use crate::pipeline::{Pipeline, gso_batch::GsoBatch};
+use weir_packet::gro::TunPacket;
 
-/// A message header of zeros: nothing to and from nobody.
+/// A message header without name, vectors and ancillary data.
 #[must_use]
-pub(crate) fn empty_header() -> libc::msghdr {
+pub(super) fn empty_header() -> libc::msghdr {
     // SAFETY: all of its fields are integers and pointers, for which zeros are valid.
     unsafe { std::mem::zeroed() }
 }
 
-pub(crate) fn piece(bytes: &[u8]) -> libc::iovec {
+pub(super) fn iovec(bytes: &[u8]) -> libc::iovec {
     libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() }
 }
 
-/// The messages and gathered writes of one iteration. The pointers within are good until the next call
-/// that fills them, and as long as the pipeline's iteration lasts.
+/// The vectors and messages of one iteration's output. The pointers in them are valid until the next
+/// [`SendVectors::fill`] or the pipeline's next iteration.
 #[derive(Default)]
-pub(crate) struct SendVectors {
-    pieces: Vec<libc::iovec>,
+pub(super) struct SendVectors {
+    vectors: Vec<libc::iovec>,
     headers: Vec<SendHeader>,
     messages: Vec<libc::mmsghdr>,
-    /// First piece and count, for each frame.
-    frames: Vec<(u32, u32)>,
+    /// The first vector and the number of vectors of each TUN packet.
+    tun_packets: Vec<(u32, u32)>,
 }
 
 impl SendVectors {
-    /// Gathers the frames and batches of a finished iteration.
-    pub(crate) fn fill(&mut self, pipeline: &Pipeline) {
-        self.pieces.clear();
+    /// Gathers the TUN packets and GSO batches of a finished iteration.
+    pub(super) fn fill(&mut self, pipeline: &Pipeline) {
+        self.vectors.clear();
         self.headers.clear();
         self.messages.clear();
-        self.frames.clear();
-        for frame in pipeline.tun_packets() {
-            let first = self.pieces.len();
-            self.pieces.extend(pipeline.tun_packet_bytes(frame).map(piece));
-            self.frames.push((first as u32, (self.pieces.len() - first) as u32));
+        self.tun_packets.clear();
+        for packet in pipeline.tun_packets() {
+            let first = self.vectors.len();
+            self.vectors.extend(pipeline.tun_packet_bytes(packet).map(iovec));
+            self.tun_packets.push((first as u32, (self.vectors.len() - first) as u32));
         }
-        let mut places = self.pieces.len();
+        let mut first = self.vectors.len();
         for batch in pipeline.gso_batches() {
-            self.pieces.extend(pipeline.gso_batch_bytes(batch).map(piece));
+            self.vectors.extend(pipeline.gso_batch_bytes(batch).map(iovec));
             let segment = (batch.datagrams > 1).then_some(batch.segment);
             self.headers.push(SendHeader::new(&batch.to, segment, batch.ecn));
         }
-        // Only now, when nothing moves any more, may there be pointers to it.
+        // Pointers only now, when no vector moves any more.
         for (batch, header) in pipeline.gso_batches().iter().zip(&self.headers) {
             let count = batch.iov.len as usize;
-            let mut message = empty_header();
-            message.msg_name = header.name().as_ptr().cast_mut().cast();
-            message.msg_namelen = header.name_len;
-            if header.control_len > 0 {
-                message.msg_control = header.control().as_ptr().cast_mut().cast();
-                message.msg_controllen = header.control_len as usize;
-            }
-            if let Some(pieces) = self.pieces.get(places..places + count) {
-                message.msg_iov = pieces.as_ptr().cast_mut();
+            let mut message = named(header);
+            if let Some(vectors) = self.vectors.get(first..first + count) {
+                message.msg_iov = vectors.as_ptr().cast_mut();
                 message.msg_iovlen = count;
             }
-            places += count;
+            first += count;
             self.messages.push(libc::mmsghdr { msg_hdr: message, msg_len: 0 });
         }
     }
 
-    /// The pieces of frame number `index`.
+    /// The vectors of TUN packet number `index`.
     #[must_use]
-    pub(crate) fn frame(&self, index: usize) -> &[libc::iovec] {
-        let Some(&(first, count)) = self.frames.get(index) else { return &[] };
-        self.pieces.get(first as usize..(first + count) as usize).unwrap_or_default()
+    pub(super) fn tun_packet(&self, index: usize) -> &[libc::iovec] {
+        let Some(&(first, count)) = self.tun_packets.get(index) else { return &[] };
+        self.vectors.get(first as usize..(first + count) as usize).unwrap_or_default()
     }
 
-    /// The messages, one for each batch.
+    /// The messages, one for each GSO batch.
     #[must_use]
-    pub(crate) fn messages(&self) -> &[libc::mmsghdr] {
+    pub(super) fn messages(&self) -> &[libc::mmsghdr] {
         &self.messages
     }
 }
 
-/// Sends datagrams as a header says, in as few system calls as can be. What the kernel does not take
-/// is left out. Returns how many datagrams it took, and their bytes.
+/// Sends datagrams with the same header, in as few system calls as possible. Skips those that the
+/// kernel does not take. Returns the number of datagrams that it took, and their length in bytes.
 pub(crate) fn send_each<'a>(
     socket: BorrowedFd<'_>,
     header: &SendHeader,
     datagrams: impl Iterator<Item = &'a [u8]>,
 ) -> (u16, u32) {
-    let mut pieces: Vec<libc::iovec> = datagrams.map(piece).collect();
-    let message = |piece: &mut libc::iovec| libc::mmsghdr {
-        msg_hdr: message_of(header, std::slice::from_mut(piece)),
+    let mut vectors: Vec<libc::iovec> = datagrams.map(iovec).collect();
+    let message = |vector: &mut libc::iovec| libc::mmsghdr {
+        msg_hdr: message_of(header, std::slice::from_mut(vector)),
         msg_len: 0,
     };
-    let mut messages: Vec<libc::mmsghdr> = pieces.iter_mut().map(message).collect();
+    let mut messages: Vec<libc::mmsghdr> = vectors.iter_mut().map(message).collect();
     let (mut taken, mut bytes) = (0, 0);
-    let mut rest = &mut messages[..];
+    let mut rest = messages.as_mut_slice();
     while !rest.is_empty() {
-        // SAFETY: header, pieces and datagrams live longer than `messages`, which point to them.
+        // SAFETY: header, vectors and datagrams live longer than `messages`, which point to them.
         let sent = unsafe { send_many(socket, rest) }.unwrap_or(0);
         taken += sent as u16;
         bytes += rest.iter().take(sent).map(|message| message.msg_len).sum::<u32>();
-        // The first of those that are left is the one that was refused, and why is said only then.
+        // The first of the rest is the one that was refused. The kernel returns the error for it
+        // only if it is the first.
         rest = rest.get_mut(sent.max(1)..).unwrap_or_default();
     }
     (taken, bytes)
 }
 
-/// A message header that points to a name, ancillary data and pieces.
-pub(crate) fn message_of(header: &SendHeader, pieces: &mut [libc::iovec]) -> libc::msghdr {
+/// A message header that points to a name, ancillary data and vectors.
+pub(super) fn message_of(header: &SendHeader, vectors: &mut [libc::iovec]) -> libc::msghdr {
+    let mut message = named(header);
+    message.msg_iov = vectors.as_mut_ptr();
+    message.msg_iovlen = vectors.len();
+    message
+}
+
+/// A message header that points to a name and ancillary data.
+#[inline]
+fn named(header: &SendHeader) -> libc::msghdr {
     let mut message = empty_header();
     message.msg_name = header.name().as_ptr().cast_mut().cast();
     message.msg_namelen = header.name_len;
@@ -122,41 +128,41 @@ pub(crate) fn message_of(header: &SendHeader, pieces: &mut [libc::iovec]) -> lib
         message.msg_control = header.control().as_ptr().cast_mut().cast();
         message.msg_controllen = header.control_len as usize;
     }
-    message.msg_iov = pieces.as_mut_ptr();
-    message.msg_iovlen = pieces.len();
     message
 }
 
-/// Writes a gathered frame.
+/// Writes a TUN packet.
 ///
 /// # Safety
 ///
-/// The [`SendVectors`] must have been filled from a iteration that has not changed since.
+/// The vectors must come from a [`SendVectors`] that was filled from an iteration whose output is
+/// still as it was.
 ///
 /// # Errors
 ///
-/// Says why the device did not take it.
-pub(crate) unsafe fn write_frame(tun: BorrowedFd<'_>, pieces: &[libc::iovec]) -> io::Result<()> {
-    // SAFETY: the pieces point into the iteration's buffers, by the caller; the kernel only reads them.
+/// Returns why the device did not take it.
+pub(super) unsafe fn write_vectors(tun: BorrowedFd<'_>, vectors: &[libc::iovec]) -> io::Result<()> {
+    // SAFETY: the vectors point into the iteration's buffers, by the caller; the kernel only reads
+    // them.
     let written =
-        unsafe { libc::writev(tun.as_raw_fd(), pieces.as_ptr(), pieces.len() as libc::c_int) };
+        unsafe { libc::writev(tun.as_raw_fd(), vectors.as_ptr(), vectors.len() as libc::c_int) };
     if written < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Sends messages in order and says how many the kernel took.
+/// Sends messages in order. Returns how many the kernel took.
 ///
 /// # Safety
 ///
-/// As for [`write_frame`].
+/// What the messages point to must be valid, as for [`write_vectors`].
 ///
 /// # Errors
 ///
-/// Says why the kernel did not take the first.
-pub(crate) unsafe fn send_many(
+/// Returns why the kernel did not take the first.
+pub(super) unsafe fn send_many(
     socket: BorrowedFd<'_>,
     messages: &mut [libc::mmsghdr],
 ) -> io::Result<usize> {
-    // SAFETY: as for `write_frame`; the kernel writes only the lengths within `messages`.
+    // SAFETY: as for `write_vectors`; the kernel writes only the lengths within `messages`.
     let sent = unsafe {
         libc::sendmmsg(
             socket.as_raw_fd(),
@@ -168,42 +174,75 @@ pub(crate) unsafe fn send_many(
     if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(sent as usize) }
 }
 
-/// Whether a send failed because the kernel could not cut it.
-pub(crate) fn is_segmentation_error(error: i32) -> bool {
-    matches!(error, libc::EIO | libc::EINVAL | libc::EMSGSIZE)
+/// Reports the outcome of a write to the pipeline, with the kernel's error number if it failed.
+/// Returns `false`, and reports nothing, if the device refused a super-packet for being one: call
+/// [`write_unsegmented`] then.
+#[inline]
+pub(super) fn write_done(
+    pipeline: &Pipeline,
+    packet: &TunPacket,
+    outcome: Result<(), i32>,
+) -> bool {
+    if packet.packets > 1
+        && matches!(outcome, Err(libc::EINVAL | libc::EOPNOTSUPP | libc::EMSGSIZE))
+    {
+        return false;
+    }
+    pipeline.tun_write_done(packet, outcome.is_ok());
+    true
+}
+
+/// Writes the packets of super-packet `index`, which the TUN device refused, one by one.
+pub(super) fn write_unsegmented(pipeline: &mut Pipeline, io: &WorkerIo, index: usize) {
+    pipeline.write_segments(index, |packet| rustix::io::write(&io.tun, packet).is_ok());
+}
+
+/// Reports the outcome of a send to the pipeline, with the kernel's error number if it failed. If the
+/// kernel could not segment the batch, sends its datagrams one by one. `gso` becomes `false` if the
+/// device can segment none.
+#[inline]
+pub(super) fn send_done(
+    pipeline: &Pipeline,
+    io: &WorkerIo,
+    batch: &GsoBatch,
+    outcome: Result<(), i32>,
+    gso: &mut bool,
+) {
+    match outcome {
+        Ok(()) => pipeline.udp_send_done(batch, batch.datagrams, batch.bytes),
+        Err(error @ (libc::EIO | libc::EINVAL | libc::EMSGSIZE)) if batch.datagrams > 1 => {
+            // `udp_send_skb` returns EIO if the device has no checksum offload. The others concern
+            // the route of this batch.
+            if error == libc::EIO {
+                *gso = false;
+                pipeline.stats().without.udp_segmentation.store(true, Relaxed);
+            }
+            send_unsegmented(pipeline, io, batch);
+        }
+        Err(_) => pipeline.udp_send_done(batch, 0, 0),
+    }
 }
 
 /// Sends the datagrams of a batch one by one.
-pub(crate) fn send_unsegmented(worker: &Worker, io: &WorkerIo, batch: &GsoBatch) {
+pub(super) fn send_unsegmented(pipeline: &Pipeline, io: &WorkerIo, batch: &GsoBatch) {
     let Some(socket) = socket_for(io, batch) else {
-        worker.pipeline.udp_send_done(batch, 0, 0);
+        pipeline.udp_send_done(batch, 0, 0);
         return;
     };
     let header = SendHeader::new(&batch.to, None, batch.ecn);
     let segment = usize::from(batch.segment.max(1));
-    let datagrams = worker.pipeline.gso_batch_bytes(batch).flat_map(|piece| piece.chunks(segment));
+    let datagrams = pipeline.gso_batch_bytes(batch).flat_map(|bytes| bytes.chunks(segment));
     let (datagrams, bytes) = send_each(socket, &header, datagrams);
-    worker.pipeline.udp_send_done(batch, datagrams, bytes);
+    pipeline.udp_send_done(batch, datagrams, bytes);
 }
 
-/// Writes the packets of a frame that the TUN device refused as a super-packet.
-pub(crate) fn write_unsegmented(pipeline: &mut Pipeline, io: &WorkerIo, frame: usize) {
-    pipeline.write_segments(frame, |packet| rustix::io::write(&io.tun, packet).is_ok());
-}
-
-/// The socket of the batch's family.
-pub(crate) fn socket_for<'a>(io: &'a WorkerIo, batch: &GsoBatch) -> Option<BorrowedFd<'a>> {
+/// The socket of the batch's address family.
+pub(super) fn socket_for<'a>(io: &'a WorkerIo, batch: &GsoBatch) -> Option<BorrowedFd<'a>> {
     if batch.to.remote.is_ipv6() {
         io.sockets.v6.as_ref().map(AsFd::as_fd)
     } else {
         Some(io.sockets.v4.as_fd())
     }
-}
-
-/// Whether the device refused a super-packet for being one, so that its packets may pass alone.
-#[must_use]
-pub(crate) fn refuses_super_packet(error: i32) -> bool {
-    matches!(error, libc::EINVAL | libc::EOPNOTSUPP | libc::EMSGSIZE)
 }
 
 #[cfg(test)]

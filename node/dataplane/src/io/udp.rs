@@ -12,7 +12,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{
     cmsg::{NAME, RECEIVE_CONTROL, Received, SendHeader},
-    tx::{empty_header, message_of, piece},
+    tx::{empty_header, iovec, message_of},
 };
 use weir_accounts::Endpoint;
 use weir_packet::ecn::Ecn;
@@ -100,9 +100,9 @@ fn set(socket: &impl AsRawFd, level: i32, name: i32, value: i32) -> io::Result<(
 /// Says why the kernel did not take it.
 pub(crate) fn send_one(socket: BorrowedFd<'_>, to: &Endpoint, datagram: &[u8]) -> io::Result<()> {
     let header = SendHeader::new(to, None, Ecn::NotEct);
-    let mut pieces = [piece(datagram)];
-    let message = message_of(&header, &mut pieces);
-    // SAFETY: name, ancillary data, pieces and bytes all live until the call returns, and the
+    let mut vectors = [iovec(datagram)];
+    let message = message_of(&header, &mut vectors);
+    // SAFETY: name, ancillary data, vectors and bytes all live until the call returns, and the
     // kernel only reads them.
     let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_DONTWAIT) };
     if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }

@@ -1,6 +1,8 @@
-//! A worker on io_uring: one ring, one system call a iteration unless it writes much. Multishot receives
-//! and reads fill buffers that the kernel picks; the frames and batches of a iteration go out together.
-//! Where the kernel has no multishot reads (before 6.7), several single ones are kept under way.
+//! The io_uring backend: one ring, and one system call per iteration unless it writes much.
+//!
+//! Multishot receives and reads fill buffers that the kernel picks from a group. All output of an
+//! iteration is submitted together. On kernels without multishot reads (before 6.7), several single
+//! reads are in flight.
 
 #![expect(unsafe_code, reason = "submits operations that point into our buffers")]
 
@@ -10,7 +12,6 @@ use std::{
     collections::VecDeque,
     io,
     os::fd::{AsFd, AsRawFd},
-    sync::atomic::Ordering::Relaxed,
     time::Duration,
 };
 
@@ -22,45 +23,47 @@ use tracing::debug;
 
 use crate::{
     io::{
+        Backend, WorkerIo,
         buf_ring::BufferRing,
         cmsg::{MAX_UDP_PAYLOAD, NAME, RECEIVE_CONTROL, Received},
+        tun_is_gone,
         tx::{
-            SendVectors, empty_header, is_segmentation_error, refuses_super_packet,
-            send_unsegmented, write_unsegmented,
+            SendVectors, empty_header, send_done, send_unsegmented, write_done, write_unsegmented,
         },
         xsk::XskQueues,
     },
-    now::Now,
-    pipeline::{Handled, TAILROOM},
-    worker::{Worker, WorkerIo, tun_is_gone},
+    pipeline::{Handled, Pipeline, TAILROOM},
+    waker::Waker,
 };
 use weir_packet::virtio::MAX_TUN_PACKET_LEN;
 
-/// Few and large: more of them only make the cache cold.
+/// The number of buffers in a group. More of them would only displace other data from the cache.
 const BUFFERS: u16 = 8;
-/// Of a receive: `struct io_uring_recvmsg_out`, the address, what is said about the payload, and
-/// that.
+/// The size of a receive buffer in bytes: `struct io_uring_recvmsg_out`, the address, the ancillary
+/// data, and the payload.
 const RECEIVE_LEN: usize = (16 + NAME + RECEIVE_CONTROL + MAX_UDP_PAYLOAD).next_multiple_of(64);
-/// Single reads that are under way at once: what waits at the device is read in one system call.
+/// The number of single reads in flight, so that one system call reads several waiting packets.
 const SINGLE_READS: usize = 4;
 const UDP_GROUP: u16 = 0;
 const TUN_GROUP: u16 = 1;
-/// Writes that one system call submits. Each goes through forwarding and NAT before the next begins,
-/// and meanwhile the kernel lets no thread onto this core, not even the one that receives: with
-/// more of them its ring overflows.
+/// The maximum number of writes that one system call submits. Each write passes forwarding and NAT
+/// before the next begins. Meanwhile the kernel runs no other thread on this core, not even the one
+/// that receives from the NIC: with more writes the NIC's ring overflows.
 const MAX_WRITES_PER_SUBMIT: usize = 16;
-/// How long a failed receive rests before it is begun again.
+/// The delay before a failed receive begins again.
 const RETRY_DELAY: Duration = Duration::from_millis(50);
+/// The size of the submission queue.
 const ENTRIES: u32 = 1024;
+/// The size of the completion queue.
 const COMPLETIONS: u32 = 4096;
 
-/// Registered descriptors.
+/// The indexes of the registered files.
 const V4: Fixed = Fixed(0);
 const V6: Fixed = Fixed(1);
 const TUN: Fixed = Fixed(2);
 const WAKER: Fixed = Fixed(3);
 
-/// What a completion is of, in the upper half of its user data; the lower half is an index.
+/// The kind of an operation, which is the upper half of its user data. The lower half is an index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 enum Kind {
@@ -70,7 +73,7 @@ enum Kind {
     Waker = 4,
     Write = 5,
     Send = 6,
-    Direct = 7,
+    Xsk = 7,
 }
 
 impl Kind {
@@ -81,7 +84,7 @@ impl Kind {
         Self::Waker,
         Self::Write,
         Self::Send,
-        Self::Direct,
+        Self::Xsk,
     ];
 
     fn tag(self, index: usize) -> u64 {
@@ -97,17 +100,17 @@ impl Kind {
 /// How the TUN device is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reads {
-    /// By one operation that goes on (Linux 6.7).
+    /// By one multishot operation (Linux 6.7).
     Multishot,
-    /// By several that are begun anew, each when it has brought a frame.
+    /// By several operations, each of which begins again when it has read a packet.
     Single,
 }
 
-/// How this process may use io_uring, by trying it out.
+/// Tries out how this process may use io_uring.
 ///
 /// # Errors
 ///
-/// Says what is missing.
+/// Returns what is missing.
 pub fn probe() -> io::Result<Reads> {
     if !probe::receives()? {
         let problem = "the kernel has no multishot receive (Linux 6.0)";
@@ -132,7 +135,7 @@ fn build() -> io::Result<IoUring> {
         .build(ENTRIES)
 }
 
-/// A buffer that came, not yet looked at.
+/// A buffer that was filled, and is not processed yet.
 #[derive(Clone, Copy)]
 struct Arrival {
     kind: Kind,
@@ -140,85 +143,48 @@ struct Arrival {
     len: usize,
 }
 
-struct Uring<'a> {
+/// The backend.
+pub(crate) struct Uring<'a> {
     // Dropped in this order: the kernel lets go of the buffers when the ring is gone.
     ring: IoUring,
     udp: BufferRing,
     tun: BufferRing,
     io: &'a WorkerIo,
-    direct: XskQueues,
+    waker: &'a Waker,
+    xsk: XskQueues,
     vectors: SendVectors,
-    /// The names and lengths that multishot receives are told once.
+    /// The lengths of names and ancillary data, which the kernel reads when a multishot receive
+    /// begins.
     template: Box<libc::msghdr>,
     arrivals: VecDeque<Arrival>,
     in_flight: usize,
-    /// Multishot operations that have ended and must be begun again.
+    /// Operations that have ended and must begin again.
     to_arm: Vec<(Kind, usize)>,
+    /// Those that have failed, which begin again after [`RETRY_DELAY`].
+    to_retry: Vec<(Kind, usize)>,
     reads: Reads,
-    /// Frames of this iteration that the TUN device refused as super-packets.
+    /// The super-packets of this iteration that the TUN device refused, as indexes.
     refused: Vec<usize>,
-    /// Those of them that failed, which must not be begun again at once.
-    resting: Vec<(Kind, usize)>,
-    /// Whether the kernel can cut batches on the way out; a device without checksum offload cannot.
+    /// Whether the kernel can segment on the way out. A device without checksum offload cannot.
     gso: bool,
     tun_is_gone: bool,
 }
 
-/// GsoBatches `worker` on the calling thread until it is told to stop.
-///
-/// # Errors
-///
-/// Fails when the ring cannot be set up, waiting fails, or somebody removed the TUN device; no
-/// packet can cause any of these.
-pub(crate) fn run(
-    mut worker: Worker,
-    io: &WorkerIo,
-    direct: XskQueues,
-    reads: Reads,
-) -> io::Result<()> {
-    let mut uring = Uring::new(&worker, io, direct, reads)?;
-    loop {
-        worker.begin(Now::read());
-        uring.direct.take(&mut worker.pipeline);
-        uring.process_completions(&mut worker);
-        let go_on = worker.process_commands();
-        worker.pipeline.finish();
-        worker.hand_over();
-        uring.arm()?;
-        uring.submit_tx(&worker)?;
-        if !go_on && uring.in_flight == 0 {
-            return uring.close();
-        }
-        // The iteration's buffers may be used again once all that was put out has been taken.
-        let timeout = match worker.timeout() {
-            _ if !go_on || uring.has_arrivals() => Some(Duration::ZERO),
-            timeout if uring.resting.is_empty() => timeout,
-            timeout => Some(timeout.map_or(RETRY_DELAY, |timeout| timeout.min(RETRY_DELAY))),
-        };
-        uring.to_arm.append(&mut uring.resting);
-        uring.enter(uring.in_flight.max(1), if uring.in_flight > 0 { None } else { timeout })?;
-        uring.collect(&mut worker);
-        while uring.in_flight > 0 {
-            uring.enter(1, None)?;
-            uring.collect(&mut worker);
-        }
-        // Nothing of the iteration is in the kernel's hands any more.
-        for frame in uring.refused.drain(..) {
-            write_unsegmented(&mut worker.pipeline, io, frame);
-        }
-        if uring.tun_is_gone {
-            uring.close()?;
-            return Err(tun_is_gone());
-        }
-    }
-}
-
 impl<'a> Uring<'a> {
-    fn new(worker: &Worker, io: &'a WorkerIo, direct: XskQueues, reads: Reads) -> io::Result<Self> {
+    /// Sets up the ring, on the thread that will use it.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the kernel refuses the ring or the memory.
+    pub(crate) fn new(
+        io: &'a WorkerIo,
+        waker: &'a Waker,
+        xsk: XskQueues,
+        reads: Reads,
+    ) -> io::Result<Self> {
         let ring = build()?;
         let v6 = io.sockets.v6.as_ref().map_or(-1, AsRawFd::as_raw_fd);
-        let waker = worker.mailbox().waker().as_fd().as_raw_fd();
-        let files = [io.sockets.v4.as_raw_fd(), v6, io.tun.as_raw_fd(), waker];
+        let files = [io.sockets.v4.as_raw_fd(), v6, io.tun.as_raw_fd(), waker.as_fd().as_raw_fd()];
         ring.submitter().register_files(&files)?;
         // Older kernels do without.
         ring.submitter().register_ring_fd().ok();
@@ -243,75 +209,41 @@ impl<'a> Uring<'a> {
         if v6 >= 0 {
             to_arm.push((Kind::ReceiveV6, 0));
         }
-        to_arm.extend((0..direct.sockets().count()).map(|index| (Kind::Direct, index)));
+        to_arm.extend((0..xsk.sockets().count()).map(|index| (Kind::Xsk, index)));
         Ok(Self {
             ring,
             udp,
             tun,
             io,
-            direct,
+            waker,
+            xsk,
             vectors: SendVectors::default(),
             template,
             arrivals: VecDeque::with_capacity(4 * usize::from(BUFFERS)),
             in_flight: 0,
             to_arm,
+            to_retry: Vec::new(),
             reads,
             refused: Vec::new(),
-            resting: Vec::new(),
             gso: true,
             tun_is_gone: false,
         })
     }
 
-    /// Makes the kernel let go of the buffers.
-    fn close(self) -> io::Result<()> {
-        self.ring.submitter().register_sync_cancel(None, CancelBuilder::any())
-    }
-
-    /// Whether there is something for the next iteration.
-    fn has_arrivals(&self) -> bool {
-        !self.arrivals.is_empty() || self.direct.is_ready()
-    }
-
-    /// Hands what has arrived to the pipeline, as far as this iteration has room.
-    fn process_completions(&mut self, worker: &mut Worker) {
-        while let Some(arrival) = self.arrivals.pop_front() {
-            match arrival.kind {
-                Kind::ReceiveV4 | Kind::ReceiveV6 => {
-                    let filled = self.udp.filled(arrival.buffer);
-                    let bytes = filled.get(..arrival.len).unwrap_or_default();
-                    receive(worker, bytes, &self.template);
-                    self.udp.give_back(arrival.buffer);
-                }
-                Kind::Read => {
-                    let filled = self.tun.filled(arrival.buffer);
-                    if worker.pipeline.handle_tun_packet(filled, arrival.len)
-                        == Handled::NextIteration
-                    {
-                        self.arrivals.push_front(arrival);
-                        return;
-                    }
-                    self.tun.give_back(arrival.buffer);
-                }
-                Kind::Waker | Kind::Write | Kind::Send | Kind::Direct => {}
-            }
-        }
-    }
-
-    /// Begins the receives and reads that have ended.
+    /// Begins the operations that have ended.
     fn arm(&mut self) -> io::Result<()> {
         while let Some((kind, index)) = self.to_arm.pop() {
             let template = &raw const *self.template;
             let entry = match kind {
                 Kind::ReceiveV4 => opcode::RecvMsgMulti::new(V4, template, UDP_GROUP).build(),
                 Kind::ReceiveV6 => opcode::RecvMsgMulti::new(V6, template, UDP_GROUP).build(),
-                // Not as a registered file: for these, the kernel (6.18) says EBADFD.
+                // Not as a registered file: the kernel (6.18) returns EBADFD for a TUN queue.
                 Kind::Read => {
                     let tun = Fd(self.io.tun.as_raw_fd());
                     read(self.reads, tun, MAX_TUN_PACKET_LEN, TUN_GROUP)
                 }
-                Kind::Direct => {
-                    let Some((_, socket)) = self.direct.sockets().nth(index) else { continue };
+                Kind::Xsk => {
+                    let Some((_, socket)) = self.xsk.sockets().nth(index) else { continue };
                     let socket = Fd(socket.as_raw_fd());
                     opcode::PollAdd::new(socket, libc::POLLIN as u32).multi(true).build()
                 }
@@ -326,17 +258,16 @@ impl<'a> Uring<'a> {
         Ok(())
     }
 
-    /// Queues the finished iteration's frames and batches.
-    fn submit_tx(&mut self, worker: &Worker) -> io::Result<()> {
-        let pipeline = &worker.pipeline;
+    /// Queues the writes and sends of the finished iteration.
+    fn submit_tx(&mut self, pipeline: &Pipeline) -> io::Result<()> {
         self.vectors.fill(pipeline);
-        for (index, frame) in pipeline.tun_packets().iter().enumerate() {
-            let pieces = self.vectors.frame(index);
-            let (first, count) = (pieces.as_ptr(), pieces.len() as u32);
+        for (index, packet) in pipeline.tun_packets().iter().enumerate() {
+            let iov = self.vectors.tun_packet(index);
+            let (first, count) = (iov.as_ptr(), iov.len() as u32);
             let entry = opcode::Writev::new(TUN, first, count).build();
-            debug_assert!(frame.packets > 0, "a frame has a packet");
-            // SAFETY: the pieces and what they point to stay until the iteration's completions are all
-            // collected, before the next iteration begins.
+            debug_assert!(packet.packets > 0, "a TUN packet has a packet in it");
+            // SAFETY: the vectors and what they point to stay until the iteration's completions are
+            // all processed, before the next iteration begins.
             unsafe { self.push(&entry.user_data(Kind::Write.tag(index)))? };
             self.in_flight += 1;
             if index % MAX_WRITES_PER_SUBMIT == MAX_WRITES_PER_SUBMIT - 1 {
@@ -345,7 +276,7 @@ impl<'a> Uring<'a> {
         }
         for (index, batch) in pipeline.gso_batches().iter().enumerate() {
             if batch.datagrams > 1 && !self.gso {
-                send_unsegmented(worker, self.io, batch);
+                send_unsegmented(pipeline, self.io, batch);
                 continue;
             }
             let Some(message) = self.vectors.messages().get(index) else { continue };
@@ -360,7 +291,7 @@ impl<'a> Uring<'a> {
         Ok(())
     }
 
-    /// Queues an operation; submits what is queued when there is no room.
+    /// Queues an operation. Submits what is queued if there is no room.
     ///
     /// # Safety
     ///
@@ -375,6 +306,7 @@ impl<'a> Uring<'a> {
         }
     }
 
+    /// Submits what is queued, and waits for `want` completions or for `timeout`.
     fn enter(&self, want: usize, timeout: Option<Duration>) -> io::Result<()> {
         let result = match timeout {
             Some(Duration::ZERO) => self.ring.submitter().submit_and_wait(0),
@@ -388,57 +320,53 @@ impl<'a> Uring<'a> {
         match result {
             Ok(_) => Ok(()),
             Err(error) => match error.raw_os_error() {
-                // Interrupted, timed out, or completions are waiting to be collected first.
+                // Interrupted, timed out, or completions must be processed first.
                 Some(libc::EINTR | libc::ETIME | libc::EBUSY | libc::EAGAIN) => Ok(()),
                 _ => Err(error),
             },
         }
     }
 
-    /// Collects all completions: of what was put out to the pipeline's counts, of what arrived to
-    /// the list.
-    fn collect(&mut self, worker: &mut Worker) {
+    /// Processes all completions: reports output to the pipeline, and notes what has arrived.
+    fn process_completions(&mut self, pipeline: &Pipeline) {
         let Self {
-            ring, arrivals, in_flight, to_arm, resting, refused, gso, io, tun_is_gone, ..
+            ring,
+            arrivals,
+            in_flight,
+            to_arm,
+            to_retry,
+            refused,
+            gso,
+            io,
+            waker,
+            tun_is_gone,
+            ..
         } = self;
         for completion in ring.completion() {
             let (flags, result) = (completion.flags(), completion.result());
             let Some((kind, index)) = Kind::of(completion.user_data()) else { continue };
-            let pipeline = &worker.pipeline;
+            let outcome = if result >= 0 { Ok(()) } else { Err(-result) };
             match kind {
                 Kind::Write => {
                     *in_flight -= 1;
-                    let Some(frame) = pipeline.tun_packets().get(index) else { continue };
-                    if frame.packets > 1 && refuses_super_packet(-result) {
+                    let Some(packet) = pipeline.tun_packets().get(index) else { continue };
+                    if !write_done(pipeline, packet, outcome) {
                         refused.push(index);
-                    } else {
-                        pipeline.tun_write_done(frame, result >= 0);
                     }
                 }
                 Kind::Send => {
                     *in_flight -= 1;
                     let Some(batch) = pipeline.gso_batches().get(index) else { continue };
-                    match -result {
-                        ..=0 => pipeline.udp_send_done(batch, batch.datagrams, batch.bytes),
-                        error if batch.datagrams > 1 && is_segmentation_error(error) => {
-                            // EIO: the device cannot do it at all. EINVAL, EMSGSIZE: not to there.
-                            if error == libc::EIO {
-                                *gso = false;
-                                pipeline.stats().without.udp_segmentation.store(true, Relaxed);
-                            }
-                            send_unsegmented(worker, io, batch);
-                        }
-                        _ => pipeline.udp_send_done(batch, 0, 0),
-                    }
+                    send_done(pipeline, io, batch, outcome, gso);
                 }
-                // What came is in the socket's own ring.
-                Kind::Direct if result < 0 => {
+                // What has arrived is in the socket's own ring.
+                Kind::Xsk if result < 0 => {
                     debug!(?kind, error = -result, "waiting failed");
-                    resting.push((kind, index));
+                    to_retry.push((kind, index));
                 }
-                Kind::Waker | Kind::Direct => {
+                Kind::Waker | Kind::Xsk => {
                     if kind == Kind::Waker {
-                        worker.mailbox().waker().drain();
+                        waker.drain();
                     }
                     if !cqueue::more(flags) {
                         to_arm.push((kind, index));
@@ -451,9 +379,9 @@ impl<'a> Uring<'a> {
                         arrivals.push_back(Arrival { kind, buffer, len });
                     } else if -result != libc::ENOBUFS {
                         *tun_is_gone |= kind == Kind::Read && -result == libc::EBADFD;
-                        // Not for every packet: ICMP errors come this way, too.
+                        // At debug level, because ICMP errors of consumers end up here too.
                         debug!(?kind, error = -result, "a receive failed");
-                        resting.push((kind, index));
+                        to_retry.push((kind, index));
                         continue;
                     }
                     if !cqueue::more(flags) {
@@ -465,7 +393,80 @@ impl<'a> Uring<'a> {
     }
 }
 
-/// Reads into a buffer that the kernel takes from a group.
+impl Backend for Uring<'_> {
+    fn rx(&mut self, pipeline: &mut Pipeline) -> io::Result<()> {
+        self.xsk.take(pipeline);
+        while let Some(arrival) = self.arrivals.pop_front() {
+            match arrival.kind {
+                Kind::ReceiveV4 | Kind::ReceiveV6 => {
+                    // SAFETY: a completion handed over this buffer, and is processed only once.
+                    let filled = unsafe { self.udp.filled(arrival.buffer) };
+                    receive(
+                        pipeline,
+                        filled.get(..arrival.len).unwrap_or_default(),
+                        &self.template,
+                    );
+                }
+                Kind::Read => {
+                    // SAFETY: as above, or it was kept.
+                    let mut filled = unsafe { self.tun.filled(arrival.buffer) };
+                    let handled = pipeline.handle_tun_packet(&mut filled, arrival.len);
+                    if handled == Handled::NextIteration {
+                        filled.keep();
+                        self.arrivals.push_front(arrival);
+                        break;
+                    }
+                }
+                Kind::Waker | Kind::Write | Kind::Send | Kind::Xsk => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn tx(&mut self, pipeline: &mut Pipeline) -> io::Result<()> {
+        self.arm()?;
+        self.submit_tx(pipeline)
+    }
+
+    fn has_output(&self) -> bool {
+        self.in_flight > 0
+    }
+
+    fn has_input(&self) -> bool {
+        !self.arrivals.is_empty() || self.xsk.is_ready()
+    }
+
+    fn wait(&mut self, pipeline: &mut Pipeline, timeout: Option<Duration>) -> io::Result<()> {
+        let timeout = match timeout {
+            // The kernel takes output at once.
+            _ if self.in_flight > 0 => None,
+            timeout if self.to_retry.is_empty() => timeout,
+            timeout => Some(timeout.map_or(RETRY_DELAY, |timeout| timeout.min(RETRY_DELAY))),
+        };
+        self.to_arm.append(&mut self.to_retry);
+        self.enter(self.in_flight.max(1), timeout)?;
+        self.process_completions(pipeline);
+        while self.in_flight > 0 {
+            self.enter(1, None)?;
+            self.process_completions(pipeline);
+        }
+        // The kernel has no output of the iteration any more.
+        for index in self.refused.drain(..) {
+            write_unsegmented(pipeline, self.io, index);
+        }
+        if self.tun_is_gone {
+            self.close()?;
+            return Err(tun_is_gone());
+        }
+        Ok(())
+    }
+
+    fn close(&mut self) -> io::Result<()> {
+        self.ring.submitter().register_sync_cancel(None, CancelBuilder::any())
+    }
+}
+
+/// A read into a buffer that the kernel picks from a group.
 fn read(reads: Reads, file: Fd, len: usize, group: u16) -> squeue::Entry {
     match reads {
         Reads::Multishot => opcode::ReadMulti::new(file, 0, group).build(),
@@ -476,16 +477,17 @@ fn read(reads: Reads, file: Fd, len: usize, group: u16) -> squeue::Entry {
     }
 }
 
-fn receive(worker: &mut Worker, bytes: &[u8], template: &libc::msghdr) {
+/// Hands a filled receive buffer to the pipeline.
+fn receive(pipeline: &mut Pipeline, bytes: &[u8], template: &libc::msghdr) {
     let Ok(message) = RecvMsgOut::parse(bytes, template) else { return };
     let payload = message.payload_data();
     let Some(received) = Received::parse(message.name_data(), message.control_data()) else {
         return;
     };
     if message.is_payload_truncated() {
-        worker.pipeline.stats().refuse(weir_common::DropReason::Truncated);
+        pipeline.stats().refuse(weir_common::DropReason::Truncated);
         return;
     }
     let segment = received.segment.unwrap_or(payload.len());
-    worker.pipeline.handle_udp_batch(received.outer(), payload, segment);
+    pipeline.handle_udp_batch(received.outer(), payload, segment);
 }

@@ -3,6 +3,7 @@
 mod ring;
 mod socket;
 mod sources;
+mod umem;
 
 use std::{
     io,

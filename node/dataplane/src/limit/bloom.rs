@@ -74,6 +74,7 @@ impl BloomFilter {
     }
 
     #[inline(always)]
+    #[expect(clippy::indexing_slicing, reason = "a remainder of BLOCKS is below BLOCKS")]
     fn block(&mut self, hash: u64) -> &mut Block {
         &mut self.blocks[(hash >> 57) as usize % BLOCKS]
     }

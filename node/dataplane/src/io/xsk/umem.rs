@@ -1,0 +1,100 @@
+//! The memory that an `AF_XDP` socket shares with the kernel for its frames.
+
+#![expect(unsafe_code, reason = "memory that is shared with the kernel")]
+
+use std::io;
+
+use rustix::net::xdp::{XdpDesc, XdpUmemReg, XdpUmemRegFlags};
+use weir_common::direct::DIRECT_CHUNK;
+
+use crate::io::mmap::Mapping;
+
+/// The UMEM: chunks of [`DIRECT_CHUNK`] bytes, one for each frame.
+pub(super) struct Umem {
+    frames: Mapping,
+}
+
+impl Umem {
+    /// Allocates `frames` chunks.
+    ///
+    /// # Errors
+    ///
+    /// Fails if there is no memory.
+    pub(super) fn new(frames: u32) -> io::Result<Self> {
+        Ok(Self { frames: Mapping::anonymous(frames as usize * DIRECT_CHUNK)? })
+    }
+
+    /// What the kernel is told of the memory.
+    pub(super) fn registration(&self) -> XdpUmemReg {
+        XdpUmemReg {
+            addr: self.frames.base().as_ptr() as u64,
+            len: self.frames.len() as u64,
+            chunk_size: DIRECT_CHUNK as u32,
+            headroom: 0,
+            flags: XdpUmemRegFlags::empty(),
+            tx_metadata_len: 0,
+        }
+    }
+
+    /// The address of the chunk with this number.
+    pub(super) const fn chunk(number: u32) -> u64 {
+        number as u64 * DIRECT_CHUNK as u64
+    }
+
+    /// The address of the chunk that has this address in it, wherever in it the frame began.
+    pub(super) const fn chunk_of(address: u64) -> u64 {
+        address - address % DIRECT_CHUNK as u64
+    }
+
+    /// The frame of a descriptor. Empty if the descriptor is not within the memory.
+    ///
+    /// # Safety
+    ///
+    /// The kernel must have handed over the descriptor's chunk, and the chunk must not be given back
+    /// while the frame is borrowed.
+    pub(super) unsafe fn frame(&self, descriptor: XdpDesc) -> &[u8] {
+        let (at, len) = (descriptor.addr as usize, descriptor.len as usize);
+        if at.checked_add(len).is_none_or(|end| end > self.frames.len()) {
+            return &[];
+        }
+        // SAFETY: within the mapping, which lives as long as `self`. By the caller, the kernel does
+        // not write there.
+        unsafe { std::slice::from_raw_parts(self.frames.base().add(at).as_ptr(), len) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::net::xdp::XdpDescOptions;
+
+    use super::*;
+
+    #[test]
+    fn a_descriptor_beyond_the_memory_has_no_frame() {
+        let umem = Umem::new(2).expect("memory");
+        let len = 2 * DIRECT_CHUNK;
+        for (addr, frame_len, wanted) in [
+            (0, len, len),
+            (1, len, 0),
+            (len as u64, 0, 0),
+            (DIRECT_CHUNK as u64 + 7, 100, 100),
+            (u64::MAX, 1, 0),
+            (u64::MAX - 1, 100, 0),
+        ] {
+            let descriptor =
+                XdpDesc { addr, len: frame_len as u32, options: XdpDescOptions::empty() };
+            // SAFETY: no kernel has the memory.
+            assert_eq!(unsafe { umem.frame(descriptor) }.len(), wanted, "{addr} {frame_len}");
+        }
+    }
+
+    #[test]
+    fn a_frame_goes_back_as_its_whole_chunk() {
+        for number in [0, 1, 2047] {
+            let chunk = Umem::chunk(number);
+            for offset in [0, 1, 256, DIRECT_CHUNK as u64 - 1] {
+                assert_eq!(Umem::chunk_of(chunk + offset), chunk);
+            }
+        }
+    }
+}
