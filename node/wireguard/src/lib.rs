@@ -1,5 +1,5 @@
 //! WireGuard (the whitepaper's protocol) as an exit node speaks it: the node's keys, initiations
-//! before they are anybody's, and one tunnel for each consumer. Pure: no I/O.
+//! before they are anybody's, and one tunnel for each consumer. Only [`keys`] does I/O, on key files.
 #![forbid(unsafe_code)]
 
 pub mod identity;
