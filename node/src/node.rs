@@ -308,7 +308,7 @@ fn start_dataplane(
         io,
         cores: cores.to_vec(),
         sockets,
-        xsk: direct,
+        direct,
         queues: tun.queues,
         handshake_sockets,
         handshakes_steered,

@@ -57,7 +57,7 @@ pub struct Start {
     /// The sockets of each worker.
     pub sockets: Vec<Sockets>,
     /// The AF_XDP sockets of each worker. Either empty, or one entry for each worker.
-    pub xsk: Vec<XskQueues>,
+    pub direct: Vec<XskQueues>,
     /// The TUN queue of each worker.
     pub queues: Vec<OwnedFd>,
     /// The sockets of the handshake thread.
@@ -104,7 +104,7 @@ impl Dataplane {
         let stats: Arc<[_]> = (0..=workers).map(|_| Arc::new(WorkerStats::default())).collect();
         let directory = Arc::new(Directory::default());
         let mut threads = Vec::new();
-        let mut xsk = start.xsk.into_iter();
+        let mut xsk = start.direct.into_iter();
         let own =
             start.sockets.into_iter().zip(start.queues).zip(mailboxes.iter()).zip(stats.iter());
         for (index, (((sockets, tun), mailbox), stats)) in own.enumerate() {
