@@ -1,4 +1,4 @@
-//! What the packet path and the guard have counted, for whoever shows it.
+//! The counters of the packet path and the guard, as the control plane shows them.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +8,7 @@ pub const BATCHES: [u64; 7] = [1, 2, 4, 8, 16, 32, 64];
 /// Packets and the super-packets that they crossed a boundary in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Boundary {
-    /// System-call-sized units: GRO buffers, TUN frames, GSO runs.
+    /// System-call-sized units: GRO buffers, TUN packets, GSO batches.
     pub super_packets: u64,
     /// WireGuard datagrams or IP packets within them.
     pub packets: u64,

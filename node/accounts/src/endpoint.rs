@@ -1,4 +1,4 @@
-//! Where a consumer is. Never logged: its `Debug` says nothing.
+//! The address of a consumer. Its `Debug` output does not reveal it.
 
 use std::{
     net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6},
@@ -7,7 +7,7 @@ use std::{
 
 use weir_common::account::WorkerState;
 
-/// A consumer's address, and which of ours it talks to.
+/// The address of a consumer, and our address that it sends to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Endpoint {
     /// The consumer's address and port. IPv4 is never IPv4-mapped here.
@@ -23,7 +23,7 @@ impl std::fmt::Debug for Endpoint {
 }
 
 impl Endpoint {
-    /// Keeps the consumer's address in the account, for a node that starts after this one died.
+    /// Saves the address in the account, for a node that starts after this one died.
     pub fn save(&self, to: &WorkerState) {
         let address = match self.remote.ip() {
             IpAddr::V4(v4) => v4.to_ipv6_mapped(),
@@ -40,7 +40,7 @@ impl Endpoint {
         to.port.store(u32::from(self.remote.port()), Relaxed);
     }
 
-    /// What [`Endpoint::save`] kept, if anything.
+    /// Loads the address that [`Endpoint::save`] saved, if there is one.
     #[must_use]
     pub fn load(from: &WorkerState) -> Option<Self> {
         let port = u16::try_from(from.port.load(Relaxed)).ok().filter(|port| *port != 0)?;
@@ -62,10 +62,10 @@ mod tests {
     fn is_kept_and_found_again() {
         for text in ["1.2.3.4:5", "[2a00::1]:65535", "[fe80::1%3]:7"] {
             let remote: SocketAddr = text.parse().expect("an address");
-            let whereabouts = WorkerState::default();
-            assert_eq!(Endpoint::load(&whereabouts), None);
-            Endpoint { remote, local: None }.save(&whereabouts);
-            assert_eq!(Endpoint::load(&whereabouts).map(|e| e.remote), Some(remote));
+            let state = WorkerState::default();
+            assert_eq!(Endpoint::load(&state), None);
+            Endpoint { remote, local: None }.save(&state);
+            assert_eq!(Endpoint::load(&state).map(|e| e.remote), Some(remote));
         }
     }
 

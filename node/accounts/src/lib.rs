@@ -1,6 +1,8 @@
-//! What the control plane and the packet path share: one account for each slot, in memory that the
-//! kernel's guard may share and that outlives a killed node; the limits of all sessions; what was
-//! counted.
+//! What the control plane and the packet path share.
+//!
+//! [`Accounts`] has one account for each slot, in memory that the guard may share and that outlives a
+//! killed node. [`SharedLimits`] are the limits of all sessions. [`PeerControl`] adds and removes
+//! sessions. [`Boundaries`] and [`Drops`] are counters.
 
 mod accounts;
 mod counts;

@@ -1,13 +1,13 @@
-//! What the control plane tells the packet path.
+//! The sessions that the packet path serves.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use weir_common::{PublicKey, Slot};
 
-/// What the packet path must know of a session.
+/// What the packet path needs to know about a session.
 #[derive(Clone, Debug)]
 pub struct PeerSpec {
-    /// Its place. Its account already names the session and carries its counters.
+    /// Its slot. Its account already names the session and carries its counters.
     pub slot: Slot,
     /// The consumer's static key.
     pub public_key: PublicKey,
@@ -17,12 +17,12 @@ pub struct PeerSpec {
     pub address_v6: Ipv6Addr,
 }
 
-/// The packet path, as the control plane sees it. Calls return at once; they take effect at the
-/// owning worker's next turn, in order.
+/// The packet path as the control plane sees it. The owning worker carries calls out in order, in its
+/// next iteration.
 pub trait PeerControl: Send + Sync {
-    /// Serves a session from now on.
+    /// Adds a session.
     fn add(&self, peer: PeerSpec);
-    /// Serves it no more. Returns once the owning worker has let go of the slot, so that the
+    /// Removes a session. Returns once the owning worker has let go of the slot, so that the
     /// account can be given to another.
     fn remove(&self, slot: Slot);
 }

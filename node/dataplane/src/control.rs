@@ -1,4 +1,4 @@
-//! How the control plane speaks to the workers: [`PeerControl`].
+//! The workers as the control plane sees them: [`PeerControl`].
 
 use std::{
     sync::{Arc, mpsc},
@@ -17,7 +17,7 @@ use crate::{
 use weir_accounts::{PeerControl, PeerSpec};
 use weir_wireguard::{identity::Identities, tunnel::Tunnel};
 
-/// How long a worker may take to let go of a slot before that is logged as an error.
+/// How long to wait until a worker has removed a peer.
 const REMOVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The control plane's handle to the workers.
@@ -40,7 +40,7 @@ impl PeerControl for Control {
             return;
         };
         let index: PeerIndex = self.shared.permutation.index_of(peer.slot);
-        // Whoever has the node's other key is recognised by its first initiation.
+        // A consumer that has the node's other key is recognised by its first initiation.
         let tunnel = Tunnel::new(&self.identities.get().current, peer.public_key.0, index);
         let accounts = Arc::clone(&self.shared.accounts);
         mailbox.commands.push(Command::Add(Box::new(Peer::new(&peer, tunnel, accounts))));

@@ -1,4 +1,4 @@
-//! The counters of a whole packet path, for the control plane.
+//! The counters of the packet path, for the control plane.
 
 use std::{
     sync::{
@@ -16,18 +16,18 @@ use weir_accounts::{Boundaries, Drops};
 /// Reads the counters of a packet path.
 #[derive(Clone)]
 pub struct Counts(
-    /// One of each worker, and the handshake thread's behind them.
+    /// The counters of each worker, and then those of the handshake thread.
     pub(crate) Arc<[Arc<WorkerStats>]>,
 );
 
 impl Counts {
-    /// Packets per super-packet, of all workers.
+    /// The packets per super-packet, of all workers together.
     #[must_use]
     pub fn boundaries(&self) -> Boundaries {
         total(self.0.iter().map(|stats| stats.boundaries()))
     }
 
-    /// What workers do without, because the kernel refuses it: a line for each offload.
+    /// The offloads that the kernel refuses: a line for each.
     #[must_use]
     pub fn refused_offloads(&self) -> Vec<String> {
         let count = |of: fn(&Without) -> &AtomicBool| {
@@ -44,27 +44,27 @@ impl Counts {
             .collect()
     }
 
-    /// Handshakes completed.
+    /// The number of completed handshakes.
     #[must_use]
     pub fn handshakes(&self) -> u64 {
         self.0.iter().map(|stats| stats.handshakes.load(Relaxed)).sum()
     }
 
-    /// Cookies asked for.
+    /// The number of cookie replies.
     #[must_use]
     pub fn cookies(&self) -> u64 {
         self.0.iter().map(|stats| stats.cookies.load(Relaxed)).sum()
     }
 
-    /// CPU time of each worker.
+    /// The CPU time of each worker.
     #[must_use]
     pub fn cpu(&self) -> Vec<Duration> {
         let workers = self.0.split_last().map(|(_, workers)| workers).unwrap_or_default();
         workers.iter().map(|stats| Duration::from_nanos(stats.cpu_nanos.load(Relaxed))).collect()
     }
 
-    /// Packets dropped, by reason; all reasons of the packet path. `guard` adds what the kernel's
-    /// guard dropped.
+    /// The number of dropped packets for each drop reason. `guard` returns those of the guard, which
+    /// are added.
     #[must_use]
     pub fn drops(&self, guard: impl Fn(DropReason) -> u64) -> Vec<Drops> {
         let one = |reason: &DropReason| Drops {

@@ -1,5 +1,6 @@
-//! The handshake thread: finds out whose an initiation is before any worker hears of it. What is
-//! forged, too frequent or of nobody ends here, and costs established sessions nothing.
+//! Identifies the peer of each handshake initiation, on a thread of its own. Forged, rate-limited and
+//! unknown-peer initiations are dropped here and never reach a worker, so they cost established
+//! sessions nothing. The checks are those of the WireGuard whitepaper, sections 5.1 to 5.4.
 
 pub(crate) mod directory;
 pub(crate) mod mailbox;
@@ -37,24 +38,24 @@ use weir_wireguard::{
     initiation::Claim,
 };
 
-/// The most that a receive can bring.
+/// The most that one receive call returns, in bytes.
 const SUPER_PACKET: usize = 65_536;
-/// Super-packets taken from a socket, and initiations from the queue, before the others get their
-/// iteration and the clock is read again.
+/// The maximum number of super-packets from a socket, and of initiations from the queue, before the
+/// other sources are served and the clock is read again.
 const BATCH: usize = 64;
-/// After so many nanoseconds handshakes are counted anew.
+/// The interval, in nanoseconds, in which handshakes are counted towards cookies.
 const COOKIE_COUNT_INTERVAL: u64 = 1_000_000_000;
 
-/// How many handshakes are let through.
+/// The limits on handshakes.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Of one source.
+    /// The rate of one source.
     pub per_source: Rate,
-    /// Of all sources, per second, before cookies are asked for.
+    /// The number of initiations per second, from all sources, above which cookies are required.
     pub before_cookies: u32,
 }
 
-/// One of the node's keys, and what is counted for it.
+/// One of the node's keys, with its cookie limiter.
 struct Responder {
     identity: Identity,
     cookies: RateLimiter,
@@ -64,7 +65,7 @@ struct Responder {
 pub(crate) struct Handshakes {
     identities: Arc<Identities>,
     responders: Vec<Responder>,
-    /// Of the identities, when the responders were made.
+    /// [`Identities::changes`] when the responders were made.
     changes: u64,
     before_cookies: u32,
     permutation: SlotPermutation,
@@ -73,25 +74,25 @@ pub(crate) struct Handshakes {
     workers: Mailboxes,
     mailbox: Arc<HandshakeMailbox>,
     sockets: Sockets,
-    /// Whether initiations arrive at `sockets` (by eBPF); else they are only sent from.
+    /// Whether eBPF steers initiations to `sockets`. Otherwise they only send.
     listens: bool,
     stats: Arc<WorkerStats>,
     sources: SourceLimiter,
     peers: InitiationMeters,
-    /// Something came since handshakes were counted anew, and when that was.
+    /// Whether an initiation came since the last count began, and when that was in nanoseconds.
     counted: bool,
     counted_since: u64,
 }
 
-/// What the handshake thread is made of.
+/// What the handshake thread is built from.
 pub(crate) struct Parts {
     /// The node's keys.
     pub identities: Arc<Identities>,
-    /// How peer indexes hide slots.
+    /// The secret permutation of slots to peer indexes.
     pub permutation: SlotPermutation,
-    /// Whose keys are known.
+    /// The keys of the sessions.
     pub directory: Arc<Directory>,
-    /// The accounts of all slots, which keep the newest initiation of each.
+    /// The accounts, which keep the newest initiation of each slot.
     pub accounts: Arc<Accounts>,
     /// The workers.
     pub workers: Mailboxes,
@@ -103,12 +104,12 @@ pub(crate) struct Parts {
     pub listens: bool,
     /// Its counters.
     pub stats: Arc<WorkerStats>,
-    /// How much it lets through.
+    /// The limits.
     pub limits: Limits,
 }
 
 impl Handshakes {
-    /// The state of a thread that has seen nothing yet.
+    /// Creates the state of the thread.
     #[must_use]
     pub(crate) fn new(parts: Parts) -> Self {
         let Parts {
@@ -137,7 +138,7 @@ impl Handshakes {
         handshakes
     }
 
-    /// Takes over the identities as they are now. What was counted for those that stay is kept.
+    /// Takes over the current identities. Keeps the limiters of those that stay.
     fn update_responders(&mut self) {
         self.changes = self.identities.changes();
         let mut old = std::mem::take(&mut self.responders);
@@ -155,11 +156,11 @@ impl Handshakes {
         }
     }
 
-    /// GsoBatches until [`HandshakeMailbox::stop`].
+    /// Runs until [`HandshakeMailbox::stop`].
     ///
     /// # Errors
     ///
-    /// Fails when waiting fails, which no packet can cause.
+    /// Fails if waiting fails. No packet can cause this.
     pub(crate) fn run(mut self) -> io::Result<()> {
         let mut buffer = vec![0u8; SUPER_PACKET];
         while !self.mailbox.stop.load(Relaxed) {
@@ -169,7 +170,7 @@ impl Handshakes {
         Ok(())
     }
 
-    /// Takes some of what has come by `now`, in nanoseconds of a clock that does not go backwards.
+    /// Takes some of what has arrived by `now`, in nanoseconds of a monotonic clock.
     fn batch(&mut self, buffer: &mut [u8], now: u64) {
         if now.saturating_sub(self.counted_since) >= COOKIE_COUNT_INTERVAL {
             self.responders.iter().for_each(|responder| responder.cookies.reset_count());
@@ -194,7 +195,7 @@ impl Handshakes {
         }
     }
 
-    /// Every source begins anew, and cookies given out are void.
+    /// Changes the limits. All sources get a full burst, and cookies given out are void.
     fn limit(&mut self, limits: Limits) {
         let Limits { per_source, before_cookies } = limits;
         self.before_cookies = before_cookies;
@@ -203,10 +204,10 @@ impl Handshakes {
         self.sources = SourceLimiter::new(per_source);
     }
 
-    /// Waits for something to do; not longer than a second if something must be counted anew.
+    /// Waits for input, but not beyond the interval if a count must be reset.
     fn wait(&self) -> io::Result<()> {
         if !self.mailbox.queue.is_empty() {
-            // The last batch has left some, for which nobody rings again.
+            // The last batch has left some, for which no wake-up comes.
             return Ok(());
         }
         let mut fds = vec![PollFd::new(&self.mailbox.waker, PollFlags::IN)];
@@ -281,13 +282,13 @@ impl Handshakes {
                     add_single_writer(&self.stats.cookies, 1);
                     return Ok(());
                 }
-                // Perhaps it is for the other key.
+                // It may be for the other key.
                 Err(TunnResult::Err(WireGuardError::InvalidMac)) => {}
                 Ok(_) | Err(_) => return Err(DropReason::HandshakeInvalid),
             }
         }
         let identity = found.ok_or(DropReason::Mac1)?;
-        // After the cookie: spoofed sources must not use up the buckets of real ones.
+        // After the cookie, so that spoofed sources do not use up the buckets of real ones.
         if !self.sources.allow(source, now) {
             return Err(DropReason::HandshakeSourceRate);
         }
@@ -304,7 +305,7 @@ impl Handshakes {
         worker.initiations.push(initiation).map_err(|_| DropReason::HandshakeQueueFull)
     }
 
-    /// A message of a session that came here merged behind an initiation.
+    /// Hands on a message that the kernel coalesced behind an initiation.
     fn pass_on(
         &self,
         receiver: u32,

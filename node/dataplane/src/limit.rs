@@ -1,4 +1,4 @@
-//! What a session may do: its rate, its new flows, and the work that nobody pays for.
+//! Limits of a session: its rate, its flows, and the work that is unpaid or unauthenticated.
 
 pub(crate) mod bloom;
 pub(crate) mod flow_key;

@@ -1,4 +1,4 @@
-//! What others hand to a worker: sessions that come and go, misdirected, initiations.
+//! What other threads hand to a worker: commands, misdirected packets, initiations.
 
 use std::{
     io,
@@ -13,28 +13,30 @@ use crate::{peer::Peer, pipeline::Misdirected, waker::Waker};
 use weir_accounts::Endpoint;
 use weir_wireguard::identity::Identity;
 
-/// Strays that may wait for one worker. There are few: a flow's first packets, and rekeys.
+/// The maximum number of misdirected packets that wait for one worker. There are few: the first
+/// packets of a flow, and rekeys.
 const MAX_MISDIRECTED: usize = 1024;
-/// Initiations that may wait for one worker: at 0.3 ms each, a tenth of a second of work.
+/// The maximum number of initiations that wait for one worker: a tenth of a second of work, at 0.3 ms
+/// each.
 const MAX_INITIATIONS: usize = 256;
 
-/// Orders of the control plane. They are never lost.
+/// A command of the control plane. None is ever lost.
 pub(crate) enum Command {
-    /// Serve this peer.
+    /// Adds a peer.
     Add(Box<Peer>),
-    /// Serve it no more, and say when that is so.
+    /// Removes a slot's peer, and reports when it is gone.
     Remove(Slot, SyncSender<()>),
-    /// End.
+    /// Ends the worker.
     Stop,
 }
 
-/// An initiation, and whose it is.
+/// An authenticated initiation.
 pub struct Initiation {
-    /// The peer.
+    /// The slot of the session that sent it.
     pub slot: Slot,
-    /// Where it came from.
+    /// Its source.
     pub from: Endpoint,
-    /// Which of the node's keys it is for.
+    /// The key of the node that it is for.
     pub identity: Identity,
     /// The message.
     pub message: Bytes,
@@ -42,21 +44,21 @@ pub struct Initiation {
 
 /// A worker's mailbox.
 pub(crate) struct Mailbox {
-    /// Orders.
+    /// The commands.
     pub commands: SegQueue<Command>,
-    /// Strays.
+    /// The misdirected packets.
     pub misdirected: ArrayQueue<Misdirected>,
-    /// Initiations.
+    /// The initiations.
     pub initiations: ArrayQueue<Initiation>,
     waker: Waker,
 }
 
 impl Mailbox {
-    /// An empty mailbox.
+    /// Creates an empty mailbox.
     ///
     /// # Errors
     ///
-    /// Fails when the process has no descriptor left.
+    /// Fails if the process has no descriptor left.
     pub(crate) fn new() -> io::Result<Self> {
         Ok(Self {
             commands: SegQueue::new(),

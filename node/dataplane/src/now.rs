@@ -1,18 +1,19 @@
-//! The time of a iteration, read in one place and handed in from there.
+//! The time of an iteration. Only the worker and the handshake thread read it; all else takes it as
+//! an argument.
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// What the clocks say.
+/// The time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Now {
-    /// Nanoseconds of a clock that does not go backwards.
+    /// `CLOCK_MONOTONIC` in nanoseconds.
     pub nanos: u64,
-    /// Seconds since 1970.
+    /// The Unix time in seconds.
     pub unix: u64,
 }
 
 impl Now {
-    /// Reads the clocks. The date may be some milliseconds old, which makes it cheap.
+    /// Reads the clocks. The Unix time may be some milliseconds old, which makes it cheap.
     #[must_use]
     pub fn read() -> Self {
         let now = clock_gettime(ClockId::Monotonic);
@@ -24,7 +25,7 @@ impl Now {
     }
 }
 
-/// For how long this thread was on a processor, in nanoseconds.
+/// The CPU time of this thread in nanoseconds.
 #[must_use]
 pub(super) fn thread_cpu_nanos() -> u64 {
     let spent = clock_gettime(ClockId::ThreadCPUTime);

@@ -1,29 +1,29 @@
-//! What the headers of a datagram say, outside the tunnel.
+//! The outer headers of a datagram.
 
 use weir_accounts::Endpoint;
 use weir_packet::{checksum::pseudo_header, ecn::Ecn, headers::UDP};
 
-/// The headers of a datagram that arrived.
+/// The outer headers of a received datagram.
 #[derive(Clone, Copy, Debug)]
 pub struct Outer<'a> {
-    /// From where, and to which of our addresses.
+    /// The source, and our address that it was sent to.
     pub from: Endpoint,
-    /// Whether it met congestion.
+    /// The ECN field.
     pub ecn: Ecn,
-    /// What vouches for the above.
+    /// The checksum, which proves the source.
     pub checksum: Checksum<'a>,
 }
 
-/// The UDP checksum of a datagram that arrived. Its `Debug` says nothing of the datagram.
+/// The UDP checksum of a received datagram. Its `Debug` output reveals nothing of the datagram.
 #[derive(Clone, Copy)]
 pub enum Checksum<'a> {
-    /// It was verified, by the kernel's stack or by us.
+    /// It is right, as the kernel's stack or we have verified.
     Right,
-    /// It was verified and is wrong: the payload may be whole, an address or a port may not be.
+    /// It is wrong. The payload may be intact, but an address or a port may not be.
     Wrong,
-    /// Nobody has looked at it.
+    /// It was not verified yet.
     Unverified {
-        /// Source and destination as they lie in the IP header: 8 bytes, or 32.
+        /// The source and destination in the IP header: 8 bytes, or 32.
         addresses: &'a [u8],
         /// The UDP header and payload.
         udp: &'a [u8],
@@ -41,7 +41,7 @@ impl std::fmt::Debug for Checksum<'_> {
 }
 
 impl From<Endpoint> for Outer<'_> {
-    /// A datagram from the kernel's stack, without a mark.
+    /// A datagram from the kernel's stack, without an ECN mark.
     #[inline]
     fn from(from: Endpoint) -> Self {
         Self { from, ecn: Ecn::NotEct, checksum: Checksum::Right }
@@ -49,7 +49,7 @@ impl From<Endpoint> for Outer<'_> {
 }
 
 impl Outer<'_> {
-    /// Whether a right checksum vouches for the source. Sums the whole datagram if nobody has.
+    /// Whether a right checksum proves the source. Sums the whole datagram if it was not verified yet.
     #[must_use]
     #[inline]
     pub fn vouches(&self) -> bool {
@@ -60,7 +60,7 @@ impl Outer<'_> {
         }
     }
 
-    /// The same without borrowing the datagram, for another thread.
+    /// Verifies the checksum, so that the headers do not borrow the datagram.
     #[must_use]
     pub fn verified(&self) -> Outer<'static> {
         let checksum = if self.vouches() { Checksum::Right } else { Checksum::Wrong };
@@ -68,9 +68,9 @@ impl Outer<'_> {
     }
 }
 
-/// Whether the stack would take the datagram for its checksum: it is right; there is none over IPv4
-/// (RFC 768; RFC 8200 demands one over IPv6); or it is still to be completed, as in frames that
-/// have not left their machine (`CHECKSUM_PARTIAL`), and the pseudo-header's sum is right.
+/// Whether the kernel's stack would accept the checksum: it is right; or there is none, over IPv4
+/// (RFC 768; over IPv6, RFC 8200 demands one); or it is the right sum of the pseudo-header only, as in
+/// frames that have not left their machine (`CHECKSUM_PARTIAL`).
 #[cold]
 fn is_right(addresses: &[u8], udp: &[u8]) -> bool {
     let Some(field) = udp.get(6..8).and_then(<[u8]>::first_chunk) else { return false };

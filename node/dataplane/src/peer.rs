@@ -204,7 +204,7 @@ impl Peer {
 
     /// Moves the endpoint to `from`, where an authentic message came from.
     #[inline]
-    pub fn heard_from(&mut self, from: Endpoint) {
+    pub fn move_endpoint(&mut self, from: Endpoint) {
         if self.endpoint != Some(from) {
             self.endpoint = Some(from);
             if let Some(account) = self.account() {

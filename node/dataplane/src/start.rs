@@ -1,4 +1,4 @@
-//! The packet path as a whole: its threads, and how the control plane speaks to them.
+//! Starts and stops the threads of the packet path.
 
 use std::{io, os::fd::OwnedFd, sync::Arc, thread::JoinHandle};
 
@@ -24,7 +24,7 @@ use crate::{
 use weir_accounts::PeerControl;
 use weir_wireguard::identity::Identities;
 
-/// The way in which packets come and go.
+/// The kind of backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Io {
     /// io_uring.
@@ -34,7 +34,7 @@ pub enum Io {
 }
 
 impl Io {
-    /// As in the configuration.
+    /// The name in the configuration.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -46,35 +46,34 @@ impl Io {
 
 /// What the packet path is started with.
 pub struct Start {
-    /// What its workers share. The number of workers is that of `queues`.
+    /// What the workers share. There are as many workers as `queues`.
     pub shared: Shared,
-    /// The node's keys; they may change while it batches.
+    /// The node's keys, which may change at run time.
     pub identities: Arc<Identities>,
-    /// How packets come and go.
+    /// The kind of backend.
     pub io: Io,
     /// The core of each worker.
     pub cores: Vec<usize>,
     /// The sockets of each worker.
     pub sockets: Vec<Sockets>,
-    /// The sockets of each worker for the direct way; none at all, or those of every worker.
+    /// The AF_XDP sockets of each worker. Either empty, or one entry for each worker.
     pub direct: Vec<XskQueues>,
     /// The TUN queue of each worker.
     pub queues: Vec<OwnedFd>,
     /// The sockets of the handshake thread.
     pub handshake_sockets: Sockets,
-    /// Whether eBPF brings initiations to the handshake thread's sockets.
+    /// Whether eBPF steers initiations to the handshake thread's sockets.
     pub handshakes_steered: bool,
-    /// How many handshakes are let through.
+    /// The limits on handshakes.
     pub limits: Limits,
-    /// Is told of a thread that ended though nobody stopped it: from then on the node does not
-    /// serve everybody.
+    /// Called when a thread ends by itself. From then on the node does not serve all sessions.
     pub on_end: OnEnd,
 }
 
-/// What is told of a [`ThreadEnded`], on the thread that ends.
+/// Called with a [`ThreadEnded`], on the thread that ends.
 pub type OnEnd = Arc<dyn Fn(ThreadEnded) + Send + Sync>;
 
-/// A thread of the packet path ended though nobody stopped it.
+/// A thread of the packet path ended by itself.
 #[derive(Debug, thiserror::Error)]
 #[error("{thread} ended")]
 pub struct ThreadEnded {
@@ -96,7 +95,7 @@ impl Dataplane {
     ///
     /// # Errors
     ///
-    /// Fails when a thread or an mailbox cannot be made.
+    /// Fails if a thread or a mailbox cannot be created.
     pub fn start(start: Start) -> io::Result<Self> {
         let workers = start.queues.len();
         let mailboxes: Mailboxes =
@@ -153,19 +152,19 @@ impl Dataplane {
         Ok(Self { control, stats, handshakes, threads })
     }
 
-    /// How the control plane speaks to the workers.
+    /// The handle through which the control plane adds and removes sessions.
     #[must_use]
     pub fn control(&self) -> Arc<dyn PeerControl> {
         Arc::clone(&self.control) as Arc<dyn PeerControl>
     }
 
-    /// How to speak to the handshake thread.
+    /// The mailbox of the handshake thread.
     #[must_use]
     pub fn handshakes(&self) -> Arc<HandshakeMailbox> {
         Arc::clone(&self.handshakes)
     }
 
-    /// How to read what they count.
+    /// The counters.
     #[must_use]
     pub fn counts(&self) -> Counts {
         Counts(Arc::clone(&self.stats))

@@ -7,29 +7,29 @@ use std::{
 
 use rustix::event::{EventfdFlags, eventfd};
 
-/// Wakes a thread that waits for descriptors.
+/// Wakes the thread that waits for its descriptor.
 #[derive(Debug)]
 pub(crate) struct Waker(OwnedFd);
 
 impl Waker {
-    /// A waker that has not rung.
+    /// Creates a waker.
     ///
     /// # Errors
     ///
-    /// Fails when the process has no descriptor left.
+    /// Fails if the process has no descriptor left.
     pub(crate) fn new() -> io::Result<Self> {
         Ok(Self(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?))
     }
 
     /// Wakes the thread.
     pub(crate) fn wake(&self) {
-        // It can only fail when it has rung 2^64 times unheard, and then it is ringing.
+        // The write fails only if the counter is at its maximum, and then the thread wakes anyway.
         rustix::io::write(&self.0, &1u64.to_ne_bytes()).ok();
     }
 
-    /// Stops ringing.
+    /// Makes the descriptor unreadable until the next [`Waker::wake`].
     pub(crate) fn drain(&self) {
-        // Nothing to read means that it does not ring.
+        // The read fails if the counter is 0.
         rustix::io::read(&self.0, &mut [0u8; 8]).ok();
     }
 }

@@ -2,14 +2,14 @@
 
 /// The ones'-complement sum of big-endian 16-bit words, not yet folded or complemented.
 ///
-/// Words are summed as they lie in memory: the sum of swapped words is the swapped sum (RFC 1071,
-/// section 2), so that only the result needs swapping.
+/// Words are summed as they lie in memory. The sum of swapped words is the swapped sum (RFC 1071,
+/// section 2), so only the result needs swapping.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sum(u64);
 
 impl Sum {
-    /// Adds bytes, which begin at an even offset of the summed data. An odd last byte counts as
-    /// if a zero followed.
+    /// Adds bytes, which begin at an even offset of the summed data. A zero is added behind an odd
+    /// last byte.
     #[must_use]
     #[inline]
     pub fn bytes(self, bytes: &[u8]) -> Self {
@@ -44,8 +44,8 @@ impl Sum {
         Self(fold64(self.0) + u64::from(word.to_be()))
     }
 
-    /// The sum folded to 16 bits, as a number: what a device expects in the checksum field when it
-    /// is to complete the checksum itself.
+    /// The sum folded to 16 bits. A device expects it in the checksum field if it must complete the
+    /// checksum (`CHECKSUM_PARTIAL`).
     #[must_use]
     #[inline]
     pub fn folded(self) -> u16 {
@@ -69,8 +69,8 @@ fn fold64(sum: u64) -> u64 {
     (sum & 0xffff_ffff) + (sum >> 32)
 }
 
-/// The sum of the pseudo-header of TCP or UDP over IPv4 or IPv6. `addresses` are source and
-/// destination as they lie in the header: 8 bytes, or 32.
+/// The sum of the pseudo-header of TCP or UDP over IPv4 (RFC 768, RFC 9293) or IPv6 (RFC 8200,
+/// section 8.1). `addresses` are the source and destination in the IP header: 8 bytes, or 32.
 #[must_use]
 #[inline]
 pub fn pseudo_header(addresses: &[u8], protocol: u8, l4_len: usize) -> Sum {

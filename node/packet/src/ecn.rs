@@ -1,22 +1,22 @@
-//! Explicit congestion notification across the tunnel, both ways, as RFC 6040 has it.
+//! Explicit congestion notification across the tunnel (RFC 6040).
 
 /// The ECN field of an IP header (RFC 3168, section 5).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Ecn {
-    /// The transport does not take part.
+    /// Not-ECT: the transport does not use ECN.
     #[default]
     NotEct = 0,
-    /// It takes part: ECT(1).
+    /// ECT(1).
     Ect1 = 1,
-    /// It takes part: ECT(0).
+    /// ECT(0).
     Ect0 = 2,
-    /// Congestion was experienced.
+    /// CE: congestion was experienced.
     Ce = 3,
 }
 
-/// Congestion was experienced by a packet whose transport does not take part: it must be dropped,
-/// for nothing else tells its sender.
+/// A packet whose transport does not use ECN experienced congestion. It must be dropped, because
+/// nothing else tells its sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CannotCarry;
 
@@ -44,13 +44,12 @@ impl Ecn {
         }
     }
 
-    /// Carries `outer`, the field of the header that the packet was sealed under, over to the
-    /// packet (RFC 6040, section 4.2). An IPv4 header checksum is updated, so that a right one
-    /// stays right and a wrong one wrong (RFC 1624).
+    /// Propagates `outer`, the ECN field of the outer header, to the packet (RFC 6040, section 4.2).
+    /// Updates the IPv4 header checksum incrementally (RFC 1624), so that a wrong one stays wrong.
     ///
     /// # Errors
     ///
-    /// Says that the packet cannot carry the mark; it is unchanged then.
+    /// Fails if the packet cannot carry the mark. The packet does not change then.
     #[inline]
     pub fn decapsulate(outer: Self, packet: &mut [u8]) -> Result<(), CannotCarry> {
         match (Self::of_packet(packet), outer) {

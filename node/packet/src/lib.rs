@@ -1,9 +1,9 @@
-//! IP packets as bytes: headers, checksums, and the super-packets of TUN devices. Pure: no I/O, no
+//! IP packets as bytes: headers, checksums, and the super-packets of TUN devices. Pure: no I/O and no
 //! clock.
 //!
-//! [`headers`] finds what a packet is; [`gro`] coalesces packets of a flow into a super-packet and
-//! [`gso`] segments one again; [`virtio`] is the header that says how; [`arena`] and [`iov`] are the
-//! memory that both build in.
+//! [`headers`] parses a packet. [`gro`] coalesces packets of a flow into a super-packet, and [`gso`]
+//! segments one. [`virtio`] is the header of a super-packet. [`arena`] and [`iov`] are the memory for
+//! all of them. [`checksum`] and [`ecn`] are the arithmetic of two header fields.
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), warn(clippy::indexing_slicing))]
 

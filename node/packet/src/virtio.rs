@@ -1,26 +1,31 @@
-//! The header before each packet on a TUN device with `IFF_VNET_HDR` (virtio specification,
-//! section 5.1.6; `struct virtio_net_hdr` in linux/virtio_net.h), in the host's byte order.
+//! The header before each packet on a TUN device with `IFF_VNET_HDR`: `struct virtio_net_hdr` in
+//! include/uapi/linux/virtio_net.h (virtio specification, section 5.1.6), in the host's byte order.
 
-/// Length of the header in bytes.
+/// The length of the header in bytes.
 pub const HEADER_LEN: usize = 10;
 
-/// Room for the largest frame that the device hands over: the header and the largest IP packet,
-/// rounded up. Whoever reads frames offers this much.
+/// The room that a read from the device must offer, in bytes: the header and the largest IP packet,
+/// rounded up.
 pub const MAX_TUN_PACKET_LEN: usize =
     (HEADER_LEN + crate::headers::MAX_PACKET).next_multiple_of(64);
 
+/// `VIRTIO_NET_HDR_F_NEEDS_CSUM`.
 const NEEDS_CSUM: u8 = 1;
+/// `VIRTIO_NET_HDR_GSO_NONE`.
 const GSO_NONE: u8 = 0;
+/// `VIRTIO_NET_HDR_GSO_TCPV4`.
 const GSO_TCPV4: u8 = 1;
+/// `VIRTIO_NET_HDR_GSO_TCPV6`.
 const GSO_TCPV6: u8 = 4;
+/// `VIRTIO_NET_HDR_GSO_UDP_L4`.
 const GSO_UDP_L4: u8 = 5;
-/// Says that the TCP flow uses ECN; it can stand beside each type.
+/// `VIRTIO_NET_HDR_GSO_ECN`: the TCP flow uses ECN. A flag beside the type.
 const GSO_ECN: u8 = 0x80;
 
-/// What a super-packet is to be cut into.
+/// The kind of super-packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gso {
-    /// Nothing: it is one packet.
+    /// None: it is one packet.
     None,
     /// TCP segments over IPv4.
     TcpV4,
@@ -30,26 +35,27 @@ pub enum Gso {
     Udp,
 }
 
-/// The header's content.
+/// The header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NetHeader {
     /// The kind of super-packet.
     pub gso: Gso,
-    /// Payload bytes of each packet but the last, if it is a super-packet.
+    /// The payload of each packet but the last in bytes, if it is a super-packet.
     pub gso_size: u16,
-    /// Length of all headers of a super-packet, in bytes.
+    /// The length of all headers of a super-packet in bytes.
     pub header_len: u16,
-    /// Where the transport header begins and, counted from there, where its checksum lies, if that
-    /// checksum is only the pseudo-header's sum so far.
+    /// If the checksum is only the sum of the pseudo-header: the offset of the transport header, and
+    /// that of the checksum in it.
     pub checksum: Option<(u16, u16)>,
 }
 
 impl NetHeader {
-    /// One packet with nothing left to do.
+    /// The header of one packet whose checksum is complete.
     pub const PLAIN: Self = Self { gso: Gso::None, gso_size: 0, header_len: 0, checksum: None };
 
-    /// Reads the header; `None` for a type of super-packet that nobody asked for.
+    /// Parses the header. `None` for a type of super-packet that we did not enable.
     #[must_use]
+    #[inline]
     pub fn parse(bytes: &[u8; HEADER_LEN]) -> Option<Self> {
         let [flags, kind, h0, h1, g0, g1, s0, s1, o0, o1] = *bytes;
         let gso = match kind & !GSO_ECN {
@@ -71,6 +77,7 @@ impl NetHeader {
 
     /// The header as bytes.
     #[must_use]
+    #[inline]
     pub fn to_bytes(self) -> [u8; HEADER_LEN] {
         let kind = match self.gso {
             Gso::None => GSO_NONE,

@@ -1,5 +1,6 @@
-//! WireGuard (the whitepaper's protocol) as an exit node speaks it: the node's keys, initiations
-//! before they are anybody's, and one tunnel for each consumer. Only [`keys`] does I/O, on key files.
+//! WireGuard at an exit node: the node's keys, the identification of initiations, and one tunnel for
+//! each consumer. The sections named in this crate are those of the WireGuard whitepaper
+//! (<https://www.wireguard.com/papers/wireguard.pdf>). Only [`keys`] does I/O, on key files.
 #![forbid(unsafe_code)]
 
 pub mod identity;

@@ -108,6 +108,7 @@ impl Tunnel {
 
     /// Whether packets can be sealed: a handshake was completed and is not too old.
     #[must_use]
+    #[inline]
     pub fn is_connected(&self) -> bool {
         self.tunn.time_since_last_handshake().is_some()
     }

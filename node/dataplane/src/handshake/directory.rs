@@ -1,4 +1,4 @@
-//! Which session has which static key.
+//! The static keys of the sessions.
 
 use std::{
     collections::HashMap,
@@ -14,22 +14,22 @@ use weir_wireguard::{
     initiation::{Claim, agree},
 };
 
-/// Which session has which static key.
+/// The static keys of the sessions.
 #[derive(Default)]
 pub(crate) struct Directory(RwLock<Keys>);
 
-/// Both ways, so that no change looks at the keys of others.
+/// The keys by key and by slot, so that no change scans all of them.
 #[derive(Default)]
 struct Keys {
     known: HashMap<[u8; 32], Known>,
     of_slot: HashMap<Slot, [u8; 32]>,
 }
 
-/// A session, as the handshake thread knows it.
+/// A session.
 struct Known {
     slot: Slot,
-    /// What the key shares with each of the node's that it was used for, at most two: working it
-    /// out costs a scalar multiplication.
+    /// The secrets that the key shares with at most two of the node's keys. Each costs a scalar
+    /// multiplication.
     shared: Mutex<Vec<([u8; 32], Arc<SharedSecret>)>>,
 }
 
@@ -50,7 +50,7 @@ impl Known {
 }
 
 impl Directory {
-    /// Knows a slot's key from now on, in place of the one that it had.
+    /// Adds a slot's key, in place of the one that it had.
     pub(crate) fn insert(&self, key: [u8; 32], slot: Slot) {
         let known = Known { slot, shared: Mutex::default() };
         let mut keys = self.0.write().unwrap_or_else(PoisonError::into_inner);
@@ -60,8 +60,7 @@ impl Directory {
         keys.known.insert(key, known);
     }
 
-    /// Knows the key of a slot no more. Nothing that [`Directory::authenticate`] has begun for it
-    /// goes on afterwards.
+    /// Removes the slot's key. No [`Directory::authenticate`] of it is under way afterwards.
     pub(crate) fn remove(&self, slot: Slot) {
         let mut keys = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let Some(key) = keys.of_slot.remove(&slot) else { return };
@@ -71,13 +70,13 @@ impl Directory {
         }
     }
 
-    /// Finds out whether an initiation is of the key that it names, and newer than all that its
-    /// session has had, and makes it the newest one if so.
+    /// Authenticates an initiation, checks that it is newer than all that its session has sent, and
+    /// notes it as the newest.
     ///
     /// # Errors
     ///
-    /// Says that no session has the key, that the sender does not have it, or that the initiation
-    /// is a replay.
+    /// Fails if no session has the key, if the sender does not have it, or if the initiation is a
+    /// replay.
     pub(super) fn authenticate(
         &self,
         claim: &Claim,

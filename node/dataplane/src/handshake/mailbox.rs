@@ -1,4 +1,4 @@
-//! What others hand to the handshake thread.
+//! What other threads hand to the handshake thread.
 
 use std::{
     io,
@@ -12,24 +12,24 @@ use super::Limits;
 use crate::waker::Waker;
 use weir_accounts::Endpoint;
 
-/// Initiations that may wait for the thread: a tenth of a second of its work.
+/// The maximum number of initiations that wait for the thread: a tenth of a second of its work.
 const QUEUE: usize = 1024;
 
-/// What workers hand to the handshake thread.
+/// The mailbox of the handshake thread.
 pub struct HandshakeMailbox {
     pub(super) queue: ArrayQueue<(Bytes, Endpoint)>,
     pub(super) waker: Waker,
     pub(super) stop: AtomicBool,
-    /// The latest change of the limits that the thread has not seen yet.
+    /// The latest change of the limits, if the thread has not seen it yet.
     pub(super) limits: ArrayQueue<Limits>,
 }
 
 impl HandshakeMailbox {
-    /// An empty mailbox.
+    /// Creates an empty mailbox.
     ///
     /// # Errors
     ///
-    /// Fails when the process has no descriptor left.
+    /// Fails if the process has no descriptor left.
     pub fn new() -> io::Result<Self> {
         Ok(Self {
             queue: ArrayQueue::new(QUEUE),
@@ -39,7 +39,7 @@ impl HandshakeMailbox {
         })
     }
 
-    /// Hands over an initiation; `false` if the queue is full.
+    /// Hands over an initiation. Returns `false` if the queue is full.
     pub fn push(&self, message: Bytes, from: Endpoint) -> bool {
         self.queue.push((message, from)).is_ok()
     }
@@ -49,9 +49,9 @@ impl HandshakeMailbox {
         self.waker.wake();
     }
 
-    /// Changes how many handshakes are let through. Returns at once.
+    /// Changes the limits. Returns at once.
     pub fn set_limits(&self, limits: Limits) {
-        // One that it had not seen yet is void.
+        // A change that the thread has not seen yet is void.
         let _earlier: Option<Limits> = self.limits.force_push(limits);
         self.waker.wake();
     }

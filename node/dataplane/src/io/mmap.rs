@@ -1,4 +1,4 @@
-//! Mapped memory that the kernel reads or writes beside us: buffers, frames, rings.
+//! Mapped memory that the kernel reads and writes too: buffers, frames, rings.
 
 #![expect(unsafe_code, reason = "maps memory")]
 
@@ -6,8 +6,8 @@ use std::{ffi::c_void, io, os::fd::AsFd, ptr::NonNull};
 
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
-/// A mapping, readable and writable; unmapped when dropped. Whoever has it sees to who may touch
-/// which part of it, and that the kernel lets go of it first.
+/// A readable and writable mapping, which is unmapped when dropped. Its owner decides who may touch
+/// which part of it, and drops it only when the kernel no longer uses it.
 pub(crate) struct Mapping {
     base: NonNull<u8>,
     len: usize,
@@ -17,11 +17,11 @@ pub(crate) struct Mapping {
 unsafe impl Send for Mapping {}
 
 impl Mapping {
-    /// Zeroed memory of this process alone; it begins at a page.
+    /// Maps zeroed, page-aligned memory that only this process has.
     ///
     /// # Errors
     ///
-    /// Fails when it cannot be had.
+    /// Fails if there is no memory.
     pub(crate) fn anonymous(len: usize) -> io::Result<Self> {
         let (access, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
         // SAFETY: an anonymous mapping at an address of the kernel's choice touches nothing else.
@@ -29,11 +29,11 @@ impl Mapping {
         Self::new(base, len)
     }
 
-    /// What the kernel offers at an offset of one of its own descriptors.
+    /// Maps what the kernel offers at an offset of a descriptor.
     ///
     /// # Errors
     ///
-    /// Fails when it offers nothing there.
+    /// Fails if it offers nothing there.
     pub(crate) fn offered(by: impl AsFd, at: u64, len: usize) -> io::Result<Self> {
         let access = ProtFlags::READ | ProtFlags::WRITE;
         let flags = MapFlags::SHARED | MapFlags::POPULATE;
@@ -47,12 +47,12 @@ impl Mapping {
         Ok(Self { base, len })
     }
 
-    /// Where it begins.
+    /// The first byte.
     pub(crate) fn base(&self) -> NonNull<u8> {
         self.base
     }
 
-    /// Its length in bytes.
+    /// The length in bytes.
     pub(crate) fn len(&self) -> usize {
         self.len
     }

@@ -1,4 +1,4 @@
-//! UDP sockets as the workers use them.
+//! The UDP sockets of the workers and the handshake thread.
 
 #![expect(unsafe_code, reason = "socket options and calls that no library offers")]
 
@@ -17,26 +17,25 @@ use super::{
 use weir_accounts::Endpoint;
 use weir_packet::ecn::Ecn;
 
-/// What a worker may have waiting: several milliseconds of a fast line.
+/// The size of a socket's buffers in bytes: several milliseconds of a fast line.
 const BUFFER_BYTES: usize = 8 << 20;
 
 /// The two sockets of one worker, or of the handshake thread.
 #[derive(Debug)]
 pub struct Sockets {
-    /// IPv4.
+    /// The IPv4 socket.
     pub v4: OwnedFd,
-    /// IPv6 only; `None` where the host has no IPv6.
+    /// The IPv6 socket. `None` if the host has no IPv6.
     pub v6: Option<OwnedFd>,
 }
 
-/// A socket of each family on `port`, member of the port's reuseport groups, that receives
-/// super-packets. All members must: before the kernel joins datagrams it asks whether their socket
-/// wants that, and the program that chooses the socket later is not heard then (6.18), so that any
-/// member may be asked.
+/// Opens a socket of each address family on `port`, in the port's reuseport groups, with `UDP_GRO`.
+/// Every socket in the reuseport group must enable `UDP_GRO`. The kernel's GRO looks up the socket
+/// before our reuseport program runs (Linux 6.18), so it may consult any member.
 ///
 /// # Errors
 ///
-/// Fails when the port is taken by somebody who does not share it.
+/// Fails if another program has the port.
 pub fn bind(port: u16) -> io::Result<Sockets> {
     let v4 = bind_one(Domain::IPV4, (Ipv4Addr::UNSPECIFIED, port).into())?;
     let v6 = match bind_one(Domain::IPV6, (Ipv6Addr::UNSPECIFIED, port).into()) {
@@ -60,10 +59,10 @@ fn bind_one(domain: Domain, address: SocketAddr) -> io::Result<OwnedFd> {
     } else {
         set(&socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?;
         set(&socket, libc::IPPROTO_IP, libc::IP_RECVTOS, 1)?;
-        // Without "don't fragment", as the kernel's WireGuard: a router with a narrower link cuts
-        // the datagram instead of answering with an ICMP message that may never arrive, and which
-        // anybody can forge. OMIT, not DONT: such a message changes nothing here. By IPv6 no router
-        // cuts anything, so that these messages must be believed there.
+        // Without "don't fragment", like the kernel's WireGuard. A router with a narrower link then
+        // fragments the datagram. Otherwise it would answer with an ICMP message, which may be lost
+        // or forged. OMIT rather than DONT, so that such a message has no effect. IPv6 routers
+        // fragment nothing, so these messages count there.
         set(&socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_OMIT)?;
     }
     socket.set_reuse_port(true)?;
@@ -71,7 +70,7 @@ fn bind_one(domain: Domain, address: SocketAddr) -> io::Result<OwnedFd> {
     for (forced, plain) in
         [(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF), (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)]
     {
-        // Without CAP_NET_ADMIN the kernel's limit must do.
+        // Without CAP_NET_ADMIN, the kernel's limit applies.
         set(&socket, libc::SOL_SOCKET, forced, BUFFER_BYTES as i32)
             .or_else(|_| set(&socket, libc::SOL_SOCKET, plain, BUFFER_BYTES as i32))?;
     }
@@ -93,11 +92,11 @@ fn set(socket: &impl AsRawFd, level: i32, name: i32, value: i32) -> io::Result<(
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Sends one datagram; the kernel takes it or not, but never makes us wait.
+/// Sends one datagram, without waiting.
 ///
 /// # Errors
 ///
-/// Says why the kernel did not take it.
+/// Returns why the kernel did not take it.
 pub(crate) fn send_one(socket: BorrowedFd<'_>, to: &Endpoint, datagram: &[u8]) -> io::Result<()> {
     let header = SendHeader::new(to, None, Ecn::NotEct);
     let mut vectors = [iovec(datagram)];
@@ -108,7 +107,7 @@ pub(crate) fn send_one(socket: BorrowedFd<'_>, to: &Endpoint, datagram: &[u8]) -
     if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Receives one message, if there is one, and says how long it is.
+/// Receives one message, if there is one. Returns its length in bytes.
 pub(crate) fn receive_one(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Option<(usize, Received)> {
     #[repr(align(8))]
     struct Control([u8; RECEIVE_CONTROL]);

@@ -1,4 +1,4 @@
-//! The direct way from the guard to a worker: its sockets, and what their frames are.
+//! The XSK fast path: AF_XDP receive, from the guard to a worker past the kernel's stack.
 
 mod ring;
 mod socket;
@@ -25,7 +25,8 @@ use crate::{
 use weir_accounts::Endpoint;
 use weir_packet::ecn::Ecn;
 
-/// Frames of one iteration: more of them would leave the processor's cache before they are sealed.
+/// The maximum number of frames in one iteration. More of them would leave the processor's cache
+/// before they are written.
 const MAX_FRAMES: u32 = 512;
 
 /// A queue of received frames.
@@ -33,20 +34,20 @@ pub trait ReceiveQueue {
     /// Whether frames are waiting.
     fn is_ready(&self) -> bool;
 
-    /// Hands up to `most` waiting frames to `take`, and gives their memory back to the kernel.
-    /// Returns how many there were.
+    /// Calls `take` with up to `most` waiting frames, and gives their memory back to the kernel.
+    /// Returns the number of frames.
     fn take(&mut self, most: u32, take: impl FnMut(&[u8])) -> u32;
 
-    /// How many frames the kernel could not hand over since this was last asked, because too many
-    /// were waiting.
+    /// The number of frames that the kernel dropped since the last call, because too many were
+    /// waiting.
     fn newly_lost(&mut self) -> u64;
 }
 
-/// The sockets of one worker: one for each receive queue of the uplink whose number has the
-/// worker's as its remainder.
+/// The sockets of one worker: one for each of its receive queues of the uplink. Queue q belongs to
+/// worker q mod the number of workers.
 pub struct XskQueues<Q = Xsk> {
     queues: Vec<Q>,
-    /// Which of them is first this iteration.
+    /// The queue that is first in this iteration.
     first: usize,
     sources: Sources,
 }
@@ -58,12 +59,12 @@ impl<Q> Default for XskQueues<Q> {
 }
 
 impl XskQueues {
-    /// Opens a socket at each receive queue of the interface, and deals them out to the workers.
-    /// Frames are taken from `sources` alone.
+    /// Opens a socket at each receive queue of the interface, for the workers in turn. Frames from
+    /// other addresses than `sources` are dropped.
     ///
     /// # Errors
     ///
-    /// Says why there can be none.
+    /// Fails if not even the first queue can have a socket.
     pub fn open(interface: u32, workers: usize, sources: Sources) -> io::Result<Vec<Self>> {
         let mut all: Vec<Self> =
             (0..workers).map(|_| Self { sources, ..Self::default() }).collect();
@@ -82,7 +83,7 @@ impl XskQueues {
         Ok(all)
     }
 
-    /// The sockets with their queues, for the guard's map.
+    /// The sockets with the numbers of their queues, for the guard's map.
     pub fn sockets(&self) -> impl Iterator<Item = (u32, BorrowedFd<'_>)> {
         self.queues.iter().map(|socket| (socket.queue(), socket.as_fd()))
     }
@@ -94,7 +95,7 @@ impl<Q: ReceiveQueue> XskQueues<Q> {
         self.queues.iter().any(Q::is_ready)
     }
 
-    /// Hands what has arrived to the pipeline, as far as one iteration has room.
+    /// Hands what has arrived to the pipeline, as much as one iteration has room for.
     pub(crate) fn take(&mut self, pipeline: &mut Pipeline) {
         let sources = self.sources;
         let (taken, lost) = self.share(MAX_FRAMES, |frame| receive(pipeline, sources, frame));
@@ -106,9 +107,9 @@ impl<Q: ReceiveQueue> XskQueues<Q> {
         }
     }
 
-    /// Takes up to `room` frames. Each queue has an equal share of what those before it have left,
-    /// then whoever is first has the rest, and another one is first each time. Returns how many
-    /// came, and how many the queues have lost.
+    /// Takes up to `room` frames. Each queue gets an equal share of what those before it have left.
+    /// Then the first queue gets the rest, and another queue is first the next time. Returns the
+    /// number of frames taken, and of frames that the queues have lost.
     fn share(&mut self, room: u32, mut take: impl FnMut(&[u8])) -> (u32, u64) {
         let count = self.queues.len();
         self.first = (self.first + 1) % count.max(1);

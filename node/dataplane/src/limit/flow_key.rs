@@ -1,4 +1,4 @@
-//! Which flow a packet from a consumer belongs to, as numbers that name no destination.
+//! The flow of a packet from a consumer, as keyed hashes that reveal no destination.
 
 use weir_packet::headers::{TCP, UDP, V6_HEADER};
 
@@ -8,16 +8,17 @@ const DCCP: u8 = 33;
 const SCTP: u8 = 132;
 const UDP_LITE: u8 = 136;
 
-/// IPv6 extension headers that are stepped over.
+/// The IPv6 extension headers that are skipped (RFC 8200, section 4).
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
 const AUTHENTICATION: u8 = 51;
 const OPTIONS: u8 = 60;
-/// The most of them. Whoever sends more has one flow to a destination.
+/// The maximum number of extension headers that are skipped. Packets with more count as one flow for
+/// each destination.
 const MAX_EXTENSIONS: usize = 8;
 
-/// The secret of a batch of the node. Without it the numbers of a [`FlowKey`] say nothing.
+/// The key of the hashes, new at each start of the node. Without it a [`FlowKey`] reveals nothing.
 #[derive(Clone, Copy)]
 pub struct FlowSecret(pub [u64; 4]);
 
@@ -27,12 +28,12 @@ impl std::fmt::Debug for FlowSecret {
     }
 }
 
-/// A flow of a session: the source is the session's, and so is no part of it.
+/// A flow of a session. The source address is the session's, so it is not part of the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowKey {
-    /// Of destination, protocol, and ports or echo identifier.
+    /// The hash of destination, protocol, and ports or echo identifier.
     pub hash: u64,
-    /// Of the destination alone.
+    /// The hash of the destination.
     pub destination: u64,
 }
 

@@ -159,7 +159,7 @@ fn decapsulate(
     account(peer, admission == Admission::Metered && admitted.is_ok(), message.len());
     // The payload is authentic, but only a checksum proves where it came from.
     if peer.endpoint != Some(outer.from) && outer.vouches() {
-        peer.heard_from(outer.from);
+        peer.move_endpoint(outer.from);
     }
     admitted?;
     match payload {

@@ -1,5 +1,6 @@
-//! Datagrams to one consumer become one send: equal lengths, the last may be shorter, cut apart by
-//! the kernel or the network card (`UDP_SEGMENT`).
+//! Batches datagrams to one consumer into one send, which the kernel or the NIC segments
+//! (`UDP_SEGMENT`, udp(7); `udp_send_skb` in net/ipv4/udp.c). All datagrams of a batch have one
+//! length, but the last may be shorter.
 
 use weir_common::Slot;
 
@@ -10,59 +11,60 @@ use weir_packet::{
     iov::{IovArena, IovList},
 };
 
-/// UDP_MAX_SEGMENTS of kernels before 6.9; later ones take 128.
+/// The maximum number of datagrams in a batch: `UDP_MAX_SEGMENTS` of kernels before 6.9, which later
+/// ones raised to 128.
 const MAX_SEGMENTS: u16 = 64;
-/// The most UDP payload that an IPv4 packet can have.
+/// The maximum UDP payload of an IPv4 packet in bytes.
 const MAX_BYTES: u32 = 65_507;
 
-/// Whether datagrams are sent several at once, to be cut by the kernel (`UDP_SEGMENT`, GSO).
+/// Whether datagrams are sent in batches that the kernel segments.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum UdpSegmentation {
-    /// They are.
+    /// They are sent in batches.
     #[default]
     On,
-    /// Each is sent by itself: for kernels and devices that cut them wrongly.
+    /// Each is sent by itself, for kernels and devices that segment wrongly.
     Off,
 }
 
 /// Whether the bytes of a batch are billed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BatchKind {
-    /// Data messages, billed.
+    /// Data messages. They are billed.
     Metered,
-    /// Data messages that a paused session gets from the gateway. Not billed.
+    /// Data messages from the gateway to a paused session. They are not billed.
     Free,
     /// One handshake message.
     Handshake,
 }
 
-/// One send.
+/// Datagrams that one system call or operation sends.
 #[derive(Clone, Copy, Debug)]
 pub struct GsoBatch {
-    /// To whom.
+    /// The destination.
     pub to: Endpoint,
-    /// Whose account it goes to.
+    /// The slot whose account counts it.
     pub slot: Slot,
-    /// What it carries.
+    /// The kind of messages.
     pub kind: BatchKind,
     /// The ECN field of the outer header.
     pub ecn: Ecn,
-    /// Where its bytes are.
+    /// The chunks of its bytes.
     pub iov: IovList,
-    /// Length of each datagram but the last, in bytes.
+    /// The length of each datagram but the last, in bytes.
     pub segment: u16,
-    /// Datagrams.
+    /// The number of datagrams.
     pub datagrams: u16,
-    /// Bytes of all datagrams.
+    /// The length of all datagrams in bytes.
     pub bytes: u32,
     open: bool,
 }
 
-/// A place in the iteration's list of batches.
+/// The index of a batch in its iteration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchIndex(u32);
 
-/// The sends of one iteration.
+/// The batches of one iteration.
 #[derive(Debug, Default)]
 pub(crate) struct GsoBatches {
     batches: Vec<GsoBatch>,
@@ -71,20 +73,20 @@ pub(crate) struct GsoBatches {
 }
 
 impl GsoBatches {
-    /// No sends yet; of several datagrams each, or not.
+    /// Creates an empty list.
     #[must_use]
     pub(crate) fn new(segmentation: UdpSegmentation) -> Self {
         Self { segmentation, ..Self::default() }
     }
 
-    /// Forgets the last iteration's batches.
+    /// Removes all batches.
     pub(crate) fn begin(&mut self) {
         self.batches.clear();
         self.iovs.clear();
     }
 
-    /// Adds a datagram behind the consumer's latest batch, `last`, or in a new one. Returns the batch
-    /// that it is in. `last` must be of this iteration.
+    /// Appends a datagram to `last`, the consumer's latest batch of this iteration, or begins a new
+    /// batch. Returns the batch that it is in.
     #[inline]
     pub(crate) fn push(
         &mut self,
@@ -125,13 +127,13 @@ impl GsoBatches {
         index
     }
 
-    /// The batches, in the order in which they were begun.
+    /// The batches, in the order in which they began.
     #[must_use]
     pub(crate) fn all(&self) -> &[GsoBatch] {
         &self.batches
     }
 
-    /// The chunks of a batch, in the arena that the datagrams lie in.
+    /// The chunks of a batch, in the arena of the datagrams.
     pub(crate) fn chunks(&self, batch: &GsoBatch) -> impl Iterator<Item = Chunk> + '_ {
         self.iovs.chunks(batch.iov)
     }

@@ -1,16 +1,16 @@
-//! What is done without an offload that the kernel refuses.
+//! Turns an offload of the TUN device off if the kernel refuses super-packets.
 
 use std::cell::Cell;
 
 use weir_packet::{gro::Coalescing, virtio::Gso};
 
-/// So many refusals without one success between them, and the offload is left alone for a while. A
-/// few are no sign: some kernels refuse super-packets of a certain form only.
+/// The number of refusals without a success between them that turns an offload off. A few prove
+/// nothing: some kernels refuse only super-packets of a certain form.
 const MAX_REFUSALS: u32 = 8;
-/// How long, in nanoseconds. After that one more try shows whether it is still refused.
-const RETRY_AFTER: u64 = 60_000_000_000;
+/// How long the offload stays off, in nanoseconds. After that one refusal turns it off again.
+const RETRY_DELAY: u64 = 60_000_000_000;
 
-/// Which super-packets the TUN device takes, as it iterations out.
+/// The super-packets that the TUN device has turned out to take.
 #[derive(Debug, Default)]
 pub(super) struct TunOffloads {
     tcp: Offload,
@@ -18,22 +18,22 @@ pub(super) struct TunOffloads {
 }
 
 impl TunOffloads {
-    /// What is worth trying at `now`, in nanoseconds.
+    /// The protocols to coalesce at `now`, in nanoseconds.
     pub(super) fn coalescing(&self, uso: bool, now: u64) -> Coalescing {
         Coalescing { tcp: self.tcp.is_on(now), udp: uso && self.udp.is_on(now) }
     }
 
-    /// The device took a super-packet.
+    /// Notes that the device took a super-packet.
     pub(super) fn taken(&self, gso: Gso) {
         self.of(gso).refusals.set(0);
     }
 
-    /// The device refused a super-packet.
+    /// Notes that the device refused a super-packet.
     pub(super) fn refused(&self, gso: Gso, now: u64) {
         let offload = self.of(gso);
         offload.refusals.set(offload.refusals.get().saturating_add(1));
         if offload.refusals.get() >= MAX_REFUSALS {
-            offload.off_until.set(now + RETRY_AFTER);
+            offload.off_until.set(now + RETRY_DELAY);
         }
     }
 
@@ -72,15 +72,15 @@ mod tests {
         assert_eq!(offloads.coalescing(true, 5), BOTH);
         offloads.refused(Gso::Udp, 5);
         assert_eq!(offloads.coalescing(true, 5), Coalescing { tcp: true, udp: false });
-        let later = 5 + RETRY_AFTER;
+        let later = 5 + RETRY_DELAY;
         assert_eq!(offloads.coalescing(true, later - 1), Coalescing { tcp: true, udp: false });
         assert_eq!(offloads.coalescing(true, later), BOTH);
         // Still refused: one try was enough.
         offloads.refused(Gso::Udp, later);
         assert_eq!(offloads.coalescing(true, later), Coalescing { tcp: true, udp: false });
         offloads.taken(Gso::Udp);
-        offloads.refused(Gso::Udp, later + RETRY_AFTER);
-        assert_eq!(offloads.coalescing(true, later + RETRY_AFTER), BOTH);
+        offloads.refused(Gso::Udp, later + RETRY_DELAY);
+        assert_eq!(offloads.coalescing(true, later + RETRY_DELAY), BOTH);
     }
 
     #[test]

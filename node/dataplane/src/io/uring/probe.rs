@@ -1,5 +1,5 @@
-//! What the kernel's io_uring can do, found out by doing it: neither a version nor a list of
-//! operations says whether one of them may go on by itself.
+//! Tries out what the kernel's io_uring can do. Neither its version nor its list of operations says
+//! whether an operation may be multishot.
 
 use std::{
     io,
@@ -14,13 +14,13 @@ use io_uring::{
 
 use super::{BufferRing, NAME, RECEIVE_CONTROL, Reads, build, empty_header, read};
 
-/// How long the kernel may take. What has arrived already comes at once.
+/// How long to wait for the kernel. It completes at once what can be completed.
 const TIMEOUT: Duration = Duration::from_secs(5);
 const GROUP: u16 = 0;
 const BUFFERS: u16 = 2;
 const BUFFER_LEN: usize = 512;
 
-/// Whether a receive can go on by itself, with the kernel taking the buffers.
+/// Whether a receive can be multishot, with buffers that the kernel picks.
 pub(crate) fn receives() -> io::Result<bool> {
     let (from, to) = UnixDatagram::pair()?;
     from.send(&[1])?;
@@ -32,7 +32,7 @@ pub(crate) fn receives() -> io::Result<bool> {
     unsafe { completes(&receive.build(), true) }
 }
 
-/// Whether the kernel can read this way.
+/// Whether the kernel can read like this.
 pub(crate) fn reads(reads: Reads) -> io::Result<bool> {
     let (from, to) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::NONBLOCK)?;
     rustix::io::write(&to, &[1])?;
@@ -41,8 +41,7 @@ pub(crate) fn reads(reads: Reads) -> io::Result<bool> {
     unsafe { completes(&entry, reads == Reads::Multishot) }
 }
 
-/// Whether the kernel carries out an operation, for which all is there, and goes on with it if it
-/// is to.
+/// Whether the kernel completes an operation that has its input, and keeps it going if `goes_on`.
 ///
 /// # Safety
 ///

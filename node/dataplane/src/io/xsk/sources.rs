@@ -1,13 +1,13 @@
-//! From which addresses frames are taken that the kernel's routing has not seen.
+//! The source addresses of frames on the XSK fast path, which the kernel's routing does not check.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Which addresses of private networks the uplink's network can have. Those that the internet
-/// routes it always can.
+/// The families in which the uplink's network may have private addresses. Public addresses are always
+/// allowed.
 ///
-/// The stack asks its routes whether a source can be on an interface (`rp_filter`); on the direct
-/// way nobody does. Without this a consumer could have answers sent into the operator's own
-/// networks, by a forged source.
+/// The stack drops a source that has no route by the interface (`rp_filter`, ip-sysctl.rst). The fast
+/// path bypasses that check. Without this one, a consumer could forge a source and have answers sent
+/// into the operator's own networks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sources {
     v4: bool,
@@ -15,8 +15,7 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// Those of an uplink with these addresses: private ones are allowed in the families in which
-    /// it has one itself.
+    /// Allows private addresses in the families in which the uplink has a private address itself.
     #[must_use]
     pub fn of_uplink(v4: &[Ipv4Addr], v6: &[Ipv6Addr]) -> Self {
         Self {
@@ -25,7 +24,7 @@ impl Sources {
         }
     }
 
-    /// Whether a datagram can come from this address.
+    /// Whether a datagram may come from this address.
     #[must_use]
     #[inline]
     pub fn allow(self, source: IpAddr) -> bool {
