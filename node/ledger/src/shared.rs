@@ -33,7 +33,6 @@ impl SharedLedger {
 
     /// Waits until nobody else uses the ledger, which may take as long as their writes to the disk.
     /// Never call this on the packet path.
-    #[must_use]
     pub fn lock(&self) -> MutexGuard<'_, Ledger> {
         self.0.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }

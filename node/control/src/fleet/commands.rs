@@ -17,14 +17,14 @@ use tracing::warn;
 
 use super::Link;
 
-/// Requests under way at once. Those beyond wait at the server.
-const MOST: usize = 16;
+/// The maximum number of requests at once. The others wait at the server.
+const MAX_REQUESTS: usize = 16;
 /// No answer is larger, in bytes: the server takes messages of 1 MiB by default.
 const MAX_ANSWER: usize = 900 * 1024;
 /// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// After the server has refused us.
-const AGAIN: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// The delay after the server has refused a subscription.
+const RETRY_DELAY: Duration = Duration::from_secs(5);
 
 /// A request as it comes.
 #[derive(Deserialize)]
@@ -58,14 +58,14 @@ pub async fn serve(link: Link, api: Router) {
             Ok(requests) => answer_all(&link, requests, &api).await,
             Err(error) => warn!(%error, subject, "cannot take commands from the fleet"),
         }
-        tokio::time::sleep(AGAIN).await;
+        tokio::time::sleep(RETRY_DELAY).await;
     }
 }
 
 async fn answer_all(link: &Link, mut requests: Subscriber, api: &Router) {
-    let places = Arc::new(Semaphore::new(MOST));
+    let permits = Arc::new(Semaphore::new(MAX_REQUESTS));
     while let Some(message) = requests.next().await {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
         let (link, api) = (link.clone(), api.clone());
         tokio::spawn(async move {
             let Message { reply, payload, .. } = message;
@@ -77,7 +77,7 @@ async fn answer_all(link: &Link, mut requests: Subscriber, api: &Router) {
                     warn!(%error, "cannot send an answer to the fleet");
                 }
             }
-            drop(place);
+            drop(permit);
         });
     }
 }
@@ -108,7 +108,7 @@ async fn answer(api: Router, payload: &[u8]) -> Answer {
         Ok(request) => request,
         Err(error) => return Answer::error(StatusCode::BAD_REQUEST, "bad_path", &error),
     };
-    match timeout(PATIENCE, finish(api, request)).await {
+    match timeout(ANSWER_TIMEOUT, finish(api, request)).await {
         Ok(answer) => answer,
         Err(_) => {
             let message = "the node did not answer in time: check whether the command took effect";

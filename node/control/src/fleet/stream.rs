@@ -9,15 +9,15 @@ use async_nats::jetstream::{
 use serde::Serialize;
 use tokio::time::timeout;
 
-use super::{Link, PATIENCE};
+use super::{Link, SERVER_TIMEOUT};
 use crate::delivery::Receiver;
 use weir_ledger::UsageRecord;
 
 /// Its name in the ledger.
 pub const NAME: &str = "fleet";
 
-/// How long the server remembers what it has, to refuse it when it comes again.
-const REMEMBERS: std::time::Duration = std::time::Duration::from_secs(3600);
+/// The window in which the server drops a record that it already has.
+const DUPLICATE_WINDOW: std::time::Duration = std::time::Duration::from_secs(3600);
 
 /// The stream of all nodes.
 pub struct Stream {
@@ -48,12 +48,12 @@ impl Stream {
     #[must_use]
     pub fn new(link: Link, fleet: &weir_config::Fleet) -> Self {
         let mut context = jetstream::new(link.client.clone());
-        context.set_timeout(PATIENCE);
+        context.set_timeout(SERVER_TIMEOUT);
         let config = Config {
             name: fleet.stream.clone(),
             subjects: vec![format!("{}.*.usage", fleet.subject)],
             storage: StorageType::File,
-            duplicate_window: REMEMBERS,
+            duplicate_window: DUPLICATE_WINDOW,
             ..Config::default()
         };
         Self { link, context, config, name: fleet.name.clone(), is_there: false }
@@ -93,7 +93,7 @@ impl Receiver for Stream {
         if !self.link.is_up() {
             bail!("{}", self.link.describe());
         }
-        let published = timeout(2 * PATIENCE, self.publish(batch)).await;
+        let published = timeout(2 * SERVER_TIMEOUT, self.publish(batch)).await;
         let published = published.context("the fleet's server did not answer").flatten();
         self.is_there &= published.is_ok();
         published

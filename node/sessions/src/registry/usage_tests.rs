@@ -187,7 +187,7 @@ fn the_check_finds_totals_that_do_not_fit_what_was_swept() {
     drop(db);
     let found = problems(folder.path()).join("\n");
     assert!(
-        found.contains("sums of ended sessions") && found.contains("bytes_up is 10"),
+        found.contains("totals of ended sessions") && found.contains("bytes_up is 10"),
         "{found}"
     );
 }

@@ -225,7 +225,7 @@ fn a_change_that_the_kernel_refuses_changes_nothing_else() {
     let limiter = Limiter::new(
         Limits::default(),
         sessions,
-        rig.ledger.clone(),
+        rig.ledger,
         accounts,
         Arc::default(),
         table,
