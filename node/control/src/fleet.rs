@@ -13,11 +13,11 @@ use async_nats::{Client, ClientError, ConnectOptions, Event, connection::State};
 use tracing::{info, warn};
 use zeroize::Zeroizing;
 
-use self::trouble::Trouble;
+use self::last_error::LastError;
 
 pub mod commands;
+mod last_error;
 pub mod stream;
-mod trouble;
 
 pub use stream::Stream;
 
@@ -30,7 +30,7 @@ pub struct Link {
     client: Client,
     url: String,
     subject: String,
-    trouble: Trouble,
+    last_error: LastError,
 }
 
 impl Link {
@@ -42,8 +42,8 @@ impl Link {
     pub async fn connect(fleet: &weir_config::Fleet) -> anyhow::Result<Self> {
         let url = fleet.url.clone();
         let told = url.clone();
-        let trouble = Trouble::default();
-        let (seen, over) = (trouble.clone(), trouble.clone());
+        let last_error = LastError::default();
+        let (seen, over) = (last_error.clone(), last_error.clone());
         let mut options = ConnectOptions::new()
             .name(format!("weir {}", fleet.name))
             .retry_on_initial_connect()
@@ -62,7 +62,7 @@ impl Link {
                             over.is_over();
                             info!(server, "connected to the fleet's server");
                         }
-                        // An attempt has failed, which it says of each: why, the trouble knows.
+                        // An attempt has failed, which it says of each: `LastError` has the reason.
                         Event::ClientError(ClientError::Other(_)) => {}
                         event => warn!(server, %event, "the fleet's server"),
                     }
@@ -103,7 +103,7 @@ impl Link {
             .await
             .with_context(|| format!("cannot connect to fleet.url {url}"))?;
         let subject = format!("{}.{}", fleet.subject, fleet.name);
-        Ok(Self { client, url, subject, trouble })
+        Ok(Self { client, url, subject, last_error })
     }
 
     /// Whether there is a connection now.
@@ -115,7 +115,7 @@ impl Link {
     /// How the connection is, for the operator: where there is none, why, and what to do.
     #[must_use]
     pub fn describe(&self) -> String {
-        match (self.is_up(), self.trouble.words()) {
+        match (self.is_up(), self.last_error.words()) {
             (true, _) => "connected".to_owned(),
             (false, None) => format!("no connection to {}", self.url),
             (false, Some(why)) => format!("no connection to {}: {why}", self.url),

@@ -18,13 +18,13 @@ use crate::{
     sql, unix_now,
 };
 
-/// Invoices of a session that can be paid, the newest. An older one is forgotten: whoever asks that
-/// often has a newer one.
+/// The maximum number of invoices of a session that can be paid. Beyond it the oldest are deleted: a
+/// consumer that asks that often has a newer one.
 pub const MAX_OPEN_INVOICES: u32 = 64;
 
-/// What was asked for.
+/// An invoice in the ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Asked {
+pub struct StoredInvoice {
     /// The invoice's hashlock.
     pub hashlock: B256,
     /// What the agreement had cost, in wei.
@@ -119,7 +119,7 @@ impl Ledger {
     /// # Errors
     ///
     /// When the ledger cannot be written; the invoice must not be sent then.
-    pub fn keep_invoice(
+    pub fn add_invoice(
         &mut self,
         id: SessionId,
         total: U256,
@@ -150,11 +150,15 @@ impl Ledger {
     /// # Errors
     ///
     /// When the ledger cannot be read.
-    pub fn invoice(&self, id: SessionId, hashlock: &B256) -> Result<Option<Asked>, LedgerError> {
+    pub fn invoice(
+        &self,
+        id: SessionId,
+        hashlock: &B256,
+    ) -> Result<Option<StoredInvoice>, LedgerError> {
         let read = |row: &Row<'_>| {
             let text: String = row.get(0)?;
             let hashlock = text.parse().map_err(|_| corrupt(0))?;
-            Ok(Asked { hashlock, total: amount(row, 1)?, used: read_use(row, 2)? })
+            Ok(StoredInvoice { hashlock, total: amount(row, 1)?, used: read_use(row, 2)? })
         };
         let number = self.numbers.get(&id);
         let mut named = self.db.prepare_cached(sql::INVOICE)?;
@@ -188,7 +192,7 @@ impl Ledger {
         Ok(kept.unwrap_or_default())
     }
 
-    /// Takes a verified payment for an invoice over `paid_for` into the books, all of it or nothing.
+    /// Records a verified payment for an invoice over `paid_for`, all of it or nothing.
     ///
     /// # Errors
     ///

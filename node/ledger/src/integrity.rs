@@ -1,5 +1,5 @@
-//! A sum over the rows of each table, so that content that is not as weir wrote it shows: SQLite's
-//! own check sees damage to the structure of the file, not a flipped bit in a number.
+//! Integrity: a checksum over the rows of each table. It detects content that weir did not write.
+//! SQLite's own check detects damage to the structure of the file, but no flipped bit in a number.
 //!
 //! Each row has a hash, and a table's sum is that of its rows, whatever their order. Triggers of
 //! weir's own connection keep the sums, in the transaction of the change itself; they are not in
@@ -42,8 +42,8 @@ const SCHEMA: &str = "(definitions)";
 /// The SQL function that adds a row to a sum (1), or takes it away (-1): sum, sign, table, values.
 const FUNCTION: &str = "weir_sum";
 
-/// Keeps the sums from now on, through whatever this connection changes.
-pub(crate) fn keep(db: &Connection) -> Result<(), LedgerError> {
+/// Installs triggers that keep the sums through every change by this connection.
+pub(crate) fn install_triggers(db: &Connection) -> Result<(), LedgerError> {
     // SQLite says nothing of rows that INSERT OR REPLACE removes unless triggers are recursive.
     db.execute_batch("PRAGMA temp_store = MEMORY; PRAGMA recursive_triggers = ON")?;
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;

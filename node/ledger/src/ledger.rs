@@ -1,7 +1,8 @@
-//! The ledger on disk: the sessions, and what each has used, until the time of the ended ones is over.
+//! The ledger on disk: live sessions and what each has used, and ended sessions until their time is
+//! over.
 //!
-//! One SQLite file, `ledger.db`, that any operator can read with `sqlite3` (the view `usage` is
-//! made for that). One node writes it, which a lock file beside it makes sure of.
+//! It is one SQLite file, `ledger.db`. Operators can read it with `sqlite3`, for which there is the
+//! view `usage`. A lock file beside it ensures that only one node writes it.
 
 use std::{
     collections::HashMap,
@@ -26,8 +27,8 @@ use crate::{
     usage_record::RecordKey,
 };
 
-/// If a checkpoint changes at least this many sessions, and most of them, the checksum of their table is computed
-/// once instead of row by row.
+/// A checkpoint of at least this many sessions, if they are most of them, computes the checksum of
+/// the table once instead of row by row.
 pub(crate) const RECOMPUTE_THRESHOLD: usize = 500;
 
 /// The ledger, opened for writing.
@@ -45,13 +46,13 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Opens the ledger, making it and its folder where there is none yet. Looks at what is of live
-    /// sessions; at all of it only when a check found damage before, or an earlier weir wrote it.
+    /// Opens the ledger, and creates it and its folder if there is none. Verifies the rows of live
+    /// sessions, or everything if a check found damage before or an earlier weir wrote the file.
     ///
     /// # Errors
     ///
-    /// When the file cannot be had, is another node's, is damaged or not as weir wrote it, or is of
-    /// a newer weir.
+    /// When the file cannot be opened, another node uses it, it is damaged or another program changed
+    /// it, or a newer weir wrote it.
     pub fn open(path: &Path) -> Result<Self, LedgerError> {
         Self::open_watched(path, |_| Ok(()))
     }
@@ -93,17 +94,17 @@ impl Ledger {
         if look == schema::Look::AtAll {
             fs::remove_file(&found_damage).map_err(io)?;
         }
-        integrity::keep(&db)?;
+        integrity::install_triggers(&db)?;
         let record_key = RecordKey::beside(path)?;
         let numbers = HashMap::new();
         Ok(Self { db, numbers, record_key, path: path.to_owned(), damage: None, _lock: lock })
     }
 
-    /// From now on nothing is sold on this ledger, and the next start looks at all of it.
+    /// Refuses new sessions and credit from now on, and has the next start verify everything.
     ///
     /// # Errors
     ///
-    /// When the next start cannot be told.
+    /// When the marker for the next start cannot be written.
     pub fn set_damage(&mut self, what: &str) -> io::Result<()> {
         self.damage = Some(what.to_owned());
         fs::write(scrub::marker(&self.path), format!("{what}\n"))
@@ -150,8 +151,8 @@ impl Ledger {
         Ok(self.db.query_row(sql::ENDED_TOTALS, [], |row| read_counters(row, 0))?)
     }
 
-    /// Writes down a new session, and its limit if it has one. Returns its first counters: zero,
-    /// but for the newest initiation that an earlier session with its key has taken.
+    /// Adds a session, and its limit if it has one. Returns its first counters. They are zero, except
+    /// for the newest initiation that an earlier session with its key has accepted.
     ///
     /// # Errors
     ///
@@ -187,8 +188,8 @@ impl Ledger {
         Ok(Counters { newest_initiation: newest.unsigned_abs(), ..Counters::default() })
     }
 
-    /// Raises the counters of live sessions to the given ones, all or none. Counters never fall:
-    /// of each the higher stays. Sessions that are not live are left alone.
+    /// Raises the counters of live sessions to the given ones, all or none. A counter never falls.
+    /// Sessions that are not live are ignored.
     ///
     /// # Errors
     ///
@@ -242,7 +243,7 @@ impl Ledger {
         change.execute(sql::DROP_INVOICES, [number])?;
         change.execute(sql::ADD_ENDED, [number])?;
         let public_key: String = change.query_row(sql::PUBLIC_KEY, [number], |row| row.get(0))?;
-        sweep::keep_initiation(&change, &public_key, to_sql(newest), to_sql(now))?;
+        sweep::save_initiation(&change, &public_key, to_sql(newest), to_sql(now))?;
         integrity::seal(&change, number)?;
         change.commit()?;
         self.numbers.remove(&id);

@@ -9,10 +9,10 @@ use crate::{
     usage_record::{RecordKey, UsageRecord},
 };
 
-/// The form of the records that this weir writes.
+/// The version of the record format that this weir writes.
 const VERSION: u32 = 1;
 
-/// The most records in one answer or batch.
+/// The maximum number of records in one answer or batch.
 pub const MAX_RECORDS: u32 = 1000;
 
 impl Ledger {
@@ -41,9 +41,9 @@ impl Ledger {
     /// # Errors
     ///
     /// When the ledger cannot be written; nothing has changed then.
-    pub fn keep_seconds(&mut self, open: &[(SessionId, u64)]) -> Result<(), LedgerError> {
+    pub fn save_seconds(&mut self, open: &[(SessionId, u64)]) -> Result<(), LedgerError> {
         let change = self.db.transaction()?;
-        let mut keep = change.prepare_cached(sql::KEEP_SECONDS)?;
+        let mut keep = change.prepare_cached(sql::SAVE_SECONDS)?;
         for (id, seconds) in open {
             if let Some(number) = self.numbers.get(id) {
                 keep.execute(params![number, to_sql(*seconds)])?;

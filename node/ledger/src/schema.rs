@@ -329,7 +329,7 @@ fn keep_all_initiations(db: &Connection) -> Result<(), LedgerError> {
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let public_key: String = row.get(0)?;
-        sweep::keep_initiation(db, &public_key, row.get(1)?, row.get(2)?)?;
+        sweep::save_initiation(db, &public_key, row.get(1)?, row.get(2)?)?;
     }
     Ok(())
 }

@@ -65,7 +65,7 @@ impl FromStr for SessionId {
 pub struct Session {
     /// Its identifier.
     pub id: SessionId,
-    /// Its place.
+    /// The index from which its addresses and its account follow.
     pub slot: Slot,
     /// What the operator calls it; unique among the live sessions.
     pub name: Option<String>,

@@ -69,7 +69,7 @@ statements! {
     /// Of the sessions that have ended and had the key.
     NEWEST_INITIATION = "SELECT newest FROM initiations WHERE key = ?1";
     /// The row moves to the end: it is the key of the session that ended last.
-    KEEP_INITIATION = "INSERT OR REPLACE INTO initiations (key, newest, ended)
+    SAVE_INITIATION = "INSERT OR REPLACE INTO initiations (key, newest, ended)
          VALUES (?1, ?2, ?3)";
     ADD_CREDIT = "INSERT INTO credit (session, bytes, seconds) VALUES (?1, ?2, ?3)";
     END_SESSION = "UPDATE sessions SET ended = max(created, ?2), end_reason = ?3, state = 'closed',
@@ -89,7 +89,7 @@ statements! {
              dropped_bytes = max(dropped_bytes, ?13),
              newest_initiation = max(newest_initiation, ?14)
          WHERE session = ?1";
-    KEEP_SECONDS = "UPDATE counters SET seconds = ?2 WHERE session = ?1 AND seconds < ?2";
+    SAVE_SECONDS = "UPDATE counters SET seconds = ?2 WHERE session = ?1 AND seconds < ?2";
     COUNTERS = concat!("SELECT ", counters!(), " FROM counters WHERE session = ?1");
     /// As many as there are: sessions are numbered one by one, and those that were swept are
     /// counted.

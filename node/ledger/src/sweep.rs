@@ -92,7 +92,7 @@ fn sweep_sessions(
         .collect::<Result<_, _>>()?;
     let mut total = db.query_row(sql::SWEPT_TOTALS, [], |row| read_counters(row, 0))?;
     let mut left = max_rows;
-    for (place, session, ended, last_record) in oldest {
+    for (position, session, ended, last_record) in oldest {
         // They ended in this order, and so were their last records written.
         if ended >= before || last_record.is_some_and(|cursor| cursor > released) {
             break;
@@ -115,7 +115,7 @@ fn sweep_sessions(
             .optional()?;
         total = counters::sum(&total, &used.unwrap_or_default());
         let mut rows = 1;
-        db.prepare_cached(sql::SWEEP_ENDED)?.execute([place])?;
+        db.prepare_cached(sql::SWEEP_ENDED)?.execute([position])?;
         for (table, delete) in [
             ("credit", sql::SWEEP_CREDIT),
             ("rates", sql::SWEEP_RATES),
@@ -158,7 +158,7 @@ pub(crate) fn newest_initiation(db: &Connection, public_key: &str) -> Result<i64
 }
 
 /// Keeps the newest initiation that a session has taken which ends now.
-pub(crate) fn keep_initiation(
+pub(crate) fn save_initiation(
     db: &Connection,
     public_key: &str,
     newest: i64,
@@ -167,7 +167,7 @@ pub(crate) fn keep_initiation(
     // A session begins with what those before it have taken, so this is never less than that.
     if newest > 0 {
         let values = params![key_hash(public_key), newest, now];
-        db.prepare_cached(sql::KEEP_INITIATION)?.execute(values)?;
+        db.prepare_cached(sql::SAVE_INITIATION)?.execute(values)?;
     }
     Ok(())
 }

@@ -11,10 +11,12 @@ use weir_wireguard::keys::{self, KeyFileError};
 /// The file of the key, beside the ledger.
 const FILE: &str = "receipt.key";
 
-/// One usage record. Its numbers are cumulative: the latest says all that the earlier ones did.
+/// One usage record. Its numbers are cumulative, so the latest record of a session replaces all
+/// earlier ones.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UsageRecord {
-    /// Its place among the records of this node. Rises; may skip. Not signed.
+    /// The record's position among the records of this node. It rises and may skip numbers. It is not
+    /// signed.
     pub cursor: u64,
     /// The form of the record: 1.
     pub version: u32,

@@ -17,13 +17,13 @@ use tracing::warn;
 
 use super::Link;
 
-/// Requests under way at once. Those beyond wait at the server.
-const MAX_CONCURRENT: usize = 16;
+/// The maximum number of requests at once. The others wait at the server.
+const MAX_REQUESTS: usize = 16;
 /// No answer is larger, in bytes: the server takes messages of 1 MiB by default.
 const MAX_ANSWER: usize = 900 * 1024;
 /// How long an answer may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// After the server has refused us.
+/// The delay after the server has refused a subscription.
 const RETRY_DELAY: Duration = Duration::from_secs(5);
 
 /// A request as it comes.
@@ -63,7 +63,7 @@ pub async fn serve(link: Link, api: Router) {
 }
 
 async fn answer_all(link: &Link, mut requests: Subscriber, api: &Router) {
-    let permits = Arc::new(Semaphore::new(MAX_CONCURRENT));
+    let permits = Arc::new(Semaphore::new(MAX_REQUESTS));
     while let Some(message) = requests.next().await {
         let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
         let (link, api) = (link.clone(), api.clone());

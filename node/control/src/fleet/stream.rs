@@ -16,8 +16,8 @@ use weir_ledger::UsageRecord;
 /// Its name in the ledger.
 pub const NAME: &str = "fleet";
 
-/// How long the server remembers what it has, to refuse it when it comes again.
-const REMEMBERS: std::time::Duration = std::time::Duration::from_secs(3600);
+/// The window in which the server drops a record that it already has.
+const DUPLICATE_WINDOW: std::time::Duration = std::time::Duration::from_secs(3600);
 
 /// The stream of all nodes.
 pub struct Stream {
@@ -53,7 +53,7 @@ impl Stream {
             name: fleet.stream.clone(),
             subjects: vec![format!("{}.*.usage", fleet.subject)],
             storage: StorageType::File,
-            duplicate_window: REMEMBERS,
+            duplicate_window: DUPLICATE_WINDOW,
             ..Config::default()
         };
         Self { link, context, config, name: fleet.name.clone(), is_there: false }

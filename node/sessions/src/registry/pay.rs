@@ -190,7 +190,7 @@ impl Sessions {
             return Ok(None);
         }
         let preimage = Preimage::random();
-        ledger.keep_invoice(id, due, used, &preimage)?;
+        ledger.add_invoice(id, due, used, &preimage)?;
         Ok(Some(Invoice {
             agreement_id: agreement.id,
             agreement_total: due,

@@ -52,9 +52,9 @@ fn a_consumer_pays_its_way_also_over_a_restart() {
     rig.sessions.agree("alice", &offered, PRICE, UNPAID).expect("agreed");
     assert_eq!(state(&rig, slot), SessionState::Paused, "nothing was paid yet");
 
-    for turn in 0..6u64 {
+    for round in 0..6u64 {
         let invoice = rig.sessions.invoice("alice", &terms()).expect("made").expect("due");
-        assert_eq!(invoice.agreement_total, U256::from((turn * 100).max(1)));
+        assert_eq!(invoice.agreement_total, U256::from((round * 100).max(1)));
         let message = alice.answer_by(&terms(), &invoice);
         rig.sessions.pay("alice", &terms(), &message).expect("paid");
         assert_eq!(state(&rig, slot), SessionState::Open);
@@ -62,12 +62,12 @@ fn a_consumer_pays_its_way_also_over_a_restart() {
         let again = rig.sessions.pay("alice", &terms(), &message);
         assert!(matches!(again, Err(PayError::Refused(Refusal::Replayed { .. }))));
         let limit = u64::try_from(alice.paid).expect("small") + 99;
-        rig.traffic(slot, (turn + 1) * 100 - turn * 100);
+        rig.traffic(slot, (round + 1) * 100 - round * 100);
         enforce(&rig);
         let used = billed(&rig.sessions.get("alice").expect("there").counters);
         let expected = if used >= limit { SessionState::Paused } else { SessionState::Open };
         assert_eq!(state(&rig, slot), expected);
-        if turn == 2 {
+        if round == 2 {
             let accounts = rig.accounts.clone();
             drop(rig);
             rig = Rig::with_accounts(folder.path(), accounts);

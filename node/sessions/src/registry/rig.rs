@@ -3,6 +3,7 @@
 
 use std::{
     io,
+    net::{Ipv4Addr, Ipv6Addr},
     path::Path,
     sync::{
         Arc, Mutex,
@@ -10,12 +11,21 @@ use std::{
     },
 };
 
-use weir_common::{Slot, account::Counters};
+use weir_common::{
+    Slot,
+    account::{Counters, SessionState},
+};
 
-use super::*;
-use crate::limits::{FlowTable, Limiter};
+use super::{AddressOf, NewSession, SessionError, Sessions, clock::Clock};
+use crate::{
+    FlowControl, Snapshot,
+    limits::{FlowTable, Limiter},
+};
+use weir_accounts::{Accounts, PeerControl, PeerSpec};
+use weir_common::PublicKey;
 use weir_config::{Auto, Limits, amounts::AtMost};
-use weir_ledger::UsageLog;
+use weir_ledger::{Ledger, SessionId, SharedLedger, UsageLog};
+use weir_wireguard::keys::PrivateKey;
 
 /// What the packet path was told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -190,7 +200,7 @@ impl Rig {
         if let Some(entry) = self.sessions.write().by_id.get_mut(&id) {
             let runs = entry.session.state == SessionState::Open;
             let seconds = entry.clock.seconds() + if runs { seconds } else { 0 };
-            entry.clock = clock::Clock::new(seconds, runs);
+            entry.clock = Clock::new(seconds, runs);
         }
     }
 

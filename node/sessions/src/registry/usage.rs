@@ -29,7 +29,7 @@ impl Sessions {
             }
         }
         // A crash must not give back the time for which silent sessions were open.
-        self.ledger.lock().keep_seconds(&silent)?;
+        self.ledger.lock().save_seconds(&silent)?;
         for batch in used.chunks(BATCH) {
             let mut ledger = self.ledger.lock();
             ledger.record(batch)?;

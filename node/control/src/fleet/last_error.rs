@@ -7,9 +7,9 @@ use tracing::warn;
 
 /// What the last attempt to connect failed for, if it did.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Trouble(Arc<Mutex<Option<String>>>);
+pub(super) struct LastError(Arc<Mutex<Option<String>>>);
 
-impl Trouble {
+impl LastError {
     /// Takes what the library remembers of its servers. The log is told when it is something new:
     /// attempts go on every few seconds, for as long as it takes.
     pub(super) fn look(&self, servers: &[Server]) {
