@@ -19,7 +19,7 @@ use crate::resolver::Resolver;
 use weir_config::{Config, sections::DNS_PORT};
 use weir_sessions::registry::Sessions;
 
-pub mod allowance;
+mod allowance;
 pub mod dns;
 mod listener;
 pub mod pay;

@@ -18,8 +18,7 @@ use weir_common::{
 use weir_accounts::{Accounts, file};
 use weir_config::{Config, GuardMode, Node};
 use weir_ebpf_loader::{
-    Guard, GuardCounts, GuardOptions, XdpMode, XdpPolicy, bpffs::Bpffs, guard::GuardError,
-    log::GuardLog,
+    Bpffs, Guard, GuardCounts, GuardError, GuardLog, GuardOptions, XdpMode, XdpPolicy,
 };
 use weir_host::{
     ethtool,

@@ -29,7 +29,7 @@ use weir_control::{
     view::{NodeView as _, SharedView},
 };
 use weir_dataplane::start::ThreadEnded;
-use weir_ebpf_loader::log::GuardLog;
+use weir_ebpf_loader::GuardLog;
 use weir_sessions::{
     keys::SharedKeyRing, limits::Limiter, registry::Sessions, wg_quick::PeerTemplate,
 };
