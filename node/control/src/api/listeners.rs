@@ -103,14 +103,14 @@ impl Listeners {
     }
 
     /// The address of the port for those who have the token.
-    #[must_use]
-    pub fn http_address(&self) -> Option<SocketAddr> {
+    #[cfg(test)]
+    pub(crate) fn http_address(&self) -> Option<SocketAddr> {
         self.http.as_ref().and_then(|(listener, _)| listener.local_addr().ok())
     }
 
     /// The address of the port for Prometheus.
-    #[must_use]
-    pub fn metrics_address(&self) -> Option<SocketAddr> {
+    #[cfg(test)]
+    pub(crate) fn metrics_address(&self) -> Option<SocketAddr> {
         self.metrics.as_ref().and_then(|listener| listener.local_addr().ok())
     }
 
