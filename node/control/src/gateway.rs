@@ -1,7 +1,7 @@
 //! The node's own services inside the tunnel, at the gateway's addresses and nowhere else.
 //!
 //! A client is known by its inner source address, which the packet path lets nobody forge: see
-//! [`listener`]. A paused session reaches these services too, within its paused allowance.
+//! `listener.rs`. A paused session reaches these services too, within its paused allowance.
 
 use std::{
     io,
