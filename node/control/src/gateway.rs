@@ -36,14 +36,14 @@ pub enum GatewayError {
     Bind {
         /// The service.
         what: &'static str,
-        /// Its place.
+        /// Its address and port.
         address: SocketAddr,
-        /// The system's answer.
+        /// The system's error.
         source: io::Error,
         /// What to do about it.
         fix: &'static str,
     },
-    /// Whoever approves promises cannot be asked.
+    /// The service that approves promises cannot be asked.
     #[error("{0:#}. Fix: check payment.approve_url and payment.approve_ca_file.")]
     Pay(anyhow::Error),
     /// The DNS forwarder cannot be made.

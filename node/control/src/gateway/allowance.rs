@@ -9,10 +9,10 @@ use std::{
 use weir_common::gcra::{Gcra, Rate};
 use weir_ledger::SessionId;
 
-/// From this many consumers on, those whose allowance is whole again are forgotten.
+/// From this number of consumers on, those whose allowance is whole again are removed.
 const SWEEP_THRESHOLD: usize = 1024;
 
-/// So many at once, and so many a second, for each consumer.
+/// A burst and a rate of requests, for each consumer.
 #[derive(Debug)]
 pub(super) struct Allowance {
     rate: Rate,
