@@ -18,7 +18,7 @@ use weir_common::{
     account::{Counters, SessionState},
     packet::Class,
 };
-use weir_ebpf_loader::{Guard, GuardOptions, XdpMode, XdpPolicy, bpffs::Bpffs};
+use weir_ebpf_loader::{Bpffs, Guard, GuardOptions, XdpMode, XdpPolicy};
 use weir_packet::checksum::Sum;
 use weir_tests::frames::FrameSender;
 

@@ -31,7 +31,7 @@ use weir_common::{
     meter::{Meter, Origin},
     packet::{Class, Decision, Source, Verdict},
 };
-use weir_ebpf_loader::{Guard, GuardOptions, bpffs::Bpffs};
+use weir_ebpf_loader::{Bpffs, Guard, GuardOptions};
 
 const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
@@ -390,7 +390,7 @@ fn inner_packets_are_steered_to_the_worker_of_their_destination() {
 
 #[test]
 fn the_committed_object_has_the_programs_and_the_sizes_of_the_shared_types() {
-    let object = aya_obj::Object::parse(weir_ebpf_loader::guard::OBJECT).expect("an eBPF object");
+    let object = aya_obj::Object::parse(weir_ebpf_loader::OBJECT).expect("an eBPF object");
     let mut programs: Vec<&str> = object.programs.keys().map(String::as_str).collect();
     programs.sort_unstable();
     assert_eq!(programs, [name::GUARD, name::GUARD_LINEAR, name::REUSEPORT, name::STEER]);
@@ -413,7 +413,7 @@ fn the_committed_object_has_the_programs_and_the_sizes_of_the_shared_types() {
 /// a bucket of 16.
 #[test]
 fn the_maps_of_a_node_of_the_default_size_fit_four_megabytes() {
-    let object = aya_obj::Object::parse(weir_ebpf_loader::guard::OBJECT).expect("an eBPF object");
+    let object = aya_obj::Object::parse(weir_ebpf_loader::OBJECT).expect("an eBPF object");
     let sources = object.maps.get(name::SOURCES).expect("the map is in the object").max_entries();
     assert_eq!(sources, SOURCES);
     let accounts = 4096 * size_of::<Account>();

@@ -13,7 +13,7 @@ use weir_common::{
     gcra::Rate,
     mac1::{Mac1Key, Mac1Keys},
 };
-use weir_ebpf_loader::{Guard, GuardOptions, bpffs::Bpffs};
+use weir_ebpf_loader::{Bpffs, Guard, GuardOptions};
 
 const PORT: u16 = 51820;
 /// Where frames come from.
@@ -84,9 +84,7 @@ fn main() -> Result<()> {
     let answer = guard.test_run(program, &frame(&by_second, PORT), REPEAT)?;
     println!("{:<44}{:>10}", "initiation, MAC fits the second key", answer.duration.as_nanos());
     println!("\ninstructions, as loaded and as the verifier walked them:");
-    for weir_ebpf_loader::guard::Instructions { program, loaded, verified } in
-        guard.instructions()?
-    {
+    for weir_ebpf_loader::Instructions { program, loaded, verified } in guard.instructions()? {
         let verified = verified.map_or("-".into(), |count| count.to_string());
         println!("{program:<44}{loaded:>10}{verified:>10}");
     }

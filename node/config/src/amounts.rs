@@ -16,11 +16,23 @@ pub struct AtMost(u32);
 
 /// A text that is no rate or no number of bytes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is not {what}: write for example {example}")]
+#[error("{}: {}", self.problem(), self.fix())]
 pub struct NotAnAmount {
     text: String,
     what: &'static str,
-    example: &'static str,
+    examples: &'static str,
+}
+
+impl NotAnAmount {
+    /// What is wrong, without the fix.
+    pub(crate) fn problem(&self) -> String {
+        format!("{:?} is not {}", self.text, self.what)
+    }
+
+    /// What to write instead.
+    pub(crate) fn fix(&self) -> String {
+        format!("write for example {}", self.examples)
+    }
 }
 
 const RATE_UNITS: &[(&str, u64)] = &[
@@ -105,7 +117,7 @@ impl FromStr for BitRate {
         amount(text, unit_of).map(Self).ok_or_else(|| NotAnAmount {
             text: text.to_owned(),
             what: "a rate",
-            example: "\"200 Mbit/s\", \"1.5 Gbit/s\" or \"off\"",
+            examples: "\"200 Mbit/s\", \"1.5 Gbit/s\" or \"off\"",
         })
     }
 }
@@ -121,7 +133,7 @@ impl FromStr for ByteCount {
         amount(text, unit_of).map(Self).ok_or_else(|| NotAnAmount {
             text: text.to_owned(),
             what: "an amount of data",
-            example: "\"500 GB\", \"2 TB\" or \"off\"",
+            examples: "\"500 GB\", \"2 TB\" or \"off\"",
         })
     }
 }

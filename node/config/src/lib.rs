@@ -1,14 +1,21 @@
-//! What the operator can set: the keys, their defaults and meanings, and a check that names every
-//! mistake at once.
+//! The configuration: its keys, their defaults and meanings, and a check that names every mistake.
 //!
-//! [`sections`] is the one place that lists the keys, but for those of [`limits`]. The default file,
-//! the reader and the list of known keys all come from there, so they cannot disagree.
+//! 1. [`sections`] declares every key once, except those of `[limits]`, which [`limits`] declares
+//!    with [`limit`]. The default file, the reader and the list of known keys come from there.
+//! 2. [`Config::load`] reads a file, and [`check()`] a text. Each [`Mistake`] has its line, its reason
+//!    and its fix.
+//! 3. The values have types that cannot be wrong: [`Auto`], [`HostPort`], [`ListenAddr`], the modes,
+//!    [`PortRule`], [`HttpUrl`], the [`amounts`] and the [`schedule`].
+//! 4. [`misfit`] and [`overlap`] check what only the machine can tell: the uplink's MTU, and its
+//!    networks.
+//! 5. [`default_text`] writes the default file with every key explained.
+//! 6. [`Shared`] holds a value that a reload replaces.
 
 use std::path::{Path, PathBuf};
 
 pub mod amounts;
-pub mod check;
-pub mod kinds;
+mod check;
+mod kinds;
 #[macro_use]
 pub mod limit;
 mod mistake;

@@ -9,9 +9,9 @@ use super::{
     schedule::Window,
 };
 
-/// The highest `limits.session_new_flows`, in flows per second. The packet path can count no more.
+/// The highest `limits.session_new_flows`, in flows per second. The packet path cannot count more.
 pub const MAX_SESSION_NEW_FLOWS: u32 = 300;
-/// The highest `limits.session_destinations`. The packet path can tell apart no more.
+/// The highest `limits.session_destinations`. The packet path cannot tell more apart.
 pub const MAX_SESSION_DESTINATIONS: u32 = 1500;
 
 /// As many as there are ports to translate to, about.

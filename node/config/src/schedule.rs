@@ -56,13 +56,26 @@ pub fn rule_at(windows: &[Window], minute: u32) -> Option<Rule> {
 
 /// A text that is no window, and why.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{text:?} is not a schedule entry: {why}. Write for example \"Mon-Fri 08:00-18:00 up=50mbit \
-     down=100mbit\", \"daily 22:00-06:00 down=off\" or \"Sat,Sun 00:00-24:00 closed\""
-)]
+#[error("{}. Write {EXAMPLES}", self.problem())]
 pub struct NotAWindow {
     text: String,
     why: String,
+}
+
+const EXAMPLES: &str = "for example \"Mon-Fri 08:00-18:00 up=50mbit down=100mbit\", \"daily \
+    22:00-06:00 down=off\" or \"Sat,Sun 00:00-24:00 closed\"";
+
+impl NotAWindow {
+    /// What is wrong, without the fix.
+    pub(crate) fn problem(&self) -> String {
+        format!("{:?} is not a schedule entry: {}", self.text, self.why)
+    }
+
+    /// What to write instead.
+    #[expect(clippy::unused_self, reason = "the errors of all values have the same two parts")]
+    pub(crate) fn fix(&self) -> String {
+        format!("write {EXAMPLES}")
+    }
 }
 
 impl FromStr for Window {

@@ -22,6 +22,28 @@ fn mistake(text: &str) -> Mistake {
 }
 
 #[test]
+fn a_fix_is_that_of_the_error_whatever_the_value_says() {
+    for (value, problem, fix) in [
+        (
+            "\"5. Write nothing: write none\"",
+            "\"5. Write nothing: write none\" is not a rate",
+            "write for example \"200 Mbit/s\", \"1.5 Gbit/s\" or \"off\"",
+        ),
+        (
+            "5",
+            "5 is not a string",
+            "write a string in quotes, for example \"200 Mbit/s\" or \"off\"",
+        ),
+    ] {
+        let text = format!("[limits]\nnode_rate_up = {value}\n");
+        let mistakes = check(&text, None).expect_err("not a rate");
+        let found: Vec<_> =
+            mistakes.iter().map(|it| (it.problem.as_str(), it.fix.as_str())).collect();
+        assert_eq!(found, [(problem, fix)]);
+    }
+}
+
+#[test]
 fn the_printed_default_is_the_default() {
     assert_eq!(check(&default_text(), Some(1500)), Ok(Config::default()));
     assert_eq!(check("", Some(1500)), Ok(Config::default()));

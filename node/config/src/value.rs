@@ -294,20 +294,14 @@ macro_rules! address {
     )*};
 }
 
-/// A text that says itself what is wrong with it.
+/// A text whose error has a problem and a fix.
 macro_rules! explained {
     ($($type:ty, $example:literal;)*) => {$(
         impl Value for $type {
             fn read(value: &Spanned<DeValue<'_>>) -> Result<Self, Problem> {
                 let text = text(value, $example)?;
-                text.parse().map_err(|error| {
-                    let error = format!("{error}");
-                    // Its second half is the fix.
-                    let (problem, fix) = error
-                        .split_once(". Write ")
-                        .or_else(|| error.split_once(": write "))
-                        .unwrap_or((&error, $example));
-                    Problem::new(problem, format!("write {fix}"))
+                text.parse().map_err(|error: <$type as FromStr>::Err| {
+                    Problem::new(error.problem(), error.fix())
                 })
             }
 

@@ -159,14 +159,14 @@ impl Api {
     }
 
     /// The page, and everything to those who have the token, for a TCP port.
-    pub fn http_router(&self, token: &Token) -> Router {
+    pub(crate) fn http_router(&self, token: &Token) -> Router {
         let guard = axum::middleware::from_fn_with_state(token.clone(), token::require);
         // The page knows nothing by itself: it asks with the token.
         self.router().layer(guard).merge(page::router())
     }
 
     /// What changes nothing and names no consumer, for a TCP port: `/metrics` and `/health`.
-    pub fn metrics_router(&self) -> Router {
+    pub(crate) fn metrics_router(&self) -> Router {
         finish(open_routes(), self)
     }
 }

@@ -16,7 +16,7 @@ use tokio::net::UnixStream;
 
 use crate::api::error::ErrorBody;
 
-/// A node that has not answered by then is stuck.
+/// The time after which a node that has not answered is stuck.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Asks the node behind one socket.

@@ -26,7 +26,7 @@ use tokio::{
     time::{Instant, Sleep, sleep},
 };
 
-/// How many connections there may be, and for how long.
+/// The limits on the number and the lifetime of connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Limits {
     /// Connections at once, of all sources. Those beyond wait in the kernel's queue.
@@ -102,7 +102,7 @@ impl<S: Eq + Hash + Clone> Connections<S> {
     }
 }
 
-/// By which a connection becomes a trusted one.
+/// Makes a connection a trusted one.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Trust(Arc<AtomicBool>);
 
@@ -148,7 +148,7 @@ impl<S: Eq + Hash> Bound<S> {
 }
 
 impl<T: Unpin, S: Eq + Hash> Connection<T, S> {
-    /// How it may become a trusted one.
+    /// Makes it a trusted one, once it has authenticated.
     pub(crate) fn trust(&self) -> Trust {
         self.trust.clone()
     }
@@ -219,7 +219,7 @@ struct Strangers<S>(Arc<Mutex<Waiting<S>>>);
 #[derive(Debug)]
 struct Waiting<S> {
     next: u64,
-    /// Who drops a sender ends the connection.
+    /// Dropping a sender ends its connection.
     by_source: HashMap<S, VecDeque<(u64, oneshot::Sender<()>)>>,
 }
 

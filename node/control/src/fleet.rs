@@ -21,7 +21,7 @@ pub mod stream;
 
 pub use stream::Stream;
 
-/// How long the server may take to answer.
+/// The time that the server may take to answer.
 const SERVER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The connection to the fleet's server. It is made again whenever it is lost.

@@ -1,7 +1,7 @@
 //! The node's own services inside the tunnel, at the gateway's addresses and nowhere else.
 //!
 //! A client is known by its inner source address, which the packet path lets nobody forge: see
-//! [`listener`]. A paused session reaches these services too, within its paused allowance.
+//! `listener.rs`. A paused session reaches these services too, within its paused allowance.
 
 use std::{
     io,
@@ -19,7 +19,7 @@ use crate::resolver::Resolver;
 use weir_config::{Config, sections::DNS_PORT};
 use weir_sessions::registry::Sessions;
 
-pub mod allowance;
+mod allowance;
 pub mod dns;
 mod listener;
 pub mod pay;
@@ -36,14 +36,14 @@ pub enum GatewayError {
     Bind {
         /// The service.
         what: &'static str,
-        /// Its place.
+        /// Its address and port.
         address: SocketAddr,
-        /// The system's answer.
+        /// The system's error.
         source: io::Error,
         /// What to do about it.
         fix: &'static str,
     },
-    /// Whoever approves promises cannot be asked.
+    /// The service that approves promises cannot be asked.
     #[error("{0:#}. Fix: check payment.approve_url and payment.approve_ca_file.")]
     Pay(anyhow::Error),
     /// The DNS forwarder cannot be made.

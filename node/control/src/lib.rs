@@ -1,11 +1,15 @@
 //! How the operator, the payment layer, Prometheus and consumers reach the node's control plane.
 //!
-//! - [`api`]: HTTP on a socket and a port, with the status page; [`client`] asks it.
-//! - [`metrics`]: for Prometheus. [`uapi`]: for `wg show`.
-//! - [`delivery`] and [`fleet`]: usage records, pushed to the payment layer.
-//! - [`gateway`]: what consumers reach of the node itself, inside the tunnel.
-//! - [`reload`]: how a running node takes a changed configuration.
-//! - [`resolver`]: names, looked up outside of the sandbox.
+//! 1. [`view`] is what all of them can see of a node: its status, as its [`view::NodeView`] reports
+//!    it.
+//! 2. [`api`] serves HTTP on a socket and a port, with the status page; [`client`] is its client.
+//!    `connections` limits what unauthenticated clients can hold.
+//! 3. [`metrics`] answers Prometheus, and [`uapi`] answers `wg show`.
+//! 4. [`delivery`] pushes usage records to a webhook or a file, and [`fleet`] to a NATS server,
+//!    whose commands it also takes.
+//! 5. [`gateway`] serves consumers inside the tunnel: payments and DNS.
+//! 6. [`reload`] changes a running node to a new configuration.
+//! 7. [`resolver`] looks names up in a process outside the node's sandbox.
 
 pub mod api;
 pub mod client;

@@ -47,7 +47,7 @@ impl Form {
 pub struct Series {
     /// Whether any has.
     pub per_session: bool,
-    /// At most so many: the first by slot. How many were left out is a metric.
+    /// The maximum number of sessions, the first by slot. A metric counts the rest.
     pub max_sessions: usize,
 }
 

@@ -77,7 +77,7 @@ pub trait Applier: Send + Sync {
     fn prepare(&self, config: &Config) -> anyhow::Result<Change>;
 }
 
-/// Whoever can reload the node.
+/// Reloads the node.
 pub trait Reload: Send + Sync {
     /// Reads the configuration again. May wait for disks and for the kernel.
     ///

@@ -21,14 +21,14 @@ use weir_sessions::{Sessions, wg_quick::PeerTemplate};
 
 mod text;
 
-/// Connections at once.
+/// The maximum number of connections at once.
 const MAX_CONNECTIONS: usize = 16;
-/// No line that means anything is longer, in bytes.
+/// The maximum length of a line in bytes. No line that means anything is longer.
 const MAX_LINE: u64 = 4096;
 /// Lines of a request that are read to its end before it is refused: the client shall find the
 /// answer, not a broken connection.
 const MAX_LINES: usize = 65_536;
-/// How long a client may take for a line, or to take the answer.
+/// The time that a client may take to send a line, or to read the answer.
 const IO_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// "Operation not permitted", as this protocol has it.

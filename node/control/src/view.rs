@@ -105,7 +105,7 @@ pub struct Status {
     pub fleet: Option<String>,
 }
 
-/// Whoever can describe the node.
+/// Describes the node.
 pub trait NodeView: Send + Sync {
     /// The node now.
     fn status(&self) -> Status;

@@ -147,7 +147,7 @@ impl Guard {
         Arc::clone(&self.accounts)
     }
 
-    /// The end of the programs' log, once: whoever takes it must keep it as long as the guard.
+    /// The end of the programs' log, once. The caller must keep it as long as the guard.
     pub fn take_log(&mut self) -> Option<GuardLog> {
         self.log.take()
     }

@@ -18,7 +18,7 @@ const NAME_LEN: usize = 32;
 /// Merging received packets of a flow before they are forwarded or reach a socket.
 pub const GRO: &str = "rx-gro";
 /// The same for UDP that is forwarded: downloads by QUIC reach the TUN device as super-packets.
-pub const UDP_GRO_FORWARDING: &str = "rx-udp-gro-forwarding";
+pub(crate) const UDP_GRO_FORWARDING: &str = "rx-udp-gro-forwarding";
 /// Merging received packets in the device. Forwarding turns it off, and nobody turns it on again.
 pub const LRO: &str = "rx-lro";
 

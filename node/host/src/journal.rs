@@ -32,7 +32,7 @@ const CHILD_EXEC_TIMEOUT: Duration = Duration::from_secs(2);
 /// One change, with what undoes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-pub enum Change {
+pub(crate) enum Change {
     /// A kernel parameter.
     Sysctl {
         /// Its path below /proc/sys.
@@ -84,7 +84,7 @@ impl Change {
 
 /// Why the undo journal cannot be kept.
 #[derive(Debug, thiserror::Error)]
-pub enum JournalError {
+pub(crate) enum JournalError {
     /// Another node has it.
     #[error(
         "another weir{} runs with {}. Fix: stop that one, or give this one its own runtime_dir, \
@@ -128,7 +128,7 @@ struct Written {
 
 /// All changes that are not undone: those of this run, and those that an earlier run left.
 #[derive(Debug)]
-pub struct UndoJournal {
+pub(crate) struct UndoJournal {
     directory: PathBuf,
     /// Where the second copy is.
     copy: Option<PathBuf>,
@@ -150,7 +150,7 @@ impl UndoJournal {
     /// # Errors
     ///
     /// Fails when another node has the directory, or it cannot be written.
-    pub fn open(directory: &Path, state: Option<&Path>) -> Result<Self, JournalError> {
+    pub(crate) fn open(directory: &Path, state: Option<&Path>) -> Result<Self, JournalError> {
         let failed = |source| JournalError::Io { path: directory.to_owned(), source };
         DirBuilder::new().recursive(true).mode(0o755).create(directory).map_err(failed)?;
         let mut lock = File::options()
@@ -205,7 +205,7 @@ impl UndoJournal {
 
     /// Whether an earlier run left changes.
     #[must_use]
-    pub fn has_recovered(&self) -> bool {
+    pub(crate) fn has_recovered(&self) -> bool {
         !self.recovered.is_empty()
     }
 
@@ -283,7 +283,7 @@ impl UndoJournal {
     /// # Errors
     ///
     /// Fails when it cannot be written: then the change must not be made.
-    pub fn record(&mut self, change: Change) -> io::Result<()> {
+    pub(crate) fn record(&mut self, change: Change) -> io::Result<()> {
         if self.applied.iter().any(|applied| applied.same_thing(&change)) {
             return Ok(());
         }

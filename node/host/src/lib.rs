@@ -1,8 +1,17 @@
-//! What the node changes on the machine, and how it takes every change back.
+//! What the node changes on the machine, and how it undoes every change.
 //!
-//! [`Host::prepare`] makes all changes in an order in which nothing passes before the exit policy
-//! is there, each written down first (see [`journal`]); [`Host::undo`] takes them back in reverse.
-//! Everything happens in the network namespace of the calling thread.
+//! 1. [`uplink`] finds the interface to the internet, from which a [`HostPlan`] follows.
+//! 2. [`Host::prepare`] makes all changes, in an order in which nothing passes before the exit
+//!    policy is there. Each is written to the undo journal (`journal.rs`) before it is made.
+//! 3. [`nft`] has the exit policy, its counters, the gate behind it, and what other programs' rules
+//!    would refuse. [`tun`] makes the TUN device, [`ethtool`] sets offloads, and [`Parameter`] reads
+//!    kernel parameters.
+//! 4. [`watch`] checks all of it while the node runs, and puts it back or reports it.
+//!    [`conntrack`] removes the flows of sessions that have ended.
+//! 5. [`Host::undo`] undoes the changes in reverse (`undo.rs`), as does the next run after a kill.
+//!
+//! [`xdp_features`] tells `weir doctor` what a driver supports. Everything happens in the network
+//! namespace of the calling thread.
 
 use std::{io, path::PathBuf, sync::Arc};
 
@@ -11,9 +20,9 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 pub mod conntrack;
 pub mod ethtool;
-pub mod journal;
+mod journal;
 mod link;
-pub mod netlink;
+mod netlink;
 mod nfnetlink;
 pub mod nft;
 mod sysctl;
@@ -291,15 +300,6 @@ impl Host {
     /// The TUN device, once.
     pub fn take_tun(&mut self) -> Option<Tun> {
         self.tun.take()
-    }
-
-    /// Writes down a change that the caller makes next, to be undone with all others.
-    ///
-    /// # Errors
-    ///
-    /// Fails when it cannot be written: then the change must not be made.
-    pub fn record(&mut self, change: Change) -> io::Result<()> {
-        self.journal.record(change)
     }
 
     /// Takes every change back. The workers must have stopped.

@@ -306,7 +306,7 @@ pub fn read_counters() -> Result<Vec<Counter>, NftError> {
     Ok(COUNTERS.iter().map(|(name, _)| counter(name)).collect())
 }
 
-/// A number that is another after each change of a table, whoever made it.
+/// A number that changes with each change of a table, by any program.
 ///
 /// # Errors
 ///

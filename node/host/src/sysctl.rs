@@ -242,8 +242,8 @@ fn has_forwarding_by_interface(interface: &str) -> bool {
     path(&format!("net/ipv6/conf/{interface}/force_forwarding")).exists()
 }
 
-/// The only way before Linux 6.17. It makes every interface a router's, which takes its routes
-/// and addresses by router advertisements no more unless `accept_ra` is 2.
+/// The only way before Linux 6.17. It makes every interface a router's, which no longer takes its
+/// routes and addresses from router advertisements unless `accept_ra` is 2.
 pub(super) fn forward_everywhere_v6(journal: &mut UndoJournal) -> io::Result<()> {
     if read(EVERYWHERE_V6)? == "1" && !journal.has_sysctl(EVERYWHERE_V6) {
         return Ok(());

@@ -15,7 +15,7 @@ use std::{
 use libc::{c_int, c_uint};
 
 /// The header before each packet: `struct virtio_net_hdr`, in bytes.
-pub const VNET_HEADER_LEN: usize = 10;
+pub(crate) const VNET_HEADER_LEN: usize = 10;
 
 /// What the kernel may hand to us, and take from us, in one piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -94,7 +94,7 @@ impl Watcher {
             is_broken: false,
             clock: Clock::now(),
         };
-        // Who asks for the status of a node that has just begun to serve is told of them.
+        // The status of a node that has just begun to serve has them.
         watch.conditions.set(&[Part::Firewall], watch.firewalls());
         let thread = thread::Builder::new()
             .name("weir-watch".into())

@@ -64,7 +64,7 @@ impl PolicyContext {
     }
 }
 
-/// Whoever knows the policy in force.
+/// Judges flows by the policy in force.
 pub trait Judge: Send + Sync {
     /// Judges a flow.
     ///

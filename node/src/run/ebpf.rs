@@ -18,21 +18,20 @@ use weir_common::{
 use weir_accounts::{Accounts, file};
 use weir_config::{Config, GuardMode, Node};
 use weir_ebpf_loader::{
-    Guard, GuardCounts, GuardOptions, XdpMode, XdpPolicy, bpffs::Bpffs, guard::GuardError,
-    log::GuardLog,
+    Bpffs, Guard, GuardCounts, GuardError, GuardLog, GuardOptions, XdpMode, XdpPolicy,
 };
 use weir_host::{
     ethtool,
     uplink::{self, Uplink},
 };
 
-/// What the kernel does for the node.
+/// The node's eBPF programs and accounts.
 pub(super) struct Ebpf {
     accounts: Arc<Accounts>,
     guard: Option<Arc<Mutex<Guard>>>,
     bpffs: Option<Bpffs>,
     runtime_dir: PathBuf,
-    /// Why there are no programs.
+    /// Why there are no programs, if there are none.
     without: Option<String>,
     /// The interface that the guard is on.
     uplink: Option<u32>,
@@ -70,34 +69,34 @@ impl GuardControl {
         change(&mut guard).context("the guard in the kernel does not accept it")
     }
 
-    /// Handshakes may be for this key too.
+    /// Accepts handshakes for this key too.
     pub(super) fn add_mac1_key(&self, key: Mac1Key) -> anyhow::Result<()> {
         self.with(|guard| guard.add_mac1_key(key))
     }
 
-    /// Handshakes may be for the latest key only.
+    /// Accepts handshakes for the latest key only.
     pub(super) fn retire_mac1_key(&self) -> anyhow::Result<()> {
         self.with(Guard::retire_mac1_key)
     }
 
-    /// Changes how many initiations pass.
+    /// Changes the limits on handshake initiations.
     pub(super) fn set_initiations(&self, node: &Node) -> anyhow::Result<()> {
         let (one_source, ceiling) = initiations(node);
         self.with(|guard| guard.set_initiations(one_source, ceiling))
     }
 }
 
-/// How many initiations one source may send, and how many pass of all sources on each CPU.
+/// The limits on initiations from one source, and from all sources on each CPU.
 fn initiations(node: &Node) -> (Rate, Rate) {
     let ceiling = node.handshakes_per_core;
     (
         Rate::new(node.handshakes_per_source, node.handshakes_per_source_burst),
-        // What comes within a tenth of a second may come at once.
+        // The burst is a tenth of a second's worth.
         Rate::new(ceiling, ceiling / 10),
     )
 }
 
-/// Unmounts a bpffs of ours that nothing is pinned in.
+/// Unmounts a bpffs that this node has mounted, if nothing is pinned in it.
 fn release_empty(bpffs: Bpffs) {
     let is_empty = fs::read_dir(bpffs.path()).is_ok_and(|mut pins| pins.next().is_none());
     if is_empty && let Err(error) = bpffs.release() {
@@ -114,7 +113,7 @@ fn reason(error: &anyhow::Error) -> String {
 }
 
 impl Ebpf {
-    /// Loads the programs and the accounts; what a killed node left is taken over.
+    /// Loads the programs and the accounts, and takes over what a killed node left.
     pub(super) fn prepare(
         config: &Config,
         plan: AddressPlan,
@@ -180,12 +179,12 @@ impl Ebpf {
         Arc::clone(&self.accounts)
     }
 
-    /// Whether there is a file system that must be unmounted at the end.
+    /// Whether the node has mounted a file system that it must unmount at the end.
     pub(super) fn has_mounted(&self) -> bool {
         self.bpffs.as_ref().is_some_and(Bpffs::is_ours)
     }
 
-    /// Whether the accounts say nothing that a ledger would have to know.
+    /// Whether the accounts have nothing that the ledger must save.
     pub(super) fn is_vacant(&self) -> bool {
         (0..self.accounts.len())
             .filter_map(|slot| self.accounts.get(Slot(slot)))
@@ -292,8 +291,8 @@ impl Ebpf {
         guard.lock().unwrap_or_else(PoisonError::into_inner).take_log()
     }
 
-    /// Takes everything off the kernel. `saved` says that the ledger has all that the accounts say;
-    /// else these stay for the next run, which takes them over.
+    /// Removes everything from the kernel. If the ledger has not `saved` the accounts, they stay for
+    /// the next run, which takes them over.
     pub(super) fn undo(self, saved: bool) -> anyhow::Result<()> {
         let Self { accounts, guard, bpffs, runtime_dir, uplink, .. } = self;
         drop(accounts);

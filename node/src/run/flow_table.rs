@@ -1,5 +1,5 @@
-//! A part of the kernel's flow table is kept for those who have few flows in it: this machine, and
-//! the consumers' answers. Consumers begin no new ones while it is nearly full.
+//! Reserves a part of the kernel's flow table for this machine's own flows and for those that
+//! consumers already have: while the table is nearly full, consumers can open no new ones.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,8 +15,8 @@ use weir_host::{
 /// they may by default make 10,000 meanwhile, a third of the reserve in a usual table.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// What follows with so many flows in a table of this size: closed from 7/8 on, open again below
-/// 3/4.
+/// The next state with `flows` in a table of `size`: new flows are refused from 7/8 on, and accepted
+/// again below 3/4.
 fn next(now: NewFlows, flows: u64, size: u64) -> NewFlows {
     match now {
         // A table without a limit has a size of 0.
@@ -29,8 +29,8 @@ fn next(now: NewFlows, flows: u64, size: u64) -> NewFlows {
     }
 }
 
-/// Watches the table until `stopped` says so.
-pub(super) fn keep(policy: Arc<InForce>, mut stopped: watch::Receiver<bool>) -> JoinHandle<()> {
+/// Starts the task that watches the table, until `stopped` says so.
+pub(super) fn spawn(policy: Arc<InForce>, mut stopped: watch::Receiver<bool>) -> JoinHandle<()> {
     tokio::spawn(async move {
         let mut state = NewFlows::default();
         let mut polls = tokio::time::interval(POLL_INTERVAL);

@@ -63,7 +63,7 @@ pub(super) struct Forwarding<'a> {
     pub(super) sandbox: Sandbox,
     pub(super) policy: Arc<ExitPolicy>,
     pub(super) dataplane: Dataplane,
-    /// What the packet path says of a thread that ended.
+    /// The threads of the packet path that have ended.
     pub(super) ended: UnboundedReceiver<ThreadEnded>,
 }
 
@@ -123,7 +123,7 @@ impl<'a> Forwarding<'a> {
                 return Err(error);
             }
         };
-        let view = Arc::new(View::new(status::Parts {
+        let view = Arc::new(View::new(status::Sources {
             uplink: self.uplink,
             uplink_mtu,
             xdp: self.xdp,
@@ -142,7 +142,7 @@ impl<'a> Forwarding<'a> {
             guard: machine.ebpf.counter(),
             limiter: Arc::clone(&limiter),
         }));
-        let parts = serve::Parts {
+        let parts = serve::ControlPlane {
             sessions,
             ledger,
             view,

@@ -1,4 +1,4 @@
-//! The running node's keys, changed without a gap: the old one is taken until it is retired.
+//! Rotates the running node's key without a gap: the old one is accepted until it is retired.
 
 use std::{
     path::PathBuf,
@@ -17,13 +17,13 @@ use weir_sessions::{
 use weir_wireguard::identity::{Identities, Identity, Pair};
 use weir_wireguard::keys::{self, PrivateKey};
 
-/// Which identities a node has with these keys.
+/// The identities of a node with these keys.
 pub(super) fn identities(key: &PrivateKey, previous: Option<&PrivateKey>) -> Pair {
     let identity = |key: &PrivateKey| Identity::new(key.secret().to_bytes());
     Pair { current: identity(key), previous: previous.map(identity) }
 }
 
-/// Which keys the guard takes handshakes for.
+/// The keys for which the guard accepts handshakes.
 pub(super) fn mac1_keys(key: &PrivateKey, previous: Option<&PrivateKey>) -> Mac1Keys {
     let mac1 = |key: &PrivateKey| Mac1Key::new(&key.public().0);
     match previous {
@@ -32,7 +32,7 @@ pub(super) fn mac1_keys(key: &PrivateKey, previous: Option<&PrivateKey>) -> Mac1
     }
 }
 
-/// Where the keys are in use.
+/// The node's key file, and the parts of the node that use the keys.
 pub(super) struct Ring {
     pub(super) path: PathBuf,
     pub(super) identities: Arc<Identities>,
@@ -57,7 +57,7 @@ impl KeyRing for Ring {
     fn rotate(&self) -> Result<NodeKeys, KeyChangeError> {
         let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let key = rotation::rotate(&self.path)?;
-        // The guard first: nobody can have the new key before it passes.
+        // The guard first: no consumer can have the new key before the guard accepts it.
         self.guard.add_mac1_key(Mac1Key::new(&key.public().0)).map_err(KeyChangeError::Guard)?;
         let current = Identity::new(key.secret().to_bytes());
         let previous = Some(self.identities.get().current);

@@ -1,4 +1,4 @@
-//! What keeps the limits in step with the time and the traffic while the node runs.
+//! Applies the limits as time passes and traffic changes.
 
 use std::{
     sync::Arc,
@@ -14,8 +14,8 @@ use weir_sessions::limits::Limiter;
 /// The interval at which the schedule and the quotas are checked.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Holds the node to its limits until `stopped` says so.
-pub(super) fn keep(limiter: Arc<Limiter>, mut stopped: watch::Receiver<bool>) -> JoinHandle<()> {
+/// Starts the task that applies the limits, until `stopped` says so.
+pub(super) fn spawn(limiter: Arc<Limiter>, mut stopped: watch::Receiver<bool>) -> JoinHandle<()> {
     tokio::spawn(async move {
         let mut checked = Instant::now();
         loop {

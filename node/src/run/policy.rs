@@ -12,7 +12,7 @@ use weir_host::{
 };
 use weir_policy::{FlowSpec, Judge, Lists, PolicyContext, Verdict, judge};
 
-/// The lists in force, and how they are replaced.
+/// The exit policy in force, with its lists.
 pub(super) struct ExitPolicy {
     uplink: Uplink,
     transits: Transits,
@@ -22,7 +22,7 @@ pub(super) struct ExitPolicy {
 }
 
 impl ExitPolicy {
-    /// What the plan has installed.
+    /// The policy that the plan has installed.
     pub(super) fn new(
         config: &Config,
         plan: &HostPlan,
@@ -44,8 +44,8 @@ impl ExitPolicy {
         Arc::clone(&self.in_force)
     }
 
-    /// Reads the lists of a configuration; the function puts them in force, all at once, and says
-    /// what they are.
+    /// Reads the lists of a configuration. The returned function puts all of them in force at once,
+    /// and describes them.
     pub(super) fn prepare(
         this: &Arc<Self>,
         config: &Config,
@@ -86,7 +86,7 @@ impl Judge for ExitPolicy {
     }
 }
 
-/// What the policy refused, as drops.
+/// The packets that the policy refused, as drops.
 pub(super) fn drops() -> Vec<weir_accounts::Drops> {
     let counters = nft::read_counters().unwrap_or_else(|error| {
         tracing::warn!(%error, "cannot read the exit policy's counters");
@@ -98,7 +98,7 @@ pub(super) fn drops() -> Vec<weir_accounts::Drops> {
         packets: counter.packets,
     };
     let mut drops: Vec<_> = counters.into_iter().map(one).collect();
-    // Not of the policy's table: that one was away.
+    // Counted by the gate while the policy's table was missing.
     match nft::gate::dropped() {
         Ok(packets) => drops.push(weir_accounts::Drops {
             stage: "policy".into(),

@@ -1,4 +1,5 @@
-//! How consumers' data reaches the workers: straight from the guard, or through the stack.
+//! Chooses how consumers' data reaches the workers: on the XSK fast path from the guard, or through
+//! the kernel's network stack.
 
 use anyhow::{Context as _, anyhow};
 use rustix::{
@@ -15,14 +16,14 @@ use weir_host::uplink::Uplink;
 
 /// The sockets of the XSK fast path, if data can take it.
 pub(super) struct Receive {
-    /// Those of each worker.
+    /// The sockets of each worker.
     pub(super) queues: Vec<XskQueues>,
     /// Why there are none.
     without: Option<String>,
 }
 
 impl Receive {
-    /// Opens the sockets. Do it while the process has the rights for it.
+    /// Opens the sockets, while the process still has the privileges for it.
     pub(super) fn prepare(
         wanted: &ReceiveMode,
         mode: &XdpMode,
@@ -67,7 +68,7 @@ impl Receive {
         Self { queues: Vec::new(), without: Some(reason.into()) }
     }
 
-    /// Tells the guard of the sockets.
+    /// Puts the sockets into the guard's map.
     pub(super) fn begin(&self, ebpf: &Ebpf) -> anyhow::Result<()> {
         ebpf.use_fast_path(self.queues.iter().flat_map(XskQueues::sockets))
     }
@@ -96,7 +97,7 @@ pub(super) struct ReceivePath {
     pub(super) note: String,
 }
 
-/// Whether locked memory is limited: what the sockets took would be missing to io_uring.
+/// Whether locked memory is limited. The sockets would take what io_uring needs.
 fn is_memory_scarce() -> bool {
     let may_lock =
         capabilities(None).is_ok_and(|all| all.effective.contains(CapabilitySet::IPC_LOCK));

@@ -97,7 +97,7 @@ impl<'a> Sandboxed<'a> {
     }
 }
 
-/// What looks names up, and the machine's name servers, if anybody is to ask: outside of a sandbox.
+/// Starts the resolver process outside the sandbox, if there is a sandbox and a name to look up.
 pub(super) fn resolver(config: &Config) -> anyhow::Result<Resolver> {
     let is_asked = !config.ledger.webhook.is_empty()
         || !config.payment.approve_url.is_empty()

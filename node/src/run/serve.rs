@@ -29,7 +29,7 @@ use weir_control::{
     view::{NodeView as _, SharedView},
 };
 use weir_dataplane::ThreadEnded;
-use weir_ebpf_loader::log::GuardLog;
+use weir_ebpf_loader::GuardLog;
 use weir_ledger::SharedLedger;
 use weir_sessions::{
     keys::SharedKeyRing, limits::Limiter, registry::Sessions, wg_quick::PeerTemplate,
@@ -38,8 +38,8 @@ use weir_sessions::{
 /// How long requests inside the tunnel may take after the node was told to stop.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What is served, and what a reload changes of it.
-pub(super) struct Parts {
+/// What the control plane serves, with the values that a reload replaces.
+pub(super) struct ControlPlane {
     pub(super) sessions: Arc<Sessions>,
     pub(super) ledger: SharedLedger,
     pub(super) view: Arc<View>,
@@ -50,20 +50,20 @@ pub(super) struct Parts {
     pub(super) reloader: Arc<Reloader>,
     pub(super) keys: SharedKeyRing,
     pub(super) policy: Arc<ExitPolicy>,
-    /// What looks names up.
+    /// The process that looks names up.
     pub(super) resolver: Resolver,
-    /// What the packet path says of a thread that ended.
+    /// The threads of the packet path that have ended.
     pub(super) ended: UnboundedReceiver<ThreadEnded>,
-    /// What the watch over the host says when the node cannot go on.
+    /// Why the node cannot go on, from the watch over the host.
     pub(super) breaks: UnboundedReceiver<anyhow::Error>,
     /// The machine's name servers.
     pub(super) name_servers: watch::Receiver<Vec<IpAddr>>,
 }
 
-/// Serves until SIGTERM or SIGINT, or until the packet path is no longer whole.
+/// Serves until SIGTERM or SIGINT, or until a part of the node has failed.
 pub(super) fn until_told(
     config: &Config,
-    parts: Parts,
+    parts: ControlPlane,
     log: Option<GuardLog>,
 ) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -77,8 +77,8 @@ pub(super) fn until_told(
     result
 }
 
-async fn serve(config: &Config, parts: Parts, log: Option<GuardLog>) -> anyhow::Result<()> {
-    let Parts {
+async fn serve(config: &Config, parts: ControlPlane, log: Option<GuardLog>) -> anyhow::Result<()> {
+    let ControlPlane {
         sessions,
         ledger,
         view,
@@ -140,8 +140,8 @@ async fn serve(config: &Config, parts: Parts, log: Option<GuardLog>) -> anyhow::
     });
     let gateway =
         Gateway::bind(config, &sessions, name_servers, &resolver, weir_host::has_ipv6()).await?;
-    let limited = limits::keep(limiter, stopped.clone());
-    let room = flow_table::keep(in_force, stopped.clone());
+    let limited = limits::spawn(limiter, stopped.clone());
+    let room = flow_table::spawn(in_force, stopped.clone());
     let mut tasks = LedgerTasks::start(config, &intervals, &sessions, &ledger, resolver, stopped)?;
     if !config.fleet.url.is_empty() {
         let link = fleet::Link::connect(&config.fleet).await?;
@@ -154,8 +154,8 @@ async fn serve(config: &Config, parts: Parts, log: Option<GuardLog>) -> anyhow::
     let endpoint = status.endpoint;
     let mut server = std::pin::pin!(listeners.serve(&api, until(stop.subscribe())));
     let mut gateway = std::pin::pin!(gateway.serve(stop.subscribe()));
-    let mut reloads = std::pin::pin!(reload_when_told(hangup, reloader, &endpoint));
-    let mut watchdog = std::pin::pin!(service::beat());
+    let mut reloads = std::pin::pin!(reload_at_hangup(hangup, reloader, &endpoint));
+    let mut watchdog = std::pin::pin!(service::feed_watchdog());
     service::ready(&serves(&endpoint));
     let broken = tokio::select! {
         Some(reason) = breaks.recv() => {
@@ -169,7 +169,7 @@ async fn serve(config: &Config, parts: Parts, log: Option<GuardLog>) -> anyhow::
         served = &mut log => Some(no_longer_served(served)),
         () = &mut uapi => None,
         served = &mut gateway => Some(no_longer_served(served)),
-        // The other threads' consumers are served better by a node that is started again.
+        // The consumers of the other threads are better off with a node that is started again.
         Some(thread) = ended.recv() => {
             Some(anyhow::Error::new(thread).context("a part of the data plane has failed"))
         }
@@ -184,7 +184,7 @@ async fn serve(config: &Config, parts: Parts, log: Option<GuardLog>) -> anyhow::
     if let Some(error) = broken {
         return Err(error);
     }
-    // Of a consumer that goes on sending, nothing more is taken after this.
+    // A consumer that goes on sending cannot delay the stop beyond this.
     tokio::time::timeout(SHUTDOWN_TIMEOUT, gateway).await.ok();
     server.await.context(NO_LONGER_SERVED)
 }
@@ -196,13 +196,13 @@ fn no_longer_served(ended: io::Result<()>) -> anyhow::Error {
     anyhow::Error::new(reason).context(NO_LONGER_SERVED)
 }
 
-/// Reads the configuration again at each SIGHUP, and tells the log.
-async fn reload_when_told(mut hangup: Signal, reloader: Arc<Reloader>, endpoint: &str) {
+/// Reloads the configuration at each SIGHUP, and logs the result.
+async fn reload_at_hangup(mut hangup: Signal, reloader: Arc<Reloader>, endpoint: &str) {
     while hangup.recv().await.is_some() {
         service::reloading();
         let reloader = Arc::clone(&reloader);
         match tokio::task::spawn_blocking(move || reloader.reload()).await {
-            Ok(outcome) => tell(outcome),
+            Ok(outcome) => log_outcome(outcome),
             Err(error) => error!(%error, "reloading the configuration failed: please report this"),
         }
         service::ready(&serves(endpoint));
@@ -213,7 +213,7 @@ fn serves(endpoint: &str) -> String {
     format!("serving at {endpoint}")
 }
 
-fn tell(outcome: Result<Outcome, ReloadError>) {
+fn log_outcome(outcome: Result<Outcome, ReloadError>) {
     match outcome {
         Ok(Outcome { applied, needs_restart, notes }) => {
             info!(?applied, "the configuration was reloaded");
@@ -228,7 +228,7 @@ fn tell(outcome: Result<Outcome, ReloadError>) {
     }
 }
 
-/// The socket for `wg`. The node serves without it as well.
+/// Binds the socket for `wg`. The node also serves without it.
 fn bind_uapi(config: &Config) -> Option<Uapi> {
     let directory = Path::new(&config.api.wg_directory);
     if directory.as_os_str().is_empty() {

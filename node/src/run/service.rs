@@ -1,5 +1,4 @@
-//! What the node tells the service manager that started it (systemd's `sd_notify`). Without one
-//! nothing is told.
+//! Notifies the service manager that started the node, if there is one (systemd's `sd_notify`).
 
 use std::{
     future,
@@ -11,19 +10,19 @@ use std::{
 use sd_notify::NotifyState;
 use tracing::debug;
 
-/// Between two words to the service manager that the start goes on.
+/// The interval at which the service manager is asked for more time to start.
 const EXTENSION_INTERVAL: Duration = Duration::from_secs(5);
-/// How much longer than that it is to wait each time.
+/// The time that it is asked to wait each time, in microseconds.
 const EXTENSION_USEC: u32 = 30_000_000;
 
-/// A part of the start that may take longer than the service manager waits: as long as this is
-/// there, it is asked to wait on.
+/// A step of the start that may take longer than the service manager waits. While this exists, the
+/// service manager is asked for more time.
 pub(super) struct Starting {
-    /// Ends the thread when it goes.
+    /// Ends the thread when it is dropped.
     _ends: Sender<()>,
 }
 
-/// The start is at something that may take its time.
+/// Begins a step of the start that may take long.
 pub(super) fn starting(what: &'static str) -> Starting {
     let (ends, ended) = mpsc::channel::<()>();
     tell(&[NotifyState::Status(what)]);
@@ -38,21 +37,21 @@ pub(super) fn starting(what: &'static str) -> Starting {
     Starting { _ends: ends }
 }
 
-/// The node serves.
+/// Says that the node serves.
 pub(super) fn ready(status: &str) {
     tell(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
-/// The start waits for something that comes from outside, and goes on to wait: beyond the time
-/// that a start may take, if need be. To be told again within `interval`.
+/// Says that the start waits for something outside the node, and asks for more time. The caller
+/// repeats it within `interval`.
 pub(super) fn waiting(reason: &str, interval: Duration) {
-    // Not by a hair: the node may be short of processor time.
+    // With a wide margin: the node may be short of processor time.
     let more = (interval * 20).as_micros().try_into().unwrap_or(u32::MAX);
     let status = format!("waiting for the uplink: {reason}");
     tell(&[NotifyState::Status(&status), NotifyState::ExtendTimeoutUsec(more)]);
 }
 
-/// The node reads its configuration again; [`ready`] ends that.
+/// Says that the node reloads its configuration, until [`ready`] is called.
 pub(super) fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => tell(&[NotifyState::Reloading, now]),
@@ -60,13 +59,13 @@ pub(super) fn reloading() {
     }
 }
 
-/// The node stops, and needs its time to undo its changes.
+/// Says that the node stops, which takes the time to undo its changes.
 pub(super) fn stopping() {
     tell(&[NotifyState::Stopping, NotifyState::Status("undoing the changes on this machine")]);
 }
 
-/// Tells the watchdog, while the control plane runs, that it does. Never ends.
-pub(super) async fn beat() {
+/// Feeds the watchdog while the control plane runs. Never returns.
+pub(super) async fn feed_watchdog() {
     let Some(limit) = sd_notify::watchdog_enabled() else { return future::pending().await };
     // Half of the limit, as systemd advises, and never busy.
     let mut ticks = tokio::time::interval((limit / 2).max(Duration::from_millis(100)));

@@ -14,7 +14,7 @@ pub(super) struct Serving<'a> {
     pub(super) config: &'a Config,
     pub(super) dataplane: Dataplane,
     pub(super) watcher: Watcher,
-    pub(super) parts: serve::Parts,
+    pub(super) parts: serve::ControlPlane,
 }
 
 impl Serving<'_> {

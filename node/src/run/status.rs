@@ -1,4 +1,4 @@
-//! The node as its operator sees it.
+//! The node's status, as its operator sees it.
 
 use std::{
     sync::{
@@ -25,8 +25,8 @@ use weir_ledger::SharedLedger;
 use weir_sessions::{limits::Limiter, registry::Sessions, wg_quick::PeerTemplate};
 use weir_wireguard::keys;
 
-/// What there is to see.
-pub(super) struct Parts {
+/// The parts of the node that its status is read from.
+pub(super) struct Sources {
     pub(super) uplink: Uplink,
     /// As it is now, in bytes.
     pub(super) uplink_mtu: Arc<AtomicU32>,
@@ -47,21 +47,21 @@ pub(super) struct Parts {
     pub(super) limiter: Arc<Limiter>,
 }
 
-/// Describes the node from its parts.
+/// Reads the status of the node.
 pub(super) struct View {
-    parts: Parts,
+    sources: Sources,
     started: Instant,
     fleet: OnceLock<Link>,
 }
 
 impl View {
-    pub(super) fn new(parts: Parts) -> Self {
-        Self { parts, started: Instant::now(), fleet: OnceLock::new() }
+    pub(super) fn new(sources: Sources) -> Self {
+        Self { sources, started: Instant::now(), fleet: OnceLock::new() }
     }
 
     /// Shows this connection too.
     pub(super) fn show_fleet(&self, link: Link) {
-        // There is one only.
+        // There is only one.
         self.fleet.set(link).ok();
     }
 }
@@ -72,41 +72,41 @@ impl NodeView for View {
     }
 
     fn status(&self) -> Status {
-        let parts = &self.parts;
-        let guard = parts.guard.read();
-        let template = parts.template.get();
+        let sources = &self.sources;
+        let guard = sources.guard.read();
+        let template = sources.template.get();
         let uptime = self.started.elapsed().as_secs_f64();
-        let busy: Vec<f64> = parts.counts.cpu().iter().map(Duration::as_secs_f64).collect();
-        let totals = parts.sessions.totals();
-        let mut offloads = parts.notes.clone();
-        if let XdpMode::Off { reason } = &parts.xdp {
+        let busy: Vec<f64> = sources.counts.cpu().iter().map(Duration::as_secs_f64).collect();
+        let totals = sources.sessions.totals();
+        let mut offloads = sources.notes.clone();
+        if let XdpMode::Off { reason } = &sources.xdp {
             offloads.push(format!("no XDP guard: {reason}"));
         }
-        offloads.push(parts.receive.note.clone());
-        offloads.extend(parts.counts.refused_offloads());
-        let mut drops = parts
+        offloads.push(sources.receive.note.clone());
+        offloads.extend(sources.counts.refused_offloads());
+        let mut drops = sources
             .counts
             .drops(|reason| guard.as_ref().map_or(0, |counts| counts.dropped(reason).datagrams));
         drops.extend(policy::drops());
         Status {
             version: env!("CARGO_PKG_VERSION").into(),
             uptime_seconds: uptime,
-            uplink: parts.uplink.name.clone(),
-            uplink_mtu: parts.uplink_mtu.load(Relaxed),
-            xdp_mode: parts.xdp.as_str().into(),
-            receive: parts.receive.word.into(),
-            io: parts.io.as_str().into(),
-            sandbox: parts.sandbox.describe(),
+            uplink: sources.uplink.name.clone(),
+            uplink_mtu: sources.uplink_mtu.load(Relaxed),
+            xdp_mode: sources.xdp.as_str().into(),
+            receive: sources.receive.word.into(),
+            io: sources.io.as_str().into(),
+            sandbox: sources.sandbox.describe(),
             offloads,
-            worker_cores: parts.cores.clone(),
+            worker_cores: sources.cores.clone(),
             public_key: keys::print_public(&template.node_key),
             endpoint: template.endpoint.clone(),
-            interface: parts.interface.clone(),
-            mtu: parts.mtu,
-            sessions: parts.sessions.len(),
-            max_sessions: parts.sessions.at_most(),
-            limits: parts.limiter.now(),
-            boundaries: parts.counts.boundaries(),
+            interface: sources.interface.clone(),
+            mtu: sources.mtu,
+            sessions: sources.sessions.len(),
+            max_sessions: sources.sessions.at_most(),
+            limits: sources.limiter.now(),
+            boundaries: sources.counts.boundaries(),
             drops,
             guard: guard.as_ref().map(|counts| counts.messages()).unwrap_or_default(),
             worker_busy_ratio: busy
@@ -116,15 +116,15 @@ impl NodeView for View {
             worker_busy_seconds: busy,
             bytes_up: totals.bytes_up,
             bytes_down: totals.bytes_down,
-            handshakes: parts.counts.handshakes(),
-            cookies: parts.counts.cookies(),
-            ledger_age_seconds: parts.ledger.age().as_secs_f64(),
-            unpaid_bytes: parts.sessions.unpaid_bytes(),
-            earned_wei: parts.ledger.earned().to_string(),
-            host: parts.conditions.now().into_iter().map(shown).collect(),
-            restored: restored(&parts.conditions),
-            host_looks: parts.conditions.looks(),
-            ledger_error: parts.ledger.last_error(),
+            handshakes: sources.counts.handshakes(),
+            cookies: sources.counts.cookies(),
+            ledger_age_seconds: sources.ledger.age().as_secs_f64(),
+            unpaid_bytes: sources.sessions.unpaid_bytes(),
+            earned_wei: sources.ledger.earned().to_string(),
+            host: sources.conditions.now().into_iter().map(shown).collect(),
+            restored: restored(&sources.conditions),
+            host_looks: sources.conditions.looks(),
+            ledger_error: sources.ledger.last_error(),
             fleet: self.fleet.get().map(Link::describe),
         }
     }

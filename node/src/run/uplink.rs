@@ -1,4 +1,4 @@
-//! The uplink at the start, which may come later than the node, and its address afterwards.
+//! Waits for the uplink at the start, and follows its address afterwards.
 
 use std::time::Duration;
 
@@ -11,17 +11,17 @@ use weir_config::{Auto, Config, HostPort, Shared};
 use weir_host::uplink::{Uplink, UplinkError};
 use weir_sessions::wg_quick::PeerTemplate;
 
-/// Between two looks for an uplink that is not there yet.
-const INTERVAL: Duration = Duration::from_secs(1);
+/// The interval at which a missing uplink is looked for.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The uplink, and where it is reached.
+/// The uplink, and the endpoint at which consumers reach it.
 pub(super) struct Found {
     pub(super) uplink: Uplink,
     pub(super) endpoint: HostPort,
 }
 
-/// The uplink of the configuration. After the machine's boot it may take a while until there is
-/// one: it is waited for as long as it takes. `None` when the node is told to stop meanwhile.
+/// Finds the uplink of the configuration. While a machine boots there may be none yet, so this
+/// waits for as long as it takes. Returns `None` if the node is told to stop meanwhile.
 pub(super) fn wait_for(config: &Config) -> anyhow::Result<Option<Found>> {
     let reason = match look(config)? {
         Ok(found) => return Ok(Some(found)),
@@ -39,9 +39,9 @@ async fn wait(config: &Config, mut reason: String) -> anyhow::Result<Option<Foun
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     loop {
-        service::waiting(&reason, INTERVAL);
+        service::waiting(&reason, POLL_INTERVAL);
         tokio::select! {
-            () = tokio::time::sleep(INTERVAL) => {}
+            () = tokio::time::sleep(POLL_INTERVAL) => {}
             _ = terminate.recv() => return Ok(None),
             _ = interrupt.recv() => return Ok(None),
         }
@@ -59,7 +59,7 @@ async fn wait(config: &Config, mut reason: String) -> anyhow::Result<Option<Foun
     }
 }
 
-/// The uplink, or what is missing that may come.
+/// Finds the uplink, or says what is missing and may appear later.
 fn look(config: &Config) -> anyhow::Result<Result<Found, String>> {
     let uplink = match Uplink::find(&config.node.uplink) {
         Ok(uplink) => uplink,
@@ -78,8 +78,8 @@ fn look(config: &Config) -> anyhow::Result<Result<Found, String>> {
     })
 }
 
-/// Has new configurations name the uplink's present address, unless the configuration of the node
-/// names another one.
+/// Puts the uplink's current address into new consumer configurations, unless `node.endpoint` names
+/// another one.
 pub(super) fn follow(
     wanted: &Auto<HostPort>,
     port: u16,
@@ -90,14 +90,14 @@ pub(super) fn follow(
         return;
     }
     let endpoint = template.get().endpoint.clone();
-    // As at the start: IPv6 only where there is no IPv4. Of several the one that was told stays.
+    // As at the start: IPv6 only where there is no IPv4. If there are several, the current one stays.
     let has_v4 = !now.v4.is_empty();
     let usual = now.addresses().filter(|address| address.is_ipv4() == has_v4);
     let usual: Vec<_> = usual.map(|host| HostPort { host: host.to_string(), port }).collect();
     if usual.iter().any(|address| address.to_string() == endpoint) {
         return;
     }
-    // Without any address the last one stays, which the watch over the host says.
+    // Without any address the last one stays, and the watch over the host reports it.
     let Some(address) = usual.first() else { return };
     warn!(
         "this machine's address has changed: new configurations use {address}; consumers with \

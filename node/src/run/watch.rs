@@ -1,4 +1,4 @@
-//! What the watch over the host tells the rest of the node.
+//! Connects the watch over the host with the rest of the node.
 
 use std::{
     io,
@@ -17,13 +17,13 @@ use weir_control::resolver::{Resolver, servers};
 use weir_host::{uplink::Uplink, watch::Listeners};
 use weir_sessions::wg_quick::PeerTemplate;
 
-/// Whether consumers are answered by the name servers that the machine asks.
+/// Whether the gateway uses the machine's own name servers.
 pub(super) fn follows_name_servers(config: &Config) -> bool {
     config.dns.enabled && config.dns.upstreams.is_empty()
 }
 
-/// The machine's name servers as they are now: the end that tells, and the one that is told. `None`
-/// to tell where the gateway asks others, or nobody.
+/// A channel of the machine's current name servers. The sender is `None` if the gateway uses other
+/// servers, or serves no DNS.
 pub(super) fn name_servers(
     config: &Config,
 ) -> (Option<watch::Sender<Vec<IpAddr>>>, watch::Receiver<Vec<IpAddr>>) {
@@ -39,7 +39,7 @@ pub(super) fn name_servers(
     (follows.then_some(sender), receiver)
 }
 
-/// What is done about changes of the host.
+/// The actions on changes of the host.
 pub(super) fn listeners(
     config: &Config,
     template: &Shared<PeerTemplate>,
@@ -54,11 +54,11 @@ pub(super) fn listeners(
     let follow = move |servers: watch::Sender<Vec<IpAddr>>| {
         Box::new(move || {
             let now = match resolver.name_servers() {
-                // Somebody waits for a name: the next look is soon enough.
+                // The resolver is busy with a name. The next check is soon enough.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => servers.borrow().clone(),
                 now => now?,
             };
-            // A file that is being written has none for a moment.
+            // A file that is being written is empty for a moment.
             if !now.is_empty() {
                 servers.send_if_modified(|before| {
                     let differs = *before != now;

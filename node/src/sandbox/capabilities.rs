@@ -36,7 +36,7 @@ pub(super) fn keep(mounted_bpffs: bool) -> anyhow::Result<String> {
                 Ok(true) => remove_capability_from_bounding_set(one)
                     .context("cannot shrink the bounding set")?,
                 Ok(false) => {}
-                // The kernel knows no more of them.
+                // The kernel knows neither this capability nor any after it.
                 Err(_) => break,
             }
         }

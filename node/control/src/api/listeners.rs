@@ -1,4 +1,4 @@
-//! The places at which the API is served.
+//! The listeners of the API.
 
 use std::{future::Future, io, net::SocketAddr, path::Path, time::Duration};
 
@@ -58,7 +58,7 @@ pub enum ListenError {
     },
 }
 
-/// The places, bound and not yet served.
+/// The listeners, bound and not yet served.
 #[derive(Debug)]
 pub struct Listeners {
     socket: UnixListener,
@@ -103,14 +103,14 @@ impl Listeners {
     }
 
     /// The address of the port for those who have the token.
-    #[must_use]
-    pub fn http_address(&self) -> Option<SocketAddr> {
+    #[cfg(test)]
+    pub(crate) fn http_address(&self) -> Option<SocketAddr> {
         self.http.as_ref().and_then(|(listener, _)| listener.local_addr().ok())
     }
 
     /// The address of the port for Prometheus.
-    #[must_use]
-    pub fn metrics_address(&self) -> Option<SocketAddr> {
+    #[cfg(test)]
+    pub(crate) fn metrics_address(&self) -> Option<SocketAddr> {
         self.metrics.as_ref().and_then(|listener| listener.local_addr().ok())
     }
 
@@ -122,7 +122,7 @@ impl Listeners {
     /// When a listener fails for good.
     pub async fn serve(self, api: &Api, stop: impl Future<Output = ()>) -> io::Result<()> {
         let (stopping, stopped) = watch::channel(false);
-        // Who may open the socket's file has authenticated to the kernel.
+        // A client that may open the socket's file has authenticated to the kernel.
         let control = axum::serve(Known::new(self.socket, LIMITS), api.router())
             .with_graceful_shutdown(until(&stopped));
         let control = async { control.await };

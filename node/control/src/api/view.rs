@@ -52,7 +52,7 @@ pub struct SessionView {
     /// The rate of its uploads in bits per second; absent where it has that of the node's limits,
     /// 0 for no limit.
     pub rate_up: Option<u64>,
-    /// The rate of its downloads, likewise.
+    /// The rate of its downloads, in the same unit.
     pub rate_down: Option<u64>,
     /// Why it is paused: `operator`, `credit`, `quota` or `schedule`; absent when it is not.
     pub paused_for: Option<String>,

@@ -21,9 +21,9 @@ use super::Link;
 const MAX_REQUESTS: usize = 16;
 /// No answer is larger, in bytes: the server takes messages of 1 MiB by default.
 const MAX_ANSWER: usize = 900 * 1024;
-/// How long an answer may take.
+/// The time that the API may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// The delay after the server has refused a subscription.
+/// The delay before the next attempt, after the server has refused the subscription.
 const RETRY_DELAY: Duration = Duration::from_secs(5);
 
 /// A request as it comes.
@@ -69,7 +69,7 @@ async fn answer_all(link: &Link, mut requests: Subscriber, api: &Router) {
         let (link, api) = (link.clone(), api.clone());
         tokio::spawn(async move {
             let Message { reply, payload, .. } = message;
-            // Who wants no answer would never know whether it was done.
+            // A client without a reply subject would never learn the result.
             if let Some(reply) = reply {
                 let answer = answer(api, &payload).await;
                 let answer = serde_json::to_vec(&answer).unwrap_or_default();

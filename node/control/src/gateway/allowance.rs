@@ -9,12 +9,12 @@ use std::{
 use weir_common::gcra::{Gcra, Rate};
 use weir_ledger::SessionId;
 
-/// From this many consumers on, those whose allowance is whole again are forgotten.
+/// From this number of consumers on, those whose allowance is whole again are removed.
 const SWEEP_THRESHOLD: usize = 1024;
 
-/// So many at once, and so many a second, for each consumer.
+/// A burst and a rate of requests, for each consumer.
 #[derive(Debug)]
-pub struct Allowance {
+pub(super) struct Allowance {
     rate: Rate,
     /// The time 0 of the buckets.
     started: Instant,
@@ -31,13 +31,13 @@ struct Buckets {
 impl Allowance {
     /// An allowance of `per_second`, of which `burst` may be used at once. Neither may be 0.
     #[must_use]
-    pub fn new(per_second: u32, burst: u32) -> Self {
+    pub(super) fn new(per_second: u32, burst: u32) -> Self {
         Self::of(Rate::new(per_second, burst))
     }
 
     /// An allowance of one in each such time, of which `burst` may be used at once.
     #[must_use]
-    pub fn every(each: Duration, burst: u32) -> Self {
+    pub(super) fn every(each: Duration, burst: u32) -> Self {
         Self::of(Rate::every(each, burst))
     }
 
@@ -46,14 +46,14 @@ impl Allowance {
     }
 
     /// Gives back what was taken for nothing.
-    pub fn give_back(&self, consumer: SessionId) {
+    pub(super) fn give_back(&self, consumer: SessionId) {
         if let Some(bucket) = self.buckets().of.get_mut(&consumer) {
             bucket.give_back(self.rate);
         }
     }
 
     /// Takes one from a consumer's allowance, if there is one.
-    pub fn take(&self, consumer: SessionId) -> bool {
+    pub(super) fn take(&self, consumer: SessionId) -> bool {
         self.take_at(consumer, self.started.elapsed())
     }
 

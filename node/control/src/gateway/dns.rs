@@ -32,7 +32,7 @@ mod names;
 
 use forwarder::Forwarder;
 
-/// Questions under way at once, of all consumers.
+/// The maximum number of questions under way at once, from all consumers.
 const MAX_QUERIES: usize = 2048;
 /// What a paused session may ask, per second and at once: enough to find who to pay, and no tunnel.
 const PAUSED_PER_SECOND: u32 = 2;

@@ -1,5 +1,5 @@
-//! Connections from consumers: each is its session's from the first byte to the last, and no
-//! consumer can take the places of the others.
+//! Connections from consumers. Each belongs to one session from the first byte to the last, and no
+//! consumer can use up the connections of the others.
 
 use std::{io, net::IpAddr, sync::Arc, time::Duration};
 
@@ -18,12 +18,13 @@ use crate::connections::{Connection, Connections, Limits};
 use weir_ledger::SessionId;
 use weir_sessions::registry::Sessions;
 
-/// Of all consumers, and of each. Nobody authenticates here, so that a connection lives no longer
-/// than this, whatever happens on it. At a paused session's trickle a request takes a second.
+/// The limits for all consumers together, and for each. No client authenticates here, so a
+/// connection never lives longer than this. With a paused session's allowance a request takes a
+/// second.
 const LIMITS: Limits = Limits { total: 512, per_source: 4, lifetime: LIFETIME, idle: LIFETIME };
 const LIFETIME: Duration = Duration::from_secs(20);
 
-/// Whose connection it is.
+/// The session that a connection belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Caller(pub(super) SessionId);
 
@@ -59,14 +60,14 @@ impl SessionListener {
         Self { listener, plan, sessions, connections: Connections::new(LIMITS) }
     }
 
-    /// Answers requests until `stopped` says so. Handlers learn from [`Caller`] who asks.
+    /// Answers requests until `stopped` says so. [`Caller`] tells handlers the session.
     pub(super) async fn serve(
         self,
         router: Router,
         mut stopped: watch::Receiver<bool>,
     ) -> io::Result<()> {
         let stop = async move {
-            // The sender goes only after it has said so.
+            // The sender is dropped only after it has sent this.
             stopped.wait_for(|stopped| *stopped).await.ok();
         };
         axum::serve(self, router.into_make_service_with_connect_info::<Caller>())

@@ -86,7 +86,7 @@ impl Pay {
     ///
     /// # Errors
     ///
-    /// When whoever approves promises cannot be asked.
+    /// When the service that approves promises cannot be asked.
     pub(super) fn new(
         config: &Payment,
         sessions: &Arc<Sessions>,

@@ -4,7 +4,7 @@ use std::{fs, io, net::IpAddr};
 
 const FILE: &str = "/etc/resolv.conf";
 
-/// The name servers of [`FILE`], and those in it that are no address by themselves
+/// The name servers of `FILE`, and those in it that are no address by themselves
 /// (`fe80::1%eth0`).
 ///
 /// # Errors

@@ -8,7 +8,7 @@ use std::{
 
 use tracing::{debug, info, warn};
 
-/// Of a part that is put back again and again the log says no more within this time.
+/// The minimum interval between log lines about the same part, if it keeps being restored.
 const RESTORED_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What of the machine a condition is about.

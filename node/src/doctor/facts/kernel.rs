@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{Known, read};
 use weir_dataplane::Reads;
-use weir_ebpf_loader::guard::try_load;
+use weir_ebpf_loader::try_load;
 use weir_host::{nft, tun::Tun};
 use weir_testkit::Namespace;
 
@@ -87,7 +87,7 @@ impl Kernel {
                 Refusal { refused: error.is_refused(), reason, log }
             }),
             lockdown: read("/sys/kernel/security/lockdown").ok().and_then(|text| lockdown(&text)),
-            bpffs: weir_ebpf_loader::bpffs::is_mounted(),
+            bpffs: weir_ebpf_loader::is_mounted(),
             tun: tun(),
             nft: nft::version().map_err(|error| error.to_string()),
             nftables: nft::generation().map(drop).map_err(|error| error.to_string()),

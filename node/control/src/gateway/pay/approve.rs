@@ -37,7 +37,7 @@ pub(super) enum NotApproved {
     NoAnswer,
 }
 
-/// Who is asked.
+/// The service that is asked.
 #[derive(Debug)]
 pub(super) struct Approver {
     target: Target,
