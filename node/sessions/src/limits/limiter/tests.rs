@@ -222,14 +222,8 @@ fn a_change_that_the_kernel_refuses_changes_nothing_else() {
     let flows = Arc::<FlowLimit>::default();
     let (sessions, accounts) = (Arc::clone(&rig.sessions), Arc::clone(&rig.accounts));
     let table = Arc::clone(&flows) as Arc<dyn FlowTable>;
-    let limiter = Limiter::new(
-        Limits::default(),
-        sessions,
-        rig.ledger,
-        accounts,
-        Arc::default(),
-        table,
-    );
+    let limiter =
+        Limiter::new(Limits::default(), sessions, rig.ledger, accounts, Arc::default(), table);
     let limiter = limiter.expect("a ledger");
     assert_eq!(limiter.now().each_session.session_flows, FlowLimit::SHARE);
     let change = |json: &str| limiter.change(&serde_json::from_str(json).expect("JSON"));
