@@ -100,7 +100,7 @@ impl Sessions {
     }
 
     /// Pauses what has used up its credit, and closes what has been paused for that longer than
-    /// `grace`, at most [`MAX_CLOSED_AT_ONCE`] in one call. To be called about once a second; `now`
+    /// `grace`, at most `MAX_CLOSED_AT_ONCE` in one call. To be called about once a second; `now`
     /// never goes back.
     ///
     /// # Errors
