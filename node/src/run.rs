@@ -3,7 +3,7 @@
 //! A node starts in stages, each a type that only the one before it makes, so that nothing is
 //! served before everything is in place:
 //!
-//! 1. [`Prepared`](prepare::Prepared): the host and the eBPF programs are prepared.
+//! 1. [`Prepared`]: the host and the eBPF programs are prepared.
 //! 2. [`Sandboxed`](sandboxed::Sandboxed): the process has given up its privileges. No thread
 //!    handles a packet yet.
 //! 3. [`Forwarding`](forwarding::Forwarding): the workers move packets, and there is no session.
