@@ -100,7 +100,7 @@ fn unchanged(lab: &Lab, before: &str) -> Result<()> {
 fn privileges(container: &Container<'_>) -> Result<()> {
     let status = status(container)?;
     println!("sandbox: {}", status["sandbox"]);
-    for (name, value) in [("xdp_mode", "native"), ("io", "uring"), ("receive", "direct")] {
+    for (name, value) in [("xdp_mode", "native"), ("io", "uring"), ("receive", "af_xdp")] {
         ensure!(status[name] == value, "{name} is {}\n{}", status[name], container.log());
     }
     let sandbox = status["sandbox"].as_str().context("no sandbox")?;

@@ -168,9 +168,15 @@ fn reload(machine: &Machine<'_>) -> Result<()> {
     let pid = machine.property("MainPID")?;
     configure(machine, "\n[tunnel]\nkeepalive = 17\n")?;
     machine.run("systemctl reload weir")?;
+    // systemd has told the node, which may not have read its configuration yet.
+    until("the new keepalive is in force", Duration::from_secs(30), || {
+        let config = machine.run("weir session add --name probe")?;
+        machine.run("weir session remove probe")?;
+        ensure!(config.contains("PersistentKeepalive = 17"), "{config}");
+        Ok(())
+    })?;
     until("the reload is over", Duration::from_secs(10), || serves(machine))?;
-    let config = machine.run("weir session add --name bob")?;
-    ensure!(config.contains("PersistentKeepalive = 17"), "{config}");
+    machine.run("weir session add --name bob")?;
     ensure!(machine.property("MainPID")? == pid && machine.property("NRestarts")? == "0");
     println!("systemctl reload: the new keepalive is in force, and it is the same process");
     Ok(())
