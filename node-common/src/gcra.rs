@@ -23,7 +23,7 @@ impl Rate {
     /// No limit.
     pub const UNLIMITED: Self = Self { interval: 0, window: 0 };
 
-    /// So many per second in the long run, and so many at once; at least one each.
+    /// A sustained rate per second with a burst. Each is at least one.
     #[must_use]
     pub const fn new(per_second: u32, burst: u32) -> Self {
         let interval = 1_000_000_000 / if per_second == 0 { 1 } else { per_second as u64 };
@@ -31,7 +31,7 @@ impl Rate {
         Self { interval, window: interval * if burst == 0 { 1 } else { burst as u64 } }
     }
 
-    /// One in each such time in the long run, and so many at once; at least one.
+    /// A sustained rate of one per interval, with a burst of at least one.
     #[must_use]
     pub const fn every(interval: Duration, burst: u32) -> Self {
         let interval = interval.as_nanos() as u64;

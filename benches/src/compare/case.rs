@@ -34,7 +34,7 @@ pub enum Load {
     Down,
     /// From the consumer, iperf3 with four TCP streams.
     IperfUp,
-    /// To the consumer, likewise.
+    /// The same, to the consumer.
     IperfDown,
 }
 
@@ -78,7 +78,7 @@ pub struct Outcome {
     pub steal_ratio: f64,
     /// Processor time of the exit's process per second on the clock.
     pub process_ratio: f64,
-    /// Of the kernel's receive path in front of it, likewise.
+    /// The same for the kernel's receive path in front of it.
     pub receive_ratio: f64,
     /// Of weir's threads that are not workers, likewise; what a program without workers takes.
     pub control_ratio: f64,

@@ -60,7 +60,7 @@ pub struct Flooded {
     pub kept: f64,
     /// Microseconds of the exit's process for each that was taken.
     pub process_us: f64,
-    /// Microseconds of the kernel's receive path, likewise.
+    /// The same for the kernel's receive path, in microseconds.
     pub receive_us: f64,
 }
 

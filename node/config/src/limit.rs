@@ -136,8 +136,8 @@ pub struct Shown {
 /// ```
 ///
 /// `in` is the range of a number, in the configuration and in a change alike. `gauge` and `line` are
-/// for a number that each session is held to: what of it is in force becomes a field of the status,
-/// a metric, and a line of `weir limits`.
+/// for a number that limits each session. Its value in force becomes a field of the status, a metric,
+/// and a line of `weir limits`.
 ///
 /// From the list come the section of the configuration, its check, the request that changes limits,
 /// the keys of `weir limits set`, the keys that a reload changes, and the fields and metrics above.

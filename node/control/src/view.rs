@@ -61,7 +61,7 @@ pub struct Status {
     pub sessions: usize,
     /// How many there can be.
     pub max_sessions: u32,
-    /// What of the limits holds now.
+    /// The limits in force.
     pub limits: LimitsNow,
     /// The aggregation factors.
     pub boundaries: Boundaries,
@@ -87,7 +87,7 @@ pub struct Status {
     pub unpaid_bytes: u64,
     /// What consumers have promised in all, in wei: a decimal number.
     pub earned_wei: String,
-    /// What of this machine is not as the node needs it.
+    /// Conditions of the host that the node cannot work with as it should.
     #[serde(default)]
     pub host: Vec<HostCondition>,
     /// How often the node put back what others had changed, by part of the machine.

@@ -115,7 +115,7 @@ impl Peer {
         }
     }
 
-    /// The meter of a data message before it is opened, if it has one. The guard decides likewise.
+    /// The meter of a data message before it is opened, if it has one. The guard decides by the same rule.
     ///
     /// # Errors
     ///

@@ -57,7 +57,7 @@ impl Thread {
         std::iter::from_fn(|| self.worker.initiations.pop()).count()
     }
 
-    /// Hands so many new initiations of a consumer over; how many are let through.
+    /// Hands over `count` new initiations of a consumer. Returns how many pass.
     fn initiate(&mut self, consumer: &mut Consumer, count: usize, now: u64) -> usize {
         for _ in 0..count {
             let initiation = consumer.initiation();

@@ -192,7 +192,7 @@ impl Limiter {
         self.state().settings.clone()
     }
 
-    /// What of the limits holds now, and what is used of the quotas.
+    /// The limits in force, and how much of the quotas is used.
     #[must_use]
     pub fn now(&self) -> LimitsNow {
         let mut now = self.state().now.clone();

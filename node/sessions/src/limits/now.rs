@@ -14,7 +14,7 @@ pub struct QuotaNow {
     pub resets: u64,
 }
 
-/// What of the limits holds now. Rates are in bits per second, of packets inside the tunnel; 0 is
+/// The limits in force. Rates are in bits per second, of packets inside the tunnel; 0 is
 /// no limit.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LimitsNow {
