@@ -164,6 +164,34 @@ reasons! {
     /// Received over AF_XDP, from a source that the uplink's network cannot have (what the kernel
     /// calls a martian source).
     MartianSource = 49, Udp, "martian_source";
+    /// The exit policy refuses the flow.
+    Policy = 50, Up, "policy";
+    /// The session has as many open flows as it may, or the flow table is full.
+    FlowTable = 51, Up, "flow_table";
+    /// No external port is left for the session.
+    Ports = 52, Up, "ports";
+    /// The packet's hop limit is used up.
+    HopLimit = 53, Up, "hop_limit";
+    /// A fragment of a packet whose first fragment is not known.
+    Fragment = 54, Up, "fragment";
+    /// Neither TCP, UDP nor an ICMP message that has a flow.
+    Protocol = 55, Up, "protocol";
+    /// Larger than the uplink's MTU.
+    TooBig = 56, Up, "too_big";
+    /// No route, or the next hop's link address is not known yet.
+    NextHop = 57, Up, "next_hop";
+    /// The uplink refused the packet.
+    UplinkSend = 58, Up, "uplink_send";
+    /// From the internet, to an external port that no flow has.
+    DownNoFlow = 59, Down, "no_flow";
+    /// From the internet, to a flow's port, but not from where the flow goes.
+    DownFiltered = 60, Down, "filtered";
+    /// The packet's hop limit is used up.
+    DownHopLimit = 61, Down, "hop_limit";
+    /// A fragment of a packet whose first fragment is not known.
+    DownFragment = 62, Down, "fragment";
+    /// Larger than the MTU inside the tunnel.
+    DownTooBig = 63, Down, "too_big";
 }
 
 impl DropReason {

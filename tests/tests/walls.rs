@@ -20,11 +20,15 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("weir-packet", &["weir-common"]),
     ("weir-accounts", &["weir-common"]),
     ("weir-wireguard", &["weir-common"]),
-    ("weir-dataplane", &["weir-accounts", "weir-common", "weir-packet", "weir-wireguard"]),
+    ("weir-nat", &["weir-common", "weir-packet"]),
+    (
+        "weir-dataplane",
+        &["weir-accounts", "weir-common", "weir-nat", "weir-packet", "weir-wireguard"],
+    ),
     ("weir-ebpf-loader", &["weir-accounts", "weir-common"]),
     ("weir-config", &["weir-common"]),
     ("weir-policy", &["weir-config"]),
-    ("weir-host", &["weir-config", "weir-policy"]),
+    ("weir-host", &["weir-config", "weir-packet", "weir-policy"]),
     ("weir-ledger", &["weir-common", "weir-wireguard"]),
     (
         "weir-sessions",
@@ -61,7 +65,7 @@ const PROGRAMS: &[(&str, &[&str])] =
 
 /// Fuzz targets depend on what they fuzz.
 const FUZZ: &[(&str, &[&str])] = &[
-    ("weir-fuzz", &["weir-common", "weir-dataplane", TESTKIT]),
+    ("weir-fuzz", &["weir-common", "weir-dataplane", "weir-nat", TESTKIT]),
     ("weir-fuzz-text", &["weir-config", "weir-control", "weir-fuzz", "weir-ledger", "weir-policy"]),
 ];
 
@@ -74,8 +78,11 @@ const NOT_ON_THE_PATH: [&str; 7] =
 
 /// Crates that do no I/O and read no clock: their directories, and the crates of others that they
 /// may use, the optional ones for tests.
-const PURE: [(&str, &str, &[&str]); 2] =
-    [("weir-common", "node-common", &[]), ("weir-packet", "node/packet", &["etherparse"])];
+const PURE: [(&str, &str, &[&str]); 3] = [
+    ("weir-common", "node-common", &[]),
+    ("weir-packet", "node/packet", &["etherparse"]),
+    ("weir-nat", "node/nat", &[]),
+];
 
 /// What their sources do not name.
 const IMPURE: [&str; 12] = [

@@ -10,6 +10,7 @@
 pub mod arena;
 pub mod checksum;
 pub mod ecn;
+pub mod ethernet;
 pub mod gro;
 pub mod gso;
 pub mod headers;

@@ -1,0 +1,18 @@
+//! The flow table and the translation of consumers' packets to the node's external addresses: NAT as
+//! carriers do it (RFC 4787, 5382, 5508, 6888, 7857), without I/O and without a clock.
+//!
+//! Each worker has a table of its own: it owns the sessions whose slot it serves, and the blocks of
+//! ports that [`Ports`] gives it. So no two workers share a flow, and nothing here locks.
+#![cfg_attr(not(test), warn(clippy::indexing_slicing))]
+
+mod answer;
+mod policy;
+mod ports;
+mod refusal;
+
+pub use self::{
+    answer::Answer,
+    policy::{AllowAll, NewFlow, Policy, Protocol},
+    ports::{PortBlock, Ports},
+    refusal::Refusal,
+};
