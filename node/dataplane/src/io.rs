@@ -10,6 +10,7 @@ pub(crate) mod mmap;
 pub(crate) mod syscall;
 pub(crate) mod tx;
 pub(crate) mod udp;
+pub(crate) mod uplink;
 pub(crate) mod uring;
 pub(crate) mod xsk;
 
@@ -28,6 +29,8 @@ pub(crate) struct WorkerIo {
     pub(crate) sockets: Sockets,
     /// The queue of the TUN device.
     pub(crate) tun: OwnedFd,
+    /// The socket by which frames leave on the uplink. `None` if all packets go to the TUN device.
+    pub(crate) uplink: Option<OwnedFd>,
 }
 
 impl WorkerIo {

@@ -20,6 +20,7 @@
 
 mod control;
 mod counts;
+mod exit;
 mod handshake;
 mod io;
 mod limit;
@@ -37,9 +38,11 @@ mod worker;
 
 pub use crate::{
     counts::Counts,
+    exit::{ExitPlan, Exits, FlowTableUse},
     handshake::{Limits as HandshakeLimits, mailbox::HandshakeMailbox},
     io::{
         udp::{Sockets, bind},
+        uplink::open_uplink,
         uring::{Reads, probe},
         xsk::{Sources, XskQueues},
     },

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crossbeam::queue::{ArrayQueue, SegQueue};
 use weir_common::Slot;
 
-use crate::{peer::Peer, pipeline::Misdirected, waker::Waker};
+use crate::{exit::Exit, peer::Peer, pipeline::Misdirected, waker::Waker};
 use weir_accounts::Endpoint;
 use weir_wireguard::identity::Identity;
 
@@ -26,6 +26,8 @@ pub(crate) enum Command {
     Add(Box<Peer>),
     /// Removes a slot's peer, and reports when it is gone.
     Remove(Slot, SyncSender<()>),
+    /// Changes or asks the worker's exit.
+    Exit(Box<dyn FnOnce(&mut Exit) + Send>),
     /// Ends the worker.
     Stop,
 }

@@ -12,7 +12,7 @@ pub(crate) mod encapsulate;
 pub(crate) mod gso_batch;
 mod handshake;
 pub(crate) mod timers;
-mod tun_offloads;
+pub(crate) mod tun_offloads;
 
 pub(crate) use encapsulate::{Handled, TAILROOM};
 
@@ -30,7 +30,14 @@ use self::{
     gso_batch::{BatchKind, GsoBatch, GsoBatches, UdpSegmentation},
     tun_offloads::TunOffloads,
 };
-use crate::{limit::flow_key::FlowSecret, now::Now, outer::Outer, peer::Peer, stats::WorkerStats};
+use crate::{
+    exit::{Exit, ExitEvents, ExitPlan},
+    limit::flow_key::FlowSecret,
+    now::Now,
+    outer::Outer,
+    peer::Peer,
+    stats::WorkerStats,
+};
 use weir_accounts::{Accounts, Endpoint, FlowLimits, SharedLimits};
 use weir_packet::{
     arena::{Arena, Chunk},
@@ -96,6 +103,8 @@ pub enum Misdirected {
     Datagram(Bytes, Outer<'static>),
     /// A TUN packet, virtio header included, with [`TAILROOM`] bytes behind it.
     TunPacket(BytesMut),
+    /// A packet from the uplink, not translated yet, with [`TAILROOM`] bytes behind it.
+    Return(BytesMut),
 }
 
 /// The thread that a misdirected packet belongs to.
@@ -138,6 +147,8 @@ pub struct Pipeline {
     iteration: Iteration,
     tun_offloads: TunOffloads,
     coalescing: Coalescing,
+    /// The way past the kernel. `None` if all packets go to the TUN device.
+    exit: Option<Box<Exit>>,
 }
 
 impl Pipeline {
@@ -163,7 +174,18 @@ impl Pipeline {
             iteration: Iteration::default(),
             tun_offloads: TunOffloads::default(),
             coalescing: Coalescing::default(),
+            exit: None,
         }
+    }
+
+    /// Sends consumers' packets past the kernel from now on, but those to the gateway.
+    pub(crate) fn exit_by(&mut self, plan: ExitPlan, events: Arc<ExitEvents>) {
+        self.exit = Some(Box::new(Exit::new(plan, &self.shared.addresses, events)));
+    }
+
+    /// The way past the kernel.
+    pub(crate) fn exit(&mut self) -> Option<&mut Exit> {
+        self.exit.as_deref_mut()
     }
 
     /// Begins an iteration at `now`. The TUN packets and GSO batches of the last one are void.
@@ -184,6 +206,10 @@ impl Pipeline {
             without.tun_udp.store(self.shared.uso && !coalescing.udp, Relaxed);
         }
         self.coalescer.begin(coalescing);
+        if let Some(exit) = &mut self.exit {
+            exit.coalescing = exit.offloads.coalescing(self.shared.uso, now.nanos);
+            exit.coalescer.begin(exit.coalescing);
+        }
         self.batches.begin();
         add_single_writer(&self.stats.iterations, 1);
     }
@@ -191,6 +217,53 @@ impl Pipeline {
     /// Completes the TUN packets and GSO batches of the iteration.
     pub fn finish(&mut self) {
         self.coalescer.finish(&mut self.plain);
+        if let Some(exit) = &mut self.exit {
+            exit.coalescer.finish(&mut self.plain);
+        }
+    }
+
+    /// The frames to send on the uplink, in this order.
+    #[must_use]
+    pub fn uplink_packets(&self) -> &[TunPacket] {
+        self.exit.as_ref().map_or(&[], |exit| exit.coalescer.tun_packets())
+    }
+
+    /// The bytes of a frame for the uplink: the virtio header, the Ethernet header, the packet.
+    pub fn uplink_packet_bytes(&self, packet: &TunPacket) -> impl Iterator<Item = &[u8]> {
+        let chunks = self.exit.as_ref().map(|exit| exit.coalescer.chunks(packet));
+        chunks.into_iter().flatten().map(|chunk| self.plain.get(chunk))
+    }
+
+    /// Reports whether the kernel took a frame for the uplink.
+    #[inline]
+    pub fn uplink_write_done(&self, packet: &TunPacket, taken: bool) {
+        let packets = u64::from(packet.packets);
+        if taken {
+            self.stats.tun_write.add(packets);
+            if packet.gso != Gso::None
+                && let Some(exit) = &self.exit
+            {
+                exit.offloads.taken(packet.gso);
+            }
+        } else {
+            self.stats.refuse_many(DropReason::UplinkSend, packets);
+        }
+    }
+
+    /// Writes the packets of super-packet `index`, which the uplink refused, one by one: see
+    /// [`Pipeline::write_segments`].
+    pub fn send_segments(&mut self, index: usize, mut write: impl FnMut(&[u8]) -> bool) {
+        let Some(exit) = &self.exit else { return };
+        let Some(packet) = exit.coalescer.tun_packets().get(index) else { return };
+        exit.offloads.refused(packet.gso, self.iteration.now.nanos);
+        let stats = &self.stats;
+        exit.coalescer.split(index, &mut self.plain, |packet| {
+            if write(packet) {
+                stats.tun_write.add(1);
+            } else {
+                stats.refuse(DropReason::UplinkSend);
+            }
+        });
     }
 
     /// The TUN packets to write, in this order.

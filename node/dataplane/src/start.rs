@@ -8,6 +8,7 @@ use tracing::{error, warn};
 use crate::{
     control::Control,
     counts::Counts,
+    exit::{ExitEvents, ExitPlan, Exits},
     handshake::{Handshakes, Limits, Parts, directory::Directory, mailbox::HandshakeMailbox},
     io::{
         WorkerIo,
@@ -58,6 +59,9 @@ pub struct Start {
     pub sockets: Vec<Sockets>,
     /// The AF_XDP sockets of each worker. Either empty, or one entry for each worker.
     pub direct: Vec<XskQueues>,
+    /// The exit of each worker past the kernel, with its socket on the uplink. Either empty, or one
+    /// entry for each worker.
+    pub exits: Vec<(ExitPlan, OwnedFd)>,
     /// The TUN queue of each worker.
     pub queues: Vec<OwnedFd>,
     /// The sockets of the handshake thread.
@@ -87,6 +91,7 @@ pub struct Dataplane {
     control: Arc<Control>,
     stats: Arc<[Arc<WorkerStats>]>,
     handshakes: Arc<HandshakeMailbox>,
+    events: Arc<ExitEvents>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -105,17 +110,23 @@ impl Dataplane {
         let directory = Arc::new(Directory::default());
         let mut threads = Vec::new();
         let mut xsk = start.direct.into_iter();
+        let mut exits = start.exits.into_iter();
+        let events = Arc::<ExitEvents>::default();
         let own =
             start.sockets.into_iter().zip(start.queues).zip(mailboxes.iter()).zip(stats.iter());
         for (index, (((sockets, tun), mailbox), stats)) in own.enumerate() {
-            let pipeline = Pipeline::new(start.shared.clone(), index as u32, Arc::clone(stats));
+            let mut pipeline = Pipeline::new(start.shared.clone(), index as u32, Arc::clone(stats));
+            let uplink = exits.next().map(|(plan, uplink)| {
+                pipeline.exit_by(plan, Arc::clone(&events));
+                uplink
+            });
             let worker = Worker::new(
                 pipeline,
                 Arc::clone(mailbox),
                 Arc::clone(&mailboxes),
                 Arc::clone(&handshakes),
             );
-            let io = WorkerIo { sockets, tun };
+            let io = WorkerIo { sockets, tun, uplink };
             let xsk = xsk.next().unwrap_or_default();
             let (kind, core) = (start.io, start.cores.get(index).copied());
             let mailbox = Arc::clone(mailbox);
@@ -149,7 +160,13 @@ impl Dataplane {
             mailboxes,
             directory,
         });
-        Ok(Self { control, stats, handshakes, threads })
+        Ok(Self { control, stats, handshakes, events, threads })
+    }
+
+    /// The handle to the exits of the workers past the kernel.
+    #[must_use]
+    pub fn exits(&self) -> Exits {
+        Exits { mailboxes: Arc::clone(&self.control.mailboxes), events: Arc::clone(&self.events) }
     }
 
     /// The handle through which the control plane adds and removes sessions.

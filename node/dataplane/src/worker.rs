@@ -94,6 +94,11 @@ impl Worker {
                     // The sender of the command may have stopped waiting.
                     done.try_send(()).ok();
                 }
+                Command::Exit(change) => {
+                    if let Some(exit) = self.pipeline.exit() {
+                        change(exit);
+                    }
+                }
                 Command::Stop => self.is_stopped = true,
             }
         }
@@ -105,6 +110,10 @@ impl Worker {
             match misdirected {
                 Misdirected::Datagram(datagram, outer) => {
                     self.pipeline.handle_datagram(outer, &datagram);
+                }
+                Misdirected::Return(mut packet) => {
+                    let len = packet.len().saturating_sub(TAILROOM);
+                    self.pipeline.handle_return_packet(&mut packet, len);
                 }
                 Misdirected::TunPacket(mut packet) => {
                     let len = packet.len().saturating_sub(TAILROOM);
@@ -142,13 +151,15 @@ impl Worker {
                     wake_handshakes = true;
                     (self.handshakes.push(message, outer.from), DropReason::HandshakeQueueFull)
                 }
-                (Owner::Handshakes, Misdirected::TunPacket(_)) => {
+                (Owner::Handshakes, Misdirected::TunPacket(_) | Misdirected::Return(_)) => {
                     (false, DropReason::DownMalformed)
                 }
                 (Owner::Worker(worker), misdirected) => {
                     let reason = match misdirected {
                         Misdirected::Datagram(..) => DropReason::WorkerQueueFull,
-                        Misdirected::TunPacket(_) => DropReason::DownWorkerQueueFull,
+                        Misdirected::TunPacket(_) | Misdirected::Return(_) => {
+                            DropReason::DownWorkerQueueFull
+                        }
                     };
                     wake |= 1 << (worker % 64);
                     let mailbox = self.workers.get(worker as usize);

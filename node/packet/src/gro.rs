@@ -116,13 +116,24 @@ pub struct Coalescer {
     closed: Table,
     packets: Vec<TunPacket>,
     coalescing: Coalescing,
+    /// The room before each packet in bytes: the virtio header, and a link header if the device has
+    /// one.
+    headroom: u32,
 }
 
 impl Coalescer {
     /// Creates a coalescer for TCP, and for UDP if the TUN device takes UDP super-packets (USO).
     #[must_use]
     pub fn new(uso: bool) -> Self {
+        Self::behind_link_header(uso, 0)
+    }
+
+    /// Creates a coalescer for a device whose packets have a link header of `link_len` bytes between
+    /// the virtio header and the IP header. Whoever pushes a packet has written its link header.
+    #[must_use]
+    pub fn behind_link_header(uso: bool, link_len: usize) -> Self {
         Self {
+            headroom: (HEADER_LEN + link_len) as u32,
             items: Vec::with_capacity(1024),
             iovs: IovArena::default(),
             latest: Table::new(),
@@ -142,12 +153,12 @@ impl Coalescer {
         self.coalescing = coalescing;
     }
 
-    /// Adds a packet. `chunk` is the packet with [`HEADER_LEN`] bytes of room before it. The packet
-    /// must be exactly as long as its IP header says.
+    /// Adds a packet. `chunk` is the packet with [`HEADER_LEN`] bytes of room before it, and the link
+    /// header behind that room if the device has one. The packet must be exactly as long as its IP
+    /// header says.
     #[inline]
     pub fn push(&mut self, arena: &Arena, chunk: Chunk) {
-        let head =
-            Chunk { start: chunk.start + HEADER_LEN as u32, len: chunk.len - HEADER_LEN as u32 };
+        let head = Chunk { start: chunk.start + self.headroom, len: chunk.len - self.headroom };
         let packet = arena.get(head);
         let parsed = Transport::parse(packet);
         let Some((transport, split)) =
@@ -252,10 +263,13 @@ impl Coalescer {
     pub fn finish(&mut self, arena: &mut Arena) {
         for item in &self.items {
             let header = match item.transport {
-                Some(transport) if item.out.packets > 1 => finish_headers(item, &transport, arena),
+                Some(transport) if item.out.packets > 1 => {
+                    let link_len = self.headroom as u16 - HEADER_LEN as u16;
+                    finish_headers(item, &transport, arena).behind(link_len)
+                }
                 _ => NetHeader::PLAIN,
             };
-            let room = Chunk { start: item.head.start - HEADER_LEN as u32, len: HEADER_LEN as u32 };
+            let room = Chunk { start: item.head.start - self.headroom, len: HEADER_LEN as u32 };
             arena.get_mut(room).copy_from_slice(&header.to_bytes());
             self.packets.push(TunPacket { gso: header.gso, ..item.out });
         }
@@ -275,10 +289,8 @@ impl Coalescer {
                 0 => item.head.start,
                 _ => chunk.start - header_len,
             };
-            let packet = Chunk {
-                start: start - HEADER_LEN as u32,
-                len: chunk.end() - start + HEADER_LEN as u32,
-            };
+            let packet =
+                Chunk { start: start - self.headroom, len: chunk.end() - start + self.headroom };
             let bytes = arena.get_mut(packet);
             if let Some(header) = bytes.first_chunk_mut() {
                 *header = NetHeader::PLAIN.to_bytes();

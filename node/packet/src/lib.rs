@@ -11,6 +11,7 @@ pub mod arena;
 pub mod checksum;
 pub mod ecn;
 pub mod ethernet;
+pub mod fragment;
 pub mod gro;
 pub mod gso;
 pub mod headers;

@@ -75,6 +75,15 @@ impl NetHeader {
         })
     }
 
+    /// The header of the same packet behind a link header of `link_len` bytes: all offsets count
+    /// from the first byte behind the virtio header.
+    #[must_use]
+    #[inline]
+    pub fn behind(self, link_len: u16) -> Self {
+        let checksum = self.checksum.map(|(start, offset)| (start + link_len, offset));
+        Self { header_len: self.header_len + link_len, checksum, ..self }
+    }
+
     /// The header as bytes.
     #[must_use]
     #[inline]

@@ -15,8 +15,8 @@ use super::{
     cmsg::MAX_UDP_PAYLOAD,
     tun_is_gone,
     tx::{
-        SendVectors, send_done, send_many, send_unsegmented, socket_for, write_done,
-        write_unsegmented, write_vectors,
+        SendVectors, send_done, send_many, send_segments, send_unsegmented, socket_for, uplink_done,
+        write_done, write_unsegmented, write_vectors,
     },
     udp::receive_one,
     xsk::XskQueues,
@@ -106,6 +106,16 @@ impl Backend for Syscall<'_> {
             let Some(packet) = pipeline.tun_packets().get(index) else { break };
             if !write_done(pipeline, packet, written.map_err(|error| error_number(&error))) {
                 write_unsegmented(pipeline, self.io, index);
+            }
+        }
+        for index in 0..pipeline.uplink_packets().len() {
+            let Some(uplink) = &self.io.uplink else { break };
+            let vectors = self.vectors.uplink_packet(index);
+            // SAFETY: as above.
+            let written = unsafe { write_vectors(uplink.as_fd(), vectors) };
+            let Some(packet) = pipeline.uplink_packets().get(index) else { break };
+            if !uplink_done(pipeline, packet, written.map_err(|error| error_number(&error))) {
+                send_segments(pipeline, self.io, index);
             }
         }
         for (batch, message) in pipeline.gso_batches().iter().zip(self.vectors.messages()) {

@@ -36,6 +36,8 @@ pub(super) struct SendVectors {
     messages: Vec<libc::mmsghdr>,
     /// The first vector and the number of vectors of each TUN packet.
     tun_packets: Vec<(u32, u32)>,
+    /// Likewise of each frame for the uplink.
+    uplink_packets: Vec<(u32, u32)>,
 }
 
 impl SendVectors {
@@ -45,10 +47,16 @@ impl SendVectors {
         self.headers.clear();
         self.messages.clear();
         self.tun_packets.clear();
+        self.uplink_packets.clear();
         for packet in pipeline.tun_packets() {
             let first = self.vectors.len();
             self.vectors.extend(pipeline.tun_packet_bytes(packet).map(iovec));
             self.tun_packets.push((first as u32, (self.vectors.len() - first) as u32));
+        }
+        for packet in pipeline.uplink_packets() {
+            let first = self.vectors.len();
+            self.vectors.extend(pipeline.uplink_packet_bytes(packet).map(iovec));
+            self.uplink_packets.push((first as u32, (self.vectors.len() - first) as u32));
         }
         let mut first = self.vectors.len();
         for batch in pipeline.gso_batches() {
@@ -73,6 +81,13 @@ impl SendVectors {
     #[must_use]
     pub(super) fn tun_packet(&self, index: usize) -> &[libc::iovec] {
         let Some(&(first, count)) = self.tun_packets.get(index) else { return &[] };
+        self.vectors.get(first as usize..(first + count) as usize).unwrap_or_default()
+    }
+
+    /// The vectors of frame number `index` for the uplink.
+    #[must_use]
+    pub(super) fn uplink_packet(&self, index: usize) -> &[libc::iovec] {
+        let Some(&(first, count)) = self.uplink_packets.get(index) else { return &[] };
         self.vectors.get(first as usize..(first + count) as usize).unwrap_or_default()
     }
 
@@ -195,6 +210,30 @@ pub(super) fn write_done(
 /// Writes the packets of super-packet `index`, which the TUN device refused, one by one.
 pub(super) fn write_unsegmented(pipeline: &mut Pipeline, io: &WorkerIo, index: usize) {
     pipeline.write_segments(index, |packet| rustix::io::write(&io.tun, packet).is_ok());
+}
+
+/// Reports the outcome of a send on the uplink: see [`write_done`]. After `false`, call
+/// [`send_segments`].
+#[inline]
+pub(super) fn uplink_done(
+    pipeline: &Pipeline,
+    packet: &TunPacket,
+    outcome: Result<(), i32>,
+) -> bool {
+    if packet.packets > 1
+        && matches!(outcome, Err(libc::EINVAL | libc::EOPNOTSUPP | libc::EMSGSIZE))
+    {
+        return false;
+    }
+    pipeline.uplink_write_done(packet, outcome.is_ok());
+    true
+}
+
+/// Sends the packets of super-packet `index`, which the uplink refused, one by one.
+pub(super) fn send_segments(pipeline: &mut Pipeline, io: &WorkerIo, index: usize) {
+    pipeline.send_segments(index, |packet| {
+        io.uplink.as_ref().is_some_and(|uplink| rustix::io::write(uplink, packet).is_ok())
+    });
 }
 
 /// Reports the outcome of a send to the pipeline, with the kernel's error number if it failed. If the

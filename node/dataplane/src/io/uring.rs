@@ -28,7 +28,8 @@ use crate::{
         cmsg::{MAX_UDP_PAYLOAD, NAME, RECEIVE_CONTROL, Received},
         tun_is_gone,
         tx::{
-            SendVectors, empty_header, send_done, send_unsegmented, write_done, write_unsegmented,
+            SendVectors, empty_header, send_done, send_segments, send_unsegmented, uplink_done,
+            write_done, write_unsegmented,
         },
         xsk::XskQueues,
     },
@@ -62,6 +63,7 @@ const V4: Fixed = Fixed(0);
 const V6: Fixed = Fixed(1);
 const TUN: Fixed = Fixed(2);
 const WAKER: Fixed = Fixed(3);
+const UPLINK: Fixed = Fixed(4);
 
 /// The kind of an operation, which is the upper half of its user data. The lower half is an index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,10 +76,11 @@ enum Kind {
     Write = 5,
     Send = 6,
     Xsk = 7,
+    Uplink = 8,
 }
 
 impl Kind {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::ReceiveV4,
         Self::ReceiveV6,
         Self::Read,
@@ -85,6 +88,7 @@ impl Kind {
         Self::Write,
         Self::Send,
         Self::Xsk,
+        Self::Uplink,
     ];
 
     fn tag(self, index: usize) -> u64 {
@@ -165,6 +169,8 @@ pub(crate) struct Uring<'a> {
     reads: Reads,
     /// The super-packets of this iteration that the TUN device refused, as indexes.
     refused: Vec<usize>,
+    /// Likewise those that the uplink refused.
+    refused_by_uplink: Vec<usize>,
     /// Whether the kernel can segment on the way out. A device without checksum offload cannot.
     gso: bool,
     tun_is_gone: bool,
@@ -184,7 +190,9 @@ impl<'a> Uring<'a> {
     ) -> io::Result<Self> {
         let ring = build()?;
         let v6 = io.sockets.v6.as_ref().map_or(-1, AsRawFd::as_raw_fd);
-        let files = [io.sockets.v4.as_raw_fd(), v6, io.tun.as_raw_fd(), waker.as_fd().as_raw_fd()];
+        let uplink = io.uplink.as_ref().map_or(-1, AsRawFd::as_raw_fd);
+        let waker_fd = waker.as_fd().as_raw_fd();
+        let files = [io.sockets.v4.as_raw_fd(), v6, io.tun.as_raw_fd(), waker_fd, uplink];
         ring.submitter().register_files(&files)?;
         // Older kernels do without.
         ring.submitter().register_ring_fd().ok();
@@ -225,6 +233,7 @@ impl<'a> Uring<'a> {
             to_retry: Vec::new(),
             reads,
             refused: Vec::new(),
+            refused_by_uplink: Vec::new(),
             gso: true,
             tun_is_gone: false,
         })
@@ -247,7 +256,7 @@ impl<'a> Uring<'a> {
                     let socket = Fd(socket.as_raw_fd());
                     opcode::PollAdd::new(socket, libc::POLLIN as u32).multi(true).build()
                 }
-                Kind::Waker | Kind::Write | Kind::Send => {
+                Kind::Waker | Kind::Write | Kind::Send | Kind::Uplink => {
                     opcode::PollAdd::new(WAKER, libc::POLLIN as u32).multi(true).build()
                 }
             };
@@ -269,6 +278,17 @@ impl<'a> Uring<'a> {
             // SAFETY: the vectors and what they point to stay until the iteration's completions are
             // all processed, before the next iteration begins.
             unsafe { self.push(&entry.user_data(Kind::Write.tag(index)))? };
+            self.in_flight += 1;
+            if index % MAX_WRITES_PER_SUBMIT == MAX_WRITES_PER_SUBMIT - 1 {
+                self.ring.submit()?;
+            }
+        }
+        for index in 0..pipeline.uplink_packets().len() {
+            let iov = self.vectors.uplink_packet(index);
+            let (first, count) = (iov.as_ptr(), iov.len() as u32);
+            let entry = opcode::Writev::new(UPLINK, first, count).build();
+            // SAFETY: as above.
+            unsafe { self.push(&entry.user_data(Kind::Uplink.tag(index)))? };
             self.in_flight += 1;
             if index % MAX_WRITES_PER_SUBMIT == MAX_WRITES_PER_SUBMIT - 1 {
                 self.ring.submit()?;
@@ -336,6 +356,7 @@ impl<'a> Uring<'a> {
             to_arm,
             to_retry,
             refused,
+            refused_by_uplink,
             gso,
             io,
             waker,
@@ -352,6 +373,13 @@ impl<'a> Uring<'a> {
                     let Some(packet) = pipeline.tun_packets().get(index) else { continue };
                     if !write_done(pipeline, packet, outcome) {
                         refused.push(index);
+                    }
+                }
+                Kind::Uplink => {
+                    *in_flight -= 1;
+                    let Some(packet) = pipeline.uplink_packets().get(index) else { continue };
+                    if !uplink_done(pipeline, packet, outcome) {
+                        refused_by_uplink.push(index);
                     }
                 }
                 Kind::Send => {
@@ -417,7 +445,7 @@ impl Backend for Uring<'_> {
                         break;
                     }
                 }
-                Kind::Waker | Kind::Write | Kind::Send | Kind::Xsk => {}
+                Kind::Waker | Kind::Write | Kind::Send | Kind::Xsk | Kind::Uplink => {}
             }
         }
         Ok(())
@@ -453,6 +481,9 @@ impl Backend for Uring<'_> {
         // The kernel has no output of the iteration any more.
         for index in self.refused.drain(..) {
             write_unsegmented(pipeline, self.io, index);
+        }
+        for index in self.refused_by_uplink.drain(..) {
+            send_segments(pipeline, self.io, index);
         }
         if self.tun_is_gone {
             self.close()?;

@@ -130,7 +130,19 @@ impl<Q: ReceiveQueue> XskQueues<Q> {
     }
 }
 
-fn receive(pipeline: &mut Pipeline, sources: Sources, frame: &[u8]) {
+fn receive(pipeline: &mut Pipeline, sources: Sources, chunk: &mut [u8], len: usize) {
+    let Some(frame) = chunk.get(..len) else { return };
+    if pipeline.exit().is_some()
+        && !is_to_port(frame, pipeline.port())
+        && let Some(range) = return_packet(frame)
+    {
+        let (start, len) = (range.start, range.len());
+        pipeline.stats().udp_receive.add(0);
+        if let Some(packet) = chunk.get_mut(start..) {
+            pipeline.handle_return_packet(packet, len);
+        }
+        return;
+    }
     let Some(direct) = Direct::of(frame) else {
         pipeline.stats().refuse(DropReason::MalformedMessage);
         return;

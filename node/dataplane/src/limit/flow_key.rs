@@ -1,5 +1,7 @@
 //! The flow of a packet from a consumer, as keyed hashes that reveal no destination.
 
+use std::net::IpAddr;
+
 use weir_packet::headers::{TCP, UDP, V6_HEADER};
 
 const ICMP: u8 = 1;
@@ -63,13 +65,30 @@ impl FlowKey {
             }
             _ => return None,
         };
-        let FlowSecret([k0, k1, k2, k3]) = keys;
-        let address = fold(high ^ k0, low ^ k1);
         let rest = u64::from(protocol) << 32 | u64::from(port_bits(protocol, l4));
-        Some(Self {
+        Some(Self::hash(keys, high, low, rest))
+    }
+
+    /// The flows to a port of a destination.
+    #[must_use]
+    pub fn to(keys: &FlowSecret, destination: IpAddr, protocol: u8, port: u16) -> Self {
+        let (high, low) = match destination {
+            IpAddr::V4(address) => (0, 0xffff << 32 | u64::from(address.to_bits())),
+            IpAddr::V6(address) => {
+                let bits = address.to_bits();
+                ((bits >> 64) as u64, bits as u64)
+            }
+        };
+        Self::hash(keys, high, low, u64::from(protocol) << 32 | u64::from(port))
+    }
+
+    #[inline]
+    fn hash(FlowSecret([k0, k1, k2, k3]): &FlowSecret, high: u64, low: u64, rest: u64) -> Self {
+        let address = fold(high ^ k0, low ^ k1);
+        Self {
             hash: fold(fold(address ^ k2, rest ^ k3), k0 | 1),
             destination: fold(address ^ k3, k2 | 1),
-        })
+        }
     }
 }
 

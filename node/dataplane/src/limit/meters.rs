@@ -4,9 +4,13 @@
 
 use weir_common::{
     DropReason, Slot,
-    gcra::Gcra,
+    gcra::{Gcra, Rate},
     meter::{Meter, Origin, PAUSED_ANSWERS, PEER_INITIATIONS},
 };
+
+/// The answers to refused packets that a session gets: 100 a second (RFC 1812, section 4.3.2.8;
+/// RFC 4443, section 2.4 (f)).
+const REFUSALS: Rate = Rate { interval: 10_000_000, window: 500_000_000 };
 
 /// The buckets of one session. Times are nanoseconds of a clock that does not go backwards.
 #[derive(Debug, Default)]
@@ -15,6 +19,7 @@ pub struct PeerMeters {
     roaming_data: Gcra,
     responses: Gcra,
     paused_answers: Gcra,
+    refusals: Gcra,
 }
 
 impl PeerMeters {
@@ -41,6 +46,11 @@ impl PeerMeters {
     /// Takes a packet from the gateway to a paused session.
     pub fn take_answer(&mut self, now: u64) -> bool {
         self.paused_answers.take(PAUSED_ANSWERS, now)
+    }
+
+    /// Takes an answer to a refused packet: a reset or an ICMP error.
+    pub fn take_refusal(&mut self, now: u64) -> bool {
+        self.refusals.take(REFUSALS, now)
     }
 
     fn bucket(&self, meter: Meter) -> &Gcra {

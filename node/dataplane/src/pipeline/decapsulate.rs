@@ -8,13 +8,14 @@ use weir_common::{
     wire::Message,
 };
 
-use super::{Iteration, Misdirected, Owner, Pipeline, Shared};
+use super::{Iteration, Misdirected, Owner, Pipeline, Shared, encapsulate::Unit};
 use crate::{
+    exit::{self, Exit, Gate},
     limit::{flow_key::FlowKey, policer::Direction},
     outer::Outer,
     peer::{Peer, admission::Admission},
 };
-use weir_packet::{ecn::Ecn, virtio::HEADER_LEN};
+use weir_packet::{arena::Chunk, ecn::Ecn, ethernet::ETHERNET_HEADER, headers, virtio::HEADER_LEN};
 use weir_wireguard::tunnel::Opened;
 
 /// Where a datagram goes.
@@ -112,41 +113,97 @@ impl Pipeline {
         if let Some(meter) = peer.meter_of_data(origin)? {
             peer.meters.take(meter, origin, self.iteration.now.nanos)?;
         }
-        let taken = self.plain.take(HEADER_LEN + message.len());
+        let exit = self.exit.as_deref_mut();
+        let headroom = if exit.is_some() { exit::HEADROOM } else { HEADER_LEN };
+        let taken = self.plain.take(headroom + message.len());
         let (mut chunk, buffer) = taken.ok_or(DropReason::Truncated)?;
         let room = buffer.get_mut(HEADER_LEN..).unwrap_or_default();
-        let passed = decapsulate(peer, &self.shared, &self.iteration, outer, origin, message, room);
+        let shared = &self.shared;
+        let iteration = &self.iteration;
+        let passed = decapsulate(peer, exit, shared, iteration, outer, origin, message, room);
         match passed {
-            Ok(Some(len)) => {
-                chunk.len = (HEADER_LEN + len) as u32;
+            Ok(Passed::Tun(len)) => {
+                chunk.len = (headroom + len) as u32;
                 self.plain.truncate(chunk.end());
+                // The TUN device has no link header.
+                let unused = (headroom - HEADER_LEN) as u32;
+                let chunk = Chunk { start: chunk.start + unused, len: chunk.len - unused };
                 self.coalescer.push(&self.plain, chunk);
                 Ok(())
             }
-            Ok(None) => {
+            Ok(Passed::Uplink(len)) => {
+                chunk.len = (headroom + len) as u32;
+                self.plain.truncate(chunk.end());
+                if let Some(exit) = &mut self.exit {
+                    exit.coalescer.push(&self.plain, chunk);
+                }
+                Ok(())
+            }
+            Ok(Passed::Nothing) => {
                 self.plain.truncate(chunk.start);
                 Ok(())
             }
             Err(reason) => {
+                self.answer(index, chunk);
                 self.plain.truncate(chunk.start);
                 Err(reason)
             }
         }
     }
+
+    /// Tells the sender of a refused packet what has become of it, if there is something to tell.
+    #[inline]
+    fn answer(&mut self, index: usize, refused: Chunk) {
+        if self.exit.as_ref().is_some_and(|exit| exit.has_answer()) {
+            self.send_answer(index, refused);
+        }
+    }
+
+    #[cold]
+    fn send_answer(&mut self, index: usize, refused: Chunk) {
+        let Some(exit) = &mut self.exit else { return };
+        let Some(peer) = self.peers.get_mut(index).and_then(Option::as_deref_mut) else { return };
+        let refused = self.plain.get(refused).get(exit::HEADROOM..).and_then(headers::whole);
+        let Some(len) = refused.and_then(|refused| exit.take_answer(refused)) else { return };
+        if !peer.meters.take_refusal(self.iteration.now.nanos) {
+            return;
+        }
+        let mut scratch = std::mem::take(&mut exit.scratch);
+        if let Err((reason, packets)) = self.deliver(index, &mut scratch, Unit::packet(len)) {
+            self.stats.refuse_many(reason, packets);
+        }
+        if let Some(exit) = &mut self.exit {
+            exit.scratch = scratch;
+        }
+    }
 }
 
-/// Opens, admits and accounts a data message. Returns the length of the packet in `out` that passes,
-/// if the message carries one.
+/// What passes of a data message, with the length of its packet in bytes.
+enum Passed {
+    /// A packet for the TUN device.
+    Tun(usize),
+    /// A packet for the uplink, translated and with its Ethernet header.
+    Uplink(usize),
+    /// Nothing: it was a keepalive.
+    Nothing,
+}
+
+/// Opens, admits and accounts a data message. `frame` has room for the Ethernet header before the
+/// packet if there is an exit.
 #[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "each is a part of the pipeline, borrowed by itself")]
 fn decapsulate(
     peer: &mut Peer,
+    exit: Option<&mut Exit>,
     shared: &Shared,
     iteration: &Iteration,
     outer: &Outer<'_>,
     origin: Origin,
     message: &[u8],
-    out: &mut [u8],
-) -> Result<Option<usize>, DropReason> {
+    frame: &mut [u8],
+) -> Result<Passed, DropReason> {
+    let link_len = if exit.is_some() { ETHERNET_HEADER } else { 0 };
+    let out = frame.get_mut(link_len..).unwrap_or_default();
     let payload = open(peer, message, out)?;
     // From here on the message is authentic and new. It is billed whatever it carries, so that the
     // bill agrees with the consumer's own count.
@@ -155,21 +212,51 @@ fn decapsulate(
         Payload::Packet(len) => out.get(..len),
         Payload::Keepalive | Payload::Invalid(_) => None,
     };
-    let admitted = admit(peer, shared, iteration, origin, admission, packet);
-    account(peer, admission == Admission::Metered && admitted.is_ok(), message.len());
+    let to_exit = match (&exit, packet) {
+        (Some(_), Some(packet)) => !shared.is_to_gateway(packet),
+        _ => false,
+    };
+    let mut admitted = admit(peer, shared, iteration, origin, admission, packet, to_exit);
+    let mut is_billed = admission == Admission::Metered && admitted.is_ok();
+    if let (true, Ok(()), Payload::Packet(len), Some(exit)) = (to_exit, admitted, payload, exit) {
+        admitted = leave(peer, exit, shared, iteration, outer.ecn, frame, len);
+        // What is beyond the session's flow limits is not billed, as elsewhere.
+        is_billed &= !matches!(admitted, Err(DropReason::NewFlows | DropReason::Destinations));
+    }
+    account(peer, is_billed, message.len());
     // The payload is authentic, but only a checksum proves where it came from.
     if peer.endpoint != Some(outer.from) && outer.vouches() {
         peer.move_endpoint(outer.from);
     }
     admitted?;
     match payload {
+        Payload::Packet(len) if to_exit => Ok(Passed::Uplink(len)),
         Payload::Packet(len) => {
+            let out = frame.get_mut(link_len..).unwrap_or_default();
             propagate_ecn(outer.ecn, out.get_mut(..len).unwrap_or_default())?;
-            Ok(Some(len))
+            Ok(Passed::Tun(len))
         }
-        Payload::Keepalive => Ok(None),
+        Payload::Keepalive => Ok(Passed::Nothing),
         Payload::Invalid(reason) => Err(reason),
     }
+}
+
+/// Translates the packet of `len` bytes in `frame`, and addresses it to its next hop.
+#[inline(always)]
+fn leave(
+    peer: &mut Peer,
+    exit: &mut Exit,
+    shared: &Shared,
+    iteration: &Iteration,
+    ecn: Ecn,
+    frame: &mut [u8],
+    len: usize,
+) -> Result<(), DropReason> {
+    let frame = frame.get_mut(..ETHERNET_HEADER + len).ok_or(DropReason::UpMalformed)?;
+    propagate_ecn(ecn, frame.get_mut(ETHERNET_HEADER..).unwrap_or_default())?;
+    let slot = peer.slot;
+    let mut gate = Gate { peer, limits: iteration.flow_limits, secret: &shared.flow_secret };
+    exit.forward(frame, slot, iteration.now.nanos, &mut gate)
 }
 
 /// Opens a message into `out`, and checks the source address of the packet in it.
@@ -192,11 +279,15 @@ fn admit(
     origin: Origin,
     admission: Admission,
     packet: Option<&[u8]>,
+    to_exit: bool,
 ) -> Result<(), DropReason> {
     let now = iteration.now.nanos;
     match (admission, packet) {
         (Admission::Metered, Some(packet)) => {
-            admit_flow(peer, shared, iteration, packet)?;
+            // The exit's flow table knows better which flows are new.
+            if !to_exit {
+                admit_flow(peer, shared, iteration, packet)?;
+            }
             let [share, _] = iteration.fair_share;
             let rate = peer.rate(Direction::Up, share);
             let passes = rate == 0 || peer.is_within(Direction::Up, rate, now, packet.len());

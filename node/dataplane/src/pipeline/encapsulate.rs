@@ -3,11 +3,12 @@
 use weir_common::{DropReason, wire::DATA_OVERHEAD};
 
 use super::{
-    Iteration, MAX_SEALED_LEN, Misdirected, Pipeline,
+    Iteration, MAX_SEALED_LEN, Misdirected, Owner, Pipeline,
     gso_batch::{BatchKind, GsoBatches},
     push_datagram, push_datagram_with_ecn,
 };
 use crate::{
+    exit::{Exit, HEADROOM},
     limit::policer::Direction,
     peer::{Peer, admission::Admission},
     stats::WorkerStats,
@@ -16,6 +17,8 @@ use weir_accounts::Endpoint;
 use weir_packet::{
     arena::Arena,
     ecn::Ecn,
+    ethernet::ETHERNET_HEADER,
+    fragment,
     gso::{Segmenter, complete_checksum},
     headers,
     virtio::{Gso, HEADER_LEN, NetHeader},
@@ -38,6 +41,28 @@ pub enum Handled {
 /// Why a TUN packet was dropped, and the number of packets in it.
 type Dropped = (DropReason, u64);
 
+/// What is delivered at once: a packet, or a super-packet.
+#[derive(Clone, Copy)]
+pub(super) struct Unit {
+    /// The length in bytes.
+    len: usize,
+    /// How a super-packet is segmented.
+    segmenter: Option<Segmenter>,
+    /// If the checksum is only the sum of the pseudo-header: where, as [`NetHeader::checksum`] says.
+    checksum: Option<(u16, u16)>,
+}
+
+impl Unit {
+    /// A packet of `len` bytes whose checksum is complete.
+    pub(super) fn packet(len: usize) -> Self {
+        Self { len, segmenter: None, checksum: None }
+    }
+
+    fn packets(&self) -> usize {
+        self.segmenter.map_or(1, |segmenter| segmenter.packets())
+    }
+}
+
 impl Pipeline {
     /// Takes a packet from the TUN device: the first `len` bytes of `buffer`, which has at least
     /// [`TAILROOM`] bytes more. Overwrites the buffer.
@@ -51,33 +76,112 @@ impl Pipeline {
         }
     }
 
+    /// Takes a packet from the uplink: the first `len` bytes of `buffer`, which has at least
+    /// [`TAILROOM`] bytes more. Overwrites the buffer.
+    pub fn handle_return_packet(&mut self, buffer: &mut [u8], len: usize) {
+        if let Err((reason, packets)) = self.take_return_packet(buffer, len) {
+            self.stats.refuse_many(reason, packets);
+        }
+    }
+
+    fn take_return_packet(&mut self, buffer: &mut [u8], len: usize) -> Result<(), Dropped> {
+        const BAD: Dropped = (DropReason::DownMalformed, 1);
+        let now = self.iteration.now.nanos;
+        let exit = self.exit.as_deref_mut().ok_or((DropReason::DownNoFlow, 1))?;
+        let packet = buffer.get_mut(..len).ok_or(BAD)?;
+        if self.shared.workers > 1 {
+            let owner = exit.worker_of(packet, now).ok_or((DropReason::DownNoFlow, 1))?;
+            if owner != self.worker {
+                let packet = buffer.get(..len + TAILROOM).ok_or(BAD)?;
+                self.push_misdirected(Owner::Worker(owner), Misdirected::Return(packet.into()));
+                return Ok(());
+            }
+        }
+        if len > self.shared.mtu {
+            return self.take_too_big(buffer, len);
+        }
+        let slot = exit.accept(packet, now).map_err(|reason| (reason, 1))?;
+        let index = self.index_of(slot).map_err(|_| (DropReason::NoSession, 1))?;
+        self.stats.tun_read.add(1);
+        match self.deliver(index, buffer, Unit::packet(len))? {
+            Handled::Done => Ok(()),
+            // The ring of received frames is no longer than the room for them.
+            Handled::NextIteration => Err((DropReason::DownWorkerQueueFull, 1)),
+        }
+    }
+
+    /// Fragments a packet that is too big for the tunnel, or tells its sender.
+    #[cold]
+    fn take_too_big(&mut self, buffer: &mut [u8], len: usize) -> Result<(), Dropped> {
+        const TOO_BIG: Dropped = (DropReason::DownTooBig, 1);
+        let (mtu, now) = (self.shared.mtu, self.iteration.now.nanos);
+        let exit = self.exit.as_deref_mut().ok_or(TOO_BIG)?;
+        let packet = buffer.get_mut(..len).ok_or(TOO_BIG)?;
+        let original = packet.to_vec();
+        // Nobody without a flow can have the node send something.
+        let slot = exit.accept(packet, now).map_err(|reason| (reason, 1))?;
+        let index = self.index_of(slot).map_err(|_| (DropReason::NoSession, 1))?;
+        if let Some(fragments) = fragment::split(packet, mtu) {
+            self.stats.tun_read.add(1);
+            for mut fragment in fragments {
+                let len = fragment.len();
+                fragment.resize(len + TAILROOM, 0);
+                self.deliver(index, &mut fragment, Unit::packet(len))?;
+            }
+            return Ok(());
+        }
+        let peer = self.peers.get_mut(index).and_then(Option::as_deref_mut).ok_or(TOO_BIG)?;
+        if peer.meters.take_refusal(now)
+            && let Some(len) = exit.write_too_big(&original, mtu as u16)
+        {
+            transmit_answer(exit, &mut self.plain, len);
+        }
+        Err(TOO_BIG)
+    }
+
     fn encapsulate(&mut self, buffer: &mut [u8], len: usize) -> Result<Handled, Dropped> {
         const BAD: Dropped = (DropReason::DownMalformed, 1);
         let header: &[u8; HEADER_LEN] = buffer.first_chunk().ok_or(BAD)?;
         let header = NetHeader::parse(header).ok_or(BAD)?;
         // The kernel truncates a packet that does not fit the buffer, and does not say so.
         let packet = buffer.get(HEADER_LEN..len).and_then(headers::whole).ok_or(BAD)?;
-        let len = HEADER_LEN + packet.len();
+        let len = packet.len();
         let destination = headers::destination(packet).ok_or(BAD)?;
         let segmenter = match header.gso {
             Gso::None => None,
             _ => Some(Segmenter::plan(&header, packet).map_err(|_| BAD)?),
         };
-        let packets = segmenter.map_or(1, |segmenter| segmenter.packets());
-        let dropped = |reason| (reason, packets as u64);
+        let unit = Unit { len, segmenter, checksum: header.checksum };
+        let dropped = |reason| (reason, unit.packets() as u64);
         let slot = self.slot_of_address(destination).ok_or(dropped(DropReason::NoSession))?;
         let index = match self.index_of(slot) {
             Ok(index) => index,
             Err(owner) => {
-                let packet = buffer.get(..len + TAILROOM).unwrap_or_default();
+                let packet = buffer.get(..HEADER_LEN + len + TAILROOM).unwrap_or_default();
                 self.push_misdirected(owner, Misdirected::TunPacket(packet.into()));
                 return Ok(Handled::Done);
             }
         };
-        self.stats.tun_read.add(packets as u64);
+        self.stats.tun_read.add(unit.packets() as u64);
+        let room = buffer.get_mut(HEADER_LEN..).ok_or(BAD)?;
+        self.deliver(index, room, unit)
+    }
+
+    /// Seals a packet or super-packet at the start of `room` for the peer at `index`.
+    pub(super) fn deliver(
+        &mut self,
+        index: usize,
+        room: &mut [u8],
+        unit: Unit,
+    ) -> Result<Handled, Dropped> {
+        const BAD: Dropped = (DropReason::DownMalformed, 1);
+        let Unit { len, segmenter, checksum } = unit;
+        let packet = room.get(..len).ok_or(BAD)?;
+        let packets = unit.packets();
+        let dropped = |reason| (reason, packets as u64);
         let peer = self.peers.get_mut(index).and_then(Option::as_deref_mut);
         let peer = peer.ok_or(dropped(DropReason::NoSession))?;
-        let longest = segmenter.map_or(packet.len(), |segmenter| segmenter.longest());
+        let longest = segmenter.map_or(len, |segmenter| segmenter.longest());
         let admission = peer.admission(self.iteration.number, longest + DATA_OVERHEAD);
         let from_gateway = match admission {
             Admission::Metered => false,
@@ -114,14 +218,12 @@ impl Pipeline {
             to,
             ecn,
         };
-        let room = buffer.get_mut(HEADER_LEN..).ok_or(BAD)?;
         match segmenter {
             Some(segmenter) => {
                 segmenter.for_each(room, |buffer, start, len| sender.send(buffer, start, len));
             }
             None => {
-                let len = len - HEADER_LEN;
-                if let Some((start, offset)) = header.checksum {
+                if let Some((start, offset)) = checksum {
                     let packet = room.get_mut(..len).ok_or(BAD)?;
                     complete_checksum(packet, start, offset).map_err(|_| BAD)?;
                 }
@@ -147,6 +249,22 @@ impl Pipeline {
             }
             Reply::None => self.sealed.truncate(chunk.start),
         }
+    }
+}
+
+/// Sends the answer of `len` bytes in the exit's scratch buffer to the internet.
+#[cold]
+fn transmit_answer(exit: &mut Exit, plain: &mut Arena, len: usize) {
+    let Some((chunk, frame)) = plain.take(HEADROOM + len) else { return };
+    let Some(frame) = frame.get_mut(HEADER_LEN..) else { return };
+    if let (Some(packet), Some(answer)) =
+        (frame.get_mut(ETHERNET_HEADER..), exit.scratch.get(..len))
+    {
+        packet.copy_from_slice(answer);
+    }
+    match exit.address(frame) {
+        Some(()) => exit.coalescer.push(plain, chunk),
+        None => plain.truncate(chunk.start),
     }
 }
 

@@ -31,6 +31,9 @@ impl Pipeline {
     /// Removes a slot's peer.
     pub fn remove(&mut self, slot: Slot) {
         let Ok(index) = self.index_of(slot) else { return };
+        if let Some(exit) = &mut self.exit {
+            exit.remove(slot);
+        }
         self.active.retain(|active| *active as usize != index);
         if let Some(entry) = self.peers.get_mut(index) {
             *entry = None;
@@ -40,7 +43,7 @@ impl Pipeline {
     /// Whether any peer's timers run. If so, call [`Pipeline::tick`] four times a second.
     #[must_use]
     pub fn wants_ticks(&self) -> bool {
-        !self.active.is_empty()
+        !self.active.is_empty() || self.exit.as_ref().is_some_and(|exit| exit.wants_ticks())
     }
 
     /// Whether handshakes remain to be initiated after a restart.
@@ -58,8 +61,11 @@ impl Pipeline {
         }
     }
 
-    /// Runs the timers of the next quarter of the active peers.
+    /// Runs the timers of the next quarter of the active peers, and those of flows.
     pub fn tick(&mut self) {
+        if let Some(exit) = &mut self.exit {
+            exit.tick(self.iteration.now.nanos);
+        }
         let is_slow = self.active.len() > SLOW_TICK_THRESHOLD;
         let parts = if is_slow { 2 * TICKS_PER_ROUND } else { TICKS_PER_ROUND };
         let count = self.active.len().div_ceil(parts);

@@ -1,0 +1,272 @@
+//! The exit past the kernel: consumers' packets are translated here and go straight to the uplink's
+//! link, and what comes back from there goes straight to the consumer.
+//!
+//! [`Exit`] is the part of a worker that does so: its share of the flow table (`weir_nat`), the next
+//! hops, and the packets to transmit. It does no I/O: `io::uplink` has the socket.
+
+mod exits;
+mod gate;
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
+
+use crossbeam::queue::ArrayQueue;
+use weir_common::{AddressPlan, DropReason, Slot};
+use weir_nat::{Answer, BlockEvent, FlowCounts, FlowGate, Nat, NatConfig, Policy, Refusal, V6};
+use weir_packet::{
+    ethernet::{ETHERNET_HEADER, IPV4_TYPE, IPV6_TYPE, MacAddress, NextHops, NoNextHop},
+    gro::{Coalescer, Coalescing},
+    headers,
+    virtio::HEADER_LEN,
+};
+
+pub(crate) use self::gate::Gate;
+pub use self::exits::{Exits, FlowTableUse};
+use crate::pipeline::tun_offloads::TunOffloads;
+
+/// The room before a packet that may leave by the uplink, in bytes: the virtio header and the
+/// Ethernet header.
+pub(crate) const HEADROOM: usize = HEADER_LEN + ETHERNET_HEADER;
+/// The largest answer to a refused packet, in bytes: the least MTU of IPv6 (RFC 4443, section 2.4).
+pub(crate) const MAX_ANSWER: usize = 1280;
+/// The number of block events and of unresolved neighbours that wait for the control plane.
+const EVENTS: usize = 4096;
+
+/// What a worker exits with.
+pub struct ExitPlan {
+    /// Its share of the flow table, and its ports.
+    pub nat: NatConfig,
+    /// The exit policy.
+    pub policy: Arc<dyn Policy>,
+    /// The next hops.
+    pub hops: Arc<NextHops>,
+}
+
+/// What the control plane reads from all workers' exits.
+#[derive(Debug)]
+pub struct ExitEvents {
+    /// The blocks of ports that sessions have taken and given back, in order.
+    pub blocks: ArrayQueue<BlockEvent>,
+    /// The neighbours whose link address is not known.
+    pub unresolved: ArrayQueue<IpAddr>,
+}
+
+impl Default for ExitEvents {
+    fn default() -> Self {
+        Self { blocks: ArrayQueue::new(EVENTS), unresolved: ArrayQueue::new(64) }
+    }
+}
+
+/// A worker's exit.
+pub(crate) struct Exit {
+    nat: Nat,
+    policy: Arc<dyn Policy>,
+    hops: Arc<NextHops>,
+    events: Arc<ExitEvents>,
+    /// The packets of this iteration to the uplink.
+    pub(crate) coalescer: Coalescer,
+    /// The super-packets that the uplink has turned out to take.
+    pub(crate) offloads: TunOffloads,
+    pub(crate) coalescing: Coalescing,
+    /// What the sender of the latest refused packet is told.
+    answer: Option<Answer>,
+    /// The inner addresses of the node, from which answers come.
+    gateways: [IpAddr; 2],
+    /// The addresses from which routers on the internet are answered.
+    external: [Option<IpAddr>; 2],
+    /// The room for an answer.
+    pub(crate) scratch: Vec<u8>,
+}
+
+impl Exit {
+    pub(crate) fn new(plan: ExitPlan, addresses: &AddressPlan, events: Arc<ExitEvents>) -> Self {
+        let gateways = [addresses.gateway_v4().into(), addresses.gateway_v6().into()];
+        let external = external(&plan.nat.addresses_v4, plan.nat.v6);
+        Self {
+            nat: Nat::new(plan.nat),
+            policy: plan.policy,
+            hops: plan.hops,
+            events,
+            coalescer: Coalescer::behind_link_header(true, ETHERNET_HEADER),
+            offloads: TunOffloads::default(),
+            coalescing: Coalescing::default(),
+            answer: None,
+            gateways,
+            external,
+            scratch: vec![0; MAX_ANSWER + crate::pipeline::TAILROOM],
+        }
+    }
+
+    /// Translates a session's packet in `frame`, which begins with room for the Ethernet header, and
+    /// writes that header. On an error the packet is as it was.
+    ///
+    /// # Errors
+    ///
+    /// Returns why it does not leave. [`Exit::take_answer`] has what its sender is told.
+    #[inline]
+    pub(crate) fn forward(
+        &mut self,
+        frame: &mut [u8],
+        slot: Slot,
+        now: u64,
+        gate: &mut dyn FlowGate,
+    ) -> Result<(), DropReason> {
+        self.answer = None;
+        self.try_forward(frame, slot, now, gate).map_err(|refusal| {
+            self.answer = refusal.answer;
+            refusal.reason
+        })
+    }
+
+    #[inline]
+    fn try_forward(
+        &mut self,
+        frame: &mut [u8],
+        slot: Slot,
+        now: u64,
+        gate: &mut dyn FlowGate,
+    ) -> Result<(), Refusal> {
+        let (link, packet) =
+            frame.split_first_chunk_mut::<ETHERNET_HEADER>().ok_or(DropReason::UpMalformed)?;
+        let destination = headers::destination(packet).ok_or(DropReason::UpMalformed)?;
+        let next = self.hops.find(destination).map_err(|missing| {
+            if let NoNextHop::Unresolved(neighbour) = missing {
+                // If the queue is full, the next packet asks again.
+                self.events.unresolved.push(neighbour).ok();
+            }
+            Refusal { reason: DropReason::NextHop, answer: None }
+        })?;
+        if packet.len() > self.hops.mtu as usize {
+            let answer = Some(Answer::TooBig(self.hops.mtu.min(u32::from(u16::MAX)) as u16));
+            return Err(Refusal { reason: DropReason::TooBig, answer });
+        }
+        self.nat.up(packet, slot, now, self.policy.as_ref(), gate)?;
+        *link = ethernet_header(next, self.hops.source, destination.is_ipv6());
+        Ok(())
+    }
+
+    /// Translates a packet from the internet. Returns the session that it goes to.
+    ///
+    /// # Errors
+    ///
+    /// Returns why it goes to none.
+    #[inline]
+    pub(crate) fn accept(&mut self, packet: &mut [u8], now: u64) -> Result<Slot, DropReason> {
+        self.nat.down(packet, now, self.policy.as_ref())
+    }
+
+    /// The worker that has the flow of a packet from the internet.
+    #[inline]
+    pub(crate) fn worker_of(&mut self, packet: &[u8], now: u64) -> Option<u32> {
+        self.nat.worker_of(packet, now)
+    }
+
+    /// Whether the sender of the latest refused packet is told something.
+    #[inline]
+    pub(crate) fn has_answer(&self) -> bool {
+        self.answer.is_some()
+    }
+
+    /// Composes what the sender of the latest refused packet is told, into the scratch buffer.
+    /// Returns its length.
+    pub(crate) fn take_answer(&mut self, refused: &[u8]) -> Option<usize> {
+        let answer = self.answer.take()?;
+        let room = self.scratch.get_mut(..MAX_ANSWER)?;
+        weir_nat::write_answer(answer, refused, self.gateways, room)
+    }
+
+    /// Composes the answer to a packet from the internet that does not fit into the tunnel.
+    pub(crate) fn write_too_big(&mut self, packet: &[u8], mtu: u16) -> Option<usize> {
+        let [v4, v6] = self.external;
+        let from = [v4.unwrap_or(Ipv4Addr::UNSPECIFIED.into()), v6.unwrap_or(self.gateways[1])];
+        let room = self.scratch.get_mut(..MAX_ANSWER)?;
+        weir_nat::write_answer(Answer::TooBig(mtu), packet, from, room)
+    }
+
+    /// Writes the Ethernet header of a packet of the node itself.
+    pub(crate) fn address(&self, frame: &mut [u8]) -> Option<()> {
+        let (link, packet) = frame.split_first_chunk_mut::<ETHERNET_HEADER>()?;
+        let destination = headers::destination(packet)?;
+        let next = self.hops.find(destination).ok()?;
+        *link = ethernet_header(next, self.hops.source, destination.is_ipv6());
+        Some(())
+    }
+
+    /// Ends everything of a session.
+    pub(crate) fn remove(&mut self, slot: Slot) {
+        self.nat.remove_session(slot);
+        self.report();
+    }
+
+    /// Expires flows, and tells the control plane which blocks were taken and given back.
+    pub(crate) fn tick(&mut self, now: u64) {
+        self.nat.tick(now);
+        self.report();
+    }
+
+    fn report(&mut self) {
+        for event in self.nat.take_events() {
+            // The control plane empties the queue every second; an event that is lost there leaves
+            // its block unexplained, so that the queue holds more than a worker has blocks.
+            self.events.blocks.force_push(event);
+        }
+    }
+
+    /// Whether any flow or block is open.
+    pub(crate) fn wants_ticks(&self) -> bool {
+        self.nat.flows() > 0 || self.nat.holds_blocks()
+    }
+
+    pub(crate) fn set_policy(&mut self, policy: Arc<dyn Policy>) {
+        self.policy = policy;
+        self.nat.policy_changed();
+    }
+
+    pub(crate) fn set_hops(&mut self, hops: Arc<NextHops>) {
+        self.hops = hops;
+    }
+
+    pub(crate) fn set_addresses(&mut self, v4: Vec<Ipv4Addr>, v6: V6) {
+        self.external = external(&v4, v6);
+        self.nat.set_addresses(v4, v6);
+        self.report();
+    }
+
+    pub(crate) fn restore_block(&mut self, slot: Slot, address: Ipv4Addr, first: u16) {
+        self.nat.restore_block(slot, address, first);
+    }
+
+    /// The open flows of a session.
+    pub(crate) fn session_flows(&self, slot: Slot) -> FlowCounts {
+        self.nat.session_flows(slot)
+    }
+
+    /// The open flows, and the most that there can be.
+    pub(crate) fn table(&self) -> (u32, u32) {
+        (self.nat.flows(), self.nat.capacity())
+    }
+}
+
+fn external(v4: &[Ipv4Addr], v6: V6) -> [Option<IpAddr>; 2] {
+    let v6 = match v6 {
+        V6::None => None,
+        V6::Address(address) | V6::Prefix(address, _) => Some(address.into()),
+    };
+    [v4.first().map(|address| (*address).into()), v6]
+}
+
+fn ethernet_header(
+    MacAddress(destination): MacAddress,
+    MacAddress(source): MacAddress,
+    is_v6: bool,
+) -> [u8; ETHERNET_HEADER] {
+    let mut header = [0; ETHERNET_HEADER];
+    let [to, from, kind] =
+        [&destination[..], &source[..], if is_v6 { &IPV6_TYPE } else { &IPV4_TYPE }];
+    for (place, byte) in header.iter_mut().zip(to.iter().chain(from).chain(kind)) {
+        *place = *byte;
+    }
+    header
+}

@@ -1,0 +1,145 @@
+//! The exits of all workers, as the control plane sees them.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::{Arc, mpsc},
+    time::Duration,
+};
+
+use weir_common::Slot;
+use weir_nat::{BlockEvent, FlowCounts, Policy, V6};
+use weir_packet::ethernet::NextHops;
+
+use super::{Exit, ExitEvents};
+use crate::mailbox::{Command, Mailboxes};
+
+/// How long to wait until a worker has answered.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How full the flow tables of all workers are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowTableUse {
+    /// The open flows.
+    pub flows: u32,
+    /// The most that there can be.
+    pub capacity: u32,
+}
+
+/// The handle to the exits.
+#[derive(Clone)]
+pub struct Exits {
+    pub(crate) mailboxes: Mailboxes,
+    pub(crate) events: Arc<ExitEvents>,
+}
+
+impl Exits {
+    /// Judges all flows by another policy: each at its next packet.
+    pub fn set_policy(&self, policy: &Arc<dyn Policy>) {
+        self.each(|| {
+            let policy = Arc::clone(policy);
+            Box::new(move |exit| exit.set_policy(policy))
+        });
+    }
+
+    /// Sends by other next hops.
+    pub fn set_hops(&self, hops: &Arc<NextHops>) {
+        self.each(|| {
+            let hops = Arc::clone(hops);
+            Box::new(move |exit| exit.set_hops(hops))
+        });
+    }
+
+    /// Translates to other addresses. The flows of those that are gone end.
+    pub fn set_addresses(&self, v4: &[Ipv4Addr], v6: V6) {
+        self.each(|| {
+            let v4 = v4.to_vec();
+            Box::new(move |exit| exit.set_addresses(v4, v6))
+        });
+    }
+
+    /// Gives a session a block of ports that it had before a restart.
+    pub fn restore_block(&self, slot: Slot, address: Ipv4Addr, first: u16) {
+        self.send(slot, Box::new(move |exit| exit.restore_block(slot, address, first)));
+    }
+
+    /// The open flows of each of these sessions. Empty for one whose worker does not answer.
+    #[must_use]
+    pub fn session_flows(&self, slots: &[Slot]) -> Vec<FlowCounts> {
+        let mut waiting = Vec::new();
+        for worker in 0..self.mailboxes.len() as u32 {
+            let (answer, answered) = mpsc::sync_channel(1);
+            let all = slots.to_vec();
+            let workers = self.mailboxes.len() as u32;
+            let own = move |slot: &Slot| slot.worker(workers) == worker;
+            let ask = move |exit: &mut Exit| {
+                let counts = all.iter().map(|slot| {
+                    if own(slot) { exit.session_flows(*slot) } else { FlowCounts::default() }
+                });
+                // Who asked may have stopped waiting.
+                answer.try_send(counts.collect::<Vec<_>>()).ok();
+            };
+            self.send(Slot(worker), Box::new(ask));
+            waiting.push(answered);
+        }
+        let mut counts = vec![FlowCounts::default(); slots.len()];
+        for (worker, answered) in waiting.into_iter().enumerate() {
+            let Ok(own) = answered.recv_timeout(ANSWER_TIMEOUT) else { continue };
+            for ((count, own), slot) in counts.iter_mut().zip(own).zip(slots) {
+                if slot.worker(self.mailboxes.len() as u32) as usize == worker {
+                    *count = own;
+                }
+            }
+        }
+        counts
+    }
+
+    /// How full the flow tables are.
+    #[must_use]
+    pub fn table(&self) -> FlowTableUse {
+        let mut sum = FlowTableUse::default();
+        let mut waiting = Vec::new();
+        for worker in 0..self.mailboxes.len() as u32 {
+            let (answer, answered) = mpsc::sync_channel(1);
+            self.send(
+                Slot(worker),
+                Box::new(move |exit| {
+                    answer.try_send(exit.table()).ok();
+                }),
+            );
+            waiting.push(answered);
+        }
+        for answered in waiting {
+            if let Ok((flows, capacity)) = answered.recv_timeout(ANSWER_TIMEOUT) {
+                sum.flows += flows;
+                sum.capacity += capacity;
+            }
+        }
+        sum
+    }
+
+    /// Removes and returns the next block of ports that a session has taken or given back.
+    #[must_use]
+    pub fn next_block_event(&self) -> Option<BlockEvent> {
+        self.events.blocks.pop()
+    }
+
+    /// Removes and returns the next neighbour whose link address is not known.
+    #[must_use]
+    pub fn next_unresolved(&self) -> Option<IpAddr> {
+        self.events.unresolved.pop()
+    }
+
+    fn each(&self, change: impl Fn() -> Box<dyn FnOnce(&mut Exit) + Send>) {
+        for worker in 0..self.mailboxes.len() as u32 {
+            self.send(Slot(worker), change());
+        }
+    }
+
+    /// Sends a change to the worker of a slot.
+    fn send(&self, slot: Slot, change: Box<dyn FnOnce(&mut Exit) + Send>) {
+        let worker = slot.worker(self.mailboxes.len() as u32) as usize;
+        let Some(mailbox) = self.mailboxes.get(worker) else { return };
+        mailbox.commands.push(Command::Exit(change));
+        mailbox.waker().wake();
+    }
+}
