@@ -6,12 +6,16 @@
 #![cfg_attr(not(test), warn(clippy::indexing_slicing))]
 
 mod answer;
+mod config;
+mod nat;
 mod policy;
 mod ports;
 mod refusal;
 
 pub use self::{
     answer::Answer,
+    config::{BlockEvent, FlowCounts, FlowGate, MAX_ADDRESSES, NatConfig, NoGate, V6},
+    nat::Nat,
     policy::{AllowAll, NewFlow, Policy, Protocol},
     ports::{PortBlock, Ports},
     refusal::Refusal,
