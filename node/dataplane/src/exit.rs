@@ -6,6 +6,7 @@
 
 mod exits;
 mod gate;
+mod owner;
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -22,8 +23,9 @@ use weir_packet::{
     virtio::HEADER_LEN,
 };
 
-pub(crate) use self::gate::Gate;
 pub use self::exits::{Exits, FlowTableUse};
+pub(crate) use self::gate::Gate;
+use self::owner::Owners;
 use crate::pipeline::tun_offloads::TunOffloads;
 
 /// The room before a packet that may leave by the uplink, in bytes: the virtio header and the
@@ -34,6 +36,10 @@ pub(crate) const MAX_ANSWER: usize = 1280;
 /// The number of block events and of unresolved neighbours that wait for the control plane.
 const EVENTS: usize = 4096;
 
+/// The number of ticks, of a quarter of a second, for which the flow table is looked after when it is
+/// empty: until all blocks of ports are given back.
+const MAX_IDLE_TICKS: u32 = 4 * 300;
+
 /// What a worker exits with.
 pub struct ExitPlan {
     /// Its share of the flow table, and its ports.
@@ -42,11 +48,13 @@ pub struct ExitPlan {
     pub policy: Arc<dyn Policy>,
     /// The next hops.
     pub hops: Arc<NextHops>,
+    /// The node's UDP port.
+    pub listen_port: u16,
 }
 
 /// What the control plane reads from all workers' exits.
 #[derive(Debug)]
-pub struct ExitEvents {
+pub(crate) struct ExitEvents {
     /// The blocks of ports that sessions have taken and given back, in order.
     pub blocks: ArrayQueue<BlockEvent>,
     /// The neighbours whose link address is not known.
@@ -62,6 +70,7 @@ impl Default for ExitEvents {
 /// A worker's exit.
 pub(crate) struct Exit {
     nat: Nat,
+    owners: Owners,
     policy: Arc<dyn Policy>,
     hops: Arc<NextHops>,
     events: Arc<ExitEvents>,
@@ -76,6 +85,9 @@ pub(crate) struct Exit {
     gateways: [IpAddr; 2],
     /// The addresses from which routers on the internet are answered.
     external: [Option<IpAddr>; 2],
+    listen_port: u16,
+    /// The number of ticks without a flow.
+    idle_ticks: u32,
     /// The room for an answer.
     pub(crate) scratch: Vec<u8>,
 }
@@ -85,6 +97,7 @@ impl Exit {
         let gateways = [addresses.gateway_v4().into(), addresses.gateway_v6().into()];
         let external = external(&plan.nat.addresses_v4, plan.nat.v6);
         Self {
+            owners: Owners::new(Arc::clone(&plan.nat.ports), plan.nat.workers, plan.nat.v6),
             nat: Nat::new(plan.nat),
             policy: plan.policy,
             hops: plan.hops,
@@ -95,8 +108,15 @@ impl Exit {
             answer: None,
             gateways,
             external,
+            listen_port: plan.listen_port,
+            idle_ticks: MAX_IDLE_TICKS,
             scratch: vec![0; MAX_ANSWER + crate::pipeline::TAILROOM],
         }
+    }
+
+    /// The node's UDP port, whose datagrams are no packets from the internet.
+    pub(crate) fn listen_port(&self) -> u16 {
+        self.listen_port
     }
 
     /// Translates a session's packet in `frame`, which begins with room for the Ethernet header, and
@@ -142,6 +162,7 @@ impl Exit {
             let answer = Some(Answer::TooBig(self.hops.mtu.min(u32::from(u16::MAX)) as u16));
             return Err(Refusal { reason: DropReason::TooBig, answer });
         }
+        self.idle_ticks = 0;
         self.nat.up(packet, slot, now, self.policy.as_ref(), gate)?;
         *link = ethernet_header(next, self.hops.source, destination.is_ipv6());
         Ok(())
@@ -159,8 +180,8 @@ impl Exit {
 
     /// The worker that has the flow of a packet from the internet.
     #[inline]
-    pub(crate) fn worker_of(&mut self, packet: &[u8], now: u64) -> Option<u32> {
-        self.nat.worker_of(packet, now)
+    pub(crate) fn worker_of(&mut self, packet: &[u8]) -> Option<u32> {
+        self.owners.find(packet)
     }
 
     /// Whether the sender of the latest refused packet is told something.
@@ -174,7 +195,7 @@ impl Exit {
     pub(crate) fn take_answer(&mut self, refused: &[u8]) -> Option<usize> {
         let answer = self.answer.take()?;
         let room = self.scratch.get_mut(..MAX_ANSWER)?;
-        weir_nat::write_answer(answer, refused, self.gateways, room)
+        write_answer(answer, refused, self.gateways, room)
     }
 
     /// Composes the answer to a packet from the internet that does not fit into the tunnel.
@@ -182,7 +203,7 @@ impl Exit {
         let [v4, v6] = self.external;
         let from = [v4.unwrap_or(Ipv4Addr::UNSPECIFIED.into()), v6.unwrap_or(self.gateways[1])];
         let room = self.scratch.get_mut(..MAX_ANSWER)?;
-        weir_nat::write_answer(Answer::TooBig(mtu), packet, from, room)
+        write_answer(Answer::TooBig(mtu), packet, from, room)
     }
 
     /// Writes the Ethernet header of a packet of the node itself.
@@ -203,6 +224,7 @@ impl Exit {
     /// Expires flows, and tells the control plane which blocks were taken and given back.
     pub(crate) fn tick(&mut self, now: u64) {
         self.nat.tick(now);
+        self.idle_ticks = if self.nat.flows() > 0 { 0 } else { self.idle_ticks + 1 };
         self.report();
     }
 
@@ -214,9 +236,9 @@ impl Exit {
         }
     }
 
-    /// Whether any flow or block is open.
+    /// Whether any flow was open lately. Blocks of ports outlive their flows.
     pub(crate) fn wants_ticks(&self) -> bool {
-        self.nat.flows() > 0 || self.nat.holds_blocks()
+        self.idle_ticks < MAX_IDLE_TICKS
     }
 
     pub(crate) fn set_policy(&mut self, policy: Arc<dyn Policy>) {
@@ -230,6 +252,7 @@ impl Exit {
 
     pub(crate) fn set_addresses(&mut self, v4: Vec<Ipv4Addr>, v6: V6) {
         self.external = external(&v4, v6);
+        self.owners.set_v6(v6);
         self.nat.set_addresses(v4, v6);
         self.report();
     }
@@ -269,4 +292,8 @@ fn ethernet_header(
         *place = *byte;
     }
     header
+}
+
+fn write_answer(_: Answer, _: &[u8], _: [IpAddr; 2], _: &mut [u8]) -> Option<usize> {
+    None
 }

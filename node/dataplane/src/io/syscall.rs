@@ -15,8 +15,8 @@ use super::{
     cmsg::MAX_UDP_PAYLOAD,
     tun_is_gone,
     tx::{
-        SendVectors, send_done, send_many, send_segments, send_unsegmented, socket_for, uplink_done,
-        write_done, write_unsegmented, write_vectors,
+        SendVectors, send_done, send_many, send_segments, send_unsegmented, socket_for,
+        uplink_done, write_done, write_unsegmented, write_vectors,
     },
     udp::receive_one,
     xsk::XskQueues,

@@ -78,7 +78,7 @@ fn bind_one(domain: Domain, address: SocketAddr) -> io::Result<OwnedFd> {
     Ok(socket.into())
 }
 
-fn set(socket: &impl AsRawFd, level: i32, name: i32, value: i32) -> io::Result<()> {
+pub(super) fn set(socket: &impl AsRawFd, level: i32, name: i32, value: i32) -> io::Result<()> {
     // SAFETY: `value` is a live `i32`, and its size is what is passed.
     let result = unsafe {
         libc::setsockopt(

@@ -42,7 +42,6 @@ fn bind(socket: &OwnedFd, interface: u32) -> io::Result<()> {
     address.sll_ifindex = libc::c_int::try_from(interface).map_err(io::Error::other)?;
     let len = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
     // SAFETY: the address is a `sockaddr_ll` of the given length, and lives during the call.
-    let bound =
-        unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), len) };
+    let bound = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), len) };
     if bound < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -1,5 +1,6 @@
 //! The XSK fast path: AF_XDP receive, from the guard to a worker past the kernel's stack.
 
+mod return_frame;
 mod ring;
 mod socket;
 mod sources;
@@ -16,8 +17,11 @@ use weir_common::{
     direct::{Addresses, DIRECT_QUEUES, Direct},
 };
 
-use self::socket::Xsk;
 pub use self::sources::Sources;
+use self::{
+    return_frame::{is_to_port, packet_of},
+    socket::Xsk,
+};
 use crate::{
     outer::{Checksum, Outer},
     pipeline::Pipeline,
@@ -34,9 +38,10 @@ pub trait ReceiveQueue {
     /// Whether frames are waiting.
     fn is_ready(&self) -> bool;
 
-    /// Calls `take` with up to `most` waiting frames, and gives their memory back to the kernel.
+    /// Calls `take` with up to `most` waiting frames, and gives their memory back to the kernel. What
+    /// `take` gets is the memory from the beginning of the frame on, and the frame's length in it.
     /// Returns the number of frames.
-    fn take(&mut self, most: u32, take: impl FnMut(&[u8])) -> u32;
+    fn take(&mut self, most: u32, take: impl FnMut(&mut [u8], usize)) -> u32;
 
     /// The number of frames that the kernel dropped since the last call, because too many were
     /// waiting.
@@ -98,7 +103,9 @@ impl<Q: ReceiveQueue> XskQueues<Q> {
     /// Hands what has arrived to the pipeline, as much as one iteration has room for.
     pub(crate) fn take(&mut self, pipeline: &mut Pipeline) {
         let sources = self.sources;
-        let (taken, lost) = self.share(MAX_FRAMES, |frame| receive(pipeline, sources, frame));
+        let (taken, lost) = self.share(MAX_FRAMES, |memory, len| {
+            receive(pipeline, sources, memory, len);
+        });
         if taken > 0 {
             pipeline.stats().udp_receive.add(u64::from(taken));
         }
@@ -110,7 +117,7 @@ impl<Q: ReceiveQueue> XskQueues<Q> {
     /// Takes up to `room` frames. Each queue gets an equal share of what those before it have left.
     /// Then the first queue gets the rest, and another queue is first the next time. Returns the
     /// number of frames taken, and of frames that the queues have lost.
-    fn share(&mut self, room: u32, mut take: impl FnMut(&[u8])) -> (u32, u64) {
+    fn share(&mut self, room: u32, mut take: impl FnMut(&mut [u8], usize)) -> (u32, u64) {
         let count = self.queues.len();
         self.first = (self.first + 1) % count.max(1);
         let (mut taken, mut lost) = (0, 0);
@@ -130,16 +137,18 @@ impl<Q: ReceiveQueue> XskQueues<Q> {
     }
 }
 
-fn receive(pipeline: &mut Pipeline, sources: Sources, chunk: &mut [u8], len: usize) {
-    let Some(frame) = chunk.get(..len) else { return };
-    if pipeline.exit().is_some()
-        && !is_to_port(frame, pipeline.port())
-        && let Some(range) = return_packet(frame)
+fn receive(pipeline: &mut Pipeline, sources: Sources, memory: &mut [u8], len: usize) {
+    let Some(frame) = memory.get(..len) else { return };
+    if let Some(port) = pipeline.exit().map(|exit| exit.listen_port())
+        && !is_to_port(frame, port)
     {
-        let (start, len) = (range.start, range.len());
-        pipeline.stats().udp_receive.add(0);
-        if let Some(packet) = chunk.get_mut(start..) {
-            pipeline.handle_return_packet(packet, len);
+        match packet_of(frame) {
+            Some(packet) => {
+                let len = packet.len();
+                let room = memory.get_mut(packet.start..).unwrap_or_default();
+                pipeline.handle_return_packet(room, len);
+            }
+            None => pipeline.stats().refuse(DropReason::DownMalformed),
         }
         return;
     }

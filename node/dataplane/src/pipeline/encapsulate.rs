@@ -90,7 +90,7 @@ impl Pipeline {
         let exit = self.exit.as_deref_mut().ok_or((DropReason::DownNoFlow, 1))?;
         let packet = buffer.get_mut(..len).ok_or(BAD)?;
         if self.shared.workers > 1 {
-            let owner = exit.worker_of(packet, now).ok_or((DropReason::DownNoFlow, 1))?;
+            let owner = exit.worker_of(packet).ok_or((DropReason::DownNoFlow, 1))?;
             if owner != self.worker {
                 let packet = buffer.get(..len + TAILROOM).ok_or(BAD)?;
                 self.push_misdirected(Owner::Worker(owner), Misdirected::Return(packet.into()));
@@ -130,6 +130,7 @@ impl Pipeline {
             }
             return Ok(());
         }
+        let exit = self.exit.as_deref_mut().ok_or(TOO_BIG)?;
         let peer = self.peers.get_mut(index).and_then(Option::as_deref_mut).ok_or(TOO_BIG)?;
         if peer.meters.take_refusal(now)
             && let Some(len) = exit.write_too_big(&original, mtu as u16)

@@ -12,24 +12,24 @@ const RETRY_DELAY: u64 = 60_000_000_000;
 
 /// The super-packets that the TUN device has turned out to take.
 #[derive(Debug, Default)]
-pub(super) struct TunOffloads {
+pub(crate) struct TunOffloads {
     tcp: Offload,
     udp: Offload,
 }
 
 impl TunOffloads {
     /// The protocols to coalesce at `now`, in nanoseconds.
-    pub(super) fn coalescing(&self, uso: bool, now: u64) -> Coalescing {
+    pub(crate) fn coalescing(&self, uso: bool, now: u64) -> Coalescing {
         Coalescing { tcp: self.tcp.is_on(now), udp: uso && self.udp.is_on(now) }
     }
 
     /// Notes that the device took a super-packet.
-    pub(super) fn taken(&self, gso: Gso) {
+    pub(crate) fn taken(&self, gso: Gso) {
         self.of(gso).refusals.set(0);
     }
 
     /// Notes that the device refused a super-packet.
-    pub(super) fn refused(&self, gso: Gso, now: u64) {
+    pub(crate) fn refused(&self, gso: Gso, now: u64) {
         let offload = self.of(gso);
         offload.refusals.set(offload.refusals.get().saturating_add(1));
         if offload.refusals.get() >= MAX_REFUSALS {

@@ -75,14 +75,17 @@ impl ReceiveQueue for Xsk {
         !self.received.is_empty()
     }
 
-    fn take(&mut self, most: u32, mut take: impl FnMut(&[u8])) -> u32 {
+    fn take(&mut self, most: u32, mut take: impl FnMut(&mut [u8], usize)) -> u32 {
         let waiting = self.received.peek();
         self.full |= waiting + self.latest >= FRAMES;
         let count = waiting.min(most);
-        let descriptors = || (0..count).filter_map(|index| self.received.get(index));
+        let received = &self.received;
+        let descriptors = || (0..count).filter_map(|index| received.get(index));
         for descriptor in descriptors() {
             // SAFETY: the descriptor is in the receive ring, and its chunk goes back below.
-            take(unsafe { self.umem.frame(descriptor) });
+            let memory = unsafe { self.umem.frame(descriptor) };
+            let len = (descriptor.len as usize).min(memory.len());
+            take(memory, len);
         }
         self.latest = count;
         // SAFETY: the kernel has handed over these chunks, and nobody borrows them any more.

@@ -16,9 +16,9 @@ impl ReceiveQueue for StandIn {
         self.waiting > 0
     }
 
-    fn take(&mut self, most: u32, mut take: impl FnMut(&[u8])) -> u32 {
+    fn take(&mut self, most: u32, mut take: impl FnMut(&mut [u8], usize)) -> u32 {
         let count = self.waiting.min(most);
-        (0..count).for_each(|_| take(&[self.number]));
+        (0..count).for_each(|_| take(&mut [self.number], 1));
         self.waiting -= count;
         self.served += count;
         count
@@ -44,7 +44,7 @@ fn queues_that_never_run_dry_get_equal_shares() {
         for _ in 0..10 * count {
             direct.queues.iter_mut().for_each(|queue| queue.waiting = 600);
             let mut came = 0;
-            direct.share(MAX_FRAMES, |_| came += 1);
+            direct.share(MAX_FRAMES, |_, _| came += 1);
             assert_eq!(came, MAX_FRAMES, "the whole room is used");
         }
         let served: Vec<u32> = direct.queues.iter().map(|queue| queue.served).collect();
@@ -73,7 +73,7 @@ fn what_a_quiet_queue_leaves_is_for_the_busy_one() {
     let mut direct = queues(&[10, 5000]);
     let mut of_each = [0; 2];
     for _ in 0..2 {
-        direct.share(MAX_FRAMES, |frame| of_each[usize::from(frame[0])] += 1);
+        direct.share(MAX_FRAMES, |frame, _| of_each[usize::from(frame[0])] += 1);
     }
     assert_eq!(of_each[0], 10);
     assert_eq!(of_each[1], 2 * MAX_FRAMES - 10);
@@ -107,7 +107,8 @@ fn the_endpoint_moves_only_where_a_checksum_vouches_for_it() {
         let packet = udp(consumer.v4, SERVER_V4, 1, b"up");
         let mut frame = frame(HOME, 4000, &consumer.seal(&packet));
         change(&mut frame);
-        let output = node.iterate(|pipeline| receive(pipeline, sources, &frame));
+        let output =
+            node.iterate(|pipeline| receive(pipeline, sources, &mut frame.clone(), frame.len()));
         assert_eq!(output.frames.len(), 1, "the payload is authentic");
         node.endpoint(consumer.slot).map(|endpoint| endpoint.remote)
     };
@@ -126,7 +127,9 @@ fn a_private_source_or_port_zero_moves_nothing_and_is_counted() {
     let packet = udp(consumer.v4, SERVER_V4, 1, b"up");
     for (from, port) in [([192, 168, 7, 7], 4000), (HOME, 0)] {
         let frame = frame(from, port, &consumer.seal(&packet));
-        let output = node.iterate(|pipeline| receive(pipeline, Sources::default(), &frame));
+        let output = node.iterate(|pipeline| {
+            receive(pipeline, Sources::default(), &mut frame.clone(), frame.len())
+        });
         assert!(output.frames.is_empty());
     }
     assert_eq!(node.dropped(DropReason::MartianSource), 1);
@@ -134,7 +137,7 @@ fn a_private_source_or_port_zero_moves_nothing_and_is_counted() {
     assert_eq!(node.endpoint(consumer.slot), before);
     let lan = Sources::of_uplink(&[[192, 168, 7, 1].into()], &[]);
     let frame = frame([192, 168, 7, 7], 4000, &consumer.seal(&packet));
-    node.iterate(|pipeline| receive(pipeline, lan, &frame));
+    node.iterate(|pipeline| receive(pipeline, lan, &mut frame.clone(), frame.len()));
     let moved = node.endpoint(consumer.slot).map(|endpoint| endpoint.remote);
     assert_eq!(moved, Some(([192, 168, 7, 7], 4000).into()));
 }
@@ -150,7 +153,8 @@ fn the_congestion_mark_of_a_frame_comes_inward() {
     let mut frame = frame(HOME, 4000, &consumer.seal(&packet));
     frame[15] = 3;
     frame[25] -= 3;
-    let output = node.iterate(|pipeline| receive(pipeline, Sources::default(), &frame));
+    let output = node
+        .iterate(|pipeline| receive(pipeline, Sources::default(), &mut frame.clone(), frame.len()));
     let [(_, came)] = &output.frames[..] else { panic!("one frame") };
     assert_eq!(Ecn::of_packet(came), Ecn::Ce);
 }

@@ -46,20 +46,22 @@ impl Umem {
         address - address % DIRECT_CHUNK as u64
     }
 
-    /// The frame of a descriptor. Empty if the descriptor is not within the memory.
+    /// The memory of a descriptor's frame, from its beginning to the end of its chunk. Empty if the
+    /// frame is not within one chunk.
     ///
     /// # Safety
     ///
     /// The kernel must have handed over the descriptor's chunk, and the chunk must not be given back
     /// while the frame is borrowed.
-    pub(super) unsafe fn frame(&self, descriptor: XdpDesc) -> &[u8] {
+    pub(super) unsafe fn frame(&mut self, descriptor: XdpDesc) -> &mut [u8] {
         let (at, len) = (descriptor.addr as usize, descriptor.len as usize);
-        if at.checked_add(len).is_none_or(|end| end > self.frames.len()) {
-            return &[];
+        let room = DIRECT_CHUNK - at % DIRECT_CHUNK;
+        if len > room || at.checked_add(room).is_none_or(|end| end > self.frames.len()) {
+            return &mut [];
         }
         // SAFETY: within the mapping, which lives as long as `self`. By the caller, the kernel does
-        // not write there.
-        unsafe { std::slice::from_raw_parts(self.frames.base().add(at).as_ptr(), len) }
+        // not write there, and nobody else has borrowed the chunk.
+        unsafe { std::slice::from_raw_parts_mut(self.frames.base().add(at).as_ptr(), room) }
     }
 }
 
@@ -71,13 +73,14 @@ mod tests {
 
     #[test]
     fn a_descriptor_beyond_the_memory_has_no_frame() {
-        let umem = Umem::new(2).expect("memory");
-        let len = 2 * DIRECT_CHUNK;
+        let mut umem = Umem::new(2).expect("memory");
+        let len = DIRECT_CHUNK;
         for (addr, frame_len, wanted) in [
             (0, len, len),
             (1, len, 0),
-            (len as u64, 0, 0),
-            (DIRECT_CHUNK as u64 + 7, 100, 100),
+            (1, len - 1, len - 1),
+            (2 * len as u64, 0, 0),
+            (len as u64 + 7, 100, len - 7),
             (u64::MAX, 1, 0),
             (u64::MAX - 1, 100, 0),
         ] {
