@@ -6,6 +6,7 @@
 
 mod exits;
 mod gate;
+mod outer_header;
 mod owner;
 
 use std::{
@@ -25,8 +26,9 @@ use weir_packet::{
 
 pub use self::exits::{Exits, FlowTableUse};
 pub(crate) use self::gate::Gate;
+pub(crate) use self::outer_header::OuterHeader;
 use self::owner::Owners;
-use crate::pipeline::tun_offloads::TunOffloads;
+use crate::pipeline::{gso_batch::GsoBatch, tun_offloads::TunOffloads};
 
 /// The room before a packet that may leave by the uplink, in bytes: the virtio header and the
 /// Ethernet header.
@@ -50,6 +52,8 @@ pub struct ExitPlan {
     pub hops: Arc<NextHops>,
     /// The node's UDP port.
     pub listen_port: u16,
+    /// A random number: the identification of the first IPv4 datagram (RFC 6864, section 5.1).
+    pub first_id: u16,
 }
 
 /// What the control plane reads from all workers' exits.
@@ -86,6 +90,10 @@ pub(crate) struct Exit {
     /// The addresses from which routers on the internet are answered.
     external: [Option<IpAddr>; 2],
     listen_port: u16,
+    /// Whether small frames and batches are sent by [`Pipeline::send_small`](crate::pipeline::Pipeline).
+    pub(crate) sends_small: bool,
+    /// The identification of the latest IPv4 datagram.
+    pub(crate) next_id: u16,
     /// The number of ticks without a flow.
     idle_ticks: u32,
     /// The room for an answer.
@@ -109,6 +117,8 @@ impl Exit {
             gateways,
             external,
             listen_port: plan.listen_port,
+            sends_small: false,
+            next_id: plan.first_id,
             idle_ticks: MAX_IDLE_TICKS,
             scratch: vec![0; MAX_ANSWER + crate::pipeline::TAILROOM],
         }
@@ -213,6 +223,16 @@ impl Exit {
         let next = self.hops.find(destination).ok()?;
         *link = ethernet_header(next, self.hops.source, destination.is_ipv6());
         Some(())
+    }
+
+    /// The MTU of the uplink in bytes.
+    pub(crate) fn mtu(&self) -> usize {
+        self.hops.mtu as usize
+    }
+
+    /// The headers of a batch's datagrams. `None` if the kernel's stack must send them.
+    pub(crate) fn outer_header(&self, batch: &GsoBatch) -> Option<OuterHeader> {
+        OuterHeader::new(&self.hops, &batch.to, self.listen_port, batch.ecn)
     }
 
     /// Ends everything of a session.

@@ -11,6 +11,7 @@ pub(crate) mod decapsulate;
 pub(crate) mod encapsulate;
 pub(crate) mod gso_batch;
 mod handshake;
+mod small;
 pub(crate) mod timers;
 pub(crate) mod tun_offloads;
 
@@ -183,6 +184,14 @@ impl Pipeline {
         self.exit = Some(Box::new(Exit::new(plan, &self.shared.addresses, events)));
     }
 
+    /// Sends small frames and batches by [`Pipeline::send_small`] from now on.
+    pub(crate) fn divide_small(&mut self) {
+        if let Some(exit) = &mut self.exit {
+            exit.sends_small = true;
+            exit.coalescer.set_min_super_packet(small::MIN_SUPER_PACKET);
+        }
+    }
+
     /// The way past the kernel.
     pub(crate) fn exit(&mut self) -> Option<&mut Exit> {
         self.exit.as_deref_mut()
@@ -220,6 +229,7 @@ impl Pipeline {
         if let Some(exit) = &mut self.exit {
             exit.coalescer.finish(&mut self.plain);
         }
+        self.mark_small();
     }
 
     /// The frames to send on the uplink, in this order.

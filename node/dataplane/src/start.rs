@@ -116,10 +116,14 @@ impl Dataplane {
             start.sockets.into_iter().zip(start.queues).zip(mailboxes.iter()).zip(stats.iter());
         for (index, (((sockets, tun), mailbox), stats)) in own.enumerate() {
             let mut pipeline = Pipeline::new(start.shared.clone(), index as u32, Arc::clone(stats));
+            let xsk = xsk.next().unwrap_or_default();
             let uplink = exits.next().map(|(plan, uplink)| {
                 pipeline.exit_by(plan, Arc::clone(&events));
                 uplink
             });
+            if xsk.sockets().next().is_some() {
+                pipeline.divide_small();
+            }
             let worker = Worker::new(
                 pipeline,
                 Arc::clone(mailbox),
@@ -127,7 +131,6 @@ impl Dataplane {
                 Arc::clone(&handshakes),
             );
             let io = WorkerIo { sockets, tun, uplink };
-            let xsk = xsk.next().unwrap_or_default();
             let (kind, core) = (start.io, start.cores.get(index).copied());
             let mailbox = Arc::clone(mailbox);
             let work = move || {

@@ -56,6 +56,8 @@ pub struct TunPacket {
     pub packets: u16,
     /// The kind of super-packet.
     pub gso: Gso,
+    /// Whether its packets are few: they are left as they came, for [`Coalescer::frames`].
+    pub is_small: bool,
 }
 
 /// A super-packet that may grow, or a single packet.
@@ -76,6 +78,8 @@ struct Item {
     push: bool,
     /// Whether it may grow.
     open: bool,
+    /// The hash of its flow.
+    flow: u32,
 }
 
 /// A number for each hash of a flow or a pair of addresses. Hashes may share one.
@@ -116,6 +120,8 @@ pub struct Coalescer {
     closed: Table,
     packets: Vec<TunPacket>,
     coalescing: Coalescing,
+    /// See [`Coalescer::set_min_super_packet`].
+    min_super_packet: u16,
     /// The room before each packet in bytes: the virtio header, and a link header if the device has
     /// one.
     headroom: u32,
@@ -133,6 +139,7 @@ impl Coalescer {
     #[must_use]
     pub fn behind_link_header(uso: bool, link_len: usize) -> Self {
         Self {
+            min_super_packet: 0,
             headroom: (HEADER_LEN + link_len) as u32,
             items: Vec::with_capacity(1024),
             iovs: IovArena::default(),
@@ -205,6 +212,7 @@ impl Coalescer {
             verified: false,
             push,
             open: can_coalesce && !push,
+            flow,
         };
         self.items.push(item);
         // Even if nothing can be appended to it: nothing may be appended to what came before it.
@@ -219,6 +227,7 @@ impl Coalescer {
         };
         // The protocol behind IPv6 extension headers may be either.
         let protocols = protocol.map_or([TCP, UDP], |protocol| [*protocol; 2]);
+        let flow = hash(0, addresses.unwrap_or_default());
         for protocol in protocols {
             let pair = hash(u32::from(protocol), addresses.unwrap_or_default());
             self.closed.set(pair, self.items.len() as u32);
@@ -234,11 +243,18 @@ impl Coalescer {
             verified: false,
             push: false,
             open: false,
+            flow,
         });
     }
 
     fn tun_packet(&mut self, chunk: Chunk) -> TunPacket {
-        TunPacket { iov: self.iovs.list(chunk), len: chunk.len, packets: 1, gso: Gso::None }
+        TunPacket {
+            iov: self.iovs.list(chunk),
+            len: chunk.len,
+            packets: 1,
+            gso: Gso::None,
+            is_small: false,
+        }
     }
 
     #[inline]
@@ -261,9 +277,18 @@ impl Coalescer {
 
     /// Ends an iteration: completes the headers of all packets, which can then be written in order.
     pub fn finish(&mut self, arena: &mut Arena) {
+        if self.min_super_packet > 1 {
+            // The table is not needed any more: it notes the flows with a large super-packet now, all
+            // of whose packets go the same way, in order.
+            self.latest.0.fill(0);
+            for item in self.items.iter().filter(|it| it.out.packets >= self.min_super_packet) {
+                self.latest.set(item.flow, 1);
+            }
+        }
         for item in &self.items {
+            let is_small = self.min_super_packet > 1 && self.latest.get(item.flow) == 0;
             let header = match item.transport {
-                Some(transport) if item.out.packets > 1 => {
+                Some(transport) if item.out.packets > 1 && !is_small => {
                     let link_len = self.headroom as u16 - HEADER_LEN as u16;
                     finish_headers(item, &transport, arena).behind(link_len)
                 }
@@ -271,7 +296,7 @@ impl Coalescer {
             };
             let room = Chunk { start: item.head.start - self.headroom, len: HEADER_LEN as u32 };
             arena.get_mut(room).copy_from_slice(&header.to_bytes());
-            self.packets.push(TunPacket { gso: header.gso, ..item.out });
+            self.packets.push(TunPacket { gso: header.gso, is_small, ..item.out });
         }
     }
 
@@ -297,6 +322,34 @@ impl Coalescer {
             }
             each(bytes);
         }
+    }
+
+    /// Leaves super-packets of fewer packets than this as they came, once finished.
+    pub fn set_min_super_packet(&mut self, packets: u16) {
+        self.min_super_packet = packets;
+    }
+
+    /// The frames of a small packet, link header included and virtio header not, as they came.
+    pub fn frames<'a>(
+        &'a self,
+        packet: &TunPacket,
+        arena: &'a Arena,
+    ) -> impl Iterator<Item = &'a [u8]> {
+        let link_len = self.headroom - HEADER_LEN as u32;
+        let mut header_len = 0;
+        self.iovs.chunks(packet.iov).enumerate().map(move |(number, chunk)| {
+            // Each payload still has its own headers before it.
+            let start = if number == 0 {
+                let head =
+                    Chunk { start: chunk.start + self.headroom, len: chunk.len - self.headroom };
+                let transport = Transport::parse(arena.get(head));
+                header_len = transport.map_or(0, |transport| transport.header_len as u32);
+                chunk.start + HEADER_LEN as u32
+            } else {
+                chunk.start - header_len - link_len
+            };
+            arena.get(Chunk { start, len: chunk.end() - start })
+        })
     }
 
     /// The packets and super-packets, once finished.

@@ -97,6 +97,7 @@ impl Backend for Syscall<'_> {
     }
 
     fn tx(&mut self, pipeline: &mut Pipeline) -> io::Result<()> {
+        self.xsk.transmit(pipeline);
         self.vectors.fill(pipeline);
         for index in 0..pipeline.tun_packets().len() {
             let vectors = self.vectors.tun_packet(index);
@@ -110,6 +111,9 @@ impl Backend for Syscall<'_> {
         }
         for index in 0..pipeline.uplink_packets().len() {
             let Some(uplink) = &self.io.uplink else { break };
+            if pipeline.uplink_packets().get(index).is_some_and(|packet| packet.is_small) {
+                continue;
+            }
             let vectors = self.vectors.uplink_packet(index);
             // SAFETY: as above.
             let written = unsafe { write_vectors(uplink.as_fd(), vectors) };
@@ -119,6 +123,9 @@ impl Backend for Syscall<'_> {
             }
         }
         for (batch, message) in pipeline.gso_batches().iter().zip(self.vectors.messages()) {
+            if batch.is_small {
+                continue;
+            }
             if batch.datagrams > 1 && !self.gso {
                 send_unsegmented(pipeline, self.io, batch);
                 continue;

@@ -283,7 +283,10 @@ impl<'a> Uring<'a> {
                 self.ring.submit()?;
             }
         }
-        for index in 0..pipeline.uplink_packets().len() {
+        for (index, packet) in pipeline.uplink_packets().iter().enumerate() {
+            if packet.is_small {
+                continue;
+            }
             let iov = self.vectors.uplink_packet(index);
             let (first, count) = (iov.as_ptr(), iov.len() as u32);
             let entry = opcode::Writev::new(UPLINK, first, count).build();
@@ -295,6 +298,9 @@ impl<'a> Uring<'a> {
             }
         }
         for (index, batch) in pipeline.gso_batches().iter().enumerate() {
+            if batch.is_small {
+                continue;
+            }
             if batch.datagrams > 1 && !self.gso {
                 send_unsegmented(pipeline, self.io, batch);
                 continue;
@@ -453,6 +459,7 @@ impl Backend for Uring<'_> {
 
     fn tx(&mut self, pipeline: &mut Pipeline) -> io::Result<()> {
         self.arm()?;
+        self.xsk.transmit(pipeline);
         self.submit_tx(pipeline)
     }
 

@@ -4,6 +4,7 @@ mod return_frame;
 mod ring;
 mod socket;
 mod sources;
+mod transmit;
 mod umem;
 
 use std::{
@@ -86,6 +87,13 @@ impl XskQueues {
             }
         }
         Ok(all)
+    }
+
+    /// Sends the small frames and batches of a finished iteration, if the worker has a socket.
+    pub(crate) fn transmit(&mut self, pipeline: &mut Pipeline) {
+        let Some(socket) = self.queues.first_mut() else { return };
+        pipeline.send_small(|parts| socket.push(parts.iter().copied()));
+        socket.flush();
     }
 
     /// The sockets with the numbers of their queues, for the guard's map.

@@ -57,6 +57,8 @@ pub struct GsoBatch {
     pub datagrams: u16,
     /// The length of all datagrams in bytes.
     pub bytes: u32,
+    /// Whether its datagrams are sent as single frames: see `pipeline::small`.
+    pub is_small: bool,
     open: bool,
 }
 
@@ -122,9 +124,29 @@ impl GsoBatches {
             segment: chunk.len as u16,
             datagrams: 1,
             bytes: chunk.len,
+            is_small: false,
             open: kind == BatchKind::Metered && self.segmentation == UdpSegmentation::On,
         });
         index
+    }
+
+    /// Marks the batches to consumers that get no batch of `min` datagrams or more, if `can_send` says
+    /// that they can be sent as single frames.
+    pub(crate) fn mark_small(&mut self, min: u16, can_send: impl Fn(&GsoBatch) -> bool) {
+        // Slots may share an entry. Then both go the common way.
+        let mut large = [false; 256];
+        let place = |batch: &GsoBatch| batch.slot.0 as usize % 256;
+        for batch in &self.batches {
+            if batch.datagrams >= min
+                && let Some(entry) = large.get_mut(place(batch))
+            {
+                *entry = true;
+            }
+        }
+        for batch in &mut self.batches {
+            let is_large = large.get(place(batch)).copied().unwrap_or(true);
+            batch.is_small = !is_large && can_send(batch);
+        }
     }
 
     /// The batches, in the order in which they began.

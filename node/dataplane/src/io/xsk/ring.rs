@@ -11,7 +11,7 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use rustix::net::xdp::{XdpDesc, XdpRingOffset};
+use rustix::net::xdp::XdpRingOffset;
 
 use crate::io::{cursor::Cursor, mmap::Mapping};
 
@@ -83,8 +83,8 @@ impl<T: Copy> Ring<T> {
     }
 }
 
-/// The receive ring: the kernel produces, and we consume.
-impl Ring<XdpDesc> {
+/// The receive and completion rings: the kernel produces, and we consume.
+impl<T: Copy> Ring<T> {
     /// Whether the kernel has put in entries that we have not released.
     pub(super) fn is_empty(&self) -> bool {
         self.cursor.waiting(self.count_at(self.producer).load(Ordering::Acquire)) == 0
@@ -99,7 +99,7 @@ impl Ring<XdpDesc> {
 
     /// The entry `ahead` entries behind the oldest. `None` beyond those that [`Ring::peek`] counted.
     #[inline]
-    pub(super) fn get(&self, ahead: u32) -> Option<XdpDesc> {
+    pub(super) fn get(&self, ahead: u32) -> Option<T> {
         // SAFETY: within the mapping. The kernel wrote the entry before it moved its count, which
         // `peek` has seen, and writes it again only after we have moved ours.
         (ahead < self.waiting).then(|| unsafe { self.entry(ahead).read() })
@@ -114,15 +114,20 @@ impl Ring<XdpDesc> {
     }
 }
 
-/// The fill ring: we produce the addresses of free chunks, and the kernel consumes them.
-impl Ring<u64> {
+/// The fill and transmit rings: we produce, and the kernel consumes.
+impl<T: Copy> Ring<T> {
+    /// Whether the kernel has taken all entries.
+    pub(super) fn is_taken(&self) -> bool {
+        self.count_at(self.consumer).load(Ordering::Acquire) == self.cursor.count()
+    }
+
     /// Puts entries in.
     ///
     /// # Safety
     ///
-    /// The entries must be addresses of chunks that nobody borrows, each of them at most once in the
-    /// ring, so that there is always room: the ring has as many entries as there are chunks.
-    pub(super) unsafe fn put(&mut self, entries: impl Iterator<Item = u64>) {
+    /// The entries must be chunks that nobody borrows, each of them at most once in the ring, so that
+    /// there is always room: the ring has as many entries as there are chunks for it.
+    pub(super) unsafe fn put(&mut self, entries: impl Iterator<Item = T>) {
         for entry in entries {
             // SAFETY: within the mapping. The kernel reads the entry only once our count, which the
             // store below moves, is past it.
@@ -139,7 +144,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use rustix::net::xdp::XdpDescOptions;
+    use rustix::net::xdp::{XdpDesc, XdpDescOptions};
 
     use super::*;
 

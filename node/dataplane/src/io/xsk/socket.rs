@@ -1,4 +1,4 @@
-//! An `AF_XDP` socket that only receives (Documentation/networking/af_xdp.rst).
+//! An `AF_XDP` socket (Documentation/networking/af_xdp.rst).
 //!
 //! It uses copy mode. In zero-copy mode every frame of the queue would land in our UMEM. Return
 //! traffic from the internet, bound for the kernel's stack, would have to be copied back out.
@@ -17,12 +17,15 @@ use rustix::net::{
     },
 };
 
-use super::{ReceiveQueue, ring::Ring, umem::Umem};
+use super::{
+    ReceiveQueue,
+    ring::Ring,
+    transmit::{self, Transmit},
+    umem::Umem,
+};
 
 /// The number of frames that can wait: some milliseconds of a fast line. A power of two.
 const FRAMES: u32 = 2048;
-/// The size of the completion ring, which the kernel requires though we send nothing.
-const COMPLETIONS: u32 = 64;
 
 /// The socket, bound to one receive queue of an interface.
 pub struct Xsk {
@@ -30,6 +33,7 @@ pub struct Xsk {
     socket: OwnedFd,
     received: Ring<XdpDesc>,
     free: Ring<u64>,
+    transmit: Transmit,
     umem: Umem,
     queue: u32,
     /// The number of frames of the latest [`Xsk::take`], which the kernel did not have meanwhile.
@@ -49,18 +53,30 @@ impl Xsk {
     pub fn open(interface: u32, queue: u32) -> io::Result<Self> {
         let flags = SocketFlags::CLOEXEC;
         let socket = socket_with(AddressFamily::XDP, SocketType::RAW, flags, None)?;
-        let umem = Umem::new(FRAMES)?;
+        let umem = Umem::new(FRAMES + transmit::FRAMES)?;
         sockopt::set_xdp_umem_reg(&socket, umem.registration())?;
         sockopt::set_xdp_umem_fill_ring_size(&socket, FRAMES)?;
-        sockopt::set_xdp_umem_completion_ring_size(&socket, COMPLETIONS)?;
+        Transmit::prepare(&socket)?;
         sockopt::set_xdp_rx_ring_size(&socket, FRAMES)?;
         let offsets = sockopt::xdp_mmap_offsets(&socket)?;
         let received = Ring::map(&socket, XDP_PGOFF_RX_RING, &offsets.rx, FRAMES)?;
         let mut free = Ring::map(&socket, XDP_UMEM_PGOFF_FILL_RING, &offsets.fr, FRAMES)?;
         // SAFETY: each chunk once, and nobody has borrowed any.
         unsafe { free.put((0..FRAMES).map(Umem::chunk)) };
+        let transmit = Transmit::map(&socket, &offsets, FRAMES)?;
         bind(&socket, &SocketAddrXdp::new(SocketAddrXdpFlags::XDP_COPY, interface, queue))?;
-        Ok(Self { socket, received, free, umem, queue, latest: 0, full: false, lost: 0 })
+        Ok(Self { socket, received, free, transmit, umem, queue, latest: 0, full: false, lost: 0 })
+    }
+
+    /// Queues a frame for transmission, whose parts come one behind the other. Returns whether it was
+    /// taken. It leaves with the next [`Xsk::flush`].
+    pub fn push<'a>(&mut self, parts: impl Iterator<Item = &'a [u8]>) -> bool {
+        self.transmit.push(&mut self.umem, parts)
+    }
+
+    /// Has the kernel send what is queued.
+    pub fn flush(&mut self) {
+        self.transmit.flush(self.socket.as_fd());
     }
 
     /// The receive queue that the socket is bound to.
