@@ -5,13 +5,15 @@
 //! ports that [`Ports`] gives it. So no two workers share a flow, and nothing here locks.
 #![cfg_attr(not(test), warn(clippy::indexing_slicing))]
 
-mod answer;
+pub mod answer;
+mod mss;
 mod policy;
 mod ports;
 mod refusal;
 
 pub use self::{
-    answer::Answer,
+    answer::{Answer, Gateways},
+    mss::clamp_mss,
     policy::{AllowAll, NewFlow, Policy, Protocol},
     ports::{PortBlock, Ports},
     refusal::Refusal,
