@@ -5,17 +5,19 @@
 //! ports that [`Ports`] gives it. So no two workers share a flow, and nothing here locks.
 #![cfg_attr(not(test), warn(clippy::indexing_slicing))]
 
-mod answer;
+pub mod answer;
 mod config;
+mod mss;
 mod nat;
 mod policy;
 mod ports;
 mod refusal;
 
 pub use self::{
-    answer::Answer,
+    answer::{Answer, Gateways},
     config::{BlockEvent, FlowCounts, FlowGate, MAX_ADDRESSES, NatConfig, NoGate, V6},
     nat::Nat,
+    mss::clamp_mss,
     policy::{AllowAll, NewFlow, Policy, Protocol},
     ports::{PortBlock, Ports},
     refusal::Refusal,

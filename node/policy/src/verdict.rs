@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     lists::{Entry, Lists},
+    merge::Networks,
     refused,
 };
 use weir_config::{Config, Protocol, sections::Service};
@@ -42,10 +43,10 @@ pub struct Verdict {
 pub struct PolicyContext {
     /// Addresses of this machine, with its gateways inside the tunnel.
     pub own: Vec<IpAddr>,
-    pools: [IpNet; 2],
-    gateways: [IpAddr; 2],
+    pub(super) pools: [IpNet; 2],
+    pub(super) gateways: [IpAddr; 2],
     /// The node's own services at its gateways.
-    services: Vec<Service>,
+    pub(super) services: Vec<Service>,
 }
 
 impl PolicyContext {
@@ -61,6 +62,11 @@ impl PolicyContext {
             gateways,
             services: config.services(),
         }
+    }
+
+    /// The addresses of this machine as ranges.
+    pub(super) fn own_networks(&self) -> Networks {
+        Networks::of(self.own.iter().copied().map(IpNet::from))
     }
 }
 

@@ -107,7 +107,7 @@ fn the_nodes_own_services_are_open_at_the_gateway_alone() {
 
 #[test]
 fn what_the_kernel_opens_at_the_gateway_is_what_the_policy_test_allows() {
-    use weir_policy::{FlowSpec, PolicyContext, judge};
+    use weir_policy::{Compiled, FlowSpec, PolicyContext, judge};
     let mut opened = 0;
     for (pays, pay_port, resolves) in
         [(false, 8077, false), (true, 8077, false), (true, 443, true), (false, 8077, true)]
@@ -119,6 +119,7 @@ fn what_the_kernel_opens_at_the_gateway_is_what_the_policy_test_allows() {
         let text = render(&Policy::new(&config, &lists, &uplink()));
         let (_, to_host) = text.split_once("chain to_host {").expect("the chain");
         let context = PolicyContext::new(&config, []);
+        let compiled = Compiled::new(&lists, &context);
         for address in ["10.66.0.1", "fd66:7765:6972::1"] {
             for protocol in [Protocol::Tcp, Protocol::Udp] {
                 for port in [22, 53, 443, 8077] {
@@ -127,8 +128,10 @@ fn what_the_kernel_opens_at_the_gateway_is_what_the_policy_test_allows() {
                     let word = protocol.as_str();
                     let rule = format!("{family} daddr {address} {word} dport {port} accept");
                     let opens = to_host.contains(&rule);
-                    let verdict = judge(&FlowSpec { address, port, protocol }, &lists, &context);
+                    let flow = FlowSpec { address, port, protocol };
+                    let verdict = judge(&flow, &lists, &context);
                     assert_eq!(verdict.allowed, opens, "{rule} {verdict:?}");
+                    assert_eq!(compiled.judge(&flow).allowed, opens, "{rule}");
                     opened += usize::from(opens);
                 }
             }
