@@ -55,7 +55,7 @@ fn up(c: &mut Criterion) {
         let mut node = Node::new(4).expect("a node");
         let mut consumer = node.connect(0).expect("a consumer");
         node.limit_flows();
-        // As many receive buffers as a turn of a busy worker has.
+        // As many receive buffers as an iteration of a busy worker has.
         const BUFFERS: usize = 8;
         group.throughput(Throughput::Bytes((size * PACKETS * BUFFERS) as u64));
         let mut sequences = vec![0u32; flows];
@@ -135,7 +135,7 @@ fn join(c: &mut Criterion) {
         for next in 0..TURN {
             let sequence = (next / flows * 1380) as u32;
             let packet = tcp(CONSUMER, SERVER, (next % flows) as u16 + 1, sequence, 1420);
-            let taken = arena.take(HEADER_LEN + packet.len()).expect("room for a turn");
+            let taken = arena.take(HEADER_LEN + packet.len()).expect("room for an iteration");
             taken.1[HEADER_LEN..].copy_from_slice(&packet);
             chunks.push(taken.0);
         }

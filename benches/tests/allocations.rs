@@ -62,14 +62,14 @@ fn packets_held_to_a_rate_allocate_nothing() {
     // Some pass, most do not: a bucket holds 300 ms of its rate.
     node.set_rates(0, 1_000_000, 2_000_000);
     node.set_fair_share(1_500_000, 1_500_000);
-    let mut turns = Vec::new();
+    let mut iterations = Vec::new();
     for sequence in 0..20 {
         let packet = tcp(consumer.address, SERVER, 7, sequence * 1380, 1420);
         let datagrams = consumer.seal(std::iter::repeat_n(packet.as_slice(), 40));
-        turns.push((datagrams, super_frame(consumer.address, 1, 44, 1420)));
+        iterations.push((datagrams, super_frame(consumer.address, 1, 44, 1420)));
     }
     let (mut up, mut down) = (0, 0);
-    let mut turn = |(datagrams, (frame, len)): &mut (Vec<u8>, (Vec<u8>, usize))| {
+    let mut iteration = |(datagrams, (frame, len)): &mut (Vec<u8>, (Vec<u8>, usize))| {
         let pipeline = &mut node.pipeline;
         pipeline.begin(Now::read());
         pipeline.handle_udp_batch(consumer.endpoint, datagrams, 1452);
@@ -78,9 +78,9 @@ fn packets_held_to_a_rate_allocate_nothing() {
         up += pipeline.tun_packets().iter().map(|frame| u64::from(frame.packets)).sum::<u64>();
         down += pipeline.gso_batches().iter().map(|run| u64::from(run.datagrams)).sum::<u64>();
     };
-    let (first, rest) = turns.split_at_mut(2);
-    first.iter_mut().for_each(&mut turn);
-    assert_eq!(allocations(|| rest.iter_mut().for_each(&mut turn)), 0);
+    let (first, rest) = iterations.split_at_mut(2);
+    first.iter_mut().for_each(&mut iteration);
+    assert_eq!(allocations(|| rest.iter_mut().for_each(&mut iteration)), 0);
     let dropped = |reason| node.pipeline.stats().dropped(reason);
     assert_eq!(up + dropped(DropReason::RateLimit), 20 * 40);
     assert_eq!(down + dropped(DropReason::DownRateLimit), 20 * 44);
@@ -93,7 +93,7 @@ fn packets_of_an_established_session_allocate_nothing() {
     let mut consumer = node.connect(0).expect("a consumer");
     node.limit_flows();
     let mut sequence = 0;
-    let mut turns = Vec::new();
+    let mut iterations = Vec::new();
     for _ in 0..20 {
         let packets: Vec<_> = (0..200u32)
             .map(|i| {
@@ -102,9 +102,9 @@ fn packets_of_an_established_session_allocate_nothing() {
             })
             .collect();
         let datagrams = consumer.seal(packets.iter().map(Vec::as_slice));
-        turns.push((datagrams, super_frame(consumer.address, 1, 44, 1420)));
+        iterations.push((datagrams, super_frame(consumer.address, 1, 44, 1420)));
     }
-    let mut turn = |(datagrams, (frame, len)): &mut (Vec<u8>, (Vec<u8>, usize))| {
+    let mut iteration = |(datagrams, (frame, len)): &mut (Vec<u8>, (Vec<u8>, usize))| {
         let pipeline = &mut node.pipeline;
         pipeline.begin(Now::read());
         pipeline.handle_udp_batch(consumer.endpoint, datagrams, 1452);
@@ -124,9 +124,9 @@ fn packets_of_an_established_session_allocate_nothing() {
             pipeline.udp_send_done(run, run.datagrams, run.bytes);
         }
     };
-    let (first, rest) = turns.split_at_mut(10);
-    first.iter_mut().for_each(&mut turn);
-    assert_eq!(allocations(|| rest.iter_mut().for_each(&mut turn)), 0);
+    let (first, rest) = iterations.split_at_mut(10);
+    first.iter_mut().for_each(&mut iteration);
+    assert_eq!(allocations(|| rest.iter_mut().for_each(&mut iteration)), 0);
 }
 
 #[test]
@@ -134,23 +134,23 @@ fn a_scan_that_is_stopped_allocates_nothing() {
     let mut node = Node::new(4).expect("a node");
     let mut consumer = node.connect(0).expect("a consumer");
     node.limit_flows();
-    let mut turns = Vec::new();
-    for turn in 0..20 {
+    let mut iterations = Vec::new();
+    for iteration in 0..20 {
         let hosts =
-            (0..200u32).map(|i| std::net::Ipv4Addr::from_bits(0x2d02_0000 + turn * 200 + i));
+            (0..200u32).map(|i| std::net::Ipv4Addr::from_bits(0x2d02_0000 + iteration * 200 + i));
         let packets: Vec<_> = hosts.map(|host| tcp(consumer.address, host, 1, 0, 128)).collect();
-        turns.push(consumer.seal(packets.iter().map(Vec::as_slice)));
+        iterations.push(consumer.seal(packets.iter().map(Vec::as_slice)));
     }
     let mut passed = 0;
-    let mut turn = |datagrams: &mut Vec<u8>| {
+    let mut iteration = |datagrams: &mut Vec<u8>| {
         node.pipeline.begin(Now::read());
         node.pipeline.handle_udp_batch(consumer.endpoint, datagrams, 160);
         node.pipeline.finish();
         passed += node.pipeline.tun_packets().len();
     };
-    let (first, rest) = turns.split_at_mut(2);
-    first.iter_mut().for_each(&mut turn);
-    assert_eq!(allocations(|| rest.iter_mut().for_each(&mut turn)), 0);
+    let (first, rest) = iterations.split_at_mut(2);
+    first.iter_mut().for_each(&mut iteration);
+    assert_eq!(allocations(|| rest.iter_mut().for_each(&mut iteration)), 0);
     let dropped = node.pipeline.stats().dropped(DropReason::Destinations) as usize;
     assert_eq!(passed + dropped, 4000);
     // A second or so may pass meanwhile, on a machine that has other things to do.

@@ -18,7 +18,7 @@ use weir_testkit::{
     download::Download,
     load::{Sealed, Shape, check},
     meter::{Meter, Spent, pin},
-    node::{Books, Node, Options},
+    node::{Node, Options, Recording},
     rig::{CONSUMERS, Link, NODE, OUTSIDE, Rig, SERVER},
     sink::Sink,
 };
@@ -49,9 +49,9 @@ pub struct Report {
     /// How data reached them.
     pub receive: String,
     /// From the consumer to the internet.
-    pub up: Way,
+    pub up: DirectionReport,
     /// From the internet to the consumer.
-    pub down: Way,
+    pub down: DirectionReport,
     /// The uplink, if there is one.
     pub nic: Option<Nic>,
     /// What all cores together carry, in bits per second, with headroom, if the uplink does.
@@ -64,7 +64,7 @@ pub struct Report {
 
 /// One direction.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
-pub struct Way {
+pub struct DirectionReport {
     /// Bits of inner packets per second on the clock.
     pub bits_per_second: f64,
     /// The same per second of worker's processor time.
@@ -106,7 +106,7 @@ pub fn run(program: &Path, progress: &mut dyn FnMut(&str)) -> anyhow::Result<Rep
         receive: "auto".into(),
         max_sessions: 16,
         crowded: false,
-        books: Books::Usual,
+        recording: Recording::Default,
         metrics: None,
     };
     progress("starting a node in its own network namespaces");
@@ -217,12 +217,12 @@ fn allowed_cores() -> anyhow::Result<Vec<usize>> {
     Ok(all.filter(|core| allowed.is_set(*core)).collect())
 }
 
-fn median(rounds: &[(Counts, Spent)], limit: f64) -> Way {
-    let mut ways: Vec<Way> = rounds
+fn median(rounds: &[(Counts, Spent)], limit: f64) -> DirectionReport {
+    let mut reports: Vec<DirectionReport> = rounds
         .iter()
         .map(|(counts, spent)| {
             let bits = counts.bytes as f64 * 8.0;
-            Way {
+            DirectionReport {
                 bits_per_second: counts.bits_per_second(),
                 per_worker_second: bits / spent.workers,
                 per_core_second: bits / (spent.workers + spent.receive),
@@ -232,6 +232,6 @@ fn median(rounds: &[(Counts, Spent)], limit: f64) -> Way {
             }
         })
         .collect();
-    ways.sort_by(|one, two| one.per_core_second.total_cmp(&two.per_core_second));
-    ways.get(ways.len() / 2).copied().unwrap_or_default()
+    reports.sort_by(|one, two| one.per_core_second.total_cmp(&two.per_core_second));
+    reports.get(reports.len() / 2).copied().unwrap_or_default()
 }

@@ -12,7 +12,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt as _,
 };
 
-use weir_config::{Log as Wish, LogFormat, LogLevel};
+use weir_config::{LogFormat, LogLevel};
 
 /// The variable of the environment that says more exactly what is logged.
 const VARIABLE: &str = "WEIR_LOG";
@@ -30,13 +30,13 @@ impl Log {
     /// # Errors
     ///
     /// When `WEIR_LOG` cannot be understood.
-    pub fn start(wish: &Wish) -> anyhow::Result<Self> {
+    pub fn start(config: &weir_config::Log) -> anyhow::Result<Self> {
         let environment = std::env::var(VARIABLE).ok();
         let levels = match &environment {
             Some(levels) => EnvFilter::try_new(levels).with_context(|| {
                 format!("{VARIABLE} is {levels:?}: try info, debug or weir::api=debug")
             })?,
-            None => filter(wish.level),
+            None => filter(config.level),
         };
         // boringtun logs what could tell one consumer from another, and hickory the names that they
         // ask for; no level lets that out.
@@ -46,7 +46,7 @@ impl Log {
         });
         // Colours are for a terminal: in the journal and in files they are noise.
         let lines = fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
-        let lines = match wish.format {
+        let lines = match config.format {
             LogFormat::Text => lines.boxed(),
             LogFormat::Json => lines.json().boxed(),
         };

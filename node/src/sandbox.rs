@@ -19,7 +19,7 @@ use tracing::warn;
 
 pub use self::files::AllowedPaths;
 use weir_config::{Config, SandboxMode};
-use weir_control::resolver::Reach;
+use weir_control::resolver::FileAccess;
 
 /// What was put around the process, in words for the operator.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -103,15 +103,15 @@ pub fn enter(config: &Config, file: Option<&Path>, mounted_bpffs: bool) -> anyho
 
 /// Puts a narrower sandbox around this process, which looks names up for a node: it becomes nobody,
 /// has no capability, and may read what that takes. Where a layer cannot be had it does without.
-pub fn enter_resolver() -> Reach {
+pub fn enter_resolver() -> FileAccess {
     // To nobody, what is secret in /etc is so by its permissions. Its owner reads it.
-    let reach = match capabilities::become_nobody() {
-        Ok(()) => Reach::All,
-        Err(_) => Reach::Present,
+    let access = match capabilities::become_nobody() {
+        Ok(()) => FileAccess::All,
+        Err(_) => FileAccess::Existing,
     };
     drop(capabilities::drop_all());
     drop(capabilities::no_new_privileges());
-    drop(files::restrict(&AllowedPaths::of_resolver(reach)));
+    drop(files::restrict(&AllowedPaths::of_resolver(access)));
     drop(system_calls::restrict(false));
-    reach
+    access
 }

@@ -12,7 +12,7 @@ use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 const PACKETS: usize = 44;
 
 /// Bits of packets of `size` bytes that ring seals in a second on the core where this runs. The
-/// best of several short turns: whatever else runs makes a turn slower, and none faster.
+/// best of several short runs: other load makes a run slower, and none faster.
 ///
 /// # Errors
 ///

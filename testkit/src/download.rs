@@ -20,7 +20,7 @@ use super::{
     window::Window,
 };
 
-const PATIENCE: Duration = Duration::from_secs(2);
+const FRAME_TIMEOUT: Duration = Duration::from_secs(2);
 const WARM_UP: f64 = 0.15;
 const LONGEST: Duration = Duration::from_secs(90);
 const VIRTIO_NEEDS_CHECKSUM: u8 = 1;
@@ -62,7 +62,7 @@ impl Download {
                 packet::build(&mut packet, &flow, 0);
                 consumer.seal(&packet, &mut sealed)?;
                 consumer.socket.send(&sealed).context("cannot open a flow")?;
-                let frame = sink.next_frame(PATIENCE);
+                let frame = sink.next_frame(FRAME_TIMEOUT);
                 let frame = frame.context("what a consumer sent did not leave the node")?;
                 ways.push(Way::back(frame, shape.transport).context("a frame is too short")?);
             }
@@ -98,7 +98,7 @@ impl Download {
     ///
     /// Fails if an answer cannot be sent.
     pub fn answer(&mut self, sink: &Sink) -> anyhow::Result<()> {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + FRAME_TIMEOUT;
         for way in &mut self.ways {
             // The ring in front of the node holds 256.
             while !way.send(sink, &self.shape, 1) {

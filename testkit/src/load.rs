@@ -26,7 +26,7 @@ const PROBE_SIZE: usize = 128;
 /// The share of the packets that goes before the measurement.
 const WARM_UP: f64 = 0.15;
 /// So much longer than planned may a run of a certain rate take; what is left then is not sent.
-const PATIENCE: f64 = 5.0;
+const MAX_SLOWDOWN: f64 = 5.0;
 /// A run ends here, whatever is left: long before a session would renew its keys.
 const LONGEST: Duration = Duration::from_secs(90);
 
@@ -172,7 +172,8 @@ impl Sealed {
                 }
             }
             let planned = self.shape.rate.map(|rate| self.shape.packets as f64 / rate);
-            if planned.is_some_and(|planned| start.elapsed().as_secs_f64() > planned * PATIENCE) {
+            if planned.is_some_and(|planned| start.elapsed().as_secs_f64() > planned * MAX_SLOWDOWN)
+            {
                 break;
             }
             ensure!(start.elapsed() < LONGEST, "the run takes too long: the node is stuck?");

@@ -33,30 +33,30 @@ pub struct Options {
     /// More consumers shake hands from one address than the limits on handshakes let through: these
     /// are lifted.
     pub crowded: bool,
-    /// What is written down.
-    pub books: Books,
-    /// Where Prometheus may ask.
+    /// What the node records of usage.
+    pub recording: Recording,
+    /// The address of the metrics, or none.
     pub metrics: Option<SocketAddr>,
 }
 
-/// What the node writes down of what its sessions use, and whom it tells.
+/// How often the node writes its sessions' usage to the ledger, and where it sends the records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Books {
-    /// What it does by default.
-    Usual,
-    /// As little as the configuration lets it: a checkpoint a minute, and no usage records within
+pub enum Recording {
+    /// The defaults of the configuration.
+    Default,
+    /// The minimum that the configuration allows: a checkpoint a minute, and no usage records in
     /// the first day.
-    Few,
+    Minimal,
     /// A checkpoint every second, and records to a file and to a webhook.
     All {
-        /// Where the webhook is.
+        /// The address of the webhook.
         webhook: SocketAddr,
         /// Seconds between two records of a session.
         record_seconds: u32,
     },
 }
 
-/// The secret of the webhook in [`Books::All`].
+/// The secret of the webhook in [`Recording::All`].
 const WEBHOOK_SECRET: &str = "a secret of the benchmark";
 const SECRET_FILE: &str = "webhook.secret";
 
@@ -141,13 +141,13 @@ impl Options {
                 settings = settings.with("node", key, "1000000");
             }
         }
-        let ledger = match self.books {
-            Books::Usual => Vec::new(),
-            Books::Few => vec![
+        let ledger = match self.recording {
+            Recording::Default => Vec::new(),
+            Recording::Minimal => vec![
                 ("checkpoint_seconds", "60".to_owned()),
                 ("record_seconds", "86400".to_owned()),
             ],
-            Books::All { webhook, record_seconds } => vec![
+            Recording::All { webhook, record_seconds } => vec![
                 ("checkpoint_seconds", "1".to_owned()),
                 ("record_seconds", record_seconds.to_string()),
                 ("webhook", format!("\"http://{webhook}/usage\"")),

@@ -99,8 +99,8 @@ impl Sink {
     }
 
     /// The next whole frame, waited for: `virtio_net_hdr`, Ethernet, IPv4.
-    pub(super) fn next_frame(&mut self, patience: Duration) -> Option<&[u8]> {
-        let end = Instant::now() + patience;
+    pub(super) fn next_frame(&mut self, timeout: Duration) -> Option<&[u8]> {
+        let end = Instant::now() + timeout;
         while Instant::now() < end {
             if let Ok((len, _)) = receive(&self.socket, &mut self.buffer) {
                 return self.buffer.get(..len);

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::Namespace;
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const IO_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The body of `GET path` from a server on this host, which must answer with 200.
 ///
@@ -28,9 +28,9 @@ pub fn get(namespace: &Namespace, port: u16, path: &str) -> Result<String> {
 /// If it does not answer.
 pub fn ask(namespace: &Namespace, port: u16, path: &str) -> Result<(String, String)> {
     let mut stream = namespace
-        .enter(|| Ok(TcpStream::connect_timeout(&(Ipv4Addr::LOCALHOST, port).into(), PATIENCE)?))
+        .enter(|| Ok(TcpStream::connect_timeout(&(Ipv4Addr::LOCALHOST, port).into(), IO_TIMEOUT)?))
         .with_context(|| format!("cannot reach port {port}"))?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(IO_TIMEOUT))?;
     stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;

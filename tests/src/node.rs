@@ -18,7 +18,7 @@ use weir_control::{
 use weir_ledger::UsageRecord;
 use weir_testkit::child::Child;
 
-pub use weir_control::api::view::{KernelView, MadeSession as Added, SessionView as Session};
+pub use weir_control::api::view::{GuardView, MadeSession as Added, SessionView as Session};
 
 use crate::{Namespace, Settings, command, disk::Disk, http, privacy, sweep, until};
 

@@ -9,7 +9,7 @@ use crate::{
     lab::{CONSUMER_V4, NODE_V4, NODE_V6, SERVERS},
     node::Added,
     traffic::{
-        tcp::{self, Way},
+        tcp::{self, Direction},
         udp,
     },
     wgquick::WgQuick,
@@ -65,8 +65,8 @@ pub fn everything_passes(lab: &Lab, client: &Client<'_>) -> Result<()> {
     for address in SERVERS {
         client.wait_connected(address)?;
         client.ping(address, 10)?;
-        for way in [Way::Up, Way::Down] {
-            tcp::parallel(&lab.consumer, server.at(address), way, 2, 4_000_000)?;
+        for direction in [Direction::Up, Direction::Down] {
+            tcp::parallel(&lab.consumer, server.at(address), direction, 2, 4_000_000)?;
         }
         let echo = udp::Echo::start(&lab.internet, address)?;
         // From nothing to more than fits one packet.

@@ -8,7 +8,7 @@ use weir_tests::{
     lab::SERVERS,
     steps::connected,
     traffic::{
-        tcp::{self, Way},
+        tcp::{self, Direction},
         udp,
     },
     until,
@@ -42,14 +42,14 @@ fn billed_bytes_are_never_more_than_the_client_sent_or_the_kernel_saw() -> Resul
     let lab = Lab::new()?;
     let (node, added, client) = connected(&lab, Settings::default())?;
     let server = tcp::Server::start(&lab.internet)?;
-    for way in [Way::Up, Way::Down] {
-        tcp::parallel(&lab.consumer, server.at(SERVERS[0]), way, 4, 20_000_000)?;
+    for direction in [Direction::Up, Direction::Down] {
+        tcp::parallel(&lab.consumer, server.at(SERVERS[0]), direction, 4, 20_000_000)?;
     }
     let ours = node.session_show(&added.session.id)?;
     let theirs = client.transfer()?;
     assert!(ours.bytes_up + ours.handshake_bytes_up <= theirs.sent, "{ours:?} {theirs:?}");
     let ours = node.session_show(&added.session.id)?;
-    assert!(ours.bytes_up <= ours.kernel.bytes, "{ours:?}");
+    assert!(ours.bytes_up <= ours.guard.bytes, "{ours:?}");
     let received = client.transfer()?.received;
     let ours = node.session_show(&added.session.id)?;
     assert!(received <= ours.bytes_down + ours.handshake_bytes_down, "{ours:?} {received}");

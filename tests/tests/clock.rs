@@ -18,7 +18,7 @@ use weir_tests::{
     wgquick::WgQuick,
 };
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 /// No test takes longer: then its clock is still within the day.
 const HOUR: u64 = 3600;
 
@@ -109,7 +109,7 @@ impl Rig<'_> {
                 self.node.kill()?;
                 self.clock.set(days)?;
                 self.node.restart()?;
-                until("the consumer is greeted", PATIENCE, || {
+                until("the consumer's session is resumed", TIMEOUT, || {
                     ensure!(self.node.status()?.handshakes > 0, "no handshake");
                     Ok(())
                 })?;
@@ -122,7 +122,7 @@ impl Rig<'_> {
     /// which a new session was made.
     fn believes(&self, days: i64) -> Result<()> {
         let (noon, name) = (self.clock.noon_of(days), format!("at {days}"));
-        until("the node looks at its clock", PATIENCE, || {
+        until("the node looks at its clock", TIMEOUT, || {
             let day = self.node.status()?.limits.day;
             ensure!(day.resets == noon + DAY / 2, "{day:?} is not around {noon}");
             Ok(())
@@ -135,7 +135,7 @@ impl Rig<'_> {
 
     /// What the node and the consumer say, once they agree to the byte.
     fn agreed(&self) -> Result<Session> {
-        until("both ends agree", PATIENCE, || {
+        until("both ends agree", TIMEOUT, || {
             let theirs = self.client.transfer()?;
             let ours = self.node.session_show(&self.added.session.id)?;
             // An initiation that was sent while the node was down reached nobody.
@@ -150,7 +150,7 @@ impl Rig<'_> {
 
     /// The session's records, once the last one says what the session does.
     fn records(&self, of: &Session) -> Result<Vec<UsageRecord>> {
-        until("there is a record of all of it", PATIENCE, || {
+        until("there is a record of all of it", TIMEOUT, || {
             let mut records = self.node.records()?;
             records.retain(|record| record.session == of.id);
             let last = records.last().context("no record")?;
@@ -247,9 +247,9 @@ fn a_clock_that_steps_back_opens_no_quota_that_is_used_up() -> Result<()> {
     rig.traffic()?;
     rig.node.configure(settings().with("limits", "bytes_per_day", "\"20 kB\""))?;
     rig.node.hang_up()?;
-    until("the quota is used up", PATIENCE, || is_paused(&rig))?;
+    until("the quota is used up", TIMEOUT, || is_paused(&rig))?;
     let look = |rig: &Rig<'_>, days: i64| {
-        until("the node looks at its clock", PATIENCE, || {
+        until("the node looks at its clock", TIMEOUT, || {
             let day = rig.node.status()?.limits.day;
             ensure!(day.resets == rig.clock.noon_of(days) + DAY / 2, "{day:?}");
             Ok(())

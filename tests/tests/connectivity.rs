@@ -6,7 +6,7 @@ use weir_tests::{
     lab::SERVERS,
     steps::{connected, everything_passes, outside},
     traffic::{
-        tcp::{self, Way},
+        tcp::{self, Direction},
         udp,
     },
 };
@@ -29,8 +29,8 @@ fn fifty_tcp_streams_pass_at_once() -> Result<()> {
     let (_node, _added, _client) = connected(&lab, Settings::default())?;
     let server = tcp::Server::start(&lab.internet)?;
     for address in SERVERS {
-        for way in [Way::Up, Way::Down] {
-            tcp::parallel(&lab.consumer, server.at(address), way, 50, 500_000)?;
+        for direction in [Direction::Up, Direction::Down] {
+            tcp::parallel(&lab.consumer, server.at(address), direction, 50, 500_000)?;
         }
     }
     Ok(())

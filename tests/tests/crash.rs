@@ -12,7 +12,7 @@ use weir_tests::{
     lab::SERVERS,
     node::Session,
     steps::connected,
-    traffic::tcp::{self, Way},
+    traffic::tcp::{self, Direction},
     until,
 };
 
@@ -27,7 +27,7 @@ fn a_killed_node_goes_on_with_its_sessions_counts_and_traffic() -> Result<()> {
     let mode = node.status()?.xdp_mode;
     let progress = AtomicU64::new(0);
     let at = server.at(SERVERS[0]);
-    let transfer = || tcp::transfer(&lab.consumer, at, Way::Up, LENGTH, &progress);
+    let transfer = || tcp::transfer(&lab.consumer, at, Direction::Up, LENGTH, &progress);
     let before = thread::scope(|scope| -> Result<Session> {
         let transfer = scope.spawn(transfer);
         until("the transfer runs", Duration::from_secs(20), || {

@@ -12,20 +12,20 @@ use weir_tests::{
     client::Transfer,
     lab::SERVERS,
     node::Added,
-    traffic::tcp::{self, Way},
+    traffic::tcp::{self, Direction},
     wgquick::WgQuick,
 };
 
 const SESSIONS: usize = 10;
 const CREDIT: u64 = 10_000_000;
-/// A worker takes or gives a session no more than this in one turn.
+/// A worker takes or gives a session no more than this in one iteration.
 const BATCH: u64 = 64 * 1024;
 /// More than the first credit, less than the first two.
 const TRANSFER: u64 = 12_000_000;
 
 struct Consumer<'a> {
     name: String,
-    way: Way,
+    direction: Direction,
     client: Client<'a>,
     progress: AtomicU64,
 }
@@ -67,14 +67,16 @@ fn ten_sessions_at_full_speed_stop_at_their_credit_and_resume_with_more() -> Res
         let added: Added = serde_json::from_str(&added)?;
         credit(&node, &name, CREDIT)?;
         let client = Client::start(&lab.consumer, &WgQuick::parse(&added.config)?)?;
-        let way = if number % 2 == 0 { Way::Down } else { Way::Up };
-        consumers.push(Consumer { name, way, client, progress: AtomicU64::new(0) });
+        let direction = if number % 2 == 0 { Direction::Down } else { Direction::Up };
+        consumers.push(Consumer { name, direction, client, progress: AtomicU64::new(0) });
     }
     thread::scope(|scope| -> Result<()> {
         let transfers: Vec<_> = consumers
             .iter()
             .map(|it| {
-                scope.spawn(|| tcp::transfer_by(&it.client, server, it.way, TRANSFER, &it.progress))
+                scope.spawn(|| {
+                    tcp::transfer_by(&it.client, server, it.direction, TRANSFER, &it.progress)
+                })
             })
             .collect();
         let stopped = all_stop(&node, &consumers);
@@ -115,7 +117,7 @@ fn all_stop(node: &Node<'_>, consumers: &[Consumer<'_>]) -> Result<()> {
         let after = it.seen(node)?;
         ensure!(after.billed == before.billed, "{}: {before:?} became {after:?}", it.name);
         // A sender's own kernel may still take from it what nobody will carry.
-        let same = after.progress == before.progress || it.way == Way::Up;
+        let same = after.progress == before.progress || it.direction == Direction::Up;
         // WireGuard itself answers with keepalives of 32 bytes. A packet has 52 at the least.
         let keepalives = (after.received - before.received).is_multiple_of(32);
         ensure!(same && keepalives, "{}: {before:?} became {after:?}", it.name);

@@ -53,7 +53,7 @@ fn data_passes_the_direct_way_in_both_families_and_is_billed_as_the_client_count
         until("both ends agree", Duration::from_secs(15), || {
             let (theirs, ours) = (client.transfer()?, node.session_show(&added.session.id)?);
             ensure!(ours.bytes_up + ours.handshake_bytes_up <= theirs.sent, "{theirs:?} {ours:?}");
-            ensure!(ours.bytes_up == ours.kernel.bytes, "{ours:?}");
+            ensure!(ours.bytes_up == ours.guard.bytes, "{ours:?}");
             ensure!(
                 theirs.received == ours.bytes_down + ours.handshake_bytes_down,
                 "{theirs:?} {ours:?}"
@@ -138,15 +138,15 @@ fn what_a_worker_has_no_room_for_is_counted_and_not_billed() -> Result<()> {
     let other = node.session_add("other")?;
     let (private, public) = newcomer::keys_of(&other.config)?;
     let to = SocketAddrV4::new(NODE_V4, 51820);
-    let patience = Duration::from_secs(2);
+    let timeout = Duration::from_secs(2);
     let socket = newcomer::socket(&lab.consumer, to.into())?;
-    let shaken = newcomer::shake_hands_over(&socket, private, public, patience)?;
+    let shaken = newcomer::shake_hands_over(&socket, private, public, timeout)?;
     // The first message under the new keys is authentic, and billed.
     thread::sleep(Duration::from_millis(200));
     let before = node.session_show(&other.session.id)?.bytes_up;
     let pid = Pid::from_raw(node.pid()?.cast_signed()).context("no process")?;
     kill_process(pid, Signal::STOP)?;
-    // From the session's own address: from others the guard lets a trickle through.
+    // From the session's own address: from other addresses the guard lets a few through.
     let mut forged = [0x5a; 144];
     forged[..4].copy_from_slice(&[message_type::DATA, 0, 0, 0]);
     forged[4..8].copy_from_slice(&shaken.node_index.to_le_bytes());
@@ -157,7 +157,7 @@ fn what_a_worker_has_no_room_for_is_counted_and_not_billed() -> Result<()> {
     until("the loss is counted", Duration::from_secs(10), || {
         let lost = node.drops("udp", "xsk_ring_full")?;
         let looked_at = node.drops("crypto", "authentication")? + node.drops("crypto", "replay")?;
-        let seen = node.session_show(&other.session.id)?.kernel.datagrams;
+        let seen = node.session_show(&other.session.id)?.guard.datagrams;
         ensure!(lost > 1000 && lost + looked_at >= seen - 8, "{lost} + {looked_at} of {seen}");
         Ok(())
     })?;

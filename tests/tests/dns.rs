@@ -172,7 +172,7 @@ fn a_dead_upstream_is_said_and_questions_beyond_the_rate_are_refused() -> Result
     let lab = Lab::new()?;
     let upstream = Upstream::start(&lab)?;
     let (node, _, client) = joined(&lab, settings().with("dns", "per_second", "5"))?;
-    // Else the guard's trickle would be what stops so many.
+    // Otherwise the guard's allowance for paused sessions would stop them.
     node.weir(&["session", "credit", "alice", "--gib", "1"])?;
     let first = short(&lab, GATEWAY_V4, "www.weir-test.net A")?;
     ensure!(first == WWW_V4, "{first}");

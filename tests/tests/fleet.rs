@@ -21,7 +21,7 @@ use weir_tests::{
     wgquick::WgQuick,
 };
 
-const PATIENCE: Duration = Duration::from_secs(90);
+const TIMEOUT: Duration = Duration::from_secs(90);
 
 fn settings(server: &Server<'_>, name: &str) -> Settings {
     Settings::default()
@@ -79,7 +79,7 @@ fn the_totals_of_three_nodes_are_exact_though_the_server_is_killed_under_traffic
     }
     let mut clients = Vec::new();
     for (name, node) in &nodes {
-        until("the node is at the server", PATIENCE, || {
+        until("the node is at the server", TIMEOUT, || {
             ensure!(node.status()?.fleet.as_deref() == Some("connected"), "{:?}", node.status()?);
             Ok(())
         })?;
@@ -114,13 +114,13 @@ fn the_totals_of_three_nodes_are_exact_though_the_server_is_killed_under_traffic
 
     let close = command("POST", "/v1/sessions/consumer/close", &json!({}));
     for (name, _) in &nodes {
-        until("the node is there again", PATIENCE, || {
+        until("the node is there again", TIMEOUT, || {
             let (status, closed) = ask(&server, name, &close)?;
             ensure!(status == 200, "{closed}");
             Ok(())
         })?;
     }
-    until("the last record of each session is in the stream", PATIENCE, || {
+    until("the last record of each session is in the stream", TIMEOUT, || {
         let all = messages(&server)?;
         let ended = all.iter().filter(|(_, record)| record.end_reason.is_some()).count();
         ensure!(ended == nodes.len(), "{ended} of {}", nodes.len());
@@ -151,7 +151,7 @@ fn sessions_and_credit_are_commanded_by_request_and_nonsense_is_answered() -> Re
     let mut server = Server::start(&lab.internet, OPERATOR_V4)?;
     let node = Node::start(&lab.node, settings(&server, "exit-1"))?;
     let add = command("POST", "/v1/sessions", &json!({ "name": "alice", "prepaid": true }));
-    let (status, made) = until("the node answers", PATIENCE, || ask(&server, "exit-1", &add))?;
+    let (status, made) = until("the node answers", TIMEOUT, || ask(&server, "exit-1", &add))?;
     ensure!(status == 201 && made["session"]["state"] == "paused", "{made}");
     let credit = json!({ "reference": "p1", "bytes": 1_000_000 });
     let credit = command("POST", "/v1/sessions/alice/credit", &credit);
@@ -169,21 +169,21 @@ fn sessions_and_credit_are_commanded_by_request_and_nonsense_is_answered() -> Re
         ensure!(found == status && answer["error"]["code"] == code, "{request}: {answer}");
     }
     server.kill()?;
-    until("the status says that the server is away", PATIENCE, || {
+    until("the status says that the server is away", TIMEOUT, || {
         let fleet = node.status()?.fleet.unwrap_or_default();
         ensure!(fleet.contains("no connection to nats://"), "{fleet}");
         Ok(())
     })?;
     server.restart()?;
     let list = command("GET", "/v1/sessions", &json!({}));
-    let (_, listed) = until("the node is there again", PATIENCE, || ask(&server, "exit-1", &list))?;
+    let (_, listed) = until("the node is there again", TIMEOUT, || ask(&server, "exit-1", &list))?;
     ensure!(listed["sessions"].as_array().map(Vec::len) == Some(1), "{listed}");
     Ok(())
 }
 
 /// Waits until the status, the metric and the log say why there is no connection, and what to do.
 fn refused(node: &Node<'_>, server: &Server<'_>, words: [&str; 2]) -> Result<()> {
-    until("the status says why", PATIENCE, || {
+    until("the status says why", TIMEOUT, || {
         let fleet = node.status()?.fleet.unwrap_or_default();
         let expected = format!("no connection to {}: ", server.url());
         let says = fleet.starts_with(&expected) && words.iter().all(|word| fleet.contains(word));
@@ -228,16 +228,16 @@ fn by_tls_and_credentials_a_node_trusts_and_is_trusted_or_says_what_is_missing()
     server.secure(&ours, &known)?;
     server.restart()?;
     // Nobody tells the node.
-    until("the node is at the server", PATIENCE, || {
+    until("the node is at the server", TIMEOUT, || {
         ensure!(node.status()?.fleet.as_deref() == Some("connected"), "{:?}", node.status()?.fleet);
         Ok(())
     })?;
     ensure!(node.metrics()?.lines().any(|line| line == "weir_fleet_connected 1"), "no connection?");
     client.ping(SERVERS[0], 20)?;
     let close = command("POST", "/v1/sessions/consumer/close", &json!({}));
-    let (status, closed) = until("the node answers", PATIENCE, || ask(&server, "exit-1", &close))?;
+    let (status, closed) = until("the node answers", TIMEOUT, || ask(&server, "exit-1", &close))?;
     ensure!(status == 200, "{closed}");
-    let ledger = until("all records are in the stream", PATIENCE, || {
+    let ledger = until("all records are in the stream", TIMEOUT, || {
         let stored: Vec<UsageRecord> = messages(&server)?.into_iter().map(|(_, one)| one).collect();
         let ledger = node.records()?;
         ensure!(stored == ledger, "{stored:?} {ledger:?}");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use weir_tests::{Client, Lab, Node, Settings, lab::SERVERS, until};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 fn writable(node: &Node<'_>) -> Result<bool> {
     let page = node.metrics()?;
@@ -29,10 +29,10 @@ fn with_a_full_disk_nothing_new_is_sold_and_no_byte_is_lost_or_doubled() -> Resu
     ensure!(node.status()?.ledger_error.is_none() && writable(&node)?);
 
     node.disk()?.fill()?;
-    until("the node says that the disk is full", PATIENCE, || {
+    until("the node says that the disk is full", TIMEOUT, || {
         client.ping(SERVERS[0], 5)?;
-        let trouble = node.status()?.ledger_error.context("all is well")?;
-        ensure!(trouble.contains("disk") && trouble.contains("full"), "{trouble}");
+        let error = node.status()?.ledger_error.context("all is well")?;
+        ensure!(error.contains("disk") && error.contains("full"), "{error}");
         Ok(())
     })?;
     ensure!(!writable(&node)?, "the metric says that the ledger can be written");
@@ -51,9 +51,9 @@ fn with_a_full_disk_nothing_new_is_sold_and_no_byte_is_lost_or_doubled() -> Resu
     ensure!(node.is_running()?, "the node ended:\n{}", node.log());
 
     node.disk()?.clear()?;
-    until("the node goes on by itself", PATIENCE, || {
-        let trouble = node.status()?.ledger_error;
-        ensure!(trouble.is_none(), "{trouble:?}");
+    until("the node goes on by itself", TIMEOUT, || {
+        let error = node.status()?.ledger_error;
+        ensure!(error.is_none(), "{error:?}");
         Ok(())
     })?;
     ensure!(writable(&node)?, "the metric says that the ledger cannot be written");
@@ -64,7 +64,7 @@ fn with_a_full_disk_nothing_new_is_sold_and_no_byte_is_lost_or_doubled() -> Resu
         node.weir(&credit)?;
     }
     client.ping(SERVERS[0], 20)?;
-    until("both ends agree", PATIENCE, || {
+    until("both ends agree", TIMEOUT, || {
         let (theirs, ours) = (client.transfer()?, node.session_show(&id)?);
         ensure!(theirs.sent == ours.bytes_up + ours.handshake_bytes_up, "{theirs:?} {ours:?}");
         let down = ours.bytes_down + ours.handshake_bytes_down;

@@ -16,7 +16,7 @@ use weir_tests::{
     Client, Lab, Settings,
     lab::SERVERS,
     steps::connected,
-    traffic::tcp::{self, Way},
+    traffic::tcp::{self, Direction},
 };
 
 const MEGABYTES_10: u64 = 10_000_000;
@@ -26,7 +26,7 @@ const GATEWAY: &str = "10.66.0.1";
 
 #[test]
 fn a_session_stops_at_its_credit_and_resumes_with_more() -> Result<()> {
-    for way in [Way::Up, Way::Down] {
+    for direction in [Direction::Up, Direction::Down] {
         let lab = Lab::new()?;
         let (node, added, client) = connected(&lab, Settings::default())?;
         let accounts = accounts_with(&added.session.id)?;
@@ -37,15 +37,15 @@ fn a_session_stops_at_its_credit_and_resumes_with_more() -> Result<()> {
         let server = tcp::Server::start(&lab.internet)?;
         let (progress, address) = (AtomicU64::new(0), server.at(SERVERS[0]));
         std::thread::scope(|scope| -> Result<()> {
-            let transfer =
-                scope.spawn(|| tcp::transfer(&lab.consumer, address, way, 30_000_000, &progress));
+            let transfer = scope
+                .spawn(|| tcp::transfer(&lab.consumer, address, direction, 30_000_000, &progress));
             let checked = stops(&client, account, limit);
             // Whatever was found: the transfer must come to its end.
             account.set_limit(None);
             let resumed = Instant::now();
             let ping = client.ping(SERVERS[0], 1);
             let resumed = resumed.elapsed();
-            checked.with_context(|| format!("{way:?}"))?;
+            checked.with_context(|| format!("{direction:?}"))?;
             ping?;
             ensure!(resumed < Duration::from_millis(100), "{resumed:?}");
             transfer
@@ -55,7 +55,7 @@ fn a_session_stops_at_its_credit_and_resumes_with_more() -> Result<()> {
                 .context("the transfer goes on")?;
             Ok(())
         })?;
-        ensure!(node.drops(if way == Way::Up { "up" } else { "down" }, "credit")? > 0);
+        ensure!(node.drops(if direction == Direction::Up { "up" } else { "down" }, "credit")? > 0);
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Floods at the node's port, with a consumer's traffic beside them and a new consumer at the door.
+//! Floods at the node's port, with a consumer's traffic beside them and a new consumer's first handshake.
 #![expect(clippy::print_stdout, reason = "the measured rates are of use to who reads them")]
 
 use std::{net::SocketAddrV4, thread, time::Duration};
@@ -10,7 +10,7 @@ use weir_tests::{
     lab::{NODE_V4, SERVERS},
     newcomer::{self, Handshake},
     steps::connected,
-    traffic::tcp::{self, Way},
+    traffic::tcp::{self, Direction},
 };
 
 const TO: SocketAddrV4 = SocketAddrV4::new(NODE_V4, 51820);
@@ -58,7 +58,7 @@ fn forged_data_for_a_live_session_is_not_billed() -> Result<()> {
     during(&lab, &node, Kind::LiveIndex(handshake.node_index), RATE, DIRECT)?;
     let after = node.session_show(&victim.session.id)?;
     ensure!(after.bytes_up == before.bytes_up, "{before:?} {after:?}");
-    let dropped = after.kernel.dropped_datagrams - before.kernel.dropped_datagrams;
+    let dropped = after.guard.dropped_datagrams - before.guard.dropped_datagrams;
     ensure!(dropped > 10_000, "{before:?} {after:?}");
     ensure!(node.drops("xdp", "roaming_rate")? >= dropped);
     // What passes is what a consumer may need that moves.
@@ -108,13 +108,13 @@ fn dropped_in_the_kernel(kind: Kind, reason: &str) -> Result<()> {
     Ok(())
 }
 /// A flood of so many datagrams a second, during which a transfer goes on and a newcomer shakes
-/// hands within `patience`.
+/// hands within `timeout`.
 fn during(
     lab: &Lab,
     node: &Node<'_>,
     kind: Kind,
     rate: u32,
-    patience: Duration,
+    timeout: Duration,
 ) -> Result<Handshake> {
     let newcomer = node.session_add("newcomer")?;
     let (private, public) = newcomer::keys_of(&newcomer.config)?;
@@ -122,9 +122,9 @@ fn during(
     let flood = Flood::start(&lab.internet, TO, &public, kind, rate)?;
     thread::sleep(Duration::from_secs(1));
     // The flood's own time, where cores are few, is not the node's.
-    let patience = patience + Duration::from_millis(500);
-    let came = newcomer::shake_hands(&lab.consumer, TO.into(), private, public, patience);
-    tcp::parallel(&lab.consumer, server.at(SERVERS[0]), Way::Up, 2, 5_000_000)?;
+    let timeout = timeout + Duration::from_millis(500);
+    let came = newcomer::shake_hands(&lab.consumer, TO.into(), private, public, timeout);
+    tcp::parallel(&lab.consumer, server.at(SERVERS[0]), Direction::Up, 2, 5_000_000)?;
     let Rates { sent, taken, core } = flood.stop()?;
     let rates = format!("{kind:?}: {sent:.0}/s ({core:.2} of a core), {taken:.0}/s taken");
     let came = came.with_context(|| format!("{rates}; {:?}", node.status()))?;

@@ -8,7 +8,7 @@ use weir_tests::{
     lab::SERVERS,
     standin::StandIn,
     traffic::{
-        tcp::{self, Way},
+        tcp::{self, Direction},
         udp,
     },
 };
@@ -21,8 +21,8 @@ fn traffic_passes_through_the_stand_in() -> Result<()> {
     let server = tcp::Server::start(&lab.internet)?;
     for address in SERVERS {
         client.wait_connected(address)?;
-        for way in [Way::Up, Way::Down] {
-            tcp::parallel(&lab.consumer, server.at(address), way, 2, 2_000_000)?;
+        for direction in [Direction::Up, Direction::Down] {
+            tcp::parallel(&lab.consumer, server.at(address), direction, 2, 2_000_000)?;
         }
         let echo = udp::Echo::start(&lab.internet, address)?;
         udp::parallel(&lab.consumer, echo.at(address), 4, &[0, 1, 1000, 1372], 3)?;

@@ -5,7 +5,7 @@ use weir_tests::{
     Client, Lab, Settings,
     lab::SERVERS,
     steps::connected,
-    traffic::tcp::{self, Way},
+    traffic::tcp::{self, Direction},
     wgquick::WgQuick,
 };
 
@@ -33,7 +33,7 @@ fn both_keys_connect_until_the_old_one_is_retired_and_no_session_breaks() -> Res
     ensure!(refused.contains("weir key retire"), "{refused}");
 
     // The connected consumer goes on, and a new session is told the new key.
-    tcp::parallel(&lab.consumer, server.at(SERVERS[0]), Way::Up, 2, 2_000_000)?;
+    tcp::parallel(&lab.consumer, server.at(SERVERS[0]), Direction::Up, 2, 2_000_000)?;
     let other = node.session_add("other")?;
     ensure!(other.config.contains(&key), "{}", other.config);
     // A handshake for the old key still passes, also after a restart.
@@ -48,11 +48,11 @@ fn both_keys_connect_until_the_old_one_is_retired_and_no_session_breaks() -> Res
     let changed = with_node_key(&added.config, &key);
     old.configure(&WgQuick::parse(&changed)?.wg)?;
     old.wait_connected(SERVERS[0])?;
-    tcp::parallel(&lab.consumer, server.at(SERVERS[0]), Way::Down, 2, 2_000_000)?;
+    tcp::parallel(&lab.consumer, server.at(SERVERS[0]), Direction::Down, 2, 2_000_000)?;
 
     let retired = keys(&node, "retire")?;
     ensure!(retired["previous_public_key"].is_null(), "{retired}");
-    tcp::parallel(&lab.consumer, server.at(SERVERS[0]), Way::Up, 2, 2_000_000)?;
+    tcp::parallel(&lab.consumer, server.at(SERVERS[0]), Direction::Up, 2, 2_000_000)?;
     drop(old);
     let mac1 = node.drops("xdp", "mac1")?;
     let late = Client::connect(&lab.consumer, &added.config)?;

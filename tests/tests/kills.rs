@@ -22,8 +22,8 @@ use weir_tests::{
 /// Kills in one run. `WEIR_KILLS=200 cargo test --test kills` is the long one.
 const KILLS: u64 = 20;
 
-/// What a worker sends in one turn at this load, in bytes. It counts them once they are sent, so that
-/// it never bills what was not: those of its last turn it may not have come to.
+/// What a worker sends in one iteration at this load, in bytes. It counts them once they are sent, so that
+/// it never bills what was not: those of its last iteration it may not have come to.
 const TURN: u64 = 64 * MESSAGE;
 
 /// A number from the environment.
@@ -74,7 +74,7 @@ fn after_each_kill_the_bill_is_between_what_arrived_and_what_the_kernel_saw() ->
                 ensure!(ours.bytes_up >= confirmed, "{confirmed} came back");
                 let uncounted = (kill + 1) * TURN;
                 ensure!(ours.bytes_down + uncounted >= confirmed, "{confirmed} came back");
-                ensure!(ours.bytes_up <= ours.kernel.bytes, "more than the kernel saw");
+                ensure!(ours.bytes_up <= ours.guard.bytes, "more than the kernel saw");
                 ensure!(ours.bytes_up + ours.handshake_bytes_up <= sent, "more than {sent}");
                 // What goes down answers what went up, but for a keepalive now and then.
                 let keepalives = 2 + 2 * kill;

@@ -15,7 +15,7 @@ use weir_tests::{
     Lab, Namespace, Settings,
     lab::{SERVER_V4, SERVER_V6, SERVERS},
     steps::connected,
-    traffic::tcp::{self, Way},
+    traffic::tcp::{self, Direction},
 };
 
 /// On the internet, and in the lists.
@@ -145,7 +145,13 @@ fn lists_are_replaced_under_traffic_and_nothing_refused_slips_through() -> Resul
         });
         let flow = scope.spawn(|| {
             while !stop.load(Relaxed) {
-                tcp::parallel(&lab.consumer, service.at(SERVER_V4.into()), Way::Up, 1, 2_000_000)?;
+                tcp::parallel(
+                    &lab.consumer,
+                    service.at(SERVER_V4.into()),
+                    Direction::Up,
+                    1,
+                    2_000_000,
+                )?;
             }
             Ok(())
         });

@@ -23,7 +23,7 @@ use weir_tests::{
 
 const TO: SocketAddr = SocketAddr::V4(SocketAddrV4::new(NODE_V4, 51820));
 const GATEWAY: (&str, u16) = ("10.66.0.1", 9);
-const PATIENCE: Duration = Duration::from_secs(15);
+const TIMEOUT: Duration = Duration::from_secs(15);
 /// Datagrams of a flood, in about a second.
 const COUNT: u32 = 10_000;
 
@@ -39,9 +39,9 @@ fn silent(lab: &Lab, node: &Node<'_>) -> Result<(UdpSocket, Handshake, [u8; 32])
     let added = node.session_add("silent")?;
     let (private, public) = newcomer::keys_of(&added.config)?;
     let socket = newcomer::socket(&lab.consumer, TO)?;
-    let handshake = newcomer::shake_hands_over(&socket, private, public, PATIENCE)?;
+    let handshake = newcomer::shake_hands_over(&socket, private, public, TIMEOUT)?;
     // Its keepalive, and nothing before, tells the node where it is.
-    until("the node has its keepalive", PATIENCE, || {
+    until("the node has its keepalive", TIMEOUT, || {
         ensure!(node.session_show("silent")?.bytes_up > 0, "not yet");
         Ok(())
     })?;
@@ -70,7 +70,7 @@ fn forged_responses_are_few_before_they_cost_a_scalar_multiplication() -> Result
     // Whom a killed node knew, its successor greets.
     node.kill()?;
     node.restart()?;
-    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_read_timeout(Some(TIMEOUT))?;
     let mut buffer = [0; 2048];
     let index = loop {
         let len = socket.recv(&mut buffer).context("no initiation of the node's")?;
@@ -166,7 +166,7 @@ fn a_paused_session_reaches_the_gateway_at_a_trickle() -> Result<()> {
         Ok(socket)
     })?;
     flood(&socket, COUNT, |number| number.to_be_bytes().to_vec());
-    until("the flood is through", PATIENCE, || {
+    until("the flood is through", TIMEOUT, || {
         let refused = node.drops("udp", "paused")?;
         ensure!(refused > 1000, "{refused} refused");
         Ok(())
@@ -196,7 +196,7 @@ fn forged_data_from_elsewhere_is_not_opened_beyond_a_trickle() -> Result<()> {
         pings.join().map_err(|_| anyhow!("the pings panicked"))??;
         anyhow::Ok(took)
     })?;
-    until("the flood is through", PATIENCE, || {
+    until("the flood is through", TIMEOUT, || {
         let refused = node.drops("udp", "roaming_rate")?;
         ensure!(refused > 1000, "{refused} refused");
         Ok(())

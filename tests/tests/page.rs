@@ -62,7 +62,7 @@ fn the_page_shows_the_sessions_and_what_they_used() -> Result<()> {
         let (dom, complaints) = browse(&lab.node, &link)?;
         ensure!(complaints.is_empty(), "{complaints}");
         ensure!(is_hidden(&dom, "login") && !is_hidden(&dom, "node"), "{dom}");
-        ensure!(is_hidden(&dom, "trouble") && is_hidden(&dom, "empty"), "{dom}");
+        ensure!(is_hidden(&dom, "error") && is_hidden(&dom, "empty"), "{dom}");
         for shown in [
             "<b>1</b><span>connected, of 2 sessions</span>",
             "<b>5.00 GiB</b><span>credit left</span>",

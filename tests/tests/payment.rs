@@ -17,7 +17,7 @@ use weir_tests::{
     lab::SERVERS,
     node::Added,
     payer::{GATEWAY_V4, GATEWAY_V6, Refused, paid},
-    traffic::tcp::{self, Way},
+    traffic::tcp::{self, Direction},
     until,
 };
 
@@ -63,7 +63,7 @@ fn a_consumer_pays_its_way_through_a_transfer_and_without_paying_it_stops() -> R
     let (progress, done) = (AtomicU64::new(0), AtomicBool::new(false));
     let batches = std::thread::scope(|scope| -> Result<usize> {
         let transfer = scope.spawn(|| {
-            let result = tcp::transfer(&lab.consumer, server, Way::Down, TRANSFER, &progress);
+            let result = tcp::transfer(&lab.consumer, server, Direction::Down, TRANSFER, &progress);
             done.store(true, Relaxed);
             result
         });

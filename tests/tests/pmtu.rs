@@ -13,7 +13,7 @@ use weir_tests::{
     lab::{CONSUMER_LINK, CONSUMER_V4, CONSUMER_V6, NODE_V4, SERVERS},
     steps::{connected, outside},
     traffic::{
-        tcp::{self, Way},
+        tcp::{self, Direction},
         udp,
     },
     until,
@@ -131,7 +131,7 @@ fn downloads(lab: &Lab, receive: &str, io: &str, outer: IpAddr) -> Result<()> {
         let echo = udp::Echo::start(&lab.internet, address)?;
         udp::converse(&lab.consumer, echo.at(address), &[1300, 1371], 5)
             .with_context(|| format!("{receive}, {io}, {outer}, {address}"))?;
-        tcp::parallel(&lab.consumer, server.at(address), Way::Down, 2, LENGTH / 2)
+        tcp::parallel(&lab.consumer, server.at(address), Direction::Down, 2, LENGTH / 2)
             .with_context(|| format!("{receive}, {io}, {outer}, {address}"))?;
     }
     Ok(())
@@ -216,7 +216,7 @@ fn a_forged_too_big_does_not_cut_what_is_sent_to_a_consumer() -> Result<()> {
         Ok(())
     })?;
     let server = tcp::Server::start(&lab.internet)?;
-    tcp::parallel(&lab.consumer, server.at(SERVERS[0]), Way::Down, 1, LENGTH)?;
+    tcp::parallel(&lab.consumer, server.at(SERVERS[0]), Direction::Down, 1, LENGTH)?;
     let route = lab.node.ip(&format!("route get {CONSUMER_V4}"))?;
     ensure!(!route.contains("mtu"), "{route}");
     let fragments = snmp(&lab, "Ip", "FragCreates")?;

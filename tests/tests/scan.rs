@@ -138,7 +138,7 @@ fn a_scan_is_stopped_while_open_connections_and_other_consumers_go_on() -> Resul
     let before = node.session_show(&added.session.id)?;
     let took = scan(&scanner, 0..6000, || conversation.go_on())?;
     let arrived = everywhere.settled()?;
-    // 1000 at once, 100 a second, and those few that the sketch cannot tell apart.
+    // 1000 at once, 100 a second, and the few that share their bits in the Bloom filter.
     let most = 1000 + took.as_secs() * 100 + 150;
     ensure!((950..=most).contains(&arrived), "{arrived} of 6000 arrived in {took:?}");
     let dropped = node.drops("up", "destinations")?;

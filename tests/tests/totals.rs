@@ -17,7 +17,7 @@ const SESSIONS: usize = 100;
 /// Those of them that are used. Each wireguard-go takes one of 128 inotify instances of the machine.
 const USED: usize = 40;
 const AT_ONCE: usize = 4;
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 type Consumer<'a> = (Added, Client<'a>);
 
@@ -47,9 +47,9 @@ fn everybody_pings(consumers: &[Consumer<'_>], bytes: u32) -> Result<()> {
     .map(drop)
 }
 
-/// Waits until the node has greeted everybody, as it does after a crash: with their old keys they would talk to nobody.
-fn greeted(node: &Node<'_>) -> Result<()> {
-    until("everybody is greeted", PATIENCE, || {
+/// Waits until the node has initiated a handshake with every consumer, as it does after a crash.
+fn resumed(node: &Node<'_>) -> Result<()> {
+    until("every session is resumed", TIMEOUT, || {
         let handshakes = node.status()?.handshakes;
         ensure!(handshakes >= USED as u64, "{handshakes} handshakes");
         Ok(())
@@ -97,10 +97,10 @@ fn the_ledger_the_records_and_the_consumers_of_a_hundred_sessions_agree_to_the_b
     everybody_pings(&consumers, 100)?;
     node.kill()?;
     node.restart()?;
-    greeted(&node)?;
+    resumed(&node)?;
     everybody_pings(&consumers, 900)?;
 
-    let total = until("both ends agree", PATIENCE, || {
+    let total = until("both ends agree", TIMEOUT, || {
         let all = node.session_list()?;
         let mut total = (0, 0);
         for (added, client) in &consumers {

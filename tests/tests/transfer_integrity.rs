@@ -5,7 +5,7 @@ use weir_tests::{
     Lab, Settings,
     lab::SERVERS,
     steps::connected,
-    traffic::tcp::{self, Way},
+    traffic::tcp::{self, Direction},
 };
 
 const FLOWS: u64 = 8;
@@ -15,9 +15,9 @@ fn a_gigabyte_each_way_in_eight_flows_keeps_its_sha256() -> Result<()> {
     let lab = Lab::new()?;
     let (_node, _added, _client) = connected(&lab, Settings::default())?;
     let server = tcp::Server::start(&lab.internet)?;
-    for way in [Way::Up, Way::Down] {
+    for direction in [Direction::Up, Direction::Down] {
         let each = 1_000_000_000 / FLOWS;
-        tcp::parallel(&lab.consumer, server.at(SERVERS[0]), way, FLOWS as usize, each)?;
+        tcp::parallel(&lab.consumer, server.at(SERVERS[0]), direction, FLOWS as usize, each)?;
     }
     Ok(())
 }

@@ -226,8 +226,8 @@ impl Memory for Model<'_> {
 
     fn origin(&self, slot: Slot, source: &Source) -> Origin {
         let accounts = self.0.accounts();
-        let whereabouts = &accounts.get(slot).expect("a session's").worker;
-        if whereabouts.is_at(source) { Origin::Endpoint } else { Origin::Elsewhere }
+        let worker = &accounts.get(slot).expect("a session's").worker;
+        if worker.is_at(source) { Origin::Endpoint } else { Origin::Elsewhere }
     }
 
     fn take(&self, slot: Slot, meter: Meter, rate: Rate) -> bool {

@@ -115,7 +115,7 @@ impl Case {
                 (Counts { bytes, seconds, ..Counts::default() }, transfer.spent)
             }
         };
-        exit.takers.check(self.setup.sessions)?;
+        exit.receivers.check(self.setup.sessions)?;
         let outcome = Outcome::new(&counts, &spent, limit);
         Ok(match attack {
             Some(Rates { sent, taken, core }) => {

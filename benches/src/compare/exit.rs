@@ -21,7 +21,7 @@ use weir_testkit::{
     rig::{CONSUMERS, Link, NODE, Rig},
 };
 
-use super::metering::{Metering, Takers};
+use super::metering::{Metering, Receivers};
 
 /// An implementation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, clap::ValueEnum)]
@@ -114,7 +114,7 @@ pub struct Exit {
     /// Its processor time.
     pub meter: Meter,
     /// Those whom it tells what was used.
-    pub takers: Takers,
+    pub receivers: Receivers,
     /// Its surroundings.
     pub rig: Rig,
 }
@@ -133,9 +133,9 @@ impl Exit {
     pub fn start(tools: &Tools, setup: &Setup) -> anyhow::Result<Self> {
         let rig = Rig::new(setup.arrival.link())?;
         rig.set(setup.software_gso, setup.generator)?;
-        let mut takers = Takers::prepare(setup.metering, &rig.node)?;
+        let mut receivers = Receivers::prepare(setup.metering, &rig.node)?;
         let (running, key, credentials) = match setup.program {
-            Program::Weir => start_weir(tools, setup, &rig, &mut takers)?,
+            Program::Weir => start_weir(tools, setup, &rig, &mut receivers)?,
             Program::WireguardGo | Program::Boringtun => start_other(tools, setup, &rig)?,
         };
         let pid = match &running {
@@ -146,7 +146,7 @@ impl Exit {
         let core = setup.cores.first().copied().context("no core for the exit")?;
         let meter = Meter::new(pid, &kernel_threads, core)?;
         let access = Access { from: CONSUMERS, node: NODE, key };
-        Ok(Self { running, access, credentials, meter, takers, rig })
+        Ok(Self { running, access, credentials, meter, receivers, rig })
     }
 
     /// The node, if it is weir.
@@ -165,9 +165,9 @@ fn start_weir(
     tools: &Tools,
     setup: &Setup,
     rig: &Rig,
-    takers: &mut Takers,
+    receivers: &mut Receivers,
 ) -> anyhow::Result<Started> {
-    let (books, metrics) = takers.settings();
+    let (recording, metrics) = receivers.settings();
     let options = Options {
         cores: setup.cores.clone(),
         xdp: setup.xdp.clone(),
@@ -175,11 +175,11 @@ fn start_weir(
         max_sessions: setup.sessions + 16,
         // A source may have five at once.
         crowded: setup.sessions > 4,
-        books,
+        recording,
         metrics,
     };
     let node = Node::start(&tools.weir, &rig.node, &options)?;
-    takers.begin(&rig.node)?;
+    receivers.begin(&rig.node)?;
     let add = |index| {
         let new = Credentials::fixed(index, Ipv4Addr::UNSPECIFIED);
         Ok(Credentials { address: node.add(new.public())?, ..new })

@@ -1,5 +1,5 @@
-//! What ledger, export and metrics cost: a node with and without them, and those who take what it
-//! tells, on the generator's core.
+//! Measures what ledger, export and metrics cost: a node with and without them. The receivers run
+//! on the generator's core.
 
 use std::{
     io::{ErrorKind, Read as _, Write as _},
@@ -15,15 +15,15 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use serde::Serialize;
-use weir_testkit::{Namespace, node::Books};
+use weir_testkit::{Namespace, node::Recording};
 
 /// Where the node's metrics are, in its own namespace.
 const METRICS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9587);
-/// Between two scrapes.
-const SCRAPE: Duration = Duration::from_secs(1);
-const PATIENCE: Duration = Duration::from_secs(5);
-/// While nothing comes.
-const NAP: Duration = Duration::from_millis(10);
+/// The time between two scrapes.
+const SCRAPE_INTERVAL: Duration = Duration::from_secs(1);
+const IO_TIMEOUT: Duration = Duration::from_secs(5);
+/// The pause while nothing arrives.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// How much a node writes down and tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
@@ -57,15 +57,15 @@ impl Metering {
     }
 }
 
-/// Those who take what a node tells; gone when dropped.
-pub struct Takers {
+/// The receivers of records and metrics; stopped when dropped.
+pub struct Receivers {
     metering: Metering,
-    webhook: Option<(SocketAddr, Taker)>,
-    prometheus: Option<Taker>,
+    webhook: Option<(SocketAddr, Receiver)>,
+    prometheus: Option<Receiver>,
 }
 
-impl Takers {
-    /// Has somebody listen in the node's namespace, if it is to tell anybody anything.
+impl Receivers {
+    /// Listens in the node's namespace if the case sends records.
     ///
     /// # Errors
     ///
@@ -76,25 +76,25 @@ impl Takers {
                 let listener = node.enter(|| Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?))?;
                 listener.set_nonblocking(true)?;
                 let address = listener.local_addr()?;
-                Some((address, Taker::start(move |stop, count| take(&listener, stop, count))))
+                Some((address, Receiver::start(move |stop, count| take(&listener, stop, count))))
             }
             Metering::Usual | Metering::Off | Metering::Scraped => None,
         };
         Ok(Self { metering, webhook, prometheus: None })
     }
 
-    /// What the node is to be told of them.
+    /// The node's settings for these receivers.
     #[must_use]
-    pub fn settings(&self) -> (Books, Option<SocketAddr>) {
-        let all = |webhook, record_seconds| Books::All { webhook, record_seconds };
-        let books = match (self.metering, &self.webhook) {
+    pub fn settings(&self) -> (Recording, Option<SocketAddr>) {
+        let all = |webhook, record_seconds| Recording::All { webhook, record_seconds };
+        let recording = match (self.metering, &self.webhook) {
             (Metering::EverySecond, Some((webhook, _))) => all(*webhook, 1),
             (_, Some((webhook, _))) => all(*webhook, 60),
-            (Metering::Usual, None) => Books::Usual,
-            (_, None) => Books::Few,
+            (Metering::Usual, None) => Recording::Default,
+            (_, None) => Recording::Minimal,
         };
         let is_scraped = !matches!(self.metering, Metering::Usual | Metering::Off);
-        (books, is_scraped.then_some(METRICS))
+        (recording, is_scraped.then_some(METRICS))
     }
 
     /// Begins to ask the running node for its metrics, if that is wanted.
@@ -106,14 +106,14 @@ impl Takers {
         if self.settings().1.is_some() {
             let namespace = Namespace::open(Path::new(&node.path()))?;
             scrape(&namespace).context("the node has no metrics")?;
-            self.prometheus = Some(Taker::start(move |stop, count| {
+            self.prometheus = Some(Receiver::start(move |stop, count| {
                 let mut next = Instant::now();
                 while !stop.load(Relaxed) {
                     if Instant::now() < next {
-                        thread::sleep(NAP);
+                        thread::sleep(POLL_INTERVAL);
                         continue;
                     }
-                    next += SCRAPE;
+                    next += SCRAPE_INTERVAL;
                     count.fetch_add(u64::from(scrape(&namespace).is_ok()), Relaxed);
                 }
             }));
@@ -141,13 +141,13 @@ impl Takers {
 }
 
 /// A thread that counts what it gets.
-struct Taker {
+struct Receiver {
     stop: Arc<AtomicBool>,
     count: Arc<AtomicU64>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Taker {
+impl Receiver {
     fn start(work: impl FnOnce(&AtomicBool, &AtomicU64) + Send + 'static) -> Self {
         let (stop, count) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
         let theirs = (Arc::clone(&stop), Arc::clone(&count));
@@ -156,7 +156,7 @@ impl Taker {
     }
 }
 
-impl Drop for Taker {
+impl Drop for Receiver {
     fn drop(&mut self) {
         self.stop.store(true, Relaxed);
         if let Some(thread) = self.thread.take() {
@@ -171,7 +171,7 @@ fn take(listener: &TcpListener, stop: &AtomicBool, count: &AtomicU64) {
         match listener.accept() {
             // The node comes again with what failed.
             Ok((stream, _)) => drop(batch(stream).map(|some| count.fetch_add(some, Relaxed))),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(NAP),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(POLL_INTERVAL),
             Err(_) => return,
         }
     }
@@ -180,7 +180,7 @@ fn take(listener: &TcpListener, stop: &AtomicBool, count: &AtomicU64) {
 /// Answers one request, and says how many records were in it.
 fn batch(mut stream: TcpStream) -> anyhow::Result<u64> {
     stream.set_nonblocking(false)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(IO_TIMEOUT))?;
     let mut seen = Vec::new();
     let mut chunk = vec![0; 1 << 16];
     let mut whole = None;
@@ -203,8 +203,8 @@ fn batch(mut stream: TcpStream) -> anyhow::Result<u64> {
 
 /// Asks for the metrics as Prometheus does.
 fn scrape(node: &Namespace) -> anyhow::Result<()> {
-    let mut stream = node.enter(|| Ok(TcpStream::connect_timeout(&METRICS, PATIENCE)?))?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut stream = node.enter(|| Ok(TcpStream::connect_timeout(&METRICS, IO_TIMEOUT)?))?;
+    stream.set_read_timeout(Some(IO_TIMEOUT))?;
     stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
     let mut page = String::new();
     stream.read_to_string(&mut page)?;
@@ -221,7 +221,7 @@ mod tests {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bound");
         let address = listener.local_addr().expect("an address");
         listener.set_nonblocking(true).expect("set");
-        let taker = Taker::start(move |stop, count| take(&listener, stop, count));
+        let taker = Receiver::start(move |stop, count| take(&listener, stop, count));
         let body = "{\"records\": [{\"sequence\":1},{\"sequence\":2}]}";
         let mut stream = TcpStream::connect(address).expect("connected");
         let head = format!("POST / HTTP/1.1\r\nContent-Length: {}\r\n\r\n", body.len());
@@ -231,7 +231,7 @@ mod tests {
         stream.read_to_string(&mut answer).expect("answered");
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
         while taker.count.load(Relaxed) < 2 {
-            thread::sleep(NAP);
+            thread::sleep(POLL_INTERVAL);
         }
         assert_eq!(taker.count.load(Relaxed), 2);
     }

@@ -41,7 +41,7 @@ impl Link {
     /// When a file with credentials cannot be read, or an address is no address.
     pub async fn connect(fleet: &weir_config::Fleet) -> anyhow::Result<Self> {
         let url = fleet.url.clone();
-        let told = url.clone();
+        let server = url.clone();
         let last_error = LastError::default();
         let (seen, over) = (last_error.clone(), last_error.clone());
         let mut options = ConnectOptions::new()
@@ -51,15 +51,15 @@ impl Link {
             .request_timeout(Some(SERVER_TIMEOUT))
             // It chooses nothing: here is where the library says why the last attempt failed.
             .reconnect_to_server_callback(move |servers, _| {
-                seen.look(&servers);
+                seen.update(&servers);
                 std::future::ready(None)
             })
             .event_callback(move |event| {
-                let (server, over) = (told.clone(), over.clone());
+                let (server, over) = (server.clone(), over.clone());
                 async move {
                     match event {
                         Event::Connected => {
-                            over.is_over();
+                            over.clear();
                             info!(server, "connected to the fleet's server");
                         }
                         // An attempt has failed, which it says of each: `LastError` has the reason.

@@ -21,7 +21,7 @@ use std::{
 use anyhow::Context as _;
 use tracing::info;
 
-pub use self::outside::{Reach, serve};
+pub use self::outside::{FileAccess, serve};
 
 /// The hidden command that [`serve`] is behind.
 pub const COMMAND: &str = "resolve-names";
@@ -66,7 +66,7 @@ impl Resolver {
         let mut stream = BufReader::new(ours);
         let mut ready = String::new();
         stream.read_line(&mut ready).context("the resolver process is not ready")?;
-        if !Reach::parse(&ready).context("it ended at once")?.is_all() {
+        if !FileAccess::parse(&ready).context("it ended at once")?.is_all() {
             info!(
                 "the resolver keeps the present files of /etc. Fix: start weir with CAP_SETUID \
                  and CAP_SETGID, or restart it after /etc/resolv.conf is replaced"

@@ -110,57 +110,57 @@ async fn converse(
     let (read, mut write) = stream.split();
     let mut read = BufReader::new(read);
     loop {
-        let answer = match asked(&mut read, io_timeout).await? {
-            Asked::Get => {
+        let answer = match read_request(&mut read, io_timeout).await? {
+            Request::Get => {
                 let device = device.clone();
                 tokio::task::spawn_blocking(move || text::describe(&device)).await?
             }
-            Asked::Set => NOT_PERMITTED.to_owned(),
-            Asked::Nonsense => {
+            Request::Set => NOT_PERMITTED.to_owned(),
+            Request::Invalid => {
                 timeout(io_timeout, write.write_all(INVALID.as_bytes())).await??;
                 return Ok(());
             }
-            Asked::Nothing => return Ok(()),
+            Request::Closed => return Ok(()),
         };
         timeout(io_timeout, write.write_all(answer.as_bytes())).await??;
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Asked {
+enum Request {
     Get,
     Set,
-    /// What is no request.
-    Nonsense,
+    /// Not a request of this protocol.
+    Invalid,
     /// The client has closed.
-    Nothing,
+    Closed,
 }
 
 /// Reads one request to its empty line.
-async fn asked(
+async fn read_request(
     read: &mut (impl AsyncBufRead + Unpin),
     io_timeout: Duration,
-) -> std::io::Result<Asked> {
+) -> std::io::Result<Request> {
     let mut line = Vec::new();
-    let mut asked = None;
+    let mut request = None;
     for _ in 0..MAX_LINES {
         line.clear();
         let mut limited = (&mut *read).take(MAX_LINE);
         let count = timeout(io_timeout, limited.read_until(b'\n', &mut line)).await??;
         let Some(text) = line.strip_suffix(b"\n") else {
-            let is_end = count == 0 && asked.is_none();
-            return Ok(if is_end { Asked::Nothing } else { Asked::Nonsense });
+            let is_end = count == 0 && request.is_none();
+            return Ok(if is_end { Request::Closed } else { Request::Invalid });
         };
-        asked = match (asked, text) {
-            (None, b"get=1") => Some(Asked::Get),
-            (None, b"set=1") => Some(Asked::Set),
-            (Some(asked), b"") => return Ok(asked),
+        request = match (request, text) {
+            (None, b"get=1") => Some(Request::Get),
+            (None, b"set=1") => Some(Request::Set),
+            (Some(request), b"") => return Ok(request),
             // The keys of a set.
-            (Some(Asked::Set), _) => asked,
-            _ => return Ok(Asked::Nonsense),
+            (Some(Request::Set), _) => request,
+            _ => return Ok(Request::Invalid),
         };
     }
-    Ok(Asked::Nonsense)
+    Ok(Request::Invalid)
 }
 
 #[cfg(test)]

@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn raising_an_account_keeps_higher_counters_and_whereabouts() {
+    fn raising_an_account_keeps_higher_counters_and_the_last_endpoint() {
         let account = Account::default();
         account.metered.bytes_up.store(10, Relaxed);
         account.worker.port.store(4, Relaxed);

@@ -386,9 +386,10 @@ impl Sessions {
         account.is_some_and(|account| account.standing() == SessionState::Paused)
     }
 
-    /// Where the consumer was last heard. Never for a log, a metric or the disk.
+    /// The endpoint that the consumer last sent authenticated data from. It must not reach a log, a
+    /// metric or the disk.
     #[must_use]
-    pub fn whereabouts(&self, session: &Session) -> Option<Endpoint> {
+    pub fn last_endpoint(&self, session: &Session) -> Option<Endpoint> {
         let account = self.accounts.get(session.slot)?;
         // Read first: the slot may just be given to another session.
         let endpoint = Endpoint::load(&account.worker);

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use anyhow::Context as _;
 
 use super::out::Out;
-use crate::bench::{self, Report, Way};
+use crate::bench::{self, DirectionReport, Report};
 
 pub(super) fn run(json: bool, out: &mut Out, err: &mut Out) -> anyhow::Result<()> {
     let program = std::env::current_exe().context("cannot find this program")?;
@@ -32,8 +32,8 @@ fn screen(report: &Report) -> String {
     line("cipher alone", &cipher.join(", "));
     let how = format!("{}, XDP {}, receive {}", report.io, report.xdp_mode, report.receive);
     line("data plane", &format!("{how}, one worker"));
-    way(&mut line, "up (to internet)", &report.up);
-    way(&mut line, "down (to consumer)", &report.down);
+    direction(&mut line, "up (to internet)", &report.up);
+    direction(&mut line, "down (to consumer)", &report.down);
     match &report.nic {
         Some(nic) => {
             let driver = nic.driver.as_deref().unwrap_or("driver unknown");
@@ -55,14 +55,14 @@ fn screen(report: &Report) -> String {
     text
 }
 
-fn way(line: &mut impl FnMut(&str, &str), name: &str, way: &Way) {
+fn direction(line: &mut impl FnMut(&str, &str), name: &str, direction: &DirectionReport) {
     line(
         name,
         &format!(
             "{} per core, {} excluding the kernel's receive path ({:.0} % of the cipher)",
-            gigabits(way.per_core_second),
-            gigabits(way.per_worker_second),
-            way.cipher_ratio * 100.0
+            gigabits(direction.per_core_second),
+            gigabits(direction.per_worker_second),
+            direction.cipher_ratio * 100.0
         ),
     );
 }
@@ -77,11 +77,11 @@ mod tests {
 
     #[test]
     fn the_capacity_and_its_reason_are_on_the_screen() {
-        let way = Way {
+        let direction = DirectionReport {
             per_worker_second: 5e9,
             per_core_second: 4e9,
             cipher_ratio: 0.5,
-            ..Way::default()
+            ..DirectionReport::default()
         };
         let report = Report {
             cores: vec![0, 1],
@@ -89,8 +89,8 @@ mod tests {
             xdp_mode: "native".into(),
             io: "uring".into(),
             receive: "af_xdp".into(),
-            up: way,
-            down: way,
+            up: direction,
+            down: direction,
             nic: None,
             capacity_bits_per_second: 5.6e9,
             capacity_basis: "2 cores at 70 %".into(),

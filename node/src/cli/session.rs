@@ -175,7 +175,7 @@ fn table(sessions: &[SessionView], now: u64) -> String {
 fn details(session: &SessionView, now: u64) -> String {
     let exact = |bytes: u64| format!("{} ({bytes} bytes)", units::bytes(bytes));
     let traffic = |bytes: u64, packets: u64| format!("{} in {packets} packets", exact(bytes));
-    let kernel = &session.kernel;
+    let guard = &session.guard;
     let created = format!("{}, {}", units::utc(session.created), units::ago(session.created, now));
     let lines = [
         ("session", session.id.clone()),
@@ -193,10 +193,10 @@ fn details(session: &SessionView, now: u64) -> String {
         ("down", traffic(session.bytes_down, session.packets_down)),
         ("handshakes up", exact(session.handshake_bytes_up)),
         ("handshakes down", exact(session.handshake_bytes_down)),
-        ("guard saw", format!("{} in {} datagrams", exact(kernel.bytes), kernel.datagrams)),
+        ("guard saw", format!("{} in {} datagrams", exact(guard.bytes), guard.datagrams)),
         (
             "guard dropped",
-            format!("{} in {} datagrams", exact(kernel.dropped_bytes), kernel.dropped_datagrams),
+            format!("{} in {} datagrams", exact(guard.dropped_bytes), guard.dropped_datagrams),
         ),
     ];
     lines.iter().fold(String::new(), |mut text, (what, value)| {
@@ -237,7 +237,7 @@ fn handshake(session: &SessionView, now: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use weir_control::api::view::KernelView;
+    use weir_control::api::view::GuardView;
 
     fn session() -> SessionView {
         SessionView {
@@ -262,7 +262,7 @@ mod tests {
             rate_up: None,
             rate_down: Some(20_000_000),
             paused_for: None,
-            kernel: KernelView {
+            guard: GuardView {
                 datagrams: 3,
                 bytes: 1684,
                 dropped_datagrams: 1,

@@ -54,8 +54,8 @@ fn screen(status: &Status) -> String {
     line("sessions", &format!("{sessions}; handshakes: {}", status.handshakes));
     let (up, down) = (units::bytes(status.bytes_up), units::bytes(status.bytes_down));
     line("billed", &format!("up {up}, down {down}"));
-    if let Some(trouble) = &status.ledger_error {
-        line("LEDGER", &format!("not writable: {trouble}"));
+    if let Some(error) = &status.ledger_error {
+        line("LEDGER", &format!("not writable: {error}"));
     }
     for condition in &status.host {
         line("HOST", &format!("{}. Fix: {}", condition.problem, condition.fix));

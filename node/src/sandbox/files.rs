@@ -9,7 +9,7 @@ use landlock::{
 };
 
 use weir_config::Config;
-use weir_control::resolver::Reach;
+use weir_control::resolver::FileAccess;
 
 /// The newest rights on files that weir knows of; kernels with fewer have what they have.
 const KNOWN: ABI = ABI::V5;
@@ -104,10 +104,10 @@ impl AllowedPaths {
 
     /// What the process that looks names up needs: the C library's modules, and `/etc` if its
     /// permissions keep what is secret there from the process.
-    pub(super) fn of_resolver(reach: Reach) -> Self {
+    pub(super) fn of_resolver(access: FileAccess) -> Self {
         let all = RUN.iter().chain(READ);
         let mut read: Vec<PathBuf> = all.map(PathBuf::from).collect();
-        if reach == Reach::All {
+        if access == FileAccess::All {
             read.extend(["/etc", "/run/NetworkManager", "/run/connman"].map(PathBuf::from));
         }
         Self { read, ..Self::default() }

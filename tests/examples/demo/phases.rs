@@ -11,7 +11,7 @@ use weir_tests::{
     lab::SERVERS,
     traffic::{
         stream,
-        tcp::{self, Way},
+        tcp::{self, Direction},
     },
 };
 
@@ -42,13 +42,13 @@ pub(crate) struct Phase {
 pub(crate) fn run_all(lab: &Lab, node: &Node<'_>, time: Duration) -> Result<Vec<Phase>> {
     let mut phases = Vec::new();
     for server in SERVERS {
-        for way in [Way::Up, Way::Down] {
-            phases.push(run(lab, node, server, way, "tcp", time)?);
+        for direction in [Direction::Up, Direction::Down] {
+            phases.push(run(lab, node, server, direction, "tcp", time)?);
         }
     }
     for server in SERVERS {
-        for way in [Way::Up, Way::Down] {
-            phases.push(run(lab, node, server, way, "udp", time / 2)?);
+        for direction in [Direction::Up, Direction::Down] {
+            phases.push(run(lab, node, server, direction, "udp", time / 2)?);
         }
     }
     Ok(phases)
@@ -58,25 +58,26 @@ fn run(
     lab: &Lab,
     node: &Node<'_>,
     server: IpAddr,
-    way: Way,
+    direction: Direction,
     protocol: &'static str,
     time: Duration,
 ) -> Result<Phase> {
     let ip_version = if server.is_ipv4() { 4 } else { 6 };
-    let direction = if way == Way::Up { "up" } else { "down" };
-    let arrow = if way == Way::Up { "consumer -> internet" } else { "internet -> consumer" };
+    let label = if direction == Direction::Up { "up" } else { "down" };
+    let arrow =
+        if direction == Direction::Up { "consumer -> internet" } else { "internet -> consumer" };
     let name = format!("{} v{ip_version} {arrow}", protocol.to_uppercase());
     let before = node.status()?.boundaries;
     let (bytes_per_second, lost_ratio) = match protocol {
         "tcp" => {
             let at = tcp::Server::start(&lab.internet)?.at(server);
-            let work = |bytes: &_| tcp::for_time(&lab.consumer, at, way, FLOWS, time, bytes);
+            let work = |bytes: &_| tcp::for_time(&lab.consumer, at, direction, FLOWS, time, bytes);
             (watch(&name, time, work)?, None)
         }
         _ => {
             let server = stream::Server::start(&lab.internet, server)?;
             let rate = DATAGRAMS_PER_MILLISECOND;
-            let work = |bytes: &_| server.stream(&lab.consumer, way, rate, time, bytes);
+            let work = |bytes: &_| server.stream(&lab.consumer, direction, rate, time, bytes);
             let outcome = watch(&name, time, work).with_context(|| name.clone())?;
             let bytes = outcome.received as f64 * stream::PAYLOAD as f64;
             let lost = 1.0 - outcome.received as f64 / outcome.sent as f64;
@@ -87,7 +88,7 @@ fn run(
     let phase = Phase {
         protocol,
         ip_version,
-        direction,
+        direction: label,
         bits_per_second: bytes_per_second * 8.0,
         lost_ratio,
         boundaries,

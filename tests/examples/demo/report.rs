@@ -40,7 +40,7 @@ struct Billed {
     handshakes_down: u64,
     client_sent: u64,
     client_received: u64,
-    kernel_seen: u64,
+    guard_bytes: u64,
 }
 
 impl Report {
@@ -79,7 +79,7 @@ impl Report {
                 handshakes_down: session.handshake_bytes_down,
                 client_sent: transfer.sent,
                 client_received: transfer.received,
-                kernel_seen: session.kernel.bytes,
+                guard_bytes: session.guard.bytes,
             },
             xdp_mode: status.xdp_mode.clone(),
             io: status.io.clone(),
@@ -132,7 +132,7 @@ impl Report {
             };
             writeln!(out, "  {name:<6}{bytes:>24}{handshakes:>14}{client:>28}  {verdict}")?;
         }
-        writeln!(out, "  the kernel's guard saw {} bytes from the consumer", billed.kernel_seen)?;
+        writeln!(out, "  the guard saw {} bytes from the consumer", billed.guard_bytes)?;
         writeln!(out, "\nXDP {}, {}", self.xdp_mode, self.io)?;
         if self.drops.is_empty() {
             writeln!(out, "drops: none")?;

@@ -8,7 +8,7 @@ use clap::Args;
 use weir_tests::{
     Namespace,
     traffic::{
-        tcp::{self, Way},
+        tcp::{self, Direction},
         udp,
     },
 };
@@ -36,8 +36,8 @@ impl Traffic {
     pub(crate) fn run(&self) -> Result<()> {
         let namespace = Namespace::open(&Path::new("/run/netns").join(&self.namespace))?;
         for server in &self.tcp {
-            for way in [Way::Up, Way::Down] {
-                tcp::parallel(&namespace, *server, way, 2, TRANSFER)?;
+            for direction in [Direction::Up, Direction::Down] {
+                tcp::parallel(&namespace, *server, direction, 2, TRANSFER)?;
             }
         }
         for server in &self.udp {

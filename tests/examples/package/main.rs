@@ -186,10 +186,7 @@ fn reload(machine: &Machine<'_>) -> Result<()> {
 fn watchdog(machine: &Machine<'_>, client: &Client<'_>) -> Result<()> {
     let age = |name| -> Result<u64> { Ok(machine.property(name)?.parse::<u64>()?) };
     let served = age("WatchdogTimestampMonotonic")? - age("ActiveEnterTimestampMonotonic")?;
-    ensure!(
-        served > 4_000_000,
-        "it serves for {served} us only, less than the watchdog's patience"
-    );
+    ensure!(served > 4_000_000, "it serves for {served} us only, less than the watchdog's timeout");
     ensure!(machine.property("NRestarts")? == "0", "the watchdog was not fed");
     machine.run("systemctl kill --signal=STOP --kill-whom=main weir")?;
     until("the watchdog has restarted it", Duration::from_secs(60), || {

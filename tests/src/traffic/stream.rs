@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 
-use super::tcp::Way;
+use super::tcp::Direction;
 use crate::Namespace;
 
 /// Bytes of UDP payload in each datagram: fits the smallest tunnel.
@@ -48,7 +48,7 @@ impl Server {
     pub fn stream(
         &self,
         client: &Namespace,
-        way: Way,
+        direction: Direction,
         per_millisecond: u32,
         time: Duration,
         progress: &AtomicU64,
@@ -66,9 +66,12 @@ impl Server {
         self.socket.set_read_timeout(Some(Duration::from_secs(5)))?;
         let mut hello = [0; 16];
         let (_, translated) = self.socket.recv_from(&mut hello).context("no first datagram")?;
-        let back = (way == Way::Down).then_some(translated);
-        let (from, to) =
-            if way == Way::Up { (&client, &self.socket) } else { (&self.socket, &client) };
+        let back = (direction == Direction::Down).then_some(translated);
+        let (from, to) = if direction == Direction::Up {
+            (&client, &self.socket)
+        } else {
+            (&self.socket, &client)
+        };
         to.set_read_timeout(Some(Duration::from_millis(500)))?;
         thread::scope(|scope| {
             let sink = scope.spawn(|| receive(to, progress));

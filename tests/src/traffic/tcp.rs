@@ -18,7 +18,7 @@ const STALL: Duration = Duration::from_secs(60);
 
 /// Which way the bytes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
+pub enum Direction {
     /// Consumer to internet.
     Up,
     /// Internet to consumer.
@@ -69,7 +69,7 @@ impl Server {
 pub fn transfer(
     client: &Namespace,
     server: SocketAddr,
-    way: Way,
+    direction: Direction,
     length: u64,
     progress: &AtomicU64,
 ) -> Result<()> {
@@ -77,7 +77,7 @@ pub fn transfer(
     let stream = client.enter(|| Ok(TcpStream::connect_timeout(&server, timeout)?));
     transfer_over(
         stream.with_context(|| format!("no connection to {server}"))?,
-        way,
+        direction,
         length,
         progress,
     )
@@ -90,7 +90,7 @@ pub fn transfer(
 pub fn transfer_by(
     client: &Client<'_>,
     server: SocketAddr,
-    way: Way,
+    direction: Direction,
     length: u64,
     progress: &AtomicU64,
 ) -> Result<()> {
@@ -103,26 +103,31 @@ pub fn transfer_by(
     };
     let stream = client.namespace().enter(connect);
     let stream = stream.with_context(|| format!("no connection to {server}"))?;
-    transfer_over(stream, way, length, progress)
+    transfer_over(stream, direction, length, progress)
 }
 
-fn transfer_over(mut stream: TcpStream, way: Way, length: u64, progress: &AtomicU64) -> Result<()> {
+fn transfer_over(
+    mut stream: TcpStream,
+    direction: Direction,
+    length: u64,
+    progress: &AtomicU64,
+) -> Result<()> {
     let server = stream.peer_addr()?;
     prepare(&stream)?;
     let seed = u64::from(stream.local_addr()?.port());
     let mut request = [0; 17];
-    request[0] = if way == Way::Up { b'U' } else { b'D' };
+    request[0] = if direction == Direction::Up { b'U' } else { b'D' };
     request[1..9].copy_from_slice(&seed.to_le_bytes());
     request[9..].copy_from_slice(&length.to_le_bytes());
     stream.write_all(&request)?;
-    let ours = match way {
-        Way::Up => send(&mut stream, seed, length, Some(progress)),
-        Way::Down => receive(&mut stream, length, Some(progress)),
+    let ours = match direction {
+        Direction::Up => send(&mut stream, seed, length, Some(progress)),
+        Direction::Down => receive(&mut stream, length, Some(progress)),
     }
-    .with_context(|| format!("{way:?} {server}"))?;
+    .with_context(|| format!("{direction:?} {server}"))?;
     let mut theirs = [0; 32];
     stream.read_exact(&mut theirs).context("the server sent no hash")?;
-    ensure!(ours == theirs, "{way:?} {server}: other content than was sent");
+    ensure!(ours == theirs, "{direction:?} {server}: other content than was sent");
     Ok(())
 }
 
@@ -133,13 +138,13 @@ fn transfer_over(mut stream: TcpStream, way: Way, length: u64, progress: &Atomic
 pub fn parallel(
     client: &Namespace,
     server: SocketAddr,
-    way: Way,
+    direction: Direction,
     flows: usize,
     length_each: u64,
 ) -> Result<()> {
     let progress = AtomicU64::new(0);
     thread::scope(|scope| {
-        let run = || transfer(client, server, way, length_each, &progress);
+        let run = || transfer(client, server, direction, length_each, &progress);
         let all: Vec<_> = (0..flows).map(|_| scope.spawn(run)).collect();
         all.into_iter().try_for_each(|one| one.join().map_err(|_| anyhow!("a flow panicked"))?)
     })
@@ -153,7 +158,7 @@ pub fn parallel(
 pub fn for_time(
     client: &Namespace,
     server: SocketAddr,
-    way: Way,
+    direction: Direction,
     flows: usize,
     time: Duration,
     progress: &AtomicU64,
@@ -162,7 +167,7 @@ pub fn for_time(
     thread::scope(|scope| {
         let run = || {
             while start.elapsed() < time {
-                transfer(client, server, way, 32 << 20, progress)?;
+                transfer(client, server, direction, 32 << 20, progress)?;
             }
             Ok(())
         };

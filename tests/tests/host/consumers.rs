@@ -38,8 +38,8 @@ impl Consumers {
         (&self.queues[0]).write_all(&frame).expect("the TUN device takes the packet");
     }
 
-    pub(crate) fn receive(&self, patience: Duration) -> Option<Vec<u8>> {
-        let end = Instant::now() + patience;
+    pub(crate) fn receive(&self, timeout: Duration) -> Option<Vec<u8>> {
+        let end = Instant::now() + timeout;
         loop {
             for mut queue in &self.queues {
                 let mut frame = [0; 65536];

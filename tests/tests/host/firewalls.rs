@@ -200,8 +200,8 @@ fn a_stray_segment_of_a_consumers_connection_is_not_answered_by_this_machine() {
             let (_connection, peer) = listener.accept().expect("a connection");
             // Far beyond the window.
             let beyond = next.wrapping_add(400_000_000);
-            let stray = segment(REMOTE_V4, NODE_V4, (80, peer.port()), beyond, 2, b"xx");
-            raw.send_to(&stray, &SocketAddr::from((NODE_V4, 0)).into()).expect("sent");
+            let unrelated = segment(REMOTE_V4, NODE_V4, (80, peer.port()), beyond, 2, b"xx");
+            raw.send_to(&unrelated, &SocketAddr::from((NODE_V4, 0)).into()).expect("sent");
             // What is behind it has arrived by then.
             let ping = super::consumers::ping(CONSUMER_V4, REMOTE_V4, 8);
             assert_eq!(consumers.answer(&ping), super::consumers::Answer::Echo);

@@ -20,7 +20,7 @@ const FAST: &str = "0.0.20230223";
 const SUITE: &str = "bookworm-backports";
 const SOURCE: &str = "/etc/apt/sources.list.d/weir-backports.sources";
 /// How long a mirror without backports is not asked again.
-const PATIENCE: Duration = Duration::from_hours(24);
+const MAX_AGE: Duration = Duration::from_hours(24);
 
 /// Installs wireguard-go, the one from backports if it can be had, and gives its version.
 pub(crate) fn ensure() -> Result<String> {
@@ -127,7 +127,7 @@ fn is_bookworm() -> bool {
 
 fn refused_lately() -> bool {
     let modified = fs::metadata(refusal()).and_then(|meta| meta.modified());
-    modified.is_ok_and(|time| time.elapsed().unwrap_or_default() < PATIENCE)
+    modified.is_ok_and(|time| time.elapsed().unwrap_or_default() < MAX_AGE)
 }
 
 fn refusal() -> PathBuf {

@@ -67,28 +67,28 @@ pub const MAX_PAGE: u32 = 1000;
 /// Which page.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Asked {
+pub(super) struct PageQuery {
     after: Option<String>,
     limit: Option<u32>,
 }
 
 pub(super) async fn list(
     State(api): State<Api>,
-    asked: Result<Query<Asked>, QueryRejection>,
+    query: Result<Query<PageQuery>, QueryRejection>,
 ) -> Result<impl IntoResponse, ApiError> {
     let bad = |what: String| {
         let what = format!("{what}; expected ?after=SESSION&limit=1 to {MAX_PAGE}");
         ApiError::bad_request("bad_query", what)
     };
-    let Query(asked) = asked.map_err(|error| bad(error.body_text()))?;
-    if (&asked.after, asked.limit) == (&None, None) {
+    let Query(query) = query.map_err(|error| bad(error.body_text()))?;
+    if (&query.after, query.limit) == (&None, None) {
         let all = off_thread(move || api.sessions.list().iter().map(SessionView::from).collect());
         return Ok(Json(AllSessions { sessions: all.await?, cursor: None }));
     }
-    let after = asked.after.filter(|after| !after.is_empty());
+    let after = query.after.filter(|after| !after.is_empty());
     let after = after.map(|after| after.parse::<SessionId>()).transpose();
     let after = after.map_err(|error| bad(error.to_string()))?;
-    let limit = asked.limit.unwrap_or(MAX_PAGE).clamp(1, MAX_PAGE) as usize;
+    let limit = query.limit.unwrap_or(MAX_PAGE).clamp(1, MAX_PAGE) as usize;
     let page = off_thread(move || {
         // One more, to know whether there is another page.
         let mut page = api.sessions.page(after, limit + 1);

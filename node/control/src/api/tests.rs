@@ -46,7 +46,7 @@ async fn serve_node(max: u32) -> Served {
         let stop = async move { drop(stopped.await) };
         listeners.serve(&api, stop).await.expect("served");
     });
-    // The socket is there after the first turn of the task.
+    // The socket is there after the task was polled once.
     while !folder.path().join("weir.sock").exists() {
         tokio::task::yield_now().await;
     }
@@ -119,7 +119,7 @@ async fn a_session_is_made_listed_shown_and_removed() {
     for which in ["alice", &id, &id[..6], &escaped] {
         let shown = node.ask("GET", &format!("/v1/sessions/{which}"), "").await;
         assert_eq!(shown.status, StatusCode::OK, "{which}");
-        assert_eq!(shown.json()["session"]["kernel"]["bytes"], 148);
+        assert_eq!(shown.json()["session"]["guard"]["bytes"], 148);
     }
     let gone = node.ask("DELETE", "/v1/sessions/alice", "").await;
     assert_eq!(

@@ -32,13 +32,13 @@ pub(super) struct From {
     limit: Option<u32>,
 }
 
-type Asked = Result<Query<From>, QueryRejection>;
+type UsageQuery = Result<Query<From>, QueryRejection>;
 
 pub(super) async fn page(
     State(api): State<Api>,
-    asked: Asked,
+    query: UsageQuery,
 ) -> Result<impl IntoResponse, ApiError> {
-    let From { after, limit } = read(asked)?;
+    let From { after, limit } = read(query)?;
     let limit = limit.unwrap_or(MAX_RECORDS);
     let page = off_thread(move || {
         let records = api.usage.after(after, limit)?;
@@ -50,12 +50,12 @@ pub(super) async fn page(
 
 pub(super) async fn stream(
     State(api): State<Api>,
-    asked: Asked,
+    query: UsageQuery,
     headers: HeaderMap,
 ) -> Result<impl IntoResponse, ApiError> {
     // A client that lost the connection says so what it had last.
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
-    let cursor = last.unwrap_or(read(asked)?.after);
+    let cursor = last.unwrap_or(read(query)?.after);
     let (usage, written) = (api.usage.clone(), api.usage.watch());
     let reader = Reader { usage, written, cursor, records: VecDeque::new() };
     let events = stream::unfold(reader, async |mut reader| {
@@ -93,8 +93,8 @@ impl Reader {
     }
 }
 
-fn read(asked: Asked) -> Result<From, ApiError> {
-    let Query(from) = asked.map_err(|e| {
+fn read(query: UsageQuery) -> Result<From, ApiError> {
+    let Query(from) = query.map_err(|e| {
         let what = format!("{}; expected ?after=CURSOR&limit=1 to {MAX_RECORDS}", e.body_text());
         ApiError::bad_request("bad_query", what)
     })?;

@@ -57,12 +57,12 @@ pub struct SessionView {
     /// Why it is paused: `operator`, `credit`, `quota` or `schedule`; absent when it is not.
     pub paused_for: Option<String>,
     /// What the guard saw before any authentication.
-    pub kernel: KernelView,
+    pub guard: GuardView,
 }
 
 /// The guard's own count of a session, forged and replayed datagrams included.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KernelView {
+pub struct GuardView {
     /// Data messages with the session's receiver index.
     pub datagrams: u64,
     /// Their UDP payload.
@@ -98,7 +98,7 @@ impl From<&Snapshot> for SessionView {
             rate_up: snapshot.own_rates.up,
             rate_down: snapshot.own_rates.down,
             paused_for: snapshot.paused_for.map(str::to_owned),
-            kernel: KernelView {
+            guard: GuardView {
                 datagrams: counters.seen_datagrams,
                 bytes: counters.seen_bytes,
                 dropped_datagrams: counters.dropped_datagrams,

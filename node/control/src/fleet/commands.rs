@@ -26,17 +26,17 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// The delay before the next attempt, after the server has refused the subscription.
 const RETRY_DELAY: Duration = Duration::from_secs(5);
 
-/// A request as it comes.
+/// A request from the fleet.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Asked {
+struct FleetRequest {
     method: String,
     path: String,
     #[serde(default)]
     body: Option<Value>,
 }
 
-/// What goes back.
+/// The reply to it.
 #[derive(Debug, Serialize)]
 struct Answer {
     status: u16,
@@ -84,8 +84,8 @@ async fn answer_all(link: &Link, mut requests: Subscriber, api: &Router) {
 
 /// Has the API's own routes answer.
 async fn answer(api: Router, payload: &[u8]) -> Answer {
-    let asked: Asked = match serde_json::from_slice(payload) {
-        Ok(asked) => asked,
+    let requested: FleetRequest = match serde_json::from_slice(payload) {
+        Ok(requested) => requested,
         Err(error) => {
             let message = format!(
                 "{error}; expected {{\"method\": \"GET\", \"path\": \"/v1/sessions\", \"body\": {{...}}}}, the body optional"
@@ -93,15 +93,15 @@ async fn answer(api: Router, payload: &[u8]) -> Answer {
             return Answer::error(StatusCode::BAD_REQUEST, "bad_json", &message);
         }
     };
-    if asked.path.starts_with("/v1/usage/stream") {
+    if requested.path.starts_with("/v1/usage/stream") {
         let message = "usage records are in the fleet's stream already";
         return Answer::error(StatusCode::BAD_REQUEST, "bad_path", message);
     }
-    let body = asked.body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
-    let request = Method::from_bytes(asked.method.as_bytes())
+    let body = requested.body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
+    let request = Method::from_bytes(requested.method.as_bytes())
         .map_err(|error| error.to_string())
         .and_then(|method| {
-            let request = Request::builder().method(method).uri(asked.path).body(body);
+            let request = Request::builder().method(method).uri(requested.path).body(body);
             request.map_err(|error| error.to_string())
         });
     let request = match request {

@@ -12,7 +12,7 @@ pub(super) struct LastError(Arc<Mutex<Option<String>>>);
 impl LastError {
     /// Takes what the library remembers of its servers. The log is told when it is something new:
     /// attempts go on every few seconds, for as long as it takes.
-    pub(super) fn look(&self, servers: &[Server]) {
+    pub(super) fn update(&self, servers: &[Server]) {
         let failed = |server: &Server| {
             let error = server.last_error.as_ref()?;
             Some(format!("{error}{}", fix(error)))
@@ -33,7 +33,7 @@ impl LastError {
     }
 
     /// There is a connection.
-    pub(super) fn is_over(&self) {
+    pub(super) fn clear(&self) {
         *self.lock() = None;
     }
 

@@ -288,12 +288,12 @@ const PER_SESSION: &[PerSession] = &[
         &[(Some("up"), |used| used.packets_up), (Some("down"), |used| used.packets_down)],
     ),
     (
-        "session_kernel_bytes",
+        "session_guard_bytes",
         "UDP payload bytes that the guard saw for a session, before authentication.",
         &[(None, |used| used.seen_bytes)],
     ),
     (
-        "session_kernel_datagrams",
+        "session_guard_datagrams",
         "Datagrams that the guard saw for a session, before authentication.",
         &[(None, |used| used.seen_datagrams)],
     ),

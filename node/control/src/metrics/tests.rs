@@ -120,8 +120,8 @@ fn sessions_have_series_up_to_the_cap_and_the_rest_is_counted() {
         let id = session.id;
         let up = format!("weir_session_bytes_total{{session=\"{id}\",direction=\"up\"}}");
         assert_eq!(samples.get(&up).map(String::as_str), expected);
-        let kernel = format!("weir_session_kernel_bytes_total{{session=\"{id}\"}}");
-        assert_eq!(samples.get(&kernel).map(String::as_str), expected);
+        let guard = format!("weir_session_guard_bytes_total{{session=\"{id}\"}}");
+        assert_eq!(samples.get(&guard).map(String::as_str), expected);
     }
     assert_eq!(samples["weir_tunnel_bytes_total{direction=\"up\"}"], "300");
     let id = sessions[0].id.to_string();

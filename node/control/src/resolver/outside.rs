@@ -20,10 +20,10 @@ const MAX_LINE: u64 = 1024;
 /// # Errors
 ///
 /// When it was not started by a node.
-pub fn serve(confine: impl FnOnce() -> Reach) -> anyhow::Result<()> {
+pub fn serve(confine: impl FnOnce() -> FileAccess) -> anyhow::Result<()> {
     let stream = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
-    let reach = confine();
-    answer_all(stream, reach, |host| {
+    let access = confine();
+    answer_all(stream, access, |host| {
         if host == NAME_SERVERS {
             return Ok(servers::read()?.0);
         }
@@ -33,15 +33,15 @@ pub fn serve(confine: impl FnOnce() -> Reach) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Says what is within reach, then answers line by line.
+/// Says which files the process can read, then answers line by line.
 pub(super) fn answer_all(
     stream: UnixStream,
-    reach: Reach,
+    access: FileAccess,
     lookup: impl Fn(&str) -> io::Result<Vec<IpAddr>>,
 ) -> io::Result<()> {
     let mut writer = stream.try_clone()?;
     let mut reader = BufReader::new(stream);
-    writeln!(writer, "{reach}")?;
+    writeln!(writer, "{access}")?;
     loop {
         let mut line = String::new();
         let len = io::Read::take(&mut reader, MAX_LINE).read_line(&mut line)?;
@@ -51,20 +51,20 @@ pub(super) fn answer_all(
     }
 }
 
-/// Which of the files that name lookups take stay within reach of the process.
+/// The files of name lookups that the process can still read in its sandbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
-    /// All, also those that take their places.
+pub enum FileAccess {
+    /// All of them, and files that replace them later.
     All,
-    /// Those that there are now.
-    Present,
+    /// Only the files that exist now, not their replacements.
+    Existing,
 }
 
-impl Reach {
+impl FileAccess {
     pub(super) fn parse(line: &str) -> Option<Self> {
         match line.trim_end() {
             "all" => Some(Self::All),
-            "present" => Some(Self::Present),
+            "existing" => Some(Self::Existing),
             _ => None,
         }
     }
@@ -74,9 +74,9 @@ impl Reach {
     }
 }
 
-impl fmt::Display for Reach {
+impl fmt::Display for FileAccess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.is_all() { "all" } else { "present" })
+        f.write_str(if self.is_all() { "all" } else { "existing" })
     }
 }
 

@@ -1,7 +1,7 @@
 use std::thread;
 
 use super::{
-    outside::{Answer, Question, Reach},
+    outside::{Answer, FileAccess, Question},
     *,
 };
 
@@ -9,7 +9,7 @@ use super::{
 fn resolver() -> (Resolver, thread::JoinHandle<io::Result<()>>) {
     let (ours, theirs) = UnixStream::pair().expect("a pair");
     let other = thread::spawn(|| {
-        outside::answer_all(theirs, Reach::All, |host| match host {
+        outside::answer_all(theirs, FileAccess::All, |host| match host {
             "both.example" => Ok(vec![[192, 0, 2, 1].into(), "2001:db8::1".parse().expect("v6")]),
             "none.example" => Ok(Vec::new()),
             _ => Err(io::Error::other("Name or service\nnot known")),
@@ -18,7 +18,7 @@ fn resolver() -> (Resolver, thread::JoinHandle<io::Result<()>>) {
     let mut stream = BufReader::new(ours);
     let mut ready = String::new();
     stream.read_line(&mut ready).expect("it says what it reaches");
-    assert_eq!(Reach::parse(&ready), Some(Reach::All));
+    assert_eq!(FileAccess::parse(&ready), Some(FileAccess::All));
     (Resolver(Some(Arc::new(Mutex::new(Outside { stream, asked: 0, _child: None })))), other)
 }
 
@@ -77,6 +77,6 @@ fn lines_read_back_as_written() {
     for bad in ["", "x", "7", "x found", "7 found nothing"] {
         assert_eq!(Answer::parse(bad), None, "{bad}");
     }
-    assert_eq!(Reach::parse("all\n"), Some(Reach::All));
-    assert_eq!(Reach::parse(""), None);
+    assert_eq!(FileAccess::parse("all\n"), Some(FileAccess::All));
+    assert_eq!(FileAccess::parse(""), None);
 }

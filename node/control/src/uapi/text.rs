@@ -28,7 +28,7 @@ fn peer(text: &mut String, device: &Device, snapshot: &Snapshot) {
     let (session, used) = (&snapshot.session, &snapshot.counters);
     writeln!(text, "public_key={}", hex::encode(session.public_key.0)).ok();
     text.push_str("protocol_version=1\n");
-    let endpoint = device.sessions.whereabouts(session).filter(|_| device.endpoints);
+    let endpoint = device.sessions.last_endpoint(session).filter(|_| device.endpoints);
     if let Some(endpoint) = endpoint {
         writeln!(text, "endpoint={}", endpoint.remote).ok();
     }

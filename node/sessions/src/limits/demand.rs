@@ -45,8 +45,8 @@ fn passed(account: &Account) -> Both<u64> {
 }
 
 fn limited(account: &Account) -> Both<u64> {
-    let whereabouts = &account.worker;
-    [whereabouts.limited_up.load(Relaxed), whereabouts.limited_down.load(Relaxed)]
+    let worker = &account.worker;
+    [worker.limited_up.load(Relaxed), worker.limited_down.load(Relaxed)]
 }
 
 impl Demands {

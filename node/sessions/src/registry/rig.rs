@@ -27,9 +27,9 @@ use weir_config::{Auto, Limits, amounts::AtMost};
 use weir_ledger::{Ledger, SessionId, SharedLedger, UsageLog};
 use weir_wireguard::keys::PrivateKey;
 
-/// What the packet path was told.
+/// A call that the packet path or the kernel received.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum Call {
     Add(Slot, PublicKey),
     Remove(Slot),
     Forget(Vec<Ipv4Addr>),
@@ -42,7 +42,7 @@ type OnRemove = Box<dyn Fn(Slot) + Send + Sync>;
 /// Writes down every call.
 #[derive(Default)]
 pub struct Recorder {
-    told: Mutex<Vec<Told>>,
+    calls: Mutex<Vec<Call>>,
     /// Set once the sessions are there.
     pub on_remove: std::sync::OnceLock<OnRemove>,
     /// Whether the kernel removes no flows.
@@ -51,28 +51,28 @@ pub struct Recorder {
 
 impl Recorder {
     /// The calls since the last time, without those about flows.
-    pub fn take(&self) -> Vec<Told> {
-        let of_peers = |told: &Told| matches!(told, Told::Add(..) | Told::Remove(_));
+    pub fn take(&self) -> Vec<Call> {
+        let of_peers = |call: &Call| matches!(call, Call::Add(..) | Call::Remove(_));
         self.take_all().into_iter().filter(of_peers).collect()
     }
 
     /// The calls since the last time.
-    pub fn take_all(&self) -> Vec<Told> {
-        std::mem::take(&mut *self.told.lock().expect("not poisoned"))
+    pub fn take_all(&self) -> Vec<Call> {
+        std::mem::take(&mut *self.calls.lock().expect("not poisoned"))
     }
 
-    fn note(&self, told: Told) {
-        self.told.lock().expect("not poisoned").push(told);
+    fn note(&self, call: Call) {
+        self.calls.lock().expect("not poisoned").push(call);
     }
 }
 
 impl PeerControl for Recorder {
     fn add(&self, peer: PeerSpec) {
-        self.note(Told::Add(peer.slot, peer.public_key));
+        self.note(Call::Add(peer.slot, peer.public_key));
     }
 
     fn remove(&self, slot: Slot) {
-        self.note(Told::Remove(slot));
+        self.note(Call::Remove(slot));
         if let Some(then) = self.on_remove.get() {
             then(slot);
         }
@@ -107,7 +107,7 @@ impl FlowTable for FlowLimit {
 
 impl FlowControl for Recorder {
     fn forget(&self, consumers: &[(Ipv4Addr, Ipv6Addr)]) -> io::Result<()> {
-        self.note(Told::Forget(consumers.iter().map(|(v4, _)| *v4).collect()));
+        self.note(Call::Forget(consumers.iter().map(|(v4, _)| *v4).collect()));
         if self.keeps_flows.load(Relaxed) {
             Err(io::ErrorKind::PermissionDenied.into())
         } else {
@@ -116,7 +116,7 @@ impl FlowControl for Recorder {
     }
 
     fn forget_all_but(&self, consumers: &[(Ipv4Addr, Ipv6Addr)]) -> io::Result<()> {
-        self.note(Told::ForgetAllBut(consumers.iter().map(|(v4, _)| *v4).collect()));
+        self.note(Call::ForgetAllBut(consumers.iter().map(|(v4, _)| *v4).collect()));
         Ok(())
     }
 }

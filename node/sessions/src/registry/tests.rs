@@ -3,7 +3,7 @@ use std::{sync::atomic::Ordering::Relaxed, time::Instant};
 use proptest::prelude::*;
 
 use super::{
-    rig::{Rig, Told, node_key},
+    rig::{Call, Rig, node_key},
     *,
 };
 use weir_wireguard::keys;
@@ -14,14 +14,14 @@ fn a_session_is_served_from_its_adding_to_its_removal() {
     let rig = Rig::start(folder.path(), 8);
     let one = rig.add(Some("one"));
     let (slot, key) = (one.session.slot, one.session.public_key);
-    assert_eq!(rig.peers.take(), [Told::Add(slot, key)]);
+    assert_eq!(rig.peers.take(), [Call::Add(slot, key)]);
     let account = rig.accounts.get(slot).expect("a slot");
     assert!(counters::names(account, one.session.id));
     assert_eq!(account.state(), SessionState::Open);
 
     rig.traffic(slot, 100);
     let last = rig.sessions.remove("one").expect("removed");
-    assert_eq!(rig.peers.take(), [Told::Remove(slot)]);
+    assert_eq!(rig.peers.take(), [Call::Remove(slot)]);
     assert_eq!((last.counters.bytes_up, last.session.state), (100, SessionState::Closed));
     assert!(counters::is_vacant(account));
     assert_eq!(account.counters(), Counters::default());
@@ -106,15 +106,15 @@ fn a_restart_keeps_sessions_and_counters() {
     drop(rig);
     let rig = Rig::start(folder.path(), 8);
     assert_eq!(rig.sessions.list(), before);
-    let mut told = rig.peers.take();
-    told.sort_by_key(|told| matches!(told, Told::Add(slot, _) if *slot == two.session.slot));
-    let added = |s: &Session| Told::Add(s.slot, s.public_key);
-    assert_eq!(told, [added(&one.session), added(&two.session)]);
+    let mut calls = rig.peers.take();
+    calls.sort_by_key(|call| matches!(call, Call::Add(slot, _) if *slot == two.session.slot));
+    let added = |s: &Session| Call::Add(s.slot, s.public_key);
+    assert_eq!(calls, [added(&one.session), added(&two.session)]);
     assert_eq!(rig.accounts.get(two.session.slot).expect("a slot").counters().bytes_up, 70);
 }
 
 #[test]
-fn after_a_crash_the_higher_of_account_and_ledger_counts_and_whereabouts_stay() {
+fn after_a_crash_the_higher_of_account_and_ledger_counts_and_the_last_endpoint_stays() {
     let folder = tempfile::tempdir().expect("a folder");
     let rig = Rig::start(folder.path(), 8);
     let (one, two) = (rig.add(None).session, rig.add(None).session);
@@ -226,7 +226,7 @@ fn a_ledger_that_cannot_be_written_changes_nothing_and_loses_nothing() {
     assert_eq!((rig.sessions.len(), rig.peers.take()), (1, Vec::new()));
     assert!(rig.sessions.checkpoint().is_err());
     assert!(matches!(rig.sessions.remove("one"), Err(SessionError::Ledger(_))));
-    let served_again = [Told::Remove(one.slot), Told::Add(one.slot, one.public_key)];
+    let served_again = [Call::Remove(one.slot), Call::Add(one.slot, one.public_key)];
     assert_eq!(rig.peers.take(), served_again);
     let account = rig.accounts.get(one.slot).expect("a slot");
     assert_eq!((account.state(), rig.counters(one.id).bytes_up), (SessionState::Open, 10));

@@ -14,7 +14,7 @@ use crate::cli::units;
 const UP: Color = Color::Cyan;
 const DOWN: Color = Color::Magenta;
 const KEYS: &str = " q quit  s sort  r reverse  ↑↓ scroll  space pause ";
-/// Ledgers that are older than this are said to be in trouble, in seconds.
+/// Ledgers that are older than this are shown as failing, in seconds.
 const STALE: f64 = 10.0;
 
 pub(super) fn draw(frame: &mut Frame<'_>, state: &mut State) {
@@ -46,8 +46,8 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &mut State) {
 }
 
 fn draw_head(frame: &mut Frame<'_>, area: Rect, state: &State) {
-    if let Some(trouble) = &state.trouble {
-        frame.render_widget(Line::from(format!(" {trouble} ")).white().on_red(), area);
+    if let Some(error) = &state.error {
+        frame.render_widget(Line::from(format!(" {error} ")).white().on_red(), area);
         return;
     }
     let Some(last) = &state.last else { return };

@@ -73,7 +73,7 @@ pub(super) struct Row {
 pub(super) struct State {
     pub(super) last: Option<Answer>,
     /// Why there is no newer answer.
-    pub(super) trouble: Option<String>,
+    pub(super) error: Option<String>,
     /// Bytes per second from and to consumers, the latest last.
     pub(super) up: VecDeque<u64>,
     pub(super) down: VecDeque<u64>,
@@ -102,10 +102,10 @@ impl State {
             .map_or(0, |elapsed| elapsed.as_secs());
         match answer {
             Ok(answer) => {
-                self.trouble = None;
+                self.error = None;
                 self.compare(answer);
             }
-            Err(trouble) => self.trouble = Some(trouble),
+            Err(error) => self.error = Some(error),
         }
     }
 

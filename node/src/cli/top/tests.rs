@@ -8,7 +8,7 @@ use ratatui::{
 
 use super::*;
 use weir_control::{
-    api::view::{AllSessions, KernelView, SessionView},
+    api::view::{AllSessions, GuardView, SessionView},
     testing::StillNode,
     view::NodeView as _,
 };
@@ -36,7 +36,7 @@ fn session(number: u32, bytes: u64) -> SessionView {
         rate_up: None,
         rate_down: None,
         paused_for: None,
-        kernel: KernelView { datagrams: 0, bytes: 0, dropped_datagrams: 0, dropped_bytes: 0 },
+        guard: GuardView { datagrams: 0, bytes: 0, dropped_datagrams: 0, dropped_bytes: 0 },
     }
 }
 

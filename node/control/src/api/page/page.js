@@ -258,7 +258,7 @@ async function ask(path) {
   return body;
 }
 
-async function turn() {
+async function refresh() {
   try {
     const [status, list] = await Promise.all([ask("v1/status"), ask("v1/sessions")]);
     sessionStorage.setItem(NAME, state.token);
@@ -266,18 +266,18 @@ async function turn() {
     at("login").hidden = true;
     at("node").hidden = false;
     at("node").classList.remove("stale");
-    at("trouble").hidden = true;
+    at("error").hidden = true;
     draw();
   } catch (error) {
     if (error instanceof Unauthorised) return login("That is not this node's token.");
     health("no answer", "bad");
     at("node").hidden = false;
     at("node").classList.add("stale");
-    at("trouble").hidden = false;
-    at("trouble").textContent = "The node does not answer. Is it running? The numbers are from its last answer; the page keeps trying.";
+    at("error").hidden = false;
+    at("error").textContent = "The node does not answer. Is it running? The numbers are from its last answer; the page keeps trying.";
   }
   const pause = document.hidden ? 5000 : state.sessions.length > 1000 ? 3000 : 1000;
-  state.timer = setTimeout(turn, pause);
+  state.timer = setTimeout(refresh, pause);
 }
 
 function login(why) {
@@ -298,13 +298,13 @@ function start() {
     event.preventDefault();
     state.token = at("token").value.trim();
     at("token").value = "";
-    turn();
+    refresh();
   });
   const named = new URLSearchParams(location.hash.slice(1)).get("token");
   // Not to be left in the address, from where it would get into histories and screenshots.
   if (named) history.replaceState(null, "", location.pathname);
   state.token = named ?? sessionStorage.getItem(NAME);
-  if (state.token) turn(); else login("");
+  if (state.token) refresh(); else login("");
 }
 
 start();
