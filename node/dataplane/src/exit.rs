@@ -16,7 +16,10 @@ use std::{
 
 use crossbeam::queue::ArrayQueue;
 use weir_common::{AddressPlan, DropReason, Slot};
-use weir_nat::{Answer, BlockEvent, FlowCounts, FlowGate, Nat, NatConfig, Policy, Refusal, V6};
+use weir_nat::{
+    Answer, BlockEvent, FlowCounts, FlowGate, Gateways, Nat, NatConfig, Policy, Refusal, V6,
+    answer::{self, MAX_ANSWER_LEN},
+};
 use weir_packet::{
     ethernet::{ETHERNET_HEADER, IPV4_TYPE, IPV6_TYPE, MacAddress, NextHops, NoNextHop},
     gro::{Coalescer, Coalescing},
@@ -33,8 +36,6 @@ use crate::pipeline::{gso_batch::GsoBatch, tun_offloads::TunOffloads};
 /// The room before a packet that may leave by the uplink, in bytes: the virtio header and the
 /// Ethernet header.
 pub(crate) const HEADROOM: usize = HEADER_LEN + ETHERNET_HEADER;
-/// The largest answer to a refused packet, in bytes: the least MTU of IPv6 (RFC 4443, section 2.4).
-pub(crate) const MAX_ANSWER: usize = 1280;
 /// The number of block events and of unresolved neighbours that wait for the control plane.
 const EVENTS: usize = 4096;
 
@@ -86,9 +87,9 @@ pub(crate) struct Exit {
     /// What the sender of the latest refused packet is told.
     answer: Option<Answer>,
     /// The inner addresses of the node, from which answers come.
-    gateways: [IpAddr; 2],
+    gateways: Gateways,
     /// The addresses from which routers on the internet are answered.
-    external: [Option<IpAddr>; 2],
+    external: Gateways,
     listen_port: u16,
     /// Whether small frames and batches are sent by [`Pipeline::send_small`](crate::pipeline::Pipeline).
     pub(crate) sends_small: bool,
@@ -102,8 +103,8 @@ pub(crate) struct Exit {
 
 impl Exit {
     pub(crate) fn new(plan: ExitPlan, addresses: &AddressPlan, events: Arc<ExitEvents>) -> Self {
-        let gateways = [addresses.gateway_v4().into(), addresses.gateway_v6().into()];
-        let external = external(&plan.nat.addresses_v4, plan.nat.v6);
+        let gateways = Gateways { v4: addresses.gateway_v4(), v6: addresses.gateway_v6() };
+        let external = external(&plan.nat.addresses_v4, plan.nat.v6, gateways);
         Self {
             owners: Owners::new(Arc::clone(&plan.nat.ports), plan.nat.workers, plan.nat.v6),
             nat: Nat::new(plan.nat),
@@ -120,7 +121,7 @@ impl Exit {
             sends_small: false,
             next_id: plan.first_id,
             idle_ticks: MAX_IDLE_TICKS,
-            scratch: vec![0; MAX_ANSWER + crate::pipeline::TAILROOM],
+            scratch: vec![0; MAX_ANSWER_LEN + crate::pipeline::TAILROOM],
         }
     }
 
@@ -204,16 +205,14 @@ impl Exit {
     /// Returns its length.
     pub(crate) fn take_answer(&mut self, refused: &[u8]) -> Option<usize> {
         let answer = self.answer.take()?;
-        let room = self.scratch.get_mut(..MAX_ANSWER)?;
-        write_answer(answer, refused, self.gateways, room)
+        let room = self.scratch.get_mut(..MAX_ANSWER_LEN)?;
+        answer::write(answer, refused, &self.gateways, room)
     }
 
     /// Composes the answer to a packet from the internet that does not fit into the tunnel.
     pub(crate) fn write_too_big(&mut self, packet: &[u8], mtu: u16) -> Option<usize> {
-        let [v4, v6] = self.external;
-        let from = [v4.unwrap_or(Ipv4Addr::UNSPECIFIED.into()), v6.unwrap_or(self.gateways[1])];
-        let room = self.scratch.get_mut(..MAX_ANSWER)?;
-        write_answer(Answer::TooBig(mtu), packet, from, room)
+        let room = self.scratch.get_mut(..MAX_ANSWER_LEN)?;
+        answer::write(Answer::TooBig(mtu), packet, &self.external, room)
     }
 
     /// Writes the Ethernet header of a packet of the node itself.
@@ -271,7 +270,7 @@ impl Exit {
     }
 
     pub(crate) fn set_addresses(&mut self, v4: Vec<Ipv4Addr>, v6: V6) {
-        self.external = external(&v4, v6);
+        self.external = external(&v4, v6, self.gateways);
         self.owners.set_v6(v6);
         self.nat.set_addresses(v4, v6);
         self.report();
@@ -292,12 +291,12 @@ impl Exit {
     }
 }
 
-fn external(v4: &[Ipv4Addr], v6: V6) -> [Option<IpAddr>; 2] {
+fn external(v4: &[Ipv4Addr], v6: V6, inner: Gateways) -> Gateways {
     let v6 = match v6 {
-        V6::None => None,
-        V6::Address(address) | V6::Prefix(address, _) => Some(address.into()),
+        V6::None => inner.v6,
+        V6::Address(address) | V6::Prefix(address, _) => address,
     };
-    [v4.first().map(|address| (*address).into()), v6]
+    Gateways { v4: v4.first().copied().unwrap_or(inner.v4), v6 }
 }
 
 fn ethernet_header(
@@ -312,8 +311,4 @@ fn ethernet_header(
         *place = *byte;
     }
     header
-}
-
-fn write_answer(_: Answer, _: &[u8], _: [IpAddr; 2], _: &mut [u8]) -> Option<usize> {
-    None
 }

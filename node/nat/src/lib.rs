@@ -16,8 +16,8 @@ mod refusal;
 pub use self::{
     answer::{Answer, Gateways},
     config::{BlockEvent, FlowCounts, FlowGate, MAX_ADDRESSES, NatConfig, NoGate, V6},
-    nat::Nat,
     mss::clamp_mss,
+    nat::Nat,
     policy::{AllowAll, NewFlow, Policy, Protocol},
     ports::{PortBlock, Ports},
     refusal::Refusal,

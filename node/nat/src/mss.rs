@@ -45,7 +45,7 @@ fn clamp(segment: &mut [u8], max: u16) -> Option<bool> {
         if kind == MAX_SEGMENT_SIZE && len == 4 && half(segment, at + 2) > max {
             let old = half(segment, at + 2);
             write(segment, at + 2, max.to_be_bytes());
-            let checksum = updated(half(segment, CHECKSUM), old, max, at % 2 != 0);
+            let checksum = updated(half(segment, CHECKSUM), old, max, !at.is_multiple_of(2));
             write(segment, CHECKSUM, checksum.to_be_bytes());
             is_changed = true;
         }
