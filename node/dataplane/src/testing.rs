@@ -141,7 +141,14 @@ impl Node {
             output.frames.push((header.expect("a virtio header"), bytes[HEADER_LEN..].to_vec()));
             pipeline.tun_write_done(frame, true);
         }
-        for batch in pipeline.gso_batches() {
+        for frame in pipeline.uplink_packets().iter().filter(|frame| !frame.is_small) {
+            let bytes: Vec<u8> = pipeline.uplink_packet_bytes(frame).flatten().copied().collect();
+            assert_eq!(bytes.len(), frame.len as usize);
+            let header = bytes.first_chunk::<HEADER_LEN>().and_then(NetHeader::parse);
+            output.uplink.push((header.expect("a virtio header"), bytes[HEADER_LEN..].to_vec()));
+            pipeline.uplink_write_done(frame, true);
+        }
+        for batch in pipeline.gso_batches().iter().filter(|batch| !batch.is_small) {
             let bytes: Vec<u8> = pipeline.gso_batch_bytes(batch).flatten().copied().collect();
             assert_eq!(bytes.len(), batch.bytes as usize);
             let datagrams = bytes.chunks(usize::from(batch.segment));
@@ -150,6 +157,10 @@ impl Node {
             output.datagrams.extend(datagrams.map(|datagram| (batch.kind, datagram.to_vec())));
             pipeline.udp_send_done(batch, batch.datagrams, batch.bytes);
         }
+        self.pipeline.send_small(|parts| {
+            output.small.push(parts.concat());
+            true
+        });
         output.misdirected = self.pipeline.take_misdirected().collect();
         output
     }
@@ -172,6 +183,10 @@ impl Node {
 #[derive(Debug, Default)]
 pub(crate) struct Output {
     pub(crate) frames: Vec<(NetHeader, Vec<u8>)>,
+    /// Frames on the uplink: super-packets, with their virtio headers.
+    pub(crate) uplink: Vec<(NetHeader, Vec<u8>)>,
+    /// Single frames on the uplink, those to consumers included.
+    pub(crate) small: Vec<Vec<u8>>,
     pub(crate) datagrams: Vec<(BatchKind, Vec<u8>)>,
     /// Datagrams in each batch.
     pub(crate) batches: Vec<u16>,

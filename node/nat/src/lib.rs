@@ -6,12 +6,26 @@
 #![cfg_attr(not(test), warn(clippy::indexing_slicing))]
 
 pub mod answer;
+mod blocks;
 mod config;
+mod down;
+mod flow;
+mod fragments;
+mod hash;
+mod icmp;
+mod mapping;
 mod mss;
 mod nat;
+mod open;
+mod parse;
 mod policy;
 mod ports;
 mod refusal;
+mod rewrite;
+mod session;
+mod table;
+mod tcp;
+mod up;
 
 pub use self::{
     answer::{Answer, Gateways},

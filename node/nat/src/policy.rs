@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 /// The transport protocol of a flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Protocol {
     /// ICMP or ICMPv6: echo.
@@ -11,6 +11,7 @@ pub enum Protocol {
     /// TCP.
     Tcp = 6,
     /// UDP.
+    #[default]
     Udp = 17,
 }
 

@@ -1,4 +1,5 @@
 mod credit;
+mod exit;
 mod flow_limits;
 mod integrity;
 mod meters;

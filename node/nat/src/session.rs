@@ -1,0 +1,34 @@
+//! What a worker's table knows of each session.
+
+use crate::{blocks::Held, config::FlowCounts, policy::Protocol};
+
+/// A session: its flows, its blocks and its fragments on the way.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Session {
+    /// Its newest flow. Its flows are a ring.
+    pub(crate) newest: u32,
+    pub(crate) counts: FlowCounts,
+    v4: Held,
+    v6: Held,
+    /// How many packets of it are on the way in fragments.
+    pub(crate) fragments: u16,
+}
+
+impl Session {
+    pub(crate) fn held(&self, v6: bool) -> &Held {
+        if v6 { &self.v6 } else { &self.v4 }
+    }
+
+    pub(crate) fn held_mut(&mut self, v6: bool) -> &mut Held {
+        if v6 { &mut self.v6 } else { &mut self.v4 }
+    }
+
+    /// Its count of flows of a protocol.
+    pub(crate) fn count_mut(&mut self, protocol: Protocol) -> &mut u32 {
+        match protocol {
+            Protocol::Tcp => &mut self.counts.tcp,
+            Protocol::Udp => &mut self.counts.udp,
+            Protocol::Icmp => &mut self.counts.icmp,
+        }
+    }
+}
