@@ -23,6 +23,7 @@ pub mod ethtool;
 mod journal;
 mod link;
 mod netlink;
+pub mod next_hop;
 mod nfnetlink;
 pub mod nft;
 mod sysctl;
