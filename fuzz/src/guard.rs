@@ -210,6 +210,7 @@ pub fn guard(bytes: &[u8]) {
                     }
                 }
             }
+            Class::Return => panic!("there is no NAT"),
             Class::Other | Class::Fragment => assert!(!is_whole, "it is for the node's port"),
         }
     }

@@ -4,10 +4,12 @@
 //! `tests/replay.rs` runs them over their cases and over mutations of these, on stable Rust
 //! ([`replay`]); `fuzz_targets` are the same for libFuzzer.
 
+mod exit;
 mod guard;
 mod path;
 pub mod replay;
 
+pub use exit::exit;
 pub use guard::{direct, guard, judge};
 pub use path::{datagrams, frames, inner};
 
@@ -19,6 +21,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("judge", judge),
     ("guard", guard),
     ("direct", direct),
+    ("exit", exit),
     ("datagrams", datagrams),
     ("frames", frames),
     ("inner", inner),

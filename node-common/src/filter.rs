@@ -41,7 +41,7 @@ pub fn decide<F: Frame + ?Sized, M: Memory>(
     let Verdict::Pass(class) = decision.verdict else { return (decision, slot) };
     let at = decision.at as usize;
     let refused = match class {
-        Class::Other | Class::Fragment => None,
+        Class::Other | Class::Fragment | Class::Return => None,
         Class::Initiation => {
             refuse_initiation(frame, at, decision.source.network(), config, memory)
         }

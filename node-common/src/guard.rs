@@ -32,6 +32,12 @@ pub mod name {
     pub const SOURCES: &str = "SOURCES";
     /// The map of the buckets of all initiations of a CPU, by [`super::Lane`].
     pub const CEILINGS: &str = "CEILINGS";
+    /// The map whose one entry is a [`crate::exit::ExitConfig`].
+    pub const EXIT: &str = "EXIT";
+    /// The bitmap of external ports, in [`crate::exit::PORT_WORDS`] words.
+    pub const PORTS: &str = "PORTS";
+    /// The map of first fragments, by [`crate::exit::FragmentKey`].
+    pub const FRAGMENTS: &str = "FRAGMENTS";
 }
 
 /// The parameters of the eBPF programs.

@@ -10,6 +10,7 @@ pub mod account;
 pub mod address;
 pub mod blake2s;
 pub mod direct;
+pub mod exit;
 pub mod filter;
 pub mod gcra;
 pub mod guard;

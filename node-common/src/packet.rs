@@ -74,6 +74,8 @@ pub enum Class {
     Other = 4,
     /// A fragment of a UDP datagram: its port is not known, or its payload is not whole.
     Fragment = 5,
+    /// Return traffic of the node's own NAT (see [`crate::exit`]).
+    Return = 6,
 }
 
 impl Class {
@@ -85,6 +87,7 @@ impl Class {
         Self::Data,
         Self::Other,
         Self::Fragment,
+        Self::Return,
     ];
     /// How many classes there are.
     pub const COUNT: usize = Self::ALL.len();
@@ -99,6 +102,7 @@ impl Class {
             Self::Data => "data",
             Self::Other => "other",
             Self::Fragment => "fragment",
+            Self::Return => "return",
         }
     }
 }
@@ -106,7 +110,7 @@ impl Class {
 /// What becomes of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {
-    /// It goes on to the kernel's network stack.
+    /// It goes on: to the kernel's network stack, or to a worker.
     Pass(Class),
     /// It goes no further.
     Drop(DropReason),
@@ -159,6 +163,15 @@ impl Source {
     }
 }
 
+impl Decision {
+    /// A decision about a frame as a whole.
+    #[inline(always)]
+    pub(crate) fn about_frame<F: Frame + ?Sized>(frame: &F, verdict: Verdict) -> Self {
+        let bytes = frame.len() as u32;
+        Self { verdict, bytes, receiver_index: None, at: 0, source: NOWHERE }
+    }
+}
+
 /// What the parser must know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
@@ -172,9 +185,7 @@ pub struct Rules {
 /// Judges a frame.
 #[inline(always)]
 pub fn judge<F: Frame + ?Sized>(frame: &F, rules: Rules) -> Decision {
-    let whole = frame.len() as u32;
-    let about_frame =
-        |verdict| Decision { verdict, bytes: whole, receiver_index: None, at: 0, source: NOWHERE };
+    let about_frame = |verdict| Decision::about_frame(frame, verdict);
     let (at, space, address) = match locate(frame) {
         Located::Other => return about_frame(Verdict::Pass(Class::Other)),
         Located::Fragment => return about_frame(Verdict::Pass(Class::Fragment)),

@@ -5,14 +5,14 @@ use aya_log_ebpf::debug;
 use weir_common::{
     GuardConfig, Slot,
     direct::may_go,
-    filter::decide,
+    exit::decide,
     guard::verdict_index,
     packet::{Class, Decision, Frame, Verdict},
 };
 
 use crate::{
-    maps::{ACCOUNTS, CONFIG, DIRECT, VERDICTS},
-    memory::{Linear, Maps, Scattered, Seen, add_to_tally, receive_queue},
+    maps::{ACCOUNTS, CONFIG, DIRECT, EXIT, VERDICTS},
+    memory::{Head, Linear, Maps, Scattered, Seen, add_to_tally, receive_queue},
 };
 
 /// The slot of a frame without a session. An `Option` would leave the number of nobody's slot
@@ -33,11 +33,11 @@ pub fn weir_guard_linear(ctx: XdpContext) -> u32 {
 
 #[inline(always)]
 fn guard<F: Frame>(ctx: &XdpContext, frame: &F) -> u32 {
-    let Some(config) = CONFIG.get(0) else {
+    let (Some(config), Some(exit)) = (CONFIG.get(0), EXIT.get(0)) else {
         debug!(ctx, "the guard has no configuration");
         return xdp_action::XDP_PASS;
     };
-    let (decision, slot) = decide(frame, config, &Maps);
+    let (decision, slot) = decide(frame, &Head(ctx), config, exit, &Maps);
     let slot = slot.unwrap_or(NOBODY);
     count(&decision, slot);
     match decision.verdict {
@@ -45,6 +45,7 @@ fn guard<F: Frame>(ctx: &XdpContext, frame: &F) -> u32 {
         Verdict::Pass(Class::Data) if slot != NOBODY => {
             deliver(ctx, frame, decision.at, slot, config)
         }
+        Verdict::Pass(Class::Return) => redirect(receive_queue(ctx)),
         Verdict::Pass(_) => xdp_action::XDP_PASS,
     }
 }
@@ -62,7 +63,12 @@ fn deliver<F: Frame>(
     if !config.is_read_by_owner(slot, queue) || !may_go(frame, at as usize) {
         return xdp_action::XDP_PASS;
     }
-    // Without a socket at this queue the kernel does what the flags say.
+    redirect(queue)
+}
+
+/// Sends a frame to the socket of its receive queue. Without one the kernel does what the flags say.
+#[inline(always)]
+fn redirect(queue: u32) -> u32 {
     let pass = u64::from(xdp_action::XDP_PASS);
     DIRECT.redirect(queue, pass).unwrap_or(xdp_action::XDP_PASS)
 }

@@ -8,6 +8,7 @@ use aya_ebpf::{
 use weir_common::{
     Account, GuardConfig,
     direct::DIRECT_QUEUES,
+    exit::{ExitConfig, FRAGMENTS as FRAGMENT_COUNT, FragmentKey, PORT_WORDS},
     guard::{Lane, SOURCES as SOURCE_COUNT, Tally, VERDICTS as VERDICT_COUNT},
 };
 
@@ -37,3 +38,15 @@ pub static CEILINGS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Lane::COUN
 /// When the bucket of each source's initiations will be full again.
 #[map]
 pub static SOURCES: LruHashMap<u64, u64> = LruHashMap::with_max_entries(SOURCE_COUNT, 0);
+
+/// The external addresses of the node's NAT.
+#[map]
+pub static EXIT: Array<ExitConfig> = Array::with_max_entries(1, 0);
+
+/// The external ports of the node's NAT, as a bitmap.
+#[map]
+pub static PORTS: Array<u64> = Array::with_max_entries(PORT_WORDS as u32, 0);
+
+/// When the first fragment of a packet came that was return traffic.
+#[map]
+pub static FRAGMENTS: LruHashMap<FragmentKey, u64> = LruHashMap::with_max_entries(FRAGMENT_COUNT, 0);

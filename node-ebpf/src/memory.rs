@@ -13,6 +13,7 @@ use aya_ebpf::{
 use weir_common::{
     Account, Slot,
     account::SessionState,
+    exit::{ExitMemory, FragmentKey, is_fresh, port_bit},
     filter::Memory,
     gcra::{Gcra, Rate},
     guard::{Lane, Tally},
@@ -20,7 +21,7 @@ use weir_common::{
     packet::{Frame, Source},
 };
 
-use crate::maps::{ACCOUNTS, CEILINGS, Record, SOURCES};
+use crate::maps::{ACCOUNTS, CEILINGS, FRAGMENTS, PORTS, Record, SOURCES};
 
 /// How the kernel's loader knows what the programs may call.
 #[unsafe(no_mangle)]
@@ -48,19 +49,52 @@ impl Frame for Linear<'_> {
 
     #[inline(always)]
     fn block(&self, offset: usize) -> Option<[u32; 16]> {
-        // Volatile, so that the pointers are read here and not kept across a call, where the
-        // compiler would treat them as numbers.
-        // SAFETY: the context is the one that the kernel gave this program.
-        let (data, end) = unsafe {
-            let data = (&raw const (*self.0.ctx).data).read_volatile();
-            (data as usize, (&raw const (*self.0.ctx).data_end).read_volatile() as usize)
-        };
+        let (data, end) = pointers(self.0);
         let start = data + offset;
         if start + 64 > end {
             return None;
         }
         // SAFETY: the words are within the packet, as just compared. This target is little-endian.
         Some(unsafe { (start as *const [u32; 16]).read_unaligned() })
+    }
+}
+
+/// The beginning and the end of a frame's first piece. Volatile, so that the pointers are read here
+/// and not kept across a call, where the compiler would treat them as numbers.
+#[inline(always)]
+fn pointers(ctx: &XdpContext) -> (usize, usize) {
+    // SAFETY: the context is the one that the kernel gave this program.
+    unsafe {
+        let data = (&raw const (*ctx.ctx).data).read_volatile();
+        (data as usize, (&raw const (*ctx.ctx).data_end).read_volatile() as usize)
+    }
+}
+
+/// A frame's first piece, for reads behind a comparison with the frame's length: the compiler would
+/// leave out the comparison of the pointers as known, and the verifier wants to see it.
+pub struct Head<'a>(pub &'a XdpContext);
+
+impl Frame for Head<'_> {
+    #[inline(always)]
+    fn len(&self) -> usize {
+        let (data, end) = pointers(self.0);
+        end - data
+    }
+
+    #[inline(always)]
+    fn bytes<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        let (data, end) = pointers(self.0);
+        let start = data + offset;
+        if start + N > end {
+            return None;
+        }
+        // SAFETY: the bytes from `start` to `start + N` are within the packet, as just compared.
+        Some(unsafe { (start as *const [u8; N]).read() })
+    }
+
+    #[inline(always)]
+    fn block(&self, offset: usize) -> Option<[u32; 16]> {
+        Linear(self.0).block(offset)
     }
 }
 
@@ -205,6 +239,35 @@ impl Memory for Maps {
     fn take_of_all(&self, lane: Lane, rate: Rate) -> bool {
         // SAFETY: a map lookup gave the pointer.
         CEILINGS.get_ptr_mut(lane as u32).is_none_or(|full_at| unsafe { take(full_at, rate) })
+    }
+}
+
+impl ExitMemory for Maps {
+    #[inline(always)]
+    fn has_port(&self, port: u16) -> bool {
+        let (word, bit) = port_bit(port);
+        PORTS.get(word).is_some_and(|word| word & bit != 0)
+    }
+
+    #[inline(always)]
+    fn note_fragment(&self, key: &FragmentKey) {
+        // SAFETY: the helper only tells the time.
+        let now = unsafe { bpf_ktime_get_ns() };
+        // It fails where the kernel has no memory for it: then the rest goes to the host.
+        let _noted = FRAGMENTS.insert(key, &now, 0);
+    }
+
+    #[inline(always)]
+    fn forget_fragment(&self, key: &FragmentKey) {
+        // It fails where nothing was noted.
+        let _forgotten = FRAGMENTS.remove(key);
+    }
+
+    #[inline(always)]
+    fn is_fragment_noted(&self, key: &FragmentKey) -> bool {
+        let Some(noted) = FRAGMENTS.get_ptr(key) else { return false };
+        // SAFETY: a map lookup gave the pointer; the helper only tells the time.
+        unsafe { is_fresh(noted.read_volatile(), bpf_ktime_get_ns()) }
     }
 }
 

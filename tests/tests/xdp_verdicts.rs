@@ -1,5 +1,9 @@
 //! The guard in the kernel, by `BPF_PROG_TEST_RUN`: it takes root, but touches no interface.
 
+#[path = "xdp_verdicts/exit.rs"]
+mod exit;
+#[path = "../../node-common/tests/exit/frames.rs"]
+mod exit_frames;
 #[path = "xdp_verdicts/fixtures.rs"]
 mod fixtures;
 #[path = "xdp_verdicts/frames.rs"]
@@ -10,8 +14,11 @@ mod modes;
 mod rules;
 
 use std::{
+    cell::RefCell,
+    collections::{HashMap, HashSet},
     net::{Ipv4Addr, Ipv6Addr},
     sync::atomic::Ordering::Relaxed,
+    time::Instant,
 };
 
 use frames::{FrameSpec, NODE_KEY, PORT, message};
@@ -24,7 +31,11 @@ use weir_accounts::Endpoint;
 use weir_common::{
     Account, AddressPlan, GuardConfig, Slot, SlotPermutation,
     account::SessionState,
-    filter::{Memory, decide},
+    exit::{
+        EXIT_CONFIG_LEN, ExitConfig, ExitMemory, ExitV6, FRAGMENT_TIMEOUT, FRAGMENTS, FragmentKey,
+        PORT_WORDS, decide, port_bit,
+    },
+    filter::Memory,
     gcra::{Gcra, Rate},
     guard::{GUARD_CONFIG_LEN, Lane, SOURCES, VERDICTS, name},
     mac1::{Mac1Key, Mac1Keys},
@@ -216,22 +227,46 @@ fn behind_gro_a_handshake_message_may_be_followed_by_others() {
 }
 
 /// The guard's memory as user space sees it. Its buckets are full or empty for good.
-struct Model<'a>(&'a Guard);
+struct Model<'a> {
+    guard: &'a Guard,
+    ports: [u64; PORT_WORDS],
+    noted: RefCell<HashMap<FragmentKey, Instant>>,
+}
+
+impl ExitMemory for Model<'_> {
+    fn has_port(&self, port: u16) -> bool {
+        let (word, bit) = port_bit(port);
+        self.ports[word as usize] & bit != 0
+    }
+
+    fn note_fragment(&self, key: &FragmentKey) {
+        self.noted.borrow_mut().insert(*key, Instant::now());
+    }
+
+    fn forget_fragment(&self, key: &FragmentKey) {
+        self.noted.borrow_mut().remove(key);
+    }
+
+    fn is_fragment_noted(&self, key: &FragmentKey) -> bool {
+        let noted = self.noted.borrow();
+        noted.get(key).is_some_and(|at| at.elapsed().as_nanos() < FRAGMENT_TIMEOUT.into())
+    }
+}
 
 impl Memory for Model<'_> {
     fn standing(&self, slot: Slot) -> SessionState {
-        let accounts = self.0.accounts();
+        let accounts = self.guard.accounts();
         accounts.get(slot).map_or(SessionState::Vacant, Account::standing)
     }
 
     fn origin(&self, slot: Slot, source: &Source) -> Origin {
-        let accounts = self.0.accounts();
+        let accounts = self.guard.accounts();
         let worker = &accounts.get(slot).expect("a session's").worker;
         if worker.is_at(source) { Origin::Endpoint } else { Origin::Elsewhere }
     }
 
     fn take(&self, slot: Slot, meter: Meter, rate: Rate) -> bool {
-        let accounts = self.0.accounts();
+        let accounts = self.guard.accounts();
         let seen = &accounts.get(slot).expect("a session's").seen;
         let full_at = match meter {
             Meter::PausedData => &seen.paused_full_at,
@@ -252,7 +287,14 @@ impl Memory for Model<'_> {
 
 #[test]
 fn kernel_and_user_space_agree_on_random_and_mutated_frames() {
-    let loaded = Loaded::new(config(), false);
+    let mut loaded = Loaded::new(config(), false);
+    let (v4, v6) = (Ipv4Addr::new(198, 51, 100, 1), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2));
+    let exit = ExitConfig::new(&[v4], ExitV6::Address(v6)).expect("few addresses");
+    let mut ports = [0; PORT_WORDS];
+    let (word, bit) = port_bit(PORT + 1);
+    ports[word as usize] = bit;
+    let guard = loaded.guard.as_mut().expect("taken by drop only");
+    guard.set_exit(&exit, &ports).expect("the kernel takes a configuration");
     let accounts = loaded.guard().accounts();
     for slot in 0..SLOTS {
         // One of four has its credit used up, one of three was last heard by IPv6 and one nowhere.
@@ -266,8 +308,8 @@ fn kernel_and_user_space_agree_on_random_and_mutated_frames() {
         account.set_limit((slot % 16 < 8).then_some(77));
         account.worker.spent.store(if slot % 16 < 4 { 77 } else { 76 }, Relaxed);
     }
-    let model = Model(loaded.guard());
-    let seen = std::cell::RefCell::new(std::collections::HashSet::new());
+    let model = Model { guard: loaded.guard(), ports, noted: RefCell::default() };
+    let seen = RefCell::new(HashSet::new());
     let set_buckets = || {
         for slot in 0..SLOTS {
             // For paused ones there is never anything left, of the others for every other one.
@@ -284,7 +326,7 @@ fn kernel_and_user_space_agree_on_random_and_mutated_frames() {
         let passes = loaded.passes(&frame);
         let after = loaded.guard().counts().expect("counts");
         set_buckets();
-        let (decision, _) = decide(frame.as_slice(), &config(), &model);
+        let (decision, _) = decide(frame.as_slice(), frame.as_slice(), &config(), &exit, &model);
         let Decision { verdict, bytes, .. } = decision;
         seen.borrow_mut().insert(verdict);
         prop_assert_eq!(passes, matches!(verdict, Verdict::Pass(_)));
@@ -310,6 +352,14 @@ fn kernel_and_user_space_agree_on_random_and_mutated_frames() {
 /// Frames that are good, nearly good, or noise.
 fn any_frame() -> impl Strategy<Value = Vec<u8>> {
     let mutation = (any::<prop::sample::Index>(), any::<u8>());
+    let upper = prop_oneof![
+        6 => Just((PORT, 17, 0x4000)),
+        1 => (
+            Just(PORT + 1),
+            prop_oneof![2 => Just(17u8), 1 => Just(6)],
+            prop_oneof![Just(0x4000u16), Just(0x2000), Just(1)],
+        ),
+    ];
     let nearly = (
         any::<bool>(),
         vec(prop_oneof![Just(0x8100u16), Just(0x88a8)], 0..3),
@@ -318,10 +368,10 @@ fn any_frame() -> impl Strategy<Value = Vec<u8>> {
         (0u8..6, prop_oneof![Just(32usize), Just(64), Just(92), Just(148), 0usize..200]),
         (-2i32..3, -2i32..3, 0usize..20),
         vec(mutation, 0..4),
-        (any::<prop::sample::Index>(), 0..SLOTS + 8),
+        (any::<prop::sample::Index>(), 0..SLOTS + 8, upper),
     )
         .prop_map(|(v6, vlans, options, extensions, (kind, len), lens, mutations, rest)| {
-            let (cut, slot) = rest;
+            let (cut, slot, (port, protocol, fragment)) = rest;
             let (ip_len_error, udp_len_error, padding) = lens;
             let extensions = extensions.into_iter().map(|(kind, units)| {
                 let mut rest = vec![0; if kind == 44 { 7 } else { usize::from(units) * 8 + 7 }];
@@ -337,6 +387,9 @@ fn any_frame() -> impl Strategy<Value = Vec<u8>> {
                 ip_len_error,
                 udp_len_error,
                 padding,
+                port,
+                protocol,
+                fragment,
                 ..FrameSpec::v4(&payload)
             }
             .build();
@@ -405,6 +458,11 @@ fn the_committed_object_has_the_programs_and_the_sizes_of_the_shared_types() {
     assert_eq!(sizes(name::VERDICTS), (4, 16));
     assert_eq!(sizes(name::SOCKETS), (4, 4));
     assert_eq!(sizes(name::SOURCES), (8, 8));
+    assert_eq!(sizes(name::EXIT), (4, EXIT_CONFIG_LEN));
+    assert_eq!(sizes(name::PORTS), (4, 8));
+    assert_eq!(sizes(name::FRAGMENTS), (size_of::<FragmentKey>(), 8));
+    let ports = object.maps.get(name::PORTS).expect("the map is in the object");
+    assert_eq!(ports.max_entries() as usize, PORT_WORDS);
     let verdicts = object.maps.get(name::VERDICTS).expect("the map is in the object");
     assert_eq!(verdicts.max_entries() as usize, VERDICTS);
 }
@@ -420,6 +478,11 @@ fn the_maps_of_a_node_of_the_default_size_fit_four_megabytes() {
     let sources = sources as usize * (8 + 8 + 48 + 16);
     let cpus = 64;
     let verdicts = VERDICTS * 16 * cpus;
-    let total = accounts + sources + verdicts + GUARD_CONFIG_LEN;
+    let fragments =
+        object.maps.get(name::FRAGMENTS).expect("the map is in the object").max_entries();
+    assert_eq!(fragments, FRAGMENTS);
+    let fragments = fragments as usize * (size_of::<FragmentKey>() + 8 + 48 + 16);
+    let exit = EXIT_CONFIG_LEN + PORT_WORDS * 8;
+    let total = accounts + sources + verdicts + fragments + exit + GUARD_CONFIG_LEN;
     assert!(total < 4 << 20, "{total} bytes");
 }

@@ -23,7 +23,7 @@ use weir_nat::{
 use weir_packet::{
     ethernet::{ETHERNET_HEADER, IPV4_TYPE, IPV6_TYPE, MacAddress, NextHops, NoNextHop},
     gro::{Coalescer, Coalescing},
-    headers,
+    headers::{self, TCP, Transport},
     virtio::HEADER_LEN,
 };
 
@@ -204,7 +204,15 @@ impl Exit {
     /// Composes what the sender of the latest refused packet is told, into the scratch buffer.
     /// Returns its length.
     pub(crate) fn take_answer(&mut self, refused: &[u8]) -> Option<usize> {
-        let answer = self.answer.take()?;
+        let answer = match self.answer.take()? {
+            // As a firewall does: a program learns at once that its connection is refused.
+            Answer::Prohibited
+                if Transport::parse(refused).is_some_and(|it| it.protocol == TCP) =>
+            {
+                Answer::Reset
+            }
+            answer => answer,
+        };
         let room = self.scratch.get_mut(..MAX_ANSWER_LEN)?;
         answer::write(answer, refused, &self.gateways, room)
     }

@@ -25,6 +25,7 @@ use aya_log::EbpfLogger;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use weir_common::{
     GuardConfig,
+    exit::{EXIT_CONFIG_LEN, ExitConfig, PORT_WORDS, port_bit},
     gcra::Rate,
     guard::{GUARD_CONFIG_LEN, name},
     mac1::{Mac1Key, Mac1Keys},
@@ -66,6 +67,8 @@ pub struct Guard {
     log: Option<GuardLog>,
     accounts: Arc<Accounts>,
     config: GuardConfig,
+    /// The bitmap of external ports as it is in the kernel.
+    exit_ports: Box<[u64; PORT_WORDS]>,
     pins: Pins,
     xdp: &'static str,
     attached: Option<Attached>,
@@ -132,6 +135,7 @@ impl Guard {
             log: Some(log),
             accounts: Arc::new(accounts),
             config,
+            exit_ports: Box::new([0; PORT_WORDS]),
             pins,
             xdp,
             attached: None,
@@ -268,6 +272,37 @@ impl Guard {
     /// Fails when the kernel does not take it.
     pub fn set_initiations(&mut self, one_source: Rate, ceiling: Rate) -> Result<(), GuardError> {
         self.configure(GuardConfig { initiations: one_source, ceiling, ..self.config })
+    }
+
+    /// Sends return traffic of the node's own NAT to the sockets of the fast path: what is for these
+    /// addresses and, where they are not routed, for these ports (bit `port % 64` of word
+    /// `port / 64`). The node's own UDP port is never one of them. What has no socket at its queue
+    /// goes to the host.
+    ///
+    /// It replaces what was set before, while frames arrive. For a moment the guard may see the new
+    /// ports with the old addresses, or an address half written, and send a frame the wrong way.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the kernel does not take it. Some of the ports may have been replaced then.
+    pub fn set_exit(
+        &mut self,
+        exit: &ExitConfig,
+        ports: &[u64; PORT_WORDS],
+    ) -> Result<(), GuardError> {
+        let map = self.ebpf.map_mut(name::PORTS).ok_or(GuardError::Object(name::PORTS))?;
+        let mut map = Array::<_, u64>::try_from(map).map_err(GuardError::Map)?;
+        let (own_word, own_bit) = port_bit(self.config.port);
+        for ((index, set), wanted) in (0..).zip(self.exit_ports.iter_mut()).zip(ports) {
+            let wanted = if index == own_word { wanted & !own_bit } else { *wanted };
+            if *set != wanted {
+                map.set(index, wanted, 0).map_err(GuardError::Map)?;
+                *set = wanted;
+            }
+        }
+        let map = self.ebpf.map_mut(name::EXIT).ok_or(GuardError::Object(name::EXIT))?;
+        let mut map = Array::<_, [u8; EXIT_CONFIG_LEN]>::try_from(map).map_err(GuardError::Map)?;
+        map.set(0, exit.to_bytes(), 0).map_err(GuardError::Map)
     }
 
     /// Takes the guard off the interface, and removes every pin.
