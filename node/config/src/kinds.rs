@@ -150,6 +150,18 @@ words! {
     }
 }
 
+words! {
+    /// How consumers' packets are to leave.
+    EgressMode {
+        /// By the bypass where that is possible, else through the kernel.
+        Auto = "auto",
+        /// By the node's own NAT, past the kernel's network stack, or the node does not start.
+        Bypass = "bypass",
+        /// Through the kernel's forwarding and its NAT.
+        Kernel = "kernel",
+    }
+}
+
 /// An amount of money in wei: a text in the configuration, because TOML's numbers are too small.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wei(pub u128);

@@ -5,7 +5,7 @@
 //! 2. [`Config::load`] reads a file, and [`check()`] a text. Each [`Mistake`] has its line, its reason
 //!    and its fix.
 //! 3. The values have types that cannot be wrong: [`Auto`], [`HostPort`], [`ListenAddr`], the modes,
-//!    [`PortRule`], [`HttpUrl`], the [`amounts`] and the [`schedule`].
+//!    [`PortRule`], [`PortRange`], [`HttpUrl`], the [`amounts`] and the [`schedule`].
 //! 4. [`misfit`] and [`overlap`] check what only the machine can tell: the uplink's MTU, and its
 //!    networks.
 //! 5. [`default_text`] writes the default file with every key explained.
@@ -32,14 +32,14 @@ mod value;
 
 pub use check::check;
 pub use kinds::{
-    Auto, GuardMode, HostPort, IoMode, ListenAddr, LogFormat, LogLevel, ReceiveMode, SandboxMode,
-    Wei,
+    Auto, EgressMode, GuardMode, HostPort, IoMode, ListenAddr, LogFormat, LogLevel, ReceiveMode,
+    SandboxMode, Wei,
 };
 pub use limits::Limits;
 pub use mistake::Mistake;
-pub use port::{NoPorts, PortRule, Protocol};
+pub use port::{NoPorts, NotARange, PortRange, PortRule, Protocol};
 pub use rules::{misfit, overlap};
-pub use sections::{Api, Config, Dns, Fleet, Ledger, Log, Node, Payment, Policy, Tunnel};
+pub use sections::{Api, Config, Dns, Fleet, Ledger, Log, Nat, Node, Payment, Policy, Tunnel};
 pub use shared::Shared;
 pub use url::{HttpUrl, NotHttp};
 

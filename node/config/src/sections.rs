@@ -13,13 +13,13 @@ use weir_common::AddressPlan;
 
 use super::{
     kinds::{
-        Auto, GuardMode, HostPort, IoMode, ListenAddr, LogFormat, LogLevel, ReceiveMode,
-        SandboxMode, Wei,
+        Auto, EgressMode, GuardMode, HostPort, IoMode, ListenAddr, LogFormat, LogLevel,
+        ReceiveMode, SandboxMode, Wei,
     },
     limits::Limits,
     section::Section,
 };
-use crate::{PortRule, Protocol};
+use crate::{PortRange, PortRule, Protocol};
 
 sections! {
     /// Everything that can be set.
@@ -28,6 +28,8 @@ sections! {
         node: Node,
         /// The inside of the tunnel.
         tunnel: Tunnel,
+        /// How consumers' flows share the node's addresses and ports.
+        nat: Nat,
         /// What consumers may reach.
         policy: Policy,
         /// Rate limits and quotas.
@@ -94,6 +96,19 @@ section! {
         /// stack, or the node does not start. "sockets": through the stack, where this machine's
         /// firewall and tcpdump see it.
         receive: ReceiveMode = ReceiveMode::Auto;
+        /// How consumers' packets leave. "auto": by the node's own NAT, past the kernel's network
+        /// stack, where the uplink allows it, else through the kernel. "bypass": by the node's own
+        /// NAT, or the node does not start. "kernel": through the kernel's forwarding and nftables,
+        /// where this machine's firewall and tcpdump see them.
+        egress: EgressMode = EgressMode::Auto;
+        /// The uplink's addresses that consumers leave by, for example ["198.51.100.7",
+        /// "198.51.100.8"]; a session keeps one of each family. At most 256. Empty: the uplink's
+        /// first of each family. Not with egress = "kernel", where the kernel chooses.
+        addresses: Vec<IpAddr> = Vec::new();
+        /// An IPv6 network that is routed to this machine, for example "2001:db8:7::/64": each
+        /// session has an address of its own in it. Empty: sessions share the uplink's address.
+        /// Not with egress = "kernel".
+        prefix_v6: Option<Ipv6Net> = None;
         /// Whether the node drops what it no longer needs after its start: capabilities, new
         /// privileges, access to files (Landlock) and system calls (seccomp). "auto": as far as the
         /// kernel supports it. "off": nothing. "required": all, or the node does not start.
@@ -133,6 +148,27 @@ section! {
         /// PersistentKeepalive in consumers' configurations, in seconds. 0 to 65535; 0 is off.
         /// 25 keeps an idle consumer behind NAT reachable.
         keepalive: u16 = 0;
+    }
+}
+
+section! {
+    /// How consumers' flows share the node's addresses and ports, where the node does NAT itself
+    /// (see node.egress). See docs/flows.md.
+    Nat {
+        /// The ports of the node's addresses that are reserved for consumers: "FIRST-LAST". The
+        /// host cannot use them. Keep them outside the host's own range
+        /// (`sysctl net.ipv4.ip_local_port_range`).
+        ports: PortRange = PortRange { low: 4096, high: 32767 };
+        /// The number of ports in a block. A session holds whole blocks, and the ledger has which
+        /// and when. A power of two from 8 to 1024.
+        block_ports: u16 = 32;
+        /// The maximum number of blocks of one session at an address. 1 to 8192.
+        session_blocks: u32 = 64;
+        /// The size of the node's flow table. 1024 to 16777216. Each flow takes about 128 bytes.
+        flows: u32 = 262_144;
+        /// Whether a TCP connection that the node does not know, as after a restart, goes on
+        /// where its port is still in a block of its session. false: it is reset.
+        pick_up: bool = true;
     }
 }
 
@@ -195,6 +231,10 @@ section! {
         /// shorter than retain_days and retain_undelivered_days keep that record. 0 to 36500; 0
         /// means forever.
         retain_sessions_days: u32 = 90;
+        /// Days for which it is kept which session had which block of ports, after the session has
+        /// given the block back. Only with this can an abuse notice be answered that names an
+        /// address, a port and a time. 0 to 36500; 0 means forever.
+        retain_blocks_days: u32 = 30;
         /// Seconds for which a session without credit stays paused before it is closed.
         /// 0 to 31536000.
         grace_seconds: u32 = 300;

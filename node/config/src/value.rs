@@ -14,13 +14,13 @@ use toml::{Spanned, de::DeValue};
 use super::{
     amounts::{AtMost, BitRate, ByteCount},
     kinds::{
-        Auto, GuardMode, HostPort, IoMode, ListenAddr, LogFormat, LogLevel, ReceiveMode,
-        SandboxMode, Wei,
+        Auto, EgressMode, GuardMode, HostPort, IoMode, ListenAddr, LogFormat, LogLevel,
+        ReceiveMode, SandboxMode, Wei,
     },
     mistake::nearest,
     schedule::Window,
 };
-use crate::PortRule;
+use crate::{PortRange, PortRule};
 
 /// What is wrong with a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -261,7 +261,7 @@ macro_rules! one_word {
     )*};
 }
 
-one_word!(GuardMode, IoMode, ReceiveMode, SandboxMode, LogLevel, LogFormat);
+one_word!(GuardMode, IoMode, ReceiveMode, EgressMode, SandboxMode, LogLevel, LogFormat);
 
 impl Value for ListenAddr {
     fn read(value: &Spanned<DeValue<'_>>) -> Result<Self, Problem> {
@@ -316,6 +316,7 @@ explained! {
     BitRate, "\"200 Mbit/s\" or \"off\"";
     ByteCount, "\"2 TB\" or \"off\"";
     Window, "\"Mon-Fri 08:00-18:00 down=100mbit\"";
+    PortRange, "\"4096-32767\"";
 }
 
 impl Value for AtMost {
@@ -364,6 +365,21 @@ impl AutoValue for Wei {
 
     fn show_set(&self) -> String {
         self.show()
+    }
+}
+
+/// A network; an empty text is none.
+impl Value for Option<Ipv6Net> {
+    fn read(value: &Spanned<DeValue<'_>>) -> Result<Self, Problem> {
+        let example = "\"2001:db8:7::/64\" or \"\"";
+        if text(value, example)?.is_empty() {
+            return Ok(None);
+        }
+        parsed(value, "an IPv6 network", example).map(Some)
+    }
+
+    fn show(&self) -> String {
+        self.map_or(String::new(), |network| network.to_string()).show()
     }
 }
 

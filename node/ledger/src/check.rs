@@ -5,11 +5,11 @@ use std::{collections::HashMap, path::Path};
 use rusqlite::{Connection, OpenFlags};
 
 use crate::{
-    LedgerError,
+    BlockSpan, LedgerError,
     agreements::{self, Settlement},
     counters,
     error::damaged,
-    integrity, records,
+    integrity, port_blocks, records,
     row::{read_counters, to_sql},
     schema, sql,
     usage_record::{RecordKey, UsageRecord},
@@ -104,6 +104,21 @@ impl Reader {
     /// When the ledger cannot be read.
     pub fn settlements(&self) -> Result<Vec<Settlement>, LedgerError> {
         agreements::settlements(&self.db)
+    }
+
+    /// Who held the port of an external address at a moment, in seconds since 1970, the first first.
+    /// Usually one: within the second in which a block went from one session to another, both.
+    ///
+    /// # Errors
+    ///
+    /// When the ledger cannot be read.
+    pub fn block_owners(
+        &self,
+        address: std::net::IpAddr,
+        port: u16,
+        at: u64,
+    ) -> Result<Vec<BlockSpan>, LedgerError> {
+        port_blocks::owners(&self.db, address, port, at)
     }
 
     /// Looks for damage, and for anything that the node would never write.
@@ -206,7 +221,7 @@ pub(crate) const SETTLEMENTS: &str = "SELECT channel, amount, preimage, message
 pub(crate) const PROMISES: &str = "SELECT amount FROM channels";
 
 /// What must not be found, and how to count it.
-const RULES: [(&str, &str); 6] = [
+const RULES: [(&str, &str); 7] = [
     ("references to missing rows", "SELECT count(*) FROM pragma_foreign_key_check"),
     (
         "sessions without counters",
@@ -234,5 +249,10 @@ const RULES: [(&str, &str); 6] = [
         "live sessions whose rows would be removed",
         "SELECT count(*) FROM ended_sessions JOIN sessions ON number = session
          WHERE sessions.ended IS NULL",
+    ),
+    (
+        "blocks of ports that no live session holds, and that were not given back",
+        "SELECT count(*) FROM port_blocks WHERE until IS NULL
+             AND session NOT IN (SELECT id FROM sessions WHERE ended IS NULL)",
     ),
 ];

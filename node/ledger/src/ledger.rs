@@ -242,6 +242,7 @@ impl Ledger {
         change.execute(sql::SET_ENDED_TOTALS, params_from_iter(total))?;
         change.execute(sql::DROP_INVOICES, [number])?;
         change.execute(sql::ADD_ENDED, [number])?;
+        change.execute(sql::RELEASE_BLOCKS_OF, params![number, to_sql(now)])?;
         let public_key: String = change.query_row(sql::PUBLIC_KEY, [number], |row| row.get(0))?;
         sweep::save_initiation(&change, &public_key, to_sql(newest), to_sql(now))?;
         integrity::seal(&change, number)?;

@@ -12,6 +12,9 @@
 //! 7. [`Ledger::end`] closes the session with a last record. [`Ledger::sweep`] deletes its rows when their time is
 //!    over, and adds what it used to the totals of all swept sessions.
 //!
+//! Beside that, [`Ledger::write_blocks`] has which session held which block of external ports, so that an abuse notice
+//! can be answered ([`PortLog`]) without a log of flows. [`Ledger::forget_blocks`] deletes it in time.
+//!
 //! Each table has a checksum, which a start and [`scrub::scrub`] compare. [`check::Reader`] reads a ledger without
 //! writing to it. [`payment`] is how consumers pay as they go; [`agreements`] is what the ledger keeps of that.
 
@@ -24,6 +27,7 @@ mod error;
 mod integrity;
 mod ledger;
 pub mod payment;
+mod port_blocks;
 mod quota;
 mod rates;
 mod records;
@@ -44,6 +48,7 @@ mod usage_record;
 
 pub use error::LedgerError;
 pub use ledger::Ledger;
+pub use port_blocks::{BlockEvent, BlockSpan, PortLog, Ports};
 pub use quota::{Began, Mark, Marks};
 pub use records::MAX_RECORDS;
 pub use retention::{Retention, Swept};

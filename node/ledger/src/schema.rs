@@ -240,6 +240,23 @@ const MIGRATIONS: &[&str] = &[
          BEGIN SELECT RAISE(ABORT, 'a promise is only replaced by a higher one'); END;
      DELETE FROM invoices
          WHERE session IN (SELECT number FROM sessions WHERE ended IS NOT NULL);",
+    // Which session had which block of external ports. It outlives the session's own rows, or they
+    // it. How long a row is kept counts from `released`, which is `until` unless a clock was ahead.
+    "CREATE TABLE port_blocks (
+         place    INTEGER PRIMARY KEY AUTOINCREMENT,
+         session  TEXT NOT NULL,
+         address  TEXT NOT NULL,
+         first    INTEGER NOT NULL CHECK (first BETWEEN 0 AND 65535),
+         length   INTEGER NOT NULL CHECK (length BETWEEN 1 AND 65536),
+         since    INTEGER NOT NULL,
+         until    INTEGER CHECK (until >= since),
+         released INTEGER,
+         CHECK ((until IS NULL) = (released IS NULL))
+     ) STRICT;
+     CREATE UNIQUE INDEX held_port_blocks ON port_blocks (address, first) WHERE until IS NULL;
+     CREATE INDEX port_blocks_by_holder ON port_blocks (session) WHERE until IS NULL;
+     CREATE INDEX port_blocks_by_port ON port_blocks (address, first, since);
+     CREATE INDEX port_blocks_by_release ON port_blocks (released) WHERE released IS NOT NULL;",
 ];
 
 /// The first schema whose sums tell what ended sessions have of each table.
@@ -459,6 +476,40 @@ mod tests {
         check(&ledger);
         drop(ledger);
         check(&Ledger::open(&path).expect("its sums are right"));
+    }
+
+    /// A ledger as the weir of schema 7 wrote it: a live session, and one that has ended.
+    const OF_SCHEMA_7: &str = "
+        INSERT INTO sessions (id, slot, public_key, created, state, ended, end_reason) VALUES
+            ('00000000000000a1', 0, 'hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=', 5, 'open',
+                NULL, NULL),
+            ('00000000000000a2', 1, 'one', 5, 'closed', 9, 'removed');
+        INSERT INTO ended_sessions (session, ended) VALUES (2, 9);
+        INSERT INTO counters (session, updated, bytes_up) VALUES (1, 6, 60), (2, 6, 9);
+        UPDATE ended_totals SET bytes_up = 9;";
+
+    #[test]
+    fn a_ledger_of_schema_7_gets_a_place_for_blocks_of_ports() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("ledger.db");
+        let db = Connection::open(&path).expect("opened");
+        for step in &MIGRATIONS[..7] {
+            db.execute_batch(step).expect("made");
+        }
+        db.execute_batch(OF_SCHEMA_7).expect("filled");
+        db.pragma_update(None, "user_version", 7).expect("set");
+        integrity::rewrite(&db, 7).expect("summed");
+        drop(db);
+        let mut ledger = Ledger::open(&path).expect("brought up to date");
+        let live = ledger.live().expect("read");
+        let ports = crate::Ports { address: [192, 0, 2, 7].into(), first: 4096, length: 32 };
+        let taken = crate::BlockEvent::Taken { session: live[0].0.id, ports, at: 7 };
+        ledger.write_blocks(&[taken]).expect("written");
+        drop(ledger);
+        let ledger = Ledger::open(&path).expect("its sums are right");
+        assert_eq!(ledger.open_blocks().expect("read").len(), 1);
+        let reader = crate::check::Reader::open(&path).expect("opened");
+        assert_eq!(reader.check().expect("read").problems, Vec::<String>::new());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-use crate::{Ledger, LedgerError, Retention, UsageLog, status::Status};
+use crate::{Ledger, LedgerError, PortLog, Retention, UsageLog, status::Status};
 
 /// The node's ledger, for those that write it. Readers of usage records get a [`UsageLog`] instead.
 /// Cheap to clone.
@@ -65,6 +65,12 @@ impl SharedLedger {
     #[must_use]
     pub fn usage_log(&self) -> UsageLog {
         UsageLog::new(self.clone())
+    }
+
+    /// Who held which port, for a reader.
+    #[must_use]
+    pub fn port_log(&self) -> PortLog {
+        PortLog::new(self.clone())
     }
 
     pub(crate) fn watch(&self) -> watch::Receiver<u64> {

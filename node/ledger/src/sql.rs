@@ -206,6 +206,34 @@ statements! {
     INCOME = "SELECT promised FROM income WHERE one = 1";
     SET_INCOME = "INSERT OR REPLACE INTO income (one, promised) VALUES (1, ?1)";
 
+    // Blocks of external ports. A clock may have been set back since a block was taken.
+    CLOSE_HELD_BLOCK = "UPDATE port_blocks SET until = max(since, ?3), released = max(since, ?3)
+         WHERE address = ?1 AND first = ?2 AND until IS NULL";
+    ADD_BLOCK = "INSERT INTO port_blocks (session, address, first, length, since, until, released)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6)";
+    RELEASE_BLOCK = "UPDATE port_blocks SET until = max(since, ?4), released = max(since, ?4)
+         WHERE address = ?1 AND first = ?2 AND until IS NULL AND session = ?3";
+    RELEASE_BLOCKS_OF = "UPDATE port_blocks SET until = max(since, ?2), released = max(since, ?2)
+         WHERE until IS NULL AND session = (SELECT id FROM sessions WHERE number = ?1)";
+    HELD_BLOCKS = "SELECT session, address, first, length, since, until
+         FROM port_blocks INDEXED BY held_port_blocks WHERE until IS NULL ORDER BY address, first";
+    /// ?4 to ?20 are the ports at which a block with the port can begin.
+    BLOCK_OWNERS = "SELECT session, address, first, length, since, until
+         FROM port_blocks INDEXED BY port_blocks_by_port
+         WHERE address = ?1
+             AND first IN (?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18,
+                 ?19, ?20)
+             AND since <= ?3 AND first + length > ?2 AND (until IS NULL OR until >= ?3)
+         ORDER BY place";
+    RESTAMP_BLOCKS = "UPDATE port_blocks SET released = ?1 WHERE place IN (
+             SELECT place FROM port_blocks WHERE released > ?1 LIMIT ?2)";
+    DROP_OLD_BLOCKS = "DELETE FROM port_blocks WHERE place IN (
+             SELECT place FROM port_blocks WHERE released < ?1 ORDER BY released LIMIT ?2)";
+    DROP_BLOCKS_BEYOND = "DELETE FROM port_blocks WHERE until IS NOT NULL AND place IN (
+             SELECT place FROM port_blocks
+             WHERE place <= (SELECT max(place) FROM port_blocks) - ?1
+                 AND until IS NOT NULL ORDER BY place LIMIT ?2)";
+
     // Limits.
     SET_RATES = "INSERT OR REPLACE INTO rates (session, up, down) VALUES (?1, ?2, ?3)";
     QUOTA = "SELECT started, total, other_started, other_total FROM quotas WHERE period = ?1";
@@ -226,13 +254,14 @@ mod tests {
     use crate::{Ledger, integrity};
     use weir_common::account::Counters;
 
-    /// What a plan may go through: a row for each live session, the slots as they are found one by
-    /// one, and what has one row, or one for each table.
+    /// What a plan may go through: a row for each live session or each block that one holds, the
+    /// slots as they are found one by one, and what has one row, or one for each table.
     const BOUNDED: &[&str] = &[
         "SCAN sessions USING INDEX live_slot",
         "SCAN sessions USING COVERING INDEX live_slot",
         "SCAN used",
         "SCAN sqlite_sequence",
+        "SCAN port_blocks USING INDEX held_port_blocks",
         "SCAN CONSTANT ROW",
     ];
 
