@@ -15,7 +15,10 @@ use std::{
 };
 
 use crossbeam::queue::ArrayQueue;
-use weir_common::{AddressPlan, DropReason, Slot};
+use weir_common::{
+    AddressPlan, DropReason, Slot,
+    gcra::{Gcra, Rate},
+};
 use weir_nat::{
     Answer, BlockEvent, FlowCounts, FlowGate, Gateways, Nat, NatConfig, Policy, Refusal, V6,
     answer::{self, MAX_ANSWER_LEN},
@@ -36,12 +39,16 @@ use crate::pipeline::{gso_batch::GsoBatch, tun_offloads::TunOffloads};
 /// The room before a packet that may leave by the uplink, in bytes: the virtio header and the
 /// Ethernet header.
 pub(crate) const HEADROOM: usize = HEADER_LEN + ETHERNET_HEADER;
-/// The number of block events and of unresolved neighbours that wait for the control plane.
+/// The number of block events that wait for the control plane.
 const EVENTS: usize = 4096;
 
 /// The number of ticks, of a quarter of a second, for which the flow table is looked after when it is
 /// empty: until all blocks of ports are given back.
 const MAX_IDLE_TICKS: u32 = 4 * 300;
+
+/// The neighbours that are asked for: 100 a second, so that a scan of the uplink's network costs
+/// little.
+const RESOLUTIONS: Rate = Rate { interval: 10_000_000, window: 100_000_000 };
 
 /// What a worker exits with.
 pub struct ExitPlan {
@@ -53,6 +60,8 @@ pub struct ExitPlan {
     pub hops: Arc<NextHops>,
     /// The node's UDP port.
     pub listen_port: u16,
+    /// Has the kernel look for a neighbour whose link address is not known. It must not wait.
+    pub resolve: Arc<dyn Fn(IpAddr) + Send + Sync>,
     /// A random number: the identification of the first IPv4 datagram (RFC 6864, section 5.1).
     pub first_id: u16,
 }
@@ -62,13 +71,11 @@ pub struct ExitPlan {
 pub(crate) struct ExitEvents {
     /// The blocks of ports that sessions have taken and given back, in order.
     pub blocks: ArrayQueue<BlockEvent>,
-    /// The neighbours whose link address is not known.
-    pub unresolved: ArrayQueue<IpAddr>,
 }
 
 impl Default for ExitEvents {
     fn default() -> Self {
-        Self { blocks: ArrayQueue::new(EVENTS), unresolved: ArrayQueue::new(64) }
+        Self { blocks: ArrayQueue::new(EVENTS) }
     }
 }
 
@@ -91,6 +98,9 @@ pub(crate) struct Exit {
     /// The addresses from which routers on the internet are answered.
     external: Gateways,
     listen_port: u16,
+    resolve: Arc<dyn Fn(IpAddr) + Send + Sync>,
+    /// How often it is called.
+    resolutions: Gcra,
     /// Whether small frames and batches are sent by [`Pipeline::send_small`](crate::pipeline::Pipeline).
     pub(crate) sends_small: bool,
     /// The identification of the latest IPv4 datagram.
@@ -118,6 +128,8 @@ impl Exit {
             gateways,
             external,
             listen_port: plan.listen_port,
+            resolve: plan.resolve,
+            resolutions: Gcra::default(),
             sends_small: false,
             next_id: plan.first_id,
             idle_ticks: MAX_IDLE_TICKS,
@@ -163,9 +175,10 @@ impl Exit {
             frame.split_first_chunk_mut::<ETHERNET_HEADER>().ok_or(DropReason::UpMalformed)?;
         let destination = headers::destination(packet).ok_or(DropReason::UpMalformed)?;
         let next = self.hops.find(destination).map_err(|missing| {
-            if let NoNextHop::Unresolved(neighbour) = missing {
-                // If the queue is full, the next packet asks again.
-                self.events.unresolved.push(neighbour).ok();
+            if let NoNextHop::Unresolved(neighbour) = missing
+                && self.resolutions.take(RESOLUTIONS, now)
+            {
+                (self.resolve)(neighbour);
             }
             Refusal { reason: DropReason::NextHop, answer: None }
         })?;

@@ -1,7 +1,7 @@
 //! Starts the workers and the handshake thread.
 
 use std::{
-    os::fd::{AsFd as _, BorrowedFd},
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     sync::Arc,
 };
 
@@ -9,7 +9,9 @@ use anyhow::Context as _;
 
 use super::{ebpf::Ebpf, reload};
 use weir_config::Config;
-use weir_dataplane::{Dataplane, Io, OnEnd, Shared, Sockets, Start, UdpSegmentation, XskQueues};
+use weir_dataplane::{
+    Dataplane, ExitPlan, Io, OnEnd, Shared, Sockets, Start, UdpSegmentation, XskQueues,
+};
 use weir_host::tun::{self, Tun};
 use weir_wireguard::identity::Identities;
 
@@ -18,6 +20,7 @@ pub(super) struct Workers<'a> {
     pub(super) io: Io,
     pub(super) cores: &'a [usize],
     pub(super) direct: Vec<XskQueues>,
+    pub(super) exits: Vec<(ExitPlan, OwnedFd)>,
     pub(super) on_end: OnEnd,
 }
 
@@ -30,7 +33,7 @@ pub(super) fn start(
     ebpf: &mut Ebpf,
     workers: Workers<'_>,
 ) -> anyhow::Result<Dataplane> {
-    let Workers { io, cores, direct, on_end } = workers;
+    let Workers { io, cores, direct, exits, on_end } = workers;
     let port = config.node.listen_port;
     let bind = || {
         weir_dataplane::bind(port).with_context(|| {
@@ -66,6 +69,7 @@ pub(super) fn start(
         cores: cores.to_vec(),
         sockets,
         direct,
+        exits,
         queues: tun.queues,
         handshake_sockets,
         handshakes_steered,

@@ -11,6 +11,7 @@ use anyhow::{Context as _, bail};
 use tracing::warn;
 use weir_common::{
     AddressPlan, GuardConfig, Slot, SlotPermutation,
+    exit::{ExitConfig, PORT_WORDS},
     gcra::Rate,
     mac1::{Mac1Key, Mac1Keys},
 };
@@ -277,6 +278,17 @@ impl Ebpf {
         let Some(guard) = &self.guard else { return Ok(()) };
         let mut guard = guard.lock().unwrap_or_else(PoisonError::into_inner);
         guard.use_fast_path(sockets).context("the guard does not accept the AF_XDP sockets")
+    }
+
+    /// Has the guard send what comes back to these addresses and ports to the workers.
+    pub(super) fn set_exit(
+        &self,
+        exit: &ExitConfig,
+        ports: &[u64; PORT_WORDS],
+    ) -> anyhow::Result<()> {
+        let guard = self.guard.as_ref().context("there is no guard")?;
+        let mut guard = guard.lock().unwrap_or_else(PoisonError::into_inner);
+        guard.set_exit(exit, ports).context("the guard does not accept the exit's addresses")
     }
 
     /// A descriptor of the program that chooses the TUN queue, if there is one.

@@ -8,6 +8,7 @@ use weir_common::{AddressPlan, PublicKey};
 
 use super::{
     Options,
+    egress::{EgressPath, Follower},
     keys::Ring,
     ledger::Intervals,
     machine::Machine,
@@ -56,6 +57,9 @@ pub(super) struct Forwarding<'a> {
     pub(super) addresses: AddressPlan,
     pub(super) xdp: XdpMode,
     pub(super) receive: ReceivePath,
+    pub(super) egress: EgressPath,
+    /// Follows the next hops, if the workers exit past the kernel.
+    pub(super) follower: Option<Follower>,
     pub(super) interface: String,
     pub(super) levels: Arc<SharedLimits>,
     pub(super) identities: Arc<Identities>,
@@ -128,6 +132,8 @@ impl<'a> Forwarding<'a> {
             uplink_mtu,
             xdp: self.xdp,
             receive: self.receive,
+            egress: self.egress,
+            policy: Arc::clone(&self.policy),
             io: self.io,
             sandbox: self.sandbox,
             notes: self.notes,
@@ -158,7 +164,7 @@ impl<'a> Forwarding<'a> {
             breaks,
             name_servers,
         };
-        Ok(Serving { config, dataplane: self.dataplane, watcher, parts })
+        Ok(Serving { config, dataplane: self.dataplane, follower: self.follower, watcher, parts })
     }
 
     fn open_sessions(&self, machine: &Machine) -> anyhow::Result<Opened> {

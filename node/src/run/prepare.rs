@@ -9,6 +9,7 @@ use weir_common::{AddressPlan, SlotPermutation};
 use super::{
     Options, choices, dataplane,
     ebpf::Ebpf,
+    egress::Egress,
     keys as key_ring,
     machine::Machine,
     random,
@@ -109,6 +110,7 @@ impl<'a> Prepared<'a> {
         let Options { config, file, .. } = self.options;
         let xdp = machine.ebpf.attach(&self.uplink, config.node.xdp)?;
         let receive = Receive::prepare(&config.node.receive, &xdp, &self.uplink, self.cores.len())?;
+        let egress = Egress::choose(config, &self.uplink, &receive, self.cores.len())?;
         let levels = Arc::<SharedLimits>::default();
         let shared = Shared {
             accounts: machine.ebpf.accounts(),
@@ -144,6 +146,7 @@ impl<'a> Prepared<'a> {
             addresses: self.addresses,
             xdp,
             receive,
+            egress,
             levels,
             shared,
             identities,

@@ -8,6 +8,7 @@ use weir_common::{AddressPlan, PublicKey};
 use super::{
     Options,
     dataplane::{self, Workers},
+    egress::Egress,
     forwarding::Forwarding,
     machine::Machine,
     policy::ExitPolicy,
@@ -45,6 +46,7 @@ pub(super) struct Sandboxed<'a> {
     pub(super) addresses: AddressPlan,
     pub(super) xdp: XdpMode,
     pub(super) receive: Receive,
+    pub(super) egress: Egress,
     pub(super) levels: Arc<SharedLimits>,
     pub(super) shared: Shared,
     pub(super) identities: Arc<Identities>,
@@ -61,8 +63,20 @@ impl<'a> Sandboxed<'a> {
         let receive = self.receive.describe();
         let (on_end, ended) = mpsc::unbounded_channel();
         let on_end: OnEnd = Arc::new(move |thread| drop(on_end.send(thread)));
-        let workers =
-            Workers { io: self.io, cores: &self.cores, direct: self.receive.queues, on_end };
+        let policy = Arc::new(ExitPolicy::new(config, &self.plan, self.transits, self.in_force));
+        let egress = self.egress.describe();
+        let (exits, follower) = match self.egress {
+            Egress::Kernel(_) => (Vec::new(), None),
+            Egress::Bypass(bypass) => {
+                let flows = policy.for_workers()?;
+                let ebpf = &machine.ebpf;
+                let (exits, follower) =
+                    bypass.begin(config, &self.uplink, &self.shared, &flows, ebpf)?;
+                (exits, Some(follower))
+            }
+        };
+        let direct = self.receive.queues;
+        let workers = Workers { io: self.io, cores: &self.cores, direct, exits, on_end };
         let dataplane = dataplane::start(
             config,
             self.shared,
@@ -72,7 +86,10 @@ impl<'a> Sandboxed<'a> {
             workers,
         )?;
         machine.saved = false;
-        let policy = Arc::new(ExitPolicy::new(config, &self.plan, self.transits, self.in_force));
+        if let Some(follower) = &follower {
+            policy.serve(dataplane.exits());
+            follower.follow(dataplane.exits());
+        }
         Ok(Forwarding {
             options: self.options,
             uplink: self.uplink,
@@ -85,6 +102,8 @@ impl<'a> Sandboxed<'a> {
             addresses: self.addresses,
             xdp: self.xdp,
             receive,
+            egress,
+            follower,
             interface,
             levels: self.levels,
             identities: self.identities,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
-use super::{machine::Machine, serve};
+use super::{egress::Follower, machine::Machine, serve};
 use weir_config::Config;
 use weir_dataplane::Dataplane;
 use weir_host::watch::Watcher;
@@ -13,6 +13,7 @@ use weir_host::watch::Watcher;
 pub(super) struct Serving<'a> {
     pub(super) config: &'a Config,
     pub(super) dataplane: Dataplane,
+    pub(super) follower: Option<Follower>,
     pub(super) watcher: Watcher,
     pub(super) parts: serve::ControlPlane,
 }
@@ -21,12 +22,13 @@ impl Serving<'_> {
     /// Serves until the node is told to stop or cannot go on, stops it, and writes the final
     /// counters to the ledger.
     pub(super) fn until_told(self, machine: &mut Machine) -> anyhow::Result<()> {
-        let Self { config, dataplane, watcher, parts } = self;
+        let Self { config, dataplane, follower, watcher, parts } = self;
         let (sessions, reloader) = (Arc::clone(&parts.sessions), Arc::clone(&parts.reloader));
         let served = serve::until_told(config, parts, machine.ebpf.take_log());
         // A change made after this would not be undone.
         reloader.close();
         dataplane.stop();
+        let followed = follower.map_or(Ok(()), Follower::stop);
         // Until then packets may pass, and what keeps them in must not go.
         let watched = watcher.stop().map(|host| machine.host = Some(host));
         // Only now is every count final.
@@ -35,6 +37,6 @@ impl Serving<'_> {
             .and_then(|_| sessions.checkpoint())
             .context("cannot write the final counters to the ledger")?;
         machine.saved = true;
-        served.and(watched)
+        served.and(watched).and(followed)
     }
 }

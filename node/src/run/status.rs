@@ -8,7 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{ebpf::GuardCounter, policy, receive::ReceivePath};
+use super::{
+    ebpf::GuardCounter,
+    egress::EgressPath,
+    policy::{self, ExitPolicy},
+    receive::ReceivePath,
+};
 use crate::sandbox::Sandbox;
 use weir_config::Shared;
 use weir_control::{
@@ -32,6 +37,8 @@ pub(super) struct Sources {
     pub(super) uplink_mtu: Arc<AtomicU32>,
     pub(super) xdp: XdpMode,
     pub(super) receive: ReceivePath,
+    pub(super) egress: EgressPath,
+    pub(super) policy: Arc<ExitPolicy>,
     pub(super) io: Io,
     pub(super) sandbox: Sandbox,
     pub(super) notes: Vec<String>,
@@ -83,11 +90,12 @@ impl NodeView for View {
             offloads.push(format!("no XDP guard: {reason}"));
         }
         offloads.push(sources.receive.note.clone());
+        offloads.push(sources.egress.note.clone());
         offloads.extend(sources.counts.refused_offloads());
         let mut drops = sources
             .counts
             .drops(|reason| guard.as_ref().map_or(0, |counts| counts.dropped(reason).datagrams));
-        drops.extend(policy::drops());
+        drops.extend(policy::drops(&sources.policy));
         Status {
             version: env!("CARGO_PKG_VERSION").into(),
             uptime_seconds: uptime,

@@ -1,7 +1,7 @@
 //! The exits of all workers, as the control plane sees them.
 
 use std::{
-    net::{IpAddr, Ipv4Addr},
+    net::Ipv4Addr,
     sync::{Arc, mpsc},
     time::Duration,
 };
@@ -121,12 +121,6 @@ impl Exits {
     #[must_use]
     pub fn next_block_event(&self) -> Option<BlockEvent> {
         self.events.blocks.pop()
-    }
-
-    /// Removes and returns the next neighbour whose link address is not known.
-    #[must_use]
-    pub fn next_unresolved(&self) -> Option<IpAddr> {
-        self.events.unresolved.pop()
     }
 
     fn each(&self, change: impl Fn() -> Box<dyn FnOnce(&mut Exit) + Send>) {

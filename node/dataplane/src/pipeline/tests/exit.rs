@@ -2,7 +2,7 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    sync::Arc,
+    sync::{Arc, Mutex},
 };
 
 use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
@@ -46,6 +46,14 @@ fn hops() -> NextHops {
 }
 
 fn node(workers: u32, policy: impl Policy + 'static) -> Node {
+    node_that_asks(workers, policy, Arc::default())
+}
+
+fn node_that_asks(
+    workers: u32,
+    policy: impl Policy + 'static,
+    asked: Arc<Mutex<Vec<IpAddr>>>,
+) -> Node {
     let mut node = Node::new(8, workers, 0);
     let nat = NatConfig {
         addresses_v4: vec![EXTERNAL],
@@ -66,6 +74,7 @@ fn node(workers: u32, policy: impl Policy + 'static) -> Node {
         policy: Arc::new(policy),
         hops: Arc::new(hops()),
         listen_port: 51820,
+        resolve: Arc::new(move |neighbour| asked.lock().expect("a list").push(neighbour)),
         first_id: 7,
     };
     node.pipeline.exit_by(plan, Arc::<ExitEvents>::default());
@@ -306,13 +315,15 @@ fn the_gateway_stays_on_the_tun_device() {
 
 #[test]
 fn without_a_next_hop_nothing_leaves_and_the_neighbour_is_asked_for() {
-    let mut node = node(1, AllowAll);
+    let asked = Arc::<Mutex<Vec<IpAddr>>>::default();
+    let mut node = node_that_asks(1, AllowAll, Arc::clone(&asked));
     let mut consumer = node.connect(0);
     let empty = NextHops { neighbours: Vec::new(), ..hops() };
     node.pipeline.exit().expect("an exit").set_hops(Arc::new(empty));
     let output = ask(&mut node, &mut consumer, SERVER_V4);
     assert!(output.uplink.is_empty());
     assert_eq!(node.dropped(DropReason::NextHop), 1);
+    assert_eq!(*asked.lock().expect("a list"), [IpAddr::from([45, 80, 2, 1])]);
 }
 
 #[test]
