@@ -175,6 +175,34 @@ impl Transport {
     }
 }
 
+/// Completes the transport checksum of a packet whose checksum is only the sum of its pseudo-header.
+/// Frames that have not left their machine are so, on a veth or from a bridge: the kernel leaves the
+/// rest to a card (`CHECKSUM_PARTIAL`), and a frame does not say so. Any other packet stays as it is.
+#[inline]
+pub fn complete_partial_checksum(packet: &mut [u8]) {
+    let Some(transport) = Transport::parse(packet) else { return };
+    let l4_len = packet.len() - transport.ip_len;
+    let pseudo = pseudo_header(transport.addresses(packet), transport.protocol, l4_len);
+    let l4 = packet.get_mut(transport.ip_len..).unwrap_or_default();
+    let offset = transport.checksum_offset();
+    if half(l4, offset) == pseudo.folded() {
+        complete(transport, pseudo, l4);
+    }
+}
+
+/// Kept apart, because a card has done it for what comes from a wire.
+#[cold]
+fn complete(transport: Transport, pseudo: Sum, l4: &mut [u8]) {
+    if pseudo.bytes(l4).folded() == 0xffff {
+        // By chance it is the right sum of all.
+        return;
+    }
+    let offset = transport.checksum_offset();
+    write(l4, offset, [0; 2]);
+    let checksum = nonzero_for_udp(transport.protocol, pseudo.bytes(l4).checksum());
+    write(l4, offset, checksum.to_be_bytes());
+}
+
 /// A packet's headers and payload: see [`Transport::split`].
 #[derive(Clone, Copy, Debug)]
 pub struct Split<'a> {
@@ -259,4 +287,35 @@ pub fn word(header: &[u8], offset: usize) -> u32 {
 #[inline]
 pub fn nonzero_for_udp(protocol: u8, checksum: u16) -> u16 {
     if protocol == UDP && checksum == 0 { 0xffff } else { checksum }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{SERVER_V4, SERVER_V6, tcp, udp};
+
+    #[test]
+    fn only_a_partial_checksum_is_completed() {
+        for (from, to) in [
+            (IpAddr::from([10, 66, 0, 2]), SERVER_V4),
+            ("fd66::2".parse().expect("an address"), SERVER_V6),
+        ] {
+            for whole in [udp(from, to, 4000, b"payload"), tcp(from, to, 7, b"payload", |_| ())] {
+                let transport = Transport::parse(&whole).expect("TCP or UDP");
+                let at = transport.ip_len + transport.checksum_offset();
+                let mut packet = whole.clone();
+                complete_partial_checksum(&mut packet);
+                assert_eq!(packet, whole, "a right one stays");
+                let l4_len = whole.len() - transport.ip_len;
+                let pseudo = pseudo_header(transport.addresses(&whole), transport.protocol, l4_len);
+                write(&mut packet, at, pseudo.folded().to_be_bytes());
+                complete_partial_checksum(&mut packet);
+                assert_eq!(packet, whole, "a partial one is completed");
+                packet[at] ^= 0x55;
+                let wrong = packet.clone();
+                complete_partial_checksum(&mut packet);
+                assert_eq!(packet, wrong, "a wrong one stays wrong");
+            }
+        }
+    }
 }

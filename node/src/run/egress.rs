@@ -2,7 +2,7 @@
 //! through it.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     os::fd::OwnedFd,
     sync::{Arc, Mutex, OnceLock, PoisonError},
 };
@@ -214,8 +214,7 @@ fn addresses(config: &Config, uplink: &Uplink) -> anyhow::Result<(Vec<Ipv4Addr>,
         .collect();
     let v6: Option<Ipv6Addr> =
         wanted.iter().find_map(|it| if let IpAddr::V6(v6) = it { Some(*v6) } else { None });
-    let v4 = if wanted.is_empty() { uplink.v4.iter().take(1).copied().collect() } else { v4 };
-    let v6 = if wanted.is_empty() { uplink.v6.first().copied() } else { v6 };
+    let (v4, v6) = if wanted.is_empty() { own_choice(uplink) } else { (v4, v6) };
     let v6 = match (config.node.prefix_v6, v6) {
         (Some(prefix), _) => V6::Prefix(prefix.network(), prefix.prefix_len()),
         (None, Some(address)) => V6::Address(address),
@@ -225,6 +224,32 @@ fn addresses(config: &Config, uplink: &Uplink) -> anyhow::Result<(Vec<Ipv4Addr>,
         bail!("{} has no address that consumers could leave by", uplink.name);
     }
     Ok((v4, v6))
+}
+
+/// The address of each family that the kernel sends from, or else the uplink's first one.
+fn own_choice(uplink: &Uplink) -> (Vec<Ipv4Addr>, Option<Ipv6Addr>) {
+    let v4 = match source_towards((Ipv4Addr::new(192, 0, 2, 1), 9).into()) {
+        Some(IpAddr::V4(v4)) if uplink.v4.contains(&v4) => Some(v4),
+        _ => uplink.v4.first().copied(),
+    };
+    let documentation = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+    let v6 = match source_towards((documentation, 9).into()) {
+        Some(IpAddr::V6(v6)) if uplink.v6.contains(&v6) => Some(v6),
+        _ => uplink.v6.first().copied(),
+    };
+    (v4.into_iter().collect(), v6)
+}
+
+/// The address that the kernel would send from. It is asked by connecting a socket, which sends
+/// nothing.
+fn source_towards(destination: SocketAddr) -> Option<IpAddr> {
+    let any: IpAddr = match destination {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    socket.connect(destination).ok()?;
+    socket.local_addr().ok().map(|address| address.ip())
 }
 
 /// Follows the next hops, and tells the workers.

@@ -97,6 +97,7 @@ impl Pipeline {
                 return Ok(());
             }
         }
+        headers::complete_partial_checksum(packet);
         if len > self.shared.mtu {
             return self.take_too_big(buffer, len);
         }
