@@ -24,6 +24,8 @@ mod rewrite;
 mod session;
 mod table;
 mod tcp;
+#[cfg(test)]
+mod tests;
 mod up;
 
 pub use self::{
