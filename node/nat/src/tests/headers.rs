@@ -116,8 +116,8 @@ fn other_protocols_are_refused() {
 #[test]
 fn a_packet_of_another_source_or_session_is_refused() {
     let mut lab = Lab::with(|config| (config.worker, config.workers) = (1, 2));
-    let mut up = |packet: Vec<u8>, slot| {
-        lab.nat.up(&mut packet.clone(), Slot(slot), lab.now, &AllowAll, &mut NoGate)
+    let mut up = |mut packet: Vec<u8>, slot| {
+        lab.nat.up(&mut packet, Slot(slot), lab.now, &AllowAll, &mut NoGate)
     };
     let plan = config().plan;
     let of = |slot| udp((plan.address_v4(Slot(slot)).unwrap().into(), 5), (SERVER, 53));

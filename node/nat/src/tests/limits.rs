@@ -104,8 +104,8 @@ impl FlowGate for Gate {
 fn the_gate_is_asked_once_a_flow_and_after_the_policy() {
     let mut lab = Lab::new();
     let mut gate = Gate(1, 0);
-    let mut up = |packet: Vec<u8>, policy: &dyn Policy, gate: &mut Gate| {
-        lab.nat.up(&mut packet.clone(), Slot(0), lab.now, policy, gate)
+    let mut up = |mut packet: Vec<u8>, policy: &dyn Policy, gate: &mut Gate| {
+        lab.nat.up(&mut packet, Slot(0), lab.now, policy, gate)
     };
     let from = config().plan.address_v4(Slot(0)).unwrap();
     let packet = |port| udp((from.into(), 5000), (SERVER, port));

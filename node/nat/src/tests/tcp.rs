@@ -202,3 +202,16 @@ fn broken_options_of_a_syn_pass_as_they_are() {
         assert!(checksums_are_right(&out));
     }
 }
+
+#[test]
+fn a_port_of_an_expired_connection_is_used_again() {
+    let mut lab = Lab::new();
+    let (from, to) = (lab.inner(0, 5000), (SERVER, 443));
+    let external = lab.syn(from, to);
+    lab.wait(300);
+    assert_eq!(lab.syn((from.0, 5032), to), external);
+    assert_eq!(lab.nat.flows(), 1);
+    lab.nat.remove_session(Slot(0));
+    let taken: Vec<bool> = lab.nat.take_events().map(|event| event.taken).collect();
+    assert_eq!(taken, [true, false], "the block was kept meanwhile, and is given back now");
+}
