@@ -25,6 +25,8 @@ mod rewrite;
 mod session;
 mod table;
 mod tcp;
+#[cfg(test)]
+mod tests;
 mod up;
 
 pub use self::{

@@ -136,3 +136,38 @@ impl Mappings {
         self.free = index;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_mapping_is_found_until_it_is_removed() {
+        let mut mappings = Mappings::new(32, Keys::new([3, 4]));
+        let key = |number: u32| MappingKey {
+            slot: number % 3,
+            port: number as u16,
+            protocol: if number.is_multiple_of(2) { Protocol::Udp } else { Protocol::Icmp },
+            v6: number.is_multiple_of(5),
+        };
+        let mut live: Vec<(u32, u32)> = Vec::new();
+        for number in 0..10_000u32 {
+            // More come than go, and then more go than come.
+            if number.wrapping_mul(0x9e37_79b9) >> 30 < 1 + (number >> 6 & 1) * 2 {
+                let index = mappings.insert(&key(number), 0, number as u16);
+                assert_eq!(index == 0, live.len() == 32);
+                if index != 0 {
+                    live.push((number, index));
+                }
+            } else if !live.is_empty() {
+                let (number, index) = live.swap_remove(number as usize % live.len());
+                mappings.remove(index);
+                assert_eq!(mappings.find(&key(number)), 0);
+            }
+            for (number, index) in &live {
+                assert_eq!(mappings.find(&key(*number)), *index);
+                assert_eq!(mappings.at(*index).external_port, *number as u16);
+            }
+        }
+    }
+}

@@ -215,3 +215,80 @@ impl Table {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::Protocol;
+
+    /// Flows that come and go in a table so small that its chains are long.
+    #[test]
+    fn every_flow_is_found_by_both_keys_until_it_is_removed() {
+        let mut table = Table::new(64, Keys::new([3, 4]));
+        let mut live: Vec<(u32, Flow)> = Vec::new();
+        let mut random = 1u64;
+        let mut next = |bound: usize| {
+            random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+            (random >> 33) as usize % bound.max(1)
+        };
+        for number in 0..20_000u32 {
+            if next(2) == 0 || live.is_empty() {
+                let flow = Flow {
+                    remote: [0, u64::from(number % 5)],
+                    slot: number % 3,
+                    port: number as u16,
+                    external_port: (number as u16).wrapping_mul(3),
+                    protocol: Protocol::Tcp,
+                    state: State::SynSent,
+                    ..Flow::default()
+                };
+                let index = table.insert(flow);
+                assert_eq!(index == 0, live.len() == 64, "only a full table has no room");
+                if index != 0 {
+                    live.push((index, flow));
+                }
+            } else {
+                let (index, flow) = live.swap_remove(next(live.len()));
+                table.remove(index);
+                assert_eq!(table.find_up(&flow.up_key()), 0);
+                assert_eq!(table.find_down(&flow.down_key()), 0);
+            }
+            assert_eq!(table.len() as usize, live.len());
+            for (index, flow) in &live {
+                assert_eq!(table.find_up(&flow.up_key()), *index);
+                assert_eq!(table.find_down(&flow.down_key()), *index);
+            }
+        }
+        assert_eq!(table.end(), 65);
+    }
+
+    #[test]
+    fn a_ring_loses_nobody() {
+        let mut table = Table::new(8, Keys::new([3, 4]));
+        let mut newest = 0;
+        let indexes: Vec<u32> = (0..5)
+            .map(|port| {
+                let state = State::SynSent;
+                let index =
+                    table.insert(Flow { port, external_port: port, state, ..Flow::default() });
+                table.link(&mut newest, index);
+                index
+            })
+            .collect();
+        let ring = |table: &Table, newest: u32| {
+            let mut ring = vec![newest];
+            while table.at(ring[ring.len() - 1]).older != newest {
+                ring.push(table.at(ring[ring.len() - 1]).older);
+            }
+            ring
+        };
+        assert_eq!(ring(&table, newest), [5, 4, 3, 2, 1]);
+        for (gone, left) in [(5, vec![4, 3, 2, 1]), (2, vec![4, 3, 1]), (1, vec![4, 3])] {
+            table.unlink(&mut newest, gone);
+            assert_eq!(ring(&table, newest), left);
+        }
+        table.unlink(&mut newest, 3);
+        table.unlink(&mut newest, 4);
+        assert_eq!((newest, indexes), (0, vec![1, 2, 3, 4, 5]));
+    }
+}

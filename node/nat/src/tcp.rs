@@ -20,9 +20,7 @@ impl State {
             // The consumer goes on: the reset was forged. Late segments of the other side after a
             // true reset show nothing.
             (Self::Reset, Up) if !flags.syn() => Self::Established.after_fin(flags, direction),
-            (Self::SynReceived, _) if flags.ack() && !flags.syn() => {
-                Self::Established.after_fin(flags, direction)
-            }
+            (Self::SynReceived, Up) if flags.ack() => Self::Established.after_fin(flags, direction),
             (Self::PickedUp, Down) => Self::Established.after_fin(flags, direction),
             (state, _) => state.after_fin(flags, direction),
         }
@@ -65,12 +63,13 @@ mod tests {
         assert_eq!(after(&[(Up, SYN)]), State::SynSent);
         assert_eq!(after(&[(Down, SYN | ACK)]), State::SynReceived);
         assert_eq!(after(&[(Down, SYN | ACK), (Down, SYN | ACK)]), State::SynReceived);
+        assert_eq!(after(&[(Down, SYN | ACK), (Down, ACK)]), State::SynReceived);
         assert_eq!(after(&[(Down, SYN | ACK), (Up, ACK)]), State::Established);
     }
 
     #[test]
     fn a_simultaneous_open_makes_a_connection() {
-        let opened = [(Down, SYN), (Up, SYN | ACK), (Down, SYN | ACK), (Up, ACK)];
+        let opened = [(Down, SYN), (Up, SYN | ACK), (Down, SYN | ACK)];
         assert_eq!(after(&opened), State::Established);
     }
 
