@@ -165,12 +165,12 @@ pub fn describe(
     if let Some(more) = services.len().checked_sub(MAX_NAMED).filter(|more| *more > 0) {
         named += &format!(" and {more} more");
     }
-    let count = match services.len() {
+    let (count, are) = match services.len() {
         0 => return None,
-        1 => "1 host service listens".to_owned(),
-        count => format!("{count} host services listen"),
+        1 => ("1 host service listens".to_owned(), "is"),
+        count => (format!("{count} host services listen"), "are"),
     };
-    Some(format!("{count} inside the node's port range {first}-{last}: spared: {named}"))
+    Some(format!("{count} inside the node's port range {first}-{last} and {are} spared: {named}"))
 }
 
 #[cfg(test)]
@@ -230,7 +230,7 @@ mod tests {
         let mut sockets = vec![web, socket(Protocol::Tcp, 8081, Purpose::Connection)];
         let programs = BTreeMap::from([(web, "nginx".to_owned())]);
         let words = |sockets: &[HostSocket]| describe(sockets, &programs, (4096, 32767));
-        let one = "1 host service listens inside the node's port range 4096-32767: spared: \
+        let one = "1 host service listens inside the node's port range 4096-32767 and is spared: \
                    tcp 8080 (nginx)";
         assert_eq!(words(&sockets).as_deref(), Some(one));
         assert_eq!(words(&sockets[1..]), None);
@@ -242,6 +242,7 @@ mod tests {
     #[test]
     fn the_sockets_of_the_namespace_are_found_with_their_programs() {
         in_a_namespace(&format!("wlisten{}", std::process::id()), || {
+            crate::sysctl::tests::ip("link set lo up");
             crate::sysctl::tests::ip("link set va up");
             crate::sysctl::tests::ip("addr add 11.0.0.1/24 dev va");
             let web = TcpListener::bind("0.0.0.0:8080").expect("bound");
