@@ -11,8 +11,12 @@ mod firewalls;
 mod flows;
 #[path = "host/net.rs"]
 mod net;
+#[path = "host/next_hop.rs"]
+mod next_hop;
 #[path = "host/policy.rs"]
 mod policy;
+#[path = "host/reserved_ports.rs"]
+mod reserved_ports;
 
 use std::{
     fs,

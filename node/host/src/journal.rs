@@ -43,6 +43,15 @@ pub(crate) enum Change {
         /// Without one, the old value comes back in any case.
         set: Option<String>,
     },
+    /// Ports were reserved, in addition to those of others.
+    ReservedPorts {
+        /// The first.
+        first: u16,
+        /// The last.
+        last: u16,
+        /// Those of them that were reserved before.
+        before: String,
+    },
     /// An interface's offload.
     Feature {
         /// The interface.
@@ -77,8 +86,17 @@ impl Change {
                 Self::Feature { interface: one, feature: a, .. },
                 Self::Feature { interface: two, feature: b, .. },
             ) => one == two && a == b,
+            (
+                Self::ReservedPorts { first: one, last: a, .. },
+                Self::ReservedPorts { first: two, last: b, .. },
+            ) => one == two && a == b,
             (one, two) => one == two,
         }
+    }
+
+    /// Whether it reserved these ports, and no others.
+    fn reserved(&self, ports: (u16, u16)) -> bool {
+        matches!(self, Self::ReservedPorts { first, last, .. } if (*first, *last) == ports)
     }
 }
 
@@ -241,6 +259,19 @@ impl UndoJournal {
                 if interface == of && feature == name)
         };
         self.recovered.iter().any(same)
+    }
+
+    /// Whether an earlier run reserved these ports.
+    pub(super) fn has_recovered_ports(&self, ports: (u16, u16)) -> bool {
+        self.recovered.iter().any(|change| change.reserved(ports))
+    }
+
+    /// Takes out what an earlier run reserved of other ports than these.
+    pub(super) fn take_recovered_ports(&mut self, but: (u16, u16)) -> Vec<Change> {
+        let of_others = |change: &mut Change| {
+            matches!(change, Change::ReservedPorts { .. }) && !change.reserved(but)
+        };
+        self.recovered.extract_if(.., of_others).collect()
     }
 
     /// The offloads that this run has turned on, with the interface of each.

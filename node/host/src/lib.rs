@@ -10,6 +10,9 @@
 //!    [`conntrack`] removes the flows of sessions that have ended.
 //! 5. [`Host::undo`] undoes the changes in reverse (`undo.rs`), as does the next run after a kill.
 //!
+//! For a packet path that does without the kernel's routing, [`next_hop`] follows the kernel's routes
+//! and neighbours, and [`listeners`] finds the sockets of the host whose ports it must leave alone.
+//!
 //! [`xdp_features`] tells `weir doctor` what a driver supports. Everything happens in the network
 //! namespace of the calling thread.
 
@@ -22,10 +25,12 @@ pub mod conntrack;
 pub mod ethtool;
 mod journal;
 mod link;
+pub mod listeners;
 mod netlink;
 pub mod next_hop;
 mod nfnetlink;
 pub mod nft;
+mod reserved_ports;
 mod sysctl;
 pub mod tun;
 mod undo;
@@ -69,6 +74,9 @@ pub struct HostPlan {
     /// What is pinned in bpffs, directories before what is in them. Others make it after
     /// [`Host::prepare`]; a clean stop removes it, and a run that fails leaves it to the next one.
     pub pins: Vec<PathBuf>,
+    /// The first and the last of the node's external ports, which are reserved against the host's
+    /// programs. `None` where the kernel translates addresses.
+    pub reserved_ports: Option<(u16, u16)>,
 }
 
 impl HostPlan {
@@ -95,6 +103,7 @@ impl HostPlan {
             lists: Shared::from(lists),
             uplink,
             pins: Vec::new(),
+            reserved_ports: None,
         })
     }
 
@@ -215,6 +224,12 @@ impl Host {
         sysctl::forward(&mut self.journal, plan.uplinks()).context(
             "cannot turn on forwarding. Fix: start weir as root, with /proc/sys writable",
         )?;
+        if let Some(ports) = plan.reserved_ports {
+            reserved_ports::reserve(&mut self.journal, ports).context(
+                "cannot reserve the node's ports. Fix: start weir as root, with /proc/sys \
+                 writable",
+            )?;
+        }
         self.turn_on(&plan.uplink.name, ethtool::GRO)?;
         self.turn_on(&plan.uplink.name, ethtool::UDP_GRO_FORWARDING)?;
         self.offloads = Offloads::read(&plan.uplink.name)

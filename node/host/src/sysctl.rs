@@ -15,6 +15,7 @@ use std::{
 use super::{
     journal::{Change, UndoJournal},
     nft::{Transit, Transits},
+    reserved_ports,
 };
 
 /// A parameter by its path below /proc/sys, such as `net/ipv4/ip_forward`.
@@ -113,15 +114,16 @@ fn value_of(file: &File) -> io::Result<String> {
 pub(super) struct Kept {
     of_tun: Vec<(Parameter, &'static str)>,
     of_uplinks: Vec<(Parameter, &'static str)>,
+    ports: Option<(u16, u16)>,
 }
 
 impl Kept {
-    /// Those of [`prepare_tun`] and [`forward`].
-    pub(super) fn new(tun: &str, uplinks: Uplinks<'_>) -> Self {
+    /// Those of [`prepare_tun`] and [`forward`], and the reserved ports.
+    pub(super) fn new(tun: &str, uplinks: Uplinks<'_>, ports: Option<(u16, u16)>) -> Self {
         let kept = |all: Vec<(String, &'static str)>| {
             all.into_iter().map(|(name, value)| (Parameter::new(name), value)).collect()
         };
-        Self { of_tun: kept(of_tun(tun)), of_uplinks: kept(of_uplinks(uplinks)) }
+        Self { of_tun: kept(of_tun(tun)), of_uplinks: kept(of_uplinks(uplinks)), ports }
     }
 
     /// Puts back what somebody has set otherwise; says what that was.
@@ -148,6 +150,11 @@ impl Kept {
                 set(journal, &parameter.name, value)?;
             }
             lost.push(parameter.name.clone());
+        }
+        if let Some(ports) = self.ports
+            && reserved_ports::put_back(ports)?
+        {
+            lost.push(reserved_ports::PARAMETER.to_owned());
         }
         Ok(lost)
     }
@@ -292,20 +299,20 @@ fn set(journal: &mut UndoJournal, parameter: &str, value: &str) -> io::Result<()
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::{collections::BTreeMap, os::fd::AsFd as _, process::Command, thread};
 
     use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
     use super::*;
 
-    fn ip(arguments: &str) {
+    pub(crate) fn ip(arguments: &str) {
         let status = Command::new("ip").args(arguments.split(' ')).status();
         assert!(status.expect("ip runs").success(), "failed, which needs root: ip {arguments}");
     }
 
     /// A thread in a new namespace with two interfaces, `a` and `b`.
-    fn in_a_namespace(name: &str, work: impl FnOnce() + Send) {
+    pub(crate) fn in_a_namespace(name: &str, work: impl FnOnce() + Send) {
         ip(&format!("netns add {name}"));
         ip(&format!("-n {name} link add va type veth peer name vb"));
         let result = thread::scope(|scope| {

@@ -5,7 +5,7 @@ use std::{fs, io};
 use super::{
     ethtool,
     journal::{Change, UndoJournal},
-    link, nft, sysctl,
+    link, nft, reserved_ports, sysctl,
 };
 
 /// What becomes of the files that the journal names.
@@ -69,6 +69,10 @@ fn undo_each(changes: Vec<Change>) -> (Vec<Change>, Vec<String>) {
 fn undo(change: &Change) -> Result<(), String> {
     match change {
         Change::Sysctl { parameter, old, set } => undo_sysctl(parameter, old, set.as_deref()),
+        Change::ReservedPorts { first, last, before } => {
+            reserved_ports::release((*first, *last), before)
+                .map_err(|error| format!("cannot release the ports {first}-{last}: {error}"))
+        }
         Change::Feature { interface, feature, old } => {
             match ethtool::set_feature(interface, feature, *old) {
                 Err(error) if error.raw_os_error() != Some(libc::ENODEV) => {

@@ -83,7 +83,11 @@ impl Watcher {
         let view = View::read().context("cannot read this machine's interfaces and routes")?;
         let watch = Watch {
             expected: Expected::new(config, &plan.uplink, &view),
-            parameters: sysctl::Kept::new(&plan.policy.interface, plan.uplinks()),
+            parameters: sysctl::Kept::new(
+                &plan.policy.interface,
+                plan.uplinks(),
+                plan.reserved_ports,
+            ),
             uplink: plan.uplink.clone(),
             policy: host.policy().context("the exit policy is missing")?,
             host,

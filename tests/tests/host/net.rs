@@ -78,7 +78,7 @@ impl Net {
         sh(&format!(
             "{enter} ip -o addr; {enter} ip route show table all; {enter} ip -6 route show table all
              {enter} ip rule; {enter} nft list ruleset; {enter} ethtool -k up0
-             {enter} sysctl -a --pattern '^net.ipv[46].(conf|ip_forward)' 2>&1"
+             {enter} sysctl -a --pattern '^net.ipv[46].(conf|ip_forward|ip_local_reserved_ports)' 2>&1"
         ))
         .lines()
         // Times and the neighbours' states pass by themselves.

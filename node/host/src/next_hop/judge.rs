@@ -154,7 +154,7 @@ impl Routes<'_> {
                 return Err(self.several(destination, &hops));
             }
             if hop.interface != self.uplink.index {
-                if route.is_wide() {
+                if route.is_wide() && is_public(destination) {
                     return Err(self.elsewhere(destination, *hop));
                 }
                 // Consumers' packets do not leave by other interfaces: what is there is not reached.

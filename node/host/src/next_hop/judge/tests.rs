@@ -101,7 +101,7 @@ fn what_the_kernel_does_without_doubt_is_followed() {
     assert_eq!(judged(|_| {}), Ok(plain()));
     let v6_alone = |hops: &mut NextHops| hops.gateways[0] = None;
     type Case = (&'static str, fn(&mut Routing), fn(&mut NextHops));
-    let cases: [Case; 11] = [
+    let cases: [Case; 12] = [
         ("no IPv4 default route", |it| drop(it.routes.remove(0)), v6_alone),
         (
             "a second default route of a higher metric",
@@ -126,6 +126,11 @@ fn what_the_kernel_does_without_doubt_is_followed() {
         (
             "a public network by another interface",
             |it| it.routes.push(route("9.9.9.0/24", None, OTHER)),
+            |_| {},
+        ),
+        (
+            "a wide private network by another interface",
+            |it| it.routes.push(route("fc00::/7", None, OTHER)),
             |_| {},
         ),
         (
