@@ -15,6 +15,7 @@ mod banner;
 mod choices;
 mod dataplane;
 mod ebpf;
+mod egress;
 mod flow_table;
 mod flows;
 mod forwarding;

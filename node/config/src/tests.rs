@@ -449,12 +449,7 @@ fn ports_that_are_not_the_nodes_to_give_are_refused() {
     for (text, key, problem, fix) in [
         ("[nat]\nports = \"0-9\"", "nat.ports", "is not a range of ports", "from 1 to 65535"),
         ("[nat]\nports = 7", "nat.ports", "7 is not a string", "\"4096-32767\""),
-        (
-            "[nat]\nports = \"4097-4159\"\nblock_ports = 64",
-            "nat.ports",
-            "no whole block",
-            "4096",
-        ),
+        ("[nat]\nports = \"4097-4159\"\nblock_ports = 64", "nat.ports", "no whole block", "4096"),
         ("[nat]\nblock_ports = 48", "nat.block_ports", "power of two", "8, 16, 32"),
         ("[nat]\nblock_ports = 4", "nat.block_ports", "power of two", "8, 16, 32"),
         ("[nat]\nsession_blocks = 0", "nat.session_blocks", "out of range", "1 to 8192"),

@@ -8,6 +8,7 @@ use weir_common::{AddressPlan, PublicKey};
 
 use super::{
     Options,
+    egress::KernelEgress,
     keys::Ring,
     ledger::Intervals,
     machine::Machine,
@@ -23,7 +24,7 @@ use super::{
 use crate::sandbox::Sandbox;
 use weir_accounts::SharedLimits;
 use weir_config::{HostPort, Shared};
-use weir_control::resolver::Resolver;
+use weir_control::{flows::SharedFlowView, resolver::Resolver};
 use weir_dataplane::{Dataplane, Io, MAX_DESTINATIONS, MAX_NEW_FLOWS, ThreadEnded};
 use weir_ebpf_loader::XdpMode;
 use weir_host::{
@@ -51,6 +52,7 @@ pub(super) struct Forwarding<'a> {
     pub(super) node_key: PublicKey,
     pub(super) io: Io,
     pub(super) cores: Vec<usize>,
+    pub(super) egress: KernelEgress,
     pub(super) plan: HostPlan,
     pub(super) notes: Vec<String>,
     pub(super) addresses: AddressPlan,
@@ -123,7 +125,9 @@ impl<'a> Forwarding<'a> {
                 return Err(error);
             }
         };
+        let flows: SharedFlowView = Arc::new(self.egress);
         let view = Arc::new(View::new(status::Sources {
+            flows: Arc::clone(&flows),
             uplink: self.uplink,
             uplink_mtu,
             xdp: self.xdp,
@@ -146,6 +150,7 @@ impl<'a> Forwarding<'a> {
             sessions,
             ledger,
             view,
+            flows,
             template,
             series,
             intervals,

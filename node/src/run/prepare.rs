@@ -9,6 +9,7 @@ use weir_common::{AddressPlan, SlotPermutation};
 use super::{
     Options, choices, dataplane,
     ebpf::Ebpf,
+    egress::{self, KernelEgress},
     keys as key_ring,
     machine::Machine,
     random,
@@ -41,6 +42,7 @@ pub(super) struct Prepared<'a> {
     previous_key: Option<PrivateKey>,
     io: Io,
     cores: Vec<usize>,
+    egress: KernelEgress,
     plan: HostPlan,
     tun: Tun,
     in_force: Arc<InForce>,
@@ -65,6 +67,7 @@ impl<'a> Prepared<'a> {
         let previous_key = rotation::previous(&config.node.private_key_file)?;
         let io = choices::io(&config.node.io)?;
         let cores = choices::cores(config)?;
+        let egress = egress::choose(config.node.egress)?;
         let plan = HostPlan::new(config, uplink.clone(), cores.len())?;
         let mut host = Host::prepare(&plan)?;
         let tun = host.take_tun().context("the TUN device is gone")?;
@@ -93,6 +96,7 @@ impl<'a> Prepared<'a> {
             previous_key,
             io,
             cores,
+            egress,
             plan,
             tun,
             in_force,
@@ -136,6 +140,7 @@ impl<'a> Prepared<'a> {
             node_key: self.key.public(),
             io: self.io,
             cores: self.cores,
+            egress: self.egress,
             plan: self.plan,
             tun: self.tun,
             in_force: self.in_force,

@@ -8,6 +8,7 @@ use weir_common::{AddressPlan, PublicKey};
 use super::{
     Options,
     dataplane::{self, Workers},
+    egress::KernelEgress,
     forwarding::Forwarding,
     machine::Machine,
     policy::ExitPolicy,
@@ -37,6 +38,7 @@ pub(super) struct Sandboxed<'a> {
     pub(super) node_key: PublicKey,
     pub(super) io: Io,
     pub(super) cores: Vec<usize>,
+    pub(super) egress: KernelEgress,
     pub(super) plan: HostPlan,
     pub(super) tun: Tun,
     pub(super) in_force: Arc<InForce>,
@@ -80,6 +82,7 @@ impl<'a> Sandboxed<'a> {
             node_key: self.node_key,
             io: self.io,
             cores: self.cores,
+            egress: self.egress,
             plan: self.plan,
             notes: self.notes,
             addresses: self.addresses,
