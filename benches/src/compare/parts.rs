@@ -229,7 +229,7 @@ impl Plan<'_> {
     }
 
     /// What a provider carries: many consumers with many flows each, whose packets come in short
-    /// bursts. The peers carry as much of it as of bulk: they take no long bursts either.
+    /// bursts. Up, the flows of a burst alternate; down, a burst is of one flow.
     fn mixed(mut self) -> Planned {
         const OURS: [Program; 2] = [Program::Weir, Program::WeirKernel];
         let per_exit_second = |outcome: &Outcome| outcome.per_exit_second;
