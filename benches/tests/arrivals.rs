@@ -17,7 +17,8 @@ fn run(load: Load, arrival: Arrival, receive: &str) {
     let weir = env::var_os("WEIR_BIN").expect("WEIR_BIN: run the tests with `cargo xtask test`");
     let tools = Tools { weir: PathBuf::from(weir), boringtun: PathBuf::new() };
     let cores = std::thread::available_parallelism().expect("some").get();
-    let scale = Scale { packets: PACKETS, core: cores - 1, generator: 0 };
+    let egress = "auto".to_owned();
+    let scale = Scale { packets: PACKETS, core: cores - 1, generator: 0, egress };
     let mut setup = setup(&scale, Program::Weir);
     setup.arrival = arrival;
     if arrival == Arrival::SuperPackets {

@@ -103,6 +103,7 @@ pub fn run(program: &Path, progress: &mut dyn FnMut(&str)) -> anyhow::Result<Rep
     let options = Options {
         cores: vec![core],
         xdp: "auto".into(),
+        egress: "auto".to_owned(),
         receive: "auto".into(),
         max_sessions: 16,
         crowded: false,

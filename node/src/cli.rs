@@ -13,6 +13,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 mod bench;
 mod check;
 mod doctor;
+mod flows;
 mod fold;
 mod guard;
 mod key;
@@ -96,6 +97,13 @@ enum Command {
     Limits {
         #[command(subcommand)]
         command: Option<LimitsCommand>,
+    },
+    /// Show how consumers' packets leave, and each session's flows; never destinations
+    #[command(after_help = "Examples:\n  weir flows\n  weir flows --json | jq .nat\n\n\
+        To answer an abuse notice: weir flows owner.")]
+    Flows {
+        #[command(subcommand)]
+        command: Option<FlowsCommand>,
     },
     /// Check or export the ledger file; the node need not be running
     #[command(subcommand)]
@@ -283,6 +291,29 @@ enum LimitsCommand {
 }
 
 #[derive(Debug, Subcommand)]
+enum FlowsCommand {
+    /// Say which session held an external port at a time; the node need not be running
+    #[command(after_help = "Examples:\n  \
+        weir flows owner 198.51.100.7:4711 2026-11-29T13:45:10Z\n  \
+        weir flows owner '[2001:db8::7]:4711' 2026-11-29T14:45:10+01:00\n  \
+        weir flows owner 198.51.100.7:4711 1796046310 --file copy.db\n\n\
+        An abuse notice names them: the source address, its port, and when. The answer is a\n\
+        session and the time for which it held the block of ports. What it reached is recorded\n\
+        nowhere. Exit status: 1 if no session is known.")]
+    Owner {
+        /// External address and port, \"address:port\"; put an IPv6 address in brackets
+        #[arg(value_name = "ADDRESS:PORT")]
+        at: SocketAddr,
+        /// When: RFC 3339 with its time zone, or seconds since 1970
+        #[arg(value_name = "TIME")]
+        time: String,
+        /// The ledger file [default: the one in node.state_dir of the configuration]
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 enum LedgerCommand {
     /// Check the ledger for damage and for data that the node would never write
     #[command(after_help = "Examples:\n  weir ledger check\n  weir ledger check copy.db")]
@@ -428,6 +459,11 @@ fn execute(
         }
         Command::Session(SessionCommand::Close { which }) => {
             session::tell(&client()?, &which, "close", args.json, out)?;
+        }
+        Command::Flows { command: None } => flows::show(&client()?, args.json, out)?,
+        Command::Flows { command: Some(FlowsCommand::Owner { at, time, file: path }) } => {
+            let path = ledger_file(path, file)?;
+            flows::owner(&path, at, &time, args.json, out)?;
         }
         Command::Ledger(LedgerCommand::Check { file: path }) => {
             let path = ledger_file(path, file)?;

@@ -28,6 +28,8 @@ pub struct Options {
     pub xdp: String,
     /// `node.receive`.
     pub receive: String,
+    /// `node.egress`.
+    pub egress: String,
     /// `node.max_sessions`.
     pub max_sessions: u32,
     /// More consumers shake hands from one address than the limits on handshakes let through: these
@@ -134,6 +136,10 @@ impl Options {
             .with("node", "workers", &self.cores.len().to_string())
             .with("node", "xdp", &format!("{:?}", self.xdp))
             .with("node", "receive", &format!("{:?}", self.receive));
+        // An older weir does not know the key.
+        if self.egress != "auto" {
+            settings = settings.with("node", "egress", &format!("{:?}", self.egress));
+        }
         if self.crowded {
             for key in
                 ["handshakes_per_source", "handshakes_per_source_burst", "handshakes_under_load"]

@@ -36,6 +36,9 @@ struct Arguments {
     /// The core of everything else
     #[arg(long, default_value_t = 0)]
     generator: usize,
+    /// weir's node.egress, where a case does not say
+    #[arg(long, default_value = "auto")]
+    egress: String,
     /// Where bench.json and bench.svg go
     #[arg(long, default_value = "target/bench")]
     out: PathBuf,
@@ -56,7 +59,8 @@ fn main() -> anyhow::Result<()> {
     let (rounds, packets) =
         if given.quick { (1, given.packets / 5) } else { (given.rounds.max(1), given.packets) };
     let tools = Tools { weir: given.weir, boringtun: given.boringtun };
-    let scale = Scale { packets, core: given.core, generator: given.generator };
+    let scale =
+        Scale { packets, core: given.core, generator: given.generator, egress: given.egress };
     let only = if given.only.is_empty() { Part::value_variants() } else { &given.only };
     let mut report = Report { machine: machine(&tools), rounds, ..Report::default() };
     for part in Part::value_variants().iter().filter(|part| only.contains(part)) {

@@ -60,6 +60,9 @@ struct Arguments {
     /// weir's node.receive
     #[arg(long, default_value = "auto")]
     receive: String,
+    /// weir's node.egress
+    #[arg(long, default_value = "auto")]
+    egress: String,
     /// The exit's cores
     #[arg(long, value_delimiter = ',', default_value = "1")]
     cores: Vec<usize>,
@@ -87,6 +90,10 @@ fn main() -> anyhow::Result<()> {
             generator: given.generator,
             xdp: given.xdp,
             receive: given.receive,
+            egress: match given.program {
+                Program::WeirKernel => "kernel".to_owned(),
+                _ => given.egress,
+            },
             arrival: given.arrival,
             software_gso: given.software_gso,
             sessions,

@@ -271,6 +271,8 @@ pub struct Scale {
     pub core: usize,
     /// The core of everything else.
     pub generator: usize,
+    /// weir's `node.egress`, except of [`Program::WeirKernel`].
+    pub egress: String,
 }
 
 /// One core, one session, packets one by one, weir's default guard.
@@ -282,6 +284,10 @@ pub fn setup(scale: &Scale, program: Program) -> Setup {
         generator: scale.generator,
         xdp: "auto".to_owned(),
         receive: "auto".to_owned(),
+        egress: match program {
+            Program::WeirKernel => "kernel".to_owned(),
+            _ => scale.egress.clone(),
+        },
         arrival: Arrival::Packets,
         software_gso: false,
         sessions: 1,
@@ -293,7 +299,7 @@ pub fn setup(scale: &Scale, program: Program) -> Setup {
 #[must_use]
 pub fn packets_for(program: Program, packets: usize) -> usize {
     match program {
-        Program::Weir => packets,
+        Program::Weir | Program::WeirKernel => packets,
         Program::WireguardGo => packets / 2,
         Program::Boringtun => packets / 6,
     }

@@ -29,6 +29,8 @@ use super::metering::{Metering, Receivers};
 pub enum Program {
     /// This project.
     Weir,
+    /// This project, with consumers' packets through the kernel (`node.egress = "kernel"`).
+    WeirKernel,
     /// wireguard-go, as installed.
     WireguardGo,
     /// boringtun-cli.
@@ -41,6 +43,7 @@ impl Program {
     pub fn name(self) -> &'static str {
         match self {
             Self::Weir => "weir",
+            Self::WeirKernel => "weir kernel",
             Self::WireguardGo => "wireguard-go",
             Self::Boringtun => "boringtun-cli",
         }
@@ -94,6 +97,8 @@ pub struct Setup {
     pub xdp: String,
     /// weir's `node.receive`.
     pub receive: String,
+    /// weir's `node.egress`.
+    pub egress: String,
     /// How packets reach it.
     pub arrival: Arrival,
     /// Whether its uplink has no segmentation offload, so that the kernel segments in software.
@@ -135,7 +140,7 @@ impl Exit {
         rig.set(setup.software_gso, setup.generator)?;
         let mut receivers = Receivers::prepare(setup.metering, &rig.node)?;
         let (running, key, credentials) = match setup.program {
-            Program::Weir => start_weir(tools, setup, &rig, &mut receivers)?,
+            Program::Weir | Program::WeirKernel => start_weir(tools, setup, &rig, &mut receivers)?,
             Program::WireguardGo | Program::Boringtun => start_other(tools, setup, &rig)?,
         };
         let pid = match &running {
@@ -172,6 +177,7 @@ fn start_weir(
         cores: setup.cores.clone(),
         xdp: setup.xdp.clone(),
         receive: setup.receive.clone(),
+        egress: setup.egress.clone(),
         max_sessions: setup.sessions + 16,
         // A source may have five at once.
         crowded: setup.sessions > 4,
@@ -243,7 +249,7 @@ impl Other {
                 command.args(["-f", "--disable-drop-privileges", "--threads", &threads]);
                 command
             }
-            Program::Weir | Program::WireguardGo => {
+            Program::Weir | Program::WeirKernel | Program::WireguardGo => {
                 let mut command = Command::new("wireguard-go");
                 command.arg("-f");
                 command

@@ -17,6 +17,8 @@ pub enum Part {
     Iperf,
     /// 1, 8 and 64 flows, interleaved packet by packet
     Flows,
+    /// 64 sessions of 16 flows in bursts of 1, 2 and 8, against the peers and against one bulk flow
+    Mixed,
     /// Inner packets of 1420, 576 and 128 bytes, TCP and UDP
     Sizes,
     /// 1 and 256 sessions
@@ -47,6 +49,7 @@ impl Part {
             Self::Throughput => "throughput",
             Self::Iperf => "iperf",
             Self::Flows => "flows",
+            Self::Mixed => "mixed",
             Self::Sizes => "sizes",
             Self::Sessions => "sessions",
             Self::Workers => "workers",
@@ -106,6 +109,7 @@ pub fn plan(part: Part, scale: &Scale) -> (Vec<Case>, Vec<Wanted>) {
         Part::Throughput => plan.throughput(),
         Part::Iperf => plan.iperf(),
         Part::Flows => plan.flows(),
+        Part::Mixed => plan.mixed(),
         Part::Sizes => plan.sizes(),
         Part::Sessions => plan.sessions(),
         Part::Workers => plan.workers(),
@@ -220,6 +224,50 @@ impl Plan<'_> {
                 self.cases.push(case);
             }
             self.keeps(way, ["64 flows", "1 flows"], 0.8);
+        }
+        self.done()
+    }
+
+    /// What a provider carries: many consumers with many flows each, whose packets come in short
+    /// bursts. Up, the flows of a burst alternate; down, a burst is of one flow.
+    fn mixed(mut self) -> Planned {
+        const OURS: [Program; 2] = [Program::Weir, Program::WeirKernel];
+        let per_exit_second = |outcome: &Outcome| outcome.per_exit_second;
+        for (way, load) in WAYS {
+            let bulk = format!("{way} bulk");
+            for program in OURS {
+                self.cases.push(self.case(&bulk, program, load));
+            }
+            for burst in [1, 2, 8] {
+                let name = format!("{way} mixed, bursts of {burst}");
+                for program in [OURS.as_slice(), &ALL[1..]].concat() {
+                    let mut case = self.case(&name, program, load);
+                    case.setup.sessions = 64;
+                    case.shape.flows = 16;
+                    case.shape.burst = burst;
+                    self.cases.push(case);
+                }
+                // The targets are for what browsing and short transfers look like.
+                let target = |target| (burst == 2).then_some(target);
+                for program in OURS {
+                    let is_target = program == Program::Weir;
+                    let to_bulk = target(0.55).filter(|_| is_target);
+                    let label = format!("{name}: per exit-CPU-second, {} / bulk", program.name());
+                    let (of, to) = ((name.as_str(), program), (bulk.as_str(), program));
+                    self.want(label, of, Some(to), per_exit_second, to_bulk);
+                    for (peer, least) in
+                        [(Program::WireguardGo, Some(4.0)), (Program::Boringtun, None)]
+                    {
+                        let least = least.and_then(target).filter(|_| is_target);
+                        let (own, peers) = (program.name(), peer.name());
+                        let label = format!("{name}: per exit-CPU-second, {own} / {peers}");
+                        self.want(label, of, Some((&name, peer)), per_exit_second, least);
+                    }
+                }
+                let label = format!("{name}: per exit-CPU-second, weir / weir kernel");
+                let [of, to] = OURS.map(|program| (name.as_str(), program));
+                self.want(label, of, Some(to), per_exit_second, None);
+            }
         }
         self.done()
     }

@@ -14,6 +14,8 @@
 //! | `GET /v1/usage?after=CURSOR&limit=N` | 200 `{"records", "cursor", "signer"}` |
 //! | `GET /v1/usage/stream?after=CURSOR` | 200, server-sent events, a record each |
 //! | `GET /v1/policy/test?address=A&port=P&protocol=tcp` | 200 [`weir_policy::Verdict`] |
+//! | `GET /v1/flows` | 200 [`crate::flows::FlowsView`] |
+//! | `GET /v1/flows/owner?address=A&port=P&time=T` | 200 [`crate::flows::PortOwners`] |
 //! | `POST /v1/reload` | 200 [`crate::reload::Outcome`] |
 //! | `GET /v1/status` | 200 [`crate::view::Status`] |
 //! | `GET /health` | 200 `{"status": "ok"}` |
@@ -38,16 +40,18 @@ use axum::{
 use prometheus_client::registry::Registry;
 
 use crate::{
+    flows::SharedFlowView,
     metrics::{self, Form},
     reload::SharedReload,
     view::SharedView,
 };
 use weir_config::Shared;
-use weir_ledger::UsageLog;
+use weir_ledger::{PortLog, UsageLog};
 use weir_policy::SharedJudge;
 use weir_sessions::{Sessions, keys::SharedKeyRing, limits::Limiter, wg_quick::PeerTemplate};
 
 pub mod error;
+mod flows;
 mod keys;
 mod limits;
 mod listeners;
@@ -78,6 +82,8 @@ pub struct Api {
     keys: Option<SharedKeyRing>,
     limiter: Option<Arc<Limiter>>,
     judge: Option<SharedJudge>,
+    flows: Option<SharedFlowView>,
+    ports: Option<PortLog>,
     registry: Arc<Registry>,
 }
 
@@ -108,6 +114,8 @@ impl Api {
             judge: None,
             keys: None,
             limiter: None,
+            flows: None,
+            ports: None,
             registry,
         }
     }
@@ -136,6 +144,12 @@ impl Api {
         Self { judge: Some(judge), ..self }
     }
 
+    /// The same, with the flows that the node translates, and who held which port.
+    #[must_use]
+    pub fn with_flows(self, flows: SharedFlowView, ports: PortLog) -> Self {
+        Self { flows: Some(flows), ports: Some(ports), ..self }
+    }
+
     /// Everything, for the Unix socket.
     pub fn router(&self) -> Router {
         let control = Router::new()
@@ -154,6 +168,8 @@ impl Api {
             .route("/v1/keys/rotate", post(keys::rotate))
             .route("/v1/keys/retire", post(keys::retire))
             .route("/v1/policy/test", get(policy::test))
+            .route("/v1/flows", get(flows::show))
+            .route("/v1/flows/owner", get(flows::owner))
             .route("/v1/status", get(status));
         finish(control.merge(open_routes()), self)
     }

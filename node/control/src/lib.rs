@@ -2,6 +2,7 @@
 //!
 //! 1. [`view`] is what all of them can see of a node: its status, as its [`view::NodeView`] reports
 //!    it.
+//!    [`flows`] is what they see of its exit: how packets leave, and the flows that it translates.
 //! 2. [`api`] serves HTTP on a socket and a port, with the status page; [`client`] is its client.
 //!    `connections` limits what unauthenticated clients can hold.
 //! 3. [`metrics`] answers Prometheus, and [`uapi`] answers `wg show`.
@@ -16,6 +17,7 @@ pub mod client;
 mod connections;
 pub mod delivery;
 pub mod fleet;
+pub mod flows;
 pub mod gateway;
 pub mod metrics;
 pub mod reload;

@@ -4,6 +4,7 @@ use weir_accounts::{Boundaries, Boundary, Drops, GuardCount};
 use weir_config::limits::EachSession;
 use weir_sessions::limits::{LimitsNow, QuotaNow};
 
+use crate::flows::{Egress, FlowView, NatTotals, SessionFlows};
 use crate::view::{HostCondition, HostRestored, NodeView, Status};
 
 /// A node that always looks the same.
@@ -21,6 +22,8 @@ impl NodeView for StillNode {
             uplink_mtu: 1500,
             xdp_mode: "native".to_owned(),
             receive: "af_xdp".to_owned(),
+            egress: self.egress(),
+            nat: self.totals(),
             io: "uring".to_owned(),
             sandbox: "off".to_owned(),
             offloads: vec!["UDP GRO on".to_owned()],
@@ -73,5 +76,30 @@ impl NodeView for StillNode {
 
     fn host_parts(&self) -> &'static [&'static str] {
         &["policy", "default_route"]
+    }
+}
+
+impl FlowView for StillNode {
+    fn egress(&self) -> Egress {
+        Egress { mode: "bypass".to_owned(), reason: "the uplink allows it".to_owned() }
+    }
+
+    fn totals(&self) -> Option<NatTotals> {
+        Some(NatTotals {
+            tcp: 40,
+            udp: 2,
+            icmp: 1,
+            flow_capacity: 262_144,
+            ports_used: 96,
+            ports: 28_672,
+        })
+    }
+
+    fn sessions(&self) -> Vec<SessionFlows> {
+        let (one, two) = ("00000000000000a1".to_owned(), "00000000000000a2".to_owned());
+        vec![
+            SessionFlows { session: one, tcp: 40, blocks: 2, ..SessionFlows::default() },
+            SessionFlows { session: two, udp: 2, icmp: 1, blocks: 1, ..SessionFlows::default() },
+        ]
     }
 }

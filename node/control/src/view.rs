@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::flows::{Egress, NatTotals};
 use serde::{Deserialize, Serialize};
 use weir_accounts::{Boundaries, Drops, GuardCount};
 use weir_sessions::limits::LimitsNow;
@@ -41,6 +42,12 @@ pub struct Status {
     pub xdp_mode: String,
     /// `af_xdp` (from the guard, past the kernel's network stack) or `sockets` (through the stack).
     pub receive: String,
+    /// How consumers' packets leave, and why so.
+    #[serde(default)]
+    pub egress: Egress,
+    /// The use of the node's flow table; absent where the kernel translates.
+    #[serde(default)]
+    pub nat: Option<NatTotals>,
     /// `uring` or `syscall`.
     pub io: String,
     /// What the node has given up: capabilities, files, system calls. In words.

@@ -33,6 +33,12 @@ fn screen(status: &Status) -> String {
         &format!("{}, MTU {}, XDP {}", status.uplink, status.uplink_mtu, status.xdp_mode),
     );
     line("tunnel", &format!("{}, MTU {}", status.interface, status.mtu));
+    line("egress", &format!("{}: {}", status.egress.mode, status.egress.reason));
+    if let Some(nat) = &status.nat {
+        let (flows, ports) = (nat.flows(), nat.ports_used);
+        let flows = format!("{flows} of at most {}", nat.flow_capacity);
+        line("flows", &format!("{flows}; ports: {ports} of {}", nat.ports));
+    }
     let offloads = status.offloads.iter().map(String::as_str);
     for (row, offload) in offloads.enumerate() {
         line(if row == 0 { "offloads" } else { "" }, offload);
@@ -138,6 +144,8 @@ mod tests {
         for line in [
             "weir        0.1.0, up 12 s",
             "uplink      eth0, MTU 1500, XDP native",
+            "egress      bypass: the uplink allows it",
+            "flows       43 of at most 262144; ports: 96 of 28672",
             "workers     2 by io_uring on cores 0, 1, busy 25 %, 50 %",
             "sessions    1 of at most 4096; handshakes: 3",
             "HOST        IPv4 has no default route. Fix: ip -4 route add default via ROUTER dev eth0",

@@ -95,7 +95,8 @@ fn served() -> Served {
         template,
         Series::default(),
     )
-    .with_limits(rig.limiter());
+    .with_limits(rig.limiter())
+    .with_flows(Arc::new(StillNode), rig.ledger.port_log());
     let path = folder.path().join("weir.sock");
     let socket = path.to_str().expect("text").to_owned();
     let (stop, stopped) = oneshot::channel::<()>();
@@ -294,4 +295,36 @@ fn without_a_terminal_top_says_what_to_use_instead() {
     assert!(ran.err.contains("weir top needs a terminal: use weir status"), "{}", ran.err);
     let ran = weir(&["--json", "top"]);
     assert!(ran.err.contains("weir status --json"), "{}", ran.err);
+}
+
+#[test]
+fn flows_are_shown_and_an_abuse_notice_is_answered_from_the_ledger_file() {
+    let node = served();
+    let shown = node.weir(&["flows"]);
+    assert!(shown.out.contains("flows   43 of 262144"), "{}{}", shown.out, shown.err);
+    let json: serde_json::Value =
+        serde_json::from_str(&node.weir(&["flows", "--json"]).out).expect("JSON");
+    assert_eq!(json["nat"]["ports_used"], 96);
+
+    let session = node.rig.add(Some("alice")).session.id;
+    let ports = weir_ledger::Ports { address: [198, 51, 100, 7].into(), first: 4704, length: 32 };
+    let taken = weir_ledger::BlockEvent::Taken { session, ports, at: 1_700_000_000 };
+    node.rig.ledger.lock().write_blocks(&[taken]).expect("written");
+    // Of a file that no node has open, or one has.
+    let file = node.socket.replace("weir.sock", "ledger.db");
+    let owner = |time: &str| weir(&["flows", "owner", "198.51.100.7:4711", time, "--file", &file]);
+    let found = owner("2023-11-14T23:13:21+01:00");
+    assert!(found.success, "{}", found.err);
+    assert_eq!(
+        found.out,
+        format!("session {session} held ports 4704-4735 from 2023-11-14 22:13:20 UTC to now\n")
+    );
+    let before = owner("2023-11-14T22:13:19Z");
+    assert!(
+        !before.success && before.err.contains("Check the time and its zone"),
+        "{}",
+        before.err
+    );
+    let zone = owner("2023-11-14T22:13:19");
+    assert!(!zone.success && zone.err.contains("with its time zone"), "{}", zone.err);
 }

@@ -19,6 +19,7 @@ pub(super) fn show(config: &Config, status: &Status) {
             public_key = %status.public_key,
             uplink = status.uplink,
             xdp = status.xdp_mode,
+            egress = status.egress.mode,
             io = status.io,
             sandbox = status.sandbox,
             "serves consumers"
@@ -44,6 +45,7 @@ fn text(config: &Config, status: &Status) -> String {
         ),
     );
     line("XDP guard", &status.xdp_mode);
+    line("egress", &format!("{}: {}", status.egress.mode, status.egress.reason));
     let cores: Vec<String> = status.worker_cores.iter().map(ToString::to_string).collect();
     let io = if status.io == "uring" { "io_uring" } else { "plain system calls" };
     line("workers", &format!("{} on cores {}, {io}", cores.len(), cores.join(", ")));

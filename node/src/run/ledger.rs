@@ -58,6 +58,8 @@ pub(super) struct Intervals {
     records_kept: Option<Retention>,
     /// How long ended sessions are kept, in seconds; `None` for ever.
     sessions_kept: Option<u64>,
+    /// How long it is kept who had a block of ports, in seconds; `None` for ever.
+    blocks_kept: Option<u64>,
 }
 
 impl From<&weir_config::Ledger> for Intervals {
@@ -74,6 +76,7 @@ impl From<&weir_config::Ledger> for Intervals {
                 undelivered: days(ledger.retain_undelivered_days),
             }),
             sessions_kept: days(ledger.retain_sessions_days),
+            blocks_kept: days(ledger.retain_blocks_days),
         }
     }
 }
@@ -220,7 +223,7 @@ struct Writer {
     saved: Instant,
     recorded: Instant,
     swept: Look,
-    /// Whether there are more rows of ended sessions whose time is over.
+    /// Whether there are more rows of ended sessions or blocks of ports whose time is over.
     sweeping: bool,
 }
 
@@ -264,7 +267,8 @@ impl Writer {
         let is_due = is_due(self.swept.at, intervals.retention);
         if (is_due || self.sweeping) && !self.swept.is_before(look) {
             info!(
-                "the machine's clock was set: old records and sessions go in ten minutes at the earliest"
+                "the machine's clock was set: old records, sessions and blocks of ports go in ten \
+                 minutes at the earliest"
             );
             self.swept = look;
             self.sweeping = false;
@@ -280,8 +284,10 @@ impl Writer {
         }
         // A little in each tick, so that others get the ledger in between.
         if self.sweeping {
+            let blocks = self.ledger.lock().forget_blocks(intervals.blocks_kept)?;
             let swept = self.ledger.lock().sweep(intervals.sessions_kept)?;
-            self.sweeping = swept.goes_on;
+            self.sweeping = swept.goes_on || blocks.goes_on;
+            debug!(gone = blocks.gone, "blocks of ports whose time is over");
             debug!(gone = swept.gone, "ended sessions whose time is over");
         }
         Ok(())
@@ -317,7 +323,7 @@ fn is_due(last: Instant, every: Duration) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use weir_ledger::check::Reader;
+    use weir_ledger::{BlockEvent, check::Reader};
     use weir_sessions::registry::rig::Rig;
 
     #[test]
@@ -360,6 +366,44 @@ mod tests {
         assert_eq!(sessions(), 1, "the clock was set");
         writer.tick();
         assert_eq!(sessions(), 0);
+    }
+
+    #[test]
+    fn blocks_of_ports_go_when_their_time_is_over() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let rig = Rig::start(folder.path(), 4);
+        let session = rig.add(Some("alice")).session.id;
+        let ports = weir_ledger::Ports { address: [192, 0, 2, 7].into(), first: 4096, length: 32 };
+        let now = unix_now();
+        let write = |ago: u64| {
+            let at = now - ago;
+            let taken = BlockEvent::Taken { session, ports, at };
+            let released = BlockEvent::Released { session, ports, at };
+            rig.ledger.lock().write_blocks(&[taken, released]).expect("written");
+        };
+        let intervals = Intervals {
+            retention: Duration::ZERO,
+            ..Intervals::from(&weir_config::Ledger::default())
+        };
+        let since = Instant::now();
+        let writer = Writer {
+            sessions: Arc::clone(&rig.sessions),
+            ledger: rig.ledger.clone(),
+            intervals: Shared::from(intervals),
+            receivers: Vec::new(),
+            saved: since,
+            recorded: since,
+            swept: Look::now(),
+            sweeping: false,
+        };
+        write(31 * 86_400);
+        write(29 * 86_400);
+        writer.tick();
+        let held = |ago: u64| {
+            let log = rig.ledger.port_log();
+            log.owners(ports.address, 4100, now - ago).expect("read").len()
+        };
+        assert_eq!((held(31 * 86_400), held(29 * 86_400)), (0, 1));
     }
 
     #[test]

@@ -176,6 +176,7 @@ fn ledger(live: Shared<Intervals>) -> ValueReload<Intervals> {
         "ledger.retain_days",
         "ledger.retain_undelivered_days",
         "ledger.retain_sessions_days",
+        "ledger.retain_blocks_days",
     ];
     ValueReload { live, keys, from: |config| Intervals::from(&config.ledger) }
 }

@@ -21,6 +21,7 @@ use weir_config::{Config, ListenAddr, Shared};
 use weir_control::{
     api::{Api, Listeners, Token},
     fleet,
+    flows::SharedFlowView,
     gateway::Gateway,
     metrics::Series,
     reload::{Outcome, Reload as _, ReloadError, Reloader},
@@ -43,6 +44,7 @@ pub(super) struct ControlPlane {
     pub(super) sessions: Arc<Sessions>,
     pub(super) ledger: SharedLedger,
     pub(super) view: Arc<View>,
+    pub(super) flows: SharedFlowView,
     pub(super) template: Shared<PeerTemplate>,
     pub(super) series: Shared<Series>,
     pub(super) intervals: Shared<Intervals>,
@@ -82,6 +84,7 @@ async fn serve(config: &Config, parts: ControlPlane, log: Option<GuardLog>) -> a
         sessions,
         ledger,
         view,
+        flows,
         template,
         series,
         intervals,
@@ -114,6 +117,7 @@ async fn serve(config: &Config, parts: ControlPlane, log: Option<GuardLog>) -> a
         .with_reload(reloader.clone())
         .with_keys(keys)
         .with_judge(policy)
+        .with_flows(flows, ledger.port_log())
         .with_limits(Arc::clone(&limiter));
     let group = Some(config.api.socket_group.as_str()).filter(|group| !group.is_empty());
     let metrics = match config.api.metrics {

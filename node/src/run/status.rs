@@ -18,6 +18,7 @@ use crate::sandbox::Sandbox;
 use weir_config::Shared;
 use weir_control::{
     fleet::Link,
+    flows::SharedFlowView,
     view::{HostCondition, HostRestored, NodeView, Status},
 };
 use weir_dataplane::{Counts, Io};
@@ -32,6 +33,7 @@ use weir_wireguard::keys;
 
 /// The parts of the node that its status is read from.
 pub(super) struct Sources {
+    pub(super) flows: SharedFlowView,
     pub(super) uplink: Uplink,
     /// As it is now, in bytes.
     pub(super) uplink_mtu: Arc<AtomicU32>,
@@ -103,6 +105,8 @@ impl NodeView for View {
             uplink_mtu: sources.uplink_mtu.load(Relaxed),
             xdp_mode: sources.xdp.as_str().into(),
             receive: sources.receive.word.into(),
+            egress: sources.flows.egress(),
+            nat: sources.flows.totals(),
             io: sources.io.as_str().into(),
             sandbox: sources.sandbox.describe(),
             offloads,

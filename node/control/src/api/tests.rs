@@ -38,7 +38,8 @@ async fn serve_node(max: u32) -> Served {
     let series = Series { per_session: true, max_sessions: 100 };
     let api =
         Api::new(rig.sessions.clone(), rig.usage.clone(), Arc::new(StillNode), template, series)
-            .with_limits(rig.limiter());
+            .with_limits(rig.limiter())
+            .with_flows(Arc::new(StillNode), rig.ledger.port_log());
     let socket = folder.path().join("weir.sock");
     let (stop, stopped) = oneshot::channel::<()>();
     tokio::spawn(async move {
@@ -379,6 +380,7 @@ async fn with_the_token_a_connection_lives_on_and_without_it_ends_whatever_it_as
     assert_eq!(status_of(&mut known, "/v1/status", text.trim()).await, Some(200));
 }
 
+mod flows;
 mod ledger;
 mod openapi;
 

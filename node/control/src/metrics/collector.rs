@@ -9,7 +9,10 @@ use super::{
     Series,
     write::{Counters, Gauges, Histograms, gauge, info},
 };
-use crate::view::{SharedView, Status};
+use crate::{
+    flows::Egress,
+    view::{SharedView, Status},
+};
 use weir_accounts::{BATCHES, Drops};
 use weir_config::Shared;
 use weir_ledger::{state_name, unix_now};
@@ -42,6 +45,7 @@ impl Collector for NodeCollector {
         let encoder = &mut encoder;
         let (status, sessions) = (self.view.status(), self.sessions.list());
         node(encoder, &status, self.started)?;
+        flows(encoder, &status)?;
         handshakes(encoder, &status)?;
         session_counts(encoder, &sessions, self.sessions.at_most())?;
         limits(encoder, &status)?;
@@ -87,6 +91,23 @@ fn node(encoder: &mut DescriptorEncoder<'_>, status: &Status, started: u64) -> R
         family.sample(&[("worker", &worker.to_string())], *seconds)?;
     }
     Ok(())
+}
+
+/// How consumers' packets leave, and the flows that the node translates itself.
+fn flows(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> Result<(), Error> {
+    let help = "How consumers' packets leave: 1 for the mode in use.";
+    mode(encoder, "egress", help, &Egress::MODES, &status.egress.mode)?;
+    let Some(nat) = &status.nat else { return Ok(()) };
+    let help = "Open flows of all sessions; only where the node translates them itself.";
+    let mut family = Gauges::begin(encoder, "nat_flows", help)?;
+    for (protocol, open) in [("tcp", nat.tcp), ("udp", nat.udp), ("icmp", nat.icmp)] {
+        family.sample(&[("protocol", protocol)], open)?;
+    }
+    let help = "Size of the node's flow table.";
+    gauge(encoder, "nat_flow_capacity", help, nat.flow_capacity)?;
+    let help = "External ports in blocks that sessions hold, of all addresses.";
+    gauge(encoder, "nat_ports_used", help, nat.ports_used)?;
+    gauge(encoder, "nat_ports", "External ports for consumers, of all addresses.", nat.ports)
 }
 
 /// A gauge with 1 for the word that applies.

@@ -78,6 +78,16 @@ async fn the_described_fields_are_those_of_the_answers() {
     let usage = node.ask("GET", "/v1/usage", "").await.json();
     let status = node.ask("GET", "/v1/status", "").await.json();
     let limits = node.ask("GET", "/v1/limits", "").await.json();
+    let flows = node.ask("GET", "/v1/flows", "").await.json();
+    let ports = weir_ledger::Ports { address: [192, 0, 2, 1].into(), first: 0, length: 1 };
+    let span = weir_ledger::BlockSpan {
+        session: weir_ledger::SessionId::random(),
+        ports,
+        since: 1,
+        until: Some(2),
+    };
+    let owners = crate::flows::PortOwners { owners: vec![span.into()] };
+    let owners = serde_json::to_value(owners).expect("JSON");
     let error = node.ask("GET", "/v1/sessions/nobody", "").await.json();
     for (name, value) in [
         ("Session", &made["session"]),
@@ -98,6 +108,12 @@ async fn the_described_fields_are_those_of_the_answers() {
         ("LimitsNow", &limits["now"]),
         ("Quota", &limits["now"]["day"]),
         ("Verdict", &verdict()),
+        ("Egress", &status["egress"]),
+        ("Nat", &status["nat"]),
+        ("Flows", &flows),
+        ("SessionFlows", &flows["sessions"][0]),
+        ("PortOwners", &owners),
+        ("PortOwner", &owners["owners"][0]),
         ("Outcome", &serde_json::to_value(crate::reload::Outcome::default()).expect("JSON")),
     ] {
         let (described, required) = properties(&document, name);
