@@ -1,4 +1,4 @@
-//! How the operator and the payment layer reach the node: JSON over HTTP/1.1 on a Unix socket.
+//! The API for the operator and the payment layer: JSON over HTTP/1.1 on a Unix socket.
 //!
 //! | request | answer |
 //! |---|---|
@@ -67,7 +67,7 @@ pub(crate) use sessions::read as read_json;
 pub use socket::group_id;
 pub use token::Token;
 
-/// What the requests are answered from. Cheap to clone.
+/// The state that requests are answered from. Cheap to clone.
 #[derive(Clone)]
 pub struct Api {
     sessions: Arc<Sessions>,
@@ -88,7 +88,8 @@ impl std::fmt::Debug for Api {
 }
 
 impl Api {
-    /// An API over these sessions and usage records, that tells consumers this offer.
+    /// Creates an API for these sessions and usage records. `template` is the configuration that
+    /// new consumers get.
     #[must_use]
     pub fn new(
         sessions: Arc<Sessions>,
@@ -199,7 +200,7 @@ async fn scrape(State(api): State<Api>, headers: HeaderMap) -> Result<impl IntoR
     Ok(([(CONTENT_TYPE, form.content_type())], text))
 }
 
-/// Does what may wait for a disk or a worker away from the threads that serve connections.
+/// Runs work that may wait for a disk or a worker on a blocking thread.
 pub(crate) async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, ApiError> {
