@@ -21,7 +21,7 @@
 //! | `GET /` | 200, the status page; only on a TCP port |
 //!
 //! `{which}` is an identifier, four or more of its first digits, a name, or a public key
-//! (percent-encoded). Every error is `{"error": {"code", "message"}}`; see [`error`].
+//! (percent-encoded). Every error is `{"error": {"code", "message"}}`; see [`ErrorDetail`].
 
 use std::sync::Arc;
 
@@ -47,7 +47,7 @@ use weir_ledger::UsageLog;
 use weir_policy::SharedJudge;
 use weir_sessions::{Sessions, keys::SharedKeyRing, limits::Limiter, wg_quick::PeerTemplate};
 
-pub mod error;
+pub(crate) mod error;
 mod keys;
 mod limits;
 mod listeners;
@@ -55,17 +55,18 @@ mod page;
 mod policy;
 mod reload;
 pub(crate) mod sessions;
-pub mod socket;
-pub mod token;
+pub(crate) mod socket;
+mod token;
 mod usage;
 pub mod view;
 
 use error::ApiError;
+pub use error::{ErrorBody, ErrorDetail};
 pub use listeners::{ListenError, Listeners};
 pub use sessions::MAX_PAGE;
 pub(crate) use sessions::read as read_json;
-pub use socket::group_id;
-pub use token::Token;
+pub use socket::{SocketError, group_id};
+pub use token::{Token, TokenError};
 
 /// The state that requests are answered from. Cheap to clone.
 #[derive(Clone)]

@@ -19,7 +19,7 @@ use weir_policy::{Lists, Networks, Ports};
 mod elements;
 mod evaluate;
 mod foreign;
-pub mod gate;
+pub(crate) mod gate;
 mod in_force;
 mod kernel;
 mod legacy;
@@ -28,6 +28,7 @@ mod render;
 
 pub use elements::ElementEvents;
 pub use foreign::{Refusal, Site, Traffic, foreign_drops};
+pub use gate::dropped_by_gate;
 pub use in_force::{InForce, Look, NewFlows};
 pub use render::{Machine, Rendered, render};
 

@@ -99,7 +99,7 @@ pub(super) fn drops() -> Vec<weir_accounts::Drops> {
     };
     let mut drops: Vec<_> = counters.into_iter().map(one).collect();
     // Counted by the gate while the policy's table was missing.
-    match nft::gate::dropped() {
+    match nft::dropped_by_gate() {
         Ok(packets) => drops.push(weir_accounts::Drops {
             stage: "policy".into(),
             reason: "no_policy".into(),

@@ -38,7 +38,7 @@ pub enum SocketError {
 
 /// A bound socket. Its file is removed when this is dropped, unless another node has replaced it.
 #[derive(Debug)]
-pub struct SocketFile {
+pub(crate) struct SocketFile {
     path: PathBuf,
     inode: u64,
 }
@@ -58,7 +58,10 @@ impl Drop for SocketFile {
 /// # Errors
 ///
 /// When another node answers there, something else lies there, or the file system refuses.
-pub fn bind(path: &Path, group: Option<&str>) -> Result<(UnixListener, SocketFile), SocketError> {
+pub(crate) fn bind(
+    path: &Path,
+    group: Option<&str>,
+) -> Result<(UnixListener, SocketFile), SocketError> {
     let failed = |doing| move |source| SocketError::Io { doing, path: path.to_owned(), source };
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         fs::create_dir_all(folder).map_err(failed("make the folder of"))?;

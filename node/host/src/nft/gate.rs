@@ -56,7 +56,7 @@ const EQUAL: u32 = 0;
 const NOT_EQUAL: u32 = 1;
 
 /// The gate. It exists as long as this value.
-pub struct Gate {
+pub(crate) struct Gate {
     /// The kernel removes the table when this socket is closed.
     _owner: Socket,
     is_owned: bool,
@@ -105,7 +105,7 @@ impl Gate {
 
     /// Whether the gate has an owner, so that no other program can remove it.
     #[must_use]
-    pub fn is_owned(&self) -> bool {
+    pub(crate) fn is_owned(&self) -> bool {
         self.is_owned
     }
 
@@ -129,7 +129,7 @@ impl Gate {
 /// # Errors
 ///
 /// Fails if the kernel's tables cannot be read.
-pub fn dropped() -> Result<u64, NftError> {
+pub fn dropped_by_gate() -> Result<u64, NftError> {
     let counters = kernel::counters(NAME).map_err(NftError::Ask)?;
     let packets = counters.iter().filter(|it| it.name == COUNTER).map(|it| it.packets);
     Ok(packets.sum())

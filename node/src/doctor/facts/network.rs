@@ -7,10 +7,7 @@ use weir_config::Config;
 use weir_host::{
     ethtool::Offloads,
     uplink::{self, Ipv6Uplink, Uplink},
-    watch::{
-        Condition,
-        look::{Expected, View},
-    },
+    watch::{Condition, Expected, View},
     xdp_features,
 };
 
