@@ -65,9 +65,9 @@ pub struct Seen {
     /// The bucket of a paused session's data, a [`crate::gcra::Gcra`]. Written without a lock: of two cores at the same moment, one
     /// may pass a datagram too many.
     pub paused_full_at: AtomicU64,
-    /// Likewise of data from another address than the session's endpoint.
+    /// The same for data from another address than the session's endpoint.
     pub roaming_full_at: AtomicU64,
-    /// Likewise of handshake responses and cookie replies.
+    /// The same for handshake responses and cookie replies.
     pub responses_full_at: AtomicU64,
 }
 
@@ -95,8 +95,9 @@ pub struct Metered {
     pub unbilled_bytes: AtomicU64,
 }
 
-/// Where the consumer was last heard, so that a restarted node can greet it. Memory only: it is
-/// never written to a disk, a log or a metric. Written by the owning worker only.
+/// What the worker knows of the session beyond its counters. The last endpoint lets a restarted
+/// node initiate a handshake with the consumer. The endpoint stays in memory: it is never written
+/// to a disk, a log or a metric. Only the owning worker writes here, but for `newest_initiation`.
 #[repr(C, align(64))]
 #[derive(Debug, Default)]
 pub struct WorkerState {
@@ -107,19 +108,20 @@ pub struct WorkerState {
     /// The interface scope of a link-local address.
     pub scope: AtomicU32,
     /// The [`Control::limit`] that the worker found used up; 0 for none. Another limit than this
-    /// one is new credit. Here because this line is rarely written.
+    /// one is new credit. It is here because this cache line is rarely written.
     pub spent: AtomicU64,
     /// Inner packets from the consumer that were dropped for its rate, in bytes.
     pub limited_up: AtomicU64,
     /// Inner packets to the consumer that were dropped for its rate, in bytes.
     pub limited_down: AtomicU64,
-    /// The timestamp of the newest initiation that was taken, as one number; 0 for none. Older ones
-    /// are refused. Written by the handshake thread only.
+    /// The TAI64N timestamp of the newest accepted initiation, as one number; 0 for none. Older
+    /// initiations are refused as replays (WireGuard whitepaper, section 5.4.2). Only the handshake
+    /// thread writes it.
     pub newest_initiation: AtomicU64,
     reserved: u64,
 }
 
-/// What the control plane says of the slot.
+/// The settings of the slot. Only the control plane writes here.
 #[repr(C, align(64))]
 #[derive(Debug, Default)]
 pub struct Control {
@@ -326,7 +328,7 @@ impl Account {
     /// Sets how many billed bytes the session may have, up and down together and since it was
     /// made; `None` for no limit. Takes effect with the next datagram.
     pub fn set_limit(&self, limit: Option<u64>) {
-        // No byte at all is one, of which no datagram consists: 0 means no limit.
+        // 0 means unlimited, so a limit of zero bytes is stored as 1, which no datagram fits.
         self.control.limit.store(limit.map_or(0, |limit| limit.max(1)), Relaxed);
     }
 

@@ -1,7 +1,7 @@
-//! `weir doctor`: what this machine offers a node, and what is in the way.
+//! `weir doctor`: checks this machine for problems that affect a node.
 //!
-//! [`facts`] looks, and changes nothing; [`check`] judges what it saw and is pure. What cannot be
-//! seen, for want of root most often, is said to be unknown and is no failure.
+//! [`facts`] observes and changes nothing. [`check`] judges the facts and is pure. A fact that
+//! cannot be observed, usually because root is needed, is reported as unknown and is not a failure.
 
 pub mod check;
 pub mod facts;
@@ -10,17 +10,17 @@ use std::path::Path;
 
 use serde::Serialize;
 
-/// How good a finding is.
+/// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
-    /// As a node wants it.
+    /// Good for a node.
     Good,
-    /// It could not be seen.
+    /// It could not be observed.
     Unknown,
-    /// A node works, but less well than it could.
+    /// A node works, but with limitations.
     Warning,
-    /// A node does not start, or serves nobody.
+    /// A node does not start, or cannot serve consumers.
     Bad,
 }
 
@@ -40,15 +40,15 @@ impl Verdict {
 /// One line of the report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// What was looked at, in a word or two.
+    /// The subject, in a word or two.
     pub check: &'static str,
-    /// How good it is.
+    /// The verdict.
     pub verdict: Verdict,
-    /// What was seen.
+    /// The observation.
     pub found: String,
-    /// What to do or type, where there is something to do.
+    /// The fix, if there is one.
     pub fix: Option<String>,
-    /// What the kernel said in detail, such as the end of the verifier's log.
+    /// The kernel's output in detail, such as the end of the verifier's log.
     pub detail: Vec<String>,
 }
 
@@ -95,7 +95,7 @@ impl From<Vec<Finding>> for Report {
     }
 }
 
-/// Looks at this machine with the eyes of a node that has the configuration in `config`.
+/// Checks this machine for a node with the configuration file `config`.
 #[must_use]
 pub fn run(config: Option<&Path>) -> Report {
     check::all(&facts::Facts::gather(config)).into()

@@ -17,6 +17,7 @@ mod dataplane;
 mod ebpf;
 mod egress;
 mod flow_table;
+mod flow_view;
 mod flows;
 mod forwarding;
 mod keys;

@@ -8,6 +8,7 @@
 //! - A [`Namespace`] holds a network; [`rig`] joins two of them, with a [`node`] in one, and
 //!   [`consumer`]s and servers in the other.
 //! - A [`node`] is a [`child`] process, `weir run`, with [`settings`].
+//! - [`wireguard`] runs other implementations of WireGuard.
 //! - [`load`] goes up and [`download`] goes down, checked at the other end ([`sink`]), while a
 //!   [`meter`] reads what it costs.
 //!
@@ -58,6 +59,8 @@ pub mod tunnel;
 pub mod wait;
 #[cfg(feature = "netns")]
 pub mod window;
+#[cfg(feature = "netns")]
+pub mod wireguard;
 
 #[cfg(feature = "netns")]
 pub use self::{namespace::Namespace, settings::Settings};

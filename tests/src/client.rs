@@ -3,17 +3,17 @@
 use std::{
     fs,
     net::IpAddr,
-    process::{Child, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
+use weir_testkit::wireguard::{Implementation, WireguardProcess};
 
 use crate::{
     Namespace, command,
     lab::{HOST_V4, HOST_V6, METADATA_V4},
-    process, sweep, until,
+    sweep, until,
     wgquick::WgQuick,
 };
 
@@ -23,9 +23,8 @@ static COUNT: AtomicU32 = AtomicU32::new(0);
 #[derive(Debug)]
 pub struct Client<'a> {
     namespace: &'a Namespace,
-    interface: String,
     addresses: Vec<IpAddr>,
-    wireguard: Child,
+    wireguard: WireguardProcess,
 }
 
 /// What `wg show transfer` says: the UDP payload of everything that was authenticated or sent,
@@ -70,18 +69,17 @@ impl<'a> Client<'a> {
     /// # Errors
     /// As [`Self::connect`].
     pub fn start(namespace: &'a Namespace, config: &WgQuick) -> Result<Self> {
-        let interface = new_interface();
         let addresses = config.addresses.iter().map(|text| bare(text)).collect::<Result<_>>()?;
-        let wireguard = wireguard_go(namespace, &interface)?;
-        let client = Self { namespace, interface, addresses, wireguard };
+        let wireguard = wireguard_go(namespace)?;
+        let client = Self { namespace, addresses, wireguard };
         client.configure(&config.wg)?;
         for address in &config.addresses {
             let nodad = if address.contains(':') { "nodad" } else { "" };
-            let interface = &client.interface;
+            let interface = client.interface();
             namespace.ip(&format!("addr add {address} dev {interface} {nodad}"))?;
         }
         let mtu = config.mtu.unwrap_or(1420);
-        namespace.ip(&format!("link set {} mtu {mtu} up", client.interface))?;
+        namespace.ip(&format!("link set {} mtu {mtu} up", client.interface()))?;
         Ok(client)
     }
 
@@ -90,11 +88,7 @@ impl<'a> Client<'a> {
     /// # Errors
     /// If `wg` fails.
     pub fn configure(&self, wg: &str) -> Result<()> {
-        let file = tempfile::NamedTempFile::new()?;
-        fs::write(file.path(), wg)?;
-        let mut command = self.namespace.command("wg");
-        command::run(command.args(["setconf", &self.interface]).arg(file.path()))?;
-        Ok(())
+        self.wireguard.configure(self.namespace, wg)
     }
 
     /// Runs `wg set` with a line of words for this interface.
@@ -102,7 +96,7 @@ impl<'a> Client<'a> {
     /// # Errors
     /// If `wg` fails.
     pub fn set(&self, words: &str) -> Result<()> {
-        self.namespace.run(&format!("wg set {} {words}", self.interface))?;
+        self.namespace.run(&format!("wg set {} {words}", self.interface()))?;
         Ok(())
     }
 
@@ -129,7 +123,7 @@ impl<'a> Client<'a> {
     /// # Errors
     /// If `ip` fails.
     pub fn limit_bursts(&self, bytes: u32) -> Result<()> {
-        self.namespace.ip(&format!("link set {} gso_max_size {bytes}", self.interface))?;
+        self.namespace.ip(&format!("link set {} gso_max_size {bytes}", self.interface()))?;
         Ok(())
     }
 
@@ -141,7 +135,7 @@ impl<'a> Client<'a> {
         let source = self.addresses.iter().find(|own| own.is_ipv6() == destination.contains(':'));
         let source = source.map_or(String::new(), |source| format!("src {source}"));
         self.namespace
-            .ip(&format!("route replace {destination} dev {} {source}", self.interface))?;
+            .ip(&format!("route replace {destination} dev {} {source}", self.interface()))?;
         Ok(())
     }
 
@@ -160,8 +154,10 @@ impl<'a> Client<'a> {
     /// # Errors
     /// If `ping` fails.
     pub fn ping(&self, destination: IpAddr, count: u32) -> Result<String> {
-        self.namespace
-            .run(&format!("ping -n -q -I {} -c {count} -i 0.02 -W 2 {destination}", self.interface))
+        self.namespace.run(&format!(
+            "ping -n -q -I {} -c {count} -i 0.02 -W 2 {destination}",
+            self.interface()
+        ))
     }
 
     /// Its inner address of the same family as `like`.
@@ -176,7 +172,7 @@ impl<'a> Client<'a> {
     /// The interface's name.
     #[must_use]
     pub fn interface(&self) -> &str {
-        &self.interface
+        self.wireguard.interface()
     }
 
     /// Where it runs.
@@ -190,7 +186,7 @@ impl<'a> Client<'a> {
     /// # Errors
     /// If `wg` fails.
     pub fn transfer(&self) -> Result<Transfer> {
-        let text = self.namespace.run(&format!("wg show {} transfer", self.interface))?;
+        let text = self.namespace.run(&format!("wg show {} transfer", self.interface()))?;
         let mut numbers = text.split_whitespace().skip(1);
         let mut next = || -> Result<u64> { Ok(numbers.next().context("no transfer")?.parse()?) };
         Ok(Transfer { received: next()?, sent: next()? })
@@ -201,46 +197,19 @@ impl<'a> Client<'a> {
     /// # Errors
     /// If `wg` fails.
     pub fn last_handshake(&self) -> Result<u64> {
-        let text = self.namespace.run(&format!("wg show {} latest-handshakes", self.interface))?;
+        let text =
+            self.namespace.run(&format!("wg show {} latest-handshakes", self.interface()))?;
         Ok(text.split_whitespace().nth(1).context("no handshake time")?.parse()?)
     }
 }
 
-impl Drop for Client<'_> {
-    fn drop(&mut self) {
-        self.wireguard.kill().ok();
-        self.wireguard.wait().ok();
-        fs::remove_file(sweep::socket(&self.interface)).ok();
-    }
-}
-
-/// A name that no other interface of any lab has: wireguard-go's control sockets share one
-/// directory, whatever the namespace.
-pub(crate) fn new_interface() -> String {
-    sweep::interface(COUNT.fetch_add(1, Ordering::Relaxed))
-}
-
-/// Starts wireguard-go for an interface and waits until it can be configured.
+/// Starts wireguard-go with an interface of its own.
 ///
 /// # Errors
 /// If it does not start.
-pub fn wireguard_go(namespace: &Namespace, interface: &str) -> Result<Child> {
-    ensure!(interface.len() <= 15, "{interface} is too long for an interface");
-    let mut command = namespace.command("wireguard-go");
-    command.args(["-f", interface]).stdin(Stdio::null()).stdout(Stdio::null());
-    command.stderr(Stdio::null()).env("LOG_LEVEL", "silent");
-    command.env("WG_I_PREFER_BUGGY_USERSPACE_TO_POLISHED_KMOD", "1");
-    let mut child = command.spawn().context("cannot start wireguard-go")?;
-    let ready = until("wireguard-go answers", Duration::from_secs(10), || {
-        ensure!(sweep::socket(interface).exists(), "no control socket of {interface}");
-        namespace.run(&format!("wg show {interface}"))
-    });
-    if let Err(error) = ready {
-        process::signal(&child, rustix::process::Signal::KILL).ok();
-        child.wait().ok();
-        return Err(error);
-    }
-    Ok(child)
+pub(crate) fn wireguard_go(namespace: &Namespace) -> Result<WireguardProcess> {
+    let interface = sweep::interface(COUNT.fetch_add(1, Ordering::Relaxed));
+    WireguardProcess::start(Implementation::WireguardGo, namespace, &[], interface)
 }
 
 fn bare(address: &str) -> Result<IpAddr> {

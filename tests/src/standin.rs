@@ -1,23 +1,22 @@
 //! wireguard-go and three nftables rules in the node's place: it tells a broken machine or a broken
 //! harness from a broken node.
 
-use std::{fs, path::PathBuf, process::Child};
+use std::fs;
 
 use anyhow::Result;
+use weir_testkit::wireguard::WireguardProcess;
 
 use crate::{
     Namespace,
-    client::{new_interface, wireguard_go},
+    client::wireguard_go,
     command,
     lab::{NODE_V4, UPLINK},
-    sweep,
 };
 
 /// A running stand-in with one consumer.
 #[derive(Debug)]
 pub struct StandIn {
-    wireguard: Child,
-    socket: PathBuf,
+    _wireguard: WireguardProcess,
     /// The consumer's configuration.
     pub config: String,
 }
@@ -28,25 +27,20 @@ impl StandIn {
     /// # Errors
     /// If one of the commands fails.
     pub fn start(namespace: &Namespace) -> Result<Self> {
-        let interface = new_interface();
+        let wireguard = wireguard_go(namespace)?;
         let (node_private, node_public) = key_pair()?;
         let (private, public) = key_pair()?;
-        let stand_in = Self {
-            wireguard: wireguard_go(namespace, &interface)?,
-            socket: sweep::socket(&interface),
-            config: format!(
-                "[Interface]\nPrivateKey = {private}\nAddress = 10.66.0.2/32, fd66::2/128\n\
-                 MTU = 1420\n[Peer]\nPublicKey = {node_public}\nEndpoint = {NODE_V4}:51820\n\
-                 AllowedIPs = 0.0.0.0/0, ::/0\n"
-            ),
-        };
-        let file = tempfile::NamedTempFile::new()?;
+        let config = format!(
+            "[Interface]\nPrivateKey = {private}\nAddress = 10.66.0.2/32, fd66::2/128\n\
+             MTU = 1420\n[Peer]\nPublicKey = {node_public}\nEndpoint = {NODE_V4}:51820\n\
+             AllowedIPs = 0.0.0.0/0, ::/0\n"
+        );
         let wg = format!(
             "[Interface]\nPrivateKey = {node_private}\nListenPort = 51820\n\
              [Peer]\nPublicKey = {public}\nAllowedIPs = 10.66.0.2/32, fd66::2/128\n"
         );
-        fs::write(file.path(), wg)?;
-        namespace.run(&format!("wg setconf {interface} {}", file.path().display()))?;
+        wireguard.configure(namespace, &wg)?;
+        let interface = wireguard.interface();
         namespace.ip(&format!("addr add 10.66.0.1/16 dev {interface}"))?;
         namespace.ip(&format!("addr add fd66::1/64 dev {interface} nodad"))?;
         namespace.ip(&format!("link set {interface} mtu 1420 up"))?;
@@ -56,15 +50,7 @@ impl StandIn {
         namespace
             .run("nft add chain inet standin out { type nat hook postrouting priority 100; }")?;
         namespace.run(&format!("nft add rule inet standin out oifname {UPLINK} masquerade"))?;
-        Ok(stand_in)
-    }
-}
-
-impl Drop for StandIn {
-    fn drop(&mut self) {
-        self.wireguard.kill().ok();
-        self.wireguard.wait().ok();
-        fs::remove_file(&self.socket).ok();
+        Ok(Self { _wireguard: wireguard, config })
     }
 }
 

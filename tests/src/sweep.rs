@@ -7,6 +7,7 @@ use std::{
 };
 
 use rustix::mount::{UnmountFlags, unmount};
+use weir_testkit::wireguard::SOCKETS;
 
 use crate::Namespace;
 
@@ -17,7 +18,6 @@ const INTERFACE: &str = "wl";
 /// Begins the names of nodes' directories.
 const DIRECTORY: &str = "weir-test-";
 
-const WIREGUARD: &str = "/var/run/wireguard";
 const BPFFS: &str = "/sys/fs/bpf";
 
 /// What libfaketime leaves of a process that was killed, or that could not remove it itself for its
@@ -37,11 +37,6 @@ pub(crate) fn interface(number: u32) -> String {
 /// The start of the name of a directory of this process.
 pub(crate) fn directory() -> String {
     format!("{DIRECTORY}{}-", std::process::id())
-}
-
-/// wireguard-go's control socket for an interface.
-pub(crate) fn socket(interface: &str) -> PathBuf {
-    Path::new(WIREGUARD).join(interface).with_extension("sock")
 }
 
 /// Removes what dead processes have left.
@@ -103,7 +98,7 @@ fn remove_where(condition: impl Fn(u32) -> bool) {
     for name in entries("/run/netns").filter_map(|path| ours(&path, NAMESPACE)) {
         Namespace::remove(&name);
     }
-    for path in entries(WIREGUARD).filter(|path| ours(path, INTERFACE).is_some()) {
+    for path in entries(SOCKETS).filter(|path| ours(path, INTERFACE).is_some()) {
         fs::remove_file(path).ok();
     }
     for path in entries(std::env::temp_dir()) {

@@ -7,12 +7,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use boringtun::{
-    noise::{Tunn, TunnResult},
-    x25519::{PublicKey, StaticSecret},
-};
+use weir_testkit::Tunnel;
 use weir_tests::{
     Client, Lab, Node, Settings,
     lab::{NODE_V4, SERVERS},
@@ -33,14 +30,9 @@ fn keep_under_load(lab: &Lab, key: &str, stop: &AtomicBool, cookies: &AtomicU64)
     lab.consumer.enter(|| {
         let socket = UdpSocket::bind(("0.0.0.0", 0))?;
         socket.set_read_timeout(Some(Duration::from_millis(5)))?;
-        let private = StaticSecret::from([9; 32]);
-        let mut tunnel = Tunn::new(private, PublicKey::from(key), None, None, 1, None);
-        let mut buffer = [0; 256];
+        let mut tunnel = Tunnel::new([9; 32], key, 1);
         while !stop.load(Ordering::Relaxed) {
-            match tunnel.format_handshake_initiation(&mut buffer, true) {
-                TunnResult::WriteToNetwork(initiation) => socket.send_to(initiation, to)?,
-                other => bail!("no initiation but {other:?}"),
-            };
+            socket.send_to(&tunnel.initiation().context("no initiation")?, to)?;
             let mut answer = [0; 256];
             if socket.recv(&mut answer).is_ok_and(|len| len == 64) && answer[0] == COOKIE_REPLY {
                 cookies.fetch_add(1, Ordering::Relaxed);

@@ -7,12 +7,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use boringtun::{
-    noise::{Tunn, TunnResult},
-    x25519::{PublicKey, StaticSecret},
-};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use weir_common::mac1::{MAC_LEN, Mac1Key};
+use weir_testkit::Tunnel;
 use weir_tests::{
     Lab, Node, Settings,
     lab::{NODE_V4, SERVERS},
@@ -114,15 +111,10 @@ fn initiations_of_one_key_are_answered_at_its_rate() -> Result<()> {
     let (node, _added, client) = connected(&lab, settings)?;
     let many = node.session_add("many")?;
     let (private, public) = newcomer::keys_of(&many.config)?;
-    let private = StaticSecret::from(private);
-    let mut tunn = Tunn::new(private, PublicKey::from(public), None, None, 7, None);
+    let mut tunnel = Tunnel::new(private, public, 7);
     let mut initiations = Vec::new();
     for _ in 0..800 {
-        let mut out = [0; 256];
-        match tunn.format_handshake_initiation(&mut out, true) {
-            TunnResult::WriteToNetwork(message) => initiations.push(message.to_vec()),
-            other => bail!("no initiation but {other:?}"),
-        }
+        initiations.push(tunnel.initiation().context("no initiation")?);
     }
     let socket = newcomer::socket(&lab.consumer, TO)?;
     socket.set_read_timeout(Some(Duration::from_millis(500)))?;

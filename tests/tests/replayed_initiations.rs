@@ -6,12 +6,9 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
-use boringtun::{
-    noise::{Tunn, TunnResult},
-    x25519::{PublicKey, StaticSecret},
-};
+use anyhow::{Context as _, Result, ensure};
 use weir_common::wire::message_type;
+use weir_testkit::Tunnel;
 use weir_tests::{
     Lab, Namespace, Node, Settings, lab::NODE_V4, newcomer::keys_of, node::Added, until,
 };
@@ -22,40 +19,31 @@ const RECORDED: usize = 9;
 
 /// A consumer whose handshakes somebody records.
 struct Consumer {
-    tunn: Tunn,
+    tunnel: Tunnel,
     socket: UdpSocket,
 }
 
 impl Consumer {
     fn new(namespace: &Namespace, config: &str) -> Result<Self> {
         let (private, node) = keys_of(config)?;
-        let tunn =
-            Tunn::new(StaticSecret::from(private), PublicKey::from(node), None, None, 7, None);
-        Ok(Self { tunn, socket: socket(namespace)? })
+        Ok(Self { tunnel: Tunnel::new(private, node, 7), socket: socket(namespace)? })
     }
 
     /// Shakes hands, confirms it with a keepalive, and returns the initiation.
     fn shake_hands(&mut self) -> Result<Vec<u8>> {
-        let (mut out, mut buffer) = ([0; 512], [0; 2048]);
-        let TunnResult::WriteToNetwork(initiation) =
-            self.tunn.format_handshake_initiation(&mut out, true)
-        else {
-            bail!("no initiation");
-        };
-        let recorded = initiation.to_vec();
-        self.socket.send(&recorded)?;
+        let initiation = self.tunnel.initiation().context("no initiation")?;
+        self.socket.send(&initiation)?;
         self.socket.set_read_timeout(Some(RESPONSE_TIMEOUT))?;
+        let mut buffer = [0; 2048];
         loop {
             let len = self.socket.recv(&mut buffer).context("no response")?;
             let message = buffer.get(..len).unwrap_or_default();
             if message.first() != Some(&message_type::RESPONSE) {
                 continue;
             }
-            match self.tunn.decapsulate(None, message, &mut out) {
-                TunnResult::WriteToNetwork(keepalive) => self.socket.send(keepalive)?,
-                other => bail!("the response is answered with {other:?}"),
-            };
-            return Ok(recorded);
+            let keepalive = self.tunnel.handshake(message).context("the response is refused")?;
+            self.socket.send(&keepalive)?;
+            return Ok(initiation);
         }
     }
 }

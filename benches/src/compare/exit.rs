@@ -1,17 +1,13 @@
 //! A WireGuard exit in a rig: weir, or another implementation with a NAT rule of its own.
 
 use std::{
-    fs,
     net::Ipv4Addr,
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    path::PathBuf,
     sync::atomic::{AtomicU32, Ordering},
-    time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use rustix::thread::CpuSet;
 use serde::Serialize;
 use weir_testkit::{
     Namespace,
@@ -19,6 +15,7 @@ use weir_testkit::{
     meter::Meter,
     node::{Node, Options},
     rig::{CONSUMERS, Link, NODE, Rig},
+    wireguard::{Implementation, WireguardProcess},
 };
 
 use super::metering::{Metering, Receivers};
@@ -126,7 +123,7 @@ pub struct Exit {
 
 enum Running {
     Weir(Node),
-    Other(Other),
+    Other(WireguardProcess),
 }
 
 impl Exit {
@@ -145,7 +142,7 @@ impl Exit {
         };
         let pid = match &running {
             Running::Weir(node) => node.pid()?,
-            Running::Other(other) => other.child.id(),
+            Running::Other(other) => other.pid(),
         };
         let kernel_threads = rig.bind_receive(&setup.cores)?;
         let core = setup.cores.first().copied().context("no core for the exit")?;
@@ -211,8 +208,8 @@ fn start_other(tools: &Tools, setup: &Setup, rig: &Rig) -> anyhow::Result<Starte
         config.push_str(&format!("[Peer]\nPublicKey = {key}\nAllowedIPs = {address}/32\n"));
     }
     let node = &rig.node;
-    let other = Other::start(tools, setup.program, node, &setup.cores, &config)?;
-    let interface = &other.interface;
+    let other = start_wireguard(tools, setup.program, node, &setup.cores, &config)?;
+    let interface = other.interface();
     node.ip(&format!("addr add 10.66.0.1/16 dev {interface}"))?;
     node.ip(&format!("link set {interface} mtu 1420 up"))?;
     node.run("sysctl -q -w net.ipv4.ip_forward=1")?;
@@ -222,68 +219,25 @@ fn start_other(tools: &Tools, setup: &Setup, rig: &Rig) -> anyhow::Result<Starte
     Ok((Running::Other(other), own.public(), credentials))
 }
 
-/// wireguard-go or boringtun-cli; gone when dropped.
-pub(super) struct Other {
-    child: Child,
-    /// Its interface.
-    pub(super) interface: String,
-}
-
-impl Other {
-    /// Starts one on `cores` in `namespace` with a configuration for `wg setconf`.
-    pub(super) fn start(
-        tools: &Tools,
-        program: Program,
-        namespace: &Namespace,
-        cores: &[usize],
-        config: &str,
-    ) -> anyhow::Result<Self> {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let interface = format!("wb{}x{number}", std::process::id());
-        ensure!(interface.len() <= 15, "{interface} is too long for an interface");
-        let mut command = match program {
-            Program::Boringtun => {
-                let mut command = Command::new(&tools.boringtun);
-                let threads = cores.len().to_string();
-                command.args(["-f", "--disable-drop-privileges", "--threads", &threads]);
-                command
-            }
-            Program::Weir | Program::WeirKernel | Program::WireguardGo => {
-                let mut command = Command::new("wireguard-go");
-                command.arg("-f");
-                command
-            }
-        };
-        command.arg(&interface).env("WG_I_PREFER_BUGGY_USERSPACE_TO_POLISHED_KMOD", "1");
-        command.env("LOG_LEVEL", "silent").stdin(Stdio::null());
-        command.stdout(Stdio::null()).stderr(Stdio::null());
-        let child = namespace.enter(|| {
-            let mut set = CpuSet::new();
-            cores.iter().for_each(|core| set.set(*core));
-            rustix::thread::sched_setaffinity(None, &set).context("no such core")?;
-            command.spawn().with_context(|| format!("cannot start {}", program.name()))
-        })?;
-        let other = Self { child, interface };
-        let end = Instant::now() + Duration::from_secs(10);
-        while namespace.run(&format!("wg show {}", other.interface)).is_err() {
-            ensure!(Instant::now() < end, "{} did not start", program.name());
-            std::thread::sleep(Duration::from_millis(50));
+/// Starts wireguard-go or boringtun-cli on `cores` in `namespace` with a configuration for
+/// `wg setconf`.
+pub(super) fn start_wireguard(
+    tools: &Tools,
+    program: Program,
+    namespace: &Namespace,
+    cores: &[usize],
+    config: &str,
+) -> anyhow::Result<WireguardProcess> {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let interface = format!("wb{}x{number}", std::process::id());
+    let implementation = match program {
+        Program::Boringtun => {
+            Implementation::Boringtun { program: &tools.boringtun, threads: cores.len() }
         }
-        let file = std::env::temp_dir().join(format!("{}.conf", other.interface));
-        fs::write(&file, config)?;
-        let set = namespace.run(&format!("wg setconf {} {}", other.interface, file.display()));
-        fs::remove_file(&file)?;
-        set?;
-        Ok(other)
-    }
-}
-
-impl Drop for Other {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
-        fs::remove_file(Path::new("/var/run/wireguard").join(format!("{}.sock", self.interface)))
-            .ok();
-    }
+        Program::Weir | Program::WeirKernel | Program::WireguardGo => Implementation::WireguardGo,
+    };
+    let process = WireguardProcess::start(implementation, namespace, cores, interface)?;
+    process.configure(namespace, config)?;
+    Ok(process)
 }

@@ -14,7 +14,7 @@ use weir_testkit::{
     rig::{NODE, REAL_SERVER},
 };
 
-use super::exit::{Exit, Other, Program, Tools};
+use super::exit::{Exit, Program, Tools, start_wireguard};
 
 const GATEWAY: &str = "45.80.1.1";
 const CONSUMER: &str = "45.80.1.2";
@@ -65,8 +65,8 @@ pub fn run(tools: &Tools, exit: &Exit, down: bool, seconds: u32) -> anyhow::Resu
     );
     let generator = rustix::thread::sched_getaffinity(None)?;
     let cores: Vec<usize> = (0..1024).filter(|core| generator.is_set(*core)).collect();
-    let client = Other::start(tools, Program::WireguardGo, &consumer, &cores, &config)?;
-    let interface = &client.interface;
+    let client = start_wireguard(tools, Program::WireguardGo, &consumer, &cores, &config)?;
+    let interface = client.interface();
     consumer.ip(&format!("addr add {}/32 dev {interface}", session.address))?;
     consumer.ip(&format!("link set {interface} mtu 1420 up"))?;
     consumer.ip(&format!("route add {REAL_SERVER}/32 dev {interface}"))?;

@@ -10,11 +10,11 @@ pub struct BitRate(u64);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteCount(u64);
 
-/// How many at most; `off` is no limit.
+/// A maximum number; `off` is no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct AtMost(u32);
 
-/// A text that is no rate or no number of bytes.
+/// The error of a text that is not a valid rate, number or amount.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {}", self.problem(), self.fix())]
 pub struct NotAnAmount {
@@ -24,12 +24,12 @@ pub struct NotAnAmount {
 }
 
 impl NotAnAmount {
-    /// What is wrong, without the fix.
+    /// The reason, without the fix.
     pub(crate) fn problem(&self) -> String {
         format!("{:?} is not {}", self.text, self.what)
     }
 
-    /// What to write instead.
+    /// The fix.
     pub(crate) fn fix(&self) -> String {
         format!("write for example {}", self.examples)
     }
@@ -57,7 +57,7 @@ impl BitRate {
     /// No limit.
     pub const OFF: Self = Self(0);
 
-    /// So many bits per second; 0 for no limit.
+    /// From bits per second; 0 for no limit.
     #[must_use]
     pub const fn new(bits: u64) -> Self {
         Self(bits)
@@ -69,7 +69,7 @@ impl BitRate {
         self.0
     }
 
-    /// Bytes per second, as the accounts have it: 0 for no limit, and never 0 for a limit.
+    /// Bytes per second, as in the accounts: 0 for no limit, and at least 1 for a limit.
     #[must_use]
     pub const fn bytes(self) -> u64 {
         self.0.div_ceil(8)
@@ -77,7 +77,7 @@ impl BitRate {
 }
 
 impl ByteCount {
-    /// So many bytes; 0 for no limit.
+    /// From a number of bytes; 0 for no limit.
     #[must_use]
     pub const fn new(bytes: u64) -> Self {
         Self(bytes)
@@ -91,13 +91,13 @@ impl ByteCount {
 }
 
 impl AtMost {
-    /// So many; 0 for no limit.
+    /// From a number; 0 for no limit.
     #[must_use]
     pub const fn new(most: u32) -> Self {
         Self(most)
     }
 
-    /// How many; 0 for no limit.
+    /// The number; 0 for no limit.
     #[must_use]
     pub const fn get(self) -> u32 {
         self.0
@@ -138,8 +138,8 @@ impl FromStr for ByteCount {
     }
 }
 
-/// A number, with a fraction or not, and its unit; 0 for `off`. What is not a whole number of the
-/// smallest unit is none, and neither is zero: that would be read as no limit.
+/// Parses a number, possibly with a fraction, and its unit; `off` gives 0. Refuses a value that is
+/// not a whole number of the smallest unit, and zero, which would mean no limit.
 fn amount(text: &str, unit_of: impl Fn(&str) -> Option<u64>) -> Option<u64> {
     if text == "off" {
         return Some(0);

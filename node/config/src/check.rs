@@ -11,17 +11,17 @@ use super::{
     sections::Config,
 };
 
-/// The configuration that `text` describes. With the uplink's MTU in bytes, the tunnel's is held
-/// against it.
+/// Parses the configuration in `text`. If the uplink's MTU is given (in bytes), the tunnel's MTU is
+/// checked against it.
 ///
 /// # Errors
 ///
-/// Names every mistake, in the order of the text.
+/// Returns every mistake, in the order of the text.
 pub fn check(text: &str, uplink_mtu: Option<u32>) -> Result<Config, Vec<Mistake>> {
     let mut reader = Reader { findings: Findings::new(text) };
     let config = reader.read();
     let mut findings = reader.findings;
-    // A mistake of form hides keys, and then what the rules compare would be defaults.
+    // A syntax error hides keys, so the rules would compare defaults.
     if !findings.has_mistakes_of_form() {
         rules::apply(&config, uplink_mtu, &mut findings);
     }
@@ -39,7 +39,7 @@ impl Reader<'_> {
         let (document, errors) = DeTable::parse_recoverable(self.findings.text());
         for error in errors {
             let at = error.span().unwrap_or(0..0);
-            // The first line says what; the rest repeats the text around it.
+            // The first line is the message; the rest quotes the text.
             let problem = error.message().lines().next().unwrap_or("not TOML").to_owned();
             self.findings.mistake(
                 &at,
@@ -111,7 +111,7 @@ impl Reader<'_> {
     }
 }
 
-/// The section that has this key.
+/// Finds the section that has this key.
 fn section_of(key: &str) -> Option<&'static str> {
     let config = Config::default();
     let mut sections = config.sections();

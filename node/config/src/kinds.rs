@@ -6,18 +6,18 @@ use std::{
     str::FromStr,
 };
 
-/// Found by weir, or as the operator says.
+/// A value that weir chooses, or that the operator sets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Auto<T> {
     /// `"auto"`.
     #[default]
     Auto,
-    /// What stands in the configuration.
+    /// The operator's value.
     Set(T),
 }
 
 impl<T> Auto<T> {
-    /// The operator's value, if there is one.
+    /// The operator's value, if it is set.
     #[must_use]
     pub fn set(&self) -> Option<&T> {
         match self {
@@ -27,7 +27,7 @@ impl<T> Auto<T> {
     }
 }
 
-/// Where a consumer sends its datagrams: an address or a name, and a port.
+/// The address or name, and the port, to which consumers send their datagrams.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostPort {
     /// A name, an IPv4 address, or an IPv6 address without brackets.
@@ -99,7 +99,7 @@ macro_rules! words {
                 match self { $(Self::$variant => $word,)* }
             }
 
-            /// What a word stands for.
+            /// Parses a word.
             #[must_use]
             pub fn from_word(word: &str) -> Option<Self> {
                 match word { $($word => Some(Self::$variant),)* _ => None }
@@ -109,41 +109,41 @@ macro_rules! words {
 }
 
 words! {
-    /// Where the guard is wanted.
+    /// How the guard is attached.
     GuardMode {
-        /// The best that the machine offers.
+        /// The best mode that the machine supports.
         Auto = "auto",
-        /// In the driver, or not at all.
+        /// In the driver, or else without a guard.
         Native = "native",
-        /// In the kernel's generic path, or not at all.
+        /// In the kernel's generic path, or else without a guard.
         Generic = "generic",
-        /// Not at all.
+        /// Off.
         Off = "off",
-        /// Somewhere, or the node does not start.
+        /// In any mode; the node does not start without a guard.
         Required = "required",
     }
 }
 
 words! {
-    /// How workers are to talk to the kernel.
+    /// The I/O backend of the workers.
     IoMode {
-        /// By io_uring where it is allowed.
+        /// io_uring if it is allowed, else system calls.
         Auto = "auto",
-        /// By io_uring, or the node does not start.
+        /// io_uring; the node does not start without it.
         Uring = "uring",
-        /// The same without multishot reads.
+        /// io_uring without multishot reads.
         UringSingle = "uring-single",
-        /// By plain system calls.
+        /// Plain system calls.
         Syscall = "syscall",
     }
 }
 
 words! {
-    /// How consumers' data is to reach the workers.
+    /// How consumers' data reaches the workers.
     ReceiveMode {
-        /// Over AF_XDP where that is possible, else through the sockets.
+        /// By AF_XDP if possible, else through the sockets.
         Auto = "auto",
-        /// Over AF_XDP from the guard, or the node does not start.
+        /// By AF_XDP; the node does not start without it.
         AfXdp = "af_xdp",
         /// Through the kernel's network stack and the sockets.
         Sockets = "sockets",
@@ -176,42 +176,42 @@ impl FromStr for Wei {
     type Err = std::num::ParseIntError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        // The parser would take a sign.
+        // The parser would accept a sign.
         let digits = if text.starts_with('+') { "" } else { text };
         digits.parse().map(Self)
     }
 }
 
 words! {
-    /// Whether a running node is to give up what it does not need.
+    /// Whether a running node gives up unneeded privileges.
     SandboxMode {
-        /// As far as the kernel lets it.
+        /// As far as the kernel supports it.
         Auto = "auto",
-        /// Not at all.
+        /// Off.
         Off = "off",
-        /// All of it, or the node does not start.
+        /// Completely; the node does not start otherwise.
         Required = "required",
     }
 }
 
 words! {
-    /// How much is logged.
+    /// The log level.
     LogLevel {
-        /// What the node does.
+        /// Normal operation.
         Info = "info",
-        /// What went wrong.
+        /// Failures.
         Error = "error",
-        /// Also what is not as it should be.
+        /// Also conditions that need the operator's attention.
         Warn = "warn",
-        /// Also what only who looks for a fault wants to know.
+        /// Also details for debugging.
         Debug = "debug",
     }
 }
 
 words! {
-    /// How each thing that is logged looks.
+    /// The format of log lines.
     LogFormat {
-        /// A line for people.
+        /// Text for people.
         Text = "text",
         /// A JSON object.
         Json = "json",

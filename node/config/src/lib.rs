@@ -60,7 +60,7 @@ pub enum LoadError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The file has mistakes.
@@ -84,21 +84,21 @@ pub fn report(path: &Path, mistakes: &[Mistake]) -> String {
 impl Config {
     /// The configuration in `path`, or the defaults without one.
     ///
-    /// The tunnel's MTU is not held against the uplink's here, because the uplink is named by the
-    /// configuration: the host is prepared with it later.
+    /// Does not check the tunnel's MTU against the uplink's, because the configuration names the
+    /// uplink. That happens when the host is prepared.
     ///
     /// # Errors
     ///
-    /// Fails when the file cannot be read, or has mistakes: then it has them all.
+    /// Fails if the file cannot be read or has mistakes. The error lists all of them.
     pub fn load(path: Option<&Path>) -> Result<Self, LoadError> {
         Self::load_for(path, None)
     }
 
-    /// As [`Config::load`], with the tunnel's MTU held against that of the uplink.
+    /// As [`Config::load`], but also checks the tunnel's MTU against the uplink's.
     ///
     /// # Errors
     ///
-    /// Fails when the file cannot be read, or has mistakes: then it has them all.
+    /// Fails if the file cannot be read or has mistakes. The error lists all of them.
     pub fn load_for(path: Option<&Path>, uplink_mtu: Option<u32>) -> Result<Self, LoadError> {
         let Some(path) = path else {
             return Ok(Self::default());

@@ -21,18 +21,18 @@ pub trait Limit: Sized {
     /// The limit as the API writes it.
     fn to_json(&self) -> Self::Json;
 
-    /// The limit that the API was told.
+    /// Parses a limit from the API's JSON.
     ///
     /// # Errors
     ///
-    /// When it is none of this type. Its range is not checked.
+    /// Fails if it is not of this type. Does not check its range.
     fn from_json(json: &Self::Json) -> Result<Self, BadLimit>;
 
-    /// The limit that stands behind the `=` of `weir limits set`.
+    /// Parses the value of a `KEY=VALUE` argument of `weir limits set`.
     ///
     /// # Errors
     ///
-    /// Says why it is none of this type. Its range is not checked.
+    /// Fails if it is not of this type. Does not check its range.
     fn from_text(text: &str) -> Result<Self, String>;
 
     /// The number that is checked against a range, if it is one.
@@ -44,10 +44,10 @@ pub trait Limit: Sized {
     }
 }
 
-/// What cannot be a limit.
+/// Why a value is not a valid limit.
 #[derive(Debug, thiserror::Error)]
 pub enum BadLimit {
-    /// A time of the week.
+    /// An invalid time of the week.
     #[error(transparent)]
     Window(#[from] NotAWindow),
     /// A number out of its range.
@@ -55,22 +55,22 @@ pub enum BadLimit {
     Range {
         /// Which.
         key: &'static str,
-        /// What it was to be.
+        /// The value.
         value: i64,
-        /// The least.
+        /// The minimum.
         low: i64,
-        /// The most.
+        /// The maximum.
         high: i64,
     },
 }
 
-/// What `weir limits set` cannot do with a word.
+/// Why `weir limits set` rejects an argument.
 #[derive(Debug, thiserror::Error)]
 pub enum BadAssignment {
     /// No limit has this key.
     #[error("there is no limit {0:?}")]
     Unknown(String),
-    /// The value is none of this limit.
+    /// The value is invalid for this limit.
     #[error("{key}: {problem}")]
     Value {
         /// Which limit.
@@ -84,7 +84,7 @@ pub enum BadAssignment {
 pub(crate) struct OutOfRange {
     pub(crate) key: &'static str,
     pub(crate) value: i64,
-    /// What to write.
+    /// The fix.
     pub(crate) fix: String,
 }
 
@@ -235,7 +235,7 @@ macro_rules! limits {
             }
         }
 
-        /// The numbers that each session is held to now; 0 is no limit.
+        /// The numbers that currently apply to each session; 0 is no limit.
         #[derive(
             Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize,
         )]

@@ -14,7 +14,7 @@ pub const MAX_SESSION_NEW_FLOWS: u32 = 300;
 /// The highest `limits.session_destinations`. The packet path cannot tell more apart.
 pub const MAX_SESSION_DESTINATIONS: u32 = 1500;
 
-/// As many as there are ports to translate to, about.
+/// About the number of ports that NAT can translate to.
 const MAX_SESSION_FLOWS: i64 = 65_000;
 
 limits! {
@@ -71,11 +71,11 @@ limits! {
 }
 
 impl Change {
-    /// Makes these changes, on a node with room for `slots` sessions.
+    /// Applies these changes, on a node with `slots` slots.
     ///
     /// # Errors
     ///
-    /// Names the first that cannot be; `limits` may have the others then.
+    /// Fails at the first invalid change. `limits` may then contain others.
     pub fn apply_to(&self, limits: &mut Limits, slots: u32) -> Result<(), BadLimit> {
         self.put_into(limits)?;
         match self.sessions {

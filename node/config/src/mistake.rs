@@ -11,9 +11,9 @@ pub struct Mistake {
     pub column: usize,
     /// `section.key`, or what there is of it; empty for a mistake of the file's form.
     pub key: String,
-    /// What is wrong, with the value.
+    /// The reason, with the value.
     pub problem: String,
-    /// What to do about it.
+    /// The fix.
     pub fix: String,
 }
 
@@ -29,18 +29,18 @@ impl fmt::Display for Mistake {
 
 impl std::error::Error for Mistake {}
 
-/// A text, where each of its keys stands, and what is wrong with it.
+/// A text, the location of each key in it, and the mistakes found so far.
 pub(crate) struct Findings<'t> {
     text: &'t str,
     locations: Vec<Location>,
     mistakes: Vec<Mistake>,
 }
 
-/// Where a key stands in the text: section, key, and the bytes of its value.
+/// The location of a key: section, key, and the bytes of its value.
 type Location = (&'static str, String, Range<usize>);
 
 impl<'t> Findings<'t> {
-    /// Nothing is wrong with the text yet.
+    /// Creates findings without mistakes.
     pub(crate) fn new(text: &'t str) -> Self {
         Self { text, locations: Vec::new(), mistakes: Vec::new() }
     }
@@ -50,7 +50,7 @@ impl<'t> Findings<'t> {
         self.text
     }
 
-    /// Remembers where a key's value stands.
+    /// Records the location of a key's value.
     pub(crate) fn locate(&mut self, section: &'static str, key: &str, at: Range<usize>) {
         self.locations.push((section, key.to_owned(), at));
     }
@@ -72,8 +72,8 @@ impl<'t> Findings<'t> {
         self.mistakes.push(Mistake { line, column, key, problem, fix });
     }
 
-    /// A mistake of the value of `section.key`, which may be a default: then the first of
-    /// `others` that stands in the text is to blame.
+    /// Adds a mistake at the first of these keys that is in the text. The others may have default
+    /// values.
     pub(crate) fn blame(&mut self, keys: &[(&str, &str)], problem: String, fix: String) {
         let location = keys.iter().find_map(|(section, key)| {
             let same = |location: &&(&'static str, String, Range<usize>)| {
@@ -88,7 +88,7 @@ impl<'t> Findings<'t> {
             let name = keys.first().map(|(section, key)| format!("{section}.{key}"));
             (name.unwrap_or_default(), 0..0)
         });
-        // A value that could not be read has its mistake already, and a default in its place.
+        // A value that could not be parsed already has a mistake, and was replaced by its default.
         if self.mistakes.iter().all(|mistake| mistake.key != key) {
             self.mistake(&at, key, problem, fix);
         }
@@ -107,7 +107,7 @@ fn position(text: &str, at: &Range<usize>) -> (usize, usize) {
     (line, column)
 }
 
-/// The known word that is closest to `word`, when it is close enough to have been meant.
+/// The known word closest to `word`, if it is close enough to be a plausible typo.
 pub(crate) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     let limit = (word.chars().count() / 3).max(2);
     known
@@ -118,8 +118,7 @@ pub(crate) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
         .map(|(_, candidate)| candidate)
 }
 
-/// How many characters must be inserted, removed or replaced to make `a` into `b`, without regard
-/// to case and to `-` against `_`.
+/// The edit distance (Levenshtein) from `a` to `b`, ignoring case and treating `-` as `_`.
 fn distance(a: &str, b: &str) -> usize {
     let plain =
         |text: &str| -> Vec<char> { text.to_lowercase().replace('-', "_").chars().collect() };

@@ -25,10 +25,10 @@ impl Protocol {
     }
 }
 
-/// Ports that are refused.
+/// A rule that blocks ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PortRule {
-    /// Of this protocol, or of both.
+    /// The protocol, or both.
     pub protocol: Option<Protocol>,
     /// The first.
     pub low: u16,
@@ -37,7 +37,7 @@ pub struct PortRule {
 }
 
 impl PortRule {
-    /// Whether it is about this protocol.
+    /// Whether the rule applies to this protocol.
     #[must_use]
     pub fn is_of(self, protocol: Protocol) -> bool {
         self.protocol.is_none_or(|own| own == protocol)
@@ -54,7 +54,7 @@ impl fmt::Display for PortRule {
     }
 }
 
-/// Why a text is no [`PortRule`].
+/// Why a text is not a valid [`PortRule`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not ports from 1 to 65535, such as 25/tcp, 53/udp or 6881-6999")]
 pub struct NoPorts;

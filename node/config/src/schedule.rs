@@ -1,4 +1,5 @@
-//! Times of the week at which other limits hold: `Mon-Fri 08:00-18:00 down=100mbit`.
+//! The weekly schedule: times at which other limits apply, such as `Mon-Fri 08:00-18:00
+//! down=100mbit`.
 
 use std::{fmt, str::FromStr};
 
@@ -7,12 +8,12 @@ use super::amounts::BitRate;
 const DAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
 const MINUTES_PER_DAY: u32 = 24 * 60;
 
-/// What holds within a window.
+/// The rule of a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
     /// No session has traffic.
     Closed,
-    /// The node has these rates; `None` leaves that way as it is.
+    /// The node has these rates; `None` leaves a direction unchanged.
     Rates {
         /// From all consumers together.
         up: Option<BitRate>,
@@ -21,21 +22,21 @@ pub enum Rule {
     },
 }
 
-/// A time of the week, and what holds then.
+/// A time of the week, and the rule that applies then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
     /// The days on which it begins, from Monday.
     days: [bool; 7],
     /// Minutes since midnight.
     from: u32,
-    /// Minutes since midnight; not after `from` for a window that ends on the next day.
+    /// Minutes since midnight. If it is not after `from`, the window ends on the next day.
     to: u32,
-    /// What holds.
+    /// The rule.
     pub rule: Rule,
 }
 
 impl Window {
-    /// Whether it holds in this minute of the week, of which the first is Monday's 00:00.
+    /// Whether the window includes this minute of the week. Minute 0 is Monday, 00:00.
     #[must_use]
     pub fn holds(&self, minute: u32) -> bool {
         let day = (minute / MINUTES_PER_DAY % 7) as usize;
@@ -48,13 +49,13 @@ impl Window {
     }
 }
 
-/// What holds in this minute of the week: the rule of the first window that does.
+/// The rule for this minute of the week: that of the first window that includes it.
 #[must_use]
 pub fn rule_at(windows: &[Window], minute: u32) -> Option<Rule> {
     windows.iter().find(|window| window.holds(minute)).map(|window| window.rule)
 }
 
-/// A text that is no window, and why.
+/// Why a text is not a valid window.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}. Write {EXAMPLES}", self.problem())]
 pub struct NotAWindow {
@@ -66,12 +67,12 @@ const EXAMPLES: &str = "for example \"Mon-Fri 08:00-18:00 up=50mbit down=100mbit
     22:00-06:00 down=off\" or \"Sat,Sun 00:00-24:00 closed\"";
 
 impl NotAWindow {
-    /// What is wrong, without the fix.
+    /// The reason, without the fix.
     pub(crate) fn problem(&self) -> String {
         format!("{:?} is not a schedule entry: {}", self.text, self.why)
     }
 
-    /// What to write instead.
+    /// The fix.
     #[expect(clippy::unused_self, reason = "the errors of all values have the same two parts")]
     pub(crate) fn fix(&self) -> String {
         format!("write {EXAMPLES}")

@@ -1,4 +1,4 @@
-//! How the operator and the payment layer reach the node: JSON over HTTP/1.1 on a Unix socket.
+//! The API for the operator and the payment layer: JSON over HTTP/1.1 on a Unix socket.
 //!
 //! | request | answer |
 //! |---|---|
@@ -23,7 +23,7 @@
 //! | `GET /` | 200, the status page; only on a TCP port |
 //!
 //! `{which}` is an identifier, four or more of its first digits, a name, or a public key
-//! (percent-encoded). Every error is `{"error": {"code", "message"}}`; see [`error`].
+//! (percent-encoded). Every error is `{"error": {"code", "message"}}`; see [`ErrorDetail`].
 
 use std::sync::Arc;
 
@@ -50,7 +50,7 @@ use weir_ledger::{PortLog, UsageLog};
 use weir_policy::SharedJudge;
 use weir_sessions::{Sessions, keys::SharedKeyRing, limits::Limiter, wg_quick::PeerTemplate};
 
-pub mod error;
+pub(crate) mod error;
 mod flows;
 mod keys;
 mod limits;
@@ -59,19 +59,20 @@ mod page;
 mod policy;
 mod reload;
 pub(crate) mod sessions;
-pub mod socket;
-pub mod token;
+pub(crate) mod socket;
+mod token;
 mod usage;
 pub mod view;
 
 use error::ApiError;
+pub use error::{ErrorBody, ErrorDetail};
 pub use listeners::{ListenError, Listeners};
 pub use sessions::MAX_PAGE;
 pub(crate) use sessions::read as read_json;
-pub use socket::group_id;
-pub use token::Token;
+pub use socket::{SocketError, group_id};
+pub use token::{Token, TokenError};
 
-/// What the requests are answered from. Cheap to clone.
+/// The state that requests are answered from. Cheap to clone.
 #[derive(Clone)]
 pub struct Api {
     sessions: Arc<Sessions>,
@@ -94,7 +95,8 @@ impl std::fmt::Debug for Api {
 }
 
 impl Api {
-    /// An API over these sessions and usage records, that tells consumers this offer.
+    /// Creates an API for these sessions and usage records. `template` is the configuration that
+    /// new consumers get.
     #[must_use]
     pub fn new(
         sessions: Arc<Sessions>,
@@ -215,7 +217,7 @@ async fn scrape(State(api): State<Api>, headers: HeaderMap) -> Result<impl IntoR
     Ok(([(CONTENT_TYPE, form.content_type())], text))
 }
 
-/// Does what may wait for a disk or a worker away from the threads that serve connections.
+/// Runs work that may wait for a disk or a worker on a blocking thread.
 pub(crate) async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, ApiError> {

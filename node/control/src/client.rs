@@ -1,4 +1,4 @@
-//! The running node, asked through its socket.
+//! A client of the running node's API.
 
 use std::{
     fs, io,
@@ -16,10 +16,10 @@ use tokio::net::UnixStream;
 
 use crate::api::error::ErrorBody;
 
-/// The time after which a node that has not answered is stuck.
+/// The time after which a node that has not answered is considered stuck.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Asks the node behind one socket.
+/// A client of the node behind one socket.
 #[derive(Debug)]
 pub struct Client {
     socket: PathBuf,
@@ -31,7 +31,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// When there is no runtime to be had.
+    /// Fails if the runtime cannot be created.
     pub fn new(socket: PathBuf) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         Ok(Self { socket, runtime: runtime.context("cannot start the runtime")? })
@@ -109,7 +109,7 @@ impl Client {
     }
 }
 
-/// What a failed connection means and what to do.
+/// Explains a failed connection, with the fix.
 fn explain(socket: &Path, error: &io::Error) -> anyhow::Error {
     let path = socket.display();
     match error.kind() {

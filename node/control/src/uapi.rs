@@ -1,6 +1,6 @@
-//! What `wg show` and the programs that know WireGuard's userspace API see: `get=1` on a socket
-//! named after the interface. Nothing can be set there: sessions are made by weir's own API, which
-//! writes them down.
+//! Serves WireGuard's cross-platform userspace API (<https://www.wireguard.com/xplatform/>), which
+//! `wg show` uses: `get=1` on a socket named after the interface. `set=1` is refused, because only
+//! weir's own API creates sessions and records them in the ledger.
 
 use std::{
     path::{Path, PathBuf},
@@ -23,29 +23,29 @@ mod text;
 
 /// The maximum number of connections at once.
 const MAX_CONNECTIONS: usize = 16;
-/// The maximum length of a line in bytes. No line that means anything is longer.
+/// The maximum length of a line in bytes. No valid line is longer.
 const MAX_LINE: u64 = 4096;
-/// Lines of a request that are read to its end before it is refused: the client shall find the
-/// answer, not a broken connection.
+/// The maximum number of lines of a request. A refused request is read to its end first, so that
+/// the client gets the answer instead of a broken connection.
 const MAX_LINES: usize = 65_536;
 /// The time that a client may take to send a line, or to read the answer.
 const IO_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// "Operation not permitted", as this protocol has it.
+/// The protocol's answer for `EPERM`.
 const NOT_PERMITTED: &str = "errno=-1\n\n";
-/// "Invalid argument".
+/// The protocol's answer for `EINVAL`.
 const INVALID: &str = "errno=-22\n\n";
 
-/// What the answers are made of. Cheap to clone.
+/// The state that answers are made from. Cheap to clone.
 #[derive(Clone)]
 pub struct Device {
     /// The sessions, which are the peers.
     pub sessions: Arc<Sessions>,
-    /// What consumers are told: it has the key of the node.
+    /// The template of consumers' configurations, which has the node's key.
     pub template: Shared<PeerTemplate>,
     /// The node's UDP port.
     pub listen_port: u16,
-    /// Whether to say where consumers are.
+    /// Whether answers contain consumers' endpoints.
     pub endpoints: bool,
 }
 
@@ -55,13 +55,13 @@ impl std::fmt::Debug for Device {
     }
 }
 
-/// The socket for an interface, by which `wg` finds it.
+/// The path of an interface's socket, where `wg` looks for it.
 #[must_use]
 pub fn path(directory: &Path, interface: &str) -> PathBuf {
     directory.join(format!("{interface}.sock"))
 }
 
-/// The bound socket, for its owner alone; its file goes when this does.
+/// The bound socket, with mode 0600. Its file is removed when this is dropped.
 #[derive(Debug)]
 pub struct Uapi {
     listener: UnixListener,
@@ -69,7 +69,7 @@ pub struct Uapi {
 }
 
 impl Uapi {
-    /// Binds the socket. What a dead node left is replaced. Needs a tokio runtime.
+    /// Binds the socket, replacing one that a dead node left. Needs a tokio runtime.
     ///
     /// # Errors
     ///
@@ -79,7 +79,7 @@ impl Uapi {
         Ok(Self { listener, _file: file })
     }
 
-    /// Answers until it is dropped.
+    /// Answers requests until it is dropped.
     pub async fn serve(self, device: Device) {
         let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         loop {
@@ -89,19 +89,19 @@ impl Uapi {
                 Ok((stream, _)) => {
                     let device = device.clone();
                     tokio::spawn(async move {
-                        // Clients that go, or are too slow, are no concern of ours.
+                        // A client that disconnects or is too slow needs no handling.
                         converse(stream, device, IO_TIMEOUT).await.ok();
                         drop(permit);
                     });
                 }
-                // Most likely no descriptor is left: others will be given back.
+                // Probably no file descriptor is left; wait until others are closed.
                 Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
             }
         }
     }
 }
 
-/// Answers one request after the other.
+/// Answers a client's requests in order.
 async fn converse(
     mut stream: UnixStream,
     device: Device,

@@ -11,7 +11,10 @@ mod owner;
 
 use std::{
     net::{IpAddr, Ipv4Addr},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
 };
 
 use crossbeam::queue::ArrayQueue;
@@ -30,17 +33,20 @@ use weir_packet::{
     virtio::HEADER_LEN,
 };
 
-pub use self::exits::{Exits, FlowTableUse};
+pub use self::exits::Exits;
 pub(crate) use self::gate::Gate;
 pub(crate) use self::outer_header::OuterHeader;
 use self::owner::Owners;
+use weir_accounts::Accounts;
+
+use crate::now::Now;
 use crate::pipeline::{gso_batch::GsoBatch, tun_offloads::TunOffloads};
 
 /// The room before a packet that may leave by the uplink, in bytes: the virtio header and the
 /// Ethernet header.
 pub(crate) const HEADROOM: usize = HEADER_LEN + ETHERNET_HEADER;
 /// The number of block events that wait for the control plane.
-const EVENTS: usize = 4096;
+const EVENTS: usize = 1 << 16;
 
 /// The number of ticks, of a quarter of a second, for which the flow table is looked after when it is
 /// empty: until all blocks of ports are given back.
@@ -49,6 +55,9 @@ const MAX_IDLE_TICKS: u32 = 4 * 300;
 /// The neighbours that are asked for: 100 a second, so that a scan of the uplink's network costs
 /// little.
 const RESOLUTIONS: Rate = Rate { interval: 10_000_000, window: 100_000_000 };
+
+/// The number of ticks between two counts of the open flows.
+const TICKS_PER_COUNT: u32 = 4;
 
 /// What a worker exits with.
 pub struct ExitPlan {
@@ -66,16 +75,53 @@ pub struct ExitPlan {
     pub first_id: u16,
 }
 
+/// A block of ports that a session has taken or given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OwnedBlock {
+    /// The number of the session that has the slot, as its account has it.
+    pub session: u64,
+    /// What happened.
+    pub event: BlockEvent,
+    /// When, in seconds since 1970.
+    pub at: u64,
+}
+
+/// The open flows of a worker, about once a second.
+#[derive(Debug, Default)]
+pub(crate) struct OpenFlows {
+    tcp: AtomicU32,
+    udp: AtomicU32,
+    icmp: AtomicU32,
+}
+
+impl OpenFlows {
+    pub(crate) fn read(&self) -> FlowCounts {
+        let [tcp, udp, icmp] = [&self.tcp, &self.udp, &self.icmp].map(|count| count.load(Relaxed));
+        FlowCounts { tcp, udp, icmp }
+    }
+
+    fn write(&self, counts: FlowCounts) {
+        self.tcp.store(counts.tcp, Relaxed);
+        self.udp.store(counts.udp, Relaxed);
+        self.icmp.store(counts.icmp, Relaxed);
+    }
+}
+
 /// What the control plane reads from all workers' exits.
 #[derive(Debug)]
 pub(crate) struct ExitEvents {
     /// The blocks of ports that sessions have taken and given back, in order.
-    pub blocks: ArrayQueue<BlockEvent>,
+    pub blocks: ArrayQueue<OwnedBlock>,
+    /// The open flows of each worker.
+    pub open: Box<[OpenFlows]>,
+    /// How many flows there can be.
+    pub capacity: u32,
 }
 
-impl Default for ExitEvents {
-    fn default() -> Self {
-        Self { blocks: ArrayQueue::new(EVENTS) }
+impl ExitEvents {
+    pub(crate) fn new(workers: usize, capacity: u32) -> Self {
+        let open = (0..workers).map(|_| OpenFlows::default()).collect();
+        Self { blocks: ArrayQueue::new(EVENTS), open, capacity }
     }
 }
 
@@ -86,6 +132,8 @@ pub(crate) struct Exit {
     policy: Arc<dyn Policy>,
     hops: Arc<NextHops>,
     events: Arc<ExitEvents>,
+    worker: u32,
+    accounts: Arc<Accounts>,
     /// The packets of this iteration to the uplink.
     pub(crate) coalescer: Coalescer,
     /// The super-packets that the uplink has turned out to take.
@@ -107,16 +155,24 @@ pub(crate) struct Exit {
     pub(crate) next_id: u16,
     /// The number of ticks without a flow.
     idle_ticks: u32,
+    ticks: u32,
     /// The room for an answer.
     pub(crate) scratch: Vec<u8>,
 }
 
 impl Exit {
-    pub(crate) fn new(plan: ExitPlan, addresses: &AddressPlan, events: Arc<ExitEvents>) -> Self {
+    pub(crate) fn new(
+        plan: ExitPlan,
+        addresses: &AddressPlan,
+        accounts: Arc<Accounts>,
+        events: Arc<ExitEvents>,
+    ) -> Self {
         let gateways = Gateways { v4: addresses.gateway_v4(), v6: addresses.gateway_v6() };
         let external = external(&plan.nat.addresses_v4, plan.nat.v6, gateways);
         Self {
             owners: Owners::new(Arc::clone(&plan.nat.ports), plan.nat.workers, plan.nat.v6),
+            worker: plan.nat.worker,
+            accounts,
             nat: Nat::new(plan.nat),
             policy: plan.policy,
             hops: plan.hops,
@@ -133,6 +189,7 @@ impl Exit {
             sends_small: false,
             next_id: plan.first_id,
             idle_ticks: MAX_IDLE_TICKS,
+            ticks: 0,
             scratch: vec![0; MAX_ANSWER_LEN + crate::pipeline::TAILROOM],
         }
     }
@@ -256,23 +313,32 @@ impl Exit {
     }
 
     /// Ends everything of a session.
-    pub(crate) fn remove(&mut self, slot: Slot) {
+    pub(crate) fn remove(&mut self, slot: Slot, now: Now) {
         self.nat.remove_session(slot);
-        self.report();
+        self.report(now);
     }
 
     /// Expires flows, and tells the control plane which blocks were taken and given back.
-    pub(crate) fn tick(&mut self, now: u64) {
-        self.nat.tick(now);
+    pub(crate) fn tick(&mut self, now: Now) {
+        self.nat.tick(now.nanos);
+        self.ticks = self.ticks.wrapping_add(1);
+        if self.ticks.is_multiple_of(TICKS_PER_COUNT)
+            && let Some(open) = self.events.open.get(self.worker as usize)
+        {
+            open.write(self.nat.all_flows());
+        }
         self.idle_ticks = if self.nat.flows() > 0 { 0 } else { self.idle_ticks + 1 };
-        self.report();
+        self.report(now);
     }
 
-    fn report(&mut self) {
+    /// The slot still has the session that the events are about: it is removed here before another
+    /// one gets its slot.
+    fn report(&mut self, now: Now) {
         for event in self.nat.take_events() {
-            // The control plane empties the queue every second; an event that is lost there leaves
-            // its block unexplained, so that the queue holds more than a worker has blocks.
-            self.events.blocks.force_push(event);
+            let account = self.accounts.get(event.slot);
+            let session = account.map_or(0, |account| account.control.session.load(Relaxed));
+            // The control plane empties the queue every second, and a worker has fewer blocks.
+            self.events.blocks.force_push(OwnedBlock { session, event, at: now.unix });
         }
     }
 
@@ -294,7 +360,6 @@ impl Exit {
         self.external = external(&v4, v6, self.gateways);
         self.owners.set_v6(v6);
         self.nat.set_addresses(v4, v6);
-        self.report();
     }
 
     pub(crate) fn restore_block(&mut self, slot: Slot, address: Ipv4Addr, first: u16) {
@@ -304,11 +369,6 @@ impl Exit {
     /// The open flows of a session.
     pub(crate) fn session_flows(&self, slot: Slot) -> FlowCounts {
         self.nat.session_flows(slot)
-    }
-
-    /// The open flows, and the most that there can be.
-    pub(crate) fn table(&self) -> (u32, u32) {
-        (self.nat.flows(), self.nat.capacity())
     }
 }
 

@@ -38,7 +38,7 @@ mod worker;
 
 pub use crate::{
     counts::Counts,
-    exit::{ExitPlan, Exits, FlowTableUse},
+    exit::{ExitPlan, Exits, OwnedBlock},
     handshake::{Limits as HandshakeLimits, mailbox::HandshakeMailbox},
     io::{
         udp::{Sockets, bind},

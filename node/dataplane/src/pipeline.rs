@@ -181,7 +181,12 @@ impl Pipeline {
 
     /// Sends consumers' packets past the kernel from now on, but those to the gateway.
     pub(crate) fn exit_by(&mut self, plan: ExitPlan, events: Arc<ExitEvents>) {
-        self.exit = Some(Box::new(Exit::new(plan, &self.shared.addresses, events)));
+        self.exit = Some(Box::new(Exit::new(
+            plan,
+            &self.shared.addresses,
+            Arc::clone(&self.shared.accounts),
+            events,
+        )));
     }
 
     /// Sends small frames and batches by [`Pipeline::send_small`] from now on.

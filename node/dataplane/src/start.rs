@@ -110,8 +110,9 @@ impl Dataplane {
         let directory = Arc::new(Directory::default());
         let mut threads = Vec::new();
         let mut xsk = start.direct.into_iter();
+        let capacity = start.exits.iter().map(|(plan, _)| plan.nat.max_flows).sum();
         let mut exits = start.exits.into_iter();
-        let events = Arc::<ExitEvents>::default();
+        let events = Arc::new(ExitEvents::new(workers, capacity));
         let own =
             start.sockets.into_iter().zip(start.queues).zip(mailboxes.iter()).zip(stats.iter());
         for (index, (((sockets, tun), mailbox), stats)) in own.enumerate() {

@@ -1,7 +1,7 @@
 //! The exit policy: one nftables table of weir's own, whose rules are replaced in one transaction.
 //!
-//! [`render()`] is pure. Cost per packet does not grow with the lists: an established flow meets
-//! three comparisons, a new one two lookups in interval sets besides.
+//! [`render()`] is pure. The cost per packet does not grow with the lists. An established flow
+//! takes three comparisons; a new one also takes two lookups in interval sets.
 
 use std::{
     fs,
@@ -19,7 +19,7 @@ use weir_policy::{Lists, Networks, Ports};
 mod elements;
 mod evaluate;
 mod foreign;
-pub mod gate;
+pub(crate) mod gate;
 mod in_force;
 mod kernel;
 mod legacy;
@@ -28,6 +28,7 @@ mod render;
 
 pub use elements::ElementEvents;
 pub use foreign::{Refusal, Site, Traffic, foreign_drops};
+pub use gate::dropped_by_gate;
 pub use in_force::{InForce, Look, NewFlows};
 pub use render::{Machine, Rendered, render};
 
@@ -56,20 +57,20 @@ pub const COUNTERS: &[(&str, &str)] = &[
     ("tunnel_flows", "to the node's port, beyond the flows that may begin there"),
 ];
 
-/// What the table is made from.
+/// The input of the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// The TUN device.
     pub interface: String,
     /// The only interface by which consumers' packets may leave.
     pub uplink: String,
-    /// The only one for IPv6, where that is another one.
+    /// The uplink for IPv6, if it is a different interface.
     pub uplink_v6: Option<String>,
     /// The UDP port of the node.
     pub listen_port: u16,
-    /// Where consumers' IPv4 addresses are from.
+    /// The pool of consumers' IPv4 addresses.
     pub pool_v4: Ipv4Net,
-    /// Where consumers' IPv6 addresses are from.
+    /// The pool of consumers' IPv6 addresses.
     pub pool_v6: Ipv6Net,
     /// The node's address inside the tunnel, IPv4.
     pub gateway_v4: Ipv4Addr,
@@ -77,31 +78,32 @@ pub struct Policy {
     pub gateway_v6: Ipv6Addr,
     /// The node's own services, at its addresses inside the tunnel.
     pub services: Vec<Service>,
-    /// Ports that are refused.
+    /// The blocked ports.
     pub ports: Ports,
-    /// Exceptions from what follows and from the ranges that are always refused.
+    /// Exceptions from `block` and from the ranges that are always refused.
     pub allow: Networks,
-    /// What is refused besides.
+    /// Further blocked networks.
     pub block: Networks,
-    /// The flows of each family that a session may have at once; by the table's size if unset.
+    /// The maximum number of concurrent flows of a session, for each family. `Auto` derives it from
+    /// the size of the flow table.
     pub session_flows: Auto<AtMost>,
-    /// What is forwarded that is not of consumers.
+    /// How the host's own forwarding is restricted.
     pub transit: Transits,
 }
 
-/// What this machine forwards that does not come from the tunnel or go there.
+/// What this machine may forward apart from consumers' packets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Transit {
-    /// Whatever it forwards without weir.
+    /// Everything that it forwards without weir.
     #[default]
     AsBefore,
-    /// Nothing from the uplink, where forwarding was off before weir turned it on.
+    /// Nothing from the uplink: forwarding was off there before weir enabled it.
     NotFromUplink,
-    /// Nothing at all, where it was off for all interfaces.
+    /// Nothing: forwarding was off on all interfaces.
     None,
 }
 
-/// That of both families.
+/// The restriction of each family.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Transits {
     /// IPv4.
@@ -134,15 +136,15 @@ impl Policy {
     }
 }
 
-/// The share of the kernel's flow table that a session may fill with either family, one of so many.
+/// With `auto`, a session may fill this fraction (1/64) of the kernel's flow table with each
+/// family.
 const SHARES: u32 = 64;
-/// What a browser needs, and more than file sharing takes: a hundred new flows a second, each of
-/// which the kernel keeps for half a minute.
+/// The minimum with `auto`, which is enough for a browser.
 const FEWEST_FLOWS: u32 = 256;
 const DEFAULT_FLOWS: u32 = 4096;
 
-/// The flows of each family that a session may have at once, as things are: what is configured, or
-/// a share of the table. 0 is no limit.
+/// The current maximum number of concurrent flows of a session, for each family: the configured
+/// number, or a share of the flow table. 0 means no limit.
 #[must_use]
 pub fn session_flows(configured: &Auto<AtMost>) -> u32 {
     match configured {
@@ -151,7 +153,7 @@ pub fn session_flows(configured: &Auto<AtMost>) -> u32 {
     }
 }
 
-/// How many flows the kernel's table takes; `None` when it keeps none yet.
+/// The size of the kernel's flow table; `None` if connection tracking is not active yet.
 fn size_of_flow_table() -> Option<u32> {
     let size = fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_max").ok()?;
     size.trim().parse().ok()
@@ -160,11 +162,11 @@ fn size_of_flow_table() -> Option<u32> {
 /// A session's share of a table of this size.
 fn share_of(size: Option<u32>) -> u32 {
     let share = size.map_or(DEFAULT_FLOWS, |size| size / SHARES);
-    // A table of no limit has a size of 0.
+    // An unlimited table has size 0.
     if share == 0 { DEFAULT_FLOWS } else { share.clamp(FEWEST_FLOWS, DEFAULT_FLOWS) }
 }
 
-/// Packets and bytes under a name of [`COUNTERS`].
+/// A counter of [`COUNTERS`] with its values.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counter {
     /// The name.
@@ -175,7 +177,7 @@ pub struct Counter {
     pub bytes: u64,
 }
 
-/// Why the kernel does not have the policy.
+/// Why the policy is not installed.
 #[derive(Debug, thiserror::Error)]
 pub enum NftError {
     /// There is no `nft`.
@@ -189,21 +191,21 @@ pub enum NftError {
     /// `nft` refused.
     #[error("nftables refused to {what}: {problem}. Fix: {fix}.")]
     Refused {
-        /// What was asked of it.
+        /// The operation that failed.
         what: &'static str,
-        /// The first lines of what it said.
+        /// The first lines of its error output.
         problem: String,
-        /// What to do about it.
+        /// The fix.
         fix: &'static str,
     },
-    /// The kernel does not take the gate.
+    /// The kernel rejected the gate.
     #[error(
         "the kernel refuses the table that blocks consumers' packets while the exit policy is \
          missing: {0}. Fix: use a kernel with nf_tables and nft_objref (modprobe nf_tables tells \
          whether yours has them)."
     )]
     Gate(#[source] io::Error),
-    /// The kernel does not say.
+    /// The kernel's tables could not be read.
     #[error(
         "cannot read the kernel's nftables: {0}. Fix: start weir as root, or with the \
          capability CAP_NET_ADMIN, on a kernel with nf_tables."
@@ -211,23 +213,23 @@ pub enum NftError {
     Ask(#[source] io::Error),
 }
 
-/// A policy that is in force.
+/// The result of an installation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Applied {
-    /// The flows of each family that a session may have at once; 0 for no limit.
+    /// The maximum number of concurrent flows of a session, for each family; 0 means no limit.
     pub session_flows: u32,
-    /// What of the policy this kernel cannot do, in words, if there is something.
+    /// What this kernel does not support of the policy, in words.
     pub note: Option<&'static str>,
 }
 
-/// Installs the policy in the place of the one before it, if there is one; counters go on.
+/// Installs the policy, replacing the previous one. Counters continue.
 ///
 /// # Errors
 ///
-/// Says why the kernel does not have it. The rules before are still in force then.
+/// Fails if the kernel rejects the policy. The previous rules then stay in force.
 pub fn apply(policy: &Policy) -> Result<Applied, NftError> {
     if size_of_flow_table().is_none() {
-        // It is there once a chain translates.
+        // The kernel activates connection tracking with the first NAT chain.
         accepted(&run(&["-f", "-"], render::TRANSLATES)?, "translate addresses")?;
     }
     let session_flows = session_flows(&policy.session_flows);
@@ -257,7 +259,7 @@ fn install(policy: &Policy, machine: &Machine) -> Result<(), NftError> {
     Ok(())
 }
 
-/// Has consumers begin no new flows, or begin them again.
+/// Blocks or allows new flows of consumers.
 fn set_new_flows(interface: &str, new_flows: NewFlows) -> Result<(), NftError> {
     let set = format!("{TABLE} {}", render::CLOSED);
     let text = match new_flows {
@@ -267,7 +269,7 @@ fn set_new_flows(interface: &str, new_flows: NewFlows) -> Result<(), NftError> {
     accepted(&run(&["-f", "-"], &text)?, "refuse new flows")
 }
 
-/// Removes the table; it need not be there.
+/// Removes the table, if it exists.
 ///
 /// # Errors
 ///
@@ -278,24 +280,24 @@ pub fn remove() -> Result<(), NftError> {
     remove_gate()
 }
 
-/// Takes away the chain's rules that mark what the policy has seen: the gate drops everything of
-/// consumers' then, until the policy is installed again.
+/// Removes the rules that mark consumers' packets for the gate. The gate then drops all of them
+/// until the policy is installed again.
 fn close() -> Result<(), NftError> {
     accepted(&run(&["flush", "chain", "inet", NAME, "first"], "")?, "close the exit policy")
 }
 
-/// Removes the gate that has no owner; it need not be there.
+/// Removes a gate without an owner, if it exists.
 fn remove_gate() -> Result<(), NftError> {
     let gate = gate::NAME;
     let text = format!("add table inet {gate}\ndelete table inet {gate}\n");
     accepted(&run(&["-f", "-"], &text)?, "remove the gate")
 }
 
-/// Every counter of [`COUNTERS`], in that order; all zero without a table.
+/// Reads all [`COUNTERS`], in that order; all are zero without a table.
 ///
 /// # Errors
 ///
-/// Fails when the kernel does not say.
+/// Fails if the kernel's tables cannot be read.
 pub fn read_counters() -> Result<Vec<Counter>, NftError> {
     let found = kernel::counters(NAME).map_err(NftError::Ask)?;
     let counter = |name: &str| {
@@ -306,29 +308,29 @@ pub fn read_counters() -> Result<Vec<Counter>, NftError> {
     Ok(COUNTERS.iter().map(|(name, _)| counter(name)).collect())
 }
 
-/// A number that changes with each change of a table, by any program.
+/// The ruleset's generation (`NFT_MSG_GETGEN`), which changes with each transaction of any program.
 ///
 /// # Errors
 ///
-/// Fails when the kernel does not say.
+/// Fails if the kernel's tables cannot be read.
 pub fn generation() -> Result<u32, NftError> {
     kernel::Generations::default().now().map_err(NftError::Ask)
 }
 
-/// Whether the kernel has the policy's table.
+/// Whether the policy's table exists.
 ///
 /// # Errors
 ///
-/// Fails when the kernel does not say.
+/// Fails if the kernel's tables cannot be read.
 pub fn is_installed() -> Result<bool, NftError> {
     Ok(print::Print::read(NAME).map_err(NftError::Ask)?.is_some())
 }
 
-/// What `nft --version` says.
+/// The output of `nft --version`.
 ///
 /// # Errors
 ///
-/// Fails when there is no `nft`.
+/// Fails if there is no `nft`.
 pub fn version() -> Result<String, NftError> {
     let output = run(&["--version"], "")?;
     accepted(&output, "tell its version")?;
@@ -340,13 +342,13 @@ fn run(arguments: &[&str], input: &str) -> Result<Output, NftError> {
 }
 
 fn run_program(program: &str, arguments: &[&str], input: &str) -> Result<Output, NftError> {
-    // Not every service manager's PATH has sbin.
+    // Some service managers' PATH lacks sbin.
     let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
     let child = Command::new(program)
         .args(arguments)
         .env("PATH", path)
         .env("LC_ALL", "C")
-        // What only looks needs no lock, whose file may be out of reach.
+        // Listing rules needs no lock, and the sandbox may hide the lock's file.
         .env("XTABLES_LOCKFILE", "/dev/null")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -358,7 +360,7 @@ fn run_program(program: &str, arguments: &[&str], input: &str) -> Result<Output,
     })?;
     if let Some(mut stdin) = child.stdin.take() {
         match stdin.write_all(input.as_bytes()) {
-            // It says on standard error why it stopped reading.
+            // `nft` prints on standard error why it stopped reading.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
             result => result?,
         }

@@ -24,14 +24,14 @@ use weir_config::Config;
 mod clock;
 mod conditions;
 mod events;
-pub mod look;
 mod others;
 mod own;
+mod view;
 
 use clock::Clock;
 pub use conditions::{Condition, Conditions, Part};
 use events::{Events, Woken};
-use look::{Expected, View};
+pub use view::{Expected, Interface, View, firewalls};
 
 /// Between two looks at what is weir's own, without a notification.
 const OWN_INTERVAL: Duration = Duration::from_secs(1);

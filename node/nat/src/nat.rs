@@ -203,6 +203,16 @@ impl Nat {
         session.map_or_else(FlowCounts::default, |session| session.counts)
     }
 
+    /// How many flows all sessions have. It looks at each session.
+    #[must_use]
+    pub fn all_flows(&self) -> FlowCounts {
+        self.sessions.iter().fold(FlowCounts::default(), |sum, session| FlowCounts {
+            tcp: sum.tcp + session.counts.tcp,
+            udp: sum.udp + session.counts.udp,
+            icmp: sum.icmp + session.counts.icmp,
+        })
+    }
+
     /// How many flows there are. Some of them may have expired.
     #[must_use]
     pub fn flows(&self) -> u32 {

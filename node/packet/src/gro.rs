@@ -15,14 +15,16 @@
 
 use crate::{
     arena::{Arena, Chunk},
-    checksum::pseudo_header,
-    headers::{
-        Split, TCP, TCP_HEADER, Transport, UDP, V4_HEADER, V6_HEADER, Version, nonzero_for_udp,
-        set_v4_checksum, v4_checksum_is_right, word, write,
-    },
+    headers::{Split, TCP, Transport, UDP, V4_HEADER, V6_HEADER, Version},
     iov::{IovArena, IovList},
     virtio::{Gso, HEADER_LEN, NetHeader},
 };
+
+mod finish;
+mod join;
+
+use finish::{finish_headers, restore_head};
+use join::{checksums_are_right, continues, is_push, next_sequence, verify};
 
 /// The protocols whose packets are coalesced.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -366,114 +368,6 @@ impl Coalescer {
     }
 }
 
-/// Whether a packet continues the item's super-packet.
-#[inline]
-fn continues(item: &Item, arena: &Arena, transport: &Transport, next: &Split<'_>) -> bool {
-    let Some(own) = item.transport else { return false };
-    let Some(head) = own.split(arena.get(item.head)) else { return false };
-    let payload = next.payload.len();
-    item.open
-        && own.version == transport.version
-        && own.protocol == transport.protocol
-        && own.ip_len == transport.ip_len
-        && own.header_len == transport.header_len
-        && payload <= usize::from(item.segment)
-        && transport.header_len + item.payload as usize + payload <= MAX_SUPER_PACKET
-        && sequence(transport, next) == item.next_sequence
-        && same_ip_header(transport.version, item.out.packets, head.ip, next.ip)
-        && same_l4_header(transport, head.l4, next.l4)
-}
-
-/// Compares two IP headers without options or extension headers.
-#[inline]
-fn same_ip_header(version: Version, packets: u16, head: &[u8], next: &[u8]) -> bool {
-    match version {
-        // All but the total length, the identification and the checksum.
-        Version::V4 => {
-            let (Some(head), Some(next)) =
-                (head.first_chunk::<V4_HEADER>(), next.first_chunk::<V4_HEADER>())
-            else {
-                return false;
-            };
-            let dont_fragment = head[6] & 0x40 != 0;
-            let id = |header: &[u8; V4_HEADER]| u16::from_be_bytes([header[4], header[5]]);
-            head[..2] == next[..2]
-                && head[6..10] == next[6..10]
-                && head[12..] == next[12..]
-                && (dont_fragment || id(next) == id(head).wrapping_add(packets))
-        }
-        // All but the payload length.
-        Version::V6 => {
-            let (Some(head), Some(next)) =
-                (head.first_chunk::<V6_HEADER>(), next.first_chunk::<V6_HEADER>())
-            else {
-                return false;
-            };
-            head[..4] == next[..4] && head[6..] == next[6..]
-        }
-    }
-}
-
-#[inline]
-fn same_l4_header(transport: &Transport, head: &[u8], next: &[u8]) -> bool {
-    if transport.protocol != TCP {
-        return head.get(..4) == next.get(..4);
-    }
-    let (Some((head, head_options)), Some((next, next_options))) =
-        (head.split_first_chunk::<TCP_HEADER>(), next.split_first_chunk::<TCP_HEADER>())
-    else {
-        return false;
-    };
-    // All but the sequence number, PSH and the checksum.
-    head[..4] == next[..4]
-        && head[8..TCP_FLAGS] == next[8..TCP_FLAGS]
-        && (head[TCP_FLAGS] | PSH) == (next[TCP_FLAGS] | PSH)
-        && head[14..16] == next[14..16]
-        && head[18..] == next[18..]
-        && head_options == next_options
-}
-
-#[inline]
-fn verify(item: &mut Item, arena: &Arena) -> bool {
-    if !item.verified {
-        let head = arena.get(item.head);
-        let Some(transport) = item.transport else { return false };
-        let Some(split) = transport.split(head) else { return false };
-        item.verified = checksums_are_right(&transport, &split, head);
-        // A corrupt packet is passed on by itself, so that its receiver rejects it.
-        item.open = item.verified;
-    }
-    item.verified
-}
-
-/// Whether the checksums that coalescing replaces are right: the IPv4 header's, and TCP's or UDP's.
-#[inline]
-fn checksums_are_right(transport: &Transport, split: &Split<'_>, packet: &[u8]) -> bool {
-    (transport.version == Version::V6 || v4_checksum_is_right(split.ip))
-        && transport.checksum_is_right(packet)
-}
-
-/// The TCP sequence number. 0 for UDP, whose datagrams follow each other in order of arrival.
-#[inline]
-fn sequence(transport: &Transport, split: &Split<'_>) -> u32 {
-    if transport.protocol == TCP { word(split.l4, 4) } else { 0 }
-}
-
-/// The sequence number of the packet that continues this one. 0 for UDP.
-#[inline]
-fn next_sequence(transport: &Transport, split: &Split<'_>) -> u32 {
-    if transport.protocol == TCP {
-        sequence(transport, split).wrapping_add(split.payload.len() as u32)
-    } else {
-        0
-    }
-}
-
-#[inline]
-fn is_push(transport: &Transport, split: &Split<'_>) -> bool {
-    transport.protocol == TCP && split.l4.get(TCP_FLAGS).is_some_and(|flags| flags & PSH != 0)
-}
-
 /// Mixes 32-bit words into a hash.
 #[inline]
 fn hash(start: u32, words: &[u8]) -> u32 {
@@ -481,68 +375,4 @@ fn hash(start: u32, words: &[u8]) -> u32 {
     words.iter().fold(start, |hash, word| {
         (hash ^ u32::from_ne_bytes(*word)).wrapping_mul(0x9e37_79b1).rotate_left(13)
     })
-}
-
-/// Writes the lengths of a packet with `l4_len` bytes behind its IP header, and the checksum of the
-/// IPv4 header.
-fn set_lengths(transport: &Transport, packet: &mut [u8], l4_len: usize) {
-    let ip_len = transport.ip_len;
-    match transport.version {
-        Version::V4 => {
-            write(packet, 2, ((ip_len + l4_len) as u16).to_be_bytes());
-            set_v4_checksum(packet.get_mut(..ip_len).unwrap_or_default());
-        }
-        Version::V6 => write(packet, 4, (l4_len as u16).to_be_bytes()),
-    }
-    if transport.protocol == UDP {
-        write(packet, ip_len + 4, (l4_len as u16).to_be_bytes());
-    }
-}
-
-/// Undoes [`finish_headers`].
-fn restore_head(item: &Item, transport: &Transport, arena: &mut Arena) {
-    let packet = arena.get_mut(item.head);
-    let l4_len = packet.len() - transport.ip_len;
-    set_lengths(transport, packet, l4_len);
-    let addresses = pseudo_header(transport.addresses(packet), transport.protocol, l4_len);
-    let l4 = packet.get_mut(transport.ip_len..).unwrap_or_default();
-    if transport.protocol == TCP
-        && let Some(flags) = l4.get_mut(TCP_FLAGS)
-    {
-        // The head had no PSH, or nothing would have been appended to it.
-        *flags &= !PSH;
-    }
-    let offset = transport.checksum_offset();
-    write(l4, offset, [0; 2]);
-    let checksum = nonzero_for_udp(transport.protocol, addresses.bytes(l4).checksum());
-    write(l4, offset, checksum.to_be_bytes());
-}
-
-/// Makes the head's headers those of the super-packet. The transport checksum becomes the sum of the
-/// pseudo-header, which the kernel completes for each segment (`CHECKSUM_PARTIAL`).
-fn finish_headers(item: &Item, transport: &Transport, arena: &mut Arena) -> NetHeader {
-    let (ip_len, header_len) = (transport.ip_len, transport.header_len);
-    let l4_len = header_len - ip_len + item.payload as usize;
-    let packet = arena.get_mut(item.head);
-    set_lengths(transport, packet, l4_len);
-    let partial = pseudo_header(transport.addresses(packet), transport.protocol, l4_len).folded();
-    let l4 = packet.get_mut(ip_len..).unwrap_or_default();
-    let offset = transport.checksum_offset();
-    write(l4, offset, partial.to_be_bytes());
-    if item.push
-        && let Some(flags) = l4.get_mut(TCP_FLAGS)
-    {
-        *flags |= PSH;
-    }
-    let gso = match (transport.protocol, transport.version) {
-        (TCP, Version::V4) => Gso::TcpV4,
-        (TCP, Version::V6) => Gso::TcpV6,
-        _ => Gso::Udp,
-    };
-    NetHeader {
-        gso,
-        gso_size: item.segment,
-        header_len: header_len as u16,
-        checksum: Some((ip_len as u16, offset as u16)),
-    }
 }

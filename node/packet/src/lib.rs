@@ -4,6 +4,9 @@
 //! [`headers`] parses a packet. [`gro`] coalesces packets of a flow into a super-packet, and [`gso`]
 //! segments one. [`virtio`] is the header of a super-packet. [`arena`] and [`iov`] are the memory for
 //! all of them. [`checksum`] and [`ecn`] are the arithmetic of two header fields.
+//!
+//! The modules are the face of this crate. Each is one noun with few items, and its name says which
+//! kind of header, length or packet an item is about (`virtio::HEADER_LEN`, `gro::TunPacket`).
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), warn(clippy::indexing_slicing))]
 

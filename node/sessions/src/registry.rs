@@ -1,23 +1,21 @@
 //! The live sessions.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
     net::{Ipv4Addr, Ipv6Addr},
     ops::Bound,
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
 use weir_common::{
-    Account, Slot,
+    Slot,
     account::{Counters, SessionState},
 };
 
-use crate::{FlowControl, Snapshot, name, slots::Slots};
+use crate::{Snapshot, name};
 use weir_accounts::{Accounts, Endpoint, PeerControl, PeerSpec};
 use weir_common::PublicKey;
 use weir_ledger::{
-    Ledger, LedgerError, Pause, Session, SessionId, SharedLedger, billed, counters, credit::Extra,
-    unix_now,
+    LedgerError, Pause, Session, SessionId, SharedLedger, billed, counters, credit::Extra, unix_now,
 };
 use weir_wireguard::keys::{KeyError, PrivateKey};
 
@@ -27,6 +25,8 @@ mod error;
 mod flows;
 mod limits;
 pub mod pay;
+mod recovery;
+mod removal;
 mod table;
 mod usage;
 
@@ -37,31 +37,31 @@ use table::{Entry, SessionTable};
 /// The inner addresses of a slot; `None` where the pool ends.
 pub type AddressOf = Box<dyn Fn(Slot) -> Option<(Ipv4Addr, Ipv6Addr)> + Send + Sync>;
 
-/// The fewest digits by which a session can be named: fewer are more often a slip than an intent.
+/// The minimum number of digits by which a session can be named. Fewer are more likely a slip.
 pub const MIN_PREFIX: usize = 4;
 
 /// The longest reference of an extension of credit, in bytes.
 pub const MAX_REFERENCE: usize = 128;
 
-/// What a new session is to be.
+/// The properties of a new session.
 #[derive(Clone, Debug, Default)]
 pub struct NewSession {
-    /// What to call it.
+    /// Its name.
     pub name: Option<String>,
-    /// The consumer's key; the node makes a pair where it is missing.
+    /// The consumer's key. Without one, the node generates a key pair.
     pub public_key: Option<PublicKey>,
     /// Whether it is paused until there is credit.
     pub prepaid: bool,
-    /// What a prepaid session may use before that, in billed bytes.
+    /// Billed bytes that a prepaid session may use before it has credit.
     pub free_bytes: u64,
 }
 
-/// A session that was just made.
+/// A new session.
 #[derive(Debug)]
 pub struct Added {
     /// The session.
     pub snapshot: Snapshot,
-    /// The private half, if the node made the pair. It is kept nowhere else.
+    /// The private key, if the node generated the pair. It is stored nowhere else.
     pub private_key: Option<PrivateKey>,
 }
 
@@ -86,89 +86,12 @@ impl std::fmt::Debug for Sessions {
 }
 
 impl Sessions {
-    /// Takes up the sessions of the ledger: gives each its account, keeping the counters of one
-    /// that already names it where they are higher, and has all of them served. What is in the
-    /// kernel of sessions that are none any more is removed first.
+    /// Creates a session and serves it.
     ///
     /// # Errors
     ///
-    /// When the ledger cannot be read, or has a session for which there is no slot or address, and
-    /// when the kernel keeps the flows of former sessions.
-    pub fn open(
-        ledger: SharedLedger,
-        accounts: Arc<Accounts>,
-        peers: Arc<dyn PeerControl>,
-        flows: Arc<dyn FlowControl>,
-        address_of: AddressOf,
-        node_key: PublicKey,
-    ) -> Result<Self, SessionError> {
-        let max = usable_slots(accounts.len(), &address_of);
-        let shared = ledger;
-        let mut ledger = shared.lock();
-        let sessions = ledger.live()?;
-        let taken: BTreeSet<Slot> = sessions.iter().map(|(session, _)| session.slot).collect();
-        if let Some((session, _)) = sessions.iter().find(|(session, _)| session.slot.0 >= max) {
-            return Err(SessionError::NoRoom { id: session.id, slot: session.slot, max });
-        }
-        let slots = Slots::new(max, &taken, ledger.freed_slots()?);
-        let addresses: Vec<_> = taken.iter().filter_map(|slot| address_of(*slot)).collect();
-        flows.forget_all_but(&addresses).map_err(SessionError::Flows)?;
-        let mut extras = ledger.extras()?;
-        let mut agreements = ledger.agreements()?;
-        let mut rates = ledger.rates()?;
-        let mut table = SessionTable {
-            by_id: BTreeMap::new(),
-            by_key: HashMap::new(),
-            by_name: HashMap::new(),
-            slots,
-            ended: ledger.ended()?,
-            common: limits::Common::default(),
-        };
-        for account in (0..accounts.len())
-            .map(Slot)
-            .filter(|slot| !taken.contains(slot))
-            .filter_map(|slot| accounts.get(slot))
-            .filter(|account| !counters::is_vacant(account))
-        {
-            account.vacate();
-        }
-        for (session, saved) in sessions {
-            if let Some(account) = accounts.get(session.slot) {
-                take_up(account, &session, &saved);
-            }
-            let extra = extras.remove(&session.id).unwrap_or_default();
-            let agreement = agreements.remove(&session.id);
-            let rates = rates.remove(&session.id).unwrap_or_default();
-            table.insert(Entry { agreement, rates, ..Entry::new(session, saved, extra) });
-        }
-        drop(ledger);
-        let sessions = Self {
-            ledger: shared,
-            table: RwLock::new(table),
-            accounts,
-            peers,
-            flows: flows.into(),
-            address_of,
-            node_key,
-            max,
-        };
-        let ids: Vec<SessionId> = sessions.read().by_id.keys().copied().collect();
-        for id in ids {
-            sessions.apply_credit(id);
-            sessions.apply_rates(id);
-        }
-        for entry in sessions.read().by_id.values() {
-            sessions.serve(&entry.session);
-        }
-        Ok(sessions)
-    }
-
-    /// Makes a session and has it served.
-    ///
-    /// # Errors
-    ///
-    /// When the name or the key is bad or taken, when the node is full, and when the ledger cannot
-    /// be written. Nothing has changed then.
+    /// Fails if the name or the key is invalid or taken, the node is full, or the ledger cannot be
+    /// written. Nothing has changed then.
     pub fn add(&self, new: NewSession) -> Result<Added, SessionError> {
         if let Some(name) = &new.name {
             name::check(name)?;
@@ -184,7 +107,7 @@ impl Sessions {
         let mut ledger = self.ledger.lock();
         self.check_room()?;
         if !self.read().slots.has_free() {
-            // The kernel may let go by now of what it did not before.
+            // The kernel may by now release flows that it kept before.
             self.forget_left();
         }
         let mut session = self.write().reserve(new.name, public_key, self.max)?;
@@ -227,8 +150,8 @@ impl Sessions {
         all
     }
 
-    /// At most `limit` sessions in the order of their identifiers, from the one after `after` on: of
-    /// one page after the other, each session that is there throughout is in exactly one.
+    /// At most `limit` sessions after `after`, in the order of their identifiers. A session that
+    /// exists while all pages are read is in exactly one of them.
     #[must_use]
     pub fn page(&self, after: Option<SessionId>, limit: usize) -> Vec<Snapshot> {
         let live = self.read();
@@ -245,72 +168,6 @@ impl Sessions {
     pub fn get(&self, which: &str) -> Result<Snapshot, SessionError> {
         let live = self.read();
         Ok(self.snapshot(&live, live.find(which)?))
-    }
-
-    /// Ends a session: it is served no more, its final counters are in the ledger, its flows in
-    /// the kernel are gone, and its slot is free. Waits for the worker that owns it. A slot whose
-    /// flows the kernel keeps is given to nobody until they are gone.
-    ///
-    /// # Errors
-    ///
-    /// When there is no such session, or the ledger cannot be written; the session goes on then.
-    pub fn remove(&self, which: &str) -> Result<Snapshot, SessionError> {
-        self.end(which, "removed")
-    }
-
-    /// As [`Sessions::remove`], for a reason that the ledger and the last usage record have.
-    ///
-    /// # Errors
-    ///
-    /// As [`Sessions::remove`].
-    pub fn end(&self, which: &str, reason: &str) -> Result<Snapshot, SessionError> {
-        let mut ledger = self.ledger.lock();
-        let session = self.read().find(which)?.session.clone();
-        let ended = self.end_locked(&mut ledger, &session, reason);
-        // Others need not wait for the kernel.
-        drop(ledger);
-        self.forget_left();
-        ended
-    }
-
-    fn end_locked(
-        &self,
-        ledger: &mut Ledger,
-        session: &Session,
-        reason: &str,
-    ) -> Result<Snapshot, SessionError> {
-        let account = self.accounts.get(session.slot);
-        if let Some(account) = account {
-            account.set_state(SessionState::Closed);
-        }
-        self.peers.remove(session.slot);
-        let live = self.read();
-        let snapshot = live
-            .by_id
-            .get(&session.id)
-            .map(|entry| (self.snapshot(&live, entry), self.used(entry, unix_now())));
-        drop(live);
-        let Some((snapshot, last)) = snapshot else {
-            return Err(SessionError::NotFound(session.id.to_string()));
-        };
-        if let Err(error) = ledger.end(session.id, &last, reason) {
-            if let Some(account) = account {
-                account.set_state(session.state);
-            }
-            self.serve(session);
-            return Err(error.into());
-        }
-        let mut live = self.write();
-        live.remove(session);
-        live.ended = counters::sum(&live.ended, &last.counters);
-        if let Some(account) = account {
-            account.vacate();
-        }
-        live.slots.leave(session.slot);
-        drop(live);
-        self.ledger.announce(ledger);
-        let session = Session { state: SessionState::Closed, ..session.clone() };
-        Ok(Snapshot { session, ..snapshot })
     }
 
     /// Writes the counters that have changed since the last time to the ledger, in one
@@ -350,7 +207,7 @@ impl Sessions {
         Ok(changed.len())
     }
 
-    /// What all sessions that ever were have used together. Never falls.
+    /// The total usage of all sessions, ended ones included. It never falls.
     #[must_use]
     pub fn totals(&self) -> Counters {
         let live = self.read();
@@ -440,29 +297,6 @@ impl Sessions {
     fn write(&self) -> RwLockWriteGuard<'_, SessionTable> {
         self.table.write().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// How many slots have both an account and addresses.
-fn usable_slots(accounts: u32, address_of: &AddressOf) -> u32 {
-    let (mut usable, mut beyond) = (0, accounts);
-    while usable < beyond {
-        let middle = usable + (beyond - usable) / 2;
-        match address_of(Slot(middle)) {
-            Some(_) => usable = middle + 1,
-            None => beyond = middle,
-        }
-    }
-    usable
-}
-
-/// Gives a session of the ledger its account back.
-fn take_up(account: &Account, session: &Session, saved: &Counters) {
-    if counters::names(account, session.id) {
-        counters::raise(account, saved);
-    } else {
-        account.assign(session.id.get(), saved);
-    }
-    account.set_state(session.state);
 }
 
 #[cfg(test)]

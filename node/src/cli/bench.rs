@@ -10,7 +10,7 @@ use crate::bench::{self, DirectionReport, Report};
 pub(super) fn run(json: bool, out: &mut Out, err: &mut Out) -> anyhow::Result<()> {
     let program = std::env::current_exe().context("cannot find this program")?;
     let report = bench::run(&program, &mut |what| {
-        // Progress only: nobody reads it who cannot see it.
+        // A progress line, so an error is ignored.
         err.text(&format!("measuring: {what}\n")).ok();
     })?;
     if json {

@@ -9,7 +9,7 @@ use weir_config::{self as config, Mistake};
 use weir_host::uplink::Uplink;
 use weir_policy::Lists;
 
-/// Reports every mistake in a configuration and in the lists that it names.
+/// Reports every mistake in a configuration and its lists.
 pub(super) fn run(file: &Path, out: &mut Out, err: &mut Out) -> anyhow::Result<()> {
     let text = std::fs::read_to_string(file)
         .with_context(|| format!("cannot read the configuration {}", file.display()))?;
@@ -25,8 +25,8 @@ pub(super) fn run(file: &Path, out: &mut Out, err: &mut Out) -> anyhow::Result<(
     Ok(())
 }
 
-/// The mistakes, each with its file, its line and its fix. Checks the configuration against the
-/// uplink too, if this machine has the one that the configuration means; then the lists.
+/// Returns the mistakes, each with file, line and fix. Also checks the lists, and the MTU against
+/// the uplink's, if this machine has that uplink.
 fn mistakes(file: &Path, text: &str) -> Vec<String> {
     let uplink_mtu = config::check(text, None)
         .ok()

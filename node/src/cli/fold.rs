@@ -1,12 +1,12 @@
-//! Long lines on a terminal, broken where a reader would.
+//! Breaks long lines for a terminal at their spaces.
 
-/// Breaks each line that is wider than `width` at its spaces. What follows the first piece is
-/// indented by `indent`, or as far as the line's own text if it begins with spaces.
+/// Breaks each line that is wider than `width` at its spaces. Continuation lines are indented by
+/// `indent`, or as far as the line itself if it begins with spaces.
 pub(super) fn fold(text: &str, width: usize, indent: usize) -> String {
     let mut folded = String::new();
     for line in text.split_inclusive('\n') {
         let own = line.chars().take_while(|letter| *letter == ' ').count();
-        // Behind the mark, such as an arrow, with which such a line begins.
+        // After the mark (such as an arrow) at the beginning of the line.
         let first = line.split_whitespace().next().unwrap_or_default();
         let is_mark = !first.contains(char::is_alphanumeric) && !first.is_empty();
         let mark = if is_mark { first.len() + 1 } else { 0 };
@@ -18,7 +18,7 @@ pub(super) fn fold(text: &str, width: usize, indent: usize) -> String {
 fn fold_line(folded: &mut String, line: &str, width: usize, indent: usize) {
     let (mut rest, mut room, mut floor) = (line, width, indent);
     while rest.trim_end().chars().count() > room {
-        // A space just behind the room will do: nothing of it is shown.
+        // A space just beyond the width is fine, because it is not shown.
         let end = rest.char_indices().nth(room + 1).map_or(rest.len(), |(at, _)| at);
         let space = rest[..end].rfind(' ').filter(|at| *at > floor);
         let Some(at) = space else { break };

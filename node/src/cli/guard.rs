@@ -10,7 +10,7 @@ use weir_control::client::Client;
 use weir_control::view::Status;
 
 const INTERVAL: Duration = Duration::from_secs(1);
-/// Clears the terminal and begins at its upper left corner.
+/// Clears the terminal and moves the cursor to its upper left corner.
 const CLEAR: &str = "\x1b[H\x1b[2J";
 
 /// One verdict of the guard.
@@ -22,11 +22,11 @@ struct Row {
     kind: String,
     /// Frames since the node started.
     total: u64,
-    /// Frames per second since the last look.
+    /// Frames per second since the previous report.
     per_second: f64,
 }
 
-/// What `--json` prints, once for each look.
+/// A report, as `--json` prints it.
 #[derive(Debug, Serialize)]
 struct Report<'a> {
     xdp_mode: &'a str,
@@ -60,7 +60,7 @@ pub(super) fn show(client: &Client, once: bool, json: bool, out: &mut Out) -> an
     }
 }
 
-/// The guard's verdicts: what passed by type, and every reason of its own.
+/// The guard's verdicts: passed frames by message type, and drops by reason.
 fn rows(last: &Status, now: &Status) -> Vec<Row> {
     let seconds = (now.uptime_seconds - last.uptime_seconds).max(0.001);
     let row = |verdict, kind: &str, total: u64, before: Option<u64>| Row {

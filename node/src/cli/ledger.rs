@@ -1,4 +1,4 @@
-//! `weir ledger`: reads the ledger's file, whether the node runs or not.
+//! `weir ledger`: reads the ledger file. The node need not be running.
 
 use std::path::Path;
 

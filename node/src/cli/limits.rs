@@ -13,7 +13,7 @@ use weir_control::api::view::LimitsView;
 use weir_control::client::Client;
 use weir_sessions::limits::{Change, QuotaNow};
 
-/// What can stand before the `=`.
+/// The keys that can precede the `=`.
 fn keys() -> String {
     Change::KEYS.join(", ").replace('_', "-")
 }
@@ -33,7 +33,7 @@ pub(super) fn set(
     print(&limits, json, out)
 }
 
-/// What `KEY=VALUE` words ask for.
+/// Parses `KEY=VALUE` arguments.
 fn change(assignments: &[String]) -> anyhow::Result<Change> {
     let mut change = Change::default();
     for assignment in assignments {
@@ -58,7 +58,7 @@ fn print(limits: &LimitsView, json: bool, out: &mut Out) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The limits, one a line.
+/// The limits, one per line.
 fn screen(view: &LimitsView) -> String {
     let (limits, now) = (&view.limits, &view.now);
     let mut text = String::new();
@@ -89,7 +89,7 @@ fn screen(view: &LimitsView) -> String {
     }
     let share = |bits: u64| match bits {
         0 => "off".to_owned(),
-        // Whole kbit: the exact share has no meaning.
+        // Whole kbit/s, because the share changes constantly.
         bits => BitRate::new((bits / 1000).max(1) * 1000).to_string(),
     };
     line("now", &both(Some(now.rate_up), Some(now.rate_down)));

@@ -1,4 +1,4 @@
-//! Where commands print. Nothing here panics when the reader has gone.
+//! The output streams of commands. Nothing here panics if the reader has closed the stream.
 
 use std::io::{self, IsTerminal as _, Write};
 
@@ -6,12 +6,12 @@ use ratatui::crossterm::terminal;
 
 use super::fold::fold;
 
-/// How many columns a terminal has that does not say.
+/// The width of a terminal that does not report its own, in columns.
 const DEFAULT_COLUMNS: usize = 80;
-/// In fewer columns, broken lines are no better.
+/// The minimum width at which lines are broken, in columns.
 const MIN_COLUMNS: usize = 50;
 
-/// A stream for people or programs.
+/// An output stream.
 pub(super) struct Out {
     to: Box<dyn Write>,
     terminal: bool,
@@ -32,13 +32,13 @@ impl Out {
         Self { to: Box::new(stream), terminal }
     }
 
-    /// Anything else, taken for a terminal or not.
+    /// Another stream, which counts as a terminal or not.
     #[cfg(test)]
     pub(super) fn new(to: impl Write + 'static, terminal: bool) -> Self {
         Self { to: Box::new(to), terminal }
     }
 
-    /// Whether a person reads it directly.
+    /// Whether it is a terminal.
     pub(super) fn is_terminal(&self) -> bool {
         self.terminal
     }
@@ -48,7 +48,7 @@ impl Out {
         self.to.write_all(text.as_bytes())
     }
 
-    /// Prints the text; on a terminal with its long lines broken, and indented by `indent`.
+    /// Prints the text. On a terminal, breaks long lines and indents the rest by `indent`.
     pub(super) fn folded(&mut self, text: &str, indent: usize) -> io::Result<()> {
         if !self.terminal {
             return self.text(text);
@@ -65,13 +65,13 @@ impl Out {
         Ok(())
     }
 
-    /// Sees to it that everything is out.
+    /// Flushes the stream.
     pub(super) fn flush(&mut self) -> io::Result<()> {
         self.to.flush()
     }
 }
 
-/// Whether an error comes from a reader that has gone.
+/// Whether the error means that the reader has closed the stream.
 pub(super) fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
     causes.any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)

@@ -26,13 +26,13 @@ pub(super) fn show(api: &Api, json: bool, out: &mut Out) -> anyhow::Result<()> {
             let file = api.token_file.display();
             format!("cannot read the token {file}. Fix: start weir, or run this as root")
         })?;
-    // Where a node listens at all addresses, this machine's own is one of them.
+    // A node that listens on all addresses also listens on the loopback address.
     match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
         IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
         _ => {}
     }
-    // What is behind the # is never sent to a server.
+    // A browser never sends the fragment to a server.
     let url = format!("http://{address}/#token={}", weir_control::client::escape(token.trim()));
     if json {
         return out.json(&Link { url });

@@ -11,10 +11,10 @@ use weir_control::client::Client;
 use weir_host::uplink;
 use weir_policy::{FlowSpec, Lists, PolicyContext, Verdict, judge};
 
-/// The flow that the words of a command line mean.
+/// The flow that the arguments describe.
 pub(super) fn flow(to: SocketAddr, udp: bool) -> FlowSpec {
     let protocol = if udp { Protocol::Udp } else { Protocol::Tcp };
-    // IPv4 written as IPv6 is what it is to the kernel's rules too.
+    // The kernel's rules treat an IPv4-mapped IPv6 address as IPv4.
     FlowSpec { address: to.ip(), port: to.port(), protocol }
 }
 
@@ -26,7 +26,7 @@ pub(super) fn ask(client: &Client, flow: &FlowSpec) -> anyhow::Result<Verdict> {
     client.get(&format!("/v1/policy/test?address={address}&port={port}&protocol={protocol}"))
 }
 
-/// Asks the configuration and its lists.
+/// Evaluates the configuration and its lists.
 pub(super) fn look_up(file: Option<&Path>, flow: &FlowSpec) -> anyhow::Result<Verdict> {
     let config = Config::load(file)?;
     let lists = Lists::read(&config.policy)?;

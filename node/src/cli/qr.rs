@@ -2,8 +2,8 @@
 
 use qrcode::{EcLevel, QrCode, render::unicode::Dense1x2};
 
-/// The configuration as a QR code of half blocks, in black on white whatever the terminal's
-/// colours are; `None` if it does not fit into one.
+/// Renders the configuration as a QR code of half blocks, black on white regardless of the
+/// terminal's colours. Returns `None` if it does not fit.
 pub(super) fn render(config: &str) -> Option<String> {
     let code = QrCode::with_error_correction_level(essence(config), EcLevel::L).ok()?;
     let image = code.render::<Dense1x2>().build();

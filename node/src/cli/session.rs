@@ -50,7 +50,7 @@ pub(super) fn list(client: &Client, json: bool, out: &mut Out) -> anyhow::Result
     Ok(())
 }
 
-/// All sessions, the oldest first, asked for page by page.
+/// Fetches all sessions page by page, the oldest first.
 pub(super) fn all(client: &Client) -> anyhow::Result<AllSessions> {
     let mut all = Vec::new();
     let mut after = String::new();
@@ -114,7 +114,7 @@ pub(super) fn rate(
     print(&one, json, out)
 }
 
-/// Says `pause`, `resume` or `close` of a session.
+/// Pauses, resumes or closes a session.
 pub(super) fn tell(
     client: &Client,
     which: &str,
@@ -135,7 +135,7 @@ fn print(one: &OneSession, json: bool, out: &mut Out) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// All sessions, one a line.
+/// All sessions, one per line.
 fn table(sessions: &[SessionView], now: u64) -> String {
     if sessions.is_empty() {
         return "no sessions yet; add one with: weir session add\n".to_owned();
@@ -171,7 +171,7 @@ fn table(sessions: &[SessionView], now: u64) -> String {
     text
 }
 
-/// One session, one thing a line.
+/// One session, one property per line.
 fn details(session: &SessionView, now: u64) -> String {
     let exact = |bytes: u64| format!("{} ({bytes} bytes)", units::bytes(bytes));
     let traffic = |bytes: u64, packets: u64| format!("{} in {packets} packets", exact(bytes));
@@ -213,12 +213,12 @@ fn state(session: &SessionView) -> String {
     }
 }
 
-/// A rate of the session's own, in words.
+/// The session's own rate, in words.
 fn own(rate: Option<u64>) -> String {
     rate.map_or("node default".to_owned(), |bits| BitRate::new(bits).to_string())
 }
 
-/// What is left, in words.
+/// The remaining credit, in words.
 fn credit_left(session: &SessionView) -> String {
     let used = session.bytes_up.saturating_add(session.bytes_down);
     let left = |credit: u64| format!("{} left", units::bytes(credit.saturating_sub(used)));

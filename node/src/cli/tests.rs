@@ -16,7 +16,7 @@ use weir_sessions::{
     wg_quick::PeerTemplate,
 };
 
-/// What a stream was given.
+/// The text that was written to a stream.
 #[derive(Clone, Default)]
 struct Page(Arc<Mutex<Vec<u8>>>);
 
@@ -36,7 +36,7 @@ impl Page {
     }
 }
 
-/// A reader that has gone.
+/// A stream whose reader has closed it.
 struct Gone;
 
 impl Write for Gone {
@@ -69,7 +69,7 @@ fn weir(args: &[&str]) -> Ran {
     weir_on(false, args)
 }
 
-/// A node that is served from a thread of its own for as long as this lives.
+/// A node that a thread serves until this is dropped.
 struct Served {
     rig: Rig,
     socket: String,

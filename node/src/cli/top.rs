@@ -21,9 +21,9 @@ use weir_control::client::Client;
 mod screen;
 mod state;
 
-/// Between two looks at the node.
+/// The interval between two requests to the node.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
-/// Between two looks at the keyboard's queue: nobody notices.
+/// The interval between two checks for key presses.
 const KEY_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 pub(super) fn run(client: Client, json: bool, out: &Out) -> anyhow::Result<()> {
@@ -33,10 +33,10 @@ pub(super) fn run(client: Client, json: bool, out: &Out) -> anyhow::Result<()> {
     if !out.is_terminal() || !std::io::stdin().is_terminal() {
         bail!("weir top needs a terminal: use weir status, or weir session list");
     }
-    // What is wrong at the start is better said without a screen.
+    // Report an error at the start as text, before the screen is set up.
     let first = look(&client)?;
     let (looks, answers) = mpsc::sync_channel(1);
-    // Apart from the keys, which must work while the node does not answer.
+    // In a thread of its own, so that keys work while the node does not answer.
     thread::spawn(move || {
         loop {
             thread::sleep(REFRESH_INTERVAL);
@@ -50,7 +50,7 @@ pub(super) fn run(client: Client, json: bool, out: &Out) -> anyhow::Result<()> {
     on_screen(|terminal| watch(terminal, first, &answers, &told))
 }
 
-/// Gives the terminal back as it was, also when `action` panics.
+/// Runs `action`, then restores the terminal, even if `action` panics.
 fn on_screen(
     action: impl FnOnce(&mut DefaultTerminal) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
@@ -60,7 +60,7 @@ fn on_screen(
     done
 }
 
-/// Hears of SIGTERM and its like, which would else end us with the terminal in disorder.
+/// Handles SIGTERM and similar signals, which would otherwise leave the terminal in raw mode.
 fn told_to_end() -> anyhow::Result<mpsc::Receiver<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
     let runtime = runtime.context("cannot wait for signals")?;

@@ -1,4 +1,4 @@
-//! What the facts mean for a node. Pure: no check looks at the machine.
+//! Judges the facts. Pure: no check observes the machine.
 
 use super::{Finding, facts::Facts};
 

@@ -1,4 +1,4 @@
-//! What can be seen of this machine. Everything here only looks.
+//! Facts about this machine. Nothing here changes anything.
 
 use std::{fs, path::Path};
 
@@ -15,38 +15,38 @@ pub use disk::Disk;
 pub use kernel::Kernel;
 pub use network::{Conntrack, Nic, Port};
 
-/// A fact, or why it cannot be told.
+/// A fact, or why it is unknown.
 pub type Known<T> = Result<T, String>;
 
-/// What the checks judge.
+/// All facts that the checks judge.
 #[derive(Clone, Debug)]
 pub struct Facts {
-    /// Which configuration it is about, or the mistakes that stand in the way.
+    /// The configuration's name, or its mistakes.
     pub configuration: Result<String, String>,
-    /// The configuration, or the defaults in the place of a faulty one.
+    /// The configuration, or the defaults if it has mistakes.
     pub config: Config,
     /// What the kernel offers and allows.
     pub kernel: Kernel,
     /// The uplink, or why there is none.
     pub nic: Result<Nic, String>,
-    /// How many cores this process may use.
+    /// The number of cores that this process may use.
     pub cores: usize,
     /// The node's UDP port.
     pub port: Port,
     /// Whether the kernel has the exit policy.
     pub policy: Known<bool>,
-    /// What other people's firewall rules refuse of the node's packets.
+    /// The node's packets that other programs' firewall rules refuse.
     pub refusals: Known<Vec<Refusal>>,
-    /// What tells apart the flows of consumers.
+    /// The kernel's connection tracking.
     pub conntrack: Known<Conntrack>,
     /// The clock.
     pub clock: Clock,
-    /// Where the state is, or will be.
+    /// The disk of the state directory.
     pub disk: Disk,
 }
 
 impl Facts {
-    /// Looks at everything.
+    /// Gathers all facts.
     #[must_use]
     pub fn gather(path: Option<&Path>) -> Self {
         let (configuration, config) = match Config::load(path) {
@@ -57,7 +57,7 @@ impl Facts {
             Err(error) => (Err(error.to_string()), Config::default()),
         };
         let nic = Nic::gather(&config);
-        // Without an uplink the port can be judged all the same.
+        // The port can be checked without an uplink.
         let site = nic.as_ref().map_or(["", ""], |nic| {
             [nic.name.as_str(), nic.ipv6.other().unwrap_or(nic.name.as_str())]
         });

@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail};
 use tracing::{info, warn};
 use weir_common::exit::{ExitConfig, ExitV6};
 
-use super::{ebpf::Ebpf, random, receive::Receive};
+use super::{ebpf::Ebpf, flow_view::Blocks, random, receive::Receive};
 use weir_config::{Config, EgressMode};
 use weir_dataplane::{ExitPlan, Exits, Shared, open_uplink};
 use weir_host::{
@@ -77,13 +77,22 @@ impl Egress {
         }
     }
 
+    /// The blocks of ports that sessions can have.
+    pub(super) fn blocks(&self, config: &Config) -> Blocks {
+        let ports = match self {
+            Self::Kernel(_) => 0,
+            Self::Bypass(bypass) => {
+                let translated = matches!(bypass.v6, V6::Address(_));
+                u64::from(bypass.ports.count()) * (bypass.v4.len() as u64 + u64::from(translated))
+            }
+        };
+        Blocks::new(ports, config.nat.block_ports)
+    }
+
     pub(super) fn describe(&self) -> EgressPath {
         match self {
             Self::Bypass(bypass) => EgressPath { word: "bypass", note: bypass.describe() },
-            Self::Kernel(reason) => EgressPath {
-                word: "kernel",
-                note: format!("consumers' packets leave through the kernel: {reason}"),
-            },
+            Self::Kernel(reason) => EgressPath { word: "kernel", note: reason.clone() },
         }
     }
 }
@@ -119,11 +128,7 @@ impl Bypass {
             V6::Prefix(address, len) => Some(format!("{address}/{len}")),
         };
         let all: Vec<String> = self.v4.iter().map(ToString::to_string).chain(v6).collect();
-        format!(
-            "consumers' packets leave past the kernel, by {} ports of {}",
-            self.ports.count(),
-            all.join(", ")
-        )
+        format!("{} ports of {}", self.ports.count(), all.join(", "))
     }
 
     /// The addresses that belong to the exit, for the guard.

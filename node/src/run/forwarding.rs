@@ -9,6 +9,7 @@ use weir_common::{AddressPlan, PublicKey};
 use super::{
     Options,
     egress::{EgressPath, Follower},
+    flow_view::{self, BlockWriter, Blocks, Flows},
     keys::Ring,
     ledger::Intervals,
     machine::Machine,
@@ -24,7 +25,7 @@ use super::{
 use crate::sandbox::Sandbox;
 use weir_accounts::SharedLimits;
 use weir_config::{HostPort, Shared};
-use weir_control::resolver::Resolver;
+use weir_control::{flows::SharedFlowView, resolver::Resolver};
 use weir_dataplane::{Dataplane, Io, MAX_DESTINATIONS, MAX_NEW_FLOWS, ThreadEnded};
 use weir_ebpf_loader::XdpMode;
 use weir_host::{
@@ -60,6 +61,8 @@ pub(super) struct Forwarding<'a> {
     pub(super) egress: EgressPath,
     /// Follows the next hops, if the workers exit past the kernel.
     pub(super) follower: Option<Follower>,
+    /// The blocks of ports that sessions hold.
+    pub(super) blocks: Arc<Blocks>,
     pub(super) interface: String,
     pub(super) levels: Arc<SharedLimits>,
     pub(super) identities: Arc<Identities>,
@@ -127,12 +130,24 @@ impl<'a> Forwarding<'a> {
                 return Err(error);
             }
         };
+        let exits = self.follower.as_ref().map(|_| self.dataplane.exits());
+        let blocks = Arc::clone(&self.blocks);
+        if let Some(exits) = &exits {
+            flow_view::restore(exits, &sessions, &ledger, &blocks)?;
+        }
+        let block_writer = exits.clone().map(|exits| BlockWriter {
+            exits,
+            blocks: Arc::clone(&blocks),
+            unwritten: Vec::new(),
+        });
+        let flows: SharedFlowView =
+            Arc::new(Flows { path: self.egress, exits, sessions: Arc::clone(&sessions), blocks });
         let view = Arc::new(View::new(status::Sources {
             uplink: self.uplink,
             uplink_mtu,
             xdp: self.xdp,
             receive: self.receive,
-            egress: self.egress,
+            flows: Arc::clone(&flows),
             policy: Arc::clone(&self.policy),
             io: self.io,
             sandbox: self.sandbox,
@@ -159,6 +174,8 @@ impl<'a> Forwarding<'a> {
             reloader,
             keys,
             policy: self.policy,
+            flows,
+            block_writer,
             resolver: self.resolver,
             ended: self.ended,
             breaks,

@@ -21,7 +21,7 @@ use tokio::{
 use tracing::{debug, error, info, warn};
 use zeroize::Zeroizing;
 
-use super::ledger_path;
+use super::{flow_view::BlockWriter, ledger_path};
 use weir_config::{Config, Shared};
 use weir_control::{
     delivery::{self, UsageFile, Webhook},
@@ -101,6 +101,7 @@ impl LedgerTasks {
         intervals: &Shared<Intervals>,
         sessions: &Arc<Sessions>,
         ledger: &SharedLedger,
+        blocks: Option<BlockWriter>,
         resolver: Resolver,
         stopped: watch::Receiver<bool>,
     ) -> anyhow::Result<Self> {
@@ -137,6 +138,7 @@ impl LedgerTasks {
             ledger: ledger.clone(),
             intervals: intervals.clone(),
             receivers,
+            blocks,
             saved: now,
             recorded: now,
             swept: Look::now(),
@@ -219,6 +221,8 @@ struct Writer {
     intervals: Shared<Intervals>,
     /// The receivers that must have a usage record before it is deleted.
     receivers: Vec<&'static str>,
+    /// Who has which block of ports, if the node translates.
+    blocks: Option<BlockWriter>,
     /// When the last checkpoint, the last records and the last look for old ones were.
     saved: Instant,
     recorded: Instant,
@@ -255,6 +259,9 @@ impl Writer {
 
     /// Writes what it is time for. The next tick tries again what failed.
     fn write(&mut self, intervals: Intervals) -> Result<(), LedgerError> {
+        if let Some(blocks) = &mut self.blocks {
+            blocks.write(&self.ledger)?;
+        }
         if is_due(self.saved, intervals.checkpoint) || self.ledger.last_error().is_some() {
             self.sessions.checkpoint()?;
             self.saved = Instant::now();
@@ -343,6 +350,7 @@ mod tests {
             ledger: rig.ledger.clone(),
             intervals: Shared::from(intervals),
             receivers: Vec::new(),
+            blocks: None,
             saved: now,
             recorded: now,
             swept: Look::now(),
@@ -391,6 +399,7 @@ mod tests {
             ledger: rig.ledger.clone(),
             intervals: Shared::from(intervals),
             receivers: Vec::new(),
+            blocks: None,
             saved: since,
             recorded: since,
             swept: Look::now(),

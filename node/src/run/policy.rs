@@ -182,7 +182,7 @@ pub(super) fn drops(past_kernel: &ExitPolicy) -> Vec<weir_accounts::Drops> {
         }
     }
     // Counted by the gate while the policy's table was missing.
-    match nft::gate::dropped() {
+    match nft::dropped_by_gate() {
         Ok(packets) => drops.push(weir_accounts::Drops {
             stage: "policy".into(),
             reason: "no_policy".into(),

@@ -65,6 +65,7 @@ impl<'a> Sandboxed<'a> {
         let on_end: OnEnd = Arc::new(move |thread| drop(on_end.send(thread)));
         let policy = Arc::new(ExitPolicy::new(config, &self.plan, self.transits, self.in_force));
         let egress = self.egress.describe();
+        let blocks = Arc::new(self.egress.blocks(config));
         let (exits, follower) = match self.egress {
             Egress::Kernel(_) => (Vec::new(), None),
             Egress::Bypass(bypass) => {
@@ -104,6 +105,7 @@ impl<'a> Sandboxed<'a> {
             receive,
             egress,
             follower,
+            blocks,
             interface,
             levels: self.levels,
             identities: self.identities,

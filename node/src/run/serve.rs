@@ -11,6 +11,7 @@ use tracing::{error, info, warn};
 
 use super::{
     banner, flow_table,
+    flow_view::BlockWriter,
     ledger::{Intervals, LedgerTasks},
     limits,
     policy::ExitPolicy,
@@ -45,6 +46,8 @@ pub(super) struct ControlPlane {
     pub(super) ledger: SharedLedger,
     pub(super) view: Arc<View>,
     pub(super) flows: SharedFlowView,
+    /// Writes to the ledger who has which ports, if the node translates.
+    pub(super) block_writer: Option<BlockWriter>,
     pub(super) template: Shared<PeerTemplate>,
     pub(super) series: Shared<Series>,
     pub(super) intervals: Shared<Intervals>,
@@ -94,6 +97,7 @@ async fn serve(config: &Config, parts: ControlPlane, log: Option<GuardLog>) -> a
         policy,
         ..
     } = parts;
+    let block_writer = parts.block_writer;
     let (mut ended, mut breaks) = (parts.ended, parts.breaks);
     let (resolver, name_servers) = (parts.resolver, parts.name_servers);
     let in_force = policy.in_force();
@@ -146,7 +150,15 @@ async fn serve(config: &Config, parts: ControlPlane, log: Option<GuardLog>) -> a
         Gateway::bind(config, &sessions, name_servers, &resolver, weir_host::has_ipv6()).await?;
     let limited = limits::spawn(limiter, stopped.clone());
     let room = flow_table::spawn(in_force, stopped.clone());
-    let mut tasks = LedgerTasks::start(config, &intervals, &sessions, &ledger, resolver, stopped)?;
+    let mut tasks = LedgerTasks::start(
+        config,
+        &intervals,
+        &sessions,
+        &ledger,
+        block_writer,
+        resolver,
+        stopped,
+    )?;
     if !config.fleet.url.is_empty() {
         let link = fleet::Link::connect(&config.fleet).await?;
         view.show_fleet(link.clone());

@@ -10,7 +10,6 @@ use std::{
 
 use super::{
     ebpf::GuardCounter,
-    egress::EgressPath,
     policy::{self, ExitPolicy},
     receive::ReceivePath,
 };
@@ -39,7 +38,6 @@ pub(super) struct Sources {
     pub(super) uplink_mtu: Arc<AtomicU32>,
     pub(super) xdp: XdpMode,
     pub(super) receive: ReceivePath,
-    pub(super) egress: EgressPath,
     pub(super) policy: Arc<ExitPolicy>,
     pub(super) io: Io,
     pub(super) sandbox: Sandbox,
@@ -92,7 +90,6 @@ impl NodeView for View {
             offloads.push(format!("no XDP guard: {reason}"));
         }
         offloads.push(sources.receive.note.clone());
-        offloads.push(sources.egress.note.clone());
         offloads.extend(sources.counts.refused_offloads());
         let mut drops = sources
             .counts

@@ -1,6 +1,10 @@
 //! WireGuard at an exit node: the node's keys, the identification of initiations, and one tunnel for
 //! each consumer. The sections named in this crate are those of the WireGuard whitepaper
 //! (<https://www.wireguard.com/papers/wireguard.pdf>). Only [`keys`] does I/O, on key files.
+//!
+//! 1. [`identity`] holds the node's key pairs, the old one included while it is still accepted.
+//! 2. [`initiation`] identifies the peer of an initiation, and [`timestamp`] detects its replay.
+//! 3. [`tunnel`] is the tunnel with one consumer.
 #![forbid(unsafe_code)]
 
 pub mod identity;

@@ -10,7 +10,7 @@ use etherparse::PacketBuilder;
 use socket2::{Domain, Protocol, Socket, Type};
 use weir_host::{
     nft::{self, Site, Traffic},
-    watch::look,
+    watch,
 };
 
 use super::{
@@ -245,7 +245,7 @@ fn a_chain_of_iptables_is_named_with_the_command_that_opens_it() {
         // The watch over the machine names it, while it is there.
         assert!(!host.notes.iter().any(|note| note.contains("chain")), "{:?}", host.notes);
         let site = Site::of_policy(&net.plan("").expect("a plan").policy);
-        let found = look::firewalls(&site).expect("the kernel says");
+        let found = watch::firewalls(&site).expect("the kernel says");
         let [condition] = &found[..] else { panic!("one for the chain: {found:?}") };
         let said = condition.to_string();
         let refuses = "the firewall's chain ip filter FORWARD refuses traffic from consumers";

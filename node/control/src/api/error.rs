@@ -1,4 +1,4 @@
-//! What a client is told when something is not as it should be.
+//! Errors as JSON.
 
 use axum::{
     Json,
@@ -13,11 +13,11 @@ use weir_sessions::SessionError;
 /// The body of an error.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorBody {
-    /// What is wrong.
+    /// The error.
     pub error: ErrorDetail,
 }
 
-/// A word for programs and a sentence for people.
+/// A code for programs and a message for people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorDetail {
     /// `bad_json`, `body_too_large`, `bad_name`, `bad_key`, `bad_path`, `name_taken`,
@@ -25,7 +25,7 @@ pub struct ErrorDetail {
     /// `bad_credit`, `bad_limits`, `quota`, `reference_conflict`, `bad_query`, `bad_config`,
     /// `unauthorised`, `ledger` or `internal`.
     pub code: String,
-    /// What, why, and what to do.
+    /// The problem, the reason and the fix.
     pub message: String,
 }
 

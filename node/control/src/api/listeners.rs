@@ -17,15 +17,15 @@ use super::{
 };
 use crate::connections::{Connection, Connections, Limits, Network, Trust};
 
-/// Connections at each of the places. Nobody authenticates for metrics: a connection that
-/// Prometheus keeps is ended before its next scrape, which makes another.
+/// The limits of each listener. Metrics need no authentication, so a connection that Prometheus
+/// keeps is closed before its next scrape, which opens another.
 const LIMITS: Limits = Limits {
     total: 128,
     per_source: 16,
     lifetime: Duration::from_secs(20),
     idle: Duration::from_secs(90),
 };
-/// How long requests under way may take after the node was told to stop.
+/// The time that pending requests get when the node stops.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why the API is not served.
@@ -34,7 +34,7 @@ pub enum ListenError {
     /// The Unix socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
-    /// The TCP port for those who have the token.
+    /// The TCP port for clients with the token.
     #[error(
         "cannot listen on {address} for the API: {source}. Choose another address and port with \
          api.http in the configuration, or \"off\""
@@ -90,7 +90,7 @@ impl Listeners {
         Ok(Self { socket, file, metrics, http: None })
     }
 
-    /// Binds a TCP port for the whole API too, for those who have the token.
+    /// Also binds a TCP port for the whole API, for clients with the token.
     ///
     /// # Errors
     ///
@@ -102,7 +102,7 @@ impl Listeners {
         Ok(Self { http: Some((listener, token)), ..self })
     }
 
-    /// The address of the port for those who have the token.
+    /// The address of the port for clients with the token.
     #[cfg(test)]
     pub(crate) fn http_address(&self) -> Option<SocketAddr> {
         self.http.as_ref().and_then(|(listener, _)| listener.local_addr().ok())
@@ -170,7 +170,7 @@ fn until(stopped: &watch::Receiver<bool>) -> impl Future<Output = ()> + Send + u
     }
 }
 
-/// A listener whose clients are strangers until they have the token.
+/// A listener whose clients authenticate with the token.
 #[derive(Debug)]
 pub(super) struct Strangers {
     listener: TcpListener,

@@ -17,7 +17,7 @@ const HTML: (&str, &str) = ("text/html; charset=utf-8", include_str!("page/index
 const STYLE: (&str, &str) = ("text/css; charset=utf-8", include_str!("page/page.css"));
 const SCRIPT: (&str, &str) = ("text/javascript; charset=utf-8", include_str!("page/page.js"));
 
-/// The page's files, for everybody.
+/// Serves the page's files without authentication.
 pub(super) fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {
     Router::new()
         .route("/", get(async || file(HTML)))

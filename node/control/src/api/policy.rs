@@ -1,4 +1,4 @@
-//! The question what would become of a flow.
+//! The request that tests a flow against the exit policy.
 
 use std::net::IpAddr;
 

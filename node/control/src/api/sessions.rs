@@ -30,7 +30,7 @@ use weir_sessions::{
 };
 use weir_wireguard::keys;
 
-/// No request that means anything is larger, in bytes.
+/// The maximum size of a request in bytes. No valid request is larger.
 const MAX_BODY: usize = 16 * 1024;
 
 /// The highest rate of a session in bits per second: what JSON readers hold exactly.
@@ -61,10 +61,10 @@ pub(super) async fn add(State(api): State<Api>, body: Body) -> Result<impl IntoR
     Ok((StatusCode::CREATED, Json(made)))
 }
 
-/// The most sessions in one page: their JSON fits into a message of the fleet's.
+/// The maximum number of sessions in a page. Their JSON fits into one message of the fleet.
 pub const MAX_PAGE: u32 = 1000;
 
-/// Which page.
+/// The query of a page.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PageQuery {
@@ -90,7 +90,7 @@ pub(super) async fn list(
     let after = after.map_err(|error| bad(error.to_string()))?;
     let limit = query.limit.unwrap_or(MAX_PAGE).clamp(1, MAX_PAGE) as usize;
     let page = off_thread(move || {
-        // One more, to know whether there is another page.
+        // One more shows whether there is another page.
         let mut page = api.sessions.page(after, limit + 1);
         let goes_on = page.len() > limit;
         page.truncate(limit);

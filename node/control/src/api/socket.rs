@@ -18,16 +18,16 @@ pub enum SocketError {
     /// A node answers there.
     #[error("another weir answers on {0}: stop it, or set another api.socket")]
     InUse(PathBuf),
-    /// Something else lies there.
+    /// The path is taken by something else.
     #[error("{0} exists and is not a socket: move it away, weir does not replace it")]
     NotASocket(PathBuf),
     /// There is no such group.
     #[error("no group {0:?} for the API's socket: create it with `groupadd --system {0}`")]
     NoGroup(String),
-    /// The file system said no.
+    /// A file operation failed.
     #[error("cannot {doing} the API's socket {path}: {source}")]
     Io {
-        /// What was tried.
+        /// The operation.
         doing: &'static str,
         /// The socket.
         path: PathBuf,
@@ -36,9 +36,9 @@ pub enum SocketError {
     },
 }
 
-/// A bound socket. Its file goes when this does, unless another node has put its own there.
+/// A bound socket. Its file is removed when this is dropped, unless another node has replaced it.
 #[derive(Debug)]
-pub struct SocketFile {
+pub(crate) struct SocketFile {
     path: PathBuf,
     inode: u64,
 }
@@ -52,20 +52,23 @@ impl Drop for SocketFile {
     }
 }
 
-/// Binds the socket: for its owner alone (mode 0600), or for `group` too (mode 0660). What a dead
-/// node left is replaced; a living node's socket is not. Needs a tokio runtime.
+/// Binds the socket with mode 0600, or mode 0660 if `group` is given. Replaces the socket of a dead
+/// node, but not that of a running one. Needs a tokio runtime.
 ///
 /// # Errors
 ///
 /// When another node answers there, something else lies there, or the file system refuses.
-pub fn bind(path: &Path, group: Option<&str>) -> Result<(UnixListener, SocketFile), SocketError> {
+pub(crate) fn bind(
+    path: &Path,
+    group: Option<&str>,
+) -> Result<(UnixListener, SocketFile), SocketError> {
     let failed = |doing| move |source| SocketError::Io { doing, path: path.to_owned(), source };
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         fs::create_dir_all(folder).map_err(failed("make the folder of"))?;
     }
     refuse_living(path)?;
     let group = group.map(group_id).transpose()?;
-    // Bound beside its place and moved there, so that it is never there with a wider mode.
+    // Bound under a temporary name and then renamed, so that its mode is never too wide.
     let draft = path.with_extension(format!("{:08x}", OsRng.next_u32()));
     let listener = StdListener::bind(&draft).map_err(failed("bind"))?;
     let placed = place(&draft, path, group);
@@ -104,7 +107,7 @@ fn refuse_living(path: &Path) -> Result<(), SocketError> {
         Ok(_) => Err(SocketError::InUse(path.to_owned())),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        // The listener's queue is full: it lives.
+        // The listener's queue is full, so a node is running.
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
             Err(SocketError::InUse(path.to_owned()))
         }

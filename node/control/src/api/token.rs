@@ -1,4 +1,4 @@
-//! The token of those who use the API over TCP.
+//! The token for the API over TCP.
 
 use std::{
     fs::{self, OpenOptions},
@@ -21,13 +21,13 @@ use zeroize::Zeroizing;
 use super::error::ApiError;
 use crate::connections::Trust;
 
-/// The fewest characters: fewer can be guessed.
+/// The minimum length of a token. Shorter ones can be guessed.
 const MIN_LENGTH: usize = 20;
 
 /// Why there is no token.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
-    /// The file system said no.
+    /// A file operation failed.
     #[error("cannot read or create the API token {path}: {source}. See api.token_file")]
     Io {
         /// The file.
@@ -35,13 +35,13 @@ pub enum TokenError {
         /// The system's answer.
         source: io::Error,
     },
-    /// Others than the owner may read it.
+    /// Others than the owner can read the file.
     #[error("other users can read the token {path}: protect it with: chmod 600 {path}")]
     Exposed {
         /// The file.
         path: PathBuf,
     },
-    /// Too little to be a secret.
+    /// The token is too short.
     #[error(
         "the token in {path} has fewer than {MIN_LENGTH} characters: remove the file, and weir \
          creates a new one"
@@ -93,7 +93,7 @@ impl Token {
     }
 }
 
-/// Lets a request pass that has the token.
+/// Passes a request that has the token.
 pub(super) async fn require(State(token): State<Token>, request: Request, next: Next) -> Response {
     let given = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
     let given = given.and_then(|value| value.split_once(' '));

@@ -23,7 +23,7 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// The delay after a failure to read the ledger.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// From where, and how many.
+/// The query of usage records.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct From {
@@ -53,7 +53,7 @@ pub(super) async fn stream(
     query: UsageQuery,
     headers: HeaderMap,
 ) -> Result<impl IntoResponse, ApiError> {
-    // A client that lost the connection says so what it had last.
+    // A client that reconnects sends the last cursor that it received.
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
     let cursor = last.unwrap_or(read(query)?.after);
     let (usage, written) = (api.usage.clone(), api.usage.watch());
@@ -67,7 +67,7 @@ pub(super) async fn stream(
     Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEPALIVE_INTERVAL)))
 }
 
-/// Goes through the records, and waits at the end of them.
+/// Reads the records in order, and waits for new ones at the end.
 struct Reader {
     usage: UsageLog,
     written: watch::Receiver<u64>,

@@ -19,7 +19,7 @@ use super::Link;
 
 /// The maximum number of requests at once. The others wait at the server.
 const MAX_REQUESTS: usize = 16;
-/// No answer is larger, in bytes: the server takes messages of 1 MiB by default.
+/// The maximum size of an answer in bytes. A server accepts messages of 1 MiB by default.
 const MAX_ANSWER: usize = 900 * 1024;
 /// The time that the API may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -82,7 +82,7 @@ async fn answer_all(link: &Link, mut requests: Subscriber, api: &Router) {
     }
 }
 
-/// Has the API's own routes answer.
+/// Answers with the API's own routes.
 async fn answer(api: Router, payload: &[u8]) -> Answer {
     let requested: FleetRequest = match serde_json::from_slice(payload) {
         Ok(requested) => requested,

@@ -1,24 +1,24 @@
-//! Why there is no connection to the fleet's server, and what to do about it.
+//! The reason why there is no connection to the fleet's server, with the fix.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_nats::Server;
 use tracing::warn;
 
-/// What the last attempt to connect failed for, if it did.
+/// The error of the last attempt to connect, if it failed.
 #[derive(Clone, Debug, Default)]
 pub(super) struct LastError(Arc<Mutex<Option<String>>>);
 
 impl LastError {
-    /// Takes what the library remembers of its servers. The log is told when it is something new:
-    /// attempts go on every few seconds, for as long as it takes.
+    /// Takes the errors that the library keeps for each server. Logs only a new error, because
+    /// attempts repeat every few seconds.
     pub(super) fn update(&self, servers: &[Server]) {
         let failed = |server: &Server| {
             let error = server.last_error.as_ref()?;
             Some(format!("{error}{}", fix(error)))
         };
         let mut all: Vec<_> = servers.iter().filter_map(failed).collect();
-        // Each of several for its own reason, and all for one only once.
+        // Servers may fail for different reasons. Show each reason once.
         all.sort();
         all.dedup();
         if all.is_empty() {
@@ -32,12 +32,12 @@ impl LastError {
         }
     }
 
-    /// There is a connection.
+    /// Clears the error once there is a connection.
     pub(super) fn clear(&self) {
         *self.lock() = None;
     }
 
-    /// In words, with the fix.
+    /// The error in words, with the fix.
     pub(super) fn words(&self) -> Option<String> {
         self.lock().clone()
     }
@@ -47,7 +47,7 @@ impl LastError {
     }
 }
 
-/// What to do about what the library says.
+/// The fix for an error of the library.
 fn fix(error: &str) -> &'static str {
     if error.contains("authorization violation") || error.contains("signing nonce") {
         ". Fix: make the server accept the credentials in fleet.credentials_file or \

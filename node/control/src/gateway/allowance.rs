@@ -1,4 +1,4 @@
-//! How often each consumer may ask for something.
+//! Limits how often each consumer may make a request.
 
 use std::{
     collections::HashMap,
@@ -9,7 +9,7 @@ use std::{
 use weir_common::gcra::{Gcra, Rate};
 use weir_ledger::SessionId;
 
-/// From this number of consumers on, those whose allowance is whole again are removed.
+/// The number of consumers at which those with a full allowance are removed.
 const SWEEP_THRESHOLD: usize = 1024;
 
 /// A burst and a rate of requests, for each consumer.
@@ -24,7 +24,7 @@ pub(super) struct Allowance {
 #[derive(Debug, Default)]
 struct Buckets {
     of: HashMap<SessionId, Gcra>,
-    /// How many there were after the last sweep: another one before that has doubled is in vain.
+    /// The number of consumers after the last sweep. The next sweep waits until it has doubled.
     kept: usize,
 }
 
@@ -35,7 +35,7 @@ impl Allowance {
         Self::of(Rate::new(per_second, burst))
     }
 
-    /// An allowance of one in each such time, of which `burst` may be used at once.
+    /// An allowance of one per interval, with a burst of `burst`.
     #[must_use]
     pub(super) fn every(each: Duration, burst: u32) -> Self {
         Self::of(Rate::every(each, burst))
@@ -45,14 +45,14 @@ impl Allowance {
         Self { rate, started: Instant::now(), buckets: Mutex::default() }
     }
 
-    /// Gives back what was taken for nothing.
+    /// Returns one to a consumer's allowance.
     pub(super) fn give_back(&self, consumer: SessionId) {
         if let Some(bucket) = self.buckets().of.get_mut(&consumer) {
             bucket.give_back(self.rate);
         }
     }
 
-    /// Takes one from a consumer's allowance, if there is one.
+    /// Takes one from a consumer's allowance. Returns false if it is empty.
     pub(super) fn take(&self, consumer: SessionId) -> bool {
         self.take_at(consumer, self.started.elapsed())
     }

@@ -1,4 +1,4 @@
-//! How consumers pay, inside the tunnel: JSON over HTTP/1.1.
+//! Payments inside the tunnel: JSON over HTTP/1.1.
 //!
 //! | request | answer |
 //! |---|---|
@@ -51,17 +51,17 @@ use view::{AccountView, AgreementRequest};
 
 /// Requests per second that a consumer may make.
 const PER_SECOND: u32 = 5;
-/// Requests that it may make at once.
+/// The burst of requests of a consumer.
 const BURST: u32 = 20;
 /// Payments that a consumer may have refused at once: each costs a look into the locked ledger, and
 /// the recovery of two keys.
 const MAX_REFUSED: u32 = 10;
-/// And one more in each such time.
+/// The interval at which one more is allowed.
 const REFUSED_EVERY: Duration = Duration::from_secs(6);
-/// A consumer that asks more often than this gets the invoice that it has: each new one is a row
-/// in the ledger.
+/// The minimum age of an invoice before it is replaced, because each new invoice is a row in the
+/// ledger.
 const INVOICE_AGE: Duration = Duration::from_secs(1);
-/// From this many invoices on, the old ones are forgotten (here, not in the ledger).
+/// The number of invoices at which old ones are removed from memory. The ledger keeps them.
 const INVOICE_SWEEP_THRESHOLD: usize = 1024;
 
 /// The service. Cheap to clone.
@@ -82,7 +82,7 @@ struct Inner {
 type Answer = Result<Json<AccountView>, ApiError>;
 
 impl Pay {
-    /// The service that the configuration asks for, if it does.
+    /// Creates the service, if the configuration enables it.
     ///
     /// # Errors
     ///
@@ -145,7 +145,7 @@ impl Pay {
         }
         let paid = self.work(caller, move |inner, session| {
             inner.sessions.pay(&session.to_string(), &inner.terms, &message)?;
-            // Who has just paid need not be asked for what was used meanwhile.
+            // A consumer that has just paid gets no invoice for what it used meanwhile.
             Ok(inner.view(&inner.payment_status(session)?, None))
         });
         Ok(Json(paid.await?))
@@ -157,7 +157,7 @@ impl Pay {
 }
 
 impl Inner {
-    /// How a session stands, with an invoice if something is due.
+    /// A session's payment status, with an invoice if something is due.
     fn account(&self, session: SessionId) -> Result<AccountView, PayError> {
         let status = self.payment_status(session)?;
         let invoice = match status.agreement {
@@ -200,7 +200,7 @@ impl Inner {
         self.invoices.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes the agreement, unless it is there already: an answer may have been lost.
+    /// Makes the agreement, unless it exists already, since an answer may have been lost.
     fn agree(&self, session: SessionId, offered: &Offered) -> Result<(), PayError> {
         let which = session.to_string();
         match self.sessions.agree(
@@ -255,7 +255,7 @@ async fn pay(
     let expected = "an exchange message: see docs/payments.md";
     let text: ExchangeText = read_json(body, expected).await?;
     let message = ExchangeMessage::try_from(&text)?;
-    // Before the ledger and any signature are looked at, and given back to who pays.
+    // Taken before the ledger and any signature are checked, and given back if the payment is good.
     if !service.0.refused.take(caller.0) {
         return Err(refusal::too_many_refused(REFUSED_EVERY));
     }

@@ -7,23 +7,14 @@ use std::{
 };
 
 use weir_common::Slot;
-use weir_nat::{BlockEvent, FlowCounts, Policy, V6};
+use weir_nat::{FlowCounts, Policy, V6};
 use weir_packet::ethernet::NextHops;
 
-use super::{Exit, ExitEvents};
+use super::{Exit, ExitEvents, OpenFlows, OwnedBlock};
 use crate::mailbox::{Command, Mailboxes};
 
 /// How long to wait until a worker has answered.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How full the flow tables of all workers are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FlowTableUse {
-    /// The open flows.
-    pub flows: u32,
-    /// The most that there can be.
-    pub capacity: u32,
-}
 
 /// The handle to the exits.
 #[derive(Clone)]
@@ -93,33 +84,23 @@ impl Exits {
         counts
     }
 
-    /// How full the flow tables are.
+    /// The open flows of all sessions, about once a second.
     #[must_use]
-    pub fn table(&self) -> FlowTableUse {
-        let mut sum = FlowTableUse::default();
-        let mut waiting = Vec::new();
-        for worker in 0..self.mailboxes.len() as u32 {
-            let (answer, answered) = mpsc::sync_channel(1);
-            self.send(
-                Slot(worker),
-                Box::new(move |exit| {
-                    answer.try_send(exit.table()).ok();
-                }),
-            );
-            waiting.push(answered);
-        }
-        for answered in waiting {
-            if let Ok((flows, capacity)) = answered.recv_timeout(ANSWER_TIMEOUT) {
-                sum.flows += flows;
-                sum.capacity += capacity;
-            }
-        }
-        sum
+    pub fn open_flows(&self) -> FlowCounts {
+        self.events.open.iter().map(OpenFlows::read).fold(FlowCounts::default(), |sum, own| {
+            FlowCounts { tcp: sum.tcp + own.tcp, udp: sum.udp + own.udp, icmp: sum.icmp + own.icmp }
+        })
+    }
+
+    /// The most flows that there can be.
+    #[must_use]
+    pub fn capacity(&self) -> u32 {
+        self.events.capacity
     }
 
     /// Removes and returns the next block of ports that a session has taken or given back.
     #[must_use]
-    pub fn next_block_event(&self) -> Option<BlockEvent> {
+    pub fn next_block_event(&self) -> Option<OwnedBlock> {
         self.events.blocks.pop()
     }
 

@@ -1,6 +1,8 @@
-//! Initiations per source: 20 a second with a burst of 5 by default, as the kernel's WireGuard
-//! has it, for each IPv4 address and each IPv6 /64. The memory is bounded: sources whose hashes
-//! collide share a bucket.
+//! Limits initiations per source: by default 20 per second with a burst of 5, for each IPv4 address
+//! and each IPv6 /64. The rate, burst and prefix are those of the kernel (`PACKETS_PER_SECOND` and
+//! `PACKETS_BURSTABLE` in drivers/net/wireguard/ratelimiter.c). Section 5.3 of the WireGuard
+//! whitepaper describes the cookies that prove a source's address, which makes the limit effective.
+//! The memory is bounded: sources whose hashes collide share a bucket ([`Gcra`]).
 
 use std::{collections::hash_map::RandomState, hash::BuildHasher, net::IpAddr};
 
@@ -16,7 +18,7 @@ pub(crate) struct SourceLimiter {
 }
 
 impl SourceLimiter {
-    /// All buckets full.
+    /// Creates the limiter with all buckets full.
     #[must_use]
     pub(crate) fn new(rate: Rate) -> Self {
         let buckets = vec![Gcra::default(); BUCKETS].into_boxed_slice();

@@ -1,9 +1,10 @@
-//! What a session reaches: how many new flows it begins, and to how many destinations. A session
-//! that scans is stopped by this, without a destination being kept.
+//! Limits how many new flows a session begins, and how many destinations it reaches. This stops a
+//! session that scans, without storing any destination.
 //!
-//! Of each flow and each destination a few bits of a keyed hash are noted for some seconds. What is
-//! known passes. What is not is new, and must find a place in a bucket. Where the hashes of two
-//! coincide, the second one passes as known: an error lets a packet more through, never one less.
+//! A Bloom filter (Bloom, "Space/Time Trade-offs in Hash Coding with Allowable Errors", 1970)
+//! remembers a few bits of a keyed hash of each flow and destination for some seconds. A known flow
+//! passes. A new one must find room in a token bucket ([`Gcra`]). If two hashes share all bits, the
+//! second flow passes as known, so a false positive never drops a packet.
 
 use weir_accounts::FlowLimits;
 use weir_common::{
@@ -13,9 +14,10 @@ use weir_common::{
 
 use crate::{limit::bloom::BloomFilter, limit::flow_key::FlowKey};
 
-/// For so long, in nanoseconds, a silent flow is known; and so long lasts a full bucket of new ones.
+/// Nanoseconds for which an idle flow is remembered, and for which a full bucket of new flows
+/// lasts.
 const FLOW_WINDOW: u64 = 5_000_000_000;
-/// Likewise for destinations.
+/// The same for destinations.
 const DESTINATION_WINDOW: u64 = 10_000_000_000;
 
 /// The highest limit of new flows, in flows per second: more would fill the filter.

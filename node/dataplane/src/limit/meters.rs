@@ -1,6 +1,6 @@
-//! The buckets behind [`weir_common::meter`] that the packet path keeps: those of a session at its
-//! worker, and those of its initiations at the handshake thread. They hold with and without a guard
-//! in front of them.
+//! The token buckets of [`weir_common::meter`] that user space keeps: those of each session, at its
+//! worker, and those of its initiations, at the handshake thread. Each is a [`Gcra`], which names
+//! its source. They apply with and without a guard in front of them.
 
 use weir_common::{
     DropReason, Slot,

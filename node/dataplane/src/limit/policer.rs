@@ -1,22 +1,25 @@
 //! Holds each session to its rate, and to its share of the node's.
 //!
-//! Nothing is queued: a bucket of [`WINDOW`] decides for each packet. While the bucket empties,
-//! packets are dropped more and more often, one here and one there, as a queue with active
-//! management would: a TCP connection then finds the rate without losing a whole burst at once.
+//! Nothing is queued: a token bucket decides for each packet whether it passes. As the bucket
+//! empties, the probability of a drop rises, as in random early detection (RED: Floyd and Jacobson,
+//! "Random Early Detection Gateways for Congestion Avoidance", 1993; RFC 7567). A TCP connection
+//! then finds the rate without losing a whole burst at once. The bucket is a [`Gcra`], which names
+//! its own source.
 
 use weir_common::gcra::{Gcra, Rate};
 
-/// How long a full bucket lasts at its rate: long enough for TCP to recover from a loss, the
-/// shortest retransmission timeout of Linux (200 ms) included.
+/// Nanoseconds for which a full bucket lasts at its rate. TCP must recover from a loss within it,
+/// even after the shortest retransmission timeout of Linux (`TCP_RTO_MIN`, 200 ms,
+/// include/net/tcp.h).
 const WINDOW: u64 = 300_000_000;
-/// A bucket holds at least this much, in bytes: less is no room for TCP at all.
+/// The minimum size of a bucket in bytes. In a smaller one TCP cannot make progress.
 const SMALLEST_BUCKET: u64 = 24_000;
-/// The chance of a drop just before the bucket is empty is 1 to this.
+/// The odds against a drop just before the bucket is empty.
 const STEEPEST: u64 = 12;
-/// A rate above this one, in bytes per second, is none that this arithmetic can hold.
+/// The maximum rate, in bytes per second, that this arithmetic can represent.
 const FASTEST: u64 = 1_000_000_000_000;
 
-/// Which way a packet goes.
+/// The direction of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     /// From the consumer.
@@ -41,8 +44,8 @@ pub(crate) const fn lower(one: u64, other: u64) -> u64 {
     }
 }
 
-/// Holds one session to its rate, one way: a [`Gcra`] in nanoseconds at that rate, and drops before
-/// it is empty as of random early detection (RED: Floyd and Jacobson, 1993).
+/// The policer of one session in one direction: a [`Gcra`] in nanoseconds at the session's rate,
+/// with early drops (RED).
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Policer {
     bucket: Gcra,

@@ -32,7 +32,7 @@ impl Pipeline {
     pub fn remove(&mut self, slot: Slot) {
         let Ok(index) = self.index_of(slot) else { return };
         if let Some(exit) = &mut self.exit {
-            exit.remove(slot);
+            exit.remove(slot, self.iteration.now);
         }
         self.active.retain(|active| *active as usize != index);
         if let Some(entry) = self.peers.get_mut(index) {
@@ -64,7 +64,7 @@ impl Pipeline {
     /// Runs the timers of the next quarter of the active peers, and those of flows.
     pub fn tick(&mut self) {
         if let Some(exit) = &mut self.exit {
-            exit.tick(self.iteration.now.nanos);
+            exit.tick(self.iteration.now);
         }
         let is_slow = self.active.len() > SLOW_TICK_THRESHOLD;
         let parts = if is_slow { 2 * TICKS_PER_ROUND } else { TICKS_PER_ROUND };

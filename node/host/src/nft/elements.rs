@@ -1,4 +1,4 @@
-//! Notifications of nftables: who changes elements of weir's own sets is seen by these alone.
+//! nftables notifications. Only they show that another program changed elements of weir's sets.
 
 use super::{
     super::nfnetlink::{HEADER, NF_HEADER, find, number, text},
@@ -10,23 +10,23 @@ const NEW_ELEMENT: u16 = NFTABLES | 12;
 const DELETE_ELEMENT: u16 = NFTABLES | 14;
 const NEW_GENERATION: u16 = NFTABLES | 15;
 
-/// Reads notifications one after the other.
+/// Parses notifications in order.
 #[derive(Debug, Default)]
 pub struct ElementEvents {
-    /// The transaction that is being told of has changed elements.
+    /// Whether the current transaction has changed elements.
     pending: bool,
     changed: Option<u32>,
 }
 
 impl ElementEvents {
-    /// Takes what one read gave.
+    /// Parses the data of one read.
     pub fn take(&mut self, mut datagram: &[u8]) {
         while let Some(&[l0, l1, l2, l3, t0, t1]) = datagram.first_chunk() {
             let length = u32::from_ne_bytes([l0, l1, l2, l3]) as usize;
             let Some(attributes) = datagram.get(HEADER + NF_HEADER..length) else { return };
             match u16::from_ne_bytes([t0, t1]) {
                 NEW_ELEMENT | DELETE_ELEMENT => self.pending |= text(find(attributes, 1)) == NAME,
-                // The end of a transaction, with its number.
+                // The end of a transaction, with its generation.
                 NEW_GENERATION if std::mem::take(&mut self.pending) => {
                     self.changed = u32::try_from(number(find(attributes, 1))).ok();
                 }
@@ -36,12 +36,12 @@ impl ElementEvents {
         }
     }
 
-    /// Some notifications were lost: whose elements the next transaction ends with is not known.
+    /// Records that notifications were lost, so the next transaction may include unseen changes.
     pub fn forget(&mut self) {
         self.pending = false;
     }
 
-    /// The number of the last change of elements of weir's sets since this was asked.
+    /// The generation of the last change to elements of weir's sets since the previous call.
     pub fn changed(&mut self) -> Option<u32> {
         self.changed.take()
     }

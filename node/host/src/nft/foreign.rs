@@ -1,7 +1,7 @@
-//! Other people's chains that refuse what the node lives on.
+//! Finds other programs' chains that refuse the node's packets.
 //!
-//! A packet passes a hook if every chain there accepts it: weir's own verdict overrules none. So
-//! each chain that would refuse one of our packets closes the node, or a part of it.
+//! A packet passes a hook only if every chain there accepts it. weir's own verdict overrules no
+//! other, so a chain that refuses one of the node's packets blocks the node, or a part of it.
 
 use std::{
     collections::HashMap,
@@ -19,29 +19,29 @@ use super::{
 };
 use weir_config::Config;
 
-/// Which of the node's packets.
+/// A kind of packet that the node depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Traffic {
-    /// What consumers send to the internet.
+    /// Packets from consumers to the internet.
     ConsumersOut,
-    /// What the internet answers to them.
+    /// Answers from the internet to consumers.
     ConsumersIn,
-    /// What consumers send to the node's port.
+    /// Datagrams from consumers to the node's port.
     ToPort,
-    /// What the node answers.
+    /// Datagrams from the node to consumers.
     FromPort,
-    /// It cannot be told.
+    /// Unknown.
     Unknown,
 }
 
-/// A chain of another table that refuses packets of the node's.
+/// Another program's chain that refuses packets of the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// Family, table and chain, as `nft` names them.
     pub chain: String,
-    /// What it refuses.
+    /// The refused packets.
     pub traffic: Traffic,
-    /// What to type, so that it does not.
+    /// The command that makes it accept them.
     pub fix: String,
 }
 
@@ -60,29 +60,29 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// Where packets of the node's pass.
+/// The interfaces, addresses and port of the node's packets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Site {
     /// The TUN device.
     pub interface: String,
     /// The interface towards the internet and the consumers.
     pub uplink: String,
-    /// That for IPv6.
+    /// The uplink for IPv6.
     pub uplink_v6: String,
     /// The UDP port of the node.
     pub listen_port: u16,
-    /// An address of a consumer, of each family.
+    /// A consumer's address, for each family.
     pub consumer_v4: Ipv4Addr,
-    /// An address of a consumer, of each family.
+    /// A consumer's address, for each family.
     pub consumer_v6: Ipv6Addr,
-    /// The numbers of interfaces, those that are known.
+    /// The indices of the known interfaces, by name.
     pub indices: HashMap<String, u32>,
-    /// Whether the uplink has IPv6, so that a rule for IPv4 alone is one too few.
+    /// Whether the uplink has IPv6, so that a rule for IPv4 alone does not suffice.
     pub has_ipv6: bool,
 }
 
 impl Site {
-    /// That of a policy.
+    /// The site of a policy.
     #[must_use]
     pub fn of_policy(policy: &Policy) -> Self {
         let uplinks = [&policy.uplink, policy.uplink_v6.as_ref().unwrap_or(&policy.uplink)];
@@ -93,7 +93,7 @@ impl Site {
         )
     }
 
-    /// That of a node that has not started, by the uplinks of IPv4 and IPv6.
+    /// The site of a node that has not started, with these uplinks for IPv4 and IPv6.
     #[must_use]
     pub fn of_config(config: &Config, uplinks: [&str; 2]) -> Self {
         let (tunnel, plan) = (&config.tunnel, config.tunnel.plan());
@@ -137,10 +137,10 @@ const FORWARD: u32 = 2;
 const OUTPUT: u32 = 3;
 const POSTROUTING: u32 = 4;
 
-/// NF_IP_PRI_CONNTRACK: before it no packet belongs to a flow.
+/// NF_IP_PRI_CONNTRACK: at a lower priority, a packet has no flow yet.
 const CONNTRACK: i32 = -200;
 
-/// Somebody in the internet, at whose address and port few rules are aimed.
+/// A host on the internet whose address and port few rules name.
 const SOMEBODY: [IpAddr; 2] = [
     IpAddr::V4(Ipv4Addr::new(1, 1, 1, 1)),
     IpAddr::V6(Ipv6Addr::new(0x2606, 0x4700, 0x4700, 0, 0, 0, 0, 0x1111)),
@@ -154,7 +154,7 @@ const UDP: u8 = libc::IPPROTO_UDP as u8;
 impl Traffic {
     const ALL: [Self; 4] = [Self::ToPort, Self::FromPort, Self::ConsumersOut, Self::ConsumersIn];
 
-    /// One such packet at a hook, if they pass there.
+    /// A made-up packet of this kind at a hook, or `None` if they do not pass it.
     fn at(self, site: &Site, hook: u32, priority: i32, is_v4: bool) -> Option<Packet> {
         let uplink = if is_v4 { &site.uplink } else { &site.uplink_v6 };
         let (tunnel, uplink) = (Some(site.interface.clone()), Some(uplink.clone()));
@@ -185,7 +185,7 @@ impl Traffic {
         let transport = network.len();
         network.extend([ports.0, ports.1].iter().flat_map(|port| port.to_be_bytes()).map(Some));
         network.extend([None; 8]);
-        // The flags of TCP: SYN, or ACK.
+        // TCP flags: SYN or ACK.
         network.extend([Some(0x50), Some(if ct_state == NEW { 0x02 } else { 0x10 })]);
         Some(Packet {
             family: if is_v4 { libc::AF_INET } else { libc::AF_INET6 } as u8,
@@ -205,7 +205,7 @@ impl Traffic {
         })
     }
 
-    /// How iptables says it.
+    /// The match in iptables' syntax.
     pub(super) fn iptables_rule(self, site: &Site) -> String {
         let Site { interface, uplink, listen_port, .. } = site;
         match self {
@@ -216,11 +216,11 @@ impl Traffic {
         }
     }
 
-    /// The command that has a chain accept it.
+    /// The command that makes a chain accept these packets.
     fn fix(self, chain: &BaseChain, site: &Site) -> String {
         let Site { interface, listen_port, .. } = site;
         let BaseChain { family, table, name, .. } = chain;
-        // Tables that iptables manages are to be changed by it.
+        // Tables that iptables manages must be changed with iptables.
         let is_iptables = ["filter", "mangle", "raw", "security"].contains(&table.as_str());
         let by_iptables =
             *family != "inet" && is_iptables && name.bytes().all(|byte| byte.is_ascii_uppercase());
@@ -239,7 +239,7 @@ impl Traffic {
     }
 }
 
-/// An IP header, with what is not known of it.
+/// An IP header; unknown bytes are `None`.
 fn header(
     is_v4: bool,
     protocol: u8,
@@ -253,7 +253,7 @@ fn header(
         None => vec![None; length],
     };
     let mut header: Vec<Option<u8>> = if is_v4 {
-        // Don't fragment, and 64 hops.
+        // DF, and a TTL of 64.
         let fixed = [Some(0x45), Some(0), None, None, None, None, Some(0x40), Some(0), Some(64)];
         [&fixed[..], &[Some(protocol), None, None]].concat()
     } else {
@@ -265,11 +265,11 @@ fn header(
     header
 }
 
-/// The chains of other tables that refuse the node's packets, each with the line to type.
+/// Lists other tables' chains that refuse the node's packets, each with the command to fix it.
 ///
 /// # Errors
 ///
-/// Fails when the kernel does not say.
+/// Fails if the kernel's tables cannot be read.
 pub fn foreign_drops(site: &Site) -> Result<Vec<Refusal>, NftError> {
     let is_own = |chain: &BaseChain| [NAME, gate::NAME].contains(&chain.table.as_str());
     let mut tables = HashMap::new();

@@ -1,10 +1,10 @@
-//! A second table, which lets consumers' packets through only while the exit policy is in force.
+//! The gate: a second table that passes consumers' packets only while the exit policy is in force.
 //!
-//! The policy's first chain marks what comes from the TUN device; the gate, one step behind it,
-//! drops what is not marked, and takes the mark off again. So when another program flushes the
-//! ruleset, no packet of a consumer passes, not even until weir has noticed. The gate itself
-//! belongs to a socket of this process (NFT_TABLE_F_OWNER, Linux 5.12): others can neither change
-//! nor flush it, and it goes with the process.
+//! The policy's first chain marks packets from the TUN device. The gate, one priority later, drops
+//! unmarked packets and clears the mark. So if another program flushes the ruleset, no consumer's
+//! packet passes, even before weir notices. The gate belongs to a socket of this process
+//! (`NFT_TABLE_F_OWNER`, Linux 5.12). Other programs can neither change nor flush it, and the
+//! kernel removes it with the process.
 
 use std::{io, ops::ControlFlow};
 
@@ -19,10 +19,10 @@ use super::{
 
 /// The table's name.
 pub(super) const NAME: &str = "weir_gate";
-/// The counter of what was dropped.
+/// The counter of dropped packets.
 const COUNTER: &str = "no_policy";
-/// The bit of the packet's mark that says that the policy has seen it. It is set and taken off
-/// between two chains of one hook.
+/// The mark bit of packets that the policy has seen. It is set and cleared between two chains of
+/// one hook.
 pub(super) const SEEN: u32 = 0x0080_0000;
 
 const NEW_TABLE: u16 = NFTABLES;
@@ -39,7 +39,7 @@ const APPEND: u16 = CREATE | 0x800;
 /// NFT_TABLE_F_OWNER.
 const OWNER: u32 = 2;
 
-/// One step behind `priority raw`, at which the policy marks.
+/// One after `priority raw`, at which the policy sets the mark.
 const PRIORITY: i32 = -299;
 /// NF_INET_PRE_ROUTING.
 const PREROUTING: u32 = 0;
@@ -55,12 +55,12 @@ const REGISTER: u32 = 1;
 const EQUAL: u32 = 0;
 const NOT_EQUAL: u32 = 1;
 
-/// The gate, which stands as long as this.
-pub struct Gate {
-    /// The table goes when this is closed.
+/// The gate. It exists as long as this value.
+pub(crate) struct Gate {
+    /// The kernel removes the table when this socket is closed.
     _owner: Socket,
     is_owned: bool,
-    /// Asked of a gate without an owner: the number of the last change after which it was there.
+    /// For a gate without an owner: the last generation in which it was seen.
     generations: Generations,
     generation: Option<u32>,
 }
@@ -72,14 +72,14 @@ impl std::fmt::Debug for Gate {
 }
 
 impl Gate {
-    /// Puts the gate behind the interface with this number.
+    /// Installs the gate for the interface with this index.
     ///
     /// # Errors
     ///
-    /// Fails when the kernel refuses.
+    /// Fails if the kernel rejects it.
     pub(crate) fn close_behind(index: u32) -> Result<Self, NftError> {
         let made = make(index, OWNER).or_else(|error| match error.raw_os_error() {
-            // A killed run of an older kernel's kind has left one.
+            // A killed run may have left a gate without an owner.
             Some(libc::EEXIST) => {
                 super::remove_gate().map_err(io::Error::other)?;
                 make(index, OWNER)
@@ -88,7 +88,7 @@ impl Gate {
         });
         match made {
             Ok(owner) => Ok(Self::new(owner, true)),
-            // Linux before 5.12 knows no owners.
+            // Linux before 5.12 has no table owners.
             Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EINVAL)) => {
                 super::remove_gate()?;
                 let owner = make(index, 0).map_err(NftError::Gate)?;
@@ -103,20 +103,20 @@ impl Gate {
         Self { _owner: owner, is_owned, generations, generation: None }
     }
 
-    /// Whether no other program can remove it.
+    /// Whether the gate has an owner, so that no other program can remove it.
     #[must_use]
-    pub fn is_owned(&self) -> bool {
+    pub(crate) fn is_owned(&self) -> bool {
         self.is_owned
     }
 
-    /// Whether it is there.
+    /// Whether the gate exists.
     pub(crate) fn is_there(&mut self) -> io::Result<bool> {
         if self.is_owned {
             return Ok(true);
         }
         let generation = Some(self.generations.now()?);
         if self.generation != generation {
-            // Read after the number was, so that no later change is taken for looked at.
+            // Read after the generation, so that a later change is not missed.
             let is_there = Print::read(NAME)?.is_some();
             self.generation = generation.filter(|_| is_there);
         }
@@ -124,24 +124,24 @@ impl Gate {
     }
 }
 
-/// Packets that the gate has dropped; none without a gate.
+/// The number of packets that the gate has dropped; 0 without a gate.
 ///
 /// # Errors
 ///
-/// Fails when the kernel does not say.
-pub fn dropped() -> Result<u64, NftError> {
+/// Fails if the kernel's tables cannot be read.
+pub fn dropped_by_gate() -> Result<u64, NftError> {
     let counters = kernel::counters(NAME).map_err(NftError::Ask)?;
     let packets = counters.iter().filter(|it| it.name == COUNTER).map(|it| it.packets);
     Ok(packets.sum())
 }
 
-/// Makes the table in one transaction.
+/// Creates the table in one transaction.
 fn make(index: u32, flags: u32) -> io::Result<Socket> {
     let socket = open()?;
     socket.send(&transaction(index, flags), 0)?;
     loop {
         let (answer, _) = socket.recv_from_full()?;
-        // The messages that failed come first; then the last one, which asked for an answer.
+        // Errors come first, then the answer to the last message, which asked for one.
         if take(&answer, &mut |_, _| ControlFlow::Continue(()))? {
             return Ok(socket);
         }
@@ -181,7 +181,7 @@ fn transaction(index: u32, flags: u32) -> Vec<u8> {
     batch
 }
 
-/// What begins and ends a transaction: it names the subsystem (NFNL_SUBSYS_NFTABLES).
+/// A message that begins or ends a transaction of NFNL_SUBSYS_NFTABLES.
 fn batch_message(kind: u16) -> Vec<u8> {
     let mut message = message(kind, REQUEST, 0, &[]);
     let end = message.len();

@@ -1,4 +1,4 @@
-//! The policy that the kernel is to have, and whether it still has it.
+//! Keeps the exit policy in force: checks whether the kernel still has it, and restores it.
 
 use std::sync::{
     Mutex, MutexGuard, PoisonError,
@@ -11,13 +11,13 @@ use super::{
 };
 use weir_config::{Auto, amounts::AtMost};
 
-/// The exit policy in force: installed, replaced at a reload, and put back when somebody else has
-/// changed or removed its table.
+/// The exit policy in force. It is replaced at a reload, and restored if another program changes or
+/// removes its table.
 #[derive(Debug)]
 pub struct InForce {
     state: Mutex<State>,
-    /// The flows of each family that a session may have at once. Beside the lock, which is held
-    /// while the kernel takes long lists.
+    /// The maximum number of concurrent flows of a session, for each family. It is outside the
+    /// lock, which is held while the kernel loads long lists.
     session_flows: AtomicU32,
 }
 
@@ -26,40 +26,40 @@ struct State {
     policy: Policy,
     /// Whether consumers may begin flows.
     new_flows: NewFlows,
-    /// The table after the last installation; `None` while there is no telling.
+    /// The table's print after the last installation; `None` while unknown.
     print: Option<Print>,
-    /// The number of the last change of any table that was looked at.
+    /// The last ruleset generation that was checked.
     generation: u32,
     generations: Generations,
 }
 
-/// Whether consumers may begin flows. What is open goes on.
+/// Whether consumers may begin flows. Open flows continue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum NewFlows {
-    /// They may.
+    /// New flows are accepted.
     #[default]
     Accepted,
-    /// They may not: the kernel's flow table is nearly full.
+    /// New flows are refused, because the kernel's flow table is nearly full.
     Refused,
 }
 
-/// What a look at the table found.
+/// The result of a check of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Look {
-    /// It is as weir made it.
+    /// The table is unchanged.
     Intact,
-    /// It was gone, and is back.
+    /// The table was missing and has been restored.
     Missing,
-    /// It was changed, and is as weir made it again.
+    /// The table was changed and has been restored.
     Changed,
 }
 
 impl InForce {
-    /// Installs a policy. Says what of it this kernel cannot do, in words, if there is something.
+    /// Installs a policy. Also returns what this kernel does not support of it, in words.
     ///
     /// # Errors
     ///
-    /// Says why the kernel does not have it.
+    /// Fails if the kernel rejects the policy.
     pub fn install(policy: Policy) -> Result<(Self, Option<&'static str>), NftError> {
         let new_flows = NewFlows::default();
         let generations = Generations::default();
@@ -68,17 +68,17 @@ impl InForce {
         Ok((Self { state: Mutex::new(state), session_flows: session_flows.into() }, note))
     }
 
-    /// Where packets of the node's pass, as things are.
+    /// The interfaces and addresses of the node's packets.
     #[must_use]
     pub fn site(&self) -> Site {
         Site::of_policy(&self.state().policy)
     }
 
-    /// Has consumers begin no new flows, or begin them again.
+    /// Blocks or allows new flows of consumers.
     ///
     /// # Errors
     ///
-    /// Fails when `nft` cannot be run or refuses; nothing has changed then.
+    /// Fails if `nft` cannot be run or refuses. Nothing has changed then.
     pub fn set_new_flows(&self, new_flows: NewFlows) -> Result<(), NftError> {
         let mut state = self.state();
         set_new_flows(&state.policy.interface, new_flows)?;
@@ -86,24 +86,24 @@ impl InForce {
         state.note_present()
     }
 
-    /// Installs another policy in the place of this one. Its limit of open flows does not count:
-    /// [`InForce::set_session_flows`] changes that.
+    /// Replaces the policy. Ignores its limit on open flows, which only
+    /// [`InForce::set_session_flows`] changes.
     ///
     /// # Errors
     ///
-    /// Says why the kernel does not have it. The one before stays in force then.
+    /// Fails if the kernel rejects the policy. The previous one then stays in force.
     pub fn replace(&self, policy: Policy) -> Result<(), NftError> {
         let mut state = self.state();
         let session_flows = state.policy.session_flows.clone();
         self.exchange(&mut state, Policy { session_flows, ..policy })
     }
 
-    /// Limits the flows of each family that a session may have at once. Flows that are open are not
-    /// counted under the new number.
+    /// Limits the concurrent flows of a session, for each family. Flows that are open already do
+    /// not count towards the new limit.
     ///
     /// # Errors
     ///
-    /// Says why the kernel does not take it. The limit before stays in force then.
+    /// Fails if the kernel rejects the limit. The previous one then stays in force.
     pub fn set_session_flows(&self, limit: &Auto<AtMost>) -> Result<(), NftError> {
         let mut state = self.state();
         if state.policy.session_flows == *limit && self.session_flows() == session_flows(limit) {
@@ -113,22 +113,22 @@ impl InForce {
         self.exchange(&mut state, policy)
     }
 
-    /// The flows of each family that a session may have at once; 0 for no limit.
+    /// The maximum number of concurrent flows of a session, for each family; 0 means no limit.
     #[must_use]
     pub fn session_flows(&self) -> u32 {
         self.session_flows.load(Relaxed)
     }
 
-    /// Looks at the table, and installs the policy again where it is not as it was. `elements` is
-    /// the number of a change in which somebody has changed elements of its sets, if there was one.
+    /// Checks the table, and installs the policy again if it has changed. `elements` is the
+    /// generation in which another program changed elements of weir's sets, if any did.
     ///
     /// # Errors
     ///
-    /// Says why the kernel does not have it.
+    /// Fails if the kernel rejects the policy.
     pub fn look(&self, elements: Option<u32>) -> Result<Look, NftError> {
         let mut state = self.state();
         let generation = state.generations.now().map_err(NftError::Ask)?;
-        // Changes up to that one were weir's own, or have been looked at.
+        // Changes up to that generation were weir's own, or have been checked.
         let is_new = |change: u32| change.wrapping_sub(state.generation).cast_signed() > 0;
         let elements = elements.is_some_and(is_new);
         if generation == state.generation && state.print.is_some() {
@@ -138,7 +138,8 @@ impl InForce {
         let look = match now {
             None => Look::Missing,
             Some(_) if now != state.print || elements => {
-                // What is left of it may let through what it must not, until all of it is back.
+                // What is left of the table may pass packets that it should drop. So close the gate
+                // until the policy is complete.
                 if let Err(error) = close() {
                     tracing::warn!(%error, "consumers' packets pass through an exit policy that \
                         was changed");
@@ -181,7 +182,7 @@ impl State {
         Ok(applied)
     }
 
-    /// What is there now is weir's own.
+    /// The current table is weir's own.
     fn note_present(&mut self) -> Result<(), NftError> {
         self.generation = self.generations.now().map_err(NftError::Ask)?;
         self.print = Print::read(NAME).map_err(NftError::Ask)?;

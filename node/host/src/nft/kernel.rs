@@ -1,5 +1,5 @@
-//! What the kernel's tables have, asked by netlink. `nft` would read every element of every set
-//! before it answers, which takes tens of seconds when the lists are long.
+//! Reads the kernel's nftables by netlink. `nft` reads every element of every set first, which
+//! takes tens of seconds with long lists.
 
 use std::{io, ops::ControlFlow};
 
@@ -19,7 +19,7 @@ const GET_OBJECT: u16 = NFTABLES | 19;
 
 pub(super) const INET: u8 = 1;
 
-/// A chain that sees packets.
+/// A base chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct BaseChain {
     pub(super) family: &'static str,
@@ -29,10 +29,10 @@ pub(super) struct BaseChain {
     pub(super) number: u8,
     /// `filter`, `nat` or `route`.
     pub(super) kind: String,
-    /// NF_INET_FORWARD and so on.
+    /// The hook, such as NF_INET_FORWARD.
     pub(super) hook: u32,
     pub(super) priority: i32,
-    /// Whether it drops what no rule accepts.
+    /// Whether its policy is `drop`.
     pub(super) drops: bool,
 }
 
@@ -44,7 +44,7 @@ pub(super) struct NamedCounter {
     pub(super) bytes: u64,
 }
 
-/// The counters of an `inet` table; none if there is no such table.
+/// The counters of an `inet` table; empty if it does not exist.
 pub(super) fn counters(table: &str) -> io::Result<Vec<NamedCounter>> {
     let objects = dump(GET_OBJECT, INET, &named(1, table))?;
     let counter = |(_, attributes): &(u8, Vec<u8>)| {
@@ -59,7 +59,7 @@ pub(super) fn counters(table: &str) -> io::Result<Vec<NamedCounter>> {
     Ok(objects.iter().filter_map(counter).collect())
 }
 
-/// The sets of an `inet` table that have a name of their own.
+/// The names of the named sets of an `inet` table.
 pub(super) fn sets(table: &str) -> io::Result<Vec<String>> {
     /// NFT_SET_ANONYMOUS.
     const ANONYMOUS: u64 = 1;
@@ -70,7 +70,7 @@ pub(super) fn sets(table: &str) -> io::Result<Vec<String>> {
     };
     match dump(GET_SET, INET, &named(1, table)) {
         Ok(found) => Ok(found.iter().filter_map(set).collect()),
-        // There is no such table.
+        // The table does not exist.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(error),
     }
@@ -101,10 +101,10 @@ pub(super) fn base_chains() -> io::Result<Vec<BaseChain>> {
     Ok(dump(GET_CHAIN, 0, &[])?.iter().filter_map(chain).collect())
 }
 
-/// Elements of a set beyond which nobody looks into it.
+/// The maximum size of a set that is evaluated.
 const MAX_ELEMENTS: usize = 4096;
 
-/// The rules of a table, and its sets but for those that are large.
+/// The rules of a table, and its sets without the large ones.
 pub(super) fn chains(family: u8, table: &str) -> io::Result<Chains> {
     let mut chains = Chains::default();
     for (_, rule) in dump(GET_RULE, family, &named(1, table))? {
@@ -114,7 +114,7 @@ pub(super) fn chains(family: u8, table: &str) -> io::Result<Chains> {
         }
     }
     for (_, set) in dump(GET_SET, family, &named(1, table))? {
-        /// NFT_SET_INTERVAL, and NFT_SET_CONCAT with it, of which ranges are not understood here.
+        /// NFT_SET_INTERVAL and NFT_SET_CONCAT. Ranges of concatenations are not supported here.
         const INTERVAL: u64 = 0x4;
         const CONCAT: u64 = 0x80;
         let (name, flags) = (text(find(&set, 2)), number(find(&set, 3)));
@@ -142,12 +142,12 @@ pub(super) fn chains(family: u8, table: &str) -> io::Result<Chains> {
     Ok(chains)
 }
 
-/// Asks for the number of the last change of any table (NFT_MSG_GETGEN): another one after each.
+/// Reads the ruleset's generation (NFT_MSG_GETGEN), which each transaction changes.
 #[derive(Debug, Default)]
 pub(super) struct Generations(Connection);
 
 impl Generations {
-    /// The number as it is now.
+    /// The current generation.
     pub(super) fn now(&mut self) -> io::Result<u32> {
         let answers = self.0.ask(GET_GENERATION)?;
         let generation = answers.first().map(|(_, answer)| number(find(answer, 1)));

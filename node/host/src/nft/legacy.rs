@@ -1,5 +1,4 @@
-//! The chains of iptables as it was before nftables. The kernel shows them to no one but the
-//! command that made them, `iptables-legacy`.
+//! The chains of iptables-legacy (xtables). Only the command `iptables-legacy` can list them.
 
 use std::{collections::HashMap, fs};
 
@@ -8,19 +7,19 @@ use super::{
     run_program,
 };
 
-/// The commands, and where the kernel lists the tables that there are.
+/// The commands, and the files in which the kernel lists the tables.
 const FAMILIES: [(&str, &str); 2] = [
     ("iptables-legacy", "/proc/thread-self/net/ip_tables_names"),
     ("ip6tables-legacy", "/proc/thread-self/net/ip6_tables_names"),
 ];
 
-/// The only table whose chains refuse.
+/// The only table whose chains filter packets.
 const TABLE: &str = "filter";
 
-/// How deep chains may call each other.
+/// The maximum depth of jumps.
 const MAX_DEPTH: usize = 16;
 
-/// The chains that refuse the node's packets.
+/// Lists the chains that refuse the node's packets.
 pub(super) fn refusals(site: &Site) -> Vec<Refusal> {
     let mut refusals = Vec::new();
     for (command, names) in FAMILIES {
@@ -71,13 +70,13 @@ fn judge(chains: &Chains<'_>, command: &str, site: &Site) -> Vec<Refusal> {
         .collect()
 }
 
-/// What is known of a packet.
+/// The known fields of a packet.
 #[derive(Clone, Copy, Debug)]
 struct Packet<'p> {
     iif: Option<&'p str>,
     oif: Option<&'p str>,
     state: &'p str,
-    /// The ports of the node's own datagrams. Consumers' are of no known protocol.
+    /// The ports of the node's own datagrams. Consumers' packets can have any protocol.
     sport: Option<u16>,
     dport: Option<u16>,
 }
@@ -88,7 +87,7 @@ impl Default for Packet<'_> {
     }
 }
 
-/// The rules of each chain by their words, and the policies.
+/// The rules of each chain, split into words, and the chains' policies.
 #[derive(Debug, Default)]
 struct Chains<'t> {
     rules: HashMap<&'t str, Vec<Vec<&'t str>>>,
@@ -96,7 +95,7 @@ struct Chains<'t> {
 }
 
 impl<'t> Chains<'t> {
-    /// What `-S` prints.
+    /// Parses the output of `-S`.
     fn read(text: &'t str) -> Self {
         let mut chains = Self::default();
         for line in text.lines() {
@@ -116,7 +115,7 @@ impl<'t> Chains<'t> {
         self.walk(chain, packet, 0).unwrap_or(!self.dropping.contains(&chain))
     }
 
-    /// Whether a chain accepts it, or refuses it; `None` if it says nothing.
+    /// Whether a chain accepts or refuses the packet; `None` if it does neither.
     fn walk(&self, chain: &str, packet: &Packet<'_>, depth: usize) -> Option<bool> {
         if depth >= MAX_DEPTH {
             return None;
@@ -139,7 +138,7 @@ impl<'t> Chains<'t> {
     }
 }
 
-/// Where a rule sends a packet that fits it, and whether for good.
+/// The target of a rule, and whether it is a goto.
 fn target<'t>(rule: &[&'t str], packet: &Packet<'_>) -> Option<(&'t str, bool)> {
     let (mut names_us, mut is_unknown, mut is_negated) = (false, false, false);
     let mut words = rule.iter().copied();
@@ -149,7 +148,7 @@ fn target<'t>(rule: &[&'t str], packet: &Packet<'_>) -> Option<(&'t str, bool)> 
                 is_negated = true;
                 continue;
             }
-            // What follows is matched by its own words.
+            // `-m` only names the match; its options follow.
             "-m" => {
                 words.next();
                 continue;

@@ -1,4 +1,4 @@
-//! What weir's table looks like in the kernel, so that a change by somebody else is seen.
+//! A print (hash) of weir's table in the kernel, by which changes of other programs are detected.
 
 use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
@@ -15,7 +15,7 @@ const GET_CHAIN: u16 = NFTABLES | 4;
 const GET_RULE: u16 = NFTABLES | 7;
 const GET_SET: u16 = NFTABLES | 10;
 
-/// NFTA_TABLE_USE, NFTA_CHAIN_COUNTERS and NFTA_SET_COUNT (Linux 6.16), which change by themselves.
+/// NFTA_TABLE_USE, NFTA_CHAIN_COUNTERS and NFTA_SET_COUNT (Linux 6.16), which the kernel updates.
 const TABLE_USE: u16 = 3;
 const CHAIN_COUNTERS: u16 = 8;
 const SET_COUNT: u16 = 20;
@@ -23,13 +23,13 @@ const SET_COUNT: u16 = 20;
 const EXPRESSIONS: u16 = 4;
 const EXPRESSION_NAME: u16 = 1;
 
-/// A table's flags, chains, rules and sets in one number. Sets' elements are not in it: reading
-/// them takes long when the lists are.
+/// A hash of a table's flags, chains, rules and sets. It omits the sets' elements, because reading
+/// long lists is slow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Print(u64);
 
 impl Print {
-    /// The print of an `inet` table as it is now; `None` when there is no such table.
+    /// Reads the print of an `inet` table; `None` if it does not exist.
     pub(super) fn read(table: &str) -> io::Result<Option<Self>> {
         let mut hasher = DefaultHasher::new();
         let mut seen = false;
@@ -54,7 +54,7 @@ fn hash(kind: u16, attributes: &[u8], hasher: &mut DefaultHasher) {
             (GET_RULE, EXPRESSIONS) => {
                 for (_, expression) in each(value) {
                     let name = text(find(expression, EXPRESSION_NAME));
-                    // These carry what they have counted.
+                    // These contain their counts.
                     if !matches!(name.as_str(), "counter" | "last" | "quota") {
                         expression.hash(hasher);
                     }
@@ -82,7 +82,7 @@ mod tests {
     fn what_a_table_counts_is_not_part_of_its_print_and_all_else_is() {
         let of_use = |count: &str| [named(1, "weir"), named(TABLE_USE, count)].concat();
         assert_eq!(hashed(GET_TABLE, &of_use("1")), hashed(GET_TABLE, &of_use("2")));
-        // A set into which rules put elements.
+        // A set to which rules add elements.
         let of_count = |count: &str| [named(1, "weir"), named(SET_COUNT, count)].concat();
         assert_eq!(hashed(GET_SET, &of_count("1")), hashed(GET_SET, &of_count("2")));
         let of_flags = |flags: &str| [named(1, "weir"), named(2, flags)].concat();

@@ -3,26 +3,28 @@
 use std::fmt::{Display, Write as _};
 
 use super::{COUNTERS, Policy, TABLE, Transit, gate::SEEN};
-use weir_config::sections::Service;
-use weir_policy::refused::{self, Refused};
 
-/// The table as two inputs for `nft -f -`, one after the other, whether it is there or not.
+mod destinations;
+mod flows;
+
+use destinations::{destinations, ports, refusals, to_host};
+use flows::{COOKIE_REPLY, INITIATION, MESSAGE, NEW_TUNNELS, new_flow, new_tunnel, over, timeouts};
+
+/// The table as two inputs for `nft -f -`, to be applied in order, whether or not the table exists.
 ///
-/// A packet meets the old rules or the new ones, never neither. So the hooks stay, and only what
-/// hangs on them is replaced: with a second table's hooks beside the first's, a packet could pass
-/// one before and the other after the change. And sets are made, under names of their own, before
-/// the rules that look into them, because the kernel shows their elements only after the rules that
-/// came with them.
+/// Every packet meets either the old rules or the new ones. So the base chains stay, and only their
+/// rules are replaced: with the hooks of a second table, a packet could pass one table before the
+/// change and the other after it. The new sets get new names and are created first, because within
+/// one transaction the kernel activates rules before the elements of their sets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rendered {
-    /// Makes what is missing, and the new sets.
+    /// Creates missing objects, and the new sets.
     pub sets: String,
     /// Replaces the rules, and removes the old sets.
     pub rules: String,
 }
 
-/// Renders the table, with the names of its sets ending in `generation`; `old` are the names of the
-/// sets that are there.
+/// Renders the table. The names of its sets end in `generation`. `old` lists the existing sets.
 #[must_use]
 pub fn render(policy: &Policy, machine: &Machine, generation: u32, old: &[String]) -> Rendered {
     let Machine { session_flows, has_timeouts } = *machine;
@@ -53,7 +55,7 @@ pub fn render(policy: &Policy, machine: &Machine, generation: u32, old: &[String
 
 #[derive(Default)]
 struct Table {
-    /// What makes the chains, if they are not there.
+    /// Creates the chains, if they do not exist.
     chains: String,
     /// Their rules.
     body: String,
@@ -63,30 +65,30 @@ struct Table {
     has_timeouts: bool,
 }
 
-/// Has the kernel keep flows.
+/// Activates connection tracking.
 pub(super) const TRANSLATES: &str = "add table inet weir\nadd chain inet weir translate { type nat hook postrouting priority \
      srcnat; policy accept; }\n";
 
-/// The generation of a set, which its name ends in; `None` for one that is kept.
+/// The generation at the end of a set's name; `None` for a set that is kept.
 pub(super) fn generation_of(name: &str) -> Option<u32> {
     let (name, number) = name.rsplit_once('_')?;
     if name.ends_with("_of") { None } else { number.parse().ok() }
 }
 
-/// What this machine gives to the table.
+/// The properties of this machine that the table depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Machine {
-    /// The flows of each family that a session may have at once; 0 for no limit.
+    /// The maximum number of concurrent flows of a session, for each family; 0 means no limit.
     pub session_flows: u32,
-    /// Whether the kernel has time-outs for certain flows.
+    /// Whether the kernel supports timeout policies (`CONFIG_NF_CONNTRACK_TIMEOUT`).
     pub has_timeouts: bool,
 }
 
-/// The most consumers of a pool.
+/// The maximum number of consumers in a pool.
 const MAX_SESSIONS: u32 = 65_535;
 
-/// The sets that are kept when the rules are replaced, and what is in them. The kernel counts a
-/// session's flows there, as of the moment at which the set is new.
+/// The names and definitions of the sets that survive a replacement of the rules. In them the
+/// kernel counts each session's flows, from the creation of the set on.
 fn kept_sets(session_flows: u32) -> Vec<(String, String)> {
     let counted = |kind: &str| format!("type {kind}; size {MAX_SESSIONS}; flags dynamic;");
     let mut sets = vec![(CLOSED.to_owned(), "type ifname;".to_owned())];
@@ -99,12 +101,12 @@ fn kept_sets(session_flows: u32) -> Vec<(String, String)> {
     sets
 }
 
-/// The set with the interfaces whose new flows are refused.
+/// The set of interfaces whose new flows are refused.
 pub(super) const CLOSED: &str = "closed";
 
 impl Table {
-    /// Makes a set of ranges, which are in order and apart: so the kernel need not sort or join
-    /// them. Says how rules name it; nothing without elements.
+    /// Creates a set of ranges, which must be sorted and disjoint. Returns the name by which rules
+    /// refer to it, or `None` without elements.
     fn set<A: Display + PartialEq>(
         &mut self,
         name: &str,
@@ -120,7 +122,7 @@ impl Table {
         // Writing to a string does not fail.
         write!(out, "\t\telements = {{ {}", Shown(first)).ok();
         for (number, range) in rest.iter().enumerate() {
-            // Not too long for the lines in nft's errors.
+            // nft repeats the line in an error, so keep lines short.
             let between = if number % 8 == 7 { ",\n\t\t" } else { ", " };
             write!(out, "{between}{}", Shown(range)).ok();
         }
@@ -146,9 +148,9 @@ fn fill(out: &mut Table, policy: &Policy) {
     let (gateway_v4, gateway_v6) = (policy.gateway_v4, policy.gateway_v6);
     refusals(out);
 
-    // Before routing, which may drop a foreign source without counting it (rp_filter), and which
-    // answers a packet that goes back where it came from with a redirect.
-    // Every packet passes `first` and `clamp`: no name is compared twice, and none for nothing.
+    // These chains run before routing. Routing may drop a foreign source without counting it
+    // (rp_filter), and answers a packet that leaves by its own interface with a redirect. Every
+    // packet passes `first` and `clamp`, so these compare each interface name at most once.
     out.chain(
         "from_tunnel",
         None,
@@ -188,7 +190,8 @@ fn fill(out: &mut Table, policy: &Policy) {
 
     let mut from_consumer = not_uplink(policy, "counter name not_uplink goto refuse");
     from_consumer.extend([
-        // Without a flow there is no translation, and the inner address would leave.
+        // A packet without a flow is not translated, so its inner source address would leave the
+        // node.
         "ct state established,related accept".into(),
         "ct state invalid,untracked goto invalid".into(),
     ]);
@@ -224,8 +227,9 @@ fn fill(out: &mut Table, policy: &Policy) {
             format!("iifname != \"lo\" ip6 daddr {pool_v6} counter name inbound drop"),
             format!("udp dport {listen_port} ct state new goto new_tunnel"),
             // An answer to a consumer that was not translated back. This machine has no such
-            // connection, and would end it by a reset. Of ICMP, what is invalid may be about flows
-            // that others leave untracked; UDP is invalid by its checksum alone.
+            // connection and would reset it. Invalid ICMP is excluded, because it may concern flows
+            // that other programs leave untracked, and UDP, which is invalid only if its checksum
+            // is wrong.
             format!(
                 "iifname {uplinks} meta l4proto {{ tcp, sctp, dccp }} ct state invalid counter \
                  name invalid_answer drop"
@@ -260,7 +264,7 @@ fn fill(out: &mut Table, policy: &Policy) {
     );
 }
 
-/// What becomes of a packet that leaves by another interface than the uplink of its family.
+/// The rules for packets that leave by another interface than the uplink of their family.
 fn not_uplink(policy: &Policy, verdict: &str) -> Vec<String> {
     let uplink = &policy.uplink;
     match &policy.uplink_v6 {
@@ -272,92 +276,10 @@ fn not_uplink(policy: &Policy, verdict: &str) -> Vec<String> {
     }
 }
 
-/// The first byte of a UDP datagram's payload: what a WireGuard message is.
-const MESSAGE: &str = "@th,64,8";
-const INITIATION: u8 = 1;
-const COOKIE_REPLY: u8 = 3;
-
-/// New flows a second at the node's port that the kernel's table takes. Anybody can make up
-/// sources. What is beyond is not tracked, or dropped where nothing but a forgery is to be
-/// expected; a consumer that is not tracked notices only if another firewall asks for a state.
-const NEW_TUNNELS: u32 = 100;
-/// At once: every consumer of a node that was restarted.
-const NEW_TUNNELS_AT_ONCE: u32 = 4096;
-
-fn over(rate: u32) -> String {
-    format!("limit rate over {rate}/second burst {NEW_TUNNELS_AT_ONCE} packets")
-}
-
-/// How long flows are kept: their name, protocol, and seconds by state.
-const TIMEOUTS: &[(&str, &str, &str)] = &[
-    // As long as keys live without a packet through this machine's stack (REJECT_AFTER_TIME): data
-    // that AF_XDP takes is none.
-    ("tunnel", "udp", "unreplied : 180, replied : 240"),
-    // RFC 5382 section 5: no less than 2 hours and 4 minutes. The kernel's own is 5 days. What has
-    // ended takes none of a session's places for long: the kernel's own is 2 minutes.
-    ("consumer_tcp", "tcp", "established : 7440, time_wait : 30"),
-];
-
-/// Makes the time-outs, if this kernel has them.
-fn timeouts(out: &mut String) {
-    for (name, protocol, policy) in TIMEOUTS {
-        for (family, l3) in [("4", "ip"), ("6", "ip6")] {
-            let object = format!("protocol {protocol}; l3proto {l3}; policy = {{ {policy} }};");
-            line(out, 0, &format!("add ct timeout {TABLE} {name}{family} {{ {object} }}"));
-        }
-    }
-}
-
-/// What gives new flows a time-out.
-fn timeout_rules(name: &str, protocol: &str) -> [String; 2] {
-    [("4", "ipv4"), ("6", "ipv6")].map(|(family, protocol_3)| {
-        format!("meta nfproto {protocol_3} {protocol}ct timeout set \"{name}{family}\"")
-    })
-}
-
-/// The chain of what begins a flow at the node's own port. It is tracked so that firewalls which
-/// ask for a state work, and ICMP errors about it are related.
-fn new_tunnel(out: &mut Table) {
-    let mut rules = vec![
-        // Its first packet has passed.
-        "ct status confirmed accept".into(),
-        // More than are tracked: what comes by another port that is redirected to this one.
-        format!("{MESSAGE} {INITIATION} {} counter name tunnel_flows drop", over(2 * NEW_TUNNELS)),
-        format!("{MESSAGE} != {INITIATION} {} counter name tunnel_flows drop", over(NEW_TUNNELS)),
-    ];
-    if out.has_timeouts {
-        rules.extend(timeout_rules("tunnel", ""));
-    }
-    out.chain("new_tunnel", None, &rules);
-}
-
-/// The chain of consumers' new flows that nothing else refuses.
-fn new_flow(out: &mut Table) {
-    // Its first packet has passed: counted twice, it would take two places.
-    let mut rules = vec![
-        "ct status confirmed accept".into(),
-        format!("iifname @{CLOSED} counter name flow_table drop"),
-    ];
-    if out.session_flows > 0 {
-        for (family, protocol) in [("4", "ip"), ("6", "ip6")] {
-            rules.push(format!(
-                "add @flows{family}_of_{0} {{ {protocol} saddr ct count over {0} }} counter name \
-                 session_flows drop",
-                out.session_flows
-            ));
-        }
-    }
-    if out.has_timeouts {
-        rules.extend(timeout_rules("consumer_tcp", "meta l4proto tcp "));
-    }
-    rules.push("accept".into());
-    out.chain("new_flow", None, &rules);
-}
-
-/// Refuses what forwarding for consumers would let through besides.
+/// Drops other packets that the host forwards only because weir enabled forwarding.
 fn transit(out: &mut Table, policy: &Policy) -> Vec<String> {
     let Policy { uplink, uplink_v6, transit, .. } = policy;
-    // What comes from the tunnel or goes there has left the chain before.
+    // Packets from and to the tunnel have left the chain already.
     let from = match (transit.v4, transit.v6) {
         (Transit::AsBefore, Transit::AsBefore) => return Vec::new(),
         (v4, v6) => [("ipv4", uplink, v4), ("ipv6", uplink_v6.as_ref().unwrap_or(uplink), v6)],
@@ -366,7 +288,8 @@ fn transit(out: &mut Table, policy: &Policy) -> Vec<String> {
         "transit",
         None,
         &[
-            // Somebody on this machine has opened it, or wants it: a container's port, say.
+            // A program on this machine opened the flow, or asked for it (such as a container's
+            // port).
             "ct state established,related accept".into(),
             "ct status dnat accept".into(),
             "counter name transit drop".into(),
@@ -382,24 +305,8 @@ fn transit(out: &mut Table, policy: &Policy) -> Vec<String> {
     from.into_iter().filter_map(rule).collect()
 }
 
-/// What of this machine consumers reach: pings and weir's own services, at the gateway's addresses.
-fn to_host(policy: &Policy) -> Vec<String> {
-    let (v4, v6) = (policy.gateway_v4, policy.gateway_v6);
-    let mut rules = vec![
-        "ct state established,related accept".into(),
-        format!("ip daddr {v4} icmp type echo-request accept"),
-        format!("ip6 daddr {v6} icmpv6 type echo-request accept"),
-    ];
-    for Service { protocol, port } in &policy.services {
-        let protocol = protocol.as_str();
-        rules.push(format!("ip daddr {v4} {protocol} dport {port} accept"));
-        rules.push(format!("ip6 daddr {v6} {protocol} dport {port} accept"));
-    }
-    rules.push("counter name host_destination goto refuse".into());
-    rules
-}
-
-/// The larger half of the ports around the node's own, which no flow may be translated to.
+/// The larger range of ports below or above the node's own port. No flow may be translated to that
+/// port.
 pub(super) fn translated_ports(listen_port: u16) -> String {
     const LOWEST: u16 = 1024;
     if listen_port.saturating_sub(LOWEST) > u16::MAX - listen_port {
@@ -409,7 +316,7 @@ pub(super) fn translated_ports(listen_port: u16) -> String {
     }
 }
 
-/// A range as nft reads it.
+/// A range in nft's syntax.
 struct Shown<'r, A>(&'r (A, A));
 
 impl<A: Display + PartialEq> Display for Shown<'_, A> {
@@ -417,86 +324,6 @@ impl<A: Display + PartialEq> Display for Shown<'_, A> {
         let (low, high) = self.0;
         if low == high { write!(f, "{low}") } else { write!(f, "{low}-{high}") }
     }
-}
-
-/// Answers to refused packets per second, of all consumers together: enough for people who err,
-/// and little work when somebody scans.
-const ANSWERS: u32 = 1000;
-
-/// The chains in which a refusal is counted and answered.
-fn refusals(out: &mut Table) {
-    out.chain(
-        "refuse",
-        None,
-        &[
-            format!("limit rate over {ANSWERS}/second burst {ANSWERS} packets drop"),
-            "meta l4proto tcp reject with tcp reset".into(),
-            "reject with icmpx type admin-prohibited".into(),
-        ],
-    );
-    for name in [
-        "private_destination",
-        "metadata_destination",
-        "reserved_destination",
-        "smtp",
-        "blocked_port",
-    ] {
-        out.chain(name, None, &[format!("counter name {name} goto refuse")]);
-    }
-    out.chain("invalid", None, &["counter name invalid drop".into()]);
-}
-
-/// The rules on a new flow's destination.
-fn destinations(out: &mut Table, policy: &Policy) -> Vec<String> {
-    let (allow, block) = (&policy.allow, &policy.block);
-    let v4 = ("ip", "4", "ipv4_addr");
-    let mut rules = destination(out, v4, refused::V4, &allow.v4, &block.v4);
-    let v6 = ("ip6", "6", "ipv6_addr");
-    rules.extend(destination(out, v6, refused::V6, &allow.v6, &block.v6));
-    rules
-}
-
-fn destination<A: Display + PartialEq + Copy>(
-    out: &mut Table,
-    (protocol, family, kind): (&str, &str, &str),
-    refused: &[Refused<A>],
-    allow: &[(A, A)],
-    block: &[(A, A)],
-) -> Vec<String> {
-    let mut rules = Vec::new();
-    if let Some(set) = out.set(&format!("allowed{family}"), kind, allow) {
-        rules.push(format!("{protocol} daddr {set} goto to_port"));
-    }
-    if let Some(set) = out.set(&format!("blocked{family}"), kind, block) {
-        rules.push(format!("{protocol} daddr {set} counter name blocked_destination goto refuse"));
-    }
-    for counter in refused::COUNTERS {
-        let of = refused.iter().filter(|it| it.counter == *counter);
-        let ranges: Vec<(A, A)> = of.map(|it| (it.low, it.high)).collect();
-        if let Some(set) = out.set(&format!("{counter}{family}"), kind, &ranges) {
-            rules.push(format!("{protocol} daddr {set} goto {counter}"));
-        }
-    }
-    rules
-}
-
-/// The rules on a new flow's port.
-fn ports(out: &mut Table, policy: &Policy) -> Vec<String> {
-    const SMTP: u16 = 25;
-    let mut rules = Vec::new();
-    let mut tcp = policy.ports.tcp.clone();
-    if let Some(at) = tcp.iter().position(|(low, high)| (*low..=*high).contains(&SMTP)) {
-        let (low, high) = tcp.remove(at);
-        rules.push(format!("tcp dport {SMTP} goto smtp"));
-        tcp.extend([(low, SMTP - 1), (SMTP + 1, high)].iter().filter(|(low, high)| low <= high));
-        tcp.sort_unstable();
-    }
-    for (protocol, ranges) in [("tcp", &tcp), ("udp", &policy.ports.udp)] {
-        let set = out.set(&format!("{protocol}_ports"), "inet_service", ranges);
-        rules.extend(set.map(|set| format!("{protocol} dport {set} goto blocked_port")));
-    }
-    rules.push("goto new_flow".into());
-    rules
 }
 
 fn line(out: &mut String, depth: usize, text: &str) {

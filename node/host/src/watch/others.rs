@@ -7,7 +7,7 @@ use tracing::warn;
 
 use super::{
     Condition, Part, Watch,
-    look::{self, View},
+    view::{self, View},
 };
 
 impl Watch {
@@ -44,7 +44,7 @@ impl Watch {
 
     /// Other programs' chains that refuse what the node needs.
     pub(super) fn firewalls(&self) -> Vec<Condition> {
-        look::firewalls(&self.policy.site()).unwrap_or_else(|error| {
+        view::firewalls(&self.policy.site()).unwrap_or_else(|error| {
             warn!(%error, "cannot look for other programs' firewalls");
             Vec::new()
         })
@@ -55,10 +55,10 @@ impl Watch {
     }
 
     /// Tells of the uplink's addresses and MTU when they are other ones.
-    fn follow(&mut self, now: &look::Interface) {
+    fn follow(&mut self, now: &view::Interface) {
         let mut uplink = self.uplink.clone();
         uplink.mtu = now.mtu;
-        let told = now.addresses.iter().filter(|address| look::is_told(address));
+        let told = now.addresses.iter().filter(|address| view::is_told(address));
         (uplink.v4, uplink.v6) = (Vec::new(), Vec::new());
         for address in told {
             match address {

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::anyhow;
 
-use super::{Condition, Part, RESTORE_TIMEOUT, Watch, look::View};
+use super::{Condition, Part, RESTORE_TIMEOUT, Watch, view::View};
 use crate::{
     link,
     nft::{Look, gate::Gate},

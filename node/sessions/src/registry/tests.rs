@@ -1,4 +1,8 @@
-use std::{sync::atomic::Ordering::Relaxed, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::atomic::Ordering::Relaxed,
+    time::Instant,
+};
 
 use proptest::prelude::*;
 
@@ -6,6 +10,8 @@ use super::{
     rig::{Call, Rig, node_key},
     *,
 };
+use crate::slots::Slots;
+use weir_ledger::Ledger;
 use weir_wireguard::keys;
 
 #[test]

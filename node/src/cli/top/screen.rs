@@ -1,4 +1,4 @@
-//! The picture of `weir top`, for a terminal of any size.
+//! Draws `weir top` on a terminal of any size.
 
 use ratatui::{
     Frame,
@@ -87,7 +87,7 @@ fn draw_chart(
         Line::from(vec![format!(" {name} ").into(), Span::from(now).fg(color).bold(), " ".into()]);
     let peak = Line::from(format!(" peak {} ", units::rate(peak as f64))).dim().right_aligned();
     let block = Block::bordered().border_style(Style::new().dim()).title(title).title_bottom(peak);
-    // The latest is at the right edge.
+    // The latest value is at the right edge.
     let padded =
         std::iter::repeat_n(0, width.saturating_sub(shown.len())).chain(shown.iter().copied());
     let chart = Sparkline::default().data(padded.collect::<Vec<_>>()).style(Style::new().fg(color));
@@ -141,7 +141,7 @@ fn draw_sessions(frame: &mut Frame<'_>, area: Rect, state: &mut State) {
     let shown = state.rows.iter().skip(state.top).take(room);
     let wide = area.width >= 100;
     let head = ["session", "state", "up", "down", "total up", "total down", "left", "handshake"];
-    // A rate that is cut would read as another one.
+    // A truncated rate would read as a different rate.
     let narrow = area.width < 56;
     let widths: Vec<_> = match (wide, narrow) {
         (true, _) => vec![7, 11, 11, 10, 10, 10, 13],

@@ -1,4 +1,4 @@
-//! What `weir top` knows: the last answers, and the rates between them.
+//! The state of `weir top`: the last answers, and the rates between them.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -13,17 +13,17 @@ use weir_control::{
     view::Status,
 };
 
-/// Rates that are kept: more than any terminal has columns.
+/// The number of rates that are kept, more than any terminal has columns.
 const HISTORY: usize = 512;
 
-/// What the node said at one look.
+/// The node's answers to one round of requests.
 #[derive(Clone, Debug)]
 pub(super) struct Answer {
     pub(super) status: Status,
     pub(super) sessions: AllSessions,
 }
 
-/// Whether to go on.
+/// Whether to continue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     Go,
@@ -77,7 +77,7 @@ pub(super) struct State {
     /// Bytes per second from and to consumers, the latest last.
     pub(super) up: VecDeque<u64>,
     pub(super) down: VecDeque<u64>,
-    /// The busy part of each worker, 0 to 1.
+    /// The busy fraction of each worker, 0 to 1.
     pub(super) busy: Vec<f64>,
     /// Drops that grew, with packets per second; most first.
     pub(super) dropping: Vec<(Drops, f64)>,
@@ -92,7 +92,7 @@ pub(super) struct State {
 }
 
 impl State {
-    /// Takes what the node said, or why it did not.
+    /// Takes the node's answer, or the error.
     pub(super) fn take(&mut self, answer: Result<Answer, String>) {
         if self.held {
             return;
@@ -111,7 +111,7 @@ impl State {
 
     fn compare(&mut self, answer: Answer) {
         let now = &answer.status;
-        // A node that was started anew counts from zero: there is nothing to compare with.
+        // A restarted node counts from zero, so there is nothing to compare with.
         let before =
             self.last.take().filter(|last| last.status.uptime_seconds < now.uptime_seconds);
         let then = before.as_ref().map(|last| &last.status);
@@ -173,7 +173,7 @@ impl State {
         }
     }
 
-    /// Does what a key stands for.
+    /// Handles a key press.
     pub(super) fn key(&mut self, key: KeyEvent) -> Step {
         let control = key.modifiers.contains(KeyModifiers::CONTROL);
         match key.code {

@@ -2,9 +2,9 @@
 
 use crate::doctor::{Finding, facts::Facts};
 
-/// No release of weir is older: a clock before it is wrong. 1 January 2026.
+/// 1 January 2026, before the first release of weir. An earlier clock is wrong.
 const FIRST_RELEASE: u64 = 1_767_225_600;
-/// Below this the ledger may not be written for long.
+/// With fewer free bytes, the ledger may soon be unable to grow.
 const MIN_FREE: u64 = 100 << 20;
 const LOW_FREE: u64 = 1 << 30;
 
@@ -25,7 +25,7 @@ pub(super) fn all(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-/// What is credited before anybody has said that it is worth something.
+/// The amount that is credited before a promise is approved.
 fn payments(facts: &Facts) -> Option<Finding> {
     let payment = &facts.config.payment;
     if !payment.enabled {

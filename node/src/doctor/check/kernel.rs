@@ -70,8 +70,9 @@ fn release(facts: &Facts) -> Finding {
     )
 }
 
-/// Linux 7.0 to 7.1.4 writes wrong headers and checksums where it cuts runs of datagrams of which the
-/// last is as long as the others, for some network cards. Distributions may have mended theirs.
+/// With some network cards, Linux 7.0 to 7.1.4 writes wrong headers and checksums when it segments
+/// a UDP GSO batch whose last datagram is as long as the others. Distributions may have backported
+/// the fix.
 fn cuts_wrongly(facts: &Facts, release: &str) -> Finding {
     if !facts.config.node.udp_segmentation {
         let found =

@@ -94,7 +94,7 @@ fn offloads(nic: &Nic) -> Finding {
     };
     let words = offloads.describe().join("; ");
     if offloads.tso && offloads.gso {
-        // GRO is turned on by the node itself.
+        // The node itself turns GRO on.
         return Finding::good("offloads", words);
     }
     let fix = format!("ethtool -K {} tso on gso on", nic.name);
@@ -169,7 +169,7 @@ fn ipv6(nic: &Nic) -> Finding {
     }
 }
 
-/// What a node that serves would say of this machine, by the code by which it looks.
+/// The conditions that a running node would report, found by the node's own code.
 fn machine(nic: &Nic) -> Finding {
     let conditions = match &nic.conditions {
         Ok(conditions) => conditions,
@@ -191,7 +191,7 @@ fn machine(nic: &Nic) -> Finding {
     found.with(others.map(ToString::to_string).collect())
 }
 
-/// Whether the check of IPv6 says that already.
+/// Whether the check of IPv6 reports this already.
 fn is_ipv6_elsewhere(condition: &Condition, nic: &Nic) -> bool {
     let is_refused = matches!(nic.ipv6, Ipv6Uplink::Refused(_));
     is_refused && condition.part == Part::DefaultRoute && condition.problem.contains("IPv6")

@@ -1,4 +1,4 @@
-//! The clock: usage records and handshakes carry its time.
+//! The clock, whose time is in usage records and handshakes.
 
 #![expect(unsafe_code, reason = "adjtimex, which tells whether the clock is synchronised")]
 
@@ -11,7 +11,7 @@ use super::Known;
 pub struct Clock {
     /// Seconds since 1970.
     pub now: u64,
-    /// Whether something keeps it right, as the kernel knows.
+    /// Whether the kernel considers it synchronised.
     pub synchronised: Known<bool>,
 }
 

@@ -17,7 +17,7 @@ pub struct Disk {
     pub directory: PathBuf,
     /// Free bytes.
     pub free: Known<u64>,
-    /// Whether what is written can be forced to the disk; `None` when nothing may be written there.
+    /// Whether fsync works; `None` if the directory is not writable.
     pub sync: Known<()>,
 }
 
@@ -33,7 +33,7 @@ impl Disk {
     }
 }
 
-/// Writes to a file without a name, which is gone when it is closed.
+/// Writes to an unnamed file (O_TMPFILE), which disappears when it is closed.
 fn sync(directory: &Path) -> std::io::Result<()> {
     let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
     let mut file: File = openat(CWD, directory, flags, Mode::RUSR | Mode::WUSR)?.into();

@@ -17,48 +17,48 @@ pub struct Kernel {
     pub capabilities: Known<u64>,
     /// 0 without a seccomp filter, 2 with one.
     pub seccomp: Known<u8>,
-    /// How io_uring can be had, or why not.
+    /// How io_uring can be used, or why it cannot.
     pub uring: Result<Reads, String>,
-    /// `kernel.io_uring_disabled`, where there is such a switch.
+    /// `kernel.io_uring_disabled`, if this kernel has it.
     pub uring_disabled: Option<u8>,
-    /// The guard that the kernel takes, or why it takes none.
+    /// The guard that the kernel accepts, or why it accepts none.
     pub guard: Result<&'static str, Refusal>,
-    /// Kernel lockdown, where it is on.
+    /// The kernel lockdown mode, if it is on.
     pub lockdown: Option<String>,
-    /// Whether there is a bpffs, in which the counts outlive a killed node.
+    /// Whether a bpffs is mounted, in which the accounts outlive a killed node.
     pub bpffs: bool,
-    /// Whether a TUN device can be made, and whether it takes UDP in super-packets.
+    /// Whether a TUN device can be created, and whether it supports UDP super-packets.
     pub tun: TunFact,
     /// The version of `nft`, or why it cannot be run.
     pub nft: Result<String, String>,
-    /// Whether nftables lets itself be read.
+    /// Whether nftables can be read.
     pub nftables: Known<()>,
 }
 
 /// Why the eBPF programs cannot be loaded.
 #[derive(Clone, Debug)]
 pub struct Refusal {
-    /// Whether it is for want of permission.
+    /// Whether a permission is missing.
     pub refused: bool,
-    /// In words.
+    /// The error in words.
     pub reason: String,
     /// The end of the verifier's log.
     pub log: Vec<String>,
 }
 
-/// The TUN device that was tried in a network namespace of its own.
+/// The result of creating a TUN device in a separate network namespace.
 #[derive(Clone, Debug)]
 pub enum TunFact {
-    /// It could be made.
+    /// It could be created.
     Made {
-        /// It takes UDP in super-packets.
+        /// Whether it supports UDP super-packets (USO).
         uso: bool,
     },
-    /// It could not be made.
+    /// It could not be created.
     Refused(String),
-    /// There is no namespace to try it in; whether there is a /dev/net/tun.
+    /// It was not tried, because no namespace could be created.
     NotTried {
-        /// Whether the file is there.
+        /// Whether /dev/net/tun exists.
         device: bool,
         /// Why there is no namespace.
         why: String,
@@ -95,7 +95,7 @@ impl Kernel {
     }
 }
 
-/// The mode in brackets, unless it is none.
+/// The mode in brackets, unless it is `none`.
 fn lockdown(text: &str) -> Option<String> {
     let mode = text.split_once('[')?.1.split_once(']')?.0;
     (mode != "none").then(|| mode.to_owned())
@@ -105,7 +105,7 @@ fn tun() -> TunFact {
     let device = Path::new("/dev/net/tun").exists();
     match Namespace::bare() {
         Err(error) => TunFact::NotTried { device, why: format!("{error:#}") },
-        // It is gone with its queue, and so is the namespace.
+        // The device disappears with its queue, and then the namespace.
         Ok(namespace) => match namespace.enter(|| Ok(Tun::create("weirdoctor", 1)?.offloads)) {
             Ok(offloads) => TunFact::Made { uso: offloads.uso },
             Err(error) => TunFact::Refused(format!("{error:#}")),

@@ -7,10 +7,7 @@ use weir_config::Config;
 use weir_host::{
     ethtool::Offloads,
     uplink::{self, Ipv6Uplink, Uplink},
-    watch::{
-        Condition,
-        look::{Expected, View},
-    },
+    watch::{Condition, Expected, View},
     xdp_features,
 };
 
@@ -21,29 +18,29 @@ pub struct Nic {
     pub name: String,
     /// Its MTU in bytes.
     pub mtu: u32,
-    /// Its driver, where it says so.
+    /// Its driver, if known.
     pub driver: Option<String>,
-    /// Whether its driver has XDP.
+    /// Whether its driver supports XDP.
     pub native_xdp: Known<bool>,
-    /// How a program is attached already: `native`, `generic` or another word.
+    /// The attach mode of an existing XDP program: `native`, `generic` or another word.
     pub attached: Known<Option<String>>,
     /// Its offloads.
     pub offloads: Known<Offloads>,
-    /// Its receive queues; none when sysfs does not show it.
+    /// Its receive queues; `None` if sysfs does not show them.
     pub receive_queues: usize,
     /// Its addresses.
     pub has_address: bool,
-    /// Whether IPv4 is forwarded from it.
+    /// Whether IPv4 forwarding is on for it.
     pub forwarding: Known<u8>,
-    /// Whether the switches below /proc/sys can be set.
+    /// Whether /proc/sys is writable.
     pub sysctls_writable: Known<bool>,
-    /// The stricter of its own and the machine's `rp_filter`.
+    /// The stricter of its own and the global `rp_filter`.
     pub rp_filter: Known<u8>,
-    /// By which interface IPv6 leaves.
+    /// The interface by which IPv6 leaves.
     pub ipv6: Ipv6Uplink,
-    /// The interfaces that it is made of.
+    /// Its lower interfaces (of a bond, bridge or VLAN).
     pub ports: Vec<String>,
-    /// What a node that serves would say of the machine.
+    /// The conditions that a running node would report.
     pub conditions: Known<Vec<Condition>>,
 }
 
@@ -84,7 +81,7 @@ impl Nic {
 
 fn conditions(config: &Config, uplink: &Uplink) -> Known<Vec<Condition>> {
     let view = View::read().map_err(|error| error.to_string())?;
-    // Other programs' firewalls are judged without an uplink, too: see `Facts::refusals`.
+    // Other programs' firewalls are checked even without an uplink; see `Facts::refusals`.
     Ok(Expected::new(config, uplink, &view).judge(&view))
 }
 
@@ -93,9 +90,9 @@ fn conditions(config: &Config, uplink: &Uplink) -> Known<Vec<Condition>> {
 pub struct Port {
     /// Its number.
     pub number: u16,
-    /// Whether it can be taken, or why not.
+    /// Whether it can be bound, or why not.
     pub free: Result<(), String>,
-    /// Whether a node answers at the API's socket.
+    /// Whether a node answers on the API's socket.
     pub weir_runs: bool,
 }
 
@@ -121,9 +118,9 @@ impl Port {
 /// The kernel's table of flows.
 #[derive(Clone, Copy, Debug)]
 pub struct Conntrack {
-    /// Flows in it.
+    /// The number of flows in it.
     pub count: u64,
-    /// How many there can be.
+    /// The maximum number of flows.
     pub max: u64,
 }
 

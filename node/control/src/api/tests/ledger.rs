@@ -148,8 +148,8 @@ fn a_token_that_others_can_read_or_guess_is_refused() {
     let path = folder.path().join("token");
     Token::load_or_create(&path).expect("made");
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).expect("set");
-    assert!(matches!(Token::load_or_create(&path), Err(token::TokenError::Exposed { .. })));
+    assert!(matches!(Token::load_or_create(&path), Err(TokenError::Exposed { .. })));
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("set");
     std::fs::write(&path, "hunter2\n").expect("written");
-    assert!(matches!(Token::load_or_create(&path), Err(token::TokenError::Short { .. })));
+    assert!(matches!(Token::load_or_create(&path), Err(TokenError::Short { .. })));
 }

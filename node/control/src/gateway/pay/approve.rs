@@ -1,7 +1,7 @@
-//! Whether a promise is worth something: asked of the operator's URL before it is credited.
+//! Asks the operator's URL to approve a promise before it is credited.
 //!
-//! A signature says that the consumer promises. Whether its channel exists, has funds, and has not
-//! promised them to others, weir cannot know: the hub does, or whoever keeps a table for several
+//! A signature proves only that the consumer promises. weir cannot know whether its channel exists,
+//! has funds, and has not promised them elsewhere. The hub knows, or a service that serves several
 //! nodes.
 
 use std::{path::Path, time::Duration};
@@ -16,28 +16,28 @@ use weir_ledger::{
     payment::{Agreement, ExchangeMessage},
 };
 
-/// Without an answer by then nothing is credited.
+/// The time after which a promise without an answer is not credited.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// Questions at once. Those beyond wait, within their time.
+/// The maximum number of concurrent requests. Others wait, within their timeout.
 const MAX_QUESTIONS: usize = 16;
 
 /// Why a promise is not credited.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NotApproved {
-    /// The answer was no.
+    /// The service refused.
     #[error(
         "the operator's approval service refuses promises of this identity and channel: nothing \
          was credited"
     )]
     Refused,
-    /// There was no answer that says yes or no.
+    /// There was no clear answer.
     #[error(
         "the operator's approval service cannot be reached: nothing was credited; try again later"
     )]
     NoAnswer,
 }
 
-/// The service that is asked.
+/// A client of the approval service.
 #[derive(Debug)]
 pub(super) struct Approver {
     target: Target,
@@ -45,7 +45,7 @@ pub(super) struct Approver {
     timeout: Duration,
 }
 
-/// What is asked. Amounts are decimal texts in wei.
+/// A request for approval. Amounts are decimal texts in wei.
 #[derive(Debug, Serialize)]
 struct Question {
     session: String,
@@ -54,15 +54,15 @@ struct Question {
     provider: String,
     hermes: Option<String>,
     channel_id: String,
-    /// What the channel has promised in all.
+    /// The total that the channel has promised.
     amount: String,
     agreement_id: String,
-    /// What of it is for this agreement.
+    /// The part of it for this agreement.
     agreement_total: String,
 }
 
 impl Approver {
-    /// The one that the configuration names, if it does.
+    /// Creates the client, if the configuration names a service.
     pub(super) fn new(config: &Payment, resolver: &Resolver) -> anyhow::Result<Option<Self>> {
         if config.approve_url.is_empty() {
             return Ok(None);
@@ -75,13 +75,13 @@ impl Approver {
         Ok(Some(Self { target, permits: Semaphore::new(MAX_QUESTIONS), timeout: TIMEOUT }))
     }
 
-    /// As it is, with another limit on how long an answer may take.
+    /// The same with another timeout.
     #[cfg(test)]
     pub(super) fn with_timeout(self, timeout: Duration) -> Self {
         Self { timeout, ..self }
     }
 
-    /// Asks about a promise whose signatures were found good. Only a clear yes is one.
+    /// Asks about a promise with valid signatures. Only an explicit approval counts.
     pub(super) async fn ask(
         &self,
         session: SessionId,
@@ -101,7 +101,7 @@ impl Approver {
         };
         let json = serde_json::to_vec(&question).unwrap_or_default();
         let asked = async {
-            // It is never closed.
+            // The semaphore is never closed.
             let _permit = self.permits.acquire().await;
             self.target.post(json, &[]).await
         };

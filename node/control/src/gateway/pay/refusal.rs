@@ -1,4 +1,4 @@
-//! What a consumer is told whose payment is none.
+//! The answers to payments that are refused.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::api::error::ApiError;
 use weir_ledger::payment::{Refusal, wire::WireError};
 use weir_sessions::{SessionError, registry::pay::PayError};
 
-/// One word for each reason.
+/// The code of each reason.
 fn word(refusal: &Refusal) -> &'static str {
     match refusal {
         Refusal::PromiseChain { .. } => "promise_chain",
@@ -34,7 +34,7 @@ fn word(refusal: &Refusal) -> &'static str {
 impl From<PayError> for ApiError {
     fn from(error: PayError) -> Self {
         let (status, code) = match &error {
-            // Whose session ended meanwhile need not know how sessions are named.
+            // The session ended meanwhile. Do not explain how sessions are named.
             PayError::Session(SessionError::NotFound(_)) => return session_over(),
             PayError::Session(SessionError::Ledger(error)) => {
                 tracing::error!(%error, "cannot accept a payment");
@@ -75,7 +75,7 @@ fn session_over() -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, "no_session", "this session has ended")
 }
 
-/// A consumer asks more often than it may.
+/// A consumer makes too many requests.
 pub(super) fn too_often() -> ApiError {
     let text = "too many requests: ask again in a second";
     ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_often", text)
@@ -91,7 +91,7 @@ pub(super) fn too_many_refused(every: Duration) -> ApiError {
     ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_many_refused", text)
 }
 
-/// A session that owes nothing, whatever it uses.
+/// A session that never pays as it goes.
 pub(super) fn free() -> ApiError {
     let text = "this session has no limit and pays nothing: there is nothing to agree on";
     ApiError::new(StatusCode::CONFLICT, "free", text)

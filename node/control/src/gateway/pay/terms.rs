@@ -1,9 +1,9 @@
-//! What the configuration says of payments, in the words of the ledger.
+//! Converts the payment configuration to the ledger's types.
 
 use weir_config::Payment;
 use weir_ledger::payment::{Price, Terms, Use};
 
-/// What a new session pays.
+/// The price for a new session.
 pub(super) fn price(config: &Payment) -> Price {
     Price { per_gib: config.per_gib.0, per_hour: config.per_hour.0 }
 }
@@ -13,7 +13,7 @@ pub(super) fn floor(config: &Payment) -> Price {
     Price { per_gib: config.least_per_gib(), per_hour: config.least_per_hour() }
 }
 
-/// What the node settles with; `None` while part of it is missing.
+/// The node's addresses for settlement; `None` while one is missing.
 pub(super) fn terms(config: &Payment) -> Option<Terms> {
     Some(Terms {
         chain_id: config.chain_id.into(),
@@ -24,7 +24,7 @@ pub(super) fn terms(config: &Payment) -> Option<Terms> {
     })
 }
 
-/// What a session may use before it pays, whatever its price.
+/// What a session may use before it pays, at any price.
 pub(super) fn unpaid(config: &Payment) -> Use {
     Use { bytes: u64::from(config.unpaid_mib) << 20, seconds: config.unpaid_seconds.into() }
 }

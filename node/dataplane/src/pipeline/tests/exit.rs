@@ -77,7 +77,7 @@ fn node_that_asks(
         resolve: Arc::new(move |neighbour| asked.lock().expect("a list").push(neighbour)),
         first_id: 7,
     };
-    node.pipeline.exit_by(plan, Arc::<ExitEvents>::default());
+    node.pipeline.exit_by(plan, Arc::new(ExitEvents::new(1, 1024)));
     node
 }
 
