@@ -187,3 +187,26 @@ fn every_configuration_key_in_a_document_exists() -> Result<()> {
     ensure!(seen >= 80, "only {seen} keys");
     Ok(())
 }
+
+#[test]
+fn every_test_that_nat_md_names_exists() -> Result<()> {
+    let document = read(root().join("docs/nat.md"))?;
+    let mut seen = 0;
+    for (number, code) in document.code() {
+        let Some((file, name)) = code.split_once(".rs::") else { continue };
+        let file = format!("{file}.rs");
+        let places = ["node/nat/src/tests", "tests/tests", ""].map(|place| root().join(place));
+        let path = places.map(|place| place.join(&file)).into_iter().find(|path| path.exists());
+        let path = path.with_context(|| format!("{}: no {file}", document.at(number)))?;
+        let code = fs::read_to_string(&path)?;
+        ensure!(code.contains(&format!("fn {name}(")), "{}: no test {name}", document.at(number));
+        seen += 1;
+    }
+    ensure!(seen >= 60, "only {seen} tests");
+    // Each requirement has a test or a reason.
+    for line in document.text.lines().filter(|line| line.starts_with("- REQ-")) {
+        let (requirement, reason) = line.split_once(": ").context("no text")?;
+        ensure!(reason.len() >= 20, "{requirement} has neither a test nor a reason");
+    }
+    Ok(())
+}

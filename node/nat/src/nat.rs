@@ -353,6 +353,15 @@ impl Nat {
         flow.expires = now.wrapping_add(state.timeout(flow.protocol));
     }
 
+    /// The consumer has sent a reset, which keeps nothing alive (RFC 7857, section 7.1).
+    #[cold]
+    pub(crate) fn reset(&mut self, index: u32) {
+        let until = self.now.wrapping_add(State::Reset.timeout(Protocol::Tcp));
+        let flow = self.table.at_mut(index);
+        flow.state = State::Reset;
+        flow.expires = flow.expires.min(until);
+    }
+
     /// Ends a flow, and what it was the last one of.
     pub(crate) fn end_flow(&mut self, index: u32) {
         let flow = *self.table.at(index);

@@ -82,11 +82,11 @@ impl Nat {
             self.begin_fragments(up_fragments(&ip, slot, &fragment), followed, &fragment)
                 .ok_or(DropReason::Fragment)?;
         }
-        let state = match flags {
-            Some(flags) => flow.state.after_segment(flags, Direction::Up),
-            None => flow.state,
-        };
-        self.touch(index, state);
+        match flags {
+            Some(flags) if flags.rst() => self.reset(index),
+            Some(flags) => self.touch(index, flow.state.after_segment(flags, Direction::Up)),
+            None => self.touch(index, flow.state),
+        }
         let edit = IpEdit { side: Side::Source, address, id, forwarded: true };
         let pseudo = edit_ip(packet, &ip, edit);
         edit_transport(packet, &ip, Side::Source, flow.external_port, pseudo);

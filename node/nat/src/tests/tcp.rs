@@ -215,3 +215,16 @@ fn a_port_of_an_expired_connection_is_used_again() {
     let taken: Vec<bool> = lab.nat.take_events().map(|event| event.taken).collect();
     assert_eq!(taken, [true, false], "the block was kept meanwhile, and is given back now");
 }
+
+#[test]
+fn a_reset_of_the_consumer_keeps_no_flow() {
+    let mut lab = Lab::new();
+    let (from, to) = (lab.inner(0, 5000), (SERVER, 443));
+    let external = lab.syn(from, to);
+    for _ in 0..3 {
+        lab.wait(70);
+        lab.up(tcp(from, to, RST)).unwrap();
+    }
+    lab.wait(31);
+    assert_eq!(lab.down(tcp(to, external, ACK)), Err(DropReason::DownNoFlow));
+}
