@@ -81,24 +81,49 @@ pub trait ExitMemory {
     fn is_fragment_noted(&self, key: &FragmentKey) -> bool;
 }
 
-/// The guard's whole decision: [`filter::decide`], and which of the frames that it leaves to the
-/// host are return traffic. `head` is the frame's first piece, which is all of it unless the frame
-/// is longer than a page; only a frame that is whole in there is return traffic.
+/// Which kind of return traffic a frame is.
+pub trait ReturnTraffic {
+    /// See [`ExitConfig::is_routed`].
+    fn is_routed(&self) -> bool;
+    /// See [`ExitConfig::is_translated`].
+    fn is_translated(&self) -> bool;
+}
+
+/// A frame, read here.
+#[derive(Debug)]
+pub struct ReadFrame<'a, F: ?Sized, M> {
+    /// The frame.
+    pub frame: &'a F,
+    /// The external addresses.
+    pub exit: &'a ExitConfig,
+    /// The ports and fragments.
+    pub memory: &'a M,
+}
+
+impl<F: Frame + ?Sized, M: ExitMemory> ReturnTraffic for ReadFrame<'_, F, M> {
+    fn is_routed(&self) -> bool {
+        self.exit.is_routed(self.frame)
+    }
+
+    fn is_translated(&self) -> bool {
+        !self.exit.is_off() && self.exit.is_translated(self.frame, self.memory)
+    }
+}
+
+/// The guard's whole decision: that of [`filter::decide`], but for return traffic.
 #[inline(always)]
-pub fn decide<F: Frame + ?Sized, H: Frame + ?Sized, M: Memory + ExitMemory>(
+pub fn decide<F: Frame + ?Sized, M: Memory, T: ReturnTraffic>(
     frame: &F,
-    head: &H,
     config: &GuardConfig,
-    exit: &ExitConfig,
     memory: &M,
+    traffic: &T,
 ) -> (Decision, Option<Slot>) {
-    if exit.is_routed(head) {
+    if traffic.is_routed() {
         return (Decision::about_frame(frame, Verdict::Pass(Class::Return)), None);
     }
     let (mut decision, slot) = filter::decide(frame, config, memory);
-    let is_hosts =
-        matches!(decision.verdict, Verdict::Pass(Class::Other | Class::Fragment)) && !exit.is_off();
-    if is_hosts && exit.is_translated(head, memory) {
+    let is_hosts = matches!(decision.verdict, Verdict::Pass(Class::Other | Class::Fragment));
+    if is_hosts && traffic.is_translated() {
         decision.verdict = Verdict::Pass(Class::Return);
     }
     (decision, slot)

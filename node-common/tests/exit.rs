@@ -17,8 +17,8 @@ use weir_common::{
     AddressPlan, DropReason, GuardConfig, Slot, SlotPermutation,
     account::SessionState,
     exit::{
-        ExitConfig, ExitMemory, ExitV6, FRAGMENT_TIMEOUT, FragmentKey, decide, is_for_port,
-        is_fresh, port_bit, return_packet,
+        ExitConfig, ExitMemory, ExitV6, FRAGMENT_TIMEOUT, FragmentKey, ReadFrame, decide,
+        is_for_port, is_fresh, port_bit, return_packet,
     },
     filter::Memory,
     gcra::Rate,
@@ -51,7 +51,8 @@ impl Node {
             initiations: Rate::UNLIMITED,
             ceiling: Rate::UNLIMITED,
         };
-        let (decision, _) = decide(frame, frame, &config, exit, self);
+        let traffic = ReadFrame { frame, exit, memory: self };
+        let (decision, _) = decide(frame, &config, self, &traffic);
         if decision.verdict == Verdict::Pass(Class::Return) {
             assert_eq!(decision.bytes as usize, frame.len());
         }

@@ -11,8 +11,9 @@ use weir_common::{
 };
 
 use crate::{
+    exit::OfFrame,
     maps::{ACCOUNTS, CONFIG, DIRECT, EXIT, VERDICTS},
-    memory::{Head, Linear, Maps, Scattered, Seen, add_to_tally, receive_queue},
+    memory::{Linear, Maps, Scattered, Seen, add_to_tally, receive_queue},
 };
 
 /// The slot of a frame without a session. An `Option` would leave the number of nobody's slot
@@ -37,7 +38,7 @@ fn guard<F: Frame>(ctx: &XdpContext, frame: &F) -> u32 {
         debug!(ctx, "the guard has no configuration");
         return xdp_action::XDP_PASS;
     };
-    let (decision, slot) = decide(frame, &Head(ctx), config, exit, &Maps);
+    let (decision, slot) = decide(frame, config, &Maps, &OfFrame { ctx, exit });
     let slot = slot.unwrap_or(NOBODY);
     count(&decision, slot);
     match decision.verdict {

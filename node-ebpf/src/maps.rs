@@ -49,4 +49,5 @@ pub static PORTS: Array<u64> = Array::with_max_entries(PORT_WORDS as u32, 0);
 
 /// When the first fragment of a packet came that was return traffic.
 #[map]
-pub static FRAGMENTS: LruHashMap<FragmentKey, u64> = LruHashMap::with_max_entries(FRAGMENT_COUNT, 0);
+pub static FRAGMENTS: LruHashMap<FragmentKey, u64> =
+    LruHashMap::with_max_entries(FRAGMENT_COUNT, 0);

@@ -33,7 +33,7 @@ use weir_common::{
     account::SessionState,
     exit::{
         EXIT_CONFIG_LEN, ExitConfig, ExitMemory, ExitV6, FRAGMENT_TIMEOUT, FRAGMENTS, FragmentKey,
-        PORT_WORDS, decide, port_bit,
+        PORT_WORDS, ReadFrame, decide, port_bit,
     },
     filter::Memory,
     gcra::{Gcra, Rate},
@@ -326,7 +326,9 @@ fn kernel_and_user_space_agree_on_random_and_mutated_frames() {
         let passes = loaded.passes(&frame);
         let after = loaded.guard().counts().expect("counts");
         set_buckets();
-        let (decision, _) = decide(frame.as_slice(), frame.as_slice(), &config(), &exit, &model);
+        let frame = frame.as_slice();
+        let traffic = ReadFrame { frame, exit: &exit, memory: &model };
+        let (decision, _) = decide(frame, &config(), &model, &traffic);
         let Decision { verdict, bytes, .. } = decision;
         seen.borrow_mut().insert(verdict);
         prop_assert_eq!(passes, matches!(verdict, Verdict::Pass(_)));

@@ -43,10 +43,11 @@ pub struct Drops {
 /// What the guard passed and counted, by message type.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GuardCount {
-    /// `initiation`, `response`, `cookie_reply`, `data`, or `other` for everything not to our port.
+    /// `initiation`, `response`, `cookie_reply`, `data`, `fragment`, `return` for return traffic of the
+    /// node's own NAT, or `other` for everything else.
     pub message: String,
     /// Frames.
     pub datagrams: u64,
-    /// Their UDP payload in bytes (frame bytes for `other`).
+    /// Their UDP payload in bytes (frame bytes for `other`, `fragment` and `return`).
     pub bytes: u64,
 }
