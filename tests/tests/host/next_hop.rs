@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 use weir_config::Auto;
 use weir_host::{
     next_hop::{self, Judged, NotPlain, Watch},
@@ -243,6 +244,10 @@ fn a_neighbour_is_found_when_it_is_asked_for() {
     ));
     let router = mac_of(&net.internet, "in0");
     inside(&net.node, || {
+        // What a node in its sandbox has that is of use here.
+        let kept = CapabilitySet::NET_ADMIN;
+        let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: kept };
+        set_capabilities(None, sets).expect("capabilities");
         let mut followed = Followed::start();
         followed.until_gateways_are("the gateways", router);
         let resolver = followed.watch.resolver();
