@@ -3,6 +3,7 @@
 #![expect(clippy::expect_used, reason = "a benchmark that cannot begin must stop")]
 
 use std::{
+    cell::RefCell,
     hint::black_box,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
@@ -104,12 +105,13 @@ fn hit(c: &mut Criterion) {
             };
             (0..BATCH).map(|_| next()).collect()
         };
+        let nat = RefCell::new(nat);
         group.bench_function(BenchmarkId::new("up", flows), |b| {
             b.iter_batched_ref(
                 || batch(ACK),
                 |packets| {
                     for (slot, packet) in packets {
-                        up(&mut nat, packet, *slot);
+                        up(&mut nat.borrow_mut(), packet, *slot);
                     }
                 },
                 BatchSize::SmallInput,
@@ -120,18 +122,20 @@ fn hit(c: &mut Criterion) {
                 || {
                     let mut answers = Vec::new();
                     for (slot, mut packet) in batch(ACK) {
-                        up(&mut nat, &mut packet, slot);
+                        up(&mut nat.borrow_mut(), &mut packet, slot);
                         answers.push(answer(&packet, ACK));
                     }
                     // What was just looked up is not to be found in the cache.
                     for (slot, mut packet) in batch(ACK).into_iter().chain(batch(ACK)) {
-                        up(&mut nat, &mut packet, slot);
+                        up(&mut nat.borrow_mut(), &mut packet, slot);
                     }
                     (answers, ())
                 },
                 |(answers, ())| {
                     for packet in answers {
-                        black_box(nat.down(packet, NOW, &AllowAll).expect("translated"));
+                        black_box(
+                            nat.borrow_mut().down(packet, NOW, &AllowAll).expect("translated"),
+                        );
                     }
                 },
                 BatchSize::SmallInput,

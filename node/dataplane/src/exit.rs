@@ -20,6 +20,7 @@ use std::{
 use crossbeam::queue::ArrayQueue;
 use weir_common::{
     AddressPlan, DropReason, Slot,
+    exit::ExitConfig,
     gcra::{Gcra, Rate},
 };
 use weir_nat::{
@@ -67,6 +68,8 @@ pub struct ExitPlan {
     pub policy: Arc<dyn Policy>,
     /// The next hops.
     pub hops: Arc<NextHops>,
+    /// The addresses that the guard sends return traffic of.
+    pub guard: ExitConfig,
     /// The node's UDP port.
     pub listen_port: u16,
     /// Has the kernel look for a neighbour whose link address is not known. It must not wait.
@@ -145,6 +148,7 @@ pub(crate) struct Exit {
     gateways: Gateways,
     /// The addresses from which routers on the internet are answered.
     external: Gateways,
+    guard: ExitConfig,
     listen_port: u16,
     resolve: Arc<dyn Fn(IpAddr) + Send + Sync>,
     /// How often it is called.
@@ -183,6 +187,7 @@ impl Exit {
             answer: None,
             gateways,
             external,
+            guard: plan.guard,
             listen_port: plan.listen_port,
             resolve: plan.resolve,
             resolutions: Gcra::default(),
@@ -194,9 +199,11 @@ impl Exit {
         }
     }
 
-    /// The node's UDP port, whose datagrams are no packets from the internet.
-    pub(crate) fn listen_port(&self) -> u16 {
-        self.listen_port
+    /// Whether a frame that the guard has sent is a message for the node itself, and no packet from
+    /// the internet.
+    #[inline]
+    pub(crate) fn is_message(&self, frame: &[u8]) -> bool {
+        self.guard.is_message(frame, self.listen_port)
     }
 
     /// Translates a session's packet in `frame`, which begins with room for the Ethernet header, and

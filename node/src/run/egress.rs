@@ -12,9 +12,10 @@ use tracing::{info, warn};
 use weir_common::exit::{ExitConfig, ExitV6};
 
 use super::{ebpf::Ebpf, flow_view::Blocks, random, receive::Receive};
-use weir_config::{Config, EgressMode};
+use weir_config::{Config, EgressMode, GuardMode, ReceiveMode};
 use weir_dataplane::{ExitPlan, Exits, Shared, open_uplink};
 use weir_host::{
+    listeners,
     next_hop::{self, Judged, Resolver, Watch},
     uplink::Uplink,
 };
@@ -30,6 +31,16 @@ pub(super) enum Egress {
     Bypass(Box<Bypass>),
     /// Through the kernel, and why.
     Kernel(String),
+}
+
+/// The ports to reserve against the host, if the node may exit past the kernel: decided before the
+/// host is prepared, by what can be known then.
+pub(super) fn reserved_ports(config: &Config, uplink: &Uplink) -> Option<(u16, u16)> {
+    let may_bypass = config.node.egress != EgressMode::Kernel
+        && config.node.receive != ReceiveMode::Sockets
+        && config.node.xdp != GuardMode::Off
+        && matches!(next_hop::read(uplink), Ok(Ok(_)));
+    may_bypass.then_some((config.nat.ports.low, config.nat.ports.high))
 }
 
 /// What the node needs to exit past the kernel.
@@ -117,7 +128,11 @@ impl Bypass {
             .collect::<Result<Vec<_>, _>>()
             .context("cannot open an AF_PACKET socket. Fix: start the node with CAP_NET_RAW")?;
         let range = config.nat.ports;
-        let ports = Ports::new(range.low, range.high, config.nat.block_ports);
+        let mut ports = Ports::new(range.low, range.high, config.nat.block_ports);
+        // What the host has in the range stays its own. From now on it gets no port there by itself.
+        let own = listeners::in_range(range.low, range.high)
+            .context("cannot read which ports this machine uses")?;
+        own.iter().for_each(|socket| ports.spare(socket.port));
         Ok(Self { sockets, hops, ports: Arc::new(ports), v4, v6 })
     }
 
@@ -151,7 +166,8 @@ impl Bypass {
         policy: &Arc<dyn Policy>,
         ebpf: &Ebpf,
     ) -> anyhow::Result<(Vec<(ExitPlan, OwnedFd)>, Follower)> {
-        ebpf.set_exit(&self.guard_config(uplink)?, self.ports.words())?;
+        let guard = self.guard_config(uplink)?;
+        ebpf.set_exit(&guard, self.ports.words())?;
         let follower = Follower::start(uplink, self.hops.clone())?;
         let hops = follower.current();
         let workers = self.sockets.len() as u32;
@@ -175,6 +191,7 @@ impl Bypass {
                 },
                 policy: Arc::clone(policy),
                 hops: Arc::clone(&hops),
+                guard,
                 listen_port: config.node.listen_port,
                 first_id: random::flow_secret()?.0[0] as u16,
                 resolve: follower.resolve(),

@@ -9,7 +9,7 @@ use weir_common::{AddressPlan, SlotPermutation};
 use super::{
     Options, choices, dataplane,
     ebpf::Ebpf,
-    egress::Egress,
+    egress::{self, Egress},
     keys as key_ring,
     machine::Machine,
     random,
@@ -66,7 +66,8 @@ impl<'a> Prepared<'a> {
         let previous_key = rotation::previous(&config.node.private_key_file)?;
         let io = choices::io(&config.node.io)?;
         let cores = choices::cores(config)?;
-        let plan = HostPlan::new(config, uplink.clone(), cores.len())?;
+        let mut plan = HostPlan::new(config, uplink.clone(), cores.len())?;
+        plan.reserved_ports = egress::reserved_ports(config, &uplink);
         let mut host = Host::prepare(&plan)?;
         let tun = host.take_tun().context("the TUN device is gone")?;
         let in_force = host.policy().context("the exit policy is missing")?;

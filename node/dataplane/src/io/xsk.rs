@@ -1,6 +1,5 @@
 //! The XSK fast path: AF_XDP receive, from the guard to a worker past the kernel's stack.
 
-mod return_frame;
 mod ring;
 mod socket;
 mod sources;
@@ -16,19 +15,17 @@ use std::{
 use weir_common::{
     DropReason,
     direct::{Addresses, DIRECT_QUEUES, Direct},
+    exit::return_packet,
 };
 
+use self::socket::Xsk;
 pub use self::sources::Sources;
-use self::{
-    return_frame::{is_to_port, packet_of},
-    socket::Xsk,
-};
 use crate::{
     outer::{Checksum, Outer},
     pipeline::Pipeline,
 };
 use weir_accounts::Endpoint;
-use weir_packet::ecn::Ecn;
+use weir_packet::{ecn::Ecn, ethernet::ETHERNET_HEADER};
 
 /// The maximum number of frames in one iteration. More of them would leave the processor's cache
 /// before they are written.
@@ -147,13 +144,10 @@ impl<Q: ReceiveQueue> XskQueues<Q> {
 
 fn receive(pipeline: &mut Pipeline, sources: Sources, memory: &mut [u8], len: usize) {
     let Some(frame) = memory.get(..len) else { return };
-    if let Some(port) = pipeline.exit().map(|exit| exit.listen_port())
-        && !is_to_port(frame, port)
-    {
-        match packet_of(frame) {
-            Some(packet) => {
-                let len = packet.len();
-                let room = memory.get_mut(packet.start..).unwrap_or_default();
+    if pipeline.exit().is_some_and(|exit| !exit.is_message(frame)) {
+        match return_packet(frame).map(<[u8]>::len) {
+            Some(len) => {
+                let room = memory.get_mut(ETHERNET_HEADER..).unwrap_or_default();
                 pipeline.handle_return_packet(room, len);
             }
             None => pipeline.stats().refuse(DropReason::DownMalformed),

@@ -6,7 +6,10 @@ use std::{
 };
 
 use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
-use weir_common::{DropReason, Slot};
+use weir_common::{
+    DropReason, Slot,
+    exit::{ExitConfig, ExitV6},
+};
 use weir_nat::{AllowAll, NatConfig, NewFlow, Policy, Ports, V6};
 use weir_packet::{
     ethernet::{ETHERNET_HEADER, MacAddress, NextHops},
@@ -73,6 +76,7 @@ fn node_that_asks(
         nat,
         policy: Arc::new(policy),
         hops: Arc::new(hops()),
+        guard: ExitConfig::new(&[EXTERNAL], ExitV6::Address(EXTERNAL_V6)).expect("addresses"),
         listen_port: 51820,
         resolve: Arc::new(move |neighbour| asked.lock().expect("a list").push(neighbour)),
         first_id: 7,
