@@ -8,6 +8,7 @@ use weir_common::{AddressPlan, PublicKey};
 
 use super::{
     Options,
+    blocks::BlockJournal,
     egress::KernelEgress,
     keys::Ring,
     ledger::Intervals,
@@ -146,11 +147,13 @@ impl<'a> Forwarding<'a> {
             guard: machine.ebpf.counter(),
             limiter: Arc::clone(&limiter),
         }));
+        let blocks = Arc::new(BlockJournal::new(Arc::clone(&flows), ledger.clone()));
         let parts = serve::ControlPlane {
             sessions,
             ledger,
             view,
             flows,
+            blocks,
             template,
             series,
             intervals,

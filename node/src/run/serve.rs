@@ -10,7 +10,9 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{
-    banner, flow_table,
+    banner,
+    blocks::BlockJournal,
+    flow_table,
     ledger::{Intervals, LedgerTasks},
     limits,
     policy::ExitPolicy,
@@ -45,6 +47,7 @@ pub(super) struct ControlPlane {
     pub(super) ledger: SharedLedger,
     pub(super) view: Arc<View>,
     pub(super) flows: SharedFlowView,
+    pub(super) blocks: Arc<BlockJournal>,
     pub(super) template: Shared<PeerTemplate>,
     pub(super) series: Shared<Series>,
     pub(super) intervals: Shared<Intervals>,
@@ -85,6 +88,7 @@ async fn serve(config: &Config, parts: ControlPlane, log: Option<GuardLog>) -> a
         ledger,
         view,
         flows,
+        blocks,
         template,
         series,
         intervals,
@@ -146,7 +150,8 @@ async fn serve(config: &Config, parts: ControlPlane, log: Option<GuardLog>) -> a
         Gateway::bind(config, &sessions, name_servers, &resolver, weir_host::has_ipv6()).await?;
     let limited = limits::spawn(limiter, stopped.clone());
     let room = flow_table::spawn(in_force, stopped.clone());
-    let mut tasks = LedgerTasks::start(config, &intervals, &sessions, &ledger, resolver, stopped)?;
+    let mut tasks =
+        LedgerTasks::start(config, &intervals, &sessions, &ledger, blocks, resolver, stopped)?;
     if !config.fleet.url.is_empty() {
         let link = fleet::Link::connect(&config.fleet).await?;
         view.show_fleet(link.clone());

@@ -23,6 +23,7 @@ impl Serving<'_> {
     pub(super) fn until_told(self, machine: &mut Machine) -> anyhow::Result<()> {
         let Self { config, dataplane, watcher, parts } = self;
         let (sessions, reloader) = (Arc::clone(&parts.sessions), Arc::clone(&parts.reloader));
+        let blocks = Arc::clone(&parts.blocks);
         let served = serve::until_told(config, parts, machine.ebpf.take_log());
         // A change made after this would not be undone.
         reloader.close();
@@ -35,6 +36,7 @@ impl Serving<'_> {
             .and_then(|_| sessions.checkpoint())
             .context("cannot write the final counters to the ledger")?;
         machine.saved = true;
-        served.and(watched)
+        let blocks_written = blocks.write().context("cannot write blocks of ports to the ledger");
+        served.and(watched).and(blocks_written)
     }
 }
