@@ -12,6 +12,7 @@
 //! [`Machine`](machine::Machine) has what must be undone, whichever stage the node reached.
 
 mod banner;
+mod blocks;
 mod choices;
 mod dataplane;
 mod ebpf;

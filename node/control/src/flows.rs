@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use toml::value::{Datetime, Offset};
-use weir_ledger::BlockSpan;
+use weir_ledger::{BlockEvent, BlockSpan};
 
 /// How consumers' packets leave, and why so.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,6 +90,12 @@ pub trait FlowView: Send + Sync {
 
     /// The sessions that have flows or blocks, in any order.
     fn sessions(&self) -> Vec<SessionFlows>;
+
+    /// The blocks of ports that sessions have taken and given back since the last call, in order:
+    /// for the ledger, about once a second. None where the kernel translates.
+    fn take_block_events(&self) -> Vec<BlockEvent> {
+        Vec::new()
+    }
 }
 
 /// A shared [`FlowView`].

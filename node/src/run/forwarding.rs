@@ -8,8 +8,13 @@ use weir_common::{AddressPlan, PublicKey};
 
 use super::{
     Options,
+<<<<<<< HEAD
     egress::{EgressPath, Follower},
     flow_view::{self, BlockWriter, Blocks, Flows},
+=======
+    blocks::BlockJournal,
+    egress::KernelEgress,
+>>>>>>> control15
     keys::Ring,
     ledger::Intervals,
     machine::Machine,
@@ -163,10 +168,16 @@ impl<'a> Forwarding<'a> {
             guard: machine.ebpf.counter(),
             limiter: Arc::clone(&limiter),
         }));
+        let blocks = Arc::new(BlockJournal::new(Arc::clone(&flows), ledger.clone()));
         let parts = serve::ControlPlane {
             sessions,
             ledger,
             view,
+<<<<<<< HEAD
+=======
+            flows,
+            blocks,
+>>>>>>> control15
             template,
             series,
             intervals,

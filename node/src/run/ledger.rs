@@ -21,7 +21,11 @@ use tokio::{
 use tracing::{debug, error, info, warn};
 use zeroize::Zeroizing;
 
+<<<<<<< HEAD
 use super::{flow_view::BlockWriter, ledger_path};
+=======
+use super::{blocks::BlockJournal, ledger_path};
+>>>>>>> control15
 use weir_config::{Config, Shared};
 use weir_control::{
     delivery::{self, UsageFile, Webhook},
@@ -101,7 +105,11 @@ impl LedgerTasks {
         intervals: &Shared<Intervals>,
         sessions: &Arc<Sessions>,
         ledger: &SharedLedger,
+<<<<<<< HEAD
         blocks: Option<BlockWriter>,
+=======
+        blocks: Arc<BlockJournal>,
+>>>>>>> control15
         resolver: Resolver,
         stopped: watch::Receiver<bool>,
     ) -> anyhow::Result<Self> {
@@ -136,6 +144,7 @@ impl LedgerTasks {
         let writer = Writer {
             sessions: Arc::clone(sessions),
             ledger: ledger.clone(),
+            blocks,
             intervals: intervals.clone(),
             receivers,
             blocks,
@@ -218,6 +227,7 @@ async fn run(mut writer: Writer, mut stopped: watch::Receiver<bool>) {
 struct Writer {
     sessions: Arc<Sessions>,
     ledger: SharedLedger,
+    blocks: Arc<BlockJournal>,
     intervals: Shared<Intervals>,
     /// The receivers that must have a usage record before it is deleted.
     receivers: Vec<&'static str>,
@@ -266,6 +276,7 @@ impl Writer {
             self.sessions.checkpoint()?;
             self.saved = Instant::now();
         }
+        self.blocks.write()?;
         if is_due(self.recorded, intervals.record) {
             self.sessions.record()?;
             self.recorded = Instant::now();
@@ -330,8 +341,13 @@ fn is_due(last: Instant, every: Duration) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use weir_control::testing::StillNode;
     use weir_ledger::{BlockEvent, check::Reader};
     use weir_sessions::registry::rig::Rig;
+
+    fn blocks(rig: &Rig) -> Arc<BlockJournal> {
+        Arc::new(BlockJournal::new(Arc::new(StillNode), rig.ledger.clone()))
+    }
 
     #[test]
     fn ended_sessions_go_in_a_tick_ten_minutes_after_the_last_look() {
@@ -348,6 +364,7 @@ mod tests {
         let mut writer = Writer {
             sessions: Arc::clone(&rig.sessions),
             ledger: rig.ledger.clone(),
+            blocks: blocks(&rig),
             intervals: Shared::from(intervals),
             receivers: Vec::new(),
             blocks: None,
@@ -397,6 +414,7 @@ mod tests {
         let writer = Writer {
             sessions: Arc::clone(&rig.sessions),
             ledger: rig.ledger.clone(),
+            blocks: blocks(&rig),
             intervals: Shared::from(intervals),
             receivers: Vec::new(),
             blocks: None,

@@ -10,8 +10,14 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{
+<<<<<<< HEAD
     banner, flow_table,
     flow_view::BlockWriter,
+=======
+    banner,
+    blocks::BlockJournal,
+    flow_table,
+>>>>>>> control15
     ledger::{Intervals, LedgerTasks},
     limits,
     policy::ExitPolicy,
@@ -46,8 +52,12 @@ pub(super) struct ControlPlane {
     pub(super) ledger: SharedLedger,
     pub(super) view: Arc<View>,
     pub(super) flows: SharedFlowView,
+<<<<<<< HEAD
     /// Writes to the ledger who has which ports, if the node translates.
     pub(super) block_writer: Option<BlockWriter>,
+=======
+    pub(super) blocks: Arc<BlockJournal>,
+>>>>>>> control15
     pub(super) template: Shared<PeerTemplate>,
     pub(super) series: Shared<Series>,
     pub(super) intervals: Shared<Intervals>,
@@ -88,6 +98,7 @@ async fn serve(config: &Config, parts: ControlPlane, log: Option<GuardLog>) -> a
         ledger,
         view,
         flows,
+        blocks,
         template,
         series,
         intervals,
@@ -150,6 +161,7 @@ async fn serve(config: &Config, parts: ControlPlane, log: Option<GuardLog>) -> a
         Gateway::bind(config, &sessions, name_servers, &resolver, weir_host::has_ipv6()).await?;
     let limited = limits::spawn(limiter, stopped.clone());
     let room = flow_table::spawn(in_force, stopped.clone());
+<<<<<<< HEAD
     let mut tasks = LedgerTasks::start(
         config,
         &intervals,
@@ -159,6 +171,10 @@ async fn serve(config: &Config, parts: ControlPlane, log: Option<GuardLog>) -> a
         resolver,
         stopped,
     )?;
+=======
+    let mut tasks =
+        LedgerTasks::start(config, &intervals, &sessions, &ledger, blocks, resolver, stopped)?;
+>>>>>>> control15
     if !config.fleet.url.is_empty() {
         let link = fleet::Link::connect(&config.fleet).await?;
         view.show_fleet(link.clone());

@@ -24,6 +24,7 @@ impl Serving<'_> {
     pub(super) fn until_told(self, machine: &mut Machine) -> anyhow::Result<()> {
         let Self { config, dataplane, follower, watcher, parts } = self;
         let (sessions, reloader) = (Arc::clone(&parts.sessions), Arc::clone(&parts.reloader));
+        let blocks = Arc::clone(&parts.blocks);
         let served = serve::until_told(config, parts, machine.ebpf.take_log());
         // A change made after this would not be undone.
         reloader.close();
@@ -37,6 +38,11 @@ impl Serving<'_> {
             .and_then(|_| sessions.checkpoint())
             .context("cannot write the final counters to the ledger")?;
         machine.saved = true;
+<<<<<<< HEAD
         served.and(watched).and(followed)
+=======
+        let blocks_written = blocks.write().context("cannot write blocks of ports to the ledger");
+        served.and(watched).and(blocks_written)
+>>>>>>> control15
     }
 }
