@@ -7,7 +7,6 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use tracing::{debug, warn};
 use weir_common::Slot;
 use weir_control::flows::{Egress, FlowView, NatTotals, SessionFlows};
 use weir_dataplane::{Exits, OwnedBlock};
@@ -97,44 +96,17 @@ impl FlowView for Flows {
         });
         each.filter(|session| session.flows() > 0 || session.blocks > 0).collect()
     }
-}
 
-/// Writes which session has which block of ports to the ledger.
-pub(super) struct BlockWriter {
-    pub(super) exits: Exits,
-    pub(super) blocks: Arc<Blocks>,
-    /// What the ledger has not taken yet.
-    pub(super) unwritten: Vec<BlockEvent>,
-}
-
-/// The most events that wait for a ledger that cannot be written. Beyond it the oldest go.
-const MAX_UNWRITTEN: usize = 1 << 20;
-
-impl BlockWriter {
-    /// Writes what has happened since the last call.
-    ///
-    /// # Errors
-    ///
-    /// Fails if the ledger cannot be written. The next call tries again.
-    pub(super) fn write(&mut self, ledger: &SharedLedger) -> Result<(), LedgerError> {
-        let before = self.unwritten.len();
-        while let Some(block) = self.exits.next_block_event() {
-            self.unwritten.extend(self.event(&block));
-        }
-        self.blocks.note(self.unwritten.get(before..).unwrap_or_default());
-        if let Some(beyond) = self.unwritten.len().checked_sub(MAX_UNWRITTEN + 1) {
-            warn!("the ledger cannot be written: who had a block of ports is being forgotten");
-            self.unwritten.drain(..=beyond);
-        }
-        if self.unwritten.is_empty() {
-            return Ok(());
-        }
-        ledger.lock().write_blocks(&self.unwritten)?;
-        debug!(events = self.unwritten.len(), "blocks of ports");
-        self.unwritten.clear();
-        Ok(())
+    fn take_block_events(&self) -> Vec<BlockEvent> {
+        let Some(exits) = &self.exits else { return Vec::new() };
+        let blocks = std::iter::from_fn(|| exits.next_block_event());
+        let events: Vec<BlockEvent> = blocks.filter_map(|block| self.event(&block)).collect();
+        self.blocks.note(&events);
+        events
     }
+}
 
+impl Flows {
     fn event(&self, block: &OwnedBlock) -> Option<BlockEvent> {
         let session = SessionId::new(block.session)?;
         let length = u32::from(self.blocks.block_ports);

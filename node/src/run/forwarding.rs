@@ -8,13 +8,9 @@ use weir_common::{AddressPlan, PublicKey};
 
 use super::{
     Options,
-<<<<<<< HEAD
-    egress::{EgressPath, Follower},
-    flow_view::{self, BlockWriter, Blocks, Flows},
-=======
     blocks::BlockJournal,
-    egress::KernelEgress,
->>>>>>> control15
+    egress::{EgressPath, Follower},
+    flow_view::{self, Blocks, Flows},
     keys::Ring,
     ledger::Intervals,
     machine::Machine,
@@ -140,11 +136,6 @@ impl<'a> Forwarding<'a> {
         if let Some(exits) = &exits {
             flow_view::restore(exits, &sessions, &ledger, &blocks)?;
         }
-        let block_writer = exits.clone().map(|exits| BlockWriter {
-            exits,
-            blocks: Arc::clone(&blocks),
-            unwritten: Vec::new(),
-        });
         let flows: SharedFlowView =
             Arc::new(Flows { path: self.egress, exits, sessions: Arc::clone(&sessions), blocks });
         let view = Arc::new(View::new(status::Sources {
@@ -173,11 +164,6 @@ impl<'a> Forwarding<'a> {
             sessions,
             ledger,
             view,
-<<<<<<< HEAD
-=======
-            flows,
-            blocks,
->>>>>>> control15
             template,
             series,
             intervals,
@@ -186,7 +172,7 @@ impl<'a> Forwarding<'a> {
             keys,
             policy: self.policy,
             flows,
-            block_writer,
+            blocks,
             resolver: self.resolver,
             ended: self.ended,
             breaks,

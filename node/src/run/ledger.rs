@@ -21,11 +21,7 @@ use tokio::{
 use tracing::{debug, error, info, warn};
 use zeroize::Zeroizing;
 
-<<<<<<< HEAD
-use super::{flow_view::BlockWriter, ledger_path};
-=======
 use super::{blocks::BlockJournal, ledger_path};
->>>>>>> control15
 use weir_config::{Config, Shared};
 use weir_control::{
     delivery::{self, UsageFile, Webhook},
@@ -105,11 +101,7 @@ impl LedgerTasks {
         intervals: &Shared<Intervals>,
         sessions: &Arc<Sessions>,
         ledger: &SharedLedger,
-<<<<<<< HEAD
-        blocks: Option<BlockWriter>,
-=======
         blocks: Arc<BlockJournal>,
->>>>>>> control15
         resolver: Resolver,
         stopped: watch::Receiver<bool>,
     ) -> anyhow::Result<Self> {
@@ -147,7 +139,6 @@ impl LedgerTasks {
             blocks,
             intervals: intervals.clone(),
             receivers,
-            blocks,
             saved: now,
             recorded: now,
             swept: Look::now(),
@@ -231,8 +222,6 @@ struct Writer {
     intervals: Shared<Intervals>,
     /// The receivers that must have a usage record before it is deleted.
     receivers: Vec<&'static str>,
-    /// Who has which block of ports, if the node translates.
-    blocks: Option<BlockWriter>,
     /// When the last checkpoint, the last records and the last look for old ones were.
     saved: Instant,
     recorded: Instant,
@@ -269,9 +258,6 @@ impl Writer {
 
     /// Writes what it is time for. The next tick tries again what failed.
     fn write(&mut self, intervals: Intervals) -> Result<(), LedgerError> {
-        if let Some(blocks) = &mut self.blocks {
-            blocks.write(&self.ledger)?;
-        }
         if is_due(self.saved, intervals.checkpoint) || self.ledger.last_error().is_some() {
             self.sessions.checkpoint()?;
             self.saved = Instant::now();
@@ -367,7 +353,6 @@ mod tests {
             blocks: blocks(&rig),
             intervals: Shared::from(intervals),
             receivers: Vec::new(),
-            blocks: None,
             saved: now,
             recorded: now,
             swept: Look::now(),
@@ -417,7 +402,6 @@ mod tests {
             blocks: blocks(&rig),
             intervals: Shared::from(intervals),
             receivers: Vec::new(),
-            blocks: None,
             saved: since,
             recorded: since,
             swept: Look::now(),

@@ -10,14 +10,9 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{
-<<<<<<< HEAD
-    banner, flow_table,
-    flow_view::BlockWriter,
-=======
     banner,
     blocks::BlockJournal,
     flow_table,
->>>>>>> control15
     ledger::{Intervals, LedgerTasks},
     limits,
     policy::ExitPolicy,
@@ -39,9 +34,7 @@ use weir_control::{
 use weir_dataplane::ThreadEnded;
 use weir_ebpf_loader::GuardLog;
 use weir_ledger::SharedLedger;
-use weir_sessions::{
-    keys::SharedKeyRing, limits::Limiter, registry::Sessions, wg_quick::PeerTemplate,
-};
+use weir_sessions::{Sessions, keys::SharedKeyRing, limits::Limiter, wg_quick::PeerTemplate};
 
 /// How long requests inside the tunnel may take after the node was told to stop.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
@@ -52,12 +45,7 @@ pub(super) struct ControlPlane {
     pub(super) ledger: SharedLedger,
     pub(super) view: Arc<View>,
     pub(super) flows: SharedFlowView,
-<<<<<<< HEAD
-    /// Writes to the ledger who has which ports, if the node translates.
-    pub(super) block_writer: Option<BlockWriter>,
-=======
     pub(super) blocks: Arc<BlockJournal>,
->>>>>>> control15
     pub(super) template: Shared<PeerTemplate>,
     pub(super) series: Shared<Series>,
     pub(super) intervals: Shared<Intervals>,
@@ -108,7 +96,6 @@ async fn serve(config: &Config, parts: ControlPlane, log: Option<GuardLog>) -> a
         policy,
         ..
     } = parts;
-    let block_writer = parts.block_writer;
     let (mut ended, mut breaks) = (parts.ended, parts.breaks);
     let (resolver, name_servers) = (parts.resolver, parts.name_servers);
     let in_force = policy.in_force();
@@ -161,20 +148,8 @@ async fn serve(config: &Config, parts: ControlPlane, log: Option<GuardLog>) -> a
         Gateway::bind(config, &sessions, name_servers, &resolver, weir_host::has_ipv6()).await?;
     let limited = limits::spawn(limiter, stopped.clone());
     let room = flow_table::spawn(in_force, stopped.clone());
-<<<<<<< HEAD
-    let mut tasks = LedgerTasks::start(
-        config,
-        &intervals,
-        &sessions,
-        &ledger,
-        block_writer,
-        resolver,
-        stopped,
-    )?;
-=======
     let mut tasks =
         LedgerTasks::start(config, &intervals, &sessions, &ledger, blocks, resolver, stopped)?;
->>>>>>> control15
     if !config.fleet.url.is_empty() {
         let link = fleet::Link::connect(&config.fleet).await?;
         view.show_fleet(link.clone());

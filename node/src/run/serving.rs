@@ -38,11 +38,7 @@ impl Serving<'_> {
             .and_then(|_| sessions.checkpoint())
             .context("cannot write the final counters to the ledger")?;
         machine.saved = true;
-<<<<<<< HEAD
-        served.and(watched).and(followed)
-=======
         let blocks_written = blocks.write().context("cannot write blocks of ports to the ledger");
-        served.and(watched).and(blocks_written)
->>>>>>> control15
+        served.and(watched).and(followed).and(blocks_written)
     }
 }
