@@ -5,10 +5,12 @@
 //! ([`replay`]); `fuzz_targets` are the same for libFuzzer.
 
 mod guard;
+mod nat;
 mod path;
 pub mod replay;
 
 pub use guard::{direct, guard, judge};
+pub use nat::nat;
 pub use path::{datagrams, frames, inner};
 
 /// A target.
@@ -22,6 +24,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("datagrams", datagrams),
     ("frames", frames),
     ("inner", inner),
+    ("nat", nat),
 ];
 
 /// Bytes that are read as values, from the front. Where there are none left, all are zero.
