@@ -6,11 +6,13 @@
 
 mod exit;
 mod guard;
+mod nat;
 mod path;
 pub mod replay;
 
 pub use exit::exit;
 pub use guard::{direct, guard, judge};
+pub use nat::nat;
 pub use path::{datagrams, frames, inner};
 
 /// A target.
@@ -25,6 +27,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("datagrams", datagrams),
     ("frames", frames),
     ("inner", inner),
+    ("nat", nat),
 ];
 
 /// Bytes that are read as values, from the front. Where there are none left, all are zero.

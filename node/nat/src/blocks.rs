@@ -284,11 +284,12 @@ impl Pool {
 
     /// A port of the session's blocks that `is_free`: in the oldest block that has one, and there
     /// the one that has the same place as the inner port, or the next one. So an inner port has the
-    /// same external port again, also after a restart.
+    /// same external port again, also after a restart. At most `probes` ports of each block are tried.
     pub(crate) fn find_port(
         &self,
         held: &Held,
         port: u16,
+        probes: u32,
         is_free: impl Fn(u16) -> bool,
     ) -> Option<u16> {
         let external = self.external(held.external)?;
@@ -297,7 +298,8 @@ impl Pool {
         while block != 0 {
             let first = u32::from(self.first_port(block - 1));
             let candidates = (0..len).map(|step| (first + (u32::from(port) + step) % len) as u16);
-            let mut candidates = candidates.filter(|port| self.ports.contains(*port));
+            let candidates = candidates.filter(|port| self.ports.contains(*port));
+            let mut candidates = candidates.take(probes as usize);
             if let Some(port) = candidates.find(|port| is_free(*port)) {
                 return Some(port);
             }
@@ -309,7 +311,7 @@ impl Pool {
     /// Likewise for a protocol whose ports belong to one mapping each.
     pub(crate) fn find_unused(&self, held: &Held, port: u16, protocol: Protocol) -> Option<u16> {
         let external = self.external(held.external)?;
-        self.find_port(held, port, |port| !has_bit(external.set(protocol), port))
+        self.find_port(held, port, u32::MAX, |port| !has_bit(external.set(protocol), port))
     }
 
     /// Gives a session without blocks an address: the one of its slot if that has a block, else the

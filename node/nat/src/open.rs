@@ -15,6 +15,10 @@ use crate::{
 /// How many entries are looked at to find one that may end.
 const PROBES: u32 = 64;
 
+/// How many ports of a block are tried for a connection before another block is taken: each try is a
+/// look-up in the whole table.
+const PORT_PROBES: u32 = 4;
+
 /// Where a flow leaves.
 #[derive(Clone, Copy, Debug)]
 struct Place {
@@ -177,7 +181,7 @@ impl Nat {
 
     /// A port for a TCP connection: one that no other connection to the same endpoint has.
     fn place_connection(&mut self, key: &UpKey, may_take: bool) -> Option<Place> {
-        let find = |nat: &Self| {
+        let find = |nat: &Self, probes| {
             let held = nat.sessions.get(nat.session_index(Slot(key.slot))?)?.held(key.v6);
             let down_key = |port| DownKey {
                 remote: key.remote,
@@ -191,17 +195,17 @@ impl Nat {
                 let index = nat.table.find_down(&down_key(port));
                 index == 0 || nat.table.at(index).is_expired(nat.now)
             };
-            let port = nat.pool.find_port(held, key.port, is_free)?;
+            let port = nat.pool.find_port(held, key.port, probes, is_free)?;
             Some((held.external, port, nat.table.find_down(&down_key(port))))
         };
-        let found = find(self);
+        let mut found = find(self, PORT_PROBES);
+        if found.is_none() && may_take && self.take_block(key).is_some() {
+            found = find(self, PORT_PROBES);
+        }
+        // Without another block, every port that the session has is tried.
         let (external, port, expired) = match found {
             Some(found) => found,
-            None if may_take => {
-                self.take_block(key)?;
-                find(self)?
-            }
-            None => return None,
+            None => find(self, u32::MAX)?,
         };
         if expired != 0 {
             // It may have been the last one of its block, which is then given back.

@@ -85,8 +85,6 @@ struct Known {
     from: End,
     to: End,
     external: End,
-    /// When it had its last packet.
-    seen: u64,
 }
 
 fn servers(v6: bool) -> [IpAddr; 3] {
@@ -195,16 +193,7 @@ impl Model {
                     destination.1 = 0;
                 }
                 assert_eq!(destination, to, "where it goes stays");
-                // Endpoint independence, as long as another flow of the port has had packets.
-                for other in self.flows.values() {
-                    let is_same = other.kind.protocol() == kind.protocol() && other.from == from;
-                    let age = self.lab.now - other.seen;
-                    if is_same && kind.protocol() != 6 && other.to == to && age <= 60 * SECOND {
-                        assert_eq!(other.external, external);
-                    }
-                }
-                let seen = self.lab.now;
-                self.flows.insert(key, Known { slot, kind, from, to, external, seen });
+                self.flows.insert(key, Known { slot, kind, from, to, external });
             }
             Err(refusal) => {
                 if refusal.reason == DropReason::Policy {
@@ -271,6 +260,7 @@ impl Model {
         let nat = &self.lab.nat;
         let mut tuples = std::collections::HashSet::new();
         let mut keys = std::collections::HashSet::new();
+        let mut mappings = HashMap::new();
         let mut counts: HashMap<u32, FlowCounts> = HashMap::new();
         let mut live = 0;
         for index in 1..nat.table.end() {
@@ -290,6 +280,11 @@ impl Model {
                 crate::Protocol::Tcp => count.tcp += 1,
                 crate::Protocol::Udp => count.udp += 1,
                 crate::Protocol::Icmp => count.icmp += 1,
+            }
+            if flow.protocol != crate::Protocol::Tcp {
+                let inner = (flow.slot, flow.protocol, flow.port);
+                let outer = (flow.external, flow.external_port);
+                assert_eq!(*mappings.entry(inner).or_insert(outer), outer, "two mappings");
             }
             if let Some(address) = nat.pool.address(flow.external) {
                 let owner = self.owners.get(&(address, flow.external_port / 16 * 16));

@@ -228,3 +228,15 @@ fn a_reset_of_the_consumer_keeps_no_flow() {
     lab.wait(31);
     assert_eq!(lab.down(tcp(to, external, ACK)), Err(DropReason::DownNoFlow));
 }
+
+#[test]
+fn all_ports_of_all_blocks_serve_connections_to_one_endpoint() {
+    let mut lab = Lab::new();
+    let to = (SERVER, 443);
+    let ports: std::collections::HashSet<End> =
+        (0..128).map(|port| lab.connect(lab.inner(0, 5000 + port * 7), to)).collect();
+    assert_eq!(ports.len(), 128);
+    let refusal = refused(DropReason::Ports, Answer::Unreachable);
+    assert_eq!(lab.up(tcp(lab.inner(0, 9000), to, SYN)), Err(refusal));
+    assert_eq!(lab.nat.take_events().count(), 4);
+}
