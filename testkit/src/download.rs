@@ -38,6 +38,8 @@ struct Way {
     ethernet: [u8; ETHERNET],
     flow: Flow,
     offset: u32,
+    /// Whether nothing was sent yet: the first segment answers a SYN.
+    is_new: bool,
 }
 
 impl Download {
@@ -60,6 +62,7 @@ impl Download {
             for flow in 0..shape.flows {
                 let flow = flow_of(consumer.address, server, &shape, index * shape.flows + flow);
                 packet::build(&mut packet, &flow, 0);
+                packet::begin(&mut packet);
                 consumer.seal(&packet, &mut sealed)?;
                 consumer.socket.send(&sealed).context("cannot open a flow")?;
                 let frame = sink.next_frame(FRAME_TIMEOUT);
@@ -175,7 +178,7 @@ impl Way {
         let port = |at: usize| Some(u16::from_be_bytes(*packet.get(at..)?.first_chunk()?));
         let flow =
             Flow { transport, from: (address(16)?, port(22)?), to: (address(12)?, port(20)?) };
-        Some(Self { ethernet: back, flow, offset: 0 })
+        Some(Self { ethernet: back, flow, offset: 0, is_new: true })
     }
 
     /// Sends one super-packet of the flow.
@@ -196,7 +199,10 @@ impl Way {
         frame[6..8].copy_from_slice(&((ETHERNET + 20) as u16).to_ne_bytes());
         frame[8..10].copy_from_slice(&(shape.transport.checksum_at() as u16).to_ne_bytes());
         frame[NET_HEADER..NET_HEADER + ETHERNET].copy_from_slice(&self.ethernet);
-        let bytes = packet::headers(&self.flow, self.offset, payload);
+        let mut bytes = packet::headers(&self.flow, self.offset, payload);
+        if self.is_new && shape.transport == Transport::Tcp {
+            bytes[33] = packet::SYN_ACK;
+        }
         frame[NET_HEADER + ETHERNET..].copy_from_slice(&bytes);
         let frame = &frame[..NET_HEADER + ETHERNET + headers];
         let sent = match shape.transport {
@@ -212,6 +218,7 @@ impl Way {
             }
         };
         if sent {
+            self.is_new = false;
             // A place that wraps within a packet would not find its content again.
             let next = self.offset + payload as u32;
             self.offset = if next > 0xf000_0000 { 0 } else { next };

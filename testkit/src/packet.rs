@@ -56,6 +56,11 @@ pub struct Flow {
     pub to: (Ipv4Addr, u16),
 }
 
+/// The flags of the first segment of a TCP connection, and of the answer to it.
+pub const SYN: u8 = 0x02;
+/// See [`SYN`].
+pub const SYN_ACK: u8 = 0x12;
+
 /// A prime, so that no power of two in the path hides a shift.
 const PERIOD: usize = 65_521;
 
@@ -124,6 +129,21 @@ pub fn build(packet: &mut [u8], flow: &Flow, offset: u32) {
     let checksum = Sum::default().bytes(&packet[20..]).checksum();
     let place = 20 + flow.transport.checksum_at();
     packet[place..place + 2].copy_from_slice(&checksum.to_be_bytes());
+}
+
+/// Makes a TCP segment the first of its connection (SYN), whose content goes with it. A translator
+/// that knows the states of TCP refuses a connection that begins otherwise. UDP stays as it is.
+pub fn begin(packet: &mut [u8]) {
+    if packet.get(9) != Some(&Transport::Tcp.number()) || packet.len() < 40 {
+        return;
+    }
+    let headers = Transport::Tcp.checksum_at() + 20;
+    packet[33] = SYN;
+    packet[headers..headers + 2].fill(0);
+    let l4_len = packet.len() - 20;
+    let pseudo = pseudo_header(&packet[12..20], Transport::Tcp.number(), l4_len);
+    let checksum = pseudo.bytes(&packet[20..]).checksum();
+    packet[headers..headers + 2].copy_from_slice(&checksum.to_be_bytes());
 }
 
 /// A TCP segment to port 443, `len` bytes in all (at least its 40 bytes of headers).
