@@ -1,10 +1,15 @@
 //! How consumers' packets leave, as the operator chooses it and sees it.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, ensure};
 use weir_ledger::{BlockEvent, Ledger, Ports, SessionId};
 use weir_tests::{
     Lab, Node, Settings,
+    lab::SERVERS,
     steps::{connected, everything_passes},
+    traffic::tcp::{self, Direction},
+    until,
 };
 
 fn settings(egress: &str) -> Settings {
@@ -56,15 +61,51 @@ fn who_held_a_port_is_known_while_the_node_runs_and_while_it_is_stopped() -> Res
 }
 
 #[test]
-fn what_this_weir_cannot_do_is_refused_before_anything_is_changed() -> Result<()> {
+fn past_the_kernel_everything_passes_and_the_node_has_the_flows() -> Result<()> {
+    let lab = Lab::new()?;
+    let (node, added, client) = connected(&lab, settings("bypass"))?;
+    // Nothing of the kernel's forwarding is needed.
+    lab.node.run("sysctl -q -w net.ipv4.ip_forward=0")?;
+    lab.node.run("sysctl -q -w net.ipv6.conf.all.forwarding=0")?;
+    everything_passes(&lab, &client)?;
+    let status = node.status()?;
+    ensure!(status.egress.mode == "bypass", "{:?}", status.egress);
+    ensure!(status.egress.reason.contains("45.80.2.2"), "{:?}", status.egress);
+    let flows = until("the flows are counted", Duration::from_secs(30), || {
+        let flows = node.weir(&["flows"])?;
+        ensure!(flows.contains(&added.session.id), "{flows}");
+        Ok(flows)
+    })?;
+    ensure!(flows.starts_with("egress  bypass: "), "{flows}");
+    let metrics = node.metrics()?;
+    ensure!(metrics.contains("weir_egress{mode=\"bypass\"} 1\n"), "{metrics}");
+    Ok(())
+}
+
+#[test]
+fn past_the_kernel_fifty_streams_pass_at_once_each_way() -> Result<()> {
+    let lab = Lab::new()?;
+    let (_node, _added, _client) = connected(&lab, settings("bypass"))?;
+    let server = tcp::Server::start(&lab.internet)?;
+    for address in SERVERS {
+        for direction in [Direction::Up, Direction::Down] {
+            tcp::parallel(&lab.consumer, server.at(address), direction, 50, 500_000)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_bypass_that_cannot_be_is_refused_and_nothing_stays_changed() -> Result<()> {
     let lab = Lab::new()?;
     let looks =
         || Ok::<_, anyhow::Error>((lab.node.run("nft list ruleset")?, lab.node.ip("link")?));
     let before = looks()?;
-    let refused = Node::start(&lab.node, settings("bypass")).err().context("it started")?;
+    let through_sockets = settings("bypass").with("node", "receive", "\"sockets\"");
+    let refused = Node::start(&lab.node, through_sockets).err().context("it started")?;
     let refused = format!("{refused:#}");
     ensure!(refused.contains("node.egress is \"bypass\""), "{refused}");
-    ensure!(refused.contains("Fix: set node.egress"), "{refused}");
+    ensure!(refused.contains("node.receive is \"sockets\""), "{refused}");
     let after = looks()?;
     ensure!(before == after, "{before:?}\n{after:?}");
     Ok(())
