@@ -55,7 +55,7 @@ fn flows(is_v4: bool) -> Vec<FlowSpec> {
     let flow = |_| FlowSpec {
         address: numbers.address(is_v4),
         port: numbers.next() as u16,
-        protocol: if numbers.next() % 2 == 0 { Protocol::Tcp } else { Protocol::Udp },
+        protocol: if numbers.next().is_multiple_of(2) { Protocol::Tcp } else { Protocol::Udp },
     };
     (0..FLOWS).map(flow).collect()
 }

@@ -455,13 +455,13 @@ fn ports_that_are_not_the_nodes_to_give_are_refused() {
         ("[nat]\nsession_blocks = 0", "nat.session_blocks", "out of range", "1 to 8192"),
         ("[nat]\nflows = 1000", "nat.flows", "out of range", "1024"),
         (
-            "[node]\nlisten_port = 5000",
+            "[node]\nlisten_port = 5000\negress = \"auto\"",
             "node.listen_port",
             "4096-32767 includes node.listen_port, which is 5000",
             "write a range without 5000",
         ),
         (
-            "[nat]\nports = \"50000-52000\"",
+            "[node]\negress = \"auto\"\n[nat]\nports = \"50000-52000\"",
             "nat.ports",
             "50000-52000 includes node.listen_port, which is 51820",
             "write a range without 51820",
