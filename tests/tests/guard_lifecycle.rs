@@ -385,7 +385,10 @@ fn a_guard_that_the_verifier_refuses_leaves_no_pin_but_what_a_killed_node_left()
     };
     let (said, log) = refused(4).explain();
     assert!(said.contains("verifier refuses") && !said.contains('\n'), "{said}");
-    assert!(log.iter().any(|line| line.contains("prohibited")), "{log:?}");
+    // Which of them depends on the instruction that it meets first.
+    let reasons = ["prohibited", "partial copy of pointer"];
+    let is_named = |line: &String| reasons.iter().any(|reason| line.contains(reason));
+    assert!(log.iter().any(is_named), "{log:?}");
     assert!(!rig.pins.exists(), "left pinned: {:?}", rig.pins);
 
     let guard = rig.load(4);

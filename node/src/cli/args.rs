@@ -250,7 +250,7 @@ pub(super) enum LimitsCommand {
         weir limits set schedule=\"Sat,Sun 00:00-24:00 closed; daily 08:00-18:00 down=50mbit\"\n  \
         weir limits set node-rate-up=off schedule=off")]
     Set {
-        /// KEY=VALUE: a key of [limits] in the configuration with its unit, or off
+        /// KEY=VALUE: a key of the section limits in the configuration, with its unit, or off
         #[arg(required = true, value_name = "KEY=VALUE")]
         assignments: Vec<String>,
     },
