@@ -7,7 +7,6 @@
 mod exits;
 mod gate;
 mod outer_header;
-mod owner;
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -37,7 +36,6 @@ use weir_packet::{
 pub use self::exits::Exits;
 pub(crate) use self::gate::Gate;
 pub(crate) use self::outer_header::OuterHeader;
-use self::owner::Owners;
 use weir_accounts::Accounts;
 
 use crate::now::Now;
@@ -131,7 +129,6 @@ impl ExitEvents {
 /// A worker's exit.
 pub(crate) struct Exit {
     nat: Nat,
-    owners: Owners,
     policy: Arc<dyn Policy>,
     hops: Arc<NextHops>,
     events: Arc<ExitEvents>,
@@ -174,7 +171,6 @@ impl Exit {
         let gateways = Gateways { v4: addresses.gateway_v4(), v6: addresses.gateway_v6() };
         let external = external(&plan.nat.addresses_v4, plan.nat.v6, gateways);
         Self {
-            owners: Owners::new(Arc::clone(&plan.nat.ports), plan.nat.workers, plan.nat.v6),
             worker: plan.nat.worker,
             accounts,
             nat: Nat::new(plan.nat),
@@ -269,7 +265,7 @@ impl Exit {
     /// The worker that has the flow of a packet from the internet.
     #[inline]
     pub(crate) fn worker_of(&mut self, packet: &[u8]) -> Option<u32> {
-        self.owners.find(packet)
+        self.nat.worker_of(packet)
     }
 
     /// Whether the sender of the latest refused packet is told something.
@@ -365,7 +361,6 @@ impl Exit {
 
     pub(crate) fn set_addresses(&mut self, v4: Vec<Ipv4Addr>, v6: V6) {
         self.external = external(&v4, v6, self.gateways);
-        self.owners.set_v6(v6);
         self.nat.set_addresses(v4, v6);
     }
 

@@ -159,8 +159,10 @@ fn size_of_flow_table() -> Option<u32> {
     size.trim().parse().ok()
 }
 
-/// A session's share of a table of this size.
-fn share_of(size: Option<u32>) -> u32 {
+/// The flows that a session may have of a table of this size, if nothing else is configured. `None`
+/// for a table whose size is not known yet.
+#[must_use]
+pub fn share_of(size: Option<u32>) -> u32 {
     let share = size.map_or(DEFAULT_FLOWS, |size| size / SHARES);
     // An unlimited table has size 0.
     if share == 0 { DEFAULT_FLOWS } else { share.clamp(FEWEST_FLOWS, DEFAULT_FLOWS) }

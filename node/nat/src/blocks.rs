@@ -185,6 +185,11 @@ impl Pool {
             && (u32::from(first)..end).any(|port| self.ports.contains(port as u16))
     }
 
+    /// The worker whose sessions use the port.
+    pub(crate) fn worker_of(&self, port: u16) -> u32 {
+        self.ports.worker_of(port, self.workers)
+    }
+
     pub(crate) fn address(&self, external: u8) -> Option<IpAddr> {
         self.external(external).map(|external| external.address)
     }

@@ -17,6 +17,7 @@ mod mapping;
 mod mss;
 mod nat;
 mod open;
+mod owner;
 mod parse;
 mod policy;
 mod ports;
@@ -32,7 +33,6 @@ mod up;
 pub use self::{
     answer::{Answer, Gateways},
     config::{BlockEvent, FlowCounts, FlowGate, MAX_ADDRESSES, NatConfig, NoGate, V6},
-    mss::clamp_mss,
     nat::Nat,
     policy::{AllowAll, NewFlow, Policy, Protocol},
     ports::{PortBlock, Ports},

@@ -14,6 +14,7 @@ use crate::{
     fragments::{Ended, Fragments},
     hash::Keys,
     mapping::Mappings,
+    owner::Owners,
     parse::{Address, mapped},
     policy::{Policy, Protocol},
     ports::PortBlock,
@@ -39,6 +40,7 @@ pub struct Nat {
     pub(crate) pool: Pool,
     pub(crate) sessions: Box<[Session]>,
     pub(crate) fragments: Fragments,
+    pub(crate) owners: Owners,
     pub(crate) plan: AddressPlan,
     pub(crate) v6: V6,
     pub(crate) worker: u32,
@@ -89,6 +91,7 @@ impl Nat {
             pool,
             sessions: vec![Session::default(); sessions].into_boxed_slice(),
             fragments: Fragments::new(keys),
+            owners: Owners::default(),
             plan: config.plan,
             v6: V6::None,
             worker: config.worker,
@@ -295,9 +298,16 @@ impl Nat {
         (host <= mask).then(|| Ipv6Addr::from_bits(prefix.to_bits() & !mask | host).octets())
     }
 
-    /// The session that an address of the prefix belongs to. `Some(None)` for an address that is
-    /// nobody's.
+    /// The session of this worker that an address of the prefix belongs to. `Some(None)` for an
+    /// address that is nobody's here.
     pub(crate) fn slot_of_prefix(&self, address: Address) -> Option<Option<Slot>> {
+        let slot = self.prefix_slot(address)?;
+        Some(slot.filter(|slot| self.session_index(*slot).is_some()))
+    }
+
+    /// The slot of an address of the prefix, whichever worker has it. `Some(None)` for an address
+    /// that has none.
+    pub(crate) fn prefix_slot(&self, address: Address) -> Option<Option<Slot>> {
         let V6::Prefix(prefix, len) = self.v6 else { return None };
         let mask = host_mask(len);
         let bits = u128::from_be_bytes(address);
@@ -305,7 +315,7 @@ impl Nat {
             return None;
         }
         let slot = (bits & mask).checked_sub(2).and_then(|slot| u32::try_from(slot).ok());
-        Some(slot.map(Slot).filter(|slot| self.session_index(*slot).is_some()))
+        Some(slot.map(Slot).filter(|slot| slot.0 < self.plan.capacity()))
     }
 
     /// An identification that no other packet of the node has for a while (RFC 6864, section 5.3).

@@ -1,7 +1,7 @@
 //! Fields that change, and checksums that change with them (RFC 1624): never computed anew, so that a
 //! wrong checksum stays wrong.
 
-use weir_packet::headers::{TCP, TCP_HEADER, UDP, Version, checksum_offset, half, write};
+use weir_packet::headers::{UDP, Version, checksum_offset, half, write};
 
 use crate::parse::{Address, ICMP, ICMP_V6, Ip, v4_of};
 
@@ -157,38 +157,4 @@ pub(crate) fn edit_transport(
     }
     write(l4, checksum_at, after.to_be_bytes());
     ports.word(before, after)
-}
-
-/// Lowers the maximum segment size of a SYN to at most `limit` (RFC 9293, section 3.7.1).
-#[cold]
-pub(crate) fn clamp_mss(packet: &mut [u8], ip: &Ip, limit: u16) {
-    const MSS: u8 = 2;
-    let Some(segment) = packet.get_mut(ip.l4..) else { return };
-    debug_assert_eq!(ip.protocol, TCP);
-    let end = usize::from(segment.get(12).copied().unwrap_or_default() >> 4) * 4;
-    let mut at = TCP_HEADER;
-    while at < end.min(segment.len()) {
-        let option = segment.get(at..end.min(segment.len())).unwrap_or_default();
-        match option {
-            [1, ..] => at += 1,
-            [MSS, 4, high, low, ..] => {
-                let old = u16::from_be_bytes([*high, *low]);
-                if old > limit {
-                    let value = at + 2;
-                    write(segment, value, limit.to_be_bytes());
-                    // At an odd offset, its bytes belong to two words: the sum of swapped words is
-                    // the swapped sum (RFC 1071, section 2).
-                    let change = if value.is_multiple_of(2) {
-                        Change::default().word(old, limit)
-                    } else {
-                        Change::default().word(old.swap_bytes(), limit.swap_bytes())
-                    };
-                    change.apply_at(segment, checksum_offset(TCP));
-                }
-                return;
-            }
-            [kind, len, ..] if *kind != 0 && *len >= 2 => at += usize::from(*len),
-            _ => return,
-        }
-    }
 }

@@ -8,6 +8,7 @@ mod headers;
 mod icmp;
 mod limits;
 mod model;
+mod owner;
 mod policy;
 mod tcp;
 mod udp;

@@ -9,12 +9,13 @@ use crate::{
     flow::{Direction, EXTERNAL_PREFIX, State, UpKey, ticks, words},
     fragments::{Followed, FragmentKey},
     icmp::{Quoted, translate_error},
+    mss::clamp_mss,
     nat::Nat,
     open::refuse,
     parse::{Fragment, Ip, TcpFlags, Transport, Unfit},
     policy::{Policy, Protocol},
     refusal::Refusal,
-    rewrite::{IpEdit, Side, clamp_mss, edit_ip, edit_transport},
+    rewrite::{IpEdit, Side, edit_ip, edit_transport},
 };
 
 impl Nat {

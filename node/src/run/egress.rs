@@ -209,7 +209,7 @@ fn session_flows(config: &Config) -> u32 {
         Auto::Set(limit) if limit.get() > 0 => limit.get(),
         Auto::Set(_) => config.nat.flows,
         // As of the kernel's table.
-        Auto::Auto => (config.nat.flows / 64).clamp(256, 4096),
+        Auto::Auto => weir_host::nft::share_of(Some(config.nat.flows)),
     }
 }
 

@@ -21,7 +21,9 @@ fn syn(is_v4: bool, options: &[u8], change: impl FnOnce(&mut TcpHeader)) -> Vec<
 
 fn clamped(packet: &[u8], max: u16) -> (bool, Vec<u8>) {
     let mut packet = packet.to_vec();
-    (clamp_mss(&mut packet, max), packet)
+    // Truncated packets too.
+    let parsed = Ip::parse_quoted(&packet);
+    (parsed.is_ok_and(|ip| clamp_mss(&mut packet, &ip, max)), packet)
 }
 
 #[test]

@@ -2,8 +2,8 @@
 
 use super::*;
 
-/// Splits a packet into fragments of so many bytes of payload.
-fn split(packet: &[u8], id: u32, len: usize) -> Vec<Vec<u8>> {
+/// Splits a packet into fragments with `len` bytes of payload each.
+pub(super) fn split(packet: &[u8], id: u32, len: usize) -> Vec<Vec<u8>> {
     let is_v4 = packet[0] >> 4 == 4;
     let (header, payload) = packet.split_at(if is_v4 { 20 } else { 40 });
     let count = payload.len().div_ceil(len);
