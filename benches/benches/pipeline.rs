@@ -11,7 +11,7 @@ use weir_common::{
     account::add_single_writer,
     packet::{Class, Rules, Verdict, judge},
 };
-use weir_dataplane::internals::Now;
+use weir_dataplane::internals::{Device, Now};
 use weir_packet::{
     arena::Arena,
     checksum::Sum,
@@ -81,8 +81,12 @@ fn up(c: &mut Criterion) {
                         node.pipeline.handle_udp_batch(endpoint, buffer, size + 32);
                     }
                     node.pipeline.finish();
-                    let packets: u32 =
-                        node.pipeline.tun_packets().iter().map(|f| u32::from(f.packets)).sum();
+                    let packets: u32 = node
+                        .pipeline
+                        .packets(Device::Tun)
+                        .iter()
+                        .map(|f| u32::from(f.packets))
+                        .sum();
                     assert_eq!(packets as usize, PACKETS * BUFFERS);
                 },
                 BatchSize::PerIteration,

@@ -9,7 +9,7 @@ use std::{
 };
 
 use weir_common::DropReason;
-use weir_dataplane::internals::Now;
+use weir_dataplane::internals::{Device, Now};
 use weir_testkit::{
     packet::{SERVER, tcp},
     pipeline::{Node, super_frame},
@@ -75,7 +75,8 @@ fn packets_held_to_a_rate_allocate_nothing() {
         pipeline.handle_udp_batch(consumer.endpoint, datagrams, 1452);
         pipeline.handle_tun_packet(frame, *len);
         pipeline.finish();
-        up += pipeline.tun_packets().iter().map(|frame| u64::from(frame.packets)).sum::<u64>();
+        up +=
+            pipeline.packets(Device::Tun).iter().map(|frame| u64::from(frame.packets)).sum::<u64>();
         down += pipeline.gso_batches().iter().map(|run| u64::from(run.datagrams)).sum::<u64>();
     };
     let (first, rest) = iterations.split_at_mut(2);
@@ -112,13 +113,13 @@ fn packets_of_an_established_session_allocate_nothing() {
         pipeline.tick();
         pipeline.finish();
         assert_eq!(
-            pipeline.tun_packets().len(),
+            pipeline.packets(Device::Tun).len(),
             200,
             "16 interleaved flows with gaps join nothing"
         );
         assert!(pipeline.gso_batches().iter().any(|run| run.datagrams == 44));
-        for frame in pipeline.tun_packets() {
-            pipeline.tun_write_done(frame, true);
+        for frame in pipeline.packets(Device::Tun) {
+            pipeline.write_done(Device::Tun, frame, true);
         }
         for run in pipeline.gso_batches() {
             pipeline.udp_send_done(run, run.datagrams, run.bytes);
@@ -146,7 +147,7 @@ fn a_scan_that_is_stopped_allocates_nothing() {
         node.pipeline.begin(Now::read());
         node.pipeline.handle_udp_batch(consumer.endpoint, datagrams, 160);
         node.pipeline.finish();
-        passed += node.pipeline.tun_packets().len();
+        passed += node.pipeline.packets(Device::Tun).len();
     };
     let (first, rest) = iterations.split_at_mut(2);
     first.iter_mut().for_each(&mut iteration);

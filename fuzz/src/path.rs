@@ -1,6 +1,6 @@
 //! The packet path: what comes from the network, from the TUN device, and from a consumer.
 
-use weir_dataplane::internals::{Now, Pipeline, TAILROOM};
+use weir_dataplane::internals::{Device, Now, Pipeline, TAILROOM};
 use weir_testkit::{
     packet::{SERVER, tcp},
     pipeline::{Consumer, Node},
@@ -16,12 +16,12 @@ fn node() -> (Node, Consumer) {
 
 /// Frames are as long as they say, and fit an IP packet behind the virtio header.
 fn frames_are_whole(pipeline: &Pipeline) -> usize {
-    for frame in pipeline.tun_packets() {
-        let len: usize = pipeline.tun_packet_bytes(frame).map(<[u8]>::len).sum();
+    for frame in pipeline.packets(Device::Tun) {
+        let len: usize = pipeline.packet_bytes(Device::Tun, frame).map(<[u8]>::len).sum();
         assert_eq!(len, frame.len as usize);
         assert!(len <= 10 + 65_535);
     }
-    pipeline.tun_packets().iter().map(|frame| usize::from(frame.packets)).sum()
+    pipeline.packets(Device::Tun).iter().map(|frame| usize::from(frame.packets)).sum()
 }
 
 fn runs_are_whole(pipeline: &Pipeline) {

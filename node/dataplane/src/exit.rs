@@ -18,7 +18,7 @@ use std::{
 
 use crossbeam::queue::ArrayQueue;
 use weir_common::{
-    AddressPlan, DropReason, Slot,
+    DropReason, Slot,
     exit::ExitConfig,
     gcra::{Gcra, Rate},
 };
@@ -28,7 +28,7 @@ use weir_nat::{
 };
 use weir_packet::{
     ethernet::{ETHERNET_HEADER, IPV4_TYPE, IPV6_TYPE, MacAddress, NextHops, NoNextHop},
-    gro::{Coalescer, Coalescing},
+    gro::Coalescer,
     headers::{self, TCP, Transport},
     virtio::HEADER_LEN,
 };
@@ -39,7 +39,7 @@ pub(crate) use self::outer_header::OuterHeader;
 use weir_accounts::Accounts;
 
 use crate::now::Now;
-use crate::pipeline::{gso_batch::GsoBatch, tun_offloads::TunOffloads};
+use crate::pipeline::{Shared, gso_batch::GsoBatch, outlet::Outlet};
 
 /// The room before a packet that may leave by the uplink, in bytes: the virtio header and the
 /// Ethernet header.
@@ -135,10 +135,7 @@ pub(crate) struct Exit {
     worker: u32,
     accounts: Arc<Accounts>,
     /// The packets of this iteration to the uplink.
-    pub(crate) coalescer: Coalescer,
-    /// The super-packets that the uplink has turned out to take.
-    pub(crate) offloads: TunOffloads,
-    pub(crate) coalescing: Coalescing,
+    pub(crate) uplink: Outlet,
     /// What the sender of the latest refused packet is told.
     answer: Option<Answer>,
     /// The inner addresses of the node, from which answers come.
@@ -152,6 +149,8 @@ pub(crate) struct Exit {
     resolutions: Gcra,
     /// Whether small frames and batches are sent by [`Pipeline::send_small`](crate::pipeline::Pipeline).
     pub(crate) sends_small: bool,
+    /// The outer headers of this iteration's small batches, in their order.
+    pub(crate) headers: Vec<OuterHeader>,
     /// The identification of the latest IPv4 datagram.
     pub(crate) next_id: u16,
     /// The number of ticks without a flow.
@@ -162,12 +161,10 @@ pub(crate) struct Exit {
 }
 
 impl Exit {
-    pub(crate) fn new(
-        plan: ExitPlan,
-        addresses: &AddressPlan,
-        accounts: Arc<Accounts>,
-        events: Arc<ExitEvents>,
-    ) -> Self {
+    pub(crate) fn new(plan: ExitPlan, shared: &Shared, events: Arc<ExitEvents>) -> Self {
+        let (addresses, accounts) = (&shared.addresses, Arc::clone(&shared.accounts));
+        let coalescer = Coalescer::behind_link_header(shared.uso, ETHERNET_HEADER);
+        let uplink = Outlet::new(coalescer, shared.uso, DropReason::UplinkSend);
         let gateways = Gateways { v4: addresses.gateway_v4(), v6: addresses.gateway_v6() };
         let external = external(&plan.nat.addresses_v4, plan.nat.v6, gateways);
         Self {
@@ -177,9 +174,7 @@ impl Exit {
             policy: plan.policy,
             hops: plan.hops,
             events,
-            coalescer: Coalescer::behind_link_header(true, ETHERNET_HEADER),
-            offloads: TunOffloads::default(),
-            coalescing: Coalescing::default(),
+            uplink,
             answer: None,
             gateways,
             external,
@@ -188,6 +183,7 @@ impl Exit {
             resolve: plan.resolve,
             resolutions: Gcra::default(),
             sends_small: false,
+            headers: Vec::with_capacity(1024),
             next_id: plan.first_id,
             idle_ticks: MAX_IDLE_TICKS,
             ticks: 0,

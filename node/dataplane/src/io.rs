@@ -21,7 +21,7 @@ use std::{
 };
 
 use self::udp::Sockets;
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Pipeline, outlet::Device};
 
 /// What a worker reads from and writes to.
 pub(crate) struct WorkerIo {
@@ -34,6 +34,14 @@ pub(crate) struct WorkerIo {
 }
 
 impl WorkerIo {
+    /// What packets for a device are written to.
+    pub(crate) fn file(&self, device: Device) -> Option<BorrowedFd<'_>> {
+        match device {
+            Device::Tun => Some(self.tun.as_fd()),
+            Device::Uplink => self.uplink.as_ref().map(AsFd::as_fd),
+        }
+    }
+
     /// The UDP sockets: IPv4, and IPv6 if the host has it.
     pub(crate) fn udp_sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         std::iter::once(self.sockets.v4.as_fd()).chain(self.sockets.v6.as_ref().map(AsFd::as_fd))

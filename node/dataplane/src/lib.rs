@@ -64,6 +64,7 @@ pub mod internals {
         pipeline::{
             Pipeline,
             encapsulate::{Handled, TAILROOM},
+            outlet::Device,
         },
         stats::WorkerStats,
     };

@@ -3,7 +3,7 @@
 //!
 //! An iteration begins with [`Pipeline::begin`]. Then come any number of
 //! [`Pipeline::handle_udp_batch`], [`Pipeline::handle_tun_packet`] and the other inputs, and
-//! [`Pipeline::finish`]. Then a backend writes [`Pipeline::tun_packets`], sends
+//! [`Pipeline::finish`]. Then a backend writes [`Pipeline::packets`], sends
 //! [`Pipeline::gso_batches`], and reports each result. Both point into buffers of the pipeline, which
 //! do not change before the next `begin`.
 
@@ -11,9 +11,10 @@ pub(crate) mod decapsulate;
 pub(crate) mod encapsulate;
 pub(crate) mod gso_batch;
 mod handshake;
+mod offloads;
+pub(crate) mod outlet;
 mod small;
 pub(crate) mod timers;
-pub(crate) mod tun_offloads;
 
 pub(crate) use encapsulate::{Handled, TAILROOM};
 
@@ -29,7 +30,7 @@ use weir_common::{
 
 use self::{
     gso_batch::{BatchKind, GsoBatch, GsoBatches, UdpSegmentation},
-    tun_offloads::TunOffloads,
+    outlet::{Device, Outlet},
 };
 use crate::{
     exit::{Exit, ExitEvents, ExitPlan},
@@ -43,9 +44,8 @@ use weir_accounts::{Accounts, Endpoint, FlowLimits, SharedLimits};
 use weir_packet::{
     arena::{Arena, Chunk},
     ecn::Ecn,
-    gro::{Coalescer, Coalescing, TunPacket},
+    gro::{Coalescer, TunPacket},
     headers,
-    virtio::Gso,
 };
 
 /// The size of the arena for opened packets: what all receive buffers of an iteration can hold.
@@ -141,13 +141,11 @@ pub struct Pipeline {
     resumptions: Vec<u32>,
     plain: Arena,
     sealed: Arena,
-    coalescer: Coalescer,
+    tun: Outlet,
     batches: GsoBatches,
     misdirected: Vec<(Owner, Misdirected)>,
     stats: Arc<WorkerStats>,
     iteration: Iteration,
-    tun_offloads: TunOffloads,
-    coalescing: Coalescing,
     /// The way past the kernel. `None` if all packets go to the TUN device.
     exit: Option<Box<Exit>>,
 }
@@ -160,7 +158,7 @@ impl Pipeline {
         let mut peers = Vec::new();
         peers.resize_with(slots, || None);
         Self {
-            coalescer: Coalescer::new(shared.uso),
+            tun: Outlet::new(Coalescer::new(shared.uso), shared.uso, DropReason::TunWrite),
             batches: GsoBatches::new(shared.udp_segmentation),
             shared,
             worker,
@@ -173,27 +171,20 @@ impl Pipeline {
             misdirected: Vec::with_capacity(64),
             stats,
             iteration: Iteration::default(),
-            tun_offloads: TunOffloads::default(),
-            coalescing: Coalescing::default(),
             exit: None,
         }
     }
 
     /// Sends consumers' packets past the kernel from now on, but those to the gateway.
     pub(crate) fn exit_by(&mut self, plan: ExitPlan, events: Arc<ExitEvents>) {
-        self.exit = Some(Box::new(Exit::new(
-            plan,
-            &self.shared.addresses,
-            Arc::clone(&self.shared.accounts),
-            events,
-        )));
+        self.exit = Some(Box::new(Exit::new(plan, &self.shared, events)));
     }
 
     /// Sends small frames and batches by [`Pipeline::send_small`] from now on.
     pub(crate) fn divide_small(&mut self) {
         if let Some(exit) = &mut self.exit {
             exit.sends_small = true;
-            exit.coalescer.set_min_super_packet(small::MIN_SUPER_PACKET);
+            exit.uplink.coalescer.set_min_super_packet(small::MIN_SUPER_PACKET);
         }
     }
 
@@ -212,17 +203,13 @@ impl Pipeline {
         };
         self.plain.reset();
         self.sealed.reset();
-        let coalescing = self.tun_offloads.coalescing(self.shared.uso, now.nanos);
-        if coalescing != self.coalescing {
-            self.coalescing = coalescing;
+        if let Some(coalescing) = self.tun.begin(now.nanos) {
             let without = &self.stats.without;
             without.tun_tcp.store(!coalescing.tcp, Relaxed);
             without.tun_udp.store(self.shared.uso && !coalescing.udp, Relaxed);
         }
-        self.coalescer.begin(coalescing);
         if let Some(exit) = &mut self.exit {
-            exit.coalescing = exit.offloads.coalescing(self.shared.uso, now.nanos);
-            exit.coalescer.begin(exit.coalescing);
+            exit.uplink.begin(now.nanos);
         }
         self.batches.begin();
         add_single_writer(&self.stats.iterations, 1);
@@ -230,66 +217,59 @@ impl Pipeline {
 
     /// Completes the TUN packets and GSO batches of the iteration.
     pub fn finish(&mut self) {
-        self.coalescer.finish(&mut self.plain);
+        self.tun.coalescer.finish(&mut self.plain);
         if let Some(exit) = &mut self.exit {
-            exit.coalescer.finish(&mut self.plain);
+            exit.uplink.coalescer.finish(&mut self.plain);
         }
         self.mark_small();
     }
 
-    /// The frames to send on the uplink, in this order.
+    /// The packets to write to a device, in this order.
     #[must_use]
-    pub fn uplink_packets(&self) -> &[TunPacket] {
-        self.exit.as_ref().map_or(&[], |exit| exit.coalescer.tun_packets())
+    pub fn packets(&self, device: Device) -> &[TunPacket] {
+        self.outlet(device).map_or(&[], Outlet::packets)
     }
 
-    /// The bytes of a frame for the uplink: the virtio header, the Ethernet header, the packet.
-    pub fn uplink_packet_bytes(&self, packet: &TunPacket) -> impl Iterator<Item = &[u8]> {
-        let chunks = self.exit.as_ref().map(|exit| exit.coalescer.chunks(packet));
+    /// The bytes of a packet for a device: the virtio header, for the uplink the Ethernet header, and
+    /// the packet.
+    pub fn packet_bytes(&self, device: Device, packet: &TunPacket) -> impl Iterator<Item = &[u8]> {
+        let chunks = self.outlet(device).map(|outlet| outlet.chunks(packet));
         chunks.into_iter().flatten().map(|chunk| self.plain.get(chunk))
     }
 
-    /// Reports whether the kernel took a frame for the uplink.
+    /// Reports whether the kernel took a packet for a device.
     #[inline]
-    pub fn uplink_write_done(&self, packet: &TunPacket, taken: bool) {
-        let packets = u64::from(packet.packets);
-        if taken {
-            self.stats.tun_write.add(packets);
-            if packet.gso != Gso::None
-                && let Some(exit) = &self.exit
-            {
-                exit.offloads.taken(packet.gso);
-            }
-        } else {
-            self.stats.refuse_many(DropReason::UplinkSend, packets);
+    pub fn write_done(&self, device: Device, packet: &TunPacket, taken: bool) {
+        if let Some(outlet) = self.outlet(device) {
+            outlet.write_done(&self.stats, packet, taken);
         }
     }
 
-    /// Writes the packets of super-packet `index`, which the uplink refused, one by one: see
-    /// [`Pipeline::write_segments`].
-    pub fn send_segments(&mut self, index: usize, mut write: impl FnMut(&[u8]) -> bool) {
-        let Some(exit) = &self.exit else { return };
-        let Some(packet) = exit.coalescer.tun_packets().get(index) else { return };
-        exit.offloads.refused(packet.gso, self.iteration.now.nanos);
-        let stats = &self.stats;
-        exit.coalescer.split(index, &mut self.plain, |packet| {
-            if write(packet) {
-                stats.tun_write.add(1);
-            } else {
-                stats.refuse(DropReason::UplinkSend);
-            }
-        });
+    /// Writes the packets of super-packet `index`, which the device refused, one by one. `write`
+    /// returns whether the device took a packet. If the device goes on refusing them, packets of
+    /// this kind are not coalesced for some time.
+    pub fn write_segments(
+        &mut self,
+        device: Device,
+        index: usize,
+        write: impl FnMut(&[u8]) -> bool,
+    ) {
+        let outlet = match device {
+            Device::Tun => Some(&self.tun),
+            Device::Uplink => self.exit.as_ref().map(|exit| &exit.uplink),
+        };
+        let now = self.iteration.now.nanos;
+        if let Some(outlet) = outlet {
+            outlet.write_segments(index, now, &mut self.plain, &self.stats, write);
+        }
     }
 
-    /// The TUN packets to write, in this order.
-    #[must_use]
-    pub fn tun_packets(&self) -> &[TunPacket] {
-        self.coalescer.tun_packets()
-    }
-
-    /// The bytes of a TUN packet.
-    pub fn tun_packet_bytes(&self, packet: &TunPacket) -> impl Iterator<Item = &[u8]> {
-        self.coalescer.chunks(packet).map(|chunk| self.plain.get(chunk))
+    #[inline]
+    fn outlet(&self, device: Device) -> Option<&Outlet> {
+        match device {
+            Device::Tun => Some(&self.tun),
+            Device::Uplink => self.exit.as_ref().map(|exit| &exit.uplink),
+        }
     }
 
     /// The GSO batches to send. Those to one consumer must keep this order.
@@ -312,36 +292,6 @@ impl Pipeline {
     #[must_use]
     pub fn stats(&self) -> &Arc<WorkerStats> {
         &self.stats
-    }
-
-    /// Reports whether the kernel took a TUN packet.
-    #[inline]
-    pub fn tun_write_done(&self, packet: &TunPacket, taken: bool) {
-        let packets = u64::from(packet.packets);
-        if taken {
-            self.stats.tun_write.add(packets);
-            if packet.gso != Gso::None {
-                self.tun_offloads.taken(packet.gso);
-            }
-        } else {
-            self.stats.refuse_many(DropReason::TunWrite, packets);
-        }
-    }
-
-    /// Writes the packets of super-packet `index`, which the device refused, one by one. `write`
-    /// returns whether the device took a packet. If the device goes on refusing them, packets of
-    /// this kind are not coalesced for some time.
-    pub fn write_segments(&mut self, index: usize, mut write: impl FnMut(&[u8]) -> bool) {
-        let Some(packet) = self.coalescer.tun_packets().get(index) else { return };
-        self.tun_offloads.refused(packet.gso, self.iteration.now.nanos);
-        let stats = &self.stats;
-        self.coalescer.split(index, &mut self.plain, |packet| {
-            if write(packet) {
-                stats.tun_write.add(1);
-            } else {
-                stats.refuse(DropReason::TunWrite);
-            }
-        });
     }
 
     /// Reports that the kernel took the first `datagrams` of a GSO batch, which are `bytes` long.

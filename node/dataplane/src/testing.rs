@@ -18,7 +18,7 @@ use crate::{
     now::Now,
     peer::Peer,
     pipeline::gso_batch::{BatchKind, UdpSegmentation},
-    pipeline::{Misdirected, Owner, Pipeline, Shared},
+    pipeline::{Misdirected, Owner, Pipeline, Shared, outlet::Device},
     stats::WorkerStats,
 };
 use weir_accounts::Endpoint;
@@ -134,19 +134,21 @@ impl Node {
         self.pipeline.finish();
         let pipeline = &self.pipeline;
         let mut output = Output::default();
-        for frame in pipeline.tun_packets() {
-            let bytes: Vec<u8> = pipeline.tun_packet_bytes(frame).flatten().copied().collect();
+        for frame in pipeline.packets(Device::Tun) {
+            let bytes: Vec<u8> =
+                pipeline.packet_bytes(Device::Tun, frame).flatten().copied().collect();
             assert_eq!(bytes.len(), frame.len as usize);
             let header = bytes.first_chunk::<HEADER_LEN>().and_then(NetHeader::parse);
             output.frames.push((header.expect("a virtio header"), bytes[HEADER_LEN..].to_vec()));
-            pipeline.tun_write_done(frame, true);
+            pipeline.write_done(Device::Tun, frame, true);
         }
-        for frame in pipeline.uplink_packets().iter().filter(|frame| !frame.is_small) {
-            let bytes: Vec<u8> = pipeline.uplink_packet_bytes(frame).flatten().copied().collect();
+        for frame in pipeline.packets(Device::Uplink).iter().filter(|frame| !frame.is_small) {
+            let bytes: Vec<u8> =
+                pipeline.packet_bytes(Device::Uplink, frame).flatten().copied().collect();
             assert_eq!(bytes.len(), frame.len as usize);
             let header = bytes.first_chunk::<HEADER_LEN>().and_then(NetHeader::parse);
             output.uplink.push((header.expect("a virtio header"), bytes[HEADER_LEN..].to_vec()));
-            pipeline.uplink_write_done(frame, true);
+            pipeline.write_done(Device::Uplink, frame, true);
         }
         for batch in pipeline.gso_batches().iter().filter(|batch| !batch.is_small) {
             let bytes: Vec<u8> = pipeline.gso_batch_bytes(batch).flatten().copied().collect();

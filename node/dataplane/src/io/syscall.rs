@@ -15,14 +15,14 @@ use super::{
     cmsg::MAX_UDP_PAYLOAD,
     tun_is_gone,
     tx::{
-        SendVectors, send_done, send_many, send_segments, send_unsegmented, socket_for,
-        uplink_done, write_done, write_unsegmented, write_vectors,
+        SendVectors, send_done, send_many, send_unsegmented, socket_for, write_done,
+        write_unsegmented, write_vectors,
     },
     udp::receive_one,
     xsk::XskQueues,
 };
 use crate::{
-    pipeline::{Handled, Pipeline, TAILROOM},
+    pipeline::{Handled, Pipeline, TAILROOM, outlet::Device},
     waker::Waker,
 };
 use weir_packet::virtio::MAX_TUN_PACKET_LEN;
@@ -59,6 +59,25 @@ impl<'a> Syscall<'a> {
             held: None,
             vectors: SendVectors::default(),
             gso: true,
+        }
+    }
+
+    /// Writes the packets of a finished iteration for a device, but the small ones.
+    fn write(&self, pipeline: &mut Pipeline, device: Device) {
+        let Some(file) = self.io.file(device) else { return };
+        for index in 0..pipeline.packets(device).len() {
+            if pipeline.packets(device).get(index).is_some_and(|packet| packet.is_small) {
+                continue;
+            }
+            let vectors = self.vectors.packet(device, index);
+            // SAFETY: the vectors were filled from this iteration. Since then only packets have
+            // changed that the device refused, all of them before this one.
+            let written = unsafe { write_vectors(file, vectors) };
+            let Some(packet) = pipeline.packets(device).get(index) else { break };
+            let outcome = written.map_err(|error| error_number(&error));
+            if !write_done(pipeline, device, packet, outcome) {
+                write_unsegmented(pipeline, self.io, device, index);
+            }
         }
     }
 }
@@ -99,28 +118,8 @@ impl Backend for Syscall<'_> {
     fn tx(&mut self, pipeline: &mut Pipeline) -> io::Result<()> {
         self.xsk.transmit(pipeline);
         self.vectors.fill(pipeline);
-        for index in 0..pipeline.tun_packets().len() {
-            let vectors = self.vectors.tun_packet(index);
-            // SAFETY: the vectors were filled from this iteration. Since then only packets have
-            // changed that the device refused, all of them before this one.
-            let written = unsafe { write_vectors(self.io.tun.as_fd(), vectors) };
-            let Some(packet) = pipeline.tun_packets().get(index) else { break };
-            if !write_done(pipeline, packet, written.map_err(|error| error_number(&error))) {
-                write_unsegmented(pipeline, self.io, index);
-            }
-        }
-        for index in 0..pipeline.uplink_packets().len() {
-            let Some(uplink) = &self.io.uplink else { break };
-            if pipeline.uplink_packets().get(index).is_some_and(|packet| packet.is_small) {
-                continue;
-            }
-            let vectors = self.vectors.uplink_packet(index);
-            // SAFETY: as above.
-            let written = unsafe { write_vectors(uplink.as_fd(), vectors) };
-            let Some(packet) = pipeline.uplink_packets().get(index) else { break };
-            if !uplink_done(pipeline, packet, written.map_err(|error| error_number(&error))) {
-                send_segments(pipeline, self.io, index);
-            }
+        for device in [Device::Tun, Device::Uplink] {
+            self.write(pipeline, device);
         }
         for (batch, message) in pipeline.gso_batches().iter().zip(self.vectors.messages()) {
             if batch.is_small {
@@ -134,7 +133,7 @@ impl Backend for Syscall<'_> {
                 pipeline.udp_send_done(batch, 0, 0);
                 continue;
             };
-            // SAFETY: as above.
+            // SAFETY: as in [`Syscall::write`].
             let sent = unsafe { send_many(socket, &mut [*message]) };
             let outcome = sent.map(drop).map_err(|error| error_number(&error));
             send_done(pipeline, self.io, batch, outcome, &mut self.gso);

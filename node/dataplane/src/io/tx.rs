@@ -13,7 +13,7 @@ use std::{
 };
 
 use super::{WorkerIo, cmsg::SendHeader};
-use crate::pipeline::{Pipeline, gso_batch::GsoBatch};
+use crate::pipeline::{Pipeline, gso_batch::GsoBatch, outlet::Device};
 use weir_packet::gro::TunPacket;
 
 /// A message header without name, vectors and ancillary data.
@@ -36,7 +36,7 @@ pub(super) struct SendVectors {
     messages: Vec<libc::mmsghdr>,
     /// The first vector and the number of vectors of each TUN packet.
     tun_packets: Vec<(u32, u32)>,
-    /// Likewise of each frame for the uplink.
+    /// The first vector and the number of vectors of each frame for the uplink.
     uplink_packets: Vec<(u32, u32)>,
 }
 
@@ -48,50 +48,54 @@ impl SendVectors {
         self.messages.clear();
         self.tun_packets.clear();
         self.uplink_packets.clear();
-        for packet in pipeline.tun_packets() {
-            let first = self.vectors.len();
-            self.vectors.extend(pipeline.tun_packet_bytes(packet).map(iovec));
-            self.tun_packets.push((first as u32, (self.vectors.len() - first) as u32));
-        }
-        for packet in pipeline.uplink_packets() {
-            let first = self.vectors.len();
-            self.vectors.extend(pipeline.uplink_packet_bytes(packet).map(iovec));
-            self.uplink_packets.push((first as u32, (self.vectors.len() - first) as u32));
+        for (device, ranges) in
+            [(Device::Tun, &mut self.tun_packets), (Device::Uplink, &mut self.uplink_packets)]
+        {
+            for packet in pipeline.packets(device) {
+                let first = self.vectors.len();
+                if !packet.is_small {
+                    self.vectors.extend(pipeline.packet_bytes(device, packet).map(iovec));
+                }
+                ranges.push((first as u32, (self.vectors.len() - first) as u32));
+            }
         }
         let mut first = self.vectors.len();
-        for batch in pipeline.gso_batches() {
+        for batch in pipeline.gso_batches().iter().filter(|batch| !batch.is_small) {
             self.vectors.extend(pipeline.gso_batch_bytes(batch).map(iovec));
             let segment = (batch.datagrams > 1).then_some(batch.segment);
             self.headers.push(SendHeader::new(&batch.to, segment, batch.ecn));
         }
         // Pointers only now, when no vector moves any more.
-        for (batch, header) in pipeline.gso_batches().iter().zip(&self.headers) {
-            let count = batch.iov.len as usize;
-            let mut message = named(header);
-            if let Some(vectors) = self.vectors.get(first..first + count) {
-                message.msg_iov = vectors.as_ptr().cast_mut();
-                message.msg_iovlen = count;
+        let mut headers = self.headers.iter();
+        for batch in pipeline.gso_batches() {
+            let mut message = empty_header();
+            if !batch.is_small
+                && let Some(header) = headers.next()
+            {
+                let count = batch.iov.len as usize;
+                message = named(header);
+                if let Some(vectors) = self.vectors.get(first..first + count) {
+                    message.msg_iov = vectors.as_ptr().cast_mut();
+                    message.msg_iovlen = count;
+                }
+                first += count;
             }
-            first += count;
             self.messages.push(libc::mmsghdr { msg_hdr: message, msg_len: 0 });
         }
     }
 
-    /// The vectors of TUN packet number `index`.
+    /// The vectors of packet number `index` for a device.
     #[must_use]
-    pub(super) fn tun_packet(&self, index: usize) -> &[libc::iovec] {
-        let Some(&(first, count)) = self.tun_packets.get(index) else { return &[] };
+    pub(super) fn packet(&self, device: Device, index: usize) -> &[libc::iovec] {
+        let ranges = match device {
+            Device::Tun => &self.tun_packets,
+            Device::Uplink => &self.uplink_packets,
+        };
+        let Some(&(first, count)) = ranges.get(index) else { return &[] };
         self.vectors.get(first as usize..(first + count) as usize).unwrap_or_default()
     }
 
-    /// The vectors of frame number `index` for the uplink.
-    #[must_use]
-    pub(super) fn uplink_packet(&self, index: usize) -> &[libc::iovec] {
-        let Some(&(first, count)) = self.uplink_packets.get(index) else { return &[] };
-        self.vectors.get(first as usize..(first + count) as usize).unwrap_or_default()
-    }
-
-    /// The messages, one for each GSO batch.
+    /// The messages, one for each GSO batch. That of a small batch is empty.
     #[must_use]
     pub(super) fn messages(&self) -> &[libc::mmsghdr] {
         &self.messages
@@ -195,6 +199,7 @@ pub(super) unsafe fn send_many(
 #[inline]
 pub(super) fn write_done(
     pipeline: &Pipeline,
+    device: Device,
     packet: &TunPacket,
     outcome: Result<(), i32>,
 ) -> bool {
@@ -203,37 +208,19 @@ pub(super) fn write_done(
     {
         return false;
     }
-    pipeline.tun_write_done(packet, outcome.is_ok());
+    pipeline.write_done(device, packet, outcome.is_ok());
     true
 }
 
-/// Writes the packets of super-packet `index`, which the TUN device refused, one by one.
-pub(super) fn write_unsegmented(pipeline: &mut Pipeline, io: &WorkerIo, index: usize) {
-    pipeline.write_segments(index, |packet| rustix::io::write(&io.tun, packet).is_ok());
-}
-
-/// Reports the outcome of a send on the uplink: see [`write_done`]. After `false`, call
-/// [`send_segments`].
-#[inline]
-pub(super) fn uplink_done(
-    pipeline: &Pipeline,
-    packet: &TunPacket,
-    outcome: Result<(), i32>,
-) -> bool {
-    if packet.packets > 1
-        && matches!(outcome, Err(libc::EINVAL | libc::EOPNOTSUPP | libc::EMSGSIZE))
-    {
-        return false;
-    }
-    pipeline.uplink_write_done(packet, outcome.is_ok());
-    true
-}
-
-/// Sends the packets of super-packet `index`, which the uplink refused, one by one.
-pub(super) fn send_segments(pipeline: &mut Pipeline, io: &WorkerIo, index: usize) {
-    pipeline.send_segments(index, |packet| {
-        io.uplink.as_ref().is_some_and(|uplink| rustix::io::write(uplink, packet).is_ok())
-    });
+/// Writes the packets of super-packet `index`, which the device refused, one by one.
+pub(super) fn write_unsegmented(
+    pipeline: &mut Pipeline,
+    io: &WorkerIo,
+    device: Device,
+    index: usize,
+) {
+    let Some(file) = io.file(device) else { return };
+    pipeline.write_segments(device, index, |packet| rustix::io::write(file, packet).is_ok());
 }
 
 /// Reports the outcome of a send to the pipeline, with the kernel's error number if it failed. If the

@@ -28,12 +28,11 @@ use crate::{
         cmsg::{MAX_UDP_PAYLOAD, NAME, RECEIVE_CONTROL, Received},
         tun_is_gone,
         tx::{
-            SendVectors, empty_header, send_done, send_segments, send_unsegmented, uplink_done,
-            write_done, write_unsegmented,
+            SendVectors, empty_header, send_done, send_unsegmented, write_done, write_unsegmented,
         },
         xsk::XskQueues,
     },
-    pipeline::{Handled, Pipeline, TAILROOM},
+    pipeline::{Handled, Pipeline, TAILROOM, outlet::Device},
     waker::Waker,
 };
 use weir_packet::virtio::MAX_TUN_PACKET_LEN;
@@ -167,10 +166,8 @@ pub(crate) struct Uring<'a> {
     /// Those that have failed, which begin again after [`RETRY_DELAY`].
     to_retry: Vec<(Kind, usize)>,
     reads: Reads,
-    /// The super-packets of this iteration that the TUN device refused, as indexes.
-    refused: Vec<usize>,
-    /// Likewise those that the uplink refused.
-    refused_by_uplink: Vec<usize>,
+    /// The super-packets of this iteration that their device refused, as indexes.
+    refused: Vec<(Device, usize)>,
     /// Whether the kernel can segment on the way out. A device without checksum offload cannot.
     gso: bool,
     tun_is_gone: bool,
@@ -233,7 +230,6 @@ impl<'a> Uring<'a> {
             to_retry: Vec::new(),
             reads,
             refused: Vec::new(),
-            refused_by_uplink: Vec::new(),
             gso: true,
             tun_is_gone: false,
         })
@@ -270,31 +266,24 @@ impl<'a> Uring<'a> {
     /// Queues the writes and sends of the finished iteration.
     fn submit_tx(&mut self, pipeline: &Pipeline) -> io::Result<()> {
         self.vectors.fill(pipeline);
-        for (index, packet) in pipeline.tun_packets().iter().enumerate() {
-            let iov = self.vectors.tun_packet(index);
-            let (first, count) = (iov.as_ptr(), iov.len() as u32);
-            let entry = opcode::Writev::new(TUN, first, count).build();
-            debug_assert!(packet.packets > 0, "a TUN packet has a packet in it");
-            // SAFETY: the vectors and what they point to stay until the iteration's completions are
-            // all processed, before the next iteration begins.
-            unsafe { self.push(&entry.user_data(Kind::Write.tag(index)))? };
-            self.in_flight += 1;
-            if index % MAX_WRITES_PER_SUBMIT == MAX_WRITES_PER_SUBMIT - 1 {
-                self.ring.submit()?;
-            }
-        }
-        for (index, packet) in pipeline.uplink_packets().iter().enumerate() {
-            if packet.is_small {
-                continue;
-            }
-            let iov = self.vectors.uplink_packet(index);
-            let (first, count) = (iov.as_ptr(), iov.len() as u32);
-            let entry = opcode::Writev::new(UPLINK, first, count).build();
-            // SAFETY: as above.
-            unsafe { self.push(&entry.user_data(Kind::Uplink.tag(index)))? };
-            self.in_flight += 1;
-            if index % MAX_WRITES_PER_SUBMIT == MAX_WRITES_PER_SUBMIT - 1 {
-                self.ring.submit()?;
+        for (device, file, kind) in
+            [(Device::Tun, TUN, Kind::Write), (Device::Uplink, UPLINK, Kind::Uplink)]
+        {
+            for (index, packet) in pipeline.packets(device).iter().enumerate() {
+                if packet.is_small {
+                    continue;
+                }
+                let iov = self.vectors.packet(device, index);
+                let (first, count) = (iov.as_ptr(), iov.len() as u32);
+                let entry = opcode::Writev::new(file, first, count).build();
+                debug_assert!(packet.packets > 0, "a packet has a packet in it");
+                // SAFETY: the vectors and what they point to stay until the iteration's completions
+                // are all processed, before the next iteration begins.
+                unsafe { self.push(&entry.user_data(kind.tag(index)))? };
+                self.in_flight += 1;
+                if index % MAX_WRITES_PER_SUBMIT == MAX_WRITES_PER_SUBMIT - 1 {
+                    self.ring.submit()?;
+                }
             }
         }
         for (index, batch) in pipeline.gso_batches().iter().enumerate() {
@@ -362,7 +351,6 @@ impl<'a> Uring<'a> {
             to_arm,
             to_retry,
             refused,
-            refused_by_uplink,
             gso,
             io,
             waker,
@@ -374,18 +362,12 @@ impl<'a> Uring<'a> {
             let Some((kind, index)) = Kind::of(completion.user_data()) else { continue };
             let outcome = if result >= 0 { Ok(()) } else { Err(-result) };
             match kind {
-                Kind::Write => {
+                Kind::Write | Kind::Uplink => {
                     *in_flight -= 1;
-                    let Some(packet) = pipeline.tun_packets().get(index) else { continue };
-                    if !write_done(pipeline, packet, outcome) {
-                        refused.push(index);
-                    }
-                }
-                Kind::Uplink => {
-                    *in_flight -= 1;
-                    let Some(packet) = pipeline.uplink_packets().get(index) else { continue };
-                    if !uplink_done(pipeline, packet, outcome) {
-                        refused_by_uplink.push(index);
+                    let device = if kind == Kind::Write { Device::Tun } else { Device::Uplink };
+                    let Some(packet) = pipeline.packets(device).get(index) else { continue };
+                    if !write_done(pipeline, device, packet, outcome) {
+                        refused.push((device, index));
                     }
                 }
                 Kind::Send => {
@@ -486,11 +468,8 @@ impl Backend for Uring<'_> {
             self.process_completions(pipeline);
         }
         // The kernel has no output of the iteration any more.
-        for index in self.refused.drain(..) {
-            write_unsegmented(pipeline, self.io, index);
-        }
-        for index in self.refused_by_uplink.drain(..) {
-            send_segments(pipeline, self.io, index);
+        for (device, index) in self.refused.drain(..) {
+            write_unsegmented(pipeline, self.io, device, index);
         }
         if self.tun_is_gone {
             self.close()?;

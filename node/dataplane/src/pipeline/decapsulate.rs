@@ -128,14 +128,14 @@ impl Pipeline {
                 // The TUN device has no link header.
                 let unused = (headroom - HEADER_LEN) as u32;
                 let chunk = Chunk { start: chunk.start + unused, len: chunk.len - unused };
-                self.coalescer.push(&self.plain, chunk);
+                self.tun.coalescer.push(&self.plain, chunk);
                 Ok(())
             }
             Ok(Passed::Uplink(len)) => {
                 chunk.len = (headroom + len) as u32;
                 self.plain.truncate(chunk.end());
                 if let Some(exit) = &mut self.exit {
-                    exit.coalescer.push(&self.plain, chunk);
+                    exit.uplink.coalescer.push(&self.plain, chunk);
                 }
                 Ok(())
             }

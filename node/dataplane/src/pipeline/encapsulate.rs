@@ -265,7 +265,7 @@ fn transmit_answer(exit: &mut Exit, plain: &mut Arena, len: usize) {
         packet.copy_from_slice(answer);
     }
     match exit.address(frame) {
-        Some(()) => exit.coalescer.push(plain, chunk),
+        Some(()) => exit.uplink.coalescer.push(plain, chunk),
         None => plain.truncate(chunk.start),
     }
 }

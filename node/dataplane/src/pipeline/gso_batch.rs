@@ -132,7 +132,7 @@ impl GsoBatches {
 
     /// Marks the batches to consumers that get no batch of `min` datagrams or more, if `can_send` says
     /// that they can be sent as single frames.
-    pub(crate) fn mark_small(&mut self, min: u16, can_send: impl Fn(&GsoBatch) -> bool) {
+    pub(crate) fn mark_small(&mut self, min: u16, mut can_send: impl FnMut(&GsoBatch) -> bool) {
         // Slots may share an entry. Then both go the common way.
         let mut large = [false; 256];
         let place = |batch: &GsoBatch| batch.slot.0 as usize % 256;

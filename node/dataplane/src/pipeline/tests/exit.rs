@@ -19,6 +19,7 @@ use weir_packet::{
 use super::TAILROOM;
 use crate::{
     exit::{ExitEvents, ExitPlan},
+    pipeline::outlet::Device,
     testing::{Consumer, Node, Output, SERVER_V4, SERVER_V6, tcp, udp},
 };
 
@@ -206,7 +207,7 @@ fn segments_of_a_flow_leave_as_one_super_packet() {
     messages.iter().for_each(|it| node.pipeline.handle_datagram(consumer.endpoint, it));
     node.pipeline.finish();
     let mut sent = Vec::new();
-    node.pipeline.send_segments(0, |frame| {
+    node.pipeline.write_segments(Device::Uplink, 0, |frame| {
         sent.push(frame[10..].to_vec());
         true
     });

@@ -5,6 +5,7 @@ use weir_common::DropReason;
 use crate::pipeline::Handled;
 use crate::{
     outer::{Checksum, Outer},
+    pipeline::outlet::Device,
     testing::{Consumer, Node, SERVER_V4, SERVER_V6, frame, tcp, udp},
 };
 use weir_packet::{
@@ -248,14 +249,15 @@ fn a_packet_is_sent_with_the_mark_that_it_has() {
 /// A device that takes no super-packets: what it was given otherwise, virtio headers included.
 fn refuse_super_packets(node: &mut Node) -> Vec<Vec<u8>> {
     let mut taken = Vec::new();
-    for index in 0..node.pipeline.tun_packets().len() {
-        let frame = node.pipeline.tun_packets()[index];
-        let bytes: Vec<u8> = node.pipeline.tun_packet_bytes(&frame).flatten().copied().collect();
+    for index in 0..node.pipeline.packets(Device::Tun).len() {
+        let frame = node.pipeline.packets(Device::Tun)[index];
+        let bytes: Vec<u8> =
+            node.pipeline.packet_bytes(Device::Tun, &frame).flatten().copied().collect();
         if frame.gso == Gso::None {
             taken.push(bytes);
-            node.pipeline.tun_write_done(&frame, true);
+            node.pipeline.write_done(Device::Tun, &frame, true);
         } else {
-            node.pipeline.write_segments(index, |bytes| {
+            node.pipeline.write_segments(Device::Tun, index, |bytes| {
                 taken.push(bytes.to_vec());
                 true
             });
@@ -281,7 +283,7 @@ fn a_device_that_refuses_super_packets_gets_each_packet_as_it_came() {
     node.pipeline.begin(node.now);
     sealed.iter().for_each(|datagram| node.pipeline.handle_datagram(consumer.endpoint, datagram));
     node.pipeline.finish();
-    assert!(node.pipeline.tun_packets().iter().all(|frame| frame.gso != Gso::None));
+    assert!(node.pipeline.packets(Device::Tun).iter().all(|frame| frame.gso != Gso::None));
     let plain = NetHeader::PLAIN.to_bytes();
     for frame in refuse_super_packets(&mut node) {
         let (header, packet) = frame.split_at(HEADER_LEN);
@@ -310,7 +312,12 @@ fn a_device_that_goes_on_refusing_is_given_none_for_a_minute_and_the_status_says
             .iter()
             .for_each(|datagram| node.pipeline.handle_datagram(consumer.endpoint, datagram));
         node.pipeline.finish();
-        tried += node.pipeline.tun_packets().iter().filter(|frame| frame.gso != Gso::None).count();
+        tried += node
+            .pipeline
+            .packets(Device::Tun)
+            .iter()
+            .filter(|frame| frame.gso != Gso::None)
+            .count();
         assert_eq!(refuse_super_packets(&mut node).len(), 2);
     }
     assert_eq!(tried, 8);

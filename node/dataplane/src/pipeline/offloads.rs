@@ -1,4 +1,4 @@
-//! Turns an offload of the TUN device off if the kernel refuses super-packets.
+//! Turns an offload of a device off if the kernel refuses super-packets.
 
 use std::cell::Cell;
 
@@ -10,14 +10,14 @@ const MAX_REFUSALS: u32 = 8;
 /// How long the offload stays off, in nanoseconds. After that one refusal turns it off again.
 const RETRY_DELAY: u64 = 60_000_000_000;
 
-/// The super-packets that the TUN device has turned out to take.
+/// The super-packets that a device has turned out to take.
 #[derive(Debug, Default)]
-pub(crate) struct TunOffloads {
+pub(crate) struct Offloads {
     tcp: Offload,
     udp: Offload,
 }
 
-impl TunOffloads {
+impl Offloads {
     /// The protocols to coalesce at `now`, in nanoseconds.
     pub(crate) fn coalescing(&self, uso: bool, now: u64) -> Coalescing {
         Coalescing { tcp: self.tcp.is_on(now), udp: uso && self.udp.is_on(now) }
@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn a_device_that_goes_on_refusing_is_left_alone_and_tried_again_later() {
-        let offloads = TunOffloads::default();
+        let offloads = Offloads::default();
         for _ in 1..MAX_REFUSALS {
             offloads.refused(Gso::Udp, 5);
         }
@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn refusals_now_and_then_turn_nothing_off() {
-        let offloads = TunOffloads::default();
+        let offloads = Offloads::default();
         for now in 0..1000 {
             offloads.refused(Gso::TcpV4, now);
             offloads.taken(Gso::TcpV6);
