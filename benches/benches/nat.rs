@@ -60,7 +60,7 @@ fn up(nat: &mut Nat, packet: &mut [u8], slot: Slot) {
     nat.up(packet, slot, NOW, &AllowAll, &mut NoGate).expect("translated");
 }
 
-/// Opens the first so many flows, and answers each. Returns the beginning of what left of each.
+/// Opens flows 0 to `flows - 1`, and answers each. Returns the first bytes of each packet that left.
 fn open(nat: &mut Nat, flows: u32) -> Vec<[u8; 24]> {
     let mut left = Vec::new();
     for flow in 0..flows {

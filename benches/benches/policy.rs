@@ -37,7 +37,7 @@ impl Numbers {
     }
 }
 
-/// So many addresses of one family in lists, half of them exceptions.
+/// Lists with `entries` addresses of one family. Half of them are exceptions.
 fn lists(entries: usize, is_v4: bool) -> (Lists, PolicyContext) {
     let mut numbers = Numbers(1);
     let mut networks = |count: usize| -> Vec<IpNet> {

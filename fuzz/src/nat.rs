@@ -38,9 +38,9 @@ struct Table {
     asked: BTreeSet<(u32, Vec<u8>)>,
 }
 
-/// Whatever comes from either side: nothing panics, what is refused stays as it was, what leaves has
-/// an external address, what arrives has the address of a session that had sent to whoever it comes
-/// from, and no translation makes a right checksum wrong or a wrong one right.
+/// Translates packets from both sides. Nothing panics, and a refused packet stays as it was. A packet
+/// that leaves has an external address. A packet that arrives has the address of a session that had
+/// sent to its source. No translation makes a right checksum wrong, or a wrong one right.
 pub fn nat(bytes: &[u8]) {
     let mut input = Input(bytes);
     let mut table = Table::new(input.byte());

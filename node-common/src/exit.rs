@@ -53,7 +53,7 @@ pub const fn port_bit(port: u16) -> (u32, u64) {
 pub struct FragmentKey {
     /// The source address in two halves; of IPv4 the second half only.
     pub source: [u64; 2],
-    /// The destination address, likewise.
+    /// The destination address, in the same form.
     pub destination: [u64; 2],
     /// The packet's identification.
     pub id: u32,

@@ -29,6 +29,20 @@ pub fn connected(lab: &Lab, settings: Settings) -> Result<(Node<'_>, Added, Clie
     Ok((node, added, client))
 }
 
+/// The connected consumer has fifty TCP streams at once, in both families, up and then down.
+///
+/// # Errors
+/// If a stream fails, or brings other content.
+pub fn fifty_streams_pass(lab: &Lab) -> Result<()> {
+    let server = tcp::Server::start(&lab.internet)?;
+    for address in SERVERS {
+        for direction in [Direction::Up, Direction::Down] {
+            tcp::parallel(&lab.consumer, server.at(address), direction, 50, 500_000)?;
+        }
+    }
+    Ok(())
+}
+
 /// A consumer beside others in the same namespace, with its inner IPv4 address: what has that as its
 /// source goes through its tunnel, by a routing table of this number.
 ///

@@ -4,11 +4,8 @@ use anyhow::Result;
 use weir_tests::{
     Client, Lab, Node, Settings,
     lab::SERVERS,
-    steps::{connected, everything_passes, outside},
-    traffic::{
-        tcp::{self, Direction},
-        udp,
-    },
+    steps::{connected, everything_passes, fifty_streams_pass, outside},
+    traffic::udp,
 };
 
 #[test]
@@ -27,13 +24,7 @@ fn both_families_pass_inside_both_families() -> Result<()> {
 fn fifty_tcp_streams_pass_at_once() -> Result<()> {
     let lab = Lab::new()?;
     let (_node, _added, _client) = connected(&lab, Settings::default())?;
-    let server = tcp::Server::start(&lab.internet)?;
-    for address in SERVERS {
-        for direction in [Direction::Up, Direction::Down] {
-            tcp::parallel(&lab.consumer, server.at(address), direction, 50, 500_000)?;
-        }
-    }
-    Ok(())
+    fifty_streams_pass(&lab)
 }
 
 #[test]

@@ -6,9 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use weir_ledger::{BlockEvent, Ledger, Ports, SessionId};
 use weir_tests::{
     Lab, Node, Settings,
-    lab::SERVERS,
-    steps::{connected, everything_passes},
-    traffic::tcp::{self, Direction},
+    steps::{connected, everything_passes, fifty_streams_pass},
     until,
 };
 
@@ -86,13 +84,7 @@ fn past_the_kernel_everything_passes_and_the_node_has_the_flows() -> Result<()> 
 fn past_the_kernel_fifty_streams_pass_at_once_each_way() -> Result<()> {
     let lab = Lab::new()?;
     let (_node, _added, _client) = connected(&lab, settings("bypass"))?;
-    let server = tcp::Server::start(&lab.internet)?;
-    for address in SERVERS {
-        for direction in [Direction::Up, Direction::Down] {
-            tcp::parallel(&lab.consumer, server.at(address), direction, 50, 500_000)?;
-        }
-    }
-    Ok(())
+    fifty_streams_pass(&lab)
 }
 
 #[test]

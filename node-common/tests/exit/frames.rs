@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// The external addresses of the node that the frames are for.
 pub(crate) const OWN_V4: [Ipv4Addr; 2] =
     [Ipv4Addr::new(203, 0, 113, 1), Ipv4Addr::new(203, 0, 113, 9)];
-/// Likewise, and an address of the routed prefix.
+/// The IPv6 address of NAT66, which is also within the routed prefix.
 pub(crate) const OWN_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 5, 5, 0, 0, 0, 9);
 /// The host's own address in the routed prefix.
 pub(crate) const HOST_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 5, 5, 0, 0, 0, 1);

@@ -98,8 +98,8 @@ impl PortRange {
         (self.low..=self.high).contains(&port)
     }
 
-    /// The number of whole blocks in it, if a block has so many ports and begins at a multiple of
-    /// that.
+    /// The number of whole blocks in it. A block has `block_ports` ports and begins at a multiple
+    /// of that.
     #[must_use]
     pub fn blocks(self, block_ports: u16) -> u32 {
         let (first, end) = (u32::from(self.low), u32::from(self.high) + 1);

@@ -1,3 +1,7 @@
+mod nat;
+mod payment;
+mod tunnel;
+
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use proptest::prelude::*;
@@ -245,48 +249,6 @@ fn a_key_in_the_wrong_section_is_sent_to_its_own() {
 }
 
 #[test]
-fn an_mtu_that_does_not_fit_is_refused_with_the_largest_that_does() {
-    let refused = |text: &str, uplink| {
-        let found = check(text, Some(uplink)).expect_err("it does not fit");
-        found[0].fix.clone()
-    };
-    assert_eq!(refused("[tunnel]\nmtu = 1421", 1500), "write mtu = 1420, the largest that fits");
-    assert_eq!(refused("", 1400), "write mtu = 1320, the largest that fits");
-    assert!(refused("", 1300).contains("raise the uplink's MTU to 1360"), "{}", refused("", 1300));
-    assert!(check("[tunnel]\nmtu = 8920", Some(9000)).is_ok());
-    let by_v4 = "[node]\nendpoint = \"192.0.2.1:1\"\n[tunnel]\nmtu = ";
-    assert!(check(&format!("{by_v4}1440"), Some(1500)).is_ok());
-    assert!(refused(&format!("{by_v4}1441"), 1500).contains("1440"));
-    assert!(mistake("[tunnel]\nmtu = 1279").problem.contains("out of range"));
-}
-
-#[test]
-fn a_pool_without_room_for_the_sessions_is_refused() {
-    let found = mistake("[tunnel]\npool_v4 = \"10.0.0.0/24\"");
-    assert_eq!(
-        found.problem,
-        "10.0.0.0/24 has room for 253 sessions, but node.max_sessions is 4096"
-    );
-    assert!(found.fix.starts_with("write a /19 or larger"), "{found}");
-    let sessions = "[node]\nmax_sessions = 65534";
-    assert_eq!(mistake(sessions).key, "node.max_sessions");
-    assert!(check("[node]\nmax_sessions = 65533", None).is_ok());
-    assert!(check("[node]\nmax_sessions = 253\n[tunnel]\npool_v4 = \"10.0.0.0/24\"", None).is_ok());
-}
-
-#[test]
-fn a_pool_of_unfit_addresses_is_refused() {
-    for pool in ["127.0.0.0/16", "224.0.0.0/8", "0.0.0.0/0", "169.254.0.0/16"] {
-        let found = mistake(&format!("[tunnel]\npool_v4 = \"{pool}\""));
-        assert!(found.problem.contains("overlaps"), "{found}");
-    }
-    let host = mistake("[tunnel]\npool_v4 = \"10.66.0.1/16\"");
-    assert_eq!(host.fix, "write the network: \"10.66.0.0/16\"");
-    assert!(mistake("[tunnel]\npool_v6 = \"fd00::/120\"").problem.contains("/120"));
-    assert!(mistake("[tunnel]\ndns = [\"10.66.0.2\"]").problem.contains("pool"));
-}
-
-#[test]
 fn keys_that_contradict_each_other_are_refused() {
     let workers = mistake("[node]\nworkers = 3\ncores = [0, 1]");
     assert_eq!(workers.fix, "write workers = 2, or \"auto\"");
@@ -388,130 +350,4 @@ fn receivers_and_sockets_that_cannot_work_are_named() {
         assert!(found.iter().find(named).is_some(), "{key} is not in {found:?}");
     }
     assert_eq!(found.len(), 6, "{found:?}");
-}
-
-#[test]
-fn payments_without_an_identity_a_price_or_a_sensible_floor_are_mistakes() {
-    let node = "provider = \"0x0000000000000000000000000000000000000001\"\n";
-    for (text, key, problem) in [
-        ("enabled = true\n", "payment.enabled", "payments need it"),
-        ("enabled = true\nprovider = \"0x12\"\n", "payment.provider", "is not an address"),
-        ("per_gib = \"1.5\"\n", "payment.per_gib", "not a whole number of wei"),
-        ("per_gib = \"+1\"\n", "payment.per_gib", "not a whole number of wei"),
-        ("per_gib = 5\n", "payment.per_gib", "is not a string"),
-        (
-            &format!("enabled = true\n{node}per_gib = \"0\"\nper_hour = \"0\"\n"),
-            "payment.per_gib",
-            "pay nothing",
-        ),
-        (
-            &format!("enabled = true\n{node}floor_per_gib = \"0\"\nfloor_per_hour = \"0\"\n"),
-            "payment.floor_per_gib",
-            "pay nothing",
-        ),
-        (
-            &format!("enabled = true\n{node}per_gib = \"5\"\nfloor_per_gib = \"6\"\n"),
-            "payment.floor_per_gib",
-            "is above payment.per_gib",
-        ),
-        ("unpaid_mib = 0\n", "payment.unpaid_mib", "out of range"),
-    ] {
-        let found = mistake(&format!("[payment]\n{text}"));
-        assert_eq!(found.key, key, "{text}");
-        assert!(found.problem.contains(problem), "{text}: {found}");
-    }
-}
-
-#[test]
-fn consumers_are_told_the_gateway_or_what_the_operator_says() {
-    let told = |text: &str| check(text, None).expect("no mistakes").dns_servers();
-    let gateway: Vec<std::net::IpAddr> = ["10.66.0.1", "fd66:7765:6972::1"]
-        .iter()
-        .map(|text| text.parse().expect("an address"))
-        .collect();
-    assert_eq!(told(""), gateway);
-    assert_eq!(told("[tunnel]\ndns = [\"10.66.0.1\"]\n"), gateway[..1]);
-    assert!(told("[tunnel]\ndns = []\n").is_empty());
-    assert!(!told("[dns]\nenabled = false\n").contains(&gateway[0]));
-    for text in [
-        "[tunnel]\ndns = [\"10.66.0.1\"]\n[dns]\nenabled = false\n",
-        "[tunnel]\ndns = [\"10.66.0.2\"]\n",
-        "[dns]\nupstreams = [\"10.66.0.1\"]\n",
-        "[dns]\nupstreams = [\"::\"]\n",
-        "[dns]\nper_second = 0\n",
-    ] {
-        mistake(text);
-    }
-}
-
-#[test]
-fn ports_that_are_not_the_nodes_to_give_are_refused() {
-    for (text, key, problem, fix) in [
-        ("[nat]\nports = \"0-9\"", "nat.ports", "is not a range of ports", "from 1 to 65535"),
-        ("[nat]\nports = 7", "nat.ports", "7 is not a string", "\"4096-32767\""),
-        ("[nat]\nports = \"4097-4159\"\nblock_ports = 64", "nat.ports", "no whole block", "4096"),
-        ("[nat]\nblock_ports = 48", "nat.block_ports", "power of two", "8, 16, 32"),
-        ("[nat]\nblock_ports = 4", "nat.block_ports", "power of two", "8, 16, 32"),
-        ("[nat]\nsession_blocks = 0", "nat.session_blocks", "out of range", "1 to 8192"),
-        ("[nat]\nflows = 1000", "nat.flows", "out of range", "1024"),
-        (
-            "[node]\nlisten_port = 5000\negress = \"auto\"",
-            "node.listen_port",
-            "4096-32767 includes node.listen_port, which is 5000",
-            "write a range without 5000",
-        ),
-        (
-            "[node]\negress = \"auto\"\n[nat]\nports = \"50000-52000\"",
-            "nat.ports",
-            "50000-52000 includes node.listen_port, which is 51820",
-            "write a range without 51820",
-        ),
-    ] {
-        let found = mistake(text);
-        assert_eq!(found.key, key, "{text}");
-        assert!(found.problem.contains(problem), "{text}: {found}");
-        assert!(found.fix.contains(fix), "{text}: {found}");
-    }
-    assert!(check("[nat]\nports = \"4096-4127\"", None).is_ok(), "one block is enough");
-    let kernel = "[node]\nlisten_port = 5000\negress = \"kernel\"";
-    assert!(check(kernel, None).is_ok(), "nothing is reserved there");
-}
-
-#[test]
-fn addresses_that_consumers_cannot_leave_by_are_refused() {
-    for (addresses, problem) in [
-        ("\"127.0.0.1\"", "127.0.0.1 cannot be"),
-        ("\"0.0.0.0\"", "0.0.0.0 cannot be"),
-        ("\"fe80::1\"", "fe80::1 cannot be"),
-        ("\"::ffff:192.0.2.1\"", "cannot be"),
-        ("\"192.0.2.7\", \"192.0.2.7\"", "192.0.2.7 is listed twice"),
-        ("\"192.0.2.0/24\"", "is not an IP address"),
-    ] {
-        let found = mistake(&format!("[node]\naddresses = [{addresses}]"));
-        assert_eq!(found.key, "node.addresses");
-        assert!(found.problem.contains(problem), "{found}");
-    }
-    // Behind a provider's NAT, the uplink's own address is private.
-    assert!(check("[node]\naddresses = [\"10.0.0.7\", \"fd00::7\"]", None).is_ok());
-    let many: Vec<_> = (0..257).map(|n| format!("\"198.51.{}.{}\"", n / 256, n % 256)).collect();
-    let found = mistake(&format!("[node]\naddresses = [{}]", many.join(", ")));
-    assert_eq!(found.fix, "name 256 or fewer");
-}
-
-#[test]
-fn a_routed_prefix_has_room_for_the_sessions_and_is_no_address() {
-    for (prefix, problem, fix) in [
-        ("2001:db8::7/64", "an address within a network", "write the network: \"2001:db8::/64\""),
-        ("2001:db8::/116", "no room for node.max_sessions", "write a /115 or larger"),
-        ("fe80::/64", "overlaps fe80::/10", "your provider routes"),
-        ("fd66:7765:6972::/48", "overlaps tunnel.pool_v6", "your provider routes"),
-        ("192.0.2.0/24", "is not an IPv6 network", "2001:db8:7::/64"),
-    ] {
-        let found = mistake(&format!("[node]\nprefix_v6 = \"{prefix}\""));
-        assert_eq!(found.key, "node.prefix_v6", "{prefix}");
-        assert!(found.problem.contains(problem) && found.fix.contains(fix), "{prefix}: {found}");
-    }
-    for prefix in ["", "2001:db8:7::/64", "2001:db8:7::/115", "2001:db8::/32"] {
-        assert!(check(&format!("[node]\nprefix_v6 = \"{prefix}\""), None).is_ok(), "{prefix}");
-    }
 }

@@ -5,6 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 use serde::{Deserialize, Serialize};
 use toml::value::{Datetime, Offset};
 use weir_ledger::{BlockEvent, BlockSpan};
+use weir_sessions::limits::calendar::first_of;
 
 /// How consumers' packets leave, and why so.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -170,17 +171,8 @@ pub fn read_time(text: &str) -> Result<u64, NotATime> {
     let seconds = i64::from(time.hour) * 3600
         + i64::from(time.minute) * 60
         + i64::from(time.second.unwrap_or(0));
-    let days = days_since_1970(date.year.into(), date.month.into(), date.day.into());
+    let days = first_of(date.year.into(), date.month.into()) + i64::from(date.day) - 1;
     u64::try_from(days * 86_400 + seconds - minutes * 60).map_err(|_| wrong())
-}
-
-/// The days from 1970-01-01 to a date of the Gregorian calendar. Years are counted from March, so
-/// that the leap day is the last of its year.
-fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let leap_days = year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400);
-    // 1970-01-01 is so many days after 0000-03-01.
-    year * 365 + leap_days + (153 * month + 2) / 5 + day - 1 - 719_468
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ pub struct Ports {
 /// A block that a session has taken or given back, with the time in seconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BlockEvent {
-    /// The session holds the block from now on. Whoever held it before does so no longer.
+    /// The session holds the block from now on, and no other session does.
     Taken {
         /// The session.
         session: SessionId,

@@ -67,8 +67,8 @@ pub fn write(answer: Answer, refused: &[u8], gateways: &Gateways, out: &mut [u8]
     }
 }
 
-/// Writes an IP header without options for a payload of so many bytes. Returns the rest of `out`,
-/// which has the length of the payload, and the length of the whole packet.
+/// Writes an IP header without options for a payload of `payload_len` bytes. Returns the rest of `out`, cut
+/// to that length, and the length of the whole packet.
 fn write_ip_header<'o>(
     addresses: &Addresses,
     protocol: u8,

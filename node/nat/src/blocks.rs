@@ -313,7 +313,8 @@ impl Pool {
         None
     }
 
-    /// Likewise for a protocol whose ports belong to one mapping each.
+    /// A free port for a protocol whose ports belong to one mapping each, found as by
+    /// [`Pool::find_port`].
     pub(crate) fn find_unused(&self, held: &Held, port: u16, protocol: Protocol) -> Option<u16> {
         let external = self.external(held.external)?;
         self.find_port(held, port, u32::MAX, |port| !has_bit(external.set(protocol), port))

@@ -143,8 +143,8 @@ impl Fragments {
         self.entries.get_mut(first..first + WAYS).unwrap_or_default()
     }
 
-    /// Notes the first fragment of a packet of a session that has so many on the way. Returns what
-    /// made room for it, or an error if there is none.
+    /// Notes the first fragment of a packet. `count` is the number of fragmented packets that its
+    /// session has on the way. Returns the entry that made room for it, or an error if there is none.
     pub(crate) fn begin(
         &mut self,
         key: FragmentKey,

@@ -402,7 +402,7 @@ impl Nat {
         self.note(slot, moved, false);
     }
 
-    /// Ends expired flows among the next so many entries.
+    /// Ends the expired flows among the next `count` entries.
     pub(crate) fn sweep(&mut self, count: u32) {
         for _ in 0..count {
             self.hand += 1;
@@ -413,7 +413,7 @@ impl Nat {
         }
     }
 
-    /// Whether so many more events fit, with one for each block that is still to be given back.
+    /// Whether `more` events fit, beside one for each block that is still to be given back.
     pub(crate) fn has_room_for_events(&self, more: usize) -> bool {
         self.events.len() + self.pool.held() as usize + more < self.max_events
     }

@@ -63,7 +63,7 @@ impl Ports {
         &self.words
     }
 
-    /// The worker, of so many, whose sessions use the port.
+    /// Which of `workers` has the sessions that use the port.
     #[must_use]
     #[inline]
     pub fn worker_of(&self, port: u16, workers: u32) -> u32 {

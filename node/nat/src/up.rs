@@ -134,7 +134,7 @@ impl Nat {
         self.open(key, state, now, policy, limits)
     }
 
-    /// Whether a connection that goes on is the session's: whoever has no block had none.
+    /// Whether an unknown connection may be the session's. A session without blocks had none.
     fn may_pick_up(&self, key: &UpKey) -> bool {
         let session = self.session_index(Slot(key.slot)).and_then(|at| self.sessions.get(at));
         let has_block = session.is_some_and(|session| session.held(key.v6).count != 0);

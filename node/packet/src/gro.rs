@@ -137,7 +137,8 @@ impl Coalescer {
     }
 
     /// Creates a coalescer for a device whose packets have a link header of `link_len` bytes between
-    /// the virtio header and the IP header. Whoever pushes a packet has written its link header.
+    /// the virtio header and the IP header. The caller writes the link header before it pushes
+    /// a packet.
     #[must_use]
     pub fn behind_link_header(uso: bool, link_len: usize) -> Self {
         Self {

@@ -59,7 +59,7 @@ impl OuterHeader {
         Some(Self { bytes, len: at + UDP_HEADER, addresses })
     }
 
-    /// The length of the IP packet with a payload of so many bytes.
+    /// The length of an IP packet with `payload` bytes of UDP payload.
     pub(crate) fn packet_len(&self, payload: usize) -> usize {
         self.len - ETHERNET_HEADER + payload
     }

@@ -6,6 +6,7 @@
 
 #![expect(unsafe_code, reason = "submits operations that point into our buffers")]
 
+mod operation;
 mod probe;
 
 use std::{
@@ -17,9 +18,11 @@ use std::{
 
 use io_uring::{
     IoUring, cqueue, opcode, squeue,
-    types::{CancelBuilder, Fd, Fixed, RecvMsgOut, SubmitArgs, Timespec},
+    types::{CancelBuilder, Fd, RecvMsgOut, SubmitArgs, Timespec},
 };
 use tracing::debug;
+
+use self::operation::{Kind, TUN, UPLINK, V4, V6, WAKER, read};
 
 use crate::{
     io::{
@@ -56,49 +59,6 @@ const RETRY_DELAY: Duration = Duration::from_millis(50);
 const ENTRIES: u32 = 1024;
 /// The size of the completion queue.
 const COMPLETIONS: u32 = 4096;
-
-/// The indexes of the registered files.
-const V4: Fixed = Fixed(0);
-const V6: Fixed = Fixed(1);
-const TUN: Fixed = Fixed(2);
-const WAKER: Fixed = Fixed(3);
-const UPLINK: Fixed = Fixed(4);
-
-/// The kind of an operation, which is the upper half of its user data. The lower half is an index.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-enum Kind {
-    ReceiveV4 = 1,
-    ReceiveV6 = 2,
-    Read = 3,
-    Waker = 4,
-    Write = 5,
-    Send = 6,
-    Xsk = 7,
-    Uplink = 8,
-}
-
-impl Kind {
-    const ALL: [Self; 8] = [
-        Self::ReceiveV4,
-        Self::ReceiveV6,
-        Self::Read,
-        Self::Waker,
-        Self::Write,
-        Self::Send,
-        Self::Xsk,
-        Self::Uplink,
-    ];
-
-    fn tag(self, index: usize) -> u64 {
-        (self as u64) << 32 | index as u64 & 0xffff_ffff
-    }
-
-    fn of(user_data: u64) -> Option<(Self, usize)> {
-        let kind = Self::ALL.into_iter().find(|kind| *kind as u64 == user_data >> 32)?;
-        Some((kind, (user_data & 0xffff_ffff) as usize))
-    }
-}
 
 /// How the TUN device is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -480,17 +440,6 @@ impl Backend for Uring<'_> {
 
     fn close(&mut self) -> io::Result<()> {
         self.ring.submitter().register_sync_cancel(None, CancelBuilder::any())
-    }
-}
-
-/// A read into a buffer that the kernel picks from a group.
-fn read(reads: Reads, file: Fd, len: usize, group: u16) -> squeue::Entry {
-    match reads {
-        Reads::Multishot => opcode::ReadMulti::new(file, 0, group).build(),
-        Reads::Single => opcode::Read::new(file, std::ptr::null_mut(), len as u32)
-            .buf_group(group)
-            .build()
-            .flags(squeue::Flags::BUFFER_SELECT),
     }
 }
 

@@ -39,7 +39,7 @@ impl Addresses {
         }
     }
 
-    /// The sum of the pseudo-header for so many bytes of a protocol.
+    /// The sum of the pseudo-header for `len` bytes of a protocol.
     pub(super) fn pseudo_header(&self, protocol: u8, len: usize) -> Sum {
         match self {
             Self::V4 { source, destination } => {

@@ -89,7 +89,7 @@ fn ticks_end_what_has_expired() {
     assert_eq!(lab.nat.session_flows(Slot(0)).total(), 0);
 }
 
-/// Admits so many, and counts what it is asked.
+/// Admits a number of flows, and counts how often it is asked.
 struct Gate(u32, u32);
 
 impl FlowGate for Gate {

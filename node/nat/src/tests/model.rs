@@ -19,7 +19,7 @@ enum Step {
         port: u16,
         to: u8,
     },
-    /// Whoever a flow goes to answers. The flow is chosen among those that there are.
+    /// The destination of an open flow answers.
     Answer {
         flow: usize,
         flags: u8,

@@ -62,9 +62,10 @@ fn reset_day(year: i64, month: i64, reset: u32) -> i64 {
     (first + i64::from(reset.max(1)) - 1).min(first_of(next_year, next_month) - 1)
 }
 
-/// Days from 1970-01-01 to the first of a month. Years are counted from March, so that the leap
-/// day is the last of its year.
-fn first_of(year: i64, month: i64) -> i64 {
+/// Days from 1970-01-01 to the first of a month of the Gregorian calendar. `month` is from 1 to 12.
+#[must_use]
+pub fn first_of(year: i64, month: i64) -> i64 {
+    // Years are counted from March, so that the leap day is the last of its year.
     let (year, from_march) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let leap_days = year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400);
     year * 365 + leap_days + (153 * from_march + 2) / 5 - 719_468

@@ -12,10 +12,10 @@ enum Step {
     End(prop::sample::Index),
     Deliver,
     Forget,
-    /// One transaction of so many rows.
+    /// One transaction, with this number of rows.
     Sweep(u64),
     SweepAll,
-    /// A disk that is full, after so many rows of `counters`.
+    /// The disk is full after this number of rows of `counters`.
     FailedSweep(i64),
     Days(u64),
     Reopen,

@@ -1,0 +1,185 @@
+//! What is not for this iteration, or not for this worker.
+
+use super::*;
+
+#[test]
+fn without_keys_a_packet_starts_a_handshake_and_is_not_kept() {
+    let mut node = Node::new(4, 1, 0);
+    let consumer = node.add(0);
+    let packet = udp(SERVER_V4, consumer.v4, 1, b"y");
+    let send = |node: &mut Node| {
+        let (mut bytes, len) = frame(NetHeader::PLAIN, &packet);
+        node.iterate(|p| {
+            p.handle_tun_packet(&mut bytes, len);
+        })
+    };
+    assert!(send(&mut node).datagrams.is_empty(), "nobody knows where to");
+    assert_eq!(node.dropped(DropReason::NoEndpoint), 1);
+    consumer.endpoint.save(&node.shared.accounts.get(Slot(0)).expect("an account").worker);
+    let mut again = Node {
+        pipeline: crate::pipeline::Pipeline::new(node.shared.clone(), 0, Default::default()),
+        ..node
+    };
+    let spec = weir_accounts::PeerSpec {
+        slot: Slot(0),
+        public_key: weir_common::PublicKey([9; 32]),
+        address_v4: again.shared.addresses.address_v4(Slot(0)).expect("an address"),
+        address_v6: again.shared.addresses.address_v6(Slot(0)).expect("an address"),
+    };
+    let index = again.shared.permutation.index_of(Slot(0));
+    let tunnel = weir_wireguard::tunnel::Tunnel::new(&crate::testing::identity(), [9; 32], index);
+    let accounts = again.shared.accounts.clone();
+    again.pipeline.add(Box::new(crate::peer::Peer::new(&spec, tunnel, accounts)));
+    let output = send(&mut again);
+    assert_eq!(
+        output.datagrams.iter().map(|(kind, _)| *kind).collect::<Vec<_>>(),
+        [BatchKind::Handshake]
+    );
+    assert_eq!(again.dropped(DropReason::NotConnected), 1);
+    assert!(send(&mut again).datagrams.is_empty(), "one handshake at a time");
+}
+
+#[test]
+fn strays_go_to_their_owner_unchanged() {
+    let mut node = Node::new(8, 2, 0);
+    let index = node.shared.permutation.index_of(Slot(3));
+    let mut datagram = vec![4, 0, 0, 0];
+    datagram.extend_from_slice(&(index.get() << 8).to_le_bytes());
+    datagram.resize(64, 0);
+    let from = weir_accounts::Endpoint { remote: ([198, 51, 100, 1], 1).into(), local: None };
+    let address = std::net::IpAddr::V4(node.shared.addresses.address_v4(Slot(3)).expect("one"));
+    let (mut bytes, len) = frame(NetHeader::PLAIN, &udp(SERVER_V4, address, 1, b"y"));
+    let original = bytes[..len].to_vec();
+    let mut initiation = vec![1, 0, 0, 0];
+    initiation.resize(148, 7);
+    let output = node.iterate(|p| {
+        p.handle_datagram(from, &datagram);
+        p.handle_datagram(from, &initiation);
+        p.handle_tun_packet(&mut bytes, len);
+    });
+    let [
+        (Owner::Worker(1), Misdirected::Datagram(one, _)),
+        (Owner::Handshakes, Misdirected::Datagram(two, _)),
+        (Owner::Worker(1), Misdirected::TunPacket(three)),
+    ] = &output.misdirected[..]
+    else {
+        panic!("three misdirected, not {:?}", output.misdirected);
+    };
+    assert_eq!((&one[..], &two[..]), (&datagram[..], &initiation[..]));
+    assert_eq!(three[..three.len() - TAILROOM], original);
+}
+
+#[test]
+fn a_full_turn_asks_for_another_and_loses_nothing() {
+    let mut node = Node::new(4, 1, 0);
+    let consumer = node.connect(0);
+    let packet = tcp(SERVER_V4, consumer.v4, 9, &vec![8; 40 * 1380], |_| {});
+    let header =
+        NetHeader { gso: Gso::TcpV4, gso_size: 1380, header_len: 40, checksum: Some((20, 16)) };
+    node.pipeline.begin(node.now);
+    let mut sent = 0;
+    loop {
+        let (mut bytes, len) = frame(header, &packet);
+        let original = bytes.clone();
+        match node.pipeline.handle_tun_packet(&mut bytes, len) {
+            Handled::Done => sent += 1,
+            Handled::NextIteration => {
+                assert_eq!(bytes, original, "the frame is as it was");
+                break;
+            }
+        }
+        assert!(sent < 1000, "the output has an end");
+    }
+    node.pipeline.finish();
+    let datagrams: u32 =
+        node.pipeline.gso_batches().iter().map(|batch| u32::from(batch.datagrams)).sum();
+    assert_eq!(datagrams, sent * 40);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    /// Whatever mix of flows comes, each flow comes out complete, in order and unchanged.
+    #[test]
+    fn every_flow_keeps_its_bytes_and_its_order(
+        plan in prop::collection::vec((0u16..5, 0usize..3, any::<bool>(), any::<bool>()), 1..120),
+    ) {
+        let mut node = Node::new(4, 1, 0);
+        let mut consumer = node.connect(0);
+        let mut sequences = [0u32; 5];
+        let sizes = [100, 733, 1360];
+        let packets: Vec<Vec<u8>> = plan
+            .iter()
+            .map(|&(port, size, push, six)| {
+                let (from, to) =
+                    if six { (consumer.v6, SERVER_V6) } else { (consumer.v4, SERVER_V4) };
+                let payload = vec![port as u8; sizes[size]];
+                let place = &mut sequences[usize::from(port)];
+                let sequence = *place;
+                *place += payload.len() as u32;
+                if port == 4 {
+                    return udp(from, to, port, &payload);
+                }
+                tcp(from, to, sequence, &payload, |h| { h.psh = push; h.source_port = port; })
+            })
+            .collect();
+        let datagrams = sealed(&mut consumer, &packets);
+        let output = node.iterate(|p| datagrams.iter().for_each(|d| p.handle_datagram(consumer.endpoint, d)));
+        let came: Vec<_> = output.frames.iter().flat_map(|(header, p)| cut(header, p)).collect();
+        prop_assert_eq!(came.len(), packets.len());
+        let flow_of = |packet: &Vec<u8>| {
+            let at = if packet[0] >> 4 == 4 { 20 } else { 40 };
+            (packet[0] >> 4, packet[at + 1])
+        };
+        for version in [4, 6] {
+            for port in 0..5u8 {
+                let of = |list: &[Vec<u8>]| -> Vec<Vec<u8>> {
+                    list.iter().filter(|p| flow_of(p) == (version, port)).cloned().collect()
+                };
+                prop_assert!(same(&of(&came), &of(&packets)), "flow {} of IPv{}", port, version);
+            }
+        }
+    }
+
+    /// Nothing that a frame can hold makes the node panic.
+    #[test]
+    fn no_frame_panics(mut bytes in prop::collection::vec(any::<u8>(), 0..200), kind in 0u8..6, size in 0u16..100) {
+        let mut node = Node::new(4, 1, 0);
+        let consumer = node.connect(0);
+        if let Some(head) = bytes.first_chunk_mut::<10>() {
+            head[1] = kind;
+            head[4..6].copy_from_slice(&size.to_ne_bytes());
+        }
+        if let (Some(destination), std::net::IpAddr::V4(address)) = (bytes.get_mut(26..30), consumer.v4) {
+            destination.copy_from_slice(&address.octets());
+            bytes[10] = 0x45 | bytes[10] & 0x0f;
+        }
+        let len = bytes.len();
+        bytes.resize(len + TAILROOM, 0);
+        node.iterate(|p| { p.handle_tun_packet(&mut bytes, len); });
+    }
+
+    /// Nothing that a datagram can hold makes the node panic.
+    #[test]
+    fn no_datagram_panics(mut bytes in prop::collection::vec(any::<u8>(), 0..200), kind in 0u8..6, known: bool, segment in 0usize..80) {
+        let mut node = Node::new(4, 1, 0);
+        let consumer = node.connect(0);
+        if let Some(head) = bytes.first_chunk_mut::<12>() {
+            *head = [0; 12];
+            head[0] = kind;
+            if known {
+                let index = node.shared.permutation.index_of(Slot(0)).get() << 8 | 1;
+                head[4..8].copy_from_slice(&index.to_le_bytes());
+                head[8..12].copy_from_slice(&index.to_le_bytes());
+            }
+        }
+        let output = node.iterate(|p| p.handle_udp_batch(consumer.endpoint, &bytes, segment));
+        prop_assert!(output.frames.is_empty());
+    }
+}
+
+impl Consumer {
+    pub(super) fn tunn_keepalive(&mut self) -> Vec<u8> {
+        self.seal(&[])
+    }
+}
