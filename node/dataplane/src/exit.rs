@@ -355,11 +355,6 @@ impl Exit {
         self.hops = hops;
     }
 
-    pub(crate) fn set_addresses(&mut self, v4: Vec<Ipv4Addr>, v6: V6) {
-        self.external = external(&v4, v6, self.gateways);
-        self.nat.set_addresses(v4, v6);
-    }
-
     pub(crate) fn restore_block(&mut self, slot: Slot, address: Ipv4Addr, first: u16) {
         self.nat.restore_block(slot, address, first);
     }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use weir_common::Slot;
-use weir_nat::{FlowCounts, Policy, V6};
+use weir_nat::{FlowCounts, Policy};
 use weir_packet::ethernet::NextHops;
 
 use super::{Exit, ExitEvents, OpenFlows, OwnedBlock};
@@ -37,14 +37,6 @@ impl Exits {
         self.each(|| {
             let hops = Arc::clone(hops);
             Box::new(move |exit| exit.set_hops(hops))
-        });
-    }
-
-    /// Translates to other addresses. The flows of those that are gone end.
-    pub fn set_addresses(&self, v4: &[Ipv4Addr], v6: V6) {
-        self.each(|| {
-            let v4 = v4.to_vec();
-            Box::new(move |exit| exit.set_addresses(v4, v6))
         });
     }
 
