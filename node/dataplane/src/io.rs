@@ -53,12 +53,13 @@ impl WorkerIo {
 /// An iteration calls [`Backend::rx`], [`Backend::tx`] and [`Backend::wait`] in this order. The
 /// pipeline's output stays as it is from `tx` until `wait` returns.
 pub(crate) trait Backend {
-    /// Hands what has arrived to the pipeline, as much as the iteration has room for.
+    /// Hands what has arrived to the pipeline, as much as the iteration has room for. Returns how
+    /// many frames were taken from `AF_XDP` rings.
     ///
     /// # Errors
     ///
     /// Fails if the TUN device was removed.
-    fn rx(&mut self, pipeline: &mut Pipeline) -> io::Result<()>;
+    fn rx(&mut self, pipeline: &mut Pipeline) -> io::Result<u32>;
 
     /// Puts out what the finished iteration has to write and send, or begins to.
     ///

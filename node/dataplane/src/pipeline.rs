@@ -7,6 +7,7 @@
 //! [`Pipeline::gso_batches`], and reports each result. Both point into buffers of the pipeline, which
 //! do not change before the next `begin`.
 
+mod cut;
 pub(crate) mod decapsulate;
 pub(crate) mod encapsulate;
 pub(crate) mod gso_batch;
@@ -29,6 +30,7 @@ use weir_common::{
 };
 
 use self::{
+    cut::Cut,
     gso_batch::{BatchKind, GsoBatch, GsoBatches, UdpSegmentation},
     outlet::{Device, Outlet},
 };
@@ -148,6 +150,7 @@ pub struct Pipeline {
     iteration: Iteration,
     /// The way past the kernel. `None` if all packets go to the TUN device.
     exit: Option<Box<Exit>>,
+    cut: Cut,
 }
 
 impl Pipeline {
@@ -172,6 +175,7 @@ impl Pipeline {
             stats,
             iteration: Iteration::default(),
             exit: None,
+            cut: Cut::default(),
         }
     }
 
@@ -184,7 +188,6 @@ impl Pipeline {
     pub(crate) fn divide_small(&mut self) {
         if let Some(exit) = &mut self.exit {
             exit.sends_small = true;
-            exit.uplink.coalescer.set_min_super_packet(small::MIN_SUPER_PACKET);
         }
     }
 
@@ -219,6 +222,9 @@ impl Pipeline {
     pub fn finish(&mut self) {
         self.tun.coalescer.finish(&mut self.plain);
         if let Some(exit) = &mut self.exit {
+            if exit.sends_small {
+                exit.uplink.coalescer.set_min_super_packet(self.cut.min());
+            }
             exit.uplink.coalescer.finish(&mut self.plain);
         }
         self.mark_small();

@@ -1,14 +1,18 @@
 //! A worker: one thread, pinned to one core, that moves the packets of its sessions.
 
+mod moderation;
+
 use std::{
     io,
     sync::{Arc, atomic::Ordering::Relaxed},
+    thread,
     time::Duration,
 };
 
 use bytes::BytesMut;
 use weir_common::DropReason;
 
+use self::moderation::Moderation;
 use crate::{
     handshake::mailbox::HandshakeMailbox,
     io::Backend,
@@ -34,6 +38,7 @@ pub(crate) struct Worker {
     /// When the next tick is due, in nanoseconds.
     next_tick: u64,
     is_stopped: bool,
+    moderation: Moderation,
 }
 
 impl Worker {
@@ -45,7 +50,16 @@ impl Worker {
         workers: Mailboxes,
         handshakes: Arc<HandshakeMailbox>,
     ) -> Self {
-        Self { pipeline, mailbox, workers, handshakes, now: 0, next_tick: 0, is_stopped: false }
+        Self {
+            pipeline,
+            mailbox,
+            workers,
+            handshakes,
+            now: 0,
+            next_tick: 0,
+            is_stopped: false,
+            moderation: Moderation::default(),
+        }
     }
 
     /// Runs on the calling thread until [`Command::Stop`].
@@ -58,7 +72,8 @@ impl Worker {
             let now = Now::read();
             self.now = now.nanos;
             self.pipeline.begin(now);
-            backend.rx(&mut self.pipeline)?;
+            let frames = backend.rx(&mut self.pipeline)?;
+            self.moderation.iteration(self.now, frames);
             self.process_commands();
             self.pipeline.finish();
             self.hand_over();
@@ -71,6 +86,10 @@ impl Worker {
                 timeout => timeout,
             };
             backend.wait(&mut self.pipeline, timeout)?;
+            // By the kernel way, the buffers for packets from the TUN device would overflow.
+            if self.moderation.is_due() && !self.is_stopped && self.pipeline.exit().is_some() {
+                thread::sleep(moderation::DELAY);
+            }
         }
     }
 

@@ -83,8 +83,8 @@ impl<'a> Syscall<'a> {
 }
 
 impl Backend for Syscall<'_> {
-    fn rx(&mut self, pipeline: &mut Pipeline) -> io::Result<()> {
-        self.xsk.take(pipeline);
+    fn rx(&mut self, pipeline: &mut Pipeline) -> io::Result<u32> {
+        let frames = self.xsk.take(pipeline);
         for socket in self.io.udp_sockets() {
             for _ in 0..BATCH {
                 let Some((len, received)) = receive_one(socket, &mut self.datagrams) else { break };
@@ -112,7 +112,7 @@ impl Backend for Syscall<'_> {
         }
         // Before the worker looks into its mailbox: what comes later wakes it again.
         self.waker.drain();
-        Ok(())
+        Ok(frames)
     }
 
     fn tx(&mut self, pipeline: &mut Pipeline) -> io::Result<()> {

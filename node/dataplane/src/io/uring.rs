@@ -35,6 +35,7 @@ use crate::{
         },
         xsk::XskQueues,
     },
+    now::Now,
     pipeline::{Handled, Pipeline, TAILROOM, outlet::Device},
     waker::Waker,
 };
@@ -370,8 +371,8 @@ impl<'a> Uring<'a> {
 }
 
 impl Backend for Uring<'_> {
-    fn rx(&mut self, pipeline: &mut Pipeline) -> io::Result<()> {
-        self.xsk.take(pipeline);
+    fn rx(&mut self, pipeline: &mut Pipeline) -> io::Result<u32> {
+        let frames = self.xsk.take(pipeline);
         while let Some(arrival) = self.arrivals.pop_front() {
             match arrival.kind {
                 Kind::ReceiveV4 | Kind::ReceiveV6 => {
@@ -396,7 +397,7 @@ impl Backend for Uring<'_> {
                 Kind::Waker | Kind::Write | Kind::Send | Kind::Xsk | Kind::Uplink => {}
             }
         }
-        Ok(())
+        Ok(frames)
     }
 
     fn tx(&mut self, pipeline: &mut Pipeline) -> io::Result<()> {
@@ -421,6 +422,7 @@ impl Backend for Uring<'_> {
             timeout => Some(timeout.map_or(RETRY_DELAY, |timeout| timeout.min(RETRY_DELAY))),
         };
         self.to_arm.append(&mut self.to_retry);
+        let begun = (self.in_flight > 0).then(|| Now::read().nanos);
         self.enter(self.in_flight.max(1), timeout)?;
         self.process_completions(pipeline);
         while self.in_flight > 0 {
@@ -428,6 +430,9 @@ impl Backend for Uring<'_> {
             self.process_completions(pipeline);
         }
         // The kernel has no output of the iteration any more.
+        if let Some(begun) = begun {
+            pipeline.large_took(Now::read().nanos - begun);
+        }
         for (device, index) in self.refused.drain(..) {
             write_unsegmented(pipeline, self.io, device, index);
         }

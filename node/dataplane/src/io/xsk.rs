@@ -21,6 +21,7 @@ use weir_common::{
 use self::socket::Xsk;
 pub use self::sources::Sources;
 use crate::{
+    now::Now,
     outer::{Checksum, Outer},
     pipeline::Pipeline,
 };
@@ -89,8 +90,12 @@ impl XskQueues {
     /// Sends the small frames and batches of a finished iteration, if the worker has a socket.
     pub(crate) fn transmit(&mut self, pipeline: &mut Pipeline) {
         let Some(socket) = self.queues.first_mut() else { return };
-        pipeline.send_small(|parts| socket.push(parts.iter().copied()));
+        let begun = Now::read().nanos;
+        let frames = pipeline.send_small(|parts| socket.push(parts.iter().copied()));
         socket.flush();
+        if frames > 0 {
+            pipeline.small_took(frames, Now::read().nanos - begun);
+        }
     }
 
     /// The sockets with the numbers of their queues, for the guard's map.
@@ -105,8 +110,9 @@ impl<Q: ReceiveQueue> XskQueues<Q> {
         self.queues.iter().any(Q::is_ready)
     }
 
-    /// Hands what has arrived to the pipeline, as much as one iteration has room for.
-    pub(crate) fn take(&mut self, pipeline: &mut Pipeline) {
+    /// Hands what has arrived to the pipeline, as much as one iteration has room for. Returns the
+    /// number of frames.
+    pub(crate) fn take(&mut self, pipeline: &mut Pipeline) -> u32 {
         let sources = self.sources;
         let (taken, lost) = self.share(MAX_FRAMES, |memory, len| {
             receive(pipeline, sources, memory, len);
@@ -117,6 +123,7 @@ impl<Q: ReceiveQueue> XskQueues<Q> {
         if lost > 0 {
             pipeline.stats().refuse_many(DropReason::XskRingFull, lost);
         }
+        taken
     }
 
     /// Takes up to `room` frames. Each queue gets an equal share of what those before it have left.
