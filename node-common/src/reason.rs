@@ -192,6 +192,9 @@ reasons! {
     DownFragment = 62, Down, "fragment";
     /// Larger than the MTU inside the tunnel.
     DownTooBig = 63, Down, "too_big";
+    /// From the internet, to an address and port of the exit's, while no worker takes it: the node
+    /// is starting, or was killed.
+    GuardNoWorker = 64, Xdp, "no_worker";
 }
 
 impl DropReason {

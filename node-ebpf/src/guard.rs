@@ -3,7 +3,7 @@
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use aya_log_ebpf::debug;
 use weir_common::{
-    GuardConfig, Slot,
+    DropReason, GuardConfig, Slot,
     direct::may_go,
     exit::decide,
     guard::verdict_index,
@@ -38,15 +38,23 @@ fn guard<F: Frame>(ctx: &XdpContext, frame: &F) -> u32 {
         debug!(ctx, "the guard has no configuration");
         return xdp_action::XDP_PASS;
     };
-    let (decision, slot) = decide(frame, config, &Maps, &OfFrame { ctx, exit });
+    let (mut decision, slot) = decide(frame, config, &Maps, &OfFrame { ctx, exit });
     let slot = slot.unwrap_or(NOBODY);
+    let mut returned = xdp_action::XDP_PASS;
+    if let Verdict::Pass(Class::Return) = decision.verdict {
+        // The host would answer a connection that it does not have with a reset, and end it.
+        returned = redirect(receive_queue(ctx), xdp_action::XDP_DROP);
+        if returned == xdp_action::XDP_DROP {
+            decision.verdict = Verdict::Drop(DropReason::GuardNoWorker);
+        }
+    }
     count(&decision, slot);
     match decision.verdict {
         Verdict::Drop(_) => xdp_action::XDP_DROP,
         Verdict::Pass(Class::Data) if slot != NOBODY => {
             deliver(ctx, frame, decision.at, slot, config)
         }
-        Verdict::Pass(Class::Return) => redirect(receive_queue(ctx)),
+        Verdict::Pass(Class::Return) => returned,
         Verdict::Pass(_) => xdp_action::XDP_PASS,
     }
 }
@@ -64,14 +72,13 @@ fn deliver<F: Frame>(
     if !config.is_read_by_owner(slot, queue) || !may_go(frame, at as usize) {
         return xdp_action::XDP_PASS;
     }
-    redirect(queue)
+    redirect(queue, xdp_action::XDP_PASS)
 }
 
-/// Sends a frame to the socket of its receive queue. Without one the kernel does what the flags say.
+/// Sends a frame to the socket of its receive queue. Without one, `otherwise` becomes of it.
 #[inline(always)]
-fn redirect(queue: u32) -> u32 {
-    let pass = u64::from(xdp_action::XDP_PASS);
-    DIRECT.redirect(queue, pass).unwrap_or(xdp_action::XDP_PASS)
+fn redirect(queue: u32, otherwise: u32) -> u32 {
+    DIRECT.redirect(queue, u64::from(otherwise)).unwrap_or(otherwise)
 }
 
 #[inline(always)]

@@ -11,6 +11,7 @@
 //!
 //! [`Machine`](machine::Machine) has what must be undone, whichever stage the node reached.
 
+mod addresses;
 mod banner;
 mod blocks;
 mod choices;

@@ -235,15 +235,12 @@ impl<'a> Node<'a> {
         Ok(table.lines().map(|line| without_generation(line) + "\n").collect())
     }
 
-    /// Packets that weir's nftables table refused, by the name of its counter.
+    /// Packets that a rule of the exit policy refused, whichever way packets leave.
     ///
     /// # Errors
-    /// If nft fails or there is no such counter.
-    pub fn refused(&self, counter: &str) -> Result<u64> {
-        let text = self.namespace.run(&format!("nft -j list counter inet weir {counter}"))?;
-        let listing: Value = parse(&text)?;
-        let mut items = listing["nftables"].as_array().context("no list")?.iter();
-        items.find_map(|item| item["counter"]["packets"].as_u64()).context("no counter")
+    /// If the node does not answer or has no such rule.
+    pub fn refused(&self, rule: &str) -> Result<u64> {
+        self.drops("policy", rule)
     }
 
     /// Everything that it wrote so far.

@@ -99,9 +99,8 @@ section! {
         /// How consumers' packets leave. "auto": by the node's own NAT, past the kernel's network
         /// stack, where the uplink allows it, else through the kernel. "bypass": by the node's own
         /// NAT, or the node does not start. "kernel": through the kernel's forwarding and nftables,
-        /// where this machine's firewall and tcpdump see them. The bypass is new: it is not the
-        /// default yet.
-        egress: EgressMode = EgressMode::Kernel;
+        /// where this machine's firewall and tcpdump see them.
+        egress: EgressMode = EgressMode::Auto;
         /// The uplink's addresses that consumers leave by, for example ["198.51.100.7",
         /// "198.51.100.8"]; a session keeps one of each family. At most 256. Empty: the uplink's
         /// first of each family. Not with egress = "kernel", where the kernel chooses.

@@ -6,6 +6,7 @@
 
 mod exits;
 mod gate;
+mod held;
 mod outer_header;
 
 use std::{
@@ -35,6 +36,7 @@ use weir_packet::{
 
 pub use self::exits::Exits;
 pub(crate) use self::gate::Gate;
+use self::held::HeldFrames;
 pub(crate) use self::outer_header::OuterHeader;
 use weir_accounts::Accounts;
 
@@ -126,6 +128,15 @@ impl ExitEvents {
     }
 }
 
+/// When a packet leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leaves {
+    /// In this iteration.
+    Now,
+    /// When its next hop's link address is known.
+    Later,
+}
+
 /// A worker's exit.
 pub(crate) struct Exit {
     nat: Nat,
@@ -147,6 +158,11 @@ pub(crate) struct Exit {
     resolve: Arc<dyn Fn(IpAddr) + Send + Sync>,
     /// How often it is called.
     resolutions: Gcra,
+    held: HeldFrames,
+    /// Whether held frames may leave now, or be given up.
+    may_release: bool,
+    /// The frames that made room for others, and are not counted yet.
+    given_up: u64,
     /// Whether small frames and batches are sent by [`Pipeline::send_small`](crate::pipeline::Pipeline).
     pub(crate) sends_small: bool,
     /// The outer headers of this iteration's small batches, in their order.
@@ -182,6 +198,9 @@ impl Exit {
             listen_port: plan.listen_port,
             resolve: plan.resolve,
             resolutions: Gcra::default(),
+            held: HeldFrames::default(),
+            may_release: false,
+            given_up: 0,
             sends_small: false,
             headers: Vec::with_capacity(1024),
             next_id: plan.first_id,
@@ -199,7 +218,8 @@ impl Exit {
     }
 
     /// Translates a session's packet in `frame`, which begins with room for the Ethernet header, and
-    /// writes that header. On an error the packet is as it was.
+    /// writes that header. On an error the packet is as it was. What waits for its next hop's link
+    /// address leaves by [`Exit::release`].
     ///
     /// # Errors
     ///
@@ -211,7 +231,7 @@ impl Exit {
         slot: Slot,
         now: u64,
         gate: &mut dyn FlowGate,
-    ) -> Result<(), DropReason> {
+    ) -> Result<Leaves, DropReason> {
         self.answer = None;
         self.try_forward(frame, slot, now, gate).map_err(|refusal| {
             self.answer = refusal.answer;
@@ -226,26 +246,62 @@ impl Exit {
         slot: Slot,
         now: u64,
         gate: &mut dyn FlowGate,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Leaves, Refusal> {
         let (link, packet) =
             frame.split_first_chunk_mut::<ETHERNET_HEADER>().ok_or(DropReason::UpMalformed)?;
         let destination = headers::destination(packet).ok_or(DropReason::UpMalformed)?;
-        let next = self.hops.find(destination).map_err(|missing| {
-            if let NoNextHop::Unresolved(neighbour) = missing
-                && self.resolutions.take(RESOLUTIONS, now)
-            {
-                (self.resolve)(neighbour);
-            }
-            Refusal { reason: DropReason::NextHop, answer: None }
-        })?;
+        let next = self.hops.find(destination);
+        if next == Err(NoNextHop::NoRoute) {
+            return Err(DropReason::NextHop.into());
+        }
         if packet.len() > self.hops.mtu as usize {
             let answer = Some(Answer::TooBig(self.hops.mtu.min(u32::from(u16::MAX)) as u16));
             return Err(Refusal { reason: DropReason::TooBig, answer });
         }
         self.idle_ticks = 0;
         self.nat.up(packet, slot, now, self.policy.as_ref(), gate)?;
-        *link = ethernet_header(next, self.hops.source, destination.is_ipv6());
-        Ok(())
+        match next {
+            Ok(next) => {
+                *link = ethernet_header(next, self.hops.source, destination.is_ipv6());
+                Ok(Leaves::Now)
+            }
+            Err(NoNextHop::Unresolved(neighbour)) => {
+                self.hold(slot, neighbour, frame, now);
+                Ok(Leaves::Later)
+            }
+            Err(NoNextHop::NoRoute) => Err(DropReason::NextHop.into()),
+        }
+    }
+
+    #[cold]
+    fn hold(&mut self, slot: Slot, neighbour: IpAddr, frame: &[u8], now: u64) {
+        self.given_up += self.held.hold(slot, neighbour, frame, now);
+        if self.resolutions.take(RESOLUTIONS, now) {
+            (self.resolve)(neighbour);
+        }
+    }
+
+    /// Whether [`Exit::release`] has something to do.
+    #[inline]
+    pub(crate) fn may_release(&self) -> bool {
+        self.may_release && !self.held.is_empty()
+    }
+
+    /// Calls `send` with the held frames whose next hop is known now; it returns whether there was
+    /// room. Returns the number of frames given up.
+    pub(crate) fn release(&mut self, now: u64, mut send: impl FnMut(&[u8]) -> bool) -> u64 {
+        self.may_release = false;
+        let hops = &self.hops;
+        let given_up = self.held.release(now, |_, frame| {
+            let Some((link, packet)) = frame.split_first_chunk_mut::<ETHERNET_HEADER>() else {
+                return false;
+            };
+            let Some(destination) = headers::destination(packet) else { return false };
+            let Ok(next) = hops.find(destination) else { return false };
+            *link = ethernet_header(next, hops.source, destination.is_ipv6());
+            send(frame)
+        });
+        given_up + std::mem::take(&mut self.given_up)
     }
 
     /// Translates a packet from the internet. Returns the session that it goes to.
@@ -313,6 +369,7 @@ impl Exit {
 
     /// Ends everything of a session.
     pub(crate) fn remove(&mut self, slot: Slot, now: Now) {
+        self.held.remove(slot);
         self.nat.remove_session(slot);
         self.report(now);
     }
@@ -320,6 +377,7 @@ impl Exit {
     /// Expires flows, and tells the control plane which blocks were taken and given back.
     pub(crate) fn tick(&mut self, now: Now) {
         self.nat.tick(now.nanos);
+        self.may_release = true;
         self.ticks = self.ticks.wrapping_add(1);
         if self.ticks.is_multiple_of(TICKS_PER_COUNT)
             && let Some(open) = self.events.open.get(self.worker as usize)
@@ -353,10 +411,21 @@ impl Exit {
 
     pub(crate) fn set_hops(&mut self, hops: Arc<NextHops>) {
         self.hops = hops;
+        self.may_release = true;
+    }
+
+    pub(crate) fn set_addresses(&mut self, v4: Vec<Ipv4Addr>, v6: V6, guard: ExitConfig) {
+        self.external = external(&v4, v6, self.gateways);
+        self.guard = guard;
+        self.nat.set_addresses(v4, v6);
     }
 
     pub(crate) fn restore_block(&mut self, slot: Slot, address: Ipv4Addr, first: u16) {
         self.nat.restore_block(slot, address, first);
+    }
+
+    pub(crate) fn set_session_flows(&mut self, limit: u32) {
+        self.nat.set_session_flows(limit);
     }
 
     /// The open flows of a session.

@@ -16,6 +16,7 @@ use weir_common::{
 use self::admission::Admission;
 use crate::{
     limit::{
+        destinations::ExactLimiter,
         flows::FlowLimiter,
         meters::PeerMeters,
         policer::{Direction, Policer, lower},
@@ -51,6 +52,8 @@ pub struct Peer {
     policers: [Policer; 2],
     /// Allocated only while the consumer sends: most sessions are idle.
     flow_limiter: Option<Box<FlowLimiter>>,
+    /// The same past the kernel, where the flow table knows the flows.
+    exact_limiter: Option<Box<ExactLimiter>>,
     /// The number of ticks since the consumer last sent: see [`Peer::grow_silent`].
     silence: u32,
     address_v4: Ipv4Addr,
@@ -74,6 +77,7 @@ impl Peer {
             unsent: (0, 0),
             policers: [Policer::default(); 2],
             flow_limiter: None,
+            exact_limiter: None,
             silence: 0,
             address_v4: spec.address_v4,
             address_v6: spec.address_v6,
@@ -178,12 +182,19 @@ impl Peer {
         self.flow_limiter.get_or_insert_default()
     }
 
+    /// The exact limiter, for sessions whose flows are in the flow table.
+    pub(crate) fn exact_limiter(&mut self) -> &mut ExactLimiter {
+        self.silence = 0;
+        self.exact_limiter.get_or_insert_default()
+    }
+
     /// Notes that a quarter of a second or more has passed. Drops the flow limiter of a session that
     /// has been silent for long.
     pub fn grow_silent(&mut self) {
         self.silence = self.silence.saturating_add(1);
         if self.silence >= FLOW_LIMITER_TIMEOUT {
             self.flow_limiter = None;
+            self.exact_limiter = None;
         }
     }
 
@@ -191,6 +202,7 @@ impl Peer {
     pub fn sleep(&mut self) {
         self.active = false;
         self.flow_limiter = None;
+        self.exact_limiter = None;
     }
 
     /// Whether `source` is an inner address of the session.

@@ -12,6 +12,7 @@ pub(crate) mod decapsulate;
 pub(crate) mod encapsulate;
 pub(crate) mod gso_batch;
 mod handshake;
+mod held;
 mod offloads;
 pub(crate) mod outlet;
 mod small;

@@ -144,6 +144,7 @@ impl Worker {
             }
         }
         self.pipeline.resume();
+        self.pipeline.release_held();
         if self.now >= self.next_tick && self.pipeline.wants_ticks() {
             self.next_tick = self.now + TICK_INTERVAL;
             self.pipeline.tick();

@@ -199,6 +199,11 @@ impl Nat {
         }
     }
 
+    /// A session can have so many flows from now on. Those that are open stay.
+    pub fn set_session_flows(&mut self, limit: u32) {
+        self.session_flows = limit;
+    }
+
     /// How many flows a session has.
     #[must_use]
     pub fn session_flows(&self, slot: Slot) -> FlowCounts {

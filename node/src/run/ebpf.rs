@@ -80,6 +80,15 @@ impl GuardControl {
         self.with(Guard::retire_mac1_key)
     }
 
+    /// Sends what comes back to these addresses and ports to the workers.
+    pub(super) fn set_exit(
+        &self,
+        exit: &ExitConfig,
+        ports: &[u64; PORT_WORDS],
+    ) -> anyhow::Result<()> {
+        self.with(|guard| guard.set_exit(exit, ports))
+    }
+
     /// Changes the limits on handshake initiations.
     pub(super) fn set_initiations(&self, node: &Node) -> anyhow::Result<()> {
         let (one_source, ceiling) = initiations(node);
@@ -278,17 +287,6 @@ impl Ebpf {
         let Some(guard) = &self.guard else { return Ok(()) };
         let mut guard = guard.lock().unwrap_or_else(PoisonError::into_inner);
         guard.use_fast_path(sockets).context("the guard does not accept the AF_XDP sockets")
-    }
-
-    /// Has the guard send what comes back to these addresses and ports to the workers.
-    pub(super) fn set_exit(
-        &self,
-        exit: &ExitConfig,
-        ports: &[u64; PORT_WORDS],
-    ) -> anyhow::Result<()> {
-        let guard = self.guard.as_ref().context("there is no guard")?;
-        let mut guard = guard.lock().unwrap_or_else(PoisonError::into_inner);
-        guard.set_exit(exit, ports).context("the guard does not accept the exit's addresses")
     }
 
     /// A descriptor of the program that chooses the TUN queue, if there is one.

@@ -2,24 +2,31 @@
 //! through it.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    net::IpAddr,
     os::fd::OwnedFd,
     sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use anyhow::{Context as _, bail};
-use tracing::{info, warn};
-use weir_common::exit::{ExitConfig, ExitV6};
+use tracing::info;
 
-use super::{ebpf::Ebpf, flow_view::Blocks, random, receive::Receive};
-use weir_config::{Config, EgressMode, GuardMode, ReceiveMode};
+use super::{
+    addresses::{AddressFollower, ExitAddresses},
+    ebpf::Ebpf,
+    flow_view::Blocks,
+    policy::ExitPolicy,
+    random,
+    receive::Receive,
+};
+use weir_config::{Auto, Config, EgressMode, GuardMode, ReceiveMode, amounts::AtMost};
 use weir_dataplane::{ExitPlan, Exits, Shared, open_uplink};
 use weir_host::{
     listeners,
     next_hop::{self, Judged, Resolver, Watch},
     uplink::Uplink,
+    watch::Conditions,
 };
-use weir_nat::{NatConfig, Policy, Ports, V6};
+use weir_nat::{NatConfig, Ports, V6};
 use weir_packet::ethernet::NextHops;
 
 /// The bytes of an IPv4 header and a TCP header without options; an IPv6 header has 20 more.
@@ -49,8 +56,7 @@ pub(super) struct Bypass {
     sockets: Vec<OwnedFd>,
     hops: NextHops,
     ports: Arc<Ports>,
-    v4: Vec<Ipv4Addr>,
-    v6: V6,
+    addresses: ExitAddresses,
 }
 
 /// How consumers' packets leave, as it is shown.
@@ -93,8 +99,9 @@ impl Egress {
         let ports = match self {
             Self::Kernel(_) => 0,
             Self::Bypass(bypass) => {
-                let translated = matches!(bypass.v6, V6::Address(_));
-                u64::from(bypass.ports.count()) * (bypass.v4.len() as u64 + u64::from(translated))
+                let ExitAddresses { v4, v6 } = &bypass.addresses;
+                let translated = matches!(v6, V6::Address(_));
+                u64::from(bypass.ports.count()) * (v4.len() as u64 + u64::from(translated))
             }
         };
         Blocks::new(ports, config.nat.block_ports)
@@ -122,7 +129,7 @@ impl Bypass {
             bail!("IPv6 leaves by another interface than {}: {other}", uplink.name);
         }
         let hops = next_hop::read(uplink)??;
-        let (v4, v6) = addresses(config, uplink)?;
+        let addresses = ExitAddresses::of(&config.node, uplink)?;
         let sockets = (0..workers)
             .map(|_| open_uplink(uplink.index))
             .collect::<Result<Vec<_>, _>>()
@@ -133,27 +140,11 @@ impl Bypass {
         let own = listeners::in_range(range.low, range.high)
             .context("cannot read which ports this machine uses")?;
         own.iter().for_each(|socket| ports.spare(socket.port));
-        Ok(Self { sockets, hops, ports: Arc::new(ports), v4, v6 })
+        Ok(Self { sockets, hops, ports: Arc::new(ports), addresses })
     }
 
     fn describe(&self) -> String {
-        let v6: Option<String> = match self.v6 {
-            V6::None => None,
-            V6::Address(address) => Some(address.to_string()),
-            V6::Prefix(address, len) => Some(format!("{address}/{len}")),
-        };
-        let all: Vec<String> = self.v4.iter().map(ToString::to_string).chain(v6).collect();
-        format!("{} ports of {}", self.ports.count(), all.join(", "))
-    }
-
-    /// The addresses that belong to the exit, for the guard.
-    fn guard_config(&self, uplink: &Uplink) -> anyhow::Result<ExitConfig> {
-        let v6 = match self.v6 {
-            V6::None => ExitV6::None,
-            V6::Address(address) => ExitV6::Address(address),
-            V6::Prefix(address, len) => ExitV6::Prefix { address, len, host: &uplink.v6 },
-        };
-        Ok(ExitConfig::new(&self.v4, v6)?)
+        format!("{} ports of {}", self.ports.count(), self.addresses.describe())
     }
 
     /// Has the guard send what comes back to the workers, follows the next hops, and returns what
@@ -163,12 +154,22 @@ impl Bypass {
         config: &Config,
         uplink: &Uplink,
         shared: &Shared,
-        policy: &Arc<dyn Policy>,
+        policy: &Arc<ExitPolicy>,
         ebpf: &Ebpf,
+        conditions: &Conditions,
     ) -> anyhow::Result<(Vec<(ExitPlan, OwnedFd)>, Follower)> {
-        let guard = self.guard_config(uplink)?;
-        ebpf.set_exit(&guard, self.ports.words())?;
-        let follower = Follower::start(uplink, self.hops.clone())?;
+        let guard = self.addresses.guard_config(uplink)?;
+        ebpf.control().set_exit(&guard, self.ports.words())?;
+        let addresses = AddressFollower::new(
+            config,
+            self.addresses.clone(),
+            Arc::clone(&self.ports),
+            ebpf.control(),
+            Arc::clone(policy),
+            conditions.clone(),
+        );
+        let follower = Follower::start(uplink, self.hops.clone(), addresses, conditions.clone())?;
+        let flows = policy.for_workers()?;
         let hops = follower.current();
         let workers = self.sockets.len() as u32;
         let keys = random::flow_secret()?.0;
@@ -176,20 +177,20 @@ impl Bypass {
         let plan = |worker: u32| {
             Ok(ExitPlan {
                 nat: NatConfig {
-                    addresses_v4: self.v4.clone(),
-                    v6: self.v6,
+                    addresses_v4: self.addresses.v4.clone(),
+                    v6: self.addresses.v6,
                     ports: Arc::clone(&self.ports),
                     plan: shared.addresses,
                     worker,
                     workers,
                     max_flows: (config.nat.flows / workers.max(1)).max(1),
-                    session_flows: session_flows(config),
+                    session_flows: session_flows(&config.limits.session_flows, config.nat.flows),
                     session_blocks: config.nat.session_blocks.min(u32::from(u16::MAX)) as u16,
                     pick_up: config.nat.pick_up,
                     mss: Some([mss, mss.saturating_sub(20)]),
                     hash_keys: [keys[0], keys[1]],
                 },
-                policy: Arc::clone(policy),
+                policy: Arc::clone(&flows),
                 hops: Arc::clone(&hops),
                 guard,
                 listen_port: config.node.listen_port,
@@ -202,76 +203,14 @@ impl Bypass {
     }
 }
 
-/// The most flows of one session.
-fn session_flows(config: &Config) -> u32 {
-    use weir_config::Auto;
-    match &config.limits.session_flows {
+/// The most flows of one session, in a table of `flows` flows.
+pub(super) fn session_flows(limit: &Auto<AtMost>, flows: u32) -> u32 {
+    match limit {
         Auto::Set(limit) if limit.get() > 0 => limit.get(),
-        Auto::Set(_) => config.nat.flows,
+        Auto::Set(_) => flows,
         // As of the kernel's table.
-        Auto::Auto => weir_host::nft::share_of(Some(config.nat.flows)),
+        Auto::Auto => weir_host::nft::share_of(Some(flows)),
     }
-}
-
-/// The addresses that consumers leave by: the configured ones, which must be the uplink's, or its
-/// first of each family.
-fn addresses(config: &Config, uplink: &Uplink) -> anyhow::Result<(Vec<Ipv4Addr>, V6)> {
-    let wanted = &config.node.addresses;
-    for address in wanted {
-        let is_own = match address {
-            IpAddr::V4(v4) => uplink.v4.contains(v4),
-            IpAddr::V6(v6) => uplink.v6.contains(v6),
-        };
-        if !is_own {
-            bail!(
-                "{address} is not an address of {}. Fix: give it to the interface (ip address \
-                 add), or take it out of node.addresses",
-                uplink.name
-            );
-        }
-    }
-    let v4: Vec<Ipv4Addr> = wanted
-        .iter()
-        .filter_map(|it| if let IpAddr::V4(v4) = it { Some(*v4) } else { None })
-        .collect();
-    let v6: Option<Ipv6Addr> =
-        wanted.iter().find_map(|it| if let IpAddr::V6(v6) = it { Some(*v6) } else { None });
-    let (v4, v6) = if wanted.is_empty() { own_choice(uplink) } else { (v4, v6) };
-    let v6 = match (config.node.prefix_v6, v6) {
-        (Some(prefix), _) => V6::Prefix(prefix.network(), prefix.prefix_len()),
-        (None, Some(address)) => V6::Address(address),
-        (None, None) => V6::None,
-    };
-    if v4.is_empty() && v6 == V6::None {
-        bail!("{} has no address that consumers could leave by", uplink.name);
-    }
-    Ok((v4, v6))
-}
-
-/// The address of each family that the kernel sends from, or else the uplink's first one.
-fn own_choice(uplink: &Uplink) -> (Vec<Ipv4Addr>, Option<Ipv6Addr>) {
-    let v4 = match source_towards((Ipv4Addr::new(192, 0, 2, 1), 9).into()) {
-        Some(IpAddr::V4(v4)) if uplink.v4.contains(&v4) => Some(v4),
-        _ => uplink.v4.first().copied(),
-    };
-    let documentation = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
-    let v6 = match source_towards((documentation, 9).into()) {
-        Some(IpAddr::V6(v6)) if uplink.v6.contains(&v6) => Some(v6),
-        _ => uplink.v6.first().copied(),
-    };
-    (v4.into_iter().collect(), v6)
-}
-
-/// The address that the kernel would send from. It is asked by connecting a socket, which sends
-/// nothing.
-fn source_towards(destination: SocketAddr) -> Option<IpAddr> {
-    let any: IpAddr = match destination {
-        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let socket = UdpSocket::bind((any, 0)).ok()?;
-    socket.connect(destination).ok()?;
-    socket.local_addr().ok().map(|address| address.ip())
 }
 
 /// Follows the next hops, and tells the workers.
@@ -280,14 +219,21 @@ pub(super) struct Follower {
     resolver: Resolver,
     current: Arc<Mutex<Arc<NextHops>>>,
     exits: Arc<OnceLock<Exits>>,
+    addresses: Arc<AddressFollower>,
 }
 
 impl Follower {
-    fn start(uplink: &Uplink, before: NextHops) -> anyhow::Result<Self> {
+    fn start(
+        uplink: &Uplink,
+        before: NextHops,
+        addresses: AddressFollower,
+        conditions: Conditions,
+    ) -> anyhow::Result<Self> {
         let current = Arc::new(Mutex::new(Arc::new(before)));
         let exits = Arc::<OnceLock<Exits>>::default();
         let (seen, told) = (Arc::clone(&current), Arc::clone(&exits));
         let listener = move |judged: &Judged| {
+            conditions.set_next_hops(judged.as_ref().err());
             let hops = Arc::new(hops_of(judged));
             *seen.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&hops);
             if let Some(exits) = told.get() {
@@ -297,7 +243,8 @@ impl Follower {
         let (watch, judged) = Watch::start(uplink, Box::new(listener))?;
         *current.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(hops_of(&judged));
         let resolver = watch.resolver();
-        Ok(Self { watch, resolver, current, exits })
+        let addresses = Arc::new(addresses);
+        Ok(Self { watch, resolver, current, exits, addresses })
     }
 
     fn current(&self) -> Arc<NextHops> {
@@ -312,8 +259,14 @@ impl Follower {
     /// From now on the workers are told what changes.
     pub(super) fn follow(&self, exits: Exits) {
         exits.set_hops(&self.current());
+        self.addresses.serve(exits.clone());
         // Set once, by the one caller.
         self.exits.set(exits).ok();
+    }
+
+    /// Follows the uplink's addresses.
+    pub(super) fn addresses(&self) -> Arc<AddressFollower> {
+        Arc::clone(&self.addresses)
     }
 
     /// Ends following.
@@ -324,11 +277,5 @@ impl Follower {
 
 /// The next hops, or none: then no packet leaves.
 fn hops_of(judged: &Judged) -> NextHops {
-    match judged {
-        Ok(hops) => hops.clone(),
-        Err(reason) => {
-            warn!("consumers' packets cannot leave: {reason}");
-            NextHops::default()
-        }
-    }
+    judged.as_ref().cloned().unwrap_or_default()
 }

@@ -62,6 +62,7 @@ pub(super) struct Forwarding<'a> {
     pub(super) egress: EgressPath,
     /// Follows the next hops, if the workers exit past the kernel.
     pub(super) follower: Option<Follower>,
+    pub(super) conditions: Conditions,
     /// The blocks of ports that sessions hold.
     pub(super) blocks: Arc<Blocks>,
     pub(super) interface: String,
@@ -110,7 +111,7 @@ impl<'a> Forwarding<'a> {
             changing: Mutex::default(),
         });
         let reloader = Arc::new(targets.reloader(config, file, &self.uplink));
-        let conditions = Conditions::default();
+        let conditions = self.conditions;
         let uplink_mtu = Arc::new(AtomicU32::new(self.uplink.mtu));
         let (broken, breaks) = mpsc::unbounded_channel();
         let (servers, name_servers) = watch::name_servers(config);
@@ -120,6 +121,7 @@ impl<'a> Forwarding<'a> {
             uplink_mtu.clone(),
             servers,
             &self.resolver,
+            self.follower.as_ref().map(Follower::addresses),
             broken,
         );
         let host = machine.host.take().context("the host is prepared once")?;

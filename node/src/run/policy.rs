@@ -2,11 +2,15 @@
 
 use std::{
     net::IpAddr,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
 };
 
 use anyhow::Context as _;
 
+use super::egress::session_flows;
 use weir_config::{Auto, Config, Protocol, Shared, amounts::AtMost};
 use weir_dataplane::Exits;
 use weir_host::{
@@ -28,6 +32,10 @@ pub(super) struct ExitPolicy {
     counts: Arc<RuleCounts>,
     /// The workers that exit past the kernel, if they do.
     exits: OnceLock<Exits>,
+    /// The most flows of all sessions past the kernel.
+    flows: u32,
+    /// The most flows of one session past the kernel.
+    session_flows: AtomicU32,
 }
 
 /// The policy as the workers ask it past the kernel.
@@ -72,6 +80,8 @@ impl ExitPolicy {
             lists: plan.lists.clone(),
             counts: Arc::default(),
             exits: OnceLock::new(),
+            flows: config.nat.flows,
+            session_flows: session_flows(&config.limits.session_flows, config.nat.flows).into(),
         }
     }
 
@@ -149,11 +159,20 @@ impl ExitPolicy {
 
 impl weir_sessions::limits::FlowTable for ExitPolicy {
     fn session_flows(&self) -> u32 {
-        self.in_force.session_flows()
+        match self.exits.get() {
+            Some(_) => self.session_flows.load(Relaxed),
+            None => self.in_force.session_flows(),
+        }
     }
 
     fn set_session_flows(&self, limit: &Auto<AtMost>) -> anyhow::Result<()> {
-        Ok(self.in_force.set_session_flows(limit)?)
+        self.in_force.set_session_flows(limit)?;
+        if let Some(exits) = self.exits.get() {
+            let most = session_flows(limit, self.flows);
+            self.session_flows.store(most, Relaxed);
+            exits.set_session_flows(most);
+        }
+        Ok(())
     }
 }
 

@@ -26,6 +26,7 @@ use weir_host::{
     nft::{InForce, Transits},
     tun::Tun,
     uplink::Uplink,
+    watch::Conditions,
 };
 use weir_wireguard::identity::Identities;
 
@@ -64,15 +65,20 @@ impl<'a> Sandboxed<'a> {
         let (on_end, ended) = mpsc::unbounded_channel();
         let on_end: OnEnd = Arc::new(move |thread| drop(on_end.send(thread)));
         let policy = Arc::new(ExitPolicy::new(config, &self.plan, self.transits, self.in_force));
+        let conditions = Conditions::default();
         let egress = self.egress.describe();
         let blocks = Arc::new(self.egress.blocks(config));
         let (exits, follower) = match self.egress {
             Egress::Kernel(_) => (Vec::new(), None),
             Egress::Bypass(bypass) => {
-                let flows = policy.for_workers()?;
-                let ebpf = &machine.ebpf;
-                let (exits, follower) =
-                    bypass.begin(config, &self.uplink, &self.shared, &flows, ebpf)?;
+                let (exits, follower) = bypass.begin(
+                    config,
+                    &self.uplink,
+                    &self.shared,
+                    &policy,
+                    &machine.ebpf,
+                    &conditions,
+                )?;
                 (exits, Some(follower))
             }
         };
@@ -105,6 +111,7 @@ impl<'a> Sandboxed<'a> {
             receive,
             egress,
             follower,
+            conditions,
             blocks,
             interface,
             levels: self.levels,

@@ -11,7 +11,7 @@ use std::{
 
 use tokio::sync::{mpsc::UnboundedSender, watch};
 
-use super::uplink;
+use super::{addresses::AddressFollower, uplink};
 use weir_config::{Config, Shared};
 use weir_control::resolver::{Resolver, servers};
 use weir_host::{uplink::Uplink, watch::Listeners};
@@ -46,6 +46,7 @@ pub(super) fn listeners(
     mtu: Arc<AtomicU32>,
     servers: Option<watch::Sender<Vec<IpAddr>>>,
     resolver: &Resolver,
+    exit: Option<Arc<AddressFollower>>,
     broken: UnboundedSender<anyhow::Error>,
 ) -> Listeners {
     let (wanted, port) = (config.node.endpoint.clone(), config.node.listen_port);
@@ -72,6 +73,9 @@ pub(super) fn listeners(
     Listeners {
         uplink: Box::new(move |now: &Uplink| {
             mtu.store(now.mtu, Relaxed);
+            if let Some(exit) = &exit {
+                exit.follow(now);
+            }
             uplink::follow(&wanted, port, &template, now);
         }),
         resolver: servers.map(follow),

@@ -6,8 +6,8 @@ use std::{
     time::Duration,
 };
 
-use weir_common::Slot;
-use weir_nat::{FlowCounts, Policy};
+use weir_common::{Slot, exit::ExitConfig};
+use weir_nat::{FlowCounts, Policy, V6};
 use weir_packet::ethernet::NextHops;
 
 use super::{Exit, ExitEvents, OpenFlows, OwnedBlock};
@@ -38,6 +38,20 @@ impl Exits {
             let hops = Arc::clone(hops);
             Box::new(move |exit| exit.set_hops(hops))
         });
+    }
+
+    /// Translates to other addresses. The flows of those that are gone end. `guard` says the same
+    /// as the guard's configuration does.
+    pub fn set_addresses(&self, v4: &[Ipv4Addr], v6: V6, guard: ExitConfig) {
+        self.each(|| {
+            let v4 = v4.to_vec();
+            Box::new(move |exit| exit.set_addresses(v4, v6, guard))
+        });
+    }
+
+    /// A session can have so many flows from now on.
+    pub fn set_session_flows(&self, limit: u32) {
+        self.each(|| Box::new(move |exit| exit.set_session_flows(limit)));
     }
 
     /// Gives a session a block of ports that it had before a restart.

@@ -22,6 +22,6 @@ impl FlowGate for Gate<'_> {
             return Ok(());
         }
         let key = FlowKey::to(self.secret, flow.address, flow.protocol as u8, flow.port);
-        self.peer.flow_limiter().admit(self.limits, &key, now)
+        self.peer.exact_limiter().admit(self.limits, &key, now)
     }
 }

@@ -1,5 +1,5 @@
 //! Limits how many new flows a session begins, and how many destinations it reaches. This stops a
-//! session that scans, without storing any destination.
+//! session that scans, without storing any destination, where no flow table says what is new.
 //!
 //! A Bloom filter (Bloom, "Space/Time Trade-offs in Hash Coding with Allowable Errors", 1970)
 //! remembers a few bits of a keyed hash of each flow and destination for some seconds. A known flow
@@ -18,19 +18,19 @@ use crate::{limit::bloom::BloomFilter, limit::flow_key::FlowKey};
 /// lasts.
 const FLOW_WINDOW: u64 = 5_000_000_000;
 /// The same for destinations.
-const DESTINATION_WINDOW: u64 = 10_000_000_000;
+pub(super) const DESTINATION_WINDOW: u64 = 10_000_000_000;
 
 /// The highest limit of new flows, in flows per second: more would fill the filter.
 pub const MAX_NEW_FLOWS: u32 = 300;
 /// The highest limit of destinations in ten seconds: more would fill the filter.
 pub const MAX_DESTINATIONS: u32 = 1500;
 
-fn flow_rate(limits: FlowLimits) -> Rate {
+pub(super) fn flow_rate(limits: FlowLimits) -> Rate {
     let interval = 1_000_000_000 / u64::from(limits.new_flows.max(1));
     Rate { interval, window: FLOW_WINDOW }
 }
 
-fn destination_rate(limits: FlowLimits) -> Rate {
+pub(super) fn destination_rate(limits: FlowLimits) -> Rate {
     let interval = DESTINATION_WINDOW / u64::from(limits.destinations.max(1));
     Rate { interval, window: DESTINATION_WINDOW }
 }

@@ -10,7 +10,7 @@ use weir_common::{
 
 use super::{Iteration, Misdirected, Owner, Pipeline, Shared, encapsulate::Unit};
 use crate::{
-    exit::{self, Exit, Gate},
+    exit::{self, Exit, Gate, Leaves},
     limit::{flow_key::FlowKey, policer::Direction},
     outer::Outer,
     peer::{Peer, admission::Admission},
@@ -184,7 +184,7 @@ enum Passed {
     Tun(usize),
     /// A packet for the uplink, translated and with its Ethernet header.
     Uplink(usize),
-    /// Nothing: it was a keepalive.
+    /// Nothing now: it was a keepalive, or waits for its next hop.
     Nothing,
 }
 
@@ -218,10 +218,13 @@ fn decapsulate(
     };
     let mut admitted = admit(peer, shared, iteration, origin, admission, packet, to_exit);
     let mut is_billed = admission == Admission::Metered && admitted.is_ok();
+    let mut waits = false;
     if let (true, Ok(()), Payload::Packet(len), Some(exit)) = (to_exit, admitted, payload, exit) {
-        admitted = leave(peer, exit, shared, iteration, outer.ecn, frame, len);
+        let left = leave(peer, exit, shared, iteration, outer.ecn, frame, len);
         // What is beyond the session's flow limits is not billed, as elsewhere.
-        is_billed &= !matches!(admitted, Err(DropReason::NewFlows | DropReason::Destinations));
+        is_billed &= !matches!(left, Err(DropReason::NewFlows | DropReason::Destinations));
+        waits = left == Ok(Leaves::Later);
+        admitted = left.map(drop);
     }
     account(peer, is_billed, message.len());
     // The payload is authentic, but only a checksum proves where it came from.
@@ -230,6 +233,7 @@ fn decapsulate(
     }
     admitted?;
     match payload {
+        Payload::Packet(_) if waits => Ok(Passed::Nothing),
         Payload::Packet(len) if to_exit => Ok(Passed::Uplink(len)),
         Payload::Packet(len) => {
             let out = frame.get_mut(link_len..).unwrap_or_default();
@@ -251,7 +255,7 @@ fn leave(
     ecn: Ecn,
     frame: &mut [u8],
     len: usize,
-) -> Result<(), DropReason> {
+) -> Result<Leaves, DropReason> {
     let frame = frame.get_mut(..ETHERNET_HEADER + len).ok_or(DropReason::UpMalformed)?;
     propagate_ecn(ecn, frame.get_mut(ETHERNET_HEADER..).unwrap_or_default())?;
     let slot = peer.slot;

@@ -8,6 +8,8 @@ use std::{
 
 use tracing::{debug, info, warn};
 
+use crate::next_hop::NotPlain;
+
 /// The minimum interval between log lines about the same part, if it keeps being restored.
 const RESTORED_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -36,11 +38,15 @@ pub enum Part {
     Resolver,
     /// The machine's clock.
     Clock,
+    /// The next hops, where consumers' packets leave past the kernel.
+    NextHop,
+    /// The addresses that consumers leave by past the kernel.
+    ExitAddress,
 }
 
 impl Part {
     /// Every part.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Policy,
         Self::Forwarding,
         Self::Tunnel,
@@ -52,6 +58,8 @@ impl Part {
         Self::Address,
         Self::Resolver,
         Self::Clock,
+        Self::NextHop,
+        Self::ExitAddress,
     ];
 
     /// The label of every part.
@@ -80,6 +88,8 @@ impl Part {
             Self::Address => "address",
             Self::Resolver => "resolver",
             Self::Clock => "clock",
+            Self::NextHop => "next_hop",
+            Self::ExitAddress => "exit_address",
         }
     }
 }
@@ -138,6 +148,26 @@ impl Conditions {
     #[must_use]
     pub fn looks(&self) -> u64 {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).looks
+    }
+
+    /// Says why consumers' packets cannot leave past the kernel, or that they can.
+    pub fn set_next_hops(&self, problem: Option<&NotPlain>) {
+        let problem = problem.map(|problem| format!("consumers' packets cannot leave: {problem}"));
+        self.set_one(Part::NextHop, problem.as_deref());
+    }
+
+    /// Says why consumers cannot leave by the addresses of the configuration, or that they can.
+    pub fn set_exit_addresses(&self, problem: Option<&str>) {
+        self.set_one(Part::ExitAddress, problem);
+    }
+
+    /// Sets or resolves the only condition of a part. The problem has its fix behind it.
+    fn set_one(&self, part: Part, problem: Option<&str>) {
+        let condition = problem.map(|text| {
+            let (problem, fix) = text.split_once(". Fix: ").unwrap_or((text, "restart weir"));
+            Condition::new(part, problem, fix)
+        });
+        self.set(&[part], condition.into_iter().collect());
     }
 
     /// The watch has looked at what is weir's own.

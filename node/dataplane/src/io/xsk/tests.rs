@@ -58,10 +58,14 @@ fn queues_that_never_run_dry_get_equal_shares() {
 fn two_queues_with_600_frames_each_are_both_served_in_the_first_turn() {
     let mut node = Node::new(1, 1, 0);
     let mut direct = queues(&[600, 600]);
-    node.iterate(|pipeline| drop(direct.take(pipeline)));
+    node.iterate(|pipeline| {
+        direct.take(pipeline);
+    });
     assert!(direct.queues.iter().all(|queue| queue.served >= 200), "each has a share");
     for _ in 1..10 {
-        node.iterate(|pipeline| drop(direct.take(pipeline)));
+        node.iterate(|pipeline| {
+            direct.take(pipeline);
+        });
     }
     assert!(!direct.is_ready());
     let read = node.pipeline.stats().boundaries().udp_receive;
@@ -85,7 +89,9 @@ fn losses_of_each_queue_are_counted_also_where_nothing_was_taken() {
     let mut direct = queues(&[600, 0, 0]);
     direct.queues[1].lost = 30;
     direct.queues[2].lost = 4;
-    node.iterate(|pipeline| drop(direct.take(pipeline)));
+    node.iterate(|pipeline| {
+        direct.take(pipeline);
+    });
     assert_eq!(node.dropped(DropReason::XskRingFull), 34);
 }
 

@@ -319,7 +319,7 @@ fn the_gateway_stays_on_the_tun_device() {
 }
 
 #[test]
-fn without_a_next_hop_nothing_leaves_and_the_neighbour_is_asked_for() {
+fn what_has_no_link_address_yet_waits_for_it() {
     let asked = Arc::<Mutex<Vec<IpAddr>>>::default();
     let mut node = node_that_asks(1, AllowAll, Arc::clone(&asked));
     let mut consumer = node.connect(0);
@@ -327,8 +327,22 @@ fn without_a_next_hop_nothing_leaves_and_the_neighbour_is_asked_for() {
     node.pipeline.exit().expect("an exit").set_hops(Arc::new(empty));
     let output = ask(&mut node, &mut consumer, SERVER_V4);
     assert!(output.uplink.is_empty());
-    assert_eq!(node.dropped(DropReason::NextHop), 1);
     assert_eq!(*asked.lock().expect("a list"), [IpAddr::from([45, 80, 2, 1])]);
+    node.pipeline.exit().expect("an exit").set_hops(Arc::new(hops()));
+    let output = node.iterate(crate::pipeline::Pipeline::release_held);
+    assert_eq!(output.uplink.len(), 1);
+    assert_eq!(output.uplink[0].1[..6], ROUTER.0);
+    assert!(node.iterate(crate::pipeline::Pipeline::release_held).uplink.is_empty(), "once");
+    assert_eq!(node.dropped(DropReason::NextHop), 0);
+}
+
+#[test]
+fn without_a_route_nothing_leaves() {
+    let mut node = node(1, AllowAll);
+    let mut consumer = node.connect(0);
+    node.pipeline.exit().expect("an exit").set_hops(Arc::default());
+    assert!(ask(&mut node, &mut consumer, SERVER_V4).uplink.is_empty());
+    assert_eq!(node.dropped(DropReason::NextHop), 1);
 }
 
 #[test]

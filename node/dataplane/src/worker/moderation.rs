@@ -1,0 +1,83 @@
+//! When a worker waits a little before it takes what has arrived, as a card moderates its interrupts.
+//!
+//! At a high rate, a worker that wakes for each frame spends more on waking, and on a system call for
+//! each send, than on the frames. What comes in [`DELAY`] costs all that once.
+
+use std::time::Duration;
+
+/// How long the worker waits. The kernel may add its timer slack of 50 us (`PR_SET_TIMERSLACK`).
+pub(super) const DELAY: Duration = Duration::from_micros(20);
+/// Iterations with as many frames cost little for each anyway.
+const ENOUGH_FRAMES: u32 = 64;
+/// Above this time for each frame, in nanoseconds, a delay would be felt, and would gather little.
+const MAX_NANOS_PER_FRAME: u64 = 25_000;
+/// So many iterations in a row begin it.
+const QUICK_ITERATIONS: u32 = 16;
+
+/// The state of one worker.
+#[derive(Debug, Default)]
+pub(super) struct Moderation {
+    /// When the latest iteration began, in nanoseconds.
+    begun: u64,
+    /// The number of quick and small iterations in a row.
+    quick: u32,
+}
+
+impl Moderation {
+    /// Notes an iteration that began at `now`, in nanoseconds, and took `frames` frames.
+    pub(super) fn iteration(&mut self, now: u64, frames: u32) {
+        let interval = now.saturating_sub(self.begun);
+        self.begun = now;
+        let is_fast = interval <= u64::from(frames) * MAX_NANOS_PER_FRAME;
+        self.quick =
+            if is_fast && frames < ENOUGH_FRAMES { self.quick.saturating_add(1) } else { 0 };
+    }
+
+    /// Whether the next iteration waits for more frames.
+    #[must_use]
+    pub(super) fn is_due(&self) -> bool {
+        self.quick >= QUICK_ITERATIONS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Serves a steady load, and returns how many frames an iteration takes in the end.
+    fn frames_at(nanos_per_frame: u64, iteration: u64) -> u64 {
+        let (mut moderation, mut now, mut waiting) = (Moderation::default(), 0, 1);
+        for _ in 0..1000 {
+            moderation.iteration(now, u32::try_from(waiting).expect("few"));
+            let delay = if moderation.is_due() { 70_000 } else { 0 };
+            let passes = (iteration + delay).max(nanos_per_frame);
+            now += passes;
+            waiting = passes / nanos_per_frame;
+        }
+        waiting
+    }
+
+    #[test]
+    fn a_fast_flow_of_single_frames_is_gathered() {
+        assert_eq!(frames_at(5_000, 5_000), 15);
+    }
+
+    #[test]
+    fn slow_traffic_is_never_delayed() {
+        assert_eq!(frames_at(30_000, 5_000), 1);
+    }
+
+    #[test]
+    fn an_iteration_that_takes_many_frames_is_not_delayed() {
+        assert_eq!(frames_at(100, 20_000), 200);
+    }
+
+    #[test]
+    fn a_pause_ends_it() {
+        let mut moderation = Moderation::default();
+        (0..100).for_each(|number| moderation.iteration(number * 1000, 1));
+        assert!(moderation.is_due());
+        moderation.iteration(100_000_000, 1);
+        assert!(!moderation.is_due());
+    }
+}
