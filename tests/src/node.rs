@@ -9,7 +9,6 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use rustix::process::Signal;
-use serde_json::Value;
 use tempfile::TempDir;
 use weir_control::{
     api::view::{AllSessions, OneSession},

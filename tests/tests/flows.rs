@@ -58,8 +58,8 @@ impl Asked {
     }
 }
 
-/// Whether a flow of a session's addresses is in the node's table.
-fn has_flows(lab: &Lab, added: &Added) -> Result<bool> {
+/// Whether a flow of a session's addresses is in the kernel's table.
+fn has_kernel_flows(lab: &Lab, added: &Added) -> Result<bool> {
     let table = lab.node.run("cat /proc/net/nf_conntrack")?;
     let v6 = added.session.address_v6;
     let v6 = v6.segments().map(|part| format!("{part:04x}")).join(":");
@@ -67,8 +67,20 @@ fn has_flows(lab: &Lab, added: &Added) -> Result<bool> {
     Ok(table.lines().any(|line| of_session.iter().any(|address| line.contains(address))))
 }
 
-fn one_slot() -> Settings {
-    Settings::default().with("node", "max_sessions", "1").with("dns", "enabled", "false")
+/// How packets leave.
+const EGRESS: [&str; 2] = ["kernel", "bypass"];
+
+fn by(egress: &str) -> Settings {
+    Settings::default().with("node", "egress", &format!("{egress:?}"))
+}
+
+fn now() -> Result<String> {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
+    Ok(since.as_secs().to_string())
+}
+
+fn one_slot(egress: &str) -> Settings {
+    by(egress).with("node", "max_sessions", "1").with("dns", "enabled", "false")
 }
 
 /// Alice has asked servers of both families, and is there no more.
@@ -78,7 +90,16 @@ fn alice<'l>(lab: &'l Lab, node: &Node<'_>) -> Result<(Added, Client<'l>, Vec<As
     client.wait_connected(SERVERS[0])?;
     let asked = SERVERS.iter().map(|server| Asked::by(lab, &client, *server));
     let asked = asked.collect::<Result<Vec<_>>>()?;
-    ensure!(has_flows(lab, &added)?, "alice has no flows, and nothing is tried");
+    if node.status()?.egress.mode == "kernel" {
+        ensure!(has_kernel_flows(lab, &added)?, "alice has no flows, and nothing is tried");
+    } else {
+        until("alice has flows", Duration::from_secs(5), || {
+            let flows = node.status()?.nat.context("no NAT")?;
+            ensure!(flows.tcp >= 2 && flows.udp >= 2 && flows.icmp >= 2, "{flows:?}");
+            Ok(())
+        })?;
+        ensure!(!has_kernel_flows(lab, &added)?, "the kernel has flows of hers");
+    }
     Ok((added, client, asked))
 }
 
@@ -90,7 +111,7 @@ fn bob_gets_nothing(
     mut asked: Vec<Asked>,
 ) -> Result<()> {
     ensure!(
-        !has_flows(lab, alice)?,
+        !has_kernel_flows(lab, alice)?,
         "flows are left:\n{}",
         lab.node.run("cat /proc/net/nf_conntrack")?
     );
@@ -116,8 +137,12 @@ fn bob_gets_nothing(
 
 #[test]
 fn the_next_session_of_a_slot_gets_nothing_of_its_predecessors_flows() -> Result<()> {
+    EGRESS.iter().try_for_each(|egress| check_next_session(egress).context(*egress))
+}
+
+fn check_next_session(egress: &str) -> Result<()> {
     let lab = Lab::new()?;
-    let node = Node::start(&lab.node, one_slot())?;
+    let node = Node::start(&lab.node, one_slot(egress))?;
     let (added, client, asked) = alice(&lab, &node)?;
     node.weir(&["session", "remove", "alice"])?;
     drop(client);
@@ -126,12 +151,18 @@ fn the_next_session_of_a_slot_gets_nothing_of_its_predecessors_flows() -> Result
 
 #[test]
 fn flows_of_a_session_that_is_none_any_more_when_the_node_starts_go() -> Result<()> {
+    EGRESS.iter().try_for_each(|egress| check_forgotten(egress).context(*egress))
+}
+
+fn check_forgotten(egress: &str) -> Result<()> {
     let lab = Lab::new()?;
-    let mut node = Node::start(&lab.node, one_slot())?;
+    let mut node = Node::start(&lab.node, one_slot(egress))?;
     let (added, client, asked) = alice(&lab, &node)?;
     node.kill()?;
     drop(client);
-    ensure!(has_flows(&lab, &added)?, "the kill took the flows along, and nothing is tried");
+    if egress == "kernel" {
+        ensure!(has_kernel_flows(&lab, &added)?, "the kill took the flows along");
+    }
     for name in ["", "-wal", "-shm"] {
         let ledger = node.ledger_path();
         let path = ledger.with_file_name(format!("{}{name}", file_name(&ledger)?));
@@ -149,9 +180,23 @@ fn file_name(path: &std::path::Path) -> Result<String> {
 
 #[test]
 fn flows_of_a_session_that_goes_on_are_kept_over_a_kill() -> Result<()> {
+    EGRESS.iter().try_for_each(|egress| check_kill(egress).context(*egress))
+}
+
+fn check_kill(egress: &str) -> Result<()> {
     let lab = Lab::new()?;
-    let mut node = Node::start(&lab.node, one_slot())?;
+    let mut node = Node::start(&lab.node, one_slot(egress))?;
     let (_added, client, mut asked) = alice(&lab, &node)?;
+    if egress == "bypass" {
+        // The block of its ports must be in the ledger.
+        let external = asked[0].from.to_string();
+        until("the ledger knows whose port it is", Duration::from_secs(5), || {
+            let ledger = node.ledger_path().to_string_lossy().into_owned();
+            let said = node.weir(&["flows", "owner", &external, &now()?, "--file", &ledger])?;
+            ensure!(said.contains("held ports"), "{said}");
+            Ok(())
+        })?;
+    }
     node.kill()?;
     node.restart()?;
     client.wait_connected(SERVERS[0])?;
@@ -177,8 +222,12 @@ fn flows_to(target: SocketAddr, count: usize) -> Result<Vec<UdpSocket>> {
 
 #[test]
 fn one_session_cannot_take_more_flows_than_its_share() -> Result<()> {
+    EGRESS.iter().try_for_each(|egress| check_share(egress).context(*egress))
+}
+
+fn check_share(egress: &str) -> Result<()> {
     let lab = Lab::new()?;
-    let settings = Settings::default().with("limits", "session_flows", "40");
+    let settings = by(egress).with("limits", "session_flows", "40");
     let mut node = Node::start(&lab.node, settings)?;
     let added = node.session_add("greedy")?;
     let client = Client::connect(&lab.consumer, &added.config)?;
@@ -187,9 +236,15 @@ fn one_session_cannot_take_more_flows_than_its_share() -> Result<()> {
     let target = server.local_addr()?;
     // Kept open, so that no two have the same port and are one flow.
     let greedy = lab.consumer.enter(|| flows_to(target, 120))?;
-    until("the flows beyond the share are refused", Duration::from_secs(10), || {
-        let refused = node.refused("session_flows")?;
-        ensure!(refused >= 80, "{refused} are");
+    until("the session has its share and no more", Duration::from_secs(10), || {
+        if egress == "kernel" {
+            let refused = node.refused("session_flows")?;
+            ensure!(refused >= 80, "{refused} are refused");
+        } else {
+            // New ones take the place of the oldest without an answer.
+            let flows = node.status()?.nat.context("no NAT")?;
+            ensure!((30..=40).contains(&flows.udp), "{flows:?}");
+        }
         Ok(())
     })?;
     let own = lab.node.enter(|| Ok(UdpSocket::bind("0.0.0.0:0")?))?;
@@ -210,7 +265,7 @@ fn one_session_cannot_take_more_flows_than_its_share() -> Result<()> {
     let is = limits()?;
     ensure!(is["limits"]["session_flows"] == 0 && is["now"]["session_flows"] == 0, "{is}");
     drop(greedy);
-    let refused = node.refused("session_flows")?;
+    let before = node.refused("session_flows")?;
     server.set_read_timeout(Some(Duration::from_millis(200)))?;
     while server.recv(&mut got).is_ok() {}
     let _more = lab.consumer.enter(|| flows_to(target, 60))?;
@@ -218,7 +273,7 @@ fn one_session_cannot_take_more_flows_than_its_share() -> Result<()> {
     for number in 0..60 {
         server.recv(&mut got).with_context(|| format!("{number} of 60 flows pass"))?;
     }
-    ensure!(node.refused("session_flows")? == refused, "one is refused without a limit");
+    ensure!(node.refused("session_flows")? == before, "one is refused without a limit");
     let error =
         format!("{:#}", node.weir(&["limits", "set", "session-flows=65001"]).expect_err("no"));
     ensure!(error.contains("session_flows 65001 is out of range"), "{error}");
@@ -228,7 +283,7 @@ fn one_session_cannot_take_more_flows_than_its_share() -> Result<()> {
     ensure!(is["now"]["session_flows"].as_u64().is_some_and(|share| share >= 256), "{is}");
 
     // A reload that finds another one takes it, and all is as in the file.
-    node.configure(Settings::default().with("limits", "session_flows", "50"))?;
+    node.configure(by(egress).with("limits", "session_flows", "50"))?;
     let said = node.weir(&["reload"])?;
     ensure!(said.contains("limits.session_flows"), "{said}");
     let said = node.weir(&["limits"])?;

@@ -102,7 +102,8 @@ fn count_leaks(lab: &Lab) -> Result<()> {
 fn a_flushed_ruleset_lets_nothing_through_and_the_policy_is_back_at_once() -> Result<()> {
     let lab = Lab::new()?;
     count_leaks(&lab)?;
-    let (node, _added, client) = connected(&lab, Settings::default())?;
+    let by_kernel = Settings::default().with("node", "egress", "\"kernel\"");
+    let (node, _added, client) = connected(&lab, by_kernel)?;
     client.wait_connected(SERVERS[1])?;
     client.route(&format!("{METADATA_V4}/32"))?;
     let flood = |to: &str| {

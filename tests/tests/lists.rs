@@ -16,6 +16,7 @@ use weir_tests::{
     lab::{SERVER_V4, SERVER_V6, SERVERS},
     steps::connected,
     traffic::tcp::{self, Direction},
+    until,
 };
 
 /// On the internet, and in the lists.
@@ -234,9 +235,12 @@ fn an_address_that_the_host_gets_later_is_refused_too() -> Result<()> {
         let to: IpAddr = address.parse()?;
         lab.consumer.ip(&format!("route replace {to}/{length} dev {}", client.interface()))?;
         let before = node.refused("host_destination")?;
-        ensure!(client.ping(to, 2).is_err(), "{to} answered");
-        let after = node.refused("host_destination")?;
-        ensure!(after >= before + 2, "{to}: {before} to {after}");
+        until("it is refused", Duration::from_secs(5), || {
+            ensure!(client.ping(to, 2).is_err(), "{to} answered");
+            let after = node.refused("host_destination")?;
+            ensure!(after >= before + 2, "{to}: {before} to {after}");
+            Ok(())
+        })?;
         let verdict = test(&node, &[&SocketAddr::new(to, 22).to_string()])?;
         ensure!(verdict["rule"] == "host_destination", "{verdict}");
     }

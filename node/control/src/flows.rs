@@ -92,6 +92,11 @@ pub trait FlowView: Send + Sync {
     /// The sessions that have flows or blocks, in any order.
     fn sessions(&self) -> Vec<SessionFlows>;
 
+    /// Whether [`FlowView::take_block_events`] would return any.
+    fn has_block_events(&self) -> bool {
+        false
+    }
+
     /// The blocks of ports that sessions have taken and given back since the last call, in order:
     /// for the ledger, about once a second. None where the kernel translates.
     fn take_block_events(&self) -> Vec<BlockEvent> {

@@ -7,6 +7,7 @@
 //! [gate](super::nft::gate) keeps consumers' packets in where the exit policy is missing.
 
 use std::{
+    collections::BTreeSet,
     io,
     net::IpAddr,
     os::unix::net::UnixStream,
@@ -50,6 +51,8 @@ const RESTORE_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Listeners {
     /// The uplink has other addresses, or another MTU.
     pub uplink: Box<dyn Fn(&Uplink) + Send>,
+    /// Any interface of this machine has other addresses. It is called at the first look too.
+    pub addresses: Box<dyn Fn() + Send>,
     /// The machine's name servers, at each look. An error says why they cannot be read.
     pub resolver: Option<Box<dyn Fn() -> io::Result<Vec<IpAddr>> + Send>>,
     /// The node cannot go on.
@@ -89,6 +92,7 @@ impl Watcher {
                 plan.reserved_ports,
             ),
             uplink: plan.uplink.clone(),
+            addresses: BTreeSet::new(),
             policy: host.policy().context("the exit policy is missing")?,
             host,
             plan,
@@ -126,6 +130,8 @@ struct Watch {
     /// The kernel parameters that weir has set.
     parameters: sysctl::Kept,
     uplink: Uplink,
+    /// All addresses of this machine.
+    addresses: BTreeSet<IpAddr>,
     conditions: Conditions,
     listeners: Listeners,
     /// Since when something of weir's own cannot be put back.

@@ -9,7 +9,7 @@ use anyhow::bail;
 use tracing::warn;
 use weir_common::exit::{ExitConfig, ExitV6};
 
-use super::{ebpf::GuardControl, policy::ExitPolicy};
+use super::ebpf::GuardControl;
 use weir_config::{Config, Node};
 use weir_dataplane::Exits;
 use weir_host::{uplink::Uplink, watch::Conditions};
@@ -63,7 +63,6 @@ pub(super) struct AddressFollower {
     node: Node,
     ports: Arc<Ports>,
     guard: GuardControl,
-    policy: Arc<ExitPolicy>,
     conditions: Conditions,
     exits: OnceLock<Exits>,
     current: Mutex<ExitAddresses>,
@@ -75,11 +74,10 @@ impl AddressFollower {
         current: ExitAddresses,
         ports: Arc<Ports>,
         guard: GuardControl,
-        policy: Arc<ExitPolicy>,
         conditions: Conditions,
     ) -> Self {
         let (exits, current) = (OnceLock::new(), Mutex::new(current));
-        Self { node: config.node.clone(), ports, guard, policy, conditions, exits, current }
+        Self { node: config.node.clone(), ports, guard, conditions, exits, current }
     }
 
     /// From now on these workers are told what changes.
@@ -96,8 +94,6 @@ impl AddressFollower {
 
     fn try_follow(&self, uplink: &Uplink) -> anyhow::Result<()> {
         let Some(exits) = self.exits.get() else { return Ok(()) };
-        // The policy has this machine's addresses in it.
-        self.policy.refresh()?;
         let wanted = ExitAddresses::of(&self.node, uplink)?;
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if *current == wanted {

@@ -24,6 +24,11 @@ impl BlockJournal {
         Self { flows, ledger, pending: Mutex::default() }
     }
 
+    /// Whether something has happened that is not written.
+    pub(super) fn has_news(&self) -> bool {
+        self.flows.has_block_events()
+    }
+
     /// Writes what has happened since the last time, and what could not be written then.
     ///
     /// # Errors

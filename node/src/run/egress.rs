@@ -165,7 +165,6 @@ impl Bypass {
             self.addresses.clone(),
             Arc::clone(&self.ports),
             ebpf.control(),
-            Arc::clone(policy),
             conditions.clone(),
         );
         let follower = Follower::start(uplink, self.hops.clone(), addresses, conditions.clone())?;

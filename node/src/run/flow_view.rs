@@ -97,6 +97,10 @@ impl FlowView for Flows {
         each.filter(|session| session.flows() > 0 || session.blocks > 0).collect()
     }
 
+    fn has_block_events(&self) -> bool {
+        self.exits.as_ref().is_some_and(Exits::has_block_events)
+    }
+
     fn take_block_events(&self) -> Vec<BlockEvent> {
         let Some(exits) = &self.exits else { return Vec::new() };
         let blocks = std::iter::from_fn(|| exits.next_block_event());

@@ -122,6 +122,7 @@ impl<'a> Forwarding<'a> {
             servers,
             &self.resolver,
             self.follower.as_ref().map(Follower::addresses),
+            Arc::clone(&self.policy),
             broken,
         );
         let host = machine.host.take().context("the host is prepared once")?;

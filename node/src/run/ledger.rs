@@ -37,6 +37,9 @@ use weir_sessions::{SessionError, registry::Sessions};
 
 /// The interval of the task that checks and writes what sessions have used.
 const TICK: Duration = Duration::from_secs(1);
+/// The interval at which new blocks of ports are looked for: a TCP flow survives a kill only if its
+/// block is in the ledger.
+const BLOCKS_INTERVAL: Duration = Duration::from_millis(100);
 
 /// See [`Intervals::retention`].
 const RETENTION_INTERVAL: Duration = Duration::from_secs(600);
@@ -197,14 +200,20 @@ fn check_all(path: PathBuf, ledger: &SharedLedger, goes_on: &Arc<AtomicBool>) ->
 
 /// Runs the writer once a second, off the packet path.
 async fn run(mut writer: Writer, mut stopped: watch::Receiver<bool>) {
-    let mut ticks = interval(TICK);
+    let [mut ticks, mut looks] = [TICK, BLOCKS_INTERVAL].map(interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        tokio::select! {
-            _ = ticks.tick() => {}
+        let is_tick = tokio::select! {
+            _ = ticks.tick() => true,
+            _ = looks.tick() => false,
             _ = stopped.changed() => return,
+        };
+        if !is_tick && !writer.blocks.has_news() {
+            continue;
         }
-        writer = match tokio::task::spawn_blocking(move || writer.tick()).await {
+        let work = move || if is_tick { writer.tick() } else { writer.write_blocks() };
+        writer = match tokio::task::spawn_blocking(work).await {
             Ok(writer) => writer,
             Err(error) => {
                 warn!(%error, "the ledger is no longer updated: restart weir, and report this");
@@ -231,6 +240,14 @@ struct Writer {
 }
 
 impl Writer {
+    fn write_blocks(self) -> Self {
+        if let Err(error) = self.blocks.write() {
+            // The tick tries again, and reports it.
+            debug!(%error, "cannot write blocks of ports");
+        }
+        self
+    }
+
     fn tick(mut self) -> Self {
         let intervals = self.intervals.get();
         // Limits hold also while nothing can be written.

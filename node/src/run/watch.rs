@@ -11,7 +11,7 @@ use std::{
 
 use tokio::sync::{mpsc::UnboundedSender, watch};
 
-use super::{addresses::AddressFollower, uplink};
+use super::{addresses::AddressFollower, policy::ExitPolicy, uplink};
 use weir_config::{Config, Shared};
 use weir_control::resolver::{Resolver, servers};
 use weir_host::{uplink::Uplink, watch::Listeners};
@@ -47,6 +47,7 @@ pub(super) fn listeners(
     servers: Option<watch::Sender<Vec<IpAddr>>>,
     resolver: &Resolver,
     exit: Option<Arc<AddressFollower>>,
+    policy: Arc<ExitPolicy>,
     broken: UnboundedSender<anyhow::Error>,
 ) -> Listeners {
     let (wanted, port) = (config.node.endpoint.clone(), config.node.listen_port);
@@ -77,6 +78,13 @@ pub(super) fn listeners(
                 exit.follow(now);
             }
             uplink::follow(&wanted, port, &template, now);
+        }),
+        addresses: Box::new(move || {
+            if let Err(error) = policy.refresh() {
+                tracing::warn!(
+                    "the exit policy does not know this machine's new addresses: {error:#}"
+                );
+            }
         }),
         resolver: servers.map(follow),
         // The node may be stopping already.

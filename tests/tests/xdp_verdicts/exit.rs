@@ -13,7 +13,8 @@ use super::{
     },
 };
 
-const RETURN: Verdict = Verdict::Pass(Class::Return);
+/// No worker takes it in a test.
+const RETURN: Verdict = Verdict::Drop(DropReason::GuardNoWorker);
 
 fn translated() -> ExitConfig {
     ExitConfig::new(&OWN_V4, ExitV6::Address(OWN_V6)).expect("few addresses")
@@ -95,6 +96,29 @@ fn addresses_and_ports_change_at_run_time() {
     assert_eq!(verdicts(&loaded), [false, false, true]);
     set_exit(&mut loaded, &ExitConfig::default(), &ports());
     assert_eq!(verdicts(&loaded), [false; 3]);
+}
+
+#[test]
+fn a_socket_of_the_host_keeps_its_port_of_the_range() {
+    let mut loaded = Loaded::new(config(), false);
+    set_exit(&mut loaded, &translated(), &ports());
+    let verdict = |v6, protocol| {
+        let packet = Packet::inbound(v6, protocol, segment(53, PORTS[0]));
+        loaded.verdict(&packet.frame())
+    };
+    let hosts = Verdict::Pass(Class::Other);
+    for (v6, any) in [(false, "0.0.0.0"), (true, "::")] {
+        assert_eq!(verdict(v6, 17), RETURN);
+        let socket = std::net::UdpSocket::bind((any, PORTS[0])).expect("a free port");
+        assert_eq!(verdict(v6, 17), hosts, "a datagram");
+        assert_eq!(verdict(v6, 6), RETURN, "a segment");
+        drop(socket);
+        assert_eq!(verdict(v6, 17), RETURN, "no longer");
+        let listener = std::net::TcpListener::bind((any, PORTS[0])).expect("a free port");
+        assert_eq!(verdict(v6, 6), hosts, "a segment");
+        assert_eq!(verdict(v6, 17), RETURN, "a datagram");
+        drop(listener);
+    }
 }
 
 #[test]

@@ -104,6 +104,12 @@ impl Exits {
         self.events.capacity
     }
 
+    /// Whether a session has taken or given back a block of ports.
+    #[must_use]
+    pub fn has_block_events(&self) -> bool {
+        !self.events.blocks.is_empty()
+    }
+
     /// Removes and returns the next block of ports that a session has taken or given back.
     #[must_use]
     pub fn next_block_event(&self) -> Option<OwnedBlock> {

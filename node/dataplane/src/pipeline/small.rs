@@ -7,6 +7,9 @@
 
 use super::Pipeline;
 
+/// The MTU that every IPv6 link has at least (RFC 8200, section 5).
+const MIN_V6_MTU: usize = 1280;
+
 impl Pipeline {
     /// Sends the small frames and batches of a finished iteration. `send` takes the parts of a frame,
     /// and returns whether it was taken. Returns the number of frames taken.
@@ -61,7 +64,9 @@ impl Pipeline {
         exit.headers.clear();
         self.batches.mark_small(self.cut.min(), |batch| {
             let Some(header) = exit.outer_header(batch) else { return false };
-            let fits = header.packet_len(usize::from(batch.segment)) <= exit.mtu();
+            // No router fragments IPv6, and only the kernel knows the narrower paths.
+            let limit = if batch.to.remote.is_ipv6() { MIN_V6_MTU } else { exit.mtu() };
+            let fits = header.packet_len(usize::from(batch.segment)) <= limit;
             if fits {
                 exit.headers.push(header);
             }

@@ -1,6 +1,6 @@
 //! What is not weir's own, and is named or followed.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use anyhow::anyhow;
 use tracing::warn;
@@ -31,6 +31,7 @@ impl Watch {
         found.extend(self.tunnel(&view));
         found.extend(self.offloads());
         self.conditions.set(&parts, found);
+        self.follow_addresses(&view);
         match view.interface(self.uplink.index) {
             Some(uplink) => self.follow(uplink),
             // An interface that comes back under its name is another one: the guard, the sockets
@@ -52,6 +53,16 @@ impl Watch {
 
     pub(super) fn look_at_resolver(&self) {
         self.conditions.set(&[Part::Resolver], Vec::from_iter(self.resolver()));
+    }
+
+    /// Tells when this machine's addresses are other ones.
+    fn follow_addresses(&mut self, view: &View) {
+        let all = view.interfaces.iter().flat_map(|interface| interface.addresses.iter().copied());
+        let now: BTreeSet<IpAddr> = all.collect();
+        if now != self.addresses {
+            (self.listeners.addresses)();
+            self.addresses = now;
+        }
     }
 
     /// Tells of the uplink's addresses and MTU when they are other ones.
