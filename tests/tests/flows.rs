@@ -201,6 +201,10 @@ fn check_kill(egress: &str) -> Result<()> {
     node.restart()?;
     client.wait_connected(SERVERS[0])?;
     for asked in &mut asked {
+        if egress == "bypass" {
+            // What the consumer sends tells where its flow goes.
+            asked.consumer.write_all(b"and?")?;
+        }
         asked.tcp.write_all(LATE)?;
         asked.consumer.set_read_timeout(Some(Duration::from_secs(20)))?;
         let mut buffer = vec![0; LATE.len()];

@@ -420,7 +420,7 @@ impl Exit {
         self.nat.set_addresses(v4, v6);
     }
 
-    pub(crate) fn restore_block(&mut self, slot: Slot, address: Ipv4Addr, first: u16) {
+    pub(crate) fn restore_block(&mut self, slot: Slot, address: IpAddr, first: u16) {
         self.nat.restore_block(slot, address, first);
     }
 

@@ -243,12 +243,16 @@ impl Nat {
     /// block in the order in which they were taken, before the first packet. Without a flow, the
     /// session keeps it for five minutes. False if the block is not this worker's, if it is another
     /// session's, or if the session has blocks of another address.
-    pub fn restore_block(&mut self, slot: Slot, address: Ipv4Addr, first: u16) -> bool {
-        let Some(external) = self.pool.find(mapped(address.octets()), false) else { return false };
+    pub fn restore_block(&mut self, slot: Slot, address: IpAddr, first: u16) -> bool {
+        let (bytes, v6) = match address {
+            IpAddr::V4(address) => (mapped(address.octets()), false),
+            IpAddr::V6(address) => (address.octets(), true),
+        };
+        let Some(external) = self.pool.find(bytes, v6) else { return false };
         let has_room = self.has_room_for_events(1);
         let Some(index) = self.session_index(slot) else { return false };
         let Some(session) = self.sessions.get_mut(index) else { return false };
-        let held = session.held_mut(false);
+        let held = session.held_mut(v6);
         if held.count != 0 && held.external != external || held.count >= self.session_blocks {
             return false;
         }
@@ -465,7 +469,7 @@ impl Nat {
     fn unpin_one(&mut self, pin: Pin) {
         let Some(index) = self.session_index(pin.slot) else { return };
         let Some(session) = self.sessions.get_mut(index) else { return };
-        let held = session.held_mut(false);
+        let held = session.held_mut(pin.external == EXTERNAL_V6);
         let moved = self.pool.unpin(pin.slot.0, held, pin.external, pin.first, self.now);
         self.note(pin.slot, moved, false);
     }

@@ -3,7 +3,6 @@
 
 use std::{
     collections::HashMap,
-    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -141,11 +140,8 @@ pub(super) fn restore(
         .map(|snapshot| (snapshot.session.id, snapshot.session.slot))
         .collect();
     for span in ledger.lock().open_blocks()? {
-        let (IpAddr::V4(address), Some(slot)) = (span.ports.address, slots.get(&span.session))
-        else {
-            continue;
-        };
-        exits.restore_block(*slot, address, span.ports.first);
+        let Some(slot) = slots.get(&span.session) else { continue };
+        exits.restore_block(*slot, span.ports.address, span.ports.first);
         let (session, ports, at) = (span.session, span.ports, span.since);
         let event = BlockEvent::Taken { session, ports, at };
         blocks.note(&[event]);

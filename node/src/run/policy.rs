@@ -81,7 +81,7 @@ impl ExitPolicy {
             counts: Arc::default(),
             exits: OnceLock::new(),
             flows: config.nat.flows,
-            session_flows: session_flows(&config.limits.session_flows, config.nat.flows).into(),
+            session_flows: shown(&config.limits.session_flows, config.nat.flows).into(),
         }
     }
 
@@ -157,6 +157,14 @@ impl ExitPolicy {
     }
 }
 
+/// The most flows of one session as it is shown: 0 without a limit.
+fn shown(limit: &Auto<AtMost>, flows: u32) -> u32 {
+    match limit {
+        Auto::Set(limit) if limit.get() == 0 => 0,
+        limit => session_flows(limit, flows),
+    }
+}
+
 impl weir_sessions::limits::FlowTable for ExitPolicy {
     fn session_flows(&self) -> u32 {
         match self.exits.get() {
@@ -168,9 +176,8 @@ impl weir_sessions::limits::FlowTable for ExitPolicy {
     fn set_session_flows(&self, limit: &Auto<AtMost>) -> anyhow::Result<()> {
         self.in_force.set_session_flows(limit)?;
         if let Some(exits) = self.exits.get() {
-            let most = session_flows(limit, self.flows);
-            self.session_flows.store(most, Relaxed);
-            exits.set_session_flows(most);
+            self.session_flows.store(shown(limit, self.flows), Relaxed);
+            exits.set_session_flows(session_flows(limit, self.flows));
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! The exits of all workers, as the control plane sees them.
 
 use std::{
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     sync::{Arc, mpsc},
     time::Duration,
 };
@@ -55,7 +55,7 @@ impl Exits {
     }
 
     /// Gives a session a block of ports that it had before a restart.
-    pub fn restore_block(&self, slot: Slot, address: Ipv4Addr, first: u16) {
+    pub fn restore_block(&self, slot: Slot, address: IpAddr, first: u16) {
         self.send(slot, Box::new(move |exit| exit.restore_block(slot, address, first)));
     }
 

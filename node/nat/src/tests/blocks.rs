@@ -147,13 +147,13 @@ fn a_removed_session_leaves_nothing() {
 #[test]
 fn a_restored_block_is_the_sessions_for_a_while_without_a_flow() {
     let mut lab = Lab::new();
-    assert!(lab.nat.restore_block(Slot(0), EXTERNAL, 4128));
-    assert!(!lab.nat.restore_block(Slot(1), EXTERNAL, 4128), "it is taken");
-    assert!(!lab.nat.restore_block(Slot(1), EXTERNAL, 4130), "no block begins here");
-    assert!(!lab.nat.restore_block(Slot(1), EXTERNAL, 64), "not the node's ports");
-    assert!(!lab.nat.restore_block(Slot(1), EXTERNAL_2, 4160), "not the node's address");
-    assert!(!lab.nat.restore_block(Slot(9999), EXTERNAL, 4160), "no session's slot");
-    assert!(lab.nat.restore_block(Slot(2), EXTERNAL, 4160));
+    assert!(lab.nat.restore_block(Slot(0), EXTERNAL.into(), 4128));
+    assert!(!lab.nat.restore_block(Slot(1), EXTERNAL.into(), 4128), "it is taken");
+    assert!(!lab.nat.restore_block(Slot(1), EXTERNAL.into(), 4130), "no block begins here");
+    assert!(!lab.nat.restore_block(Slot(1), EXTERNAL.into(), 64), "not the node's ports");
+    assert!(!lab.nat.restore_block(Slot(1), EXTERNAL_2.into(), 4160), "not the node's address");
+    assert!(!lab.nat.restore_block(Slot(9999), EXTERNAL.into(), 4160), "no session's slot");
+    assert!(lab.nat.restore_block(Slot(2), EXTERNAL.into(), 4160));
     assert_eq!(events(&mut lab), [], "the ledger knows of it");
     let external = lab.udp(lab.inner(0, 5001), (SERVER, 53));
     assert_eq!(external.1, 4128 + 5001 % 32);
@@ -168,12 +168,26 @@ fn a_restored_block_is_the_sessions_for_a_while_without_a_flow() {
 }
 
 #[test]
+fn a_restored_block_of_the_ipv6_address_is_given_back_too() {
+    let mut lab = Lab::new();
+    assert!(lab.nat.restore_block(Slot(0), EXTERNAL_V6.into(), 4128));
+    assert!(!lab.nat.restore_block(Slot(1), EXTERNAL_V6.into(), 4128), "it is taken");
+    assert!(lab.nat.restore_block(Slot(1), EXTERNAL.into(), 4128), "another address");
+    for _ in 0..8 {
+        lab.nat.tick(lab.now);
+        lab.wait(50);
+    }
+    let given: Vec<_> = events(&mut lab).iter().map(|it| (it.slot, it.address.is_ipv6())).collect();
+    assert_eq!(given, [(Slot(0), true), (Slot(1), false)]);
+}
+
+#[test]
 fn a_restored_block_ends_with_its_session() {
     let mut lab = Lab::new();
-    assert!(lab.nat.restore_block(Slot(0), EXTERNAL, 4128));
+    assert!(lab.nat.restore_block(Slot(0), EXTERNAL.into(), 4128));
     lab.nat.remove_session(Slot(0));
     assert_eq!(events(&mut lab).len(), 1);
-    assert!(lab.nat.restore_block(Slot(1), EXTERNAL, 4128));
+    assert!(lab.nat.restore_block(Slot(1), EXTERNAL.into(), 4128));
     for _ in 0..8 {
         lab.wait(100);
         lab.nat.tick(lab.now);
@@ -185,7 +199,10 @@ fn a_restored_block_ends_with_its_session() {
 fn flows_of_an_address_that_is_gone_end_and_others_go_on() {
     let mut lab = Lab::with(|config| config.addresses_v4 = vec![EXTERNAL, EXTERNAL_2]);
     let ends: Vec<End> = (0..4).map(|slot| lab.udp(lab.inner(slot, 5000), (SERVER, 53))).collect();
-    assert!(lab.nat.restore_block(Slot(0), EXTERNAL, 32736) || ends[0].0 != IpAddr::from(EXTERNAL));
+    assert!(
+        lab.nat.restore_block(Slot(0), EXTERNAL.into(), 32736)
+            || ends[0].0 != IpAddr::from(EXTERNAL)
+    );
     events(&mut lab);
     lab.nat.set_addresses(vec![EXTERNAL_2], V6::Address(EXTERNAL_V6));
     for (slot, end) in ends.iter().enumerate() {

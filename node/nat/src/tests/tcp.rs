@@ -158,7 +158,7 @@ fn a_connection_is_taken_up_in_the_middle_where_its_block_is_the_sessions() {
     });
     let reset = refused(DropReason::Protocol, Answer::Reset);
     assert_eq!(lab.up(tcp(from, to, ACK)), Err(reset), "it has no block");
-    assert!(lab.nat.restore_block(Slot(0), EXTERNAL, block.first));
+    assert!(lab.nat.restore_block(Slot(0), EXTERNAL.into(), block.first));
     assert_eq!(ends(&lab.up(tcp(from, to, ACK)).unwrap()).0, external);
     assert!(lab.down(tcp(to, external, ACK)).is_ok());
     lab.wait(HOURS_2_MINUTES_4);
