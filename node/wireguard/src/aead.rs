@@ -15,6 +15,8 @@
 //!   internals are the exception: they leave copies on the stack, which only the next calls overwrite.
 #![expect(unsafe_code, reason = "the intrinsics of the vector paths, and wiping what ring keeps")]
 
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod by_ring;
 mod path;
 
@@ -168,6 +170,9 @@ impl<'a> Open<'a> {
 /// address, cost less. It allocates nothing.
 pub fn seal_batch(path: Path, jobs: &mut [Seal<'_>]) {
     match path.kind() {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a path exists only where the processor can run it.
+        path::Kind::Avx512 => unsafe { avx512::seal_batch(jobs) },
         path::Kind::Ring => by_ring::seal_batch(jobs),
     }
 }
@@ -175,6 +180,9 @@ pub fn seal_batch(path: Path, jobs: &mut [Seal<'_>]) {
 /// Opens all messages, as [`seal_batch`] seals them. [`Open::outcome`] says which ones are authentic.
 pub fn open_batch(path: Path, jobs: &mut [Open<'_>]) {
     match path.kind() {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a path exists only where the processor can run it.
+        path::Kind::Avx512 => unsafe { avx512::open_batch(jobs) },
         path::Kind::Ring => by_ring::open_batch(jobs),
     }
 }

@@ -1,3 +1,5 @@
+#![expect(clippy::unwrap_used, reason = "what is not as a test assumes fails it")]
+
 use super::*;
 
 #[test]
