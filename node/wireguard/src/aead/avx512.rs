@@ -64,6 +64,7 @@ trait Job {
     fn key(&self) -> &Key;
     fn counter(&self) -> u64;
     fn text_len(&self) -> usize;
+    fn source(&self) -> &[u8];
     /// What is read, which may be shorter than what is written.
     fn buffers(&mut self) -> (&[u8], &mut [u8]);
     fn ciphertext(&self) -> &[u8];
@@ -81,6 +82,10 @@ impl Job for Seal<'_> {
 
     fn text_len(&self) -> usize {
         self.destination.len() - TAG_LEN
+    }
+
+    fn source(&self) -> &[u8] {
+        self.source
     }
 
     fn buffers(&mut self) -> (&[u8], &mut [u8]) {
@@ -111,6 +116,10 @@ impl Job for Open<'_> {
         self.destination.len()
     }
 
+    fn source(&self) -> &[u8] {
+        self.ciphertext
+    }
+
     fn buffers(&mut self) -> (&[u8], &mut [u8]) {
         (self.ciphertext, self.destination)
     }
@@ -120,8 +129,8 @@ impl Job for Open<'_> {
     }
 
     fn finish(&mut self, tag: &[u8; TAG_LEN]) {
-        let is_authentic = bool::from(tag.ct_eq(self.tag));
-        self.finish(is_authentic);
+        let is_authentic = u128::from_le_bytes(*tag).ct_eq(&u128::from_le_bytes(*self.tag));
+        self.finish(is_authentic.into());
     }
 }
 
@@ -216,6 +225,12 @@ impl Lanes {
                     *row = _mm512_mask_set1_epi32(*row, mask, word);
                 }
             }
+            // It arrives while the pass computes.
+            let start = self.block.saturating_sub(1) * BLOCK_LEN;
+            let end = (self.block + count).saturating_sub(1) * BLOCK_LEN;
+            let source = job.source();
+            let end = end.min(source.len());
+            vector::prefetch(source.get(start..end).unwrap_or(&[]));
             self.segments[segments] =
                 Segment { message: self.message, block: self.block, lane, count };
             segments += 1;
