@@ -16,8 +16,12 @@
 #![expect(unsafe_code, reason = "the intrinsics of the vector paths, and wiping what ring keeps")]
 
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
 mod by_ring;
+#[cfg(target_arch = "x86_64")]
+mod job;
 mod path;
 
 use thiserror::Error;
@@ -173,6 +177,9 @@ pub fn seal_batch(path: Path, jobs: &mut [Seal<'_>]) {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: a path exists only where the processor can run it.
         path::Kind::Avx512 => unsafe { avx512::seal_batch(jobs) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        path::Kind::Avx2 => unsafe { avx2::all(jobs) },
         path::Kind::Ring => by_ring::seal_batch(jobs),
     }
 }
@@ -183,6 +190,9 @@ pub fn open_batch(path: Path, jobs: &mut [Open<'_>]) {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: a path exists only where the processor can run it.
         path::Kind::Avx512 => unsafe { avx512::open_batch(jobs) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        path::Kind::Avx2 => unsafe { avx2::all(jobs) },
         path::Kind::Ring => by_ring::open_batch(jobs),
     }
 }

@@ -13,14 +13,17 @@ use std::arch::x86_64::{
     _mm512_setr_epi32, _mm512_setzero_si512, _mm512_xor_si512,
 };
 
-use subtle::ConstantTimeEq as _;
 use zeroize::zeroize_stack;
 
 use self::{
-    chacha20::{BLOCK_LEN, LANES, Rows, Stream},
+    chacha20::{LANES, Rows, Stream},
     poly1305::{Keys, MESSAGES},
+    vector::Line,
 };
-use super::{Key, Open, Seal, TAG_LEN};
+use super::{
+    Key, Open, Seal, by_ring,
+    job::{BLOCK_LEN, Job},
+};
 
 /// Whether this processor has what the path needs.
 pub(super) fn is_available() -> bool {
@@ -43,9 +46,14 @@ const FRAMES: usize = 8192;
 ///
 /// [`is_available`] must be true.
 pub(super) unsafe fn seal_batch(jobs: &mut [Seal<'_>]) {
-    // SAFETY: the processor has the instructions, as the caller has seen to.
-    jobs.chunks_mut(GROUP).for_each(|jobs| unsafe { group(jobs) });
-    zeroize_stack::<FRAMES>();
+    for jobs in jobs.chunks_mut(GROUP) {
+        if is_faster(jobs) {
+            // SAFETY: the processor has the instructions, as the caller has seen to.
+            unsafe { all(jobs) };
+        } else {
+            by_ring::seal_batch(jobs);
+        }
+    }
 }
 
 /// Opens the messages.
@@ -54,84 +62,44 @@ pub(super) unsafe fn seal_batch(jobs: &mut [Seal<'_>]) {
 ///
 /// [`is_available`] must be true.
 pub(super) unsafe fn open_batch(jobs: &mut [Open<'_>]) {
-    // SAFETY: the processor has the instructions, as the caller has seen to.
-    jobs.chunks_mut(GROUP).for_each(|jobs| unsafe { group(jobs) });
+    for jobs in jobs.chunks_mut(GROUP) {
+        if is_faster(jobs) {
+            // SAFETY: the processor has the instructions, as the caller has seen to.
+            unsafe { all(jobs) };
+        } else {
+            by_ring::open_batch(jobs);
+        }
+    }
+}
+
+/// Seals or opens all messages on this path, and wipes the frames that had secrets.
+///
+/// # Safety
+///
+/// [`is_available`] must be true.
+pub(super) unsafe fn all<J: Job>(jobs: &mut [J]) {
+    for jobs in jobs.chunks_mut(GROUP) {
+        // SAFETY: the processor has the instructions, as the caller has seen to.
+        unsafe { group(jobs) };
+    }
     zeroize_stack::<FRAMES>();
 }
 
-/// What sealing and opening differ in.
-trait Job {
-    fn key(&self) -> &Key;
-    fn counter(&self) -> u64;
-    fn text_len(&self) -> usize;
-    fn source(&self) -> &[u8];
-    /// What is read, which may be shorter than what is written.
-    fn buffers(&mut self) -> (&[u8], &mut [u8]);
-    fn ciphertext(&self) -> &[u8];
-    fn finish(&mut self, tag: &[u8; TAG_LEN]);
-}
+/// Nanoseconds of this path: of a group, of a pass, and of a message. And ten bytes take one.
+///
+/// Measured with `cargo bench --bench aead` on an Intel Xeon (family 6, model 167) at 3.5 GHz, as is
+/// what ring takes for a message and for two bytes. Only the proportions matter.
+const COST: [usize; 3] = [240, 165, 20];
+const RING_COST: usize = 140;
 
-impl Job for Seal<'_> {
-    fn key(&self) -> &Key {
-        self.key
-    }
-
-    fn counter(&self) -> u64 {
-        self.counter
-    }
-
-    fn text_len(&self) -> usize {
-        self.destination.len() - TAG_LEN
-    }
-
-    fn source(&self) -> &[u8] {
-        self.source
-    }
-
-    fn buffers(&mut self) -> (&[u8], &mut [u8]) {
-        let len = self.text_len();
-        (self.source, &mut self.destination[..len])
-    }
-
-    fn ciphertext(&self) -> &[u8] {
-        &self.destination[..self.text_len()]
-    }
-
-    fn finish(&mut self, tag: &[u8; TAG_LEN]) {
-        let len = self.text_len();
-        self.destination[len..].copy_from_slice(tag);
-    }
-}
-
-impl Job for Open<'_> {
-    fn key(&self) -> &Key {
-        self.key
-    }
-
-    fn counter(&self) -> u64 {
-        self.counter
-    }
-
-    fn text_len(&self) -> usize {
-        self.destination.len()
-    }
-
-    fn source(&self) -> &[u8] {
-        self.ciphertext
-    }
-
-    fn buffers(&mut self) -> (&[u8], &mut [u8]) {
-        (self.ciphertext, self.destination)
-    }
-
-    fn ciphertext(&self) -> &[u8] {
-        self.ciphertext
-    }
-
-    fn finish(&mut self, tag: &[u8; TAG_LEN]) {
-        let is_authentic = u128::from_le_bytes(*tag).ct_eq(&u128::from_le_bytes(*self.tag));
-        self.finish(is_authentic.into());
-    }
+/// Whether this path takes at most 0.9 of ring's time for the messages. It does not for one message
+/// below 1300 bytes, nor for two below 500 or three below 100.
+fn is_faster<J: Job>(jobs: &[J]) -> bool {
+    let bytes: usize = jobs.iter().map(Job::text_len).sum();
+    let blocks: usize = jobs.iter().map(|job| 1 + job.text_len().div_ceil(BLOCK_LEN)).sum();
+    let [group, pass, message] = COST;
+    let here = group + blocks.div_ceil(LANES) * pass + jobs.len() * message + bytes / 10;
+    10 * here <= 9 * (jobs.len() * RING_COST + bytes / 2)
 }
 
 /// Neighbouring lanes of one message.
@@ -212,17 +180,16 @@ impl Lanes {
             self.rows.block = _mm512_mask_mov_epi32(self.rows.block, mask, block);
             let set =
                 |row: __m512i, word: u32| _mm512_mask_set1_epi32(row, mask, word.cast_signed());
-            let counter = job.counter();
-            self.rows.nonce[1] = set(self.rows.nonce[1], counter as u32);
-            self.rows.nonce[2] = set(self.rows.nonce[2], (counter >> 32) as u32);
+            let [zero, low, high] = job.nonce();
+            self.rows.nonce[0] = set(self.rows.nonce[0], zero);
+            self.rows.nonce[1] = set(self.rows.nonce[1], low);
+            self.rows.nonce[2] = set(self.rows.nonce[2], high);
             if !std::ptr::eq(key, job.key()) {
                 key = job.key();
                 // All lanes from here on: most messages have the key of the one before.
                 let mask = u16::MAX << lane;
-                let (words, _) = job.key().0.as_chunks::<4>();
-                for (row, word) in self.rows.key.iter_mut().zip(words) {
-                    let word = u32::from_le_bytes(*word).cast_signed();
-                    *row = _mm512_mask_set1_epi32(*row, mask, word);
+                for (row, word) in self.rows.key.iter_mut().zip(job.key().words()) {
+                    *row = _mm512_mask_set1_epi32(*row, mask, word.cast_signed());
                 }
             }
             // It arrives while the pass computes.
@@ -273,10 +240,14 @@ fn xor<J: Job>(job: &mut J, at: usize, blocks: &[[u8; BLOCK_LEN]]) {
 #[inline]
 fn hash<J: Job>(keys: &Keys, jobs: &mut [J]) {
     let mut texts: [&[u8]; MESSAGES] = [&[]; MESSAGES];
-    for (text, job) in texts.iter_mut().zip(&*jobs) {
-        *text = job.ciphertext();
+    let mut lengths = [Line([0; MESSAGES]); 2];
+    for (i, job) in jobs.iter().enumerate() {
+        texts[i] = job.ciphertext();
+        for (half, length) in lengths.iter_mut().zip(job.lengths()) {
+            half.0[i] = length;
+        }
     }
-    let tags = poly1305::tags(keys, &texts, jobs.len());
+    let tags = poly1305::tags(keys, &texts, &lengths, jobs.len());
     for (job, tag) in jobs.iter_mut().zip(&tags) {
         job.finish(tag);
     }

@@ -15,6 +15,8 @@ pub struct Path(Kind);
 pub(super) enum Kind {
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
     Ring,
 }
 
@@ -44,7 +46,7 @@ struct Row {
 /// All paths.
 const ROWS: [Row; 3] = [
     Row { name: "avx512", needs: "AVX-512 F, BW, VL, DQ, IFMA and VBMI2", kind: avx512 },
-    Row { name: "avx2", needs: "AVX2", kind: || None },
+    Row { name: "avx2", needs: "AVX2", kind: avx2 },
     Row { name: "ring", needs: "nothing", kind: || Some(Kind::Ring) },
 ];
 
@@ -53,8 +55,18 @@ fn avx512() -> Option<Kind> {
     super::avx512::is_available().then_some(Kind::Avx512)
 }
 
+#[cfg(target_arch = "x86_64")]
+fn avx2() -> Option<Kind> {
+    super::avx2::is_available().then_some(Kind::Avx2)
+}
+
 #[cfg(not(target_arch = "x86_64"))]
 fn avx512() -> Option<Kind> {
+    None
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn avx2() -> Option<Kind> {
     None
 }
 
@@ -62,7 +74,7 @@ impl Path {
     /// ring's assembly, which runs anywhere.
     pub const RING: Self = Self(Kind::Ring);
 
-    /// The fastest path of this processor.
+    /// The fastest path of this processor: AVX-512 where there is all of it, else ring's.
     #[must_use]
     pub fn best() -> Self {
         static BEST: OnceLock<Path> = OnceLock::new();
@@ -105,6 +117,8 @@ impl Path {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
             Kind::Avx512 => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => "avx2",
             Kind::Ring => "ring",
         }
     }

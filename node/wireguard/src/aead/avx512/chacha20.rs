@@ -7,14 +7,13 @@ use std::arch::x86_64::{
     _mm512_xor_si512,
 };
 
-use super::vector::{self, transpose_quarters};
+use super::{
+    super::job::{BLOCK_LEN, CONSTANTS},
+    vector::{self, transpose_quarters},
+};
 
-/// Bytes of a block.
-pub(super) const BLOCK_LEN: usize = 64;
 /// Blocks of one pass.
 pub(super) const LANES: usize = 16;
-/// "expand 32-byte k"
-const CONSTANTS: [u32; 4] = [0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574];
 
 /// The words of the state that are not constant.
 pub(super) struct Rows {

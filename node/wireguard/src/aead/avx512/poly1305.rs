@@ -137,41 +137,74 @@ fn split(low: __m512i, high: __m512i, beyond: __m512i) -> Limbs {
     ]
 }
 
-/// The tags of eight messages under their keys. Messages beyond `count` are empty.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512ifma,avx512vbmi2")]
-#[inline]
-pub(super) fn tags(keys: &Keys, texts: &[&[u8]; MESSAGES], count: usize) -> [[u8; 16]; MESSAGES] {
-    let clamped = |half: usize, mask| _mm512_and_si512(load_line(&keys.r[half]), splat(mask));
-    let (low, high) = (clamped(0, 0x0fff_fffc_0fff_ffff), clamped(1, 0x0fff_fffc_0fff_fffc));
-    let r = factor(split(low, high, _mm512_setzero_si512()));
-    let blocks = |text: &&[u8]| text.len().div_ceil(BLOCK_LEN);
-    let most = texts.iter().map(blocks).max().unwrap_or(0);
-    let all: usize = texts[..count].iter().map(blocks).sum();
-    // Measured costs: a step of all messages, and a message's fixed part and its blocks.
-    let h = if most * STEP_COST <= count * MESSAGE_COST + all * BLOCK_COST {
-        by_message(&r, texts, most)
-    } else {
-        by_block(&r, texts, count)
-    };
-    finish(h, &keys.s)
+/// A way through the messages.
+#[derive(Clone, Copy)]
+pub(super) enum Way {
+    ByMessage,
+    ByBlock,
 }
 
-/// What [`tags`] compares: instructions of a step of [`by_message`], and of a message and a block of
-/// [`by_block`].
+/// What is known of a way's cost: of a step [`by_message`], and of a message and of a block
+/// [`by_block`]. Measured. Only the proportions matter.
 const STEP_COST: usize = 16;
 const MESSAGE_COST: usize = 25;
 const BLOCK_COST: usize = 1;
 
+impl Way {
+    fn best(texts: &[&[u8]]) -> Self {
+        let (mut most, mut all) = (0, 0);
+        for text in texts {
+            let blocks = text.len().div_ceil(BLOCK_LEN);
+            most = most.max(blocks);
+            all += blocks;
+        }
+        let by_block = texts.len() * MESSAGE_COST + all * BLOCK_COST;
+        if most * STEP_COST <= by_block { Self::ByMessage } else { Self::ByBlock }
+    }
+}
+
+/// The tags of `count` messages under their keys. Texts beyond these are empty. The last block of each
+/// message has the two `lengths` (RFC 8439, section 2.8).
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512ifma,avx512vbmi2")]
+#[inline]
+pub(super) fn tags(
+    keys: &Keys,
+    texts: &[&[u8]; MESSAGES],
+    lengths: &[Line; 2],
+    count: usize,
+) -> [[u8; 16]; MESSAGES] {
+    tags_in(Way::best(&texts[..count]), keys, texts, lengths, count)
+}
+
+/// The same in a given way.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512ifma,avx512vbmi2")]
+#[inline]
+pub(super) fn tags_in(
+    way: Way,
+    keys: &Keys,
+    texts: &[&[u8]; MESSAGES],
+    lengths: &[Line; 2],
+    count: usize,
+) -> [[u8; 16]; MESSAGES] {
+    let clamped = |half: usize, mask| _mm512_and_si512(load_line(&keys.r[half]), splat(mask));
+    let (low, high) = (clamped(0, 0x0fff_fffc_0fff_ffff), clamped(1, 0x0fff_fffc_0fff_fffc));
+    let r = factor(split(low, high, _mm512_setzero_si512()));
+    let h = match way {
+        Way::ByMessage => by_message(&r, texts, lengths),
+        Way::ByBlock => by_block(&r, texts, lengths, count),
+    };
+    finish(h, &keys.s)
+}
+
 /// One message in each lane. The messages end together, with their lengths.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512ifma,avx512vbmi2")]
 #[inline]
-fn by_message(r: &Factor, texts: &[&[u8]; MESSAGES], most: usize) -> Limbs {
-    let steps = most.next_multiple_of(4);
+fn by_message(r: &Factor, texts: &[&[u8]; MESSAGES], lengths: &[Line; 2]) -> Limbs {
+    let most = texts.iter().map(|text| text.len()).max().unwrap_or(0);
+    let steps = most.div_ceil(BLOCK_LEN).next_multiple_of(4);
     let mut missing = Line([0; MESSAGES]);
-    let mut lengths = Line([0; MESSAGES]);
-    for (i, text) in texts.iter().enumerate() {
-        missing.0[i] = (steps - text.len().div_ceil(BLOCK_LEN)) as u64;
-        lengths.0[i] = text.len() as u64;
+    for (missing, text) in missing.0.iter_mut().zip(texts) {
+        *missing = (steps - text.len().div_ceil(BLOCK_LEN)) as u64;
     }
     let lanes = load_line(&missing);
     let mut h = [_mm512_setzero_si512(); 3];
@@ -188,14 +221,14 @@ fn by_message(r: &Factor, texts: &[&[u8]; MESSAGES], most: usize) -> Limbs {
             h = multiply(add(h, split(columns[2 * i], columns[2 * i + 1], beyond)), r);
         }
     }
-    let lengths = split(_mm512_setzero_si512(), load_line(&lengths), splat(BEYOND));
+    let lengths = split(load_line(&lengths[0]), load_line(&lengths[1]), splat(BEYOND));
     multiply(add(h, lengths), r)
 }
 
 /// Eight blocks of one message in the lanes.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512ifma,avx512vbmi2")]
 #[inline]
-fn by_block(r: &Factor, texts: &[&[u8]; MESSAGES], count: usize) -> Limbs {
+fn by_block(r: &Factor, texts: &[&[u8]; MESSAGES], lengths: &[Line; 2], count: usize) -> Limbs {
     let mut powers = [r.r; 8];
     powers[1] = multiply(r.r, r);
     let square = factor(powers[1]);
@@ -224,7 +257,8 @@ fn by_block(r: &Factor, texts: &[&[u8]; MESSAGES], count: usize) -> Limbs {
             let limb = |limb: usize| splat(steps[which][limb].0[message]);
             factor([limb(0), limb(1), limb(2)])
         };
-        let h = absorb(texts[message], &step(0), &step(1));
+        let lengths = [lengths[0].0[message], lengths[1].0[message]];
+        let h = absorb(texts[message], lengths, &step(0), &step(1));
         let limb = |limb: usize| load_line(&last[message][limb]);
         let product = multiply(h, &factor([limb(0), limb(1), limb(2)]));
         for limb in 0..3 {
@@ -238,7 +272,7 @@ fn by_block(r: &Factor, texts: &[&[u8]; MESSAGES], count: usize) -> Limbs {
 /// its place among the last eight.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512ifma,avx512vbmi2")]
 #[inline]
-fn absorb(text: &[u8], eighth: &Factor, sixteenth: &Factor) -> Limbs {
+fn absorb(text: &[u8], lengths: [u64; 2], eighth: &Factor, sixteenth: &Factor) -> Limbs {
     let blocks = text.len().div_ceil(BLOCK_LEN) + 1;
     let groups = blocks.div_ceil(8);
     // The first group has what is over.
@@ -249,7 +283,7 @@ fn absorb(text: &[u8], eighth: &Factor, sixteenth: &Factor) -> Limbs {
         is_block |= u8::from(block >= missing) << lane;
     }
     let mut next = |beyond| {
-        let blocks = load_blocks(text, at, beyond);
+        let blocks = load_blocks(text, lengths, at, beyond);
         at += 8 * BLOCK_LEN as isize;
         blocks
     };
@@ -265,19 +299,19 @@ fn absorb(text: &[u8], eighth: &Factor, sixteenth: &Factor) -> Limbs {
     h
 }
 
-/// Eight blocks from `at`, with zeros before the text. After it comes the block of its length.
+/// Eight blocks from `at`, with zeros before the text. After it comes the block of the lengths.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512ifma,avx512vbmi2")]
 #[inline]
-fn load_blocks(text: &[u8], at: isize, beyond: __m512i) -> Limbs {
+fn load_blocks(text: &[u8], lengths: [u64; 2], at: isize, beyond: __m512i) -> Limbs {
     let whole = usize::try_from(at).ok().and_then(|at| text.get(at..)?.first_chunk::<128>());
     let (a, b) = if let Some(whole) = whole {
         let (halves, _) = whole.as_chunks::<64>();
         (vector::load(&halves[0]), vector::load(&halves[1]))
     } else {
         let is_last = at + 128 > text.len() as isize;
-        let length = if is_last { text.len() as u64 } else { 0 };
-        let length = load_line(&Line([0, 0, 0, 0, 0, 0, 0, length]));
-        (load_window(text, at), _mm512_or_si512(load_window(text, at + 64), length))
+        let [low, high] = if is_last { lengths } else { [0; 2] };
+        let lengths = load_line(&Line([0, 0, 0, 0, 0, 0, low, high]));
+        (load_window(text, at), _mm512_or_si512(load_window(text, at + 64), lengths))
     };
     split(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b), beyond)
 }
