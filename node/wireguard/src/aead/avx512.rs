@@ -15,11 +15,15 @@ use std::arch::x86_64::{
 
 use zeroize::zeroize_stack;
 
+#[cfg(test)]
+pub(super) use self::poly1305::Way;
 use self::{
     chacha20::{LANES, Rows, Stream},
     poly1305::{Keys, MESSAGES},
     vector::Line,
 };
+#[cfg(test)]
+use super::TAG_LEN;
 use super::{
     Key, Open, Seal, by_ring,
     job::{BLOCK_LEN, Job},
@@ -251,4 +255,24 @@ fn hash<J: Job>(keys: &Keys, jobs: &mut [J]) {
     for (job, tag) in jobs.iter_mut().zip(&tags) {
         job.finish(tag);
     }
+}
+
+/// The tags of up to eight messages in a given way, for tests of Poly1305 alone. `lengths` is the last
+/// block of each.
+#[cfg(test)]
+pub(super) fn tags(
+    way: Way,
+    one_time: &[&[u8; BLOCK_LEN]],
+    messages: &[&[u8]],
+    lengths: u128,
+) -> [[u8; TAG_LEN]; MESSAGES] {
+    assert!(is_available());
+    let (mut keys, mut texts) = (Keys::ZERO, [&[][..]; MESSAGES]);
+    for (lane, key) in one_time.iter().enumerate() {
+        keys.set(lane, key);
+        texts[lane] = messages[lane];
+    }
+    let lengths = [Line([lengths as u64; MESSAGES]), Line([(lengths >> 64) as u64; MESSAGES])];
+    // SAFETY: the processor has the instructions, as the assertion has seen to.
+    unsafe { poly1305::tags_in(way, &keys, &texts, &lengths, messages.len()) }
 }

@@ -139,7 +139,7 @@ fn split(low: __m512i, high: __m512i, beyond: __m512i) -> Limbs {
 
 /// A way through the messages.
 #[derive(Clone, Copy)]
-pub(super) enum Way {
+pub(in crate::aead) enum Way {
     ByMessage,
     ByBlock,
 }
