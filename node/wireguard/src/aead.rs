@@ -10,9 +10,10 @@
 //! # Secrets
 //!
 //! - No branch and no address depends on a key, a text or a tag. Lengths, counters and the result of
-//!   an authentication are public.
-//! - A [`Key`] wipes itself. What a call derives from it is wiped before the call returns. ring's
-//!   internals are the exception: they leave copies on the stack, which only the next calls overwrite.
+//!   an authentication are public. docs/performance.md ("The cipher") says how this was checked.
+//! - A [`Key`] wipes itself. The vector paths wipe their frames, with what they derive from it, before
+//!   they return, and AVX-512 also its registers. ring's internals are the exception: they leave copies
+//!   on the stack, which only the next calls overwrite.
 #![expect(unsafe_code, reason = "the intrinsics of the vector paths, and wiping what ring keeps")]
 
 #[cfg(target_arch = "x86_64")]

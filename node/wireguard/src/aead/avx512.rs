@@ -41,8 +41,9 @@ pub(super) fn is_available() -> bool {
 
 /// Messages of one call of [`group`].
 const GROUP: usize = 4 * MESSAGES;
-/// More than the frames of [`group`] and of what it calls, by the assembly.
-const FRAMES: usize = 8192;
+/// More than the frames of [`group`] and of what it calls, which are 8000 bytes by the assembly of an
+/// optimised build.
+const FRAMES: usize = 10_240;
 
 /// Seals the messages.
 ///
@@ -76,7 +77,7 @@ pub(super) unsafe fn open_batch(jobs: &mut [Open<'_>]) {
     }
 }
 
-/// Seals or opens all messages on this path, and wipes the frames that had secrets.
+/// Seals or opens all messages on this path, and wipes the frames and registers that had secrets.
 ///
 /// # Safety
 ///
@@ -86,6 +87,8 @@ pub(super) unsafe fn all<J: Job>(jobs: &mut [J]) {
         // SAFETY: the processor has the instructions, as the caller has seen to.
         unsafe { group(jobs) };
     }
+    // SAFETY: as above.
+    unsafe { vector::wipe_registers() };
     zeroize_stack::<FRAMES>();
 }
 

@@ -1,11 +1,14 @@
 //! Loads, stores and transpositions that both halves of the cipher share. All pointers of the path
 //! are in this file: the rest is safe code.
 
-use std::arch::x86_64::{
-    __m512i, _MM_HINT_T0, _mm_prefetch, _mm512_add_epi64, _mm512_load_si512, _mm512_loadu_si512,
-    _mm512_mask_storeu_epi8, _mm512_maskz_loadu_epi8, _mm512_set1_epi64, _mm512_setzero_si512,
-    _mm512_shuffle_i64x2, _mm512_store_si512, _mm512_storeu_si512, _mm512_unpackhi_epi64,
-    _mm512_unpacklo_epi64,
+use std::arch::{
+    asm,
+    x86_64::{
+        __m512i, _MM_HINT_T0, _mm_prefetch, _mm512_add_epi64, _mm512_load_si512,
+        _mm512_loadu_si512, _mm512_mask_storeu_epi8, _mm512_maskz_loadu_epi8, _mm512_set1_epi64,
+        _mm512_setzero_si512, _mm512_shuffle_i64x2, _mm512_store_si512, _mm512_storeu_si512,
+        _mm512_unpackhi_epi64, _mm512_unpacklo_epi64,
+    },
 };
 
 /// 64 bytes, or eight words of 64 bits, that a vector is stored to.
@@ -92,6 +95,37 @@ pub(super) fn store_line(vector: __m512i, line: &mut Line) {
 #[inline]
 pub(super) fn splat(word: u64) -> __m512i {
     _mm512_set1_epi64(word.cast_signed())
+}
+
+/// Clears all vector registers.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512ifma,avx512vbmi2")]
+#[inline]
+#[rustfmt::skip]
+pub(super) fn wipe_registers() {
+    // SAFETY: it writes no memory, and says of each register that it writes it. The first instruction
+    // clears 0 to 15.
+    unsafe {
+        asm!(
+            "vzeroall",
+            "vpxord xmm16, xmm16, xmm16", "vpxord xmm17, xmm17, xmm17",
+            "vpxord xmm18, xmm18, xmm18", "vpxord xmm19, xmm19, xmm19",
+            "vpxord xmm20, xmm20, xmm20", "vpxord xmm21, xmm21, xmm21",
+            "vpxord xmm22, xmm22, xmm22", "vpxord xmm23, xmm23, xmm23",
+            "vpxord xmm24, xmm24, xmm24", "vpxord xmm25, xmm25, xmm25",
+            "vpxord xmm26, xmm26, xmm26", "vpxord xmm27, xmm27, xmm27",
+            "vpxord xmm28, xmm28, xmm28", "vpxord xmm29, xmm29, xmm29",
+            "vpxord xmm30, xmm30, xmm30", "vpxord xmm31, xmm31, xmm31",
+            out("zmm0") _, out("zmm1") _, out("zmm2") _, out("zmm3") _,
+            out("zmm4") _, out("zmm5") _, out("zmm6") _, out("zmm7") _,
+            out("zmm8") _, out("zmm9") _, out("zmm10") _, out("zmm11") _,
+            out("zmm12") _, out("zmm13") _, out("zmm14") _, out("zmm15") _,
+            out("zmm16") _, out("zmm17") _, out("zmm18") _, out("zmm19") _,
+            out("zmm20") _, out("zmm21") _, out("zmm22") _, out("zmm23") _,
+            out("zmm24") _, out("zmm25") _, out("zmm26") _, out("zmm27") _,
+            out("zmm28") _, out("zmm29") _, out("zmm30") _, out("zmm31") _,
+            options(nomem, nostack, preserves_flags),
+        );
+    }
 }
 
 /// Word `column` of row `row` goes to word `row` of row `column`.
