@@ -3,7 +3,7 @@
 //!
 //! ring's own row is its API with a prepared key, and a copy, because it seals in place.
 
-#![expect(clippy::print_stdout, reason = "the ratios are for whoever runs it")]
+#![expect(clippy::print_stdout, reason = "the benchmark prints ratios")]
 
 use std::{
     array, env,

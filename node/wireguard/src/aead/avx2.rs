@@ -1,6 +1,6 @@
 //! The path for processors with AVX2: eight blocks of ChaCha20 at once, of one message after the other,
 //! and Poly1305 without vectors. ring's assembly does both in the same instructions and is faster, so
-//! this path is never the default. It is the second opinion where AVX-512 is missing.
+//! this path is never the default.
 
 mod poly1305;
 

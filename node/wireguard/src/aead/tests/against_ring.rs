@@ -1,4 +1,4 @@
-//! All paths against ring itself.
+//! Compares all paths with ring.
 
 use proptest::prelude::*;
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
@@ -34,7 +34,7 @@ fn keys() -> Vec<Key> {
     (0..4).map(|key| Key::new(&key_bytes(key))).collect()
 }
 
-/// Seals the messages, compares them with ring's, opens them all and a damaged copy of each.
+/// Seals the messages, compares them with the result of ring, opens them all and a damaged copy of each.
 fn check(under: Under, messages: &[Message]) {
     let keys = keys();
     let expected: Vec<_> = messages.iter().map(by_ring).collect();
@@ -86,7 +86,7 @@ fn message(len: usize, key: usize, padding: usize) -> Message {
 }
 
 #[test]
-fn every_length_alone_is_as_rings() {
+fn every_length_alone_equals_the_result_of_ring() {
     for under in Under::all() {
         for len in 0..=4096 {
             check(under, &[message(len, 0, 0)]);
@@ -95,7 +95,7 @@ fn every_length_alone_is_as_rings() {
 }
 
 #[test]
-fn every_short_length_and_padding_in_a_batch_is_as_rings() {
+fn every_short_length_and_padding_in_a_batch_equals_the_result_of_ring() {
     for under in Under::all() {
         for len in 0..=200 {
             let batch: Vec<_> = (0..16).map(|i| message(len, 0, i)).collect();
@@ -105,7 +105,7 @@ fn every_short_length_and_padding_in_a_batch_is_as_rings() {
 }
 
 #[test]
-fn batches_of_one_length_are_as_rings() {
+fn batches_of_one_length_equal_the_result_of_ring() {
     for under in Under::all() {
         for len in (0..1600).step_by(71).chain([1408, 1420, 1424, 1500]) {
             for count in [2, 3, 7, 8, 9, 16, 17, 33] {
@@ -195,7 +195,7 @@ fn alignment_does_not_matter_and_nothing_else_is_written() {
 }
 
 #[test]
-fn single_messages_with_associated_data_are_as_rings() {
+fn single_messages_with_associated_data_equal_the_result_of_ring() {
     let key = Key::new(&key_bytes(3));
     for (associated, text) in [(bytes(0, 1), bytes(0, 2)), (bytes(32, 3), bytes(32, 4))] {
         let mut sealed = vec![0; text.len() + TAG_LEN];
@@ -234,7 +234,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..Default::default() })]
 
     #[test]
-    fn any_batch_is_as_rings(messages in messages()) {
+    fn any_batch_equals_the_result_of_ring(messages in messages()) {
         for under in Under::all() {
             check(under, &messages);
         }

@@ -1,4 +1,4 @@
-//! Poly1305 of the vector paths against the definition, at the edges of its numbers.
+//! Compares Poly1305 of the vector paths with the definition, at the edges of its numbers.
 
 use super::*;
 use crate::aead::avx512::Way;
@@ -89,7 +89,7 @@ fn check(r: u128, s: u128, text: &[u8], lengths: u128) {
 }
 
 #[test]
-fn limbs_at_their_limits_are_as_the_definition() {
+fn limbs_at_their_limits_equal_the_definition() {
     let factors = [0, 1, 2, 4, (1 << 44) - 4, 1 << 88, u128::MAX];
     for r in factors {
         for byte in [0, 1, 0x80, 0xfe, 0xff] {
@@ -102,7 +102,7 @@ fn limbs_at_their_limits_are_as_the_definition() {
 }
 
 #[test]
-fn sums_around_the_prime_are_as_the_definition() {
+fn sums_around_the_prime_equal_the_definition() {
     // With r = 1, h is the sum of the blocks. The last block of the text makes it what is wanted.
     let mut seen = 0;
     for blocks in 1..24_usize {
@@ -136,7 +136,7 @@ fn sums_around_the_prime_are_as_the_definition() {
 }
 
 #[test]
-fn numbers_that_are_not_reduced_are_as_the_definition() {
+fn numbers_that_are_not_reduced_equal_the_definition() {
     // Two blocks and the lengths, each with the bit beyond, are 3 * 2^128 and what they contain: the sum
     // is between p and 2^130 without any carry.
     for above in 0..8_u128 {
@@ -151,7 +151,7 @@ fn numbers_that_are_not_reduced_are_as_the_definition() {
 }
 
 #[test]
-fn any_key_and_text_are_as_the_definition() {
+fn any_key_and_text_equal_the_definition() {
     for len in (0..600).step_by(13) {
         let word = |seed| u128::from_le_bytes(bytes(16, seed).try_into().unwrap());
         check(word(len as u64), word(len as u64 + 1), &bytes(len, 3), word(9));

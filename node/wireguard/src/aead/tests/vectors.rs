@@ -1,5 +1,5 @@
-//! The vectors of RFC 8439 and of Wycheproof. Their nonces and associated data are not those of
-//! transport data, so they go through the paths as messages of a kind of their own.
+//! The vectors of RFC 8439 and of Wycheproof. Transport data has neither their nonces nor associated
+//! data. [`Vector`] is a message that has both.
 
 use wycheproof::{
     TestResult,
