@@ -5,6 +5,7 @@
 //! be decrypted is hashed for eight messages at once, while it is still in the nearest cache.
 
 mod chacha20;
+mod number;
 mod poly1305;
 mod vector;
 
