@@ -14,6 +14,7 @@ use weir_testkit::{
     packet::{SERVER, tcp},
     pipeline::{Node, super_frame},
 };
+use weir_wireguard::aead::{Key, Open, Outcome, Path, Seal, TAG_LEN, open_batch, seal_batch};
 
 struct Counting;
 
@@ -53,6 +54,27 @@ fn allocations(act: impl FnOnce()) -> u64 {
 #[test]
 fn the_counter_counts() {
     assert!(allocations(|| drop(std::hint::black_box(vec![1u8; 100]))) > 0);
+}
+
+#[test]
+fn the_cipher_allocates_nothing() {
+    const LENGTHS: [usize; 6] = [0, 32, 128, 576, 1420, 1420];
+    let key = Key::new(&[7; 32]);
+    let text = [5; 1420];
+    for path in Path::available() {
+        let (mut sealed, mut opened) = ([[0; 1420 + TAG_LEN]; 6], [[0; 1420]; 6]);
+        let mut seals = LENGTHS.iter().zip(&mut sealed).map(|(len, sealed)| {
+            Seal::new(&key, 1, &text[..*len], 0, &mut sealed[..len + TAG_LEN]).expect("room")
+        });
+        let mut seals: [_; 6] = std::array::from_fn(|_| seals.next().expect("six"));
+        assert_eq!(allocations(|| seal_batch(path, &mut seals)), 0, "{}", path.name());
+        let mut opens = LENGTHS.iter().zip(&sealed).zip(&mut opened).map(|((len, from), to)| {
+            Open::new(&key, 1, &from[..len + TAG_LEN], &mut to[..*len]).expect("room")
+        });
+        let mut opens: [_; 6] = std::array::from_fn(|_| opens.next().expect("six"));
+        assert_eq!(allocations(|| open_batch(path, &mut opens)), 0, "{}", path.name());
+        assert!(opens.iter().all(|open| open.outcome() == Outcome::Authentic), "{}", path.name());
+    }
 }
 
 #[test]

@@ -4,12 +4,14 @@
 //! `tests/replay.rs` runs them over their cases and over mutations of these, on stable Rust
 //! ([`replay`]); `fuzz_targets` are the same for libFuzzer.
 
+mod aead;
 mod exit;
 mod guard;
 mod nat;
 mod path;
 pub mod replay;
 
+pub use aead::aead;
 pub use exit::exit;
 pub use guard::{direct, guard, judge};
 pub use nat::nat;
@@ -28,6 +30,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("frames", frames),
     ("inner", inner),
     ("nat", nat),
+    ("aead", aead),
 ];
 
 /// Bytes that are read as values, from the front. Where there are none left, all are zero.
