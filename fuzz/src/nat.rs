@@ -190,7 +190,7 @@ impl Table {
             }
             5 => {
                 let first = input.half();
-                self.nat.restore_block(Slot(input.byte().into()), EXTERNAL, first);
+                self.nat.restore_block(Slot(input.byte().into()), EXTERNAL.into(), first);
             }
             _ => self.nat.tick(self.now),
         }
