@@ -76,7 +76,7 @@ impl Node {
             flow_secret: FlowSecret([0x243f_6a88_85a3_08d3, 5, 6, 0x082e_fa98_ec4e_6c89]),
         };
         let pipeline = Pipeline::new(shared.clone(), worker, Arc::new(WorkerStats::default()));
-        let now = Now { nanos: 1_000_000_000, unix: 1_700_000_000 };
+        let now = Now { nanos: 1_000_000_000, unix: 1_700_000_000, unix_nanos: 0 };
         Self { pipeline, shared, now }
     }
 

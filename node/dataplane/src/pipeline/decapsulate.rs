@@ -204,7 +204,7 @@ fn decapsulate(
 ) -> Result<Passed, DropReason> {
     let link_len = if exit.is_some() { ETHERNET_HEADER } else { 0 };
     let out = frame.get_mut(link_len..).unwrap_or_default();
-    let payload = open(peer, message, out)?;
+    let payload = open(peer, message, iteration.now.nanos, out)?;
     // From here on the message is authentic and new. It is billed whatever it carries, so that the
     // bill agrees with the consumer's own count.
     let admission = peer.admission(iteration.number, message.len());
@@ -261,8 +261,8 @@ fn leave(
 
 /// Opens a message into `out`, and checks the source address of the packet in it.
 #[inline(always)]
-fn open(peer: &mut Peer, message: &[u8], out: &mut [u8]) -> Result<Payload, DropReason> {
-    Ok(match peer.tunnel.open(message, out)? {
+fn open(peer: &mut Peer, message: &[u8], now: u64, out: &mut [u8]) -> Result<Payload, DropReason> {
+    Ok(match peer.tunnel.open(message, now, out)? {
         Opened::Packet(len, source) if peer.owns(source) => Payload::Packet(len),
         Opened::Packet(..) => Payload::Invalid(DropReason::SourceAddress),
         Opened::NotIp => Payload::Invalid(DropReason::UpMalformed),

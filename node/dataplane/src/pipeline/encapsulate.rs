@@ -202,7 +202,7 @@ impl Pipeline {
         if needed > self.sealed.room() {
             return Ok(Handled::NextIteration);
         }
-        if !peer.tunnel.is_connected() {
+        if !peer.tunnel.is_connected(self.iteration.now.nanos) {
             self.initiate(index);
             return Err(dropped(DropReason::NotConnected));
         }
@@ -243,7 +243,8 @@ impl Pipeline {
         let Some(peer) = self.peers.get_mut(index).and_then(Option::as_deref_mut) else { return };
         let Some(to) = peer.endpoint else { return };
         let Some((mut chunk, out)) = self.sealed.take(REPLY_LEN) else { return };
-        match peer.tunnel.initiate(out) {
+        let now = self.iteration.now;
+        match peer.tunnel.initiate(now.nanos, now.date(), out) {
             Reply::Send(len) => {
                 chunk.len = len as u32;
                 let (batches, number) = (&mut self.batches, self.iteration.number);
@@ -294,8 +295,9 @@ impl Sender<'_> {
         let sent = self.admit(len, padded).and_then(|admission| {
             let taken = self.sealed.take(padded + DATA_OVERHEAD);
             let (chunk, out) = taken.ok_or(DropReason::DownMalformed)?;
-            let packet = buffer.get_mut(start..start + padded).ok_or(DropReason::DownMalformed)?;
-            if !seal(self.peer, packet, len, out) {
+            let packet = buffer.get(start..start + len).ok_or(DropReason::DownMalformed)?;
+            let now = self.iteration.now.nanos;
+            if !self.peer.tunnel.seal(packet, padded - len, now, out) {
                 self.sealed.truncate(chunk.start);
                 return Err(DropReason::NotConnected);
             }
@@ -331,20 +333,4 @@ impl Sender<'_> {
         }
         Ok(admission)
     }
-}
-
-/// Seals the first `len` bytes of `packet`. The rest is room for the padding, and may be the payload
-/// of the next packet: it is restored.
-#[inline(always)]
-fn seal(peer: &mut Peer, packet: &mut [u8], len: usize, out: &mut [u8]) -> bool {
-    let mut kept = [0u8; TAILROOM];
-    let Some(padding) = packet.get_mut(len..) else { return false };
-    let Some(kept) = kept.get_mut(..padding.len()) else { return false };
-    kept.copy_from_slice(padding);
-    padding.fill(0);
-    let is_sealed = peer.tunnel.seal(packet, out);
-    if let Some(padding) = packet.get_mut(len..) {
-        padding.copy_from_slice(kept);
-    }
-    is_sealed
 }

@@ -46,10 +46,10 @@ impl Pipeline {
         let peer = peer.ok_or(DropReason::UnknownIndex)?;
         let (mut chunk, buffer) = self.sealed.take(REPLY_LEN).ok_or(DropReason::Truncated)?;
         let kind = message.first().copied().unwrap_or_default();
-        let source = from.remote.ip();
+        let now = self.iteration.now.nanos;
         let result = match identity {
-            Some(identity) => peer.tunnel.initiation(identity, source, message, buffer),
-            None => peer.tunnel.handshake(source, message, buffer),
+            Some(identity) => peer.tunnel.initiation(identity, message, now, buffer),
+            None => peer.tunnel.handshake(message, now, buffer),
         };
         let Ok(reply) = result else {
             self.sealed.truncate(chunk.start);

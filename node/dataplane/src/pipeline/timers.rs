@@ -91,13 +91,12 @@ impl Pipeline {
         }
     }
 
-    /// Tells the tunnel of the peer at `index` the time, and keeps its timers running from now on.
+    /// Keeps the timers of the peer at `index` running from now on.
     ///
     /// # Errors
     ///
     /// Fails if there is no such peer.
     pub(super) fn wake(&mut self, index: usize) -> Result<(), DropReason> {
-        self.tick_peer(index);
         let peer = self.peers.get_mut(index).and_then(Option::as_deref_mut);
         let peer = peer.ok_or(DropReason::UnknownIndex)?;
         if !peer.active {
@@ -112,8 +111,9 @@ impl Pipeline {
         let Some(peer) = self.peers.get_mut(index).and_then(Option::as_deref_mut) else {
             return false;
         };
+        let now = self.iteration.now;
         let Some((mut chunk, out)) = self.sealed.take(REPLY_LEN) else { return true };
-        let (reply, alive) = peer.tunnel.tick(out);
+        let (reply, alive) = peer.tunnel.tick(now.nanos, now.date(), out);
         let (Reply::Send(len), Some(to)) = (reply, peer.endpoint) else {
             self.sealed.truncate(chunk.start);
             return alive;
