@@ -12,6 +12,7 @@ pub(crate) mod encapsulate;
 pub(crate) mod gso_batch;
 mod handshake;
 mod offloads;
+mod opening;
 pub(crate) mod outlet;
 mod small;
 pub(crate) mod timers;
@@ -47,6 +48,7 @@ use weir_packet::{
     gro::{Coalescer, TunPacket},
     headers,
 };
+use weir_wireguard::aead::Path;
 
 /// The size of the arena for opened packets: what all receive buffers of an iteration can hold.
 const PLAIN_CAPACITY: usize = 2 << 20;
@@ -146,6 +148,8 @@ pub struct Pipeline {
     misdirected: Vec<(Owner, Misdirected)>,
     stats: Arc<WorkerStats>,
     iteration: Iteration,
+    /// The implementation of the cipher.
+    aead: Path,
     /// The way past the kernel. `None` if all packets go to the TUN device.
     exit: Option<Box<Exit>>,
 }
@@ -171,6 +175,7 @@ impl Pipeline {
             misdirected: Vec::with_capacity(64),
             stats,
             iteration: Iteration::default(),
+            aead: Path::best(),
             exit: None,
         }
     }

@@ -3,8 +3,8 @@
 //! backwards.
 //!
 //! Transport data takes three steps, so that a caller can open or seal many messages at once:
-//! [`Tunnel::begin_open`], the cipher, [`Tunnel::finish_open`]; and [`Tunnel::begin_seal`],
-//! [`Tunnel::send_key`], the cipher.
+//! [`Tunnel::begin_open`], the cipher by [`Tunnel::receive_key`], [`Tunnel::finish_open`]; and
+//! [`Tunnel::begin_seal`], the cipher by [`Tunnel::send_key`].
 
 mod data;
 

@@ -92,14 +92,14 @@ impl Opened {
 }
 
 impl Tunnel {
-    /// Finds the key of a data message, and checks its counter. Remembers nothing: the message is
+    /// Finds the keypair of a data message, and checks its counter. Remembers nothing: the message is
     /// not authentic yet.
     ///
     /// # Errors
     ///
     /// Says why the message cannot be authentic and new.
     #[inline]
-    pub fn begin_open(&self, message: &[u8], now: u64) -> Result<(Header, &Key), DropReason> {
+    pub fn begin_open(&self, message: &[u8], now: u64) -> Result<Header, DropReason> {
         let header = message.first_chunk().ok_or(DropReason::MalformedMessage)?;
         let header = Header::parse(header);
         if header.counter >= REJECT_AFTER_MESSAGES {
@@ -110,7 +110,14 @@ impl Tunnel {
         if !keypair.allows(header.counter) {
             return Err(DropReason::Replay);
         }
-        Ok((header, keypair.receive_key()))
+        Ok(header)
+    }
+
+    /// The key for a message of [`Tunnel::begin_open`]. `None` if it was wiped meanwhile.
+    #[must_use]
+    #[inline]
+    pub fn receive_key(&self, header: Header) -> Option<&Key> {
+        self.keypair(header.index).map(Keypair::receive_key)
     }
 
     /// Takes an authentic message with its plaintext.
@@ -148,7 +155,8 @@ impl Tunnel {
     pub fn open(&mut self, message: &[u8], now: u64, out: &mut [u8]) -> Result<Opened, DropReason> {
         let len = message.len().checked_sub(DATA_OVERHEAD).ok_or(DropReason::MalformedMessage)?;
         let out = out.get_mut(..len).ok_or(DropReason::Truncated)?;
-        let (header, key) = self.begin_open(message, now)?;
+        let header = self.begin_open(message, now)?;
+        let key = self.receive_key(header).ok_or(DropReason::NoKeys)?;
         let sealed = message.get(Header::LEN..).unwrap_or_default();
         let job = Open::new(key, header.counter, sealed, out).map_err(|_| DropReason::Truncated)?;
         let mut jobs = [job];

@@ -183,3 +183,62 @@ impl Consumer {
         self.seal(&[])
     }
 }
+
+#[test]
+fn of_messages_that_are_opened_together_each_is_judged_by_itself_and_in_order() {
+    let mut node = Node::new(4, 1, 0);
+    let mut consumers = [node.connect(0), node.connect(1)];
+    let mut sealed = Vec::new();
+    for number in 0..40u8 {
+        let consumer = &mut consumers[usize::from(number % 2)];
+        let packet = udp(consumer.v4, SERVER_V4, u16::from(number), &[number; 100]);
+        sealed.push((consumer.endpoint, consumer.seal(&packet)));
+    }
+    let mut forged = sealed[20].1.clone();
+    forged[60] ^= 1;
+    let mut counter = sealed[6].1.clone();
+    counter[8..16].fill(0xff);
+    let mut keys = sealed[8].1.clone();
+    keys[4] ^= 0x80;
+    let replay = sealed[2].1.clone();
+    for (at, message) in [(10, forged), (11, counter), (12, keys), (13, replay.clone())] {
+        sealed.insert(at, (sealed[0].0, message));
+    }
+    // In the same batch as the first.
+    sealed.insert(4, (sealed[0].0, replay));
+    let output = node.iterate(|p| {
+        p.handle_datagrams(sealed.iter().map(|(from, message)| ((*from).into(), &message[..])));
+    });
+    let numbers: Vec<u8> = output.frames.iter().map(|(_, packet)| packet[28]).collect();
+    assert_eq!(numbers, (0..40).collect::<Vec<_>>());
+    let dropped = [
+        (DropReason::Replay, 2),
+        (DropReason::Authentication, 1),
+        (DropReason::CounterLimit, 1),
+        (DropReason::NoKeys, 1),
+    ];
+    for (reason, count) in dropped {
+        assert_eq!(node.dropped(reason), count, "{reason:?}");
+    }
+    let billed: u64 = [0, 1].map(|slot| node.counters(Slot(slot)).bytes_up).iter().sum();
+    assert_eq!(billed, 40 * (128 + 32) + 2 * 32, "each message once, and the first keepalives");
+}
+
+#[test]
+fn a_consumer_that_moves_within_a_batch_is_where_it_sent_from_last() {
+    let mut node = Node::new(4, 1, 0);
+    let mut consumer = node.connect(0);
+    let mut elsewhere = consumer.endpoint;
+    elsewhere.remote.set_port(9999);
+    let sealed: Vec<_> = (0..6u8)
+        .map(|number| {
+            let from = if number < 3 { consumer.endpoint } else { elsewhere };
+            (from, consumer.seal(&udp(consumer.v4, SERVER_V4, u16::from(number), b"x")))
+        })
+        .collect();
+    let output = node.iterate(|p| {
+        p.handle_datagrams(sealed.iter().map(|(from, message)| ((*from).into(), &message[..])));
+    });
+    assert_eq!(output.frames.len(), 6);
+    assert_eq!(node.endpoint(Slot(0)), Some(elsewhere));
+}
