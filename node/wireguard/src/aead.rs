@@ -15,7 +15,13 @@
 //!   internals are the exception: they leave copies on the stack, which only the next calls overwrite.
 #![expect(unsafe_code, reason = "the intrinsics of the vector paths, and wiping what ring keeps")]
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod by_ring;
+#[cfg(target_arch = "x86_64")]
+mod job;
 mod path;
 
 use thiserror::Error;
@@ -168,6 +174,12 @@ impl<'a> Open<'a> {
 /// address, cost less. It allocates nothing.
 pub fn seal_batch(path: Path, jobs: &mut [Seal<'_>]) {
     match path.kind() {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a path exists only where the processor can run it.
+        path::Kind::Avx512 => unsafe { avx512::seal_batch(jobs) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        path::Kind::Avx2 => unsafe { avx2::all(jobs) },
         path::Kind::Ring => by_ring::seal_batch(jobs),
     }
 }
@@ -175,6 +187,12 @@ pub fn seal_batch(path: Path, jobs: &mut [Seal<'_>]) {
 /// Opens all messages, as [`seal_batch`] seals them. [`Open::outcome`] says which ones are authentic.
 pub fn open_batch(path: Path, jobs: &mut [Open<'_>]) {
     match path.kind() {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a path exists only where the processor can run it.
+        path::Kind::Avx512 => unsafe { avx512::open_batch(jobs) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        path::Kind::Avx2 => unsafe { avx2::all(jobs) },
         path::Kind::Ring => by_ring::open_batch(jobs),
     }
 }

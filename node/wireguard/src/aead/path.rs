@@ -13,6 +13,10 @@ pub struct Path(Kind);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
     Ring,
 }
 
@@ -32,22 +36,49 @@ pub enum PathError {
     },
 }
 
-/// The names, each with the instructions that the path needs.
-const NAMES: [(&str, &str, Option<Kind>); 3] = [
-    ("avx512", "AVX-512 F, BW, VL, DQ, IFMA and VBMI2", None),
-    ("avx2", "AVX2", None),
-    ("ring", "nothing", Some(Kind::Ring)),
+/// A path of this name, and whether this processor can run it.
+struct Row {
+    name: &'static str,
+    needs: &'static str,
+    kind: fn() -> Option<Kind>,
+}
+
+/// All paths.
+const ROWS: [Row; 3] = [
+    Row { name: "avx512", needs: "AVX-512 F, BW, VL, DQ, IFMA and VBMI2", kind: avx512 },
+    Row { name: "avx2", needs: "AVX2", kind: avx2 },
+    Row { name: "ring", needs: "nothing", kind: || Some(Kind::Ring) },
 ];
+
+#[cfg(target_arch = "x86_64")]
+fn avx512() -> Option<Kind> {
+    super::avx512::is_available().then_some(Kind::Avx512)
+}
+
+#[cfg(target_arch = "x86_64")]
+fn avx2() -> Option<Kind> {
+    super::avx2::is_available().then_some(Kind::Avx2)
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn avx512() -> Option<Kind> {
+    None
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn avx2() -> Option<Kind> {
+    None
+}
 
 impl Path {
     /// ring's assembly, which runs anywhere.
     pub const RING: Self = Self(Kind::Ring);
 
-    /// The fastest path of this processor.
+    /// The fastest path of this processor: AVX-512 where there is all of it, else ring's.
     #[must_use]
     pub fn best() -> Self {
         static BEST: OnceLock<Path> = OnceLock::new();
-        *BEST.get_or_init(|| Self::RING)
+        *BEST.get_or_init(|| avx512().map_or(Self::RING, Self))
     }
 
     /// The path that [`ENVIRONMENT`] names, or [`Self::best`] if it is not set.
@@ -68,22 +99,26 @@ impl Path {
     ///
     /// Fails if there is none, or if this processor cannot run it.
     pub fn named(name: &str) -> Result<Self, PathError> {
-        let of_name = |(known, _, _): &&(&str, &str, _)| *known == name;
-        let Some((name, needs, kind)) = NAMES.iter().find(of_name) else {
+        let Some(row) = ROWS.iter().find(|row| row.name == name) else {
             return Err(PathError::Unknown(name.to_owned()));
         };
-        kind.map(Self).ok_or(PathError::Unavailable { name, needs })
+        let kind = (row.kind)();
+        kind.map(Self).ok_or(PathError::Unavailable { name: row.name, needs: row.needs })
     }
 
     /// All paths that this processor can run.
     pub fn available() -> impl Iterator<Item = Self> {
-        NAMES.iter().filter_map(|(name, _, _)| Self::named(name).ok())
+        ROWS.iter().filter_map(|row| (row.kind)().map(Self))
     }
 
     /// The name, as in [`ENVIRONMENT`].
     #[must_use]
     pub fn name(self) -> &'static str {
         match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512 => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => "avx2",
             Kind::Ring => "ring",
         }
     }

@@ -1,42 +1,60 @@
+#![expect(clippy::unwrap_used, reason = "what is not as a test assumes fails it")]
+
 use super::*;
 
-#[test]
-fn a_message_comes_back_and_a_damaged_one_does_not() {
-    let key = Key::new(&[7; KEY_LEN]);
-    for path in Path::available() {
-        let mut sealed = [0; 32 + TAG_LEN];
-        let mut seals = [Seal::new(&key, 5, b"an inner packet", 17, &mut sealed).unwrap()];
-        seal_batch(path, &mut seals);
-        let (mut text, mut other) = ([1; 32], [1; 32]);
-        let damaged = {
-            let mut damaged = sealed;
-            damaged[3] ^= 1;
-            damaged
-        };
-        let mut opens = [
-            Open::new(&key, 5, &sealed, &mut text).unwrap(),
-            Open::new(&key, 5, &damaged, &mut other).unwrap(),
-        ];
-        open_batch(path, &mut opens);
-        let outcomes = opens.map(|open| open.outcome());
-        assert_eq!(outcomes, [Outcome::Authentic, Outcome::Forged], "{}", path.name());
-        assert_eq!(&text[..15], b"an inner packet");
-        assert_eq!((&text[15..], other), (&[0; 17][..], [0; 32]));
+mod against_ring;
+mod environment;
+mod lengths;
+#[cfg(target_arch = "x86_64")]
+mod poly1305;
+#[cfg(target_arch = "x86_64")]
+mod vectors;
+
+/// What is tested: a path as callers have it, or AVX-512 also for what it leaves to ring.
+#[derive(Clone, Copy, Debug)]
+enum Under {
+    Path(Path),
+    #[cfg(target_arch = "x86_64")]
+    Avx512Always,
+}
+
+impl Under {
+    /// All that this processor can run.
+    fn all() -> Vec<Self> {
+        let mut all: Vec<_> = Path::available().map(Self::Path).collect();
+        #[cfg(target_arch = "x86_64")]
+        if avx512::is_available() {
+            all.push(Self::Avx512Always);
+        }
+        all
+    }
+
+    fn seal_batch(self, jobs: &mut [Seal<'_>]) {
+        match self {
+            Self::Path(path) => seal_batch(path, jobs),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `all` has asked for it.
+            Self::Avx512Always => unsafe { avx512::all(jobs) },
+        }
+    }
+
+    fn open_batch(self, jobs: &mut [Open<'_>]) {
+        match self {
+            Self::Path(path) => open_batch(path, jobs),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `all` has asked for it.
+            Self::Avx512Always => unsafe { avx512::all(jobs) },
+        }
     }
 }
 
-#[test]
-fn buffers_that_do_not_fit_are_refused() {
-    let key = Key::new(&[7; KEY_LEN]);
-    let mut buffer = [0; 64];
-    let short = Seal::new(&key, 0, &[0; 40], 8, &mut buffer[..63]).unwrap_err();
-    assert_eq!(short, LengthError::Destination { expected: 64, actual: 63 });
-    let long = Seal::new(&key, 0, &[0; 40], usize::MAX, &mut buffer).unwrap_err();
-    assert_eq!(long, LengthError::TooLong);
-    let short = Open::new(&key, 0, &[0; 15], &mut []).unwrap_err();
-    assert_eq!(short, LengthError::TooShort);
-    let long = Open::new(&key, 0, &[0; 60], &mut buffer).unwrap_err();
-    assert_eq!(long, LengthError::Destination { expected: 44, actual: 64 });
-    let long = vec![0; MAX_TEXT_LEN + TAG_LEN + 1];
-    assert_eq!(Open::new(&key, 0, &long, &mut buffer).unwrap_err(), LengthError::TooLong);
+/// Bytes that look random and are the same in each run.
+fn bytes(len: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ len as u64;
+    let mut next = || {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    (0..len).map(|_| next()).collect()
 }
