@@ -88,6 +88,7 @@ impl Node {
         let spec = PeerSpec {
             slot,
             public_key: PublicKey(public.to_bytes()),
+            preshared_key: None,
             address_v4: self.shared.addresses.address_v4(slot).expect("an address"),
             address_v6: self.shared.addresses.address_v6(slot).expect("an address"),
         };

@@ -29,6 +29,11 @@ pub enum KeyError {
     /// A second spelling of another key.
     #[error("the key is not in canonical form (its number is 2^255 - 19 or more)")]
     NotCanonical,
+    /// A pre-shared key that adds nothing.
+    #[error(
+        "the pre-shared key is all zeros, which is the same as none: create one with `wg genpsk`"
+    )]
+    ZeroPreshared,
     /// The node's own.
     #[error("the key is this node's own public key: give the consumer's")]
     OwnKey,
@@ -167,9 +172,13 @@ impl PresharedKey {
     ///
     /// # Errors
     ///
-    /// When it is not 32 bytes in base64.
+    /// When it is not 32 bytes in base64, or all zeros.
     pub fn parse(text: &str) -> Result<Self, KeyError> {
-        Ok(Self(decode(text)?))
+        let key = decode(text)?;
+        if *key == [0; 32] {
+            return Err(KeyError::ZeroPreshared);
+        }
+        Ok(Self(key))
     }
 
     /// The bytes.
@@ -337,6 +346,7 @@ mod tests {
         assert_ne!(key, PresharedKey::random());
         assert_eq!(format!("{key:?}"), "PresharedKey(..)");
         assert_eq!(PresharedKey::parse("x"), Err(KeyError::Length(1)));
+        assert_eq!(PresharedKey::parse(&encode([0; 32])), Err(KeyError::ZeroPreshared));
     }
 
     #[test]

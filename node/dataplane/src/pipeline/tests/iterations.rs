@@ -23,6 +23,7 @@ fn without_keys_a_packet_starts_a_handshake_and_is_not_kept() {
     let spec = weir_accounts::PeerSpec {
         slot: Slot(0),
         public_key: weir_common::PublicKey([9; 32]),
+        preshared_key: None,
         address_v4: again.shared.addresses.address_v4(Slot(0)).expect("an address"),
         address_v6: again.shared.addresses.address_v6(Slot(0)).expect("an address"),
     };
