@@ -6,12 +6,14 @@
 
 mod exit;
 mod guard;
+mod handshake;
 mod nat;
 mod path;
 pub mod replay;
 
 pub use exit::exit;
 pub use guard::{direct, guard, judge};
+pub use handshake::handshake;
 pub use nat::nat;
 pub use path::{datagrams, frames, inner};
 
@@ -28,6 +30,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("frames", frames),
     ("inner", inner),
     ("nat", nat),
+    ("handshake", handshake),
 ];
 
 /// Bytes that are read as values, from the front. Where there are none left, all are zero.

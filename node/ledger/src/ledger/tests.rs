@@ -39,6 +39,7 @@ fn a_preshared_key_is_there_until_its_session_ends() {
     ledger.insert(&two, &Extra::default()).expect("inserted");
     drop(ledger);
     let mut ledger = Ledger::open(&path).expect("opened again");
+    ledger.live().expect("read");
     let keys = ledger.preshared_keys().expect("read");
     assert_eq!(keys.into_iter().collect::<Vec<_>>(), [(one.id, key.clone())]);
     ledger.end(one.id, &Usage::default(), "removed").expect("ended");
