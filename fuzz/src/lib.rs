@@ -4,6 +4,7 @@
 //! `tests/replay.rs` runs them over their cases and over mutations of these, on stable Rust
 //! ([`replay`]); `fuzz_targets` are the same for libFuzzer.
 
+mod aead;
 mod exit;
 mod guard;
 mod handshake;
@@ -11,6 +12,7 @@ mod nat;
 mod path;
 pub mod replay;
 
+pub use aead::aead;
 pub use exit::exit;
 pub use guard::{direct, guard, judge};
 pub use handshake::handshake;
@@ -31,6 +33,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("inner", inner),
     ("nat", nat),
     ("handshake", handshake),
+    ("aead", aead),
 ];
 
 /// Bytes that are read as values, from the front. Where there are none left, all are zero.

@@ -22,6 +22,7 @@ use weir_testkit::{
     rig::{CONSUMERS, Link, NODE, OUTSIDE, Rig, SERVER},
     sink::Sink,
 };
+use weir_wireguard::aead;
 
 use self::nic::Nic;
 
@@ -42,6 +43,8 @@ pub struct Report {
     pub cores: Vec<usize>,
     /// What ring seals on each of them, in bits of 1420-byte packets per second.
     pub cipher_bits_per_second: Vec<f64>,
+    /// The path of the node's own cipher.
+    pub cipher_path: String,
     /// Mode of the guard while measuring.
     pub xdp_mode: String,
     /// How workers talked to the kernel.
@@ -158,6 +161,7 @@ pub fn run(program: &Path, progress: &mut dyn FnMut(&str)) -> anyhow::Result<Rep
     Ok(Report {
         cores,
         cipher_bits_per_second: cipher,
+        cipher_path: aead::Path::from_environment()?.name().to_owned(),
         xdp_mode: status.xdp_mode,
         io: status.io,
         receive: status.receive,

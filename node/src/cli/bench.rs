@@ -29,7 +29,8 @@ fn screen(report: &Report) -> String {
     let pairs = report.cores.iter().zip(&report.cipher_bits_per_second);
     let cipher: Vec<_> =
         pairs.map(|(core, rate)| format!("core {core}: {}", gigabits(*rate))).collect();
-    line("cipher alone", &cipher.join(", "));
+    line("ring's cipher alone", &cipher.join(", "));
+    line("the node's cipher", &report.cipher_path);
     let how = format!("{}, XDP {}, receive {}", report.io, report.xdp_mode, report.receive);
     line("data plane", &format!("{how}, one worker"));
     direction(&mut line, "up (to internet)", &report.up);
@@ -86,6 +87,7 @@ mod tests {
         let report = Report {
             cores: vec![0, 1],
             cipher_bits_per_second: vec![1e10, 1.1e10],
+            cipher_path: "avx512".into(),
             xdp_mode: "native".into(),
             io: "uring".into(),
             receive: "af_xdp".into(),
@@ -98,6 +100,7 @@ mod tests {
         };
         let text = screen(&report);
         for part in [
+            "the node's cipher     avx512",
             "core 0: 10.00 Gbit/s, core 1: 11.00 Gbit/s",
             "4.00 Gbit/s per core, 5.00 Gbit/s excluding the kernel's receive path (50 % of",
             "capacity to announce  5.60 Gbit/s (2 cores at 70 %)",

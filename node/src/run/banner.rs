@@ -8,6 +8,7 @@ use tracing::info;
 
 use weir_config::{Config, LogFormat};
 use weir_control::view::Status;
+use weir_wireguard::aead;
 
 /// Shows the banner; to programs the same in one object.
 pub(super) fn show(config: &Config, status: &Status) {
@@ -21,10 +22,16 @@ pub(super) fn show(config: &Config, status: &Status) {
             xdp = status.xdp_mode,
             egress = status.egress.mode,
             io = status.io,
+            cipher = cipher(),
             sandbox = status.sandbox,
             "serves consumers"
         ),
     }
+}
+
+/// The path of the cipher, or why the one that was asked for cannot be had.
+fn cipher() -> String {
+    aead::Path::from_environment().map_or_else(|error| error.to_string(), |path| path.name().into())
 }
 
 fn text(config: &Config, status: &Status) -> String {
@@ -49,6 +56,7 @@ fn text(config: &Config, status: &Status) -> String {
     let cores: Vec<String> = status.worker_cores.iter().map(ToString::to_string).collect();
     let io = if status.io == "uring" { "io_uring" } else { "plain system calls" };
     line("workers", &format!("{} on cores {}, {io}", cores.len(), cores.join(", ")));
+    line("cipher", &cipher());
     for note in &status.offloads {
         line("", note);
     }

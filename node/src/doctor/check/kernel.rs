@@ -8,6 +8,7 @@ use crate::doctor::{
 };
 use weir_config::{GuardMode, IoMode};
 use weir_dataplane::Reads;
+use weir_wireguard::aead::ENVIRONMENT;
 
 const NET_ADMIN: u32 = 12;
 const NET_RAW: u32 = 13;
@@ -25,6 +26,7 @@ pub(super) fn all(facts: &Facts) -> Vec<Finding> {
         bpffs(facts),
         tun(facts),
         nft(facts),
+        cipher(facts),
     ]
 }
 
@@ -133,6 +135,17 @@ fn seccomp(facts: &Facts) -> Finding {
         Ok(0) => Finding::good("seccomp", "no filter is active"),
         Ok(_) => Finding::good("seccomp", "a filter is active; what it blocks shows below"),
         Err(ref error) => Finding::unknown("seccomp", error.as_str()),
+    }
+}
+
+fn cipher(facts: &Facts) -> Finding {
+    match &facts.kernel.cipher {
+        Ok(path) => Finding::good("cipher", format!("ChaCha20-Poly1305 by the path {path}")),
+        Err(error) => Finding::bad(
+            "cipher",
+            error.as_str(),
+            format!("unset {ENVIRONMENT}, or set it to a path that there is"),
+        ),
     }
 }
 

@@ -35,6 +35,7 @@ fn healthy() -> Facts {
             tun: TunFact::Made { uso: true },
             nft: Ok("nftables v1.0.6".into()),
             nftables: Ok(()),
+            cipher: Ok("avx512"),
         },
         nic: Ok(Nic {
             name: "eth0".into(),
@@ -136,6 +137,7 @@ fn each_fault_is_found_by_its_check_alone() {
             it.kernel.seccomp = Ok(2);
             it.config.node.io = IoMode::Uring;
         }),
+        ("cipher", Bad, "unset WEIR_AEAD", |it| it.kernel.cipher = Err(no())),
         ("eBPF", Warning, "lockdown", |it| {
             it.kernel.lockdown = Some("integrity".into());
             it.kernel.guard = Err(Refusal { refused: true, reason: no(), log: vec![] });

@@ -7,6 +7,7 @@ use weir_dataplane::Reads;
 use weir_ebpf_loader::try_load;
 use weir_host::{nft, tun::Tun};
 use weir_testkit::Namespace;
+use weir_wireguard::aead;
 
 /// The kernel.
 #[derive(Clone, Debug)]
@@ -33,6 +34,8 @@ pub struct Kernel {
     pub nft: Result<String, String>,
     /// Whether nftables can be read.
     pub nftables: Known<()>,
+    /// The path of the cipher, or why the one that was asked for cannot be had.
+    pub cipher: Result<&'static str, String>,
 }
 
 /// Why the eBPF programs cannot be loaded.
@@ -91,6 +94,9 @@ impl Kernel {
             tun: tun(),
             nft: nft::version().map_err(|error| error.to_string()),
             nftables: nft::generation().map(drop).map_err(|error| error.to_string()),
+            cipher: aead::Path::from_environment()
+                .map(aead::Path::name)
+                .map_err(|error| error.to_string()),
         }
     }
 }
