@@ -14,6 +14,7 @@ mod handshake;
 mod offloads;
 mod opening;
 pub(crate) mod outlet;
+mod sealing;
 mod small;
 pub(crate) mod timers;
 
@@ -32,6 +33,7 @@ use weir_common::{
 use self::{
     gso_batch::{BatchKind, GsoBatch, GsoBatches, UdpSegmentation},
     outlet::{Device, Outlet},
+    sealing::Sealings,
 };
 use crate::{
     exit::{Exit, ExitEvents, ExitPlan},
@@ -143,6 +145,7 @@ pub struct Pipeline {
     resumptions: Vec<u32>,
     plain: Arena,
     sealed: Arena,
+    sealings: Sealings,
     tun: Outlet,
     batches: GsoBatches,
     misdirected: Vec<(Owner, Misdirected)>,
@@ -158,6 +161,7 @@ impl Pipeline {
     /// Creates the pipeline of worker number `worker`, without peers.
     #[must_use]
     pub fn new(shared: Shared, worker: u32, stats: Arc<WorkerStats>) -> Self {
+        let aead = Path::from_environment().unwrap_or_else(|_| Path::best());
         let slots = shared.accounts.len().div_ceil(shared.workers.max(1)) as usize;
         let mut peers = Vec::new();
         peers.resize_with(slots, || None);
@@ -175,7 +179,8 @@ impl Pipeline {
             misdirected: Vec::with_capacity(64),
             stats,
             iteration: Iteration::default(),
-            aead: Path::best(),
+            aead,
+            sealings: Sealings::new(aead),
             exit: None,
         }
     }
@@ -222,11 +227,21 @@ impl Pipeline {
 
     /// Completes the TUN packets and GSO batches of the iteration.
     pub fn finish(&mut self) {
+        self.seal();
         self.tun.coalescer.finish(&mut self.plain);
         if let Some(exit) = &mut self.exit {
             exit.uplink.coalescer.finish(&mut self.plain);
         }
         self.mark_small();
+    }
+
+    /// Seals the packets that are kept for it.
+    #[inline]
+    fn seal(&mut self) {
+        let peers = &self.peers;
+        self.sealings.seal(&mut self.sealed, |index, sealing| {
+            peers.get(index).and_then(Option::as_deref)?.tunnel.send_key(sealing)
+        });
     }
 
     /// The packets to write to a device, in this order.

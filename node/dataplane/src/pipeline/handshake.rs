@@ -42,6 +42,8 @@ impl Pipeline {
             peer.meters.take(Meter::Responses, origin, now)?;
         }
         self.wake(index)?;
+        // It may change the keys.
+        self.seal();
         let peer = self.peers.get_mut(index).and_then(Option::as_deref_mut);
         let peer = peer.ok_or(DropReason::UnknownIndex)?;
         let (mut chunk, buffer) = self.sealed.take(REPLY_LEN).ok_or(DropReason::Truncated)?;

@@ -57,6 +57,10 @@ impl Pipeline {
             peer.meters.take(meter, origin, now)?;
         }
         let header = peer.tunnel.begin_open(message, now)?;
+        if peer.tunnel.is_first_of_next(header) {
+            // It may change the keys.
+            self.seal();
+        }
         let len = headroom(self.exit.is_some()) + message.len().saturating_sub(DATA_OVERHEAD);
         let (chunk, _) = self.plain.take(len).ok_or(DropReason::Truncated)?;
         openings.push(Opening { index, outer, origin, message, header, chunk });

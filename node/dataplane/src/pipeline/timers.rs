@@ -31,6 +31,8 @@ impl Pipeline {
     /// Removes a slot's peer.
     pub fn remove(&mut self, slot: Slot) {
         let Ok(index) = self.index_of(slot) else { return };
+        // The keys go with the peer.
+        self.seal();
         if let Some(exit) = &mut self.exit {
             exit.remove(slot, self.iteration.now);
         }
@@ -108,6 +110,8 @@ impl Pipeline {
 
     /// Runs the timers of the peer at `index`. Returns whether they must go on.
     fn tick_peer(&mut self, index: usize) -> bool {
+        // It may wipe keys.
+        self.seal();
         let Some(peer) = self.peers.get_mut(index).and_then(Option::as_deref_mut) else {
             return false;
         };

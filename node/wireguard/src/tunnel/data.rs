@@ -113,6 +113,13 @@ impl Tunnel {
         Ok(header)
     }
 
+    /// Whether a message is under the next keys, which take over once it is known to be authentic.
+    #[must_use]
+    #[inline]
+    pub fn is_first_of_next(&self, header: Header) -> bool {
+        self.next.as_ref().is_some_and(|next| next.keypair.local_index == header.index)
+    }
+
     /// The key for a message of [`Tunnel::begin_open`]. `None` if it was wiped meanwhile.
     #[must_use]
     #[inline]
@@ -132,7 +139,7 @@ impl Tunnel {
         plain: &[u8],
         now: u64,
     ) -> Result<Opened, DropReason> {
-        if self.next.as_ref().is_some_and(|next| next.keypair.local_index == header.index) {
+        if self.is_first_of_next(header) {
             self.promote();
         }
         let keypair = [self.current.as_deref_mut(), self.previous.as_deref_mut()]

@@ -243,3 +243,43 @@ fn a_consumer_that_moves_within_a_batch_is_where_it_sent_from_last() {
     assert_eq!(output.frames.len(), 6);
     assert_eq!(node.endpoint(Slot(0)), Some(elsewhere));
 }
+
+#[test]
+fn packets_that_are_sealed_together_open_with_the_keys_of_their_time() {
+    let mut node = Node::new(4, 1, 0);
+    let mut consumers = [node.connect(0), node.connect(1)];
+    let packets: Vec<_> = (0..20u8)
+        .map(|number| udp(SERVER_V4, consumers[usize::from(number % 2)].v4, 1, &[number; 9]))
+        .collect();
+    let initiation = consumers[0].initiation();
+    let keepalive = consumers[0].seal(&[]);
+    let output = node.iterate(|p| {
+        for packet in &packets {
+            let (mut bytes, len) = frame(NetHeader::PLAIN, packet);
+            assert_eq!(p.handle_tun_packet(&mut bytes, len), Handled::Done);
+        }
+        // A rekey, and the end of a session, with packets that are not sealed yet.
+        p.handle_initiation(&initiation);
+        p.remove(Slot(1));
+        p.handle_datagram(consumers[0].endpoint, &keepalive);
+    });
+    let datagrams = output.datagrams.iter().filter(|(kind, _)| *kind == BatchKind::Metered);
+    let opened: Vec<_> = datagrams
+        .map(|(_, datagram)| {
+            let receiver = u32::from_le_bytes(datagram[4..8].try_into().expect("an index"));
+            // Both consumers begin their receiver indexes with 5, and only one can open it.
+            assert_eq!(receiver >> 8, 5);
+            let mut out = vec![0; datagram.len()];
+            consumers.iter_mut().find_map(|consumer| {
+                match consumer.tunn.decapsulate(None, datagram, &mut out) {
+                    boringtun::noise::TunnResult::WriteToTunnelV4(packet, _) => {
+                        Some(packet.to_vec())
+                    }
+                    _ => None,
+                }
+            })
+        })
+        .collect();
+    assert_eq!(opened.len(), 20);
+    assert!(opened.iter().all(|packet| packet.as_ref().is_some_and(|p| packets.contains(p))));
+}
