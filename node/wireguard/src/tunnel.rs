@@ -132,6 +132,16 @@ impl Tunnel {
         Self { preshared, ..self }
     }
 
+    /// The memory of the tunnel with its keys, in bytes.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        let next = self.next.as_ref().map(|next| &next.keypair);
+        let keypairs = [self.current.as_ref(), self.previous.as_ref(), next];
+        let keypairs = keypairs.into_iter().flatten().count() * size_of::<Keypair>();
+        let attempt = self.attempt.as_ref().map_or(0, |_| size_of::<Attempt>());
+        size_of::<Self>() + keypairs + attempt
+    }
+
     /// Whether the present keys were agreed with this key of the node.
     #[must_use]
     pub fn is_for(&self, identity: &Identity) -> bool {
