@@ -7,6 +7,7 @@
 mod aead;
 mod exit;
 mod guard;
+mod handshake;
 mod nat;
 mod path;
 pub mod replay;
@@ -14,6 +15,7 @@ pub mod replay;
 pub use aead::aead;
 pub use exit::exit;
 pub use guard::{direct, guard, judge};
+pub use handshake::handshake;
 pub use nat::nat;
 pub use path::{datagrams, frames, inner};
 
@@ -30,6 +32,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("frames", frames),
     ("inner", inner),
     ("nat", nat),
+    ("handshake", handshake),
     ("aead", aead),
 ];
 

@@ -34,7 +34,7 @@ use args::{
     PolicyCommand, SessionCommand,
 };
 use out::Out;
-use weir_control::client::Client;
+use weir_control::{api::view::SessionRequest, client::Client};
 
 use crate::{core_dump, logging::Log};
 use weir_config::{self as config, Config, amounts::BitRate};
@@ -116,8 +116,9 @@ fn execute(
             let config = Config::load(file)?;
             crate::run(&config, file, &Log::start(&config.log)?)?;
         }
-        Command::Session(SessionCommand::Add { name, public_key, prepaid }) => {
-            session::add(&client()?, name, public_key, prepaid, args.json, out, err)?;
+        Command::Session(SessionCommand::Add { name, public_key, psk, prepaid }) => {
+            let request = SessionRequest { name, public_key, preshared_key: psk, prepaid };
+            session::add(&client()?, &request, args.json, out, err)?;
         }
         Command::Session(SessionCommand::List) => session::list(&client()?, args.json, out)?,
         Command::Session(SessionCommand::Show { which }) => {

@@ -78,6 +78,7 @@ impl Node {
         let spec = PeerSpec {
             slot,
             public_key: PublicKey(public),
+            preshared_key: None,
             address_v4: address,
             address_v6: self.shared.addresses.address_v6(slot).context("no such slot")?,
         };

@@ -65,7 +65,7 @@ const PROGRAMS: &[(&str, &[&str])] =
 
 /// Fuzz targets depend on what they fuzz.
 const FUZZ: &[(&str, &[&str])] = &[
-    ("weir-fuzz", &["weir-common", "weir-dataplane", "weir-nat", TESTKIT, "weir-wireguard"]),
+    ("weir-fuzz", &["weir-common", "weir-dataplane", "weir-nat", "weir-wireguard", TESTKIT]),
     ("weir-fuzz-text", &["weir-config", "weir-control", "weir-fuzz", "weir-ledger", "weir-policy"]),
 ];
 

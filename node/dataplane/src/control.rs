@@ -15,7 +15,7 @@ use crate::{
     pipeline::Shared,
 };
 use weir_accounts::{PeerControl, PeerSpec};
-use weir_wireguard::{identity::Identities, tunnel::Tunnel};
+use weir_wireguard::{identity::Identities, keys::PresharedKey, tunnel::Tunnel};
 
 /// How long to wait until a worker has removed a peer.
 const REMOVE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -42,6 +42,10 @@ impl PeerControl for Control {
         let index: PeerIndex = self.shared.permutation.index_of(peer.slot);
         // A consumer that has the node's other key is recognised by its first initiation.
         let tunnel = Tunnel::new(&self.identities.get().current, peer.public_key.0, index);
+        let tunnel = match &peer.preshared_key {
+            Some(key) => tunnel.with_preshared_key(PresharedKey::new(**key)),
+            None => tunnel,
+        };
         let accounts = Arc::clone(&self.shared.accounts);
         mailbox.commands.push(Command::Add(Box::new(Peer::new(&peer, tunnel, accounts))));
         mailbox.waker().wake();

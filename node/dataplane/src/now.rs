@@ -2,6 +2,7 @@
 //! an argument.
 
 use rustix::time::{ClockId, clock_gettime};
+use weir_wireguard::timestamp::Timestamp;
 
 /// The time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -10,6 +11,8 @@ pub struct Now {
     pub nanos: u64,
     /// The Unix time in seconds.
     pub unix: u64,
+    /// The nanoseconds of the Unix time.
+    pub unix_nanos: u32,
 }
 
 impl Now {
@@ -21,7 +24,13 @@ impl Now {
         Self {
             nanos: now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64,
             unix: u64::try_from(date.tv_sec).unwrap_or_default(),
+            unix_nanos: u32::try_from(date.tv_nsec).unwrap_or_default(),
         }
+    }
+
+    /// The date, as initiations state it.
+    pub(crate) fn date(self) -> Timestamp {
+        Timestamp::from_unix(self.unix, self.unix_nanos)
     }
 }
 

@@ -14,7 +14,9 @@ pub(crate) mod gso_batch;
 mod handshake;
 mod held;
 mod offloads;
+mod opening;
 pub(crate) mod outlet;
+mod sealing;
 mod small;
 pub(crate) mod timers;
 
@@ -34,6 +36,7 @@ use self::{
     cut::Cut,
     gso_batch::{BatchKind, GsoBatch, GsoBatches, UdpSegmentation},
     outlet::{Device, Outlet},
+    sealing::Sealings,
 };
 use crate::{
     exit::{Exit, ExitEvents, ExitPlan},
@@ -50,6 +53,7 @@ use weir_packet::{
     gro::{Coalescer, TunPacket},
     headers,
 };
+use weir_wireguard::aead::Path;
 
 /// The size of the arena for opened packets: what all receive buffers of an iteration can hold.
 const PLAIN_CAPACITY: usize = 2 << 20;
@@ -144,11 +148,14 @@ pub struct Pipeline {
     resumptions: Vec<u32>,
     plain: Arena,
     sealed: Arena,
+    sealings: Sealings,
     tun: Outlet,
     batches: GsoBatches,
     misdirected: Vec<(Owner, Misdirected)>,
     stats: Arc<WorkerStats>,
     iteration: Iteration,
+    /// The implementation of the cipher.
+    aead: Path,
     /// The way past the kernel. `None` if all packets go to the TUN device.
     exit: Option<Box<Exit>>,
     cut: Cut,
@@ -158,6 +165,7 @@ impl Pipeline {
     /// Creates the pipeline of worker number `worker`, without peers.
     #[must_use]
     pub fn new(shared: Shared, worker: u32, stats: Arc<WorkerStats>) -> Self {
+        let aead = Path::from_environment().unwrap_or_else(|_| Path::best());
         let slots = shared.accounts.len().div_ceil(shared.workers.max(1)) as usize;
         let mut peers = Vec::new();
         peers.resize_with(slots, || None);
@@ -175,6 +183,8 @@ impl Pipeline {
             misdirected: Vec::with_capacity(64),
             stats,
             iteration: Iteration::default(),
+            aead,
+            sealings: Sealings::new(aead),
             exit: None,
             cut: Cut::default(),
         }
@@ -221,6 +231,7 @@ impl Pipeline {
 
     /// Completes the TUN packets and GSO batches of the iteration.
     pub fn finish(&mut self) {
+        self.seal();
         self.tun.coalescer.finish(&mut self.plain);
         if let Some(exit) = &mut self.exit {
             if exit.sends_small {
@@ -229,6 +240,15 @@ impl Pipeline {
             exit.uplink.coalescer.finish(&mut self.plain);
         }
         self.mark_small();
+    }
+
+    /// Seals the packets that are kept for it.
+    #[inline]
+    fn seal(&mut self) {
+        let peers = &self.peers;
+        self.sealings.seal(&mut self.sealed, |index, sealing| {
+            peers.get(index).and_then(Option::as_deref)?.tunnel.send_key(sealing)
+        });
     }
 
     /// The packets to write to a device, in this order.

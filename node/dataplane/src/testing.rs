@@ -76,7 +76,7 @@ impl Node {
             flow_secret: FlowSecret([0x243f_6a88_85a3_08d3, 5, 6, 0x082e_fa98_ec4e_6c89]),
         };
         let pipeline = Pipeline::new(shared.clone(), worker, Arc::new(WorkerStats::default()));
-        let now = Now { nanos: 1_000_000_000, unix: 1_700_000_000 };
+        let now = Now { nanos: 1_000_000_000, unix: 1_700_000_000, unix_nanos: 0 };
         Self { pipeline, shared, now }
     }
 
@@ -88,6 +88,7 @@ impl Node {
         let spec = PeerSpec {
             slot,
             public_key: PublicKey(public.to_bytes()),
+            preshared_key: None,
             address_v4: self.shared.addresses.address_v4(slot).expect("an address"),
             address_v6: self.shared.addresses.address_v6(slot).expect("an address"),
         };

@@ -15,10 +15,11 @@ use std::{
 use rusqlite::{Connection, params, params_from_iter};
 use rustix::fs::{FlockOperation, flock};
 use weir_common::{Slot, account::Counters};
-use weir_wireguard::keys;
+use weir_wireguard::keys::{self, PresharedKey};
+use zeroize::Zeroizing;
 
 use crate::{
-    Credit, LedgerError, Pause, Session, SessionId, Usage, counters,
+    Credit, LedgerError, NotAnId, Pause, Session, SessionId, Usage, counters,
     credit::Extra,
     error::damaged,
     integrity, records,
@@ -158,6 +159,21 @@ impl Ledger {
     ///
     /// When the ledger cannot be written; nothing has changed then.
     pub fn insert(&mut self, session: &Session, extra: &Extra) -> Result<Counters, LedgerError> {
+        self.insert_with_key(session, extra, None)
+    }
+
+    /// As [`Ledger::insert`], for a session that may have a pre-shared key. It is deleted when the
+    /// session ends.
+    ///
+    /// # Errors
+    ///
+    /// As [`Ledger::insert`].
+    pub fn insert_with_key(
+        &mut self,
+        session: &Session,
+        extra: &Extra,
+        preshared: Option<&PresharedKey>,
+    ) -> Result<Counters, LedgerError> {
         self.is_sound()?;
         let change = self.db.transaction()?;
         let public_key = keys::print_public(&session.public_key);
@@ -183,9 +199,31 @@ impl Ledger {
                 params![number, bytes.map(to_sql), seconds.map(to_sql)],
             )?;
         }
+        if let Some(key) = preshared {
+            change.execute(sql::ADD_PRESHARED_KEY, params![number, key.print().as_str()])?;
+        }
         change.commit()?;
         self.numbers.insert(session.id, number);
         Ok(Counters { newest_initiation: newest.unsigned_abs(), ..Counters::default() })
+    }
+
+    /// The pre-shared keys of the live sessions that have one.
+    ///
+    /// # Errors
+    ///
+    /// When the ledger cannot be read, or holds a key that is none.
+    pub fn preshared_keys(&self) -> Result<HashMap<SessionId, PresharedKey>, LedgerError> {
+        let mut statement = self.db.prepare(sql::PRESHARED_KEYS)?;
+        let mut rows = statement.query([])?;
+        let mut found = HashMap::new();
+        while let Some(row) = rows.next()? {
+            let (id, key) = (row.get::<_, String>(0)?, Zeroizing::new(row.get::<_, String>(1)?));
+            let wrong = |what: String| LedgerError::Record { id: id.clone(), what };
+            let key = PresharedKey::parse(&key).map_err(|error| wrong(error.to_string()))?;
+            let id = id.parse().map_err(|error: NotAnId| wrong(error.to_string()))?;
+            found.insert(id, key);
+        }
+        Ok(found)
     }
 
     /// Raises the counters of live sessions to the given ones, all or none. A counter never falls.
@@ -241,6 +279,7 @@ impl Ledger {
         let total = counters::sum(&total, &last).to_array().map(to_sql);
         change.execute(sql::SET_ENDED_TOTALS, params_from_iter(total))?;
         change.execute(sql::DROP_INVOICES, [number])?;
+        change.execute(sql::DROP_PRESHARED_KEY, [number])?;
         change.execute(sql::ADD_ENDED, [number])?;
         change.execute(sql::RELEASE_BLOCKS_OF, params![number, to_sql(now)])?;
         let public_key: String = change.query_row(sql::PUBLIC_KEY, [number], |row| row.get(0))?;

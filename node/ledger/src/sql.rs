@@ -71,6 +71,11 @@ statements! {
     /// The row moves to the end: it is the key of the session that ended last.
     SAVE_INITIATION = "INSERT OR REPLACE INTO initiations (key, newest, ended)
          VALUES (?1, ?2, ?3)";
+    PRESHARED_KEYS = "SELECT id, key
+         FROM sessions INDEXED BY live_slot CROSS JOIN preshared_keys ON session = number
+         WHERE ended IS NULL";
+    ADD_PRESHARED_KEY = "INSERT INTO preshared_keys (session, key) VALUES (?1, ?2)";
+    DROP_PRESHARED_KEY = "DELETE FROM preshared_keys WHERE session = ?1";
     ADD_CREDIT = "INSERT INTO credit (session, bytes, seconds) VALUES (?1, ?2, ?3)";
     END_SESSION = "UPDATE sessions SET ended = max(created, ?2), end_reason = ?3, state = 'closed',
              pause_reason = NULL

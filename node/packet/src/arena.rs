@@ -78,6 +78,23 @@ impl Arena {
         self.bytes.get(chunk.range()).unwrap_or_default()
     }
 
+    /// The bytes of several chunks, to change them together. The chunks must be in the order in which
+    /// they were taken. Of one that is not, and of those behind it, nothing is returned.
+    pub fn get_many_mut(
+        &mut self,
+        chunks: impl Iterator<Item = Chunk>,
+    ) -> impl Iterator<Item = &mut [u8]> {
+        let (mut rest, mut offset) = (&mut *self.bytes, 0);
+        chunks.map_while(move |chunk| {
+            let range = chunk.range();
+            let skip = range.start.checked_sub(offset)?;
+            let (_, behind) = std::mem::take(&mut rest).split_at_mut_checked(skip)?;
+            let (bytes, behind) = behind.split_at_mut_checked(range.len())?;
+            (rest, offset) = (behind, range.end);
+            Some(bytes)
+        })
+    }
+
     /// The bytes of a chunk, to change them.
     #[must_use]
     #[inline(always)]
@@ -89,6 +106,23 @@ impl Arena {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn chunks_are_changed_together_if_they_are_in_order() {
+        let mut arena = Arena::new(30);
+        let chunks = [4, 0, 10, 16].map(|len| arena.take(len).expect("room").0);
+        let some = [chunks[0], chunks[1], chunks[3]];
+        let lens: Vec<_> = arena.get_many_mut(some.into_iter()).map(|bytes| bytes.len()).collect();
+        assert_eq!(lens, [4, 0, 16]);
+        arena.get_many_mut(chunks.into_iter()).zip(1..).for_each(|(bytes, n)| bytes.fill(n));
+        for (chunk, n) in chunks.into_iter().zip(1..) {
+            assert!(arena.get(chunk).iter().all(|byte| *byte == n));
+        }
+        let backwards = [chunks[2], chunks[0], chunks[3]];
+        assert_eq!(arena.get_many_mut(backwards.into_iter()).count(), 1);
+        let beyond = Chunk { start: 20, len: 11 };
+        assert_eq!(arena.get_many_mut(std::iter::once(beyond)).count(), 0);
+    }
 
     #[test]
     fn what_does_not_fit_is_refused_and_takes_nothing() {

@@ -17,7 +17,8 @@ use weir_common::PublicKey;
 use weir_ledger::{
     LedgerError, Pause, Session, SessionId, SharedLedger, billed, counters, credit::Extra, unix_now,
 };
-use weir_wireguard::keys::{KeyError, PrivateKey};
+use weir_wireguard::keys::{KeyError, PresharedKey, PrivateKey};
+use zeroize::Zeroizing;
 
 mod clock;
 mod credit;
@@ -50,6 +51,8 @@ pub struct NewSession {
     pub name: Option<String>,
     /// The consumer's key. Without one, the node generates a key pair.
     pub public_key: Option<PublicKey>,
+    /// The key that both sides mix into their handshakes, if there is to be one.
+    pub preshared_key: Option<PresharedKey>,
     /// Whether it is paused until there is credit.
     pub prepaid: bool,
     /// Billed bytes that a prepaid session may use before it has credit.
@@ -63,6 +66,8 @@ pub struct Added {
     pub snapshot: Snapshot,
     /// The private key, if the node generated the pair. It is stored nowhere else.
     pub private_key: Option<PrivateKey>,
+    /// The pre-shared key, if there is one.
+    pub preshared_key: Option<PresharedKey>,
 }
 
 /// The live sessions, in step with the ledger, the accounts and the packet path.
@@ -119,7 +124,8 @@ impl Sessions {
                 extra.pause = Some(Pause::Credit);
             }
         }
-        let counters = match ledger.insert(&session, &extra) {
+        let preshared_key = new.preshared_key;
+        let counters = match ledger.insert_with_key(&session, &extra, preshared_key.as_ref()) {
             Ok(counters) => counters,
             Err(error) => {
                 self.write().slots.put_back(session.slot);
@@ -131,12 +137,15 @@ impl Sessions {
             account.set_state(session.state);
         }
         let id = session.id;
-        self.write().insert(Entry::new(session.clone(), counters, extra));
+        let entry = Entry::new(session, counters, extra);
+        self.write().insert(Entry { preshared_key: preshared_key.clone(), ..entry });
         self.apply_credit(id);
         self.apply_rates(id);
         let snapshot = self.get(&id.to_string())?;
-        self.serve(&session);
-        Ok(Added { snapshot, private_key })
+        if let Some(entry) = self.read().by_id.get(&id) {
+            self.serve(entry);
+        }
+        Ok(Added { snapshot, private_key, preshared_key })
     }
 
     /// All sessions, the oldest first.
@@ -253,10 +262,13 @@ impl Sessions {
         endpoint.filter(|_| counters::names(account, session.id))
     }
 
-    fn serve(&self, session: &Session) {
+    fn serve(&self, entry: &Entry) {
+        let session = &entry.session;
         if let Some((address_v4, address_v6)) = (self.address_of)(session.slot) {
             let (slot, public_key) = (session.slot, session.public_key);
-            self.peers.add(PeerSpec { slot, public_key, address_v4, address_v6 });
+            let preshared_key = entry.preshared_key.as_ref();
+            let preshared_key = preshared_key.map(|key| Zeroizing::new(*key.as_bytes()));
+            self.peers.add(PeerSpec { slot, public_key, preshared_key, address_v4, address_v6 });
         }
     }
 

@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 
 use crate::Snapshot;
 use weir_common::PublicKey;
-use weir_wireguard::keys::{self, PrivateKey};
+use weir_wireguard::keys::{self, PresharedKey, PrivateKey};
 
 /// What every consumer of this node is told.
 #[derive(Clone, Debug)]
@@ -32,6 +32,7 @@ pub fn config(
     template: &PeerTemplate,
     snapshot: &Snapshot,
     private_key: Option<&PrivateKey>,
+    preshared_key: Option<&PresharedKey>,
 ) -> Zeroizing<String> {
     let mut lines = Zeroizing::new(Vec::with_capacity(16));
     let session = &snapshot.session;
@@ -51,6 +52,9 @@ pub fn config(
     lines.push(String::new());
     lines.push("[Peer]".to_owned());
     lines.push(format!("PublicKey = {}", keys::print_public(&template.node_key)));
+    if let Some(key) = preshared_key {
+        lines.push(format!("PresharedKey = {}", key.print().as_str()));
+    }
     lines.push("AllowedIPs = 0.0.0.0/0, ::/0".to_owned());
     lines.push(format!("Endpoint = {}", template.endpoint));
     if template.keepalive > 0 {
@@ -130,7 +134,12 @@ AllowedIPs = 0.0.0.0/0, ::/0
 Endpoint = [2001:db8::1]:51820
 PersistentKeepalive = 25
 ";
-        assert_eq!(config(&template(), &snapshot(Some("alice")), Some(&key)).as_str(), expected);
+        let made = config(&template(), &snapshot(Some("alice")), Some(&key), None);
+        assert_eq!(made.as_str(), expected);
+        let preshared = PresharedKey::new([9; 32]);
+        let made = config(&template(), &snapshot(Some("alice")), Some(&key), Some(&preshared));
+        let line = "PresharedKey = CQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQk=\nAllowedIPs";
+        assert_eq!(made.as_str(), expected.replace("AllowedIPs", line));
     }
 
     #[test]
@@ -148,6 +157,6 @@ PublicKey = hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=
 AllowedIPs = 0.0.0.0/0, ::/0
 Endpoint = [2001:db8::1]:51820
 ";
-        assert_eq!(config(&template, &snapshot(None), None).as_str(), expected);
+        assert_eq!(config(&template, &snapshot(None), None, None).as_str(), expected);
     }
 }

@@ -154,7 +154,8 @@ pub(super) enum SessionCommand {
     /// Add a session and print its configuration for wg-quick
     #[command(after_help = "Examples:\n  weir session add\n  \
         weir session add --name alice > alice.conf\n  \
-        weir session add --public-key \"$(wg pubkey < private.key)\"\n\n\
+        weir session add --public-key \"$(wg pubkey < private.key)\"\n  \
+        weir session add --psk generate\n\n\
         Without --public-key the node generates the key pair. The private key is in the printed\n\
         configuration and stored nowhere else. On a terminal, a QR code for WireGuard apps follows.")]
     Add {
@@ -164,6 +165,10 @@ pub(super) enum SessionCommand {
         /// The consumer's public key in base64, as `wg pubkey` prints it
         #[arg(long, value_name = "KEY")]
         public_key: Option<String>,
+        /// A pre-shared key in base64, as `wg genpsk` prints it, or `generate` for a new one
+        #[arg(long, value_name = "KEY|generate", num_args = 0..=1,
+            default_missing_value = "generate")]
+        psk: Option<String>,
         /// Pause the session until it has credit
         #[arg(long)]
         prepaid: bool,

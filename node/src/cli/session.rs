@@ -16,16 +16,13 @@ use weir_ledger::unix_now;
 
 pub(super) fn add(
     client: &Client,
-    name: Option<String>,
-    public_key: Option<String>,
-    prepaid: bool,
+    request: &SessionRequest,
     json: bool,
     out: &mut Out,
     err: &mut Out,
 ) -> anyhow::Result<()> {
-    let has_key = public_key.is_some();
-    let made: MadeSession =
-        client.post("/v1/sessions", &SessionRequest { name, public_key, prepaid })?;
+    let has_key = request.public_key.is_some();
+    let made: MadeSession = client.post("/v1/sessions", request)?;
     if json {
         return out.json(&made);
     }

@@ -146,6 +146,21 @@ fn sessions_are_added_listed_shown_and_removed() {
 }
 
 #[test]
+fn a_session_gets_the_preshared_key_that_is_named_or_a_new_one() {
+    let node = served();
+    let own = "CQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQk=";
+    for (arguments, is_own) in
+        [(&["--psk", own][..], true), (&["--psk", "generate"], false), (&["--psk"], false)]
+    {
+        let added = node.weir(&[&["session", "add"], arguments].concat());
+        assert!(added.out.contains("PresharedKey = "), "{}", added.err);
+        assert_eq!(added.out.contains(own), is_own);
+    }
+    let wrong = node.weir(&["session", "add", "--psk", "short"]);
+    assert!(!wrong.success && wrong.err.contains("44 characters"), "{}", wrong.err);
+}
+
+#[test]
 fn on_a_terminal_the_qr_code_follows_the_configuration() {
     let node = served();
     let args = ["--socket", &node.socket, "session", "add"];

@@ -5,37 +5,36 @@ use std::sync::{
     atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-use boringtun::{noise::rate_limiter::RateLimiter, x25519};
+use x25519_dalek::{PublicKey, StaticSecret};
 
-/// The node's static key pair, and what all tunnels derive from it.
+/// The node's static key pair. Clones share it, so that a tunnel holds no copy of a private key.
 #[derive(Clone)]
-pub struct Identity {
-    pub(crate) private: x25519::StaticSecret,
-    pub(crate) public: x25519::PublicKey,
-    /// For the tunnels, which only see what the handshake thread has judged.
-    pub(crate) lenient: Arc<RateLimiter>,
+pub struct Identity(Arc<KeyPair>);
+
+struct KeyPair {
+    private: StaticSecret,
+    public: PublicKey,
 }
 
 impl Identity {
     /// The identity with this private key.
     #[must_use]
     pub fn new(private: [u8; 32]) -> Self {
-        let private = x25519::StaticSecret::from(private);
-        let public = x25519::PublicKey::from(&private);
-        let lenient = Arc::new(RateLimiter::new(&public, u64::MAX));
-        Self { private, public, lenient }
+        let private = StaticSecret::from(private);
+        let public = PublicKey::from(&private);
+        Self(Arc::new(KeyPair { private, public }))
     }
 
     /// The public key.
     #[must_use]
-    pub fn public(&self) -> &x25519::PublicKey {
-        &self.public
+    pub fn public(&self) -> &PublicKey {
+        &self.0.public
     }
 
     /// The private key, for finding out whose an initiation is.
     #[must_use]
-    pub fn private(&self) -> &x25519::StaticSecret {
-        &self.private
+    pub fn private(&self) -> &StaticSecret {
+        &self.0.private
     }
 }
 

@@ -1,29 +1,26 @@
 //! The responder's reading of a handshake initiation: whose it is, and how old.
 //!
 //! Noise_IKpsk2 up to the initiator's timestamp (WireGuard whitepaper, sections 5.4.2 and 5.4.3).
-//! boringtun reads it again when it answers; it does not say what the timestamp was, and forgets
-//! it with the process.
+//! The handshake thread reads it to find the session, and the session's worker reads it again to
+//! answer.
 
-use blake2::{Blake2s256, Digest as _};
-use boringtun::x25519::{PublicKey, SharedSecret};
-use hmac::{Mac as _, SimpleHmac};
-use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
-use weir_common::wire::INITIATION_LEN;
-use zeroize::Zeroizing;
+use x25519_dalek::{PublicKey, SharedSecret};
 
-use crate::{identity::Identity, timestamp::Timestamp};
-
-const CONSTRUCTION: &[u8] = b"Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s";
-const IDENTIFIER: &[u8] = b"WireGuard v1 zx2c4 Jason@zx2c4.com";
-const TAG_LEN: usize = 16;
+use crate::{
+    identity::Identity,
+    noise::{
+        handshake::{self, Initiation, Responder},
+        symmetric::Symmetric,
+    },
+    timestamp::Timestamp,
+};
 
 /// An initiation whose sender has named its static key, but has not yet proved that it has it.
 pub struct Claim {
     /// The static public key that the initiation names.
     pub static_public: [u8; 32],
-    chaining_key: Zeroizing<[u8; 32]>,
-    hash: [u8; 32],
-    sealed_timestamp: [u8; Timestamp::LEN + TAG_LEN],
+    symmetric: Symmetric,
+    initiation: Initiation,
 }
 
 impl Claim {
@@ -31,28 +28,29 @@ impl Claim {
     /// message is not for this key of the node, or has another length.
     #[must_use]
     pub fn read(identity: &Identity, message: &[u8]) -> Option<Self> {
-        let message: &[u8; INITIATION_LEN] = message.try_into().ok()?;
-        let ephemeral: [u8; 32] = *message.get(8..)?.first_chunk()?;
-        let sealed_static: [u8; 32 + TAG_LEN] = *message.get(40..)?.first_chunk()?;
-        let sealed_timestamp = *message.get(88..)?.first_chunk()?;
-
-        let chaining_key = hash(&[CONSTRUCTION]);
-        let transcript = hash(&[&hash(&[&chaining_key, IDENTIFIER]), identity.public().as_bytes()]);
-        let (chaining_key, _) = derive(&chaining_key, &ephemeral);
-        let transcript = hash(&[&transcript, &ephemeral]);
-        let shared = agree(identity, ephemeral)?;
-        let (chaining_key, key) = derive(&chaining_key, shared.as_bytes());
-        let static_public = open(&key, &transcript, sealed_static)?;
-        let hash = hash(&[&transcript, &sealed_static]);
-        Some(Self { static_public, chaining_key, hash, sealed_timestamp })
+        let initiation = Initiation::parse(message)?;
+        let mut symmetric = Symmetric::new(identity.public().as_bytes());
+        symmetric.mix_ephemeral(&initiation.ephemeral);
+        let key = symmetric.mix_key_and_seal(&agree(identity, initiation.ephemeral)?);
+        let static_public = symmetric.open(&key, &initiation.sealed_static)?;
+        Some(Self { static_public, symmetric, initiation })
     }
 
     /// Proves the claim by the secret that both static keys share (see [`agree`]), and reads the
     /// timestamp. `None` if the sender does not have the key that it named.
     #[must_use]
     pub fn prove(&self, shared: &SharedSecret) -> Option<Timestamp> {
-        let (_, key) = derive(&self.chaining_key, shared.as_bytes());
-        open(&key, &self.hash, self.sealed_timestamp).map(|bytes| Timestamp::from_tai64n(&bytes))
+        self.accept(shared).map(|(timestamp, _)| timestamp)
+    }
+
+    /// As [`Claim::prove`], with what answers the initiation.
+    pub(crate) fn accept(&self, shared: &SharedSecret) -> Option<(Timestamp, Responder)> {
+        let Initiation { sender, ephemeral, sealed_timestamp, .. } = self.initiation;
+        let mut symmetric = self.symmetric.clone();
+        let key = symmetric.mix_key_and_seal(shared);
+        let timestamp = symmetric.open(&key, &sealed_timestamp)?;
+        let responder = Responder { symmetric, ephemeral, index: sender };
+        Some((Timestamp::from_tai64n(&timestamp), responder))
     }
 }
 
@@ -60,40 +58,7 @@ impl Claim {
 /// multiplication. `None` for a public key of low order, with which everybody shares it.
 #[must_use]
 pub fn agree(identity: &Identity, public: [u8; 32]) -> Option<SharedSecret> {
-    let shared = identity.private().diffie_hellman(&PublicKey::from(public));
-    shared.was_contributory().then_some(shared)
-}
-
-fn hash(parts: &[&[u8]]) -> [u8; 32] {
-    let mut hash = Blake2s256::new();
-    parts.iter().for_each(|part| hash.update(part));
-    hash.finalize().into()
-}
-
-/// The whitepaper's KDF2 (HKDF of RFC 5869 with BLAKE2s): the next chaining key, and a key.
-fn derive(chaining_key: &[u8; 32], input: &[u8]) -> (Zeroizing<[u8; 32]>, Zeroizing<[u8; 32]>) {
-    let secret = Zeroizing::new(hmac(chaining_key, &[input]));
-    let first = Zeroizing::new(hmac(&secret, &[&[1]]));
-    let second = Zeroizing::new(hmac(&secret, &[&*first, &[2]]));
-    (first, second)
-}
-
-fn hmac(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 32] {
-    // A key of 32 bytes is shorter than a block of BLAKE2s: every such key is taken.
-    let Ok(mut hmac) = SimpleHmac::<Blake2s256>::new_from_slice(key) else { return [0; 32] };
-    parts.iter().for_each(|part| hmac.update(part));
-    hmac.finalize().into_bytes().into()
-}
-
-/// Opens a sealed field of the handshake: its nonce is zero, its associated data the transcript.
-fn open<const SEALED: usize, const PLAIN: usize>(
-    key: &[u8; 32],
-    transcript: &[u8; 32],
-    mut sealed: [u8; SEALED],
-) -> Option<[u8; PLAIN]> {
-    let key = LessSafeKey::new(UnboundKey::new(&CHACHA20_POLY1305, key).ok()?);
-    let nonce = Nonce::assume_unique_for_key([0; 12]);
-    key.open_in_place(nonce, Aad::from(transcript), &mut sealed).ok()?.first_chunk().copied()
+    handshake::agree(identity.private(), &PublicKey::from(public))
 }
 
 #[cfg(test)]
@@ -102,6 +67,7 @@ mod tests {
         noise::{Tunn, TunnResult},
         x25519::StaticSecret,
     };
+    use weir_common::wire::INITIATION_LEN;
 
     use super::*;
 

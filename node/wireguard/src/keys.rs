@@ -29,6 +29,11 @@ pub enum KeyError {
     /// A second spelling of another key.
     #[error("the key is not in canonical form (its number is 2^255 - 19 or more)")]
     NotCanonical,
+    /// A pre-shared key that adds nothing.
+    #[error(
+        "the pre-shared key is all zeros, which is the same as none: create one with `wg genpsk`"
+    )]
+    ZeroPreshared,
     /// The node's own.
     #[error("the key is this node's own public key: give the consumer's")]
     OwnKey,
@@ -135,6 +140,57 @@ impl PrivateKey {
     #[must_use]
     pub fn print(&self) -> Zeroizing<String> {
         Zeroizing::new(STANDARD.encode(self.0.as_bytes()))
+    }
+}
+
+/// A pre-shared key (whitepaper, section 5.2). Its memory is wiped when it goes.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct PresharedKey(Zeroizing<[u8; 32]>);
+
+impl std::fmt::Debug for PresharedKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PresharedKey(..)")
+    }
+}
+
+impl PresharedKey {
+    /// A key of these bytes. All zeros are the same as none.
+    #[must_use]
+    pub fn new(bytes: [u8; 32]) -> Self {
+        Self(Zeroizing::new(bytes))
+    }
+
+    /// A new one.
+    #[must_use]
+    pub fn random() -> Self {
+        let mut key = Self::default();
+        OsRng.fill_bytes(&mut *key.0);
+        key
+    }
+
+    /// Reads a pre-shared key in base64.
+    ///
+    /// # Errors
+    ///
+    /// When it is not 32 bytes in base64, or all zeros.
+    pub fn parse(text: &str) -> Result<Self, KeyError> {
+        let key = decode(text)?;
+        if *key == [0; 32] {
+            return Err(KeyError::ZeroPreshared);
+        }
+        Ok(Self(key))
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// The key in base64, in memory that is wiped.
+    #[must_use]
+    pub fn print(&self) -> Zeroizing<String> {
+        Zeroizing::new(STANDARD.encode(*self.0))
     }
 }
 
@@ -281,6 +337,16 @@ mod tests {
         let public = key.public();
         assert_eq!(parse_public(&print_public(&public)), Ok(public));
         assert_eq!(PrivateKey::parse(&key.print()).expect("a key").public(), public);
+    }
+
+    #[test]
+    fn preshared_keys_read_back_as_printed_and_are_not_shown() {
+        let key = PresharedKey::random();
+        assert_eq!(PresharedKey::parse(&key.print()), Ok(key.clone()));
+        assert_ne!(key, PresharedKey::random());
+        assert_eq!(format!("{key:?}"), "PresharedKey(..)");
+        assert_eq!(PresharedKey::parse("x"), Err(KeyError::Length(1)));
+        assert_eq!(PresharedKey::parse(&encode([0; 32])), Err(KeyError::ZeroPreshared));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! 1. [`identity`] holds the node's key pairs, the old one included while it is still accepted.
 //! 2. [`initiation`] identifies the peer of an initiation, and [`timestamp`] detects its replay.
 //! 3. [`tunnel`] is the tunnel with one consumer.
+//!    Its parts are in `noise`.
 //! 4. [`aead`] is the cipher of transport data. It alone has unsafe code.
 #![deny(unsafe_code)]
 
@@ -12,5 +13,6 @@ pub mod aead;
 pub mod identity;
 pub mod initiation;
 pub mod keys;
+pub(crate) mod noise;
 pub mod timestamp;
 pub mod tunnel;

@@ -7,6 +7,8 @@ const EPOCH: u64 = 1 << 62;
 /// Bits for the nanoseconds of a second.
 const NANOS_BITS: u32 = 30;
 const MAX_NANOS: u64 = (1 << NANOS_BITS) - 1;
+/// TAI is ahead of UTC by so many seconds, since 2017.
+const LEAP_SECONDS: u64 = 37;
 /// The last second that fits: in the year 2242.
 const MAX_SECONDS: u64 = (1 << (63 - NANOS_BITS)) - 1;
 
@@ -16,7 +18,7 @@ const MAX_SECONDS: u64 = (1 << (63 - NANOS_BITS)) - 1;
 /// kept as one word, so that an account can hold it and a reader never sees half of it: 33 bits of
 /// seconds since 1970, then 30 bits of nanoseconds. What lies outside is taken for the nearest
 /// that fits, so that of two of these the second is never the newer one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timestamp(u64);
 
 impl Timestamp {
@@ -34,6 +36,29 @@ impl Timestamp {
             Some(seconds) if seconds > MAX_SECONDS => Self(MAX_SECONDS << NANOS_BITS | MAX_NANOS),
             Some(seconds) => Self(seconds << NANOS_BITS | nanos),
         }
+    }
+
+    /// The time in UTC: seconds since 1970 and nanoseconds.
+    #[must_use]
+    pub fn from_unix(seconds: u64, nanos: u32) -> Self {
+        let seconds = seconds.saturating_add(LEAP_SECONDS).min(MAX_SECONDS);
+        Self(seconds << NANOS_BITS | u64::from(nanos).min(MAX_NANOS))
+    }
+
+    /// The TAI64N label.
+    #[must_use]
+    pub fn to_tai64n(self) -> [u8; Self::LEN] {
+        let mut label = [0; Self::LEN];
+        let (seconds, nanos) = label.split_at_mut(8);
+        seconds.copy_from_slice(&(EPOCH + (self.0 >> NANOS_BITS)).to_be_bytes());
+        nanos.copy_from_slice(&((self.0 & MAX_NANOS) as u32).to_be_bytes());
+        label
+    }
+
+    /// The earliest that is newer.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
     }
 
     /// Its seconds since 1970, without the leap seconds that TAI is ahead of UTC.
@@ -79,6 +104,17 @@ mod tests {
         assert!(times.is_sorted_by(|one, next| one < next), "{times:?}");
         assert_eq!(times[3].unix_seconds(), 1_800_000_000);
         assert!(times.iter().all(|time| i64::try_from(time.0).is_ok()), "SQLite has signed words");
+    }
+
+    #[test]
+    fn labels_read_back_and_the_next_one_is_newer() {
+        for (seconds, nanos) in [(0, 0), (1_700_000_000, 999_999_999), (u64::MAX, u32::MAX)] {
+            let time = Timestamp::from_unix(seconds, nanos);
+            assert_eq!(Timestamp::from_tai64n(&time.to_tai64n()), time);
+            let next = time.next();
+            assert!(seconds == u64::MAX || next.to_tai64n() > time.to_tai64n());
+            assert!(seconds == u64::MAX || Timestamp::from_tai64n(&next.to_tai64n()) > time);
+        }
     }
 
     #[test]

@@ -1,38 +1,41 @@
-//! One consumer's WireGuard, by boringtun, with the gaps closed that its `Tunn` leaves to its
-//! caller: counters beyond WireGuard's limit (on which it panics or accepts replays), padding,
-//! its queue of packets before a handshake, buffers that are too small (on which it panics), and
-//! time, which passes for it only in [`Tunnel::tick`].
+//! One consumer's WireGuard: handshakes in both roles, keypairs and timers (whitepaper, sections 5
+//! and 6). It has no lock and reads no clock. Times are nanoseconds of a clock that does not go
+//! backwards.
+//!
+//! Transport data takes three steps, so that a caller can open or seal many messages at once:
+//! [`Tunnel::begin_open`], the cipher by [`Tunnel::receive_key`], [`Tunnel::finish_open`]; and
+//! [`Tunnel::begin_seal`], the cipher by [`Tunnel::send_key`].
 
-use std::{net::IpAddr, sync::Arc};
+mod data;
 
-use boringtun::{
-    noise::{Tunn, TunnResult, errors::WireGuardError},
-    x25519,
-};
+use rand_core::OsRng;
 use weir_common::{
     DropReason, PeerIndex,
     mac1::{Mac1Key, Mac1Keys},
-    wire::{DATA_OVERHEAD, INITIATION_LEN},
+    wire::{DATA_OVERHEAD, INITIATION_LEN, RESPONSE_LEN, message_type},
 };
+use x25519_dalek::{PublicKey, SharedSecret, StaticSecret};
 
-use crate::identity::Identity;
-
-/// REJECT_AFTER_MESSAGES (whitepaper, section 6.1): no counter may reach it.
-pub const REJECT_AFTER_MESSAGES: u64 = u64::MAX - (1 << 13);
+pub use self::data::{Header, Opened, Sealing, padded_len};
+pub use crate::noise::timers::{
+    KEEPALIVE_TIMEOUT, MAX_JITTER, REJECT_AFTER_MESSAGES, REJECT_AFTER_TIME, REKEY_AFTER_MESSAGES,
+    REKEY_AFTER_TIME, REKEY_ATTEMPT_TIME, REKEY_TIMEOUT,
+};
+use crate::{
+    identity::Identity,
+    initiation::{Claim, agree},
+    keys::PresharedKey,
+    noise::{
+        cookie::CookieJar,
+        handshake::Initiator,
+        keypair::{Keypair, Role, SessionKeys},
+        timers::{REKEY_ON_RECEIVE, Timers},
+    },
+    timestamp::Timestamp,
+};
 
 /// The least room that a reply to a handshake message, or a timer's message, may take.
 pub const REPLY_LEN: usize = INITIATION_LEN;
-
-/// What a data message turned out to be.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Opened {
-    /// An IP packet of this length at the start of the buffer, and its source.
-    Packet(usize, IpAddr),
-    /// A keepalive.
-    Keepalive,
-    /// Authentic, but not an IP packet.
-    NotIp,
-}
 
 /// What to do after a handshake message or a tick.
 #[derive(Debug, PartialEq, Eq)]
@@ -45,241 +48,352 @@ pub enum Reply {
 
 /// The tunnel of one consumer.
 pub struct Tunnel {
-    tunn: Tunn,
-    node_key: [u8; 32],
-    consumer_key: x25519::PublicKey,
+    local: Local,
+    consumer: PublicKey,
+    preshared: PresharedKey,
     index: PeerIndex,
-    /// The consumer has begun to shake hands with the node's other key; until it has shown that it
-    /// has the new keys, the old ones stay.
-    successor: Option<Box<Successor>>,
+    /// The lowest byte of the latest receiver index.
+    last_index: u8,
+    /// What is sent with.
+    current: Option<Box<Keypair>>,
+    /// What came before it, for messages that are under way.
+    previous: Option<Box<Keypair>>,
+    /// The answer to an initiation, until the consumer has shown that it has the keys.
+    next: Option<Next>,
+    attempt: Option<Box<Attempt>>,
+    /// When the latest initiation was sent.
+    initiated: Option<u64>,
+    newest_sent: Timestamp,
+    newest_received: Timestamp,
+    cookies: CookieJar,
+    timers: Timers,
 }
 
-struct Successor {
-    tunn: Tunn,
-    node_key: [u8; 32],
+/// The node's key pair, and the secret that it shares with the consumer, once it was needed.
+struct Local {
+    identity: Identity,
+    shared: Option<SharedSecret>,
+}
+
+impl Local {
+    fn new(identity: &Identity) -> Self {
+        Self { identity: identity.clone(), shared: None }
+    }
+
+    /// `None` for a consumer's key of low order.
+    fn shared(&mut self, consumer: &PublicKey) -> Option<&SharedSecret> {
+        if self.shared.is_none() {
+            self.shared = Some(agree(&self.identity, consumer.to_bytes())?);
+        }
+        self.shared.as_ref()
+    }
+}
+
+/// A keypair that the consumer has not used yet.
+struct Next {
+    keypair: Box<Keypair>,
+    /// The other key of the node, if the handshake was with it.
+    local: Option<Box<Local>>,
+}
+
+/// A handshake that the node began.
+struct Attempt {
+    initiator: Initiator,
+    since: u64,
+    /// When the initiation is to be repeated.
+    repeat: u64,
 }
 
 impl Tunnel {
-    /// A tunnel to the consumer with `public_key`. Takes two scalar multiplications (0.1 ms).
+    /// A tunnel to the consumer with `public_key`.
     #[must_use]
     pub fn new(identity: &Identity, public_key: [u8; 32], index: PeerIndex) -> Self {
-        let consumer_key = x25519::PublicKey::from(public_key);
-        let node_key = identity.public.to_bytes();
-        let tunn = new_tunn(identity, consumer_key, index);
-        Self { tunn, node_key, consumer_key, index, successor: None }
+        Self {
+            local: Local::new(identity),
+            consumer: PublicKey::from(public_key),
+            preshared: PresharedKey::default(),
+            index,
+            last_index: 0,
+            current: None,
+            previous: None,
+            next: None,
+            attempt: None,
+            initiated: None,
+            newest_sent: Timestamp::default(),
+            newest_received: Timestamp::default(),
+            cookies: CookieJar::default(),
+            timers: Timers::default(),
+        }
+    }
+
+    /// The same with a pre-shared key.
+    #[must_use]
+    pub fn with_preshared_key(self, preshared: PresharedKey) -> Self {
+        Self { preshared, ..self }
+    }
+
+    /// The memory of the tunnel with its keys, in bytes.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        let next = self.next.as_ref().map(|next| &next.keypair);
+        let keypairs = [self.current.as_ref(), self.previous.as_ref(), next];
+        let keypairs = keypairs.into_iter().flatten().count() * size_of::<Keypair>();
+        let attempt = self.attempt.as_ref().map_or(0, |_| size_of::<Attempt>());
+        size_of::<Self>() + keypairs + attempt
     }
 
     /// Whether the present keys were agreed with this key of the node.
     #[must_use]
     pub fn is_for(&self, identity: &Identity) -> bool {
-        self.node_key == identity.public.to_bytes()
+        self.local.identity.public() == identity.public()
     }
 
-    /// Opens a data message into `out`, which must have room for the message.
-    ///
-    /// # Errors
-    ///
-    /// Says why the message is not authentic or not new.
-    #[inline]
-    pub fn open(&mut self, message: &[u8], out: &mut [u8]) -> Result<Opened, DropReason> {
-        let counter = message.get(8..16).and_then(<[u8]>::first_chunk);
-        let counter = counter.map_or(u64::MAX, |bytes| u64::from_le_bytes(*bytes));
-        if counter >= REJECT_AFTER_MESSAGES {
-            return Err(DropReason::CounterLimit);
-        }
-        if out.len() < message.len() {
-            return Err(DropReason::Truncated);
-        }
-        match open(&mut self.tunn, message, out) {
-            Err(reason) if self.successor.is_some() => self.succeed(message, out).ok_or(reason),
-            opened => opened,
-        }
-    }
-
-    /// Opens what the old keys do not open by those of the successor, which takes over then.
-    #[cold]
-    fn succeed(&mut self, message: &[u8], out: &mut [u8]) -> Option<Opened> {
-        let opened = open(&mut self.successor.as_mut()?.tunn, message, out).ok()?;
-        let Successor { tunn, node_key } = *self.successor.take()?;
-        self.tunn = tunn;
-        self.node_key = node_key;
-        Some(opened)
-    }
-
-    /// Whether packets can be sealed: a handshake was completed and is not too old.
+    /// Whether packets can be sealed: a handshake was completed and its keys are not used up.
     #[must_use]
     #[inline]
-    pub fn is_connected(&self) -> bool {
-        self.tunn.time_since_last_handshake().is_some()
-    }
-
-    /// Seals `packet` into `out`, which has exactly [`DATA_OVERHEAD`] more bytes; an empty packet
-    /// is a keepalive. Only after [`Tunnel::is_connected`]; else nothing is written.
-    ///
-    /// Returns whether `out` holds a message.
-    #[inline]
-    pub fn seal(&mut self, packet: &[u8], out: &mut [u8]) -> bool {
-        let len = packet.len() + DATA_OVERHEAD;
-        if out.len() < len {
-            return false;
-        }
-        match self.tunn.encapsulate(packet, out) {
-            TunnResult::WriteToNetwork(message) => message.len() == len,
-            TunnResult::Done
-            | TunnResult::Err(_)
-            | TunnResult::WriteToTunnelV4(..)
-            | TunnResult::WriteToTunnelV6(..) => false,
-        }
+    pub fn is_connected(&self, now: u64) -> bool {
+        self.current.as_ref().is_some_and(|keypair| keypair.can_send(now))
     }
 
     /// Whether the first MAC of a handshake response is made with the node's key. Costs five hashes,
     /// and no scalar multiplication.
     #[must_use]
     pub fn has_right_mac1(&self, response: &[u8]) -> bool {
-        Mac1Keys::one(Mac1Key::new(&self.node_key)).fit_response(response, 0)
+        let key = Mac1Key::new(self.local.identity.public().as_bytes());
+        Mac1Keys::one(key).fit_response(response, 0)
     }
 
-    /// Takes a handshake initiation, handshake response or cookie reply. `out` must have room for
-    /// [`REPLY_LEN`] bytes. Call [`Tunnel::tick`] directly before, or the session that begins here
-    /// begins in the past.
+    /// Takes a handshake response or cookie reply. `out` must have room for [`REPLY_LEN`] bytes.
     ///
     /// # Errors
     ///
-    /// Says that the message is not authentic, not new, or not asked for.
+    /// Says that the message is not authentic, or not asked for.
     pub fn handshake(
         &mut self,
-        source: IpAddr,
         message: &[u8],
+        now: u64,
         out: &mut [u8],
     ) -> Result<Reply, DropReason> {
         if out.len() < REPLY_LEN {
             return Err(DropReason::Truncated);
         }
-        handshake(&mut self.tunn, source, message, out)
+        if message.first() == Some(&message_type::COOKIE_REPLY) {
+            let taken = self.cookies.receive(self.consumer.as_bytes(), message, now);
+            return if taken { Ok(Reply::None) } else { Err(DropReason::HandshakeInvalid) };
+        }
+        self.response(message, now).ok_or(DropReason::HandshakeInvalid)?;
+        // It shows the consumer that the node has the keys.
+        Ok(self.keepalive(now, out))
     }
 
     /// Takes an initiation for the node's key of `identity`, which may be another than that of the
-    /// present keys. As [`Tunnel::handshake`] otherwise.
+    /// present keys. `out` must have room for [`REPLY_LEN`] bytes. The MACs were checked before.
     ///
     /// # Errors
     ///
-    /// As [`Tunnel::handshake`].
+    /// Says that the message is not authentic, or not newer than all before.
     pub fn initiation(
         &mut self,
         identity: &Identity,
-        source: IpAddr,
         message: &[u8],
+        now: u64,
         out: &mut [u8],
     ) -> Result<Reply, DropReason> {
-        if self.is_for(identity) {
-            return self.handshake(source, message, out);
+        let out: &mut [u8; RESPONSE_LEN] = out
+            .get_mut(..REPLY_LEN)
+            .and_then(<[u8]>::first_chunk_mut)
+            .ok_or(DropReason::Truncated)?;
+        let claim = Claim::read(identity, message).ok_or(DropReason::HandshakeInvalid)?;
+        if claim.static_public != self.consumer.to_bytes() {
+            return Err(DropReason::HandshakeInvalid);
         }
-        let node_key = identity.public.to_bytes();
-        if out.len() < REPLY_LEN {
-            return Err(DropReason::Truncated);
+        let mut other = (!self.is_for(identity)).then(|| Box::new(Local::new(identity)));
+        let local = other.as_deref_mut().unwrap_or(&mut self.local);
+        let shared = local.shared(&self.consumer).ok_or(DropReason::HandshakeInvalid)?;
+        let (timestamp, responder) = claim.accept(shared).ok_or(DropReason::HandshakeInvalid)?;
+        if timestamp <= self.newest_received {
+            return Err(DropReason::HandshakeReplay);
         }
-        // One that is there keeps its memory of what it has seen: a replay stays one.
-        let mut successor = match self.successor.take() {
-            Some(successor) if successor.node_key == node_key => successor,
-            _ => {
-                let tunn = new_tunn(identity, self.consumer_key, self.index);
-                Box::new(Successor { tunn, node_key })
-            }
-        };
-        // Nothing of its own is due yet: this is for its clock alone.
-        successor.tunn.update_timers(out);
-        let reply = handshake(&mut successor.tunn, source, message, out);
-        self.successor = Some(successor);
-        reply
+        self.newest_received = timestamp;
+        let (index, remote_index) = (self.next_index(), responder.index);
+        let ephemeral = StaticSecret::random_from_rng(OsRng);
+        let keys = responder
+            .respond(&self.consumer, self.preshared.as_bytes(), &ephemeral, index, out)
+            .ok_or(DropReason::HandshakeInvalid)?;
+        self.cookies.sign(self.consumer.as_bytes(), index, now, out);
+        let keypair = Box::new(Keypair::new(keys, Role::Responder, index, remote_index, now));
+        self.previous = None;
+        self.next = Some(Next { keypair, local: other });
+        self.timers.received(false, now);
+        Ok(Reply::Send(RESPONSE_LEN))
     }
 
-    /// Begins a handshake, unless one is under way. `out` must have room for [`REPLY_LEN`] bytes.
-    pub fn initiate(&mut self, out: &mut [u8]) -> Reply {
-        if out.len() < REPLY_LEN {
+    /// Begins a handshake, unless one is under way or one began a moment ago. `date` is the present
+    /// time. `out` must have room for [`REPLY_LEN`] bytes.
+    pub fn initiate(&mut self, now: u64, date: Timestamp, out: &mut [u8]) -> Reply {
+        let is_too_early =
+            self.initiated.is_some_and(|before| now.saturating_sub(before) < REKEY_TIMEOUT);
+        if self.attempt.is_some() || is_too_early {
             return Reply::None;
         }
-        reply(&self.tunn.format_handshake_initiation(out, false))
+        self.send_initiation(now, now, date, out).unwrap_or(Reply::None)
     }
 
-    /// Lets time pass: at least every second or so, as long as it returns `true` beside the reply.
-    /// `out` must have room for [`REPLY_LEN`] bytes.
-    pub fn tick(&mut self, out: &mut [u8]) -> (Reply, bool) {
+    /// Lets time pass: at least every second or so, as long as it returns `true` beside the reply:
+    /// there are keys, or a handshake is under way. `date` is the present time. `out` must have room
+    /// for [`REPLY_LEN`] bytes.
+    pub fn tick(&mut self, now: u64, date: Timestamp, out: &mut [u8]) -> (Reply, bool) {
         if out.len() < REPLY_LEN {
             return (Reply::None, true);
         }
-        if let Some(successor) = &mut self.successor {
-            // It sends nothing by itself before it has taken over.
-            successor.tunn.update_timers(out);
-            if successor.tunn.is_expired() {
-                self.successor = None;
+        self.forget_expired(now);
+        let reply = match self.attempt.as_ref().map(|attempt| (attempt.since, attempt.repeat)) {
+            Some((since, _)) if now.saturating_sub(since) >= REKEY_ATTEMPT_TIME => {
+                self.attempt = None;
+                self.timers.given_up();
+                Reply::None
+            }
+            Some((since, repeat)) if now >= repeat => {
+                self.send_initiation(since, now, date, out).unwrap_or(Reply::None)
+            }
+            None if self.timers.wants_handshake(now) => self.initiate(now, date, out),
+            Some(_) | None => Reply::None,
+        };
+        let reply = match reply {
+            Reply::None if self.timers.wants_keepalive(now) => self.keepalive(now, out),
+            reply => reply,
+        };
+        (reply, self.has_keys() || self.attempt.is_some())
+    }
+
+    fn has_keys(&self) -> bool {
+        self.current.is_some() || self.previous.is_some() || self.next.is_some()
+    }
+
+    /// Wipes keys that are too old for any use: earlier than the whitepaper asks for, which is three
+    /// times their lifetime (section 6.3).
+    fn forget_expired(&mut self, now: u64) {
+        self.current.take_if(|keypair| keypair.is_expired(now));
+        self.previous.take_if(|keypair| keypair.is_expired(now));
+        self.next.take_if(|next| next.keypair.is_expired(now));
+    }
+
+    /// Writes an initiation of a handshake that began at `since`.
+    fn send_initiation(
+        &mut self,
+        since: u64,
+        now: u64,
+        date: Timestamp,
+        out: &mut [u8],
+    ) -> Option<Reply> {
+        let out: &mut [u8; INITIATION_LEN] = out.first_chunk_mut()?;
+        let index = self.next_index();
+        let ephemeral = StaticSecret::random_from_rng(OsRng);
+        let timestamp = date.max(self.newest_sent.next());
+        self.local.shared(&self.consumer)?;
+        let Local { identity, shared } = &self.local;
+        let initiator = Initiator::begin(
+            identity,
+            &self.consumer,
+            shared.as_ref()?,
+            ephemeral,
+            index,
+            timestamp,
+            out,
+        )?;
+        self.cookies.sign(self.consumer.as_bytes(), index, now, out);
+        // The message is as random as its keys.
+        let [.., a, b] = *out.first_chunk::<40>()?;
+        let jitter = u64::from(u16::from_le_bytes([a, b])) * MAX_JITTER / u64::from(u16::MAX);
+        self.attempt =
+            Some(Box::new(Attempt { initiator, since, repeat: now + REKEY_TIMEOUT + jitter }));
+        self.newest_sent = timestamp;
+        self.initiated = Some(now);
+        self.timers.handshake_begun();
+        Some(Reply::Send(INITIATION_LEN))
+    }
+
+    /// Takes a response. `None` if it does not answer the latest initiation.
+    fn response(&mut self, message: &[u8], now: u64) -> Option<()> {
+        let initiator = &self.attempt.as_ref()?.initiator;
+        let index = initiator.index();
+        let preshared = self.preshared.as_bytes();
+        let (keys, remote_index) = initiator.finish(&self.local.identity, preshared, message)?;
+        self.use_as_initiator(keys, index, remote_index, now);
+        Some(())
+    }
+
+    fn use_as_initiator(&mut self, keys: SessionKeys, index: u32, remote_index: u32, now: u64) {
+        let keypair = Box::new(Keypair::new(keys, Role::Initiator, index, remote_index, now));
+        let before = self.current.replace(keypair);
+        // The consumer may have begun to use the answer to its own initiation.
+        self.previous = match self.next.take() {
+            Some(Next { keypair, local: None }) => Some(keypair),
+            _ => before,
+        };
+        self.attempt = None;
+        self.timers.received(false, now);
+        self.timers.handshake_begun();
+    }
+
+    /// The consumer has shown that it has the next keys.
+    #[cold]
+    fn promote(&mut self) {
+        let Some(Next { keypair, local }) = self.next.take() else { return };
+        self.previous = self.current.replace(keypair);
+        if let Some(local) = local {
+            self.local = *local;
+            // Nothing of the other key stays in use.
+            self.previous = None;
+        }
+        self.attempt = None;
+        self.timers.handshake_begun();
+    }
+
+    /// A receiver index that no keypair or handshake of the tunnel has.
+    fn next_index(&mut self) -> u32 {
+        loop {
+            self.last_index = self.last_index.wrapping_add(1);
+            let index = self.index.get() << 8 | u32::from(self.last_index);
+            let attempt = self.attempt.as_ref().map(|attempt| attempt.initiator.index());
+            if attempt != Some(index) && self.keypair(index).is_none() {
+                return index;
             }
         }
-        let reply = reply(&self.tunn.update_timers(out));
-        (reply, !self.tunn.is_expired())
     }
-}
 
-fn new_tunn(identity: &Identity, consumer: x25519::PublicKey, index: PeerIndex) -> Tunn {
-    let limiter = Some(Arc::clone(&identity.lenient));
-    Tunn::new(identity.private.clone(), consumer, None, None, index.get(), limiter)
-}
-
-#[inline]
-fn open(tunn: &mut Tunn, message: &[u8], out: &mut [u8]) -> Result<Opened, DropReason> {
-    match tunn.decapsulate(None, message, out) {
-        TunnResult::WriteToTunnelV4(packet, source) => {
-            Ok(Opened::Packet(packet.len(), IpAddr::V4(source)))
-        }
-        TunnResult::WriteToTunnelV6(packet, source) => {
-            Ok(Opened::Packet(packet.len(), IpAddr::V6(source)))
-        }
-        TunnResult::Done => Ok(Opened::Keepalive),
-        // A data message is parsed before it is opened: this is about what was inside.
-        TunnResult::Err(WireGuardError::InvalidPacket) => Ok(Opened::NotIp),
-        TunnResult::Err(error) => Err(data_error(&error)),
-        TunnResult::WriteToNetwork(_) => Err(DropReason::HandshakeInvalid),
+    /// The keypair with this receiver index.
+    #[inline]
+    fn keypair(&self, index: u32) -> Option<&Keypair> {
+        let next = self.next.as_ref().map(|next| &next.keypair);
+        [self.current.as_ref(), next, self.previous.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(AsRef::as_ref)
+            .find(|keypair| keypair.local_index == index)
     }
-}
 
-fn handshake(
-    tunn: &mut Tunn,
-    source: IpAddr,
-    message: &[u8],
-    out: &mut [u8],
-) -> Result<Reply, DropReason> {
-    match tunn.decapsulate(Some(source), message, out) {
-        TunnResult::WriteToNetwork(reply) => Ok(Reply::Send(reply.len())),
-        TunnResult::Done => Ok(Reply::None),
-        TunnResult::Err(WireGuardError::InvalidMac) => Err(DropReason::Mac1),
-        TunnResult::Err(_) | TunnResult::WriteToTunnelV4(..) | TunnResult::WriteToTunnelV6(..) => {
-            Err(DropReason::HandshakeInvalid)
+    /// Seals a keepalive, if there are keys.
+    fn keepalive(&mut self, now: u64, out: &mut [u8]) -> Reply {
+        let sealed = out.get_mut(..DATA_OVERHEAD).is_some_and(|out| self.seal(&[], 0, now, out));
+        if sealed { Reply::Send(DATA_OVERHEAD) } else { Reply::None }
+    }
+
+    /// After a message was received or sent: whether the keys have to be renewed.
+    #[inline]
+    fn check_age(&mut self, now: u64, is_received: bool) {
+        let wants = self.current.as_ref().is_some_and(|keypair| {
+            if is_received {
+                keypair.wants_rekey_on_receive(now, REKEY_ON_RECEIVE)
+            } else {
+                keypair.wants_rekey(now)
+            }
+        });
+        if wants && self.attempt.is_none() {
+            self.timers.request_rekey();
         }
     }
 }
 
-fn reply(result: &TunnResult<'_>) -> Reply {
-    match result {
-        TunnResult::WriteToNetwork(message) => Reply::Send(message.len()),
-        TunnResult::Done
-        | TunnResult::Err(_)
-        | TunnResult::WriteToTunnelV4(..)
-        | TunnResult::WriteToTunnelV6(..) => Reply::None,
-    }
-}
-
-fn data_error(error: &WireGuardError) -> DropReason {
-    match error {
-        WireGuardError::InvalidCounter | WireGuardError::DuplicateCounter => DropReason::Replay,
-        WireGuardError::NoCurrentSession | WireGuardError::WrongIndex => DropReason::NoKeys,
-        _ => DropReason::Authentication,
-    }
-}
-
-/// The length to which a packet is padded (whitepaper, section 5.4.6): a multiple of 16, but not
-/// beyond the MTU.
-#[must_use]
-#[inline]
-pub fn padded_len(len: usize, mtu: usize) -> usize {
-    let padded = len.next_multiple_of(16);
-    if len <= mtu { padded.min(mtu) } else { len }
-}
+#[cfg(test)]
+mod tests;

@@ -28,7 +28,8 @@ use weir_sessions::{
     registry::{Extension, NewSession},
     wg_quick,
 };
-use weir_wireguard::keys;
+use weir_wireguard::keys::{self, PresharedKey};
+use zeroize::Zeroizing;
 
 /// The maximum size of a request in bytes. No valid request is larger.
 const MAX_BODY: usize = 16 * 1024;
@@ -36,19 +37,28 @@ const MAX_BODY: usize = 16 * 1024;
 /// The highest rate of a session in bits per second: what JSON readers hold exactly.
 const MAX_RATE: u64 = 1 << 53;
 
+/// In the place of a pre-shared key: the node makes one.
+const GENERATE: &str = "generate";
+
 type Which = Result<Path<String>, PathRejection>;
 
 pub(super) async fn add(State(api): State<Api>, body: Body) -> Result<impl IntoResponse, ApiError> {
-    let expected = r#"{"name": "...", "public_key": "...", "prepaid": true}, all optional"#;
+    let expected = r#"{"name": "...", "public_key": "...", "preshared_key": "generate", "prepaid": true}, all optional"#;
     let request: SessionRequest = read(body, expected).await?;
     let public_key = request.public_key.as_deref().map(keys::parse_public).transpose();
     let public_key = public_key.map_err(SessionError::from)?;
+    let preshared_key = match request.preshared_key.map(Zeroizing::new) {
+        None => None,
+        Some(word) if *word == GENERATE => Some(PresharedKey::random()),
+        Some(key) => Some(PresharedKey::parse(&key).map_err(SessionError::from)?),
+    };
     let (name, prepaid) = (request.name, request.prepaid);
-    let new = NewSession { name, public_key, prepaid, free_bytes: api.template.get().free_bytes };
+    let free_bytes = api.template.get().free_bytes;
+    let new = NewSession { name, public_key, preshared_key, prepaid, free_bytes };
     let made = off_thread(move || {
         let added = api.sessions.add(new)?;
-        let config =
-            wg_quick::config(&api.template.get(), &added.snapshot, added.private_key.as_ref());
+        let (private, preshared) = (added.private_key.as_ref(), added.preshared_key.as_ref());
+        let config = wg_quick::config(&api.template.get(), &added.snapshot, private, preshared);
         let session = SessionView::from(&added.snapshot);
         Ok::<_, SessionError>(MadeSession {
             session,

@@ -131,6 +131,28 @@ async fn a_session_is_made_listed_shown_and_removed() {
 }
 
 #[tokio::test]
+async fn a_preshared_key_is_in_the_configuration_and_in_no_other_answer() {
+    let node = serve_node(4).await;
+    let own = "CQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQk=";
+    let mut keys = Vec::new();
+    for wanted in [own, "generate", "generate"] {
+        let body = format!(r#"{{"preshared_key": "{wanted}"}}"#);
+        let made = node.ask("POST", "/v1/sessions", body).await.json();
+        let config = made["config"].as_str().expect("a configuration");
+        let key = config.lines().find_map(|line| line.strip_prefix("PresharedKey = "));
+        let key = key.expect("a pre-shared key").to_owned();
+        assert!(!made["session"].to_string().contains(&key));
+        keys.push(key);
+    }
+    assert_eq!(keys[0], own);
+    assert!(keys[1] != keys[2] && keys[1].len() == 44);
+    let list = node.ask("GET", "/v1/sessions", "").await.json().to_string();
+    assert!(keys.iter().all(|key| !list.contains(key)));
+    let plain = node.ask("POST", "/v1/sessions", "{}").await.json();
+    assert!(!plain["config"].to_string().contains("PresharedKey"));
+}
+
+#[tokio::test]
 async fn the_private_half_of_a_pair_is_in_the_configuration_and_nowhere_else() {
     let node = serve_node(4).await;
     let made = node.ask("POST", "/v1/sessions", "").await.json();
@@ -160,6 +182,7 @@ async fn the_private_half_of_a_pair_is_in_the_configuration_and_nowhere_else() {
 async fn every_bad_request_has_its_own_answer() {
     let node = serve_node(1).await;
     let own = format!(r#"{{"public_key": "{:?}"}}"#, node_key());
+    let zero_preshared = format!(r#"{{"preshared_key": "{}="}}"#, "A".repeat(43));
     let zero = format!(r#"{{"public_key": "{}="}}"#, "A".repeat(43));
     let huge = format!(r#"{{"name": "{}"}}"#, "x".repeat(20_000));
     let deep = "[".repeat(10_000);
@@ -180,6 +203,8 @@ async fn every_bad_request_has_its_own_answer() {
         (br#"{"name": "../x"}"#, 400, "bad_name"),
         (br#"{"public_key": ""}"#, 400, "bad_key"),
         (br#"{"public_key": "not a key"}"#, 400, "bad_key"),
+        (br#"{"preshared_key": "x"}"#, 400, "bad_key"),
+        (zero_preshared.as_bytes(), 400, "bad_key"),
         (zero.as_bytes(), 400, "bad_key"),
         (own.as_bytes(), 400, "bad_key"),
         (huge.as_bytes(), 413, "body_too_large"),

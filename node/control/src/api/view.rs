@@ -191,6 +191,9 @@ pub struct SessionRequest {
     /// The consumer's key in base64; the node makes a pair where it is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public_key: Option<String>,
+    /// The pre-shared key in base64, or `generate` for a new one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preshared_key: Option<String>,
     /// Whether it is paused until there is credit.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub prepaid: bool,

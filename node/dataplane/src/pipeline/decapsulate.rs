@@ -8,7 +8,11 @@ use weir_common::{
     wire::Message,
 };
 
-use super::{Iteration, Misdirected, Owner, Pipeline, Shared, encapsulate::Unit};
+use super::{
+    Iteration, Misdirected, Owner, Pipeline, Shared,
+    encapsulate::Unit,
+    opening::{Opening, Openings},
+};
 use crate::{
     exit::{self, Exit, Gate, Leaves},
     limit::{flow_key::FlowKey, policer::Direction},
@@ -16,7 +20,7 @@ use crate::{
     peer::{Peer, admission::Admission},
 };
 use weir_packet::{arena::Chunk, ecn::Ecn, ethernet::ETHERNET_HEADER, headers, virtio::HEADER_LEN};
-use weir_wireguard::tunnel::Opened;
+use weir_wireguard::tunnel::{Header, Opened};
 
 /// Where a datagram goes.
 enum Target {
@@ -54,30 +58,42 @@ impl Pipeline {
         if buffer.is_empty() {
             self.stats.refuse(DropReason::MalformedMessage);
         }
-        for datagram in buffer.chunks(segment) {
-            self.handle_datagram(outer, datagram);
-        }
+        self.handle_datagrams(buffer.chunks(segment).map(|datagram| (outer, datagram)));
     }
 
     /// Takes one datagram.
     #[inline]
     pub fn handle_datagram<'a>(&mut self, outer: impl Into<Outer<'a>>, datagram: &'a [u8]) {
-        let outer = outer.into();
-        let result = match self.classify(datagram) {
-            Ok(Target::Data(index)) => self.handle_data(index, &outer, datagram),
-            Ok(Target::Handshake(index)) => {
-                self.handle_handshake(index, outer.from, datagram, None)
+        self.handle_datagrams(std::iter::once((outer.into(), datagram)));
+    }
+
+    /// Takes datagrams, and opens data messages together. What comes of them is the same as if each
+    /// was taken by itself.
+    #[inline]
+    pub(crate) fn handle_datagrams<'a>(
+        &mut self,
+        datagrams: impl Iterator<Item = (Outer<'a>, &'a [u8])>,
+    ) {
+        let mut openings = Openings::new();
+        for (outer, datagram) in datagrams {
+            let result = match self.classify(datagram) {
+                Ok(Target::Data(index)) => self.begin_open(&mut openings, index, outer, datagram),
+                Ok(Target::Handshake(index)) => {
+                    self.open(&mut openings);
+                    self.handle_handshake(index, outer.from, datagram, None)
+                }
+                Ok(Target::Elsewhere(owner)) => {
+                    let datagram = Bytes::copy_from_slice(datagram);
+                    self.push_misdirected(owner, Misdirected::Datagram(datagram, outer.verified()));
+                    continue;
+                }
+                Err(reason) => Err(reason),
+            };
+            if let Err(reason) = result {
+                self.stats.refuse(reason);
             }
-            Ok(Target::Elsewhere(owner)) => {
-                let datagram = Bytes::copy_from_slice(datagram);
-                self.push_misdirected(owner, Misdirected::Datagram(datagram, outer.verified()));
-                return;
-            }
-            Err(reason) => Err(reason),
-        };
-        if let Err(reason) = result {
-            self.stats.refuse(reason);
         }
+        self.open(&mut openings);
     }
 
     /// Finds where a datagram goes, by its message type and receiver index.
@@ -99,53 +115,34 @@ impl Pipeline {
         })
     }
 
-    /// Takes a data message of the peer at `index`, through all steps.
+    /// Takes a data message that was opened, through all further steps.
     #[inline]
-    fn handle_data(
-        &mut self,
-        index: usize,
-        outer: &Outer<'_>,
-        message: &[u8],
-    ) -> Result<(), DropReason> {
+    pub(super) fn take_opened(&mut self, opening: &Opening<'_>) -> Result<(), DropReason> {
+        let Opening { index, chunk, .. } = *opening;
         let peer = self.peers.get_mut(index).and_then(Option::as_deref_mut);
         let peer = peer.ok_or(DropReason::UnknownIndex)?;
-        let origin = peer.origin(&outer.from);
-        if let Some(meter) = peer.meter_of_data(origin)? {
-            peer.meters.take(meter, origin, self.iteration.now.nanos)?;
-        }
         let exit = self.exit.as_deref_mut();
-        let headroom = if exit.is_some() { exit::HEADROOM } else { HEADER_LEN };
-        let taken = self.plain.take(headroom + message.len());
-        let (mut chunk, buffer) = taken.ok_or(DropReason::Truncated)?;
-        let room = buffer.get_mut(HEADER_LEN..).unwrap_or_default();
-        let shared = &self.shared;
-        let iteration = &self.iteration;
-        let passed = decapsulate(peer, exit, shared, iteration, outer, origin, message, room);
+        let headroom = headroom(exit.is_some());
+        let frame = self.plain.get_mut(chunk).get_mut(HEADER_LEN..).unwrap_or_default();
+        let passed = decapsulate(peer, exit, &self.shared, &self.iteration, opening, frame);
         match passed {
             Ok(Passed::Tun(len)) => {
-                chunk.len = (headroom + len) as u32;
-                self.plain.truncate(chunk.end());
                 // The TUN device has no link header.
                 let unused = (headroom - HEADER_LEN) as u32;
-                let chunk = Chunk { start: chunk.start + unused, len: chunk.len - unused };
-                self.tun.coalescer.push(&self.plain, chunk);
+                let (start, len) = (chunk.start + unused, (HEADER_LEN + len) as u32);
+                self.tun.coalescer.push(&self.plain, Chunk { start, len });
                 Ok(())
             }
             Ok(Passed::Uplink(len)) => {
-                chunk.len = (headroom + len) as u32;
-                self.plain.truncate(chunk.end());
+                let chunk = Chunk { start: chunk.start, len: (headroom + len) as u32 };
                 if let Some(exit) = &mut self.exit {
                     exit.uplink.coalescer.push(&self.plain, chunk);
                 }
                 Ok(())
             }
-            Ok(Passed::Nothing) => {
-                self.plain.truncate(chunk.start);
-                Ok(())
-            }
+            Ok(Passed::Nothing) => Ok(()),
             Err(reason) => {
                 self.answer(index, chunk);
-                self.plain.truncate(chunk.start);
                 Err(reason)
             }
         }
@@ -188,23 +185,26 @@ enum Passed {
     Nothing,
 }
 
-/// Opens, admits and accounts a data message. `frame` has room for the Ethernet header before the
+/// The room before a packet: for the virtio header, and for the Ethernet header if there is an exit.
+pub(super) fn headroom(has_exit: bool) -> usize {
+    if has_exit { exit::HEADROOM } else { HEADER_LEN }
+}
+
+/// Admits and accounts an authentic data message. `frame` has room for the Ethernet header before the
 /// packet if there is an exit.
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "each is a part of the pipeline, borrowed by itself")]
 fn decapsulate(
     peer: &mut Peer,
     exit: Option<&mut Exit>,
     shared: &Shared,
     iteration: &Iteration,
-    outer: &Outer<'_>,
-    origin: Origin,
-    message: &[u8],
+    opening: &Opening<'_>,
     frame: &mut [u8],
 ) -> Result<Passed, DropReason> {
+    let Opening { outer, origin, message, header, .. } = opening;
     let link_len = if exit.is_some() { ETHERNET_HEADER } else { 0 };
     let out = frame.get_mut(link_len..).unwrap_or_default();
-    let payload = open(peer, message, out)?;
+    let payload = payload(peer, *header, out, iteration.now.nanos)?;
     // From here on the message is authentic and new. It is billed whatever it carries, so that the
     // bill agrees with the consumer's own count.
     let admission = peer.admission(iteration.number, message.len());
@@ -216,7 +216,7 @@ fn decapsulate(
         (Some(_), Some(packet)) => !shared.is_to_gateway(packet),
         _ => false,
     };
-    let mut admitted = admit(peer, shared, iteration, origin, admission, packet, to_exit);
+    let mut admitted = admit(peer, shared, iteration, *origin, admission, packet, to_exit);
     let mut is_billed = admission == Admission::Metered && admitted.is_ok();
     let mut waits = false;
     if let (true, Ok(()), Payload::Packet(len), Some(exit)) = (to_exit, admitted, payload, exit) {
@@ -263,10 +263,10 @@ fn leave(
     exit.forward(frame, slot, iteration.now.nanos, &mut gate)
 }
 
-/// Opens a message into `out`, and checks the source address of the packet in it.
+/// What an authentic message carries, if it is new: with a check of the packet's source address.
 #[inline(always)]
-fn open(peer: &mut Peer, message: &[u8], out: &mut [u8]) -> Result<Payload, DropReason> {
-    Ok(match peer.tunnel.open(message, out)? {
+fn payload(peer: &mut Peer, header: Header, plain: &[u8], now: u64) -> Result<Payload, DropReason> {
+    Ok(match peer.tunnel.finish_open(header, plain, now)? {
         Opened::Packet(len, source) if peer.owns(source) => Payload::Packet(len),
         Opened::Packet(..) => Payload::Invalid(DropReason::SourceAddress),
         Opened::NotIp => Payload::Invalid(DropReason::UpMalformed),

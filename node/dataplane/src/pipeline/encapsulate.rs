@@ -6,6 +6,7 @@ use super::{
     Iteration, MAX_SEALED_LEN, Misdirected, Owner, Pipeline,
     gso_batch::{BatchKind, GsoBatches},
     push_datagram, push_datagram_with_ecn,
+    sealing::Sealings,
 };
 use crate::{
     exit::{Exit, HEADROOM},
@@ -202,7 +203,12 @@ impl Pipeline {
         if needed > self.sealed.room() {
             return Ok(Handled::NextIteration);
         }
-        if !peer.tunnel.is_connected() {
+        if self.sealings.is_full() || segmenter.is_some() {
+            self.seal();
+        }
+        let peer = self.peers.get_mut(index).and_then(Option::as_deref_mut);
+        let peer = peer.ok_or(dropped(DropReason::NoSession))?;
+        if !peer.tunnel.is_connected(self.iteration.now.nanos) {
             self.initiate(index);
             return Err(dropped(DropReason::NotConnected));
         }
@@ -210,7 +216,9 @@ impl Pipeline {
         let rate = peer.rate(Direction::Down, share);
         let mut sender = Sender {
             peer,
+            index,
             sealed: &mut self.sealed,
+            sealings: &mut self.sealings,
             batches: &mut self.batches,
             stats: &self.stats,
             iteration: &self.iteration,
@@ -243,7 +251,8 @@ impl Pipeline {
         let Some(peer) = self.peers.get_mut(index).and_then(Option::as_deref_mut) else { return };
         let Some(to) = peer.endpoint else { return };
         let Some((mut chunk, out)) = self.sealed.take(REPLY_LEN) else { return };
-        match peer.tunnel.initiate(out) {
+        let now = self.iteration.now;
+        match peer.tunnel.initiate(now.nanos, now.date(), out) {
             Reply::Send(len) => {
                 chunk.len = len as u32;
                 let (batches, number) = (&mut self.batches, self.iteration.number);
@@ -273,7 +282,9 @@ fn transmit_answer(exit: &mut Exit, plain: &mut Arena, len: usize) {
 /// Sends the packets of one TUN packet to its consumer.
 struct Sender<'a> {
     peer: &'a mut Peer,
+    index: usize,
     sealed: &'a mut Arena,
+    sealings: &'a mut Sealings,
     batches: &'a mut GsoBatches,
     stats: &'a WorkerStats,
     iteration: &'a Iteration,
@@ -292,13 +303,21 @@ impl Sender<'_> {
         let padded = padded_len(len, self.mtu);
         let number = self.iteration.number;
         let sent = self.admit(len, padded).and_then(|admission| {
+            let packet = buffer.get(start..start + len).ok_or(DropReason::DownMalformed)?;
             let taken = self.sealed.take(padded + DATA_OVERHEAD);
-            let (chunk, out) = taken.ok_or(DropReason::DownMalformed)?;
-            let packet = buffer.get_mut(start..start + padded).ok_or(DropReason::DownMalformed)?;
-            if !seal(self.peer, packet, len, out) {
+            let (chunk, _) = taken.ok_or(DropReason::DownMalformed)?;
+            let now = self.iteration.now.nanos;
+            let Some(sealing) = self.peer.tunnel.begin_seal(true, now) else {
                 self.sealed.truncate(chunk.start);
                 return Err(DropReason::NotConnected);
+            };
+            if self.sealings.is_full() {
+                // All of them are of this super-packet.
+                let tunnel = &self.peer.tunnel;
+                self.sealings.seal(self.sealed, |_, sealing| tunnel.send_key(sealing));
             }
+            let key = || self.peer.tunnel.send_key(sealing);
+            self.sealings.push(self.sealed, self.index, sealing, packet, chunk, key);
             if admission == Admission::Metered {
                 self.peer.will_send(number, padded + DATA_OVERHEAD);
             }
@@ -331,20 +350,4 @@ impl Sender<'_> {
         }
         Ok(admission)
     }
-}
-
-/// Seals the first `len` bytes of `packet`. The rest is room for the padding, and may be the payload
-/// of the next packet: it is restored.
-#[inline(always)]
-fn seal(peer: &mut Peer, packet: &mut [u8], len: usize, out: &mut [u8]) -> bool {
-    let mut kept = [0u8; TAILROOM];
-    let Some(padding) = packet.get_mut(len..) else { return false };
-    let Some(kept) = kept.get_mut(..padding.len()) else { return false };
-    kept.copy_from_slice(padding);
-    padding.fill(0);
-    let is_sealed = peer.tunnel.seal(packet, out);
-    if let Some(padding) = packet.get_mut(len..) {
-        padding.copy_from_slice(kept);
-    }
-    is_sealed
 }

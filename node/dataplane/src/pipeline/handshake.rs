@@ -42,14 +42,16 @@ impl Pipeline {
             peer.meters.take(Meter::Responses, origin, now)?;
         }
         self.wake(index)?;
+        // It may change the keys.
+        self.seal();
         let peer = self.peers.get_mut(index).and_then(Option::as_deref_mut);
         let peer = peer.ok_or(DropReason::UnknownIndex)?;
         let (mut chunk, buffer) = self.sealed.take(REPLY_LEN).ok_or(DropReason::Truncated)?;
         let kind = message.first().copied().unwrap_or_default();
-        let source = from.remote.ip();
+        let now = self.iteration.now.nanos;
         let result = match identity {
-            Some(identity) => peer.tunnel.initiation(identity, source, message, buffer),
-            None => peer.tunnel.handshake(source, message, buffer),
+            Some(identity) => peer.tunnel.initiation(identity, message, now, buffer),
+            None => peer.tunnel.handshake(message, now, buffer),
         };
         let Ok(reply) = result else {
             self.sealed.truncate(chunk.start);

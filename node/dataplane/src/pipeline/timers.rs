@@ -31,6 +31,8 @@ impl Pipeline {
     /// Removes a slot's peer.
     pub fn remove(&mut self, slot: Slot) {
         let Ok(index) = self.index_of(slot) else { return };
+        // The keys go with the peer.
+        self.seal();
         if let Some(exit) = &mut self.exit {
             exit.remove(slot, self.iteration.now);
         }
@@ -91,13 +93,12 @@ impl Pipeline {
         }
     }
 
-    /// Tells the tunnel of the peer at `index` the time, and keeps its timers running from now on.
+    /// Keeps the timers of the peer at `index` running from now on.
     ///
     /// # Errors
     ///
     /// Fails if there is no such peer.
     pub(super) fn wake(&mut self, index: usize) -> Result<(), DropReason> {
-        self.tick_peer(index);
         let peer = self.peers.get_mut(index).and_then(Option::as_deref_mut);
         let peer = peer.ok_or(DropReason::UnknownIndex)?;
         if !peer.active {
@@ -109,11 +110,14 @@ impl Pipeline {
 
     /// Runs the timers of the peer at `index`. Returns whether they must go on.
     fn tick_peer(&mut self, index: usize) -> bool {
+        // It may wipe keys.
+        self.seal();
         let Some(peer) = self.peers.get_mut(index).and_then(Option::as_deref_mut) else {
             return false;
         };
+        let now = self.iteration.now;
         let Some((mut chunk, out)) = self.sealed.take(REPLY_LEN) else { return true };
-        let (reply, alive) = peer.tunnel.tick(out);
+        let (reply, alive) = peer.tunnel.tick(now.nanos, now.date(), out);
         let (Reply::Send(len), Some(to)) = (reply, peer.endpoint) else {
             self.sealed.truncate(chunk.start);
             return alive;

@@ -29,6 +29,29 @@ fn sessions_and_counters_read_back_after_reopening() {
 }
 
 #[test]
+fn a_preshared_key_is_there_until_its_session_ends() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("ledger.db");
+    let (one, two) = (session(0), session(7));
+    let key = PresharedKey::random();
+    let mut ledger = Ledger::open(&path).expect("opened");
+    ledger.insert_with_key(&one, &Extra::default(), Some(&key)).expect("inserted");
+    ledger.insert(&two, &Extra::default()).expect("inserted");
+    drop(ledger);
+    let mut ledger = Ledger::open(&path).expect("opened again");
+    ledger.live().expect("read");
+    let keys = ledger.preshared_keys().expect("read");
+    assert_eq!(keys.into_iter().collect::<Vec<_>>(), [(one.id, key.clone())]);
+    ledger.end(one.id, &Usage::default(), "removed").expect("ended");
+    assert!(ledger.preshared_keys().expect("read").is_empty());
+    drop(ledger);
+    let ledger = Ledger::open(&path).expect("opened again");
+    assert!(ledger.preshared_keys().expect("read").is_empty());
+    let rows = ledger.db.query_row("SELECT count(*) FROM preshared_keys", [], |row| row.get(0));
+    assert_eq!(rows, Ok(0));
+}
+
+#[test]
 fn counters_never_fall_and_stop_at_the_largest_number() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut ledger = Ledger::open(&folder.path().join("ledger.db")).expect("opened");

@@ -251,4 +251,9 @@ pub(super) const MIGRATIONS: &[&str] = &[
      CREATE INDEX port_blocks_by_holder ON port_blocks (session) WHERE until IS NULL;
      CREATE INDEX port_blocks_by_port ON port_blocks (address, first, since);
      CREATE INDEX port_blocks_by_release ON port_blocks (released) WHERE released IS NOT NULL;",
+    // Only live sessions have rows here.
+    "CREATE TABLE preshared_keys (
+         session INTEGER PRIMARY KEY REFERENCES sessions (number),
+         key     TEXT NOT NULL
+     ) STRICT;",
 ];

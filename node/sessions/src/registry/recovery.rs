@@ -43,6 +43,7 @@ impl Sessions {
         let mut extras = ledger.extras()?;
         let mut agreements = ledger.agreements()?;
         let mut rates = ledger.rates()?;
+        let mut preshared_keys = ledger.preshared_keys()?;
         let mut table = SessionTable {
             by_id: BTreeMap::new(),
             by_key: HashMap::new(),
@@ -66,7 +67,9 @@ impl Sessions {
             let extra = extras.remove(&session.id).unwrap_or_default();
             let agreement = agreements.remove(&session.id);
             let rates = rates.remove(&session.id).unwrap_or_default();
-            table.insert(Entry { agreement, rates, ..Entry::new(session, saved, extra) });
+            let preshared_key = preshared_keys.remove(&session.id);
+            let entry = Entry::new(session, saved, extra);
+            table.insert(Entry { agreement, rates, preshared_key, ..entry });
         }
         drop(ledger);
         let sessions = Self {
@@ -85,7 +88,7 @@ impl Sessions {
             sessions.apply_rates(id);
         }
         for entry in sessions.read().by_id.values() {
-            sessions.serve(&entry.session);
+            sessions.serve(entry);
         }
         Ok(sessions)
     }

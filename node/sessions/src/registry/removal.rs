@@ -57,7 +57,9 @@ impl Sessions {
             if let Some(account) = account {
                 account.set_state(session.state);
             }
-            self.serve(session);
+            if let Some(entry) = self.read().by_id.get(&session.id) {
+                self.serve(entry);
+            }
             return Err(error.into());
         }
         let mut live = self.write();

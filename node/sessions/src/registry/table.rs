@@ -14,7 +14,7 @@ use weir_common::PublicKey;
 use weir_ledger::{
     Credit, OwnRates, Pause, Session, SessionId, Usage, credit::Extra, payment::Agreement, unix_now,
 };
-use weir_wireguard::keys;
+use weir_wireguard::keys::{self, PresharedKey};
 
 pub(super) struct SessionTable {
     pub(super) by_id: BTreeMap<SessionId, Entry>,
@@ -35,6 +35,7 @@ pub(super) struct Entry {
     pub(super) clock: Clock,
     pub(super) credit: Credit,
     pub(super) rates: OwnRates,
+    pub(super) preshared_key: Option<PresharedKey>,
     /// How it pays as it goes, if it does.
     pub(super) agreement: Option<Agreement>,
     pub(super) pause: Option<Pause>,
@@ -55,6 +56,7 @@ impl Entry {
             clock,
             credit: extra.credit,
             rates: OwnRates::default(),
+            preshared_key: None,
             agreement: None,
             pause: extra.pause,
             spent_since: None,

@@ -23,6 +23,7 @@ fn without_keys_a_packet_starts_a_handshake_and_is_not_kept() {
     let spec = weir_accounts::PeerSpec {
         slot: Slot(0),
         public_key: weir_common::PublicKey([9; 32]),
+        preshared_key: None,
         address_v4: again.shared.addresses.address_v4(Slot(0)).expect("an address"),
         address_v6: again.shared.addresses.address_v6(Slot(0)).expect("an address"),
     };
@@ -182,4 +183,103 @@ impl Consumer {
     pub(super) fn tunn_keepalive(&mut self) -> Vec<u8> {
         self.seal(&[])
     }
+}
+
+#[test]
+fn of_messages_that_are_opened_together_each_is_judged_by_itself_and_in_order() {
+    let mut node = Node::new(4, 1, 0);
+    let mut consumers = [node.connect(0), node.connect(1)];
+    let mut sealed = Vec::new();
+    for number in 0..40u8 {
+        let consumer = &mut consumers[usize::from(number % 2)];
+        let packet = udp(consumer.v4, SERVER_V4, u16::from(number), &[number; 100]);
+        sealed.push((consumer.endpoint, consumer.seal(&packet)));
+    }
+    let mut forged = sealed[20].1.clone();
+    forged[60] ^= 1;
+    let mut counter = sealed[6].1.clone();
+    counter[8..16].fill(0xff);
+    let mut keys = sealed[8].1.clone();
+    keys[4] ^= 0x80;
+    let replay = sealed[2].1.clone();
+    for (at, message) in [(10, forged), (11, counter), (12, keys), (13, replay.clone())] {
+        sealed.insert(at, (sealed[0].0, message));
+    }
+    // In the same batch as the first.
+    sealed.insert(4, (sealed[0].0, replay));
+    let output = node.iterate(|p| {
+        p.handle_datagrams(sealed.iter().map(|(from, message)| ((*from).into(), &message[..])));
+    });
+    let numbers: Vec<u8> = output.frames.iter().map(|(_, packet)| packet[28]).collect();
+    assert_eq!(numbers, (0..40).collect::<Vec<_>>());
+    let dropped = [
+        (DropReason::Replay, 2),
+        (DropReason::Authentication, 1),
+        (DropReason::CounterLimit, 1),
+        (DropReason::NoKeys, 1),
+    ];
+    for (reason, count) in dropped {
+        assert_eq!(node.dropped(reason), count, "{reason:?}");
+    }
+    let billed: u64 = [0, 1].map(|slot| node.counters(Slot(slot)).bytes_up).iter().sum();
+    assert_eq!(billed, 40 * (128 + 32) + 2 * 32, "each message once, and the first keepalives");
+}
+
+#[test]
+fn a_consumer_that_moves_within_a_batch_is_where_it_sent_from_last() {
+    let mut node = Node::new(4, 1, 0);
+    let mut consumer = node.connect(0);
+    let mut elsewhere = consumer.endpoint;
+    elsewhere.remote.set_port(9999);
+    let sealed: Vec<_> = (0..6u8)
+        .map(|number| {
+            let from = if number < 3 { consumer.endpoint } else { elsewhere };
+            (from, consumer.seal(&udp(consumer.v4, SERVER_V4, u16::from(number), b"x")))
+        })
+        .collect();
+    let output = node.iterate(|p| {
+        p.handle_datagrams(sealed.iter().map(|(from, message)| ((*from).into(), &message[..])));
+    });
+    assert_eq!(output.frames.len(), 6);
+    assert_eq!(node.endpoint(Slot(0)), Some(elsewhere));
+}
+
+#[test]
+fn packets_that_are_sealed_together_open_with_the_keys_of_their_time() {
+    let mut node = Node::new(4, 1, 0);
+    let mut consumers = [node.connect(0), node.connect(1)];
+    let packets: Vec<_> = (0..20u8)
+        .map(|number| udp(SERVER_V4, consumers[usize::from(number % 2)].v4, 1, &[number; 9]))
+        .collect();
+    let initiation = consumers[0].initiation();
+    let keepalive = consumers[0].seal(&[]);
+    let output = node.iterate(|p| {
+        for packet in &packets {
+            let (mut bytes, len) = frame(NetHeader::PLAIN, packet);
+            assert_eq!(p.handle_tun_packet(&mut bytes, len), Handled::Done);
+        }
+        // A rekey, and the end of a session, with packets that are not sealed yet.
+        p.handle_initiation(&initiation);
+        p.remove(Slot(1));
+        p.handle_datagram(consumers[0].endpoint, &keepalive);
+    });
+    let datagrams = output.datagrams.iter().filter(|(kind, _)| *kind == BatchKind::Metered);
+    let opened: Vec<_> = datagrams
+        .map(|(_, datagram)| {
+            let receiver = u32::from_le_bytes(datagram[4..8].try_into().expect("an index"));
+            // Both consumers begin their receiver indexes with 5, and only one can open it.
+            assert_eq!(receiver >> 8, 5);
+            let mut out = vec![0; datagram.len()];
+            consumers.iter_mut().find_map(|consumer| {
+                match consumer.tunn.decapsulate(None, datagram, &mut out) {
+                    boringtun::noise::TunnResult::WriteToTunnelV4(packet, _) => {
+                        Some(packet.to_vec())
+                    }
+                    _ => None,
+                }
+            })
+        })
+        .collect();
+    assert_eq!(opened.len(), 20);
+    assert!(opened.iter().all(|packet| packet.as_ref().is_some_and(|p| packets.contains(p))));
 }

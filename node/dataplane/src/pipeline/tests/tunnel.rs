@@ -1,5 +1,3 @@
-use std::net::IpAddr;
-
 use crate::{
     mailbox::Initiation,
     testing::{Consumer, Node, SERVER_V4, udp},
@@ -12,6 +10,7 @@ use weir_accounts::Endpoint;
 use weir_common::DropReason;
 use weir_wireguard::{
     identity::Identity,
+    timestamp::Timestamp,
     tunnel::{REJECT_AFTER_MESSAGES, REPLY_LEN, Reply, Tunnel, padded_len},
 };
 
@@ -45,17 +44,19 @@ fn buffers_that_are_too_small_are_refused_and_not_a_panic() {
     let identity = Identity::new([1; 32]);
     let index = weir_common::SlotPermutation::default().index_of(weir_common::Slot(0));
     let mut tunnel = Tunnel::new(&identity, [9; 32], index);
-    let source = IpAddr::from([192, 0, 2, 1]);
+    let date = Timestamp::default();
     for len in 0..REPLY_LEN {
         let mut out = vec![0; len];
-        assert_eq!(tunnel.handshake(source, &[1; 148], &mut out), Err(DropReason::Truncated));
-        assert_eq!(tunnel.initiate(&mut out), Reply::None);
-        assert_eq!(tunnel.tick(&mut out), (Reply::None, true));
-        let mut message = vec![0; 148];
+        assert_eq!(tunnel.handshake(&[2; 92], 0, &mut out), Err(DropReason::Truncated));
+        let initiation = tunnel.initiation(&identity, &[1; 148], 0, &mut out);
+        assert_eq!(initiation, Err(DropReason::Truncated));
+        assert_eq!(tunnel.initiate(0, date, &mut out), Reply::None);
+        assert_eq!(tunnel.tick(0, date, &mut out), (Reply::None, true));
+        let mut message = vec![0; 148 + 32];
         message[0] = 4;
-        assert_eq!(tunnel.open(&message, &mut out), Err(DropReason::Truncated));
+        assert_eq!(tunnel.open(&message, 0, &mut out), Err(DropReason::Truncated));
     }
-    assert!(!tunnel.seal(&[0; 100], &mut [0; 131]));
+    assert!(!tunnel.seal(&[0; 100], 0, 0, &mut [0; 131]));
 }
 
 #[test]
@@ -63,7 +64,7 @@ fn nothing_is_sealed_or_kept_without_keys() {
     let identity = Identity::new([1; 32]);
     let index = weir_common::SlotPermutation::default().index_of(weir_common::Slot(0));
     let tunnel = Tunnel::new(&identity, [9; 32], index);
-    assert!(!tunnel.is_connected());
+    assert!(!tunnel.is_connected(0));
 }
 
 #[test]
@@ -106,7 +107,7 @@ fn an_initiation_cannot_be_replayed() {
     assert_eq!(first.datagrams.len(), 1);
     let second = node.iterate(|p| p.handle_initiation(&initiation));
     assert!(second.datagrams.is_empty());
-    assert_eq!(node.dropped(DropReason::HandshakeInvalid), 1);
+    assert_eq!(node.dropped(DropReason::HandshakeReplay), 1);
 }
 
 #[test]
