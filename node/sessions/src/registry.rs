@@ -25,6 +25,7 @@ mod error;
 mod flows;
 mod limits;
 pub mod pay;
+mod prepay;
 mod recovery;
 mod removal;
 mod table;
