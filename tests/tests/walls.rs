@@ -28,6 +28,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("weir-ebpf-loader", &["weir-accounts", "weir-common"]),
     ("weir-config", &["weir-common"]),
     ("weir-policy", &["weir-config"]),
+    ("weir-ecash", &[]),
     ("weir-host", &["weir-config", "weir-packet", "weir-policy"]),
     ("weir-ledger", &["weir-common", "weir-wireguard"]),
     (
@@ -40,6 +41,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
             "weir-accounts",
             "weir-common",
             "weir-config",
+            "weir-ecash",
             "weir-ledger",
             "weir-policy",
             "weir-sessions",

@@ -274,9 +274,8 @@ impl Ledger {
         let mut statement = self.db.prepare_cached(sql::VOUCHER_BATCHES)?;
         let batches = statement.query_map(params![to_sql(after), limit], |row| {
             let number = |column| row.get::<_, i64>(column).map(i64::unsigned_abs);
-            let time = |column| {
-                row.get::<_, Option<i64>>(column).map(|time| time.map(i64::unsigned_abs))
-            };
+            let time =
+                |column| row.get::<_, Option<i64>>(column).map(|time| time.map(i64::unsigned_abs));
             Ok(VoucherBatch {
                 number: number(0)?,
                 terms: VoucherTerms {

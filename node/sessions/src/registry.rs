@@ -218,6 +218,12 @@ impl Sessions {
             .fold(live.ended, |total, used| counters::sum(&total, &used))
     }
 
+    /// The ledger, for what is not of sessions. Whoever locks it keeps every change of a session waiting.
+    #[must_use]
+    pub fn ledger(&self) -> &SharedLedger {
+        &self.ledger
+    }
+
     /// How many sessions are live.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -65,8 +65,7 @@ fn what_is_revoked_is_not_taken_and_a_batch_keeps_its_terms() {
     assert!(!ledger.add_vouchers(&other, &[[9; 32]], 6).expect("asked"));
     assert!(ledger.revoke_voucher(&codes[0], 7).expect("revoked"));
     assert!(!ledger.revoke_voucher(&codes[0], 8).expect("asked"), "once");
-    let give =
-        |ledger: &mut Ledger, code| ledger.use_voucher(ids[0], code, &Usage::default(), 9);
+    let give = |ledger: &mut Ledger, code| ledger.use_voucher(ids[0], code, &Usage::default(), 9);
     assert_eq!(give(&mut ledger, &codes[0]).expect("asked"), VoucherUse::Revoked);
     assert!(matches!(give(&mut ledger, &codes[1]), Ok(VoucherUse::Credited { .. })));
     assert!(ledger.revoke_voucher_batch("a", 9).expect("revoked"));
