@@ -146,6 +146,8 @@ pub enum VoucherUse {
     NoSession,
 }
 
+/// A batch's number, its terms (bytes, seconds, end), and when it was revoked.
+type BatchRow = (i64, (i64, i64, Option<i64>), Option<i64>);
 /// A row of `vouchers` with its batch.
 type Row = (i64, Option<i64>, Option<i64>, Option<String>, i64, i64, Option<i64>, Option<i64>);
 
@@ -166,7 +168,7 @@ impl Ledger {
         let (bytes, seconds) = (to_sql(terms.bytes), to_sql(terms.seconds));
         let expires = terms.expires.map(to_sql);
         let change = self.db.transaction()?;
-        let known: Option<(i64, (i64, i64, Option<i64>), Option<i64>)> = change
+        let known: Option<BatchRow> = change
             .query_row(sql::VOUCHER_BATCH, [&terms.batch], |row| {
                 let terms = (row.get(1)?, row.get(2)?, row.get(3)?);
                 Ok((row.get(0)?, terms, row.get(4)?))
