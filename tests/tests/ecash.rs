@@ -86,7 +86,10 @@ fn a_foreign_wallets_ecash_is_taken_while_the_mint_is_unplugged_and_redeemed_to_
     let lab = Lab::new()?;
     let mut mint = Nutshell::start(&lab.internet, SERVERS[0])?;
     mint.mint(1000)?;
+    let keys = tempfile::tempdir()?;
+    let key_file = format!("\"{}\"", keys.path().join("cashu.key").display());
     let settings = Settings::default()
+        .with("cashu", "key_file", &key_file)
         .with("cashu", "mints", &format!("[\"{}\"]", mint.url()))
         .with("cashu", "gib_price", "1024")
         .with("cashu", "max_unredeemed", "100")

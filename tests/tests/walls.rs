@@ -68,7 +68,10 @@ const PROGRAMS: &[(&str, &[&str])] =
 /// Fuzz targets depend on what they fuzz.
 const FUZZ: &[(&str, &[&str])] = &[
     ("weir-fuzz", &["weir-common", "weir-dataplane", "weir-nat", TESTKIT]),
-    ("weir-fuzz-text", &["weir-config", "weir-control", "weir-fuzz", "weir-ledger", "weir-policy"]),
+    (
+        "weir-fuzz-text",
+        &["weir-config", "weir-control", "weir-ecash", "weir-fuzz", "weir-ledger", "weir-policy"],
+    ),
 ];
 
 /// Tests of any crate may use it.
