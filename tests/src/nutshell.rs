@@ -94,8 +94,20 @@ impl<'a> Nutshell<'a> {
     /// # Errors
     /// If the wallet does not make one.
     pub fn send(&self, amount: u64, options: &[&str]) -> Result<String> {
+        let month = Duration::from_hours(30 * 24);
+        self.send_locked_for(month, amount, options)
+    }
+
+    /// The same, where anybody can spend what is locked after this time.
+    ///
+    /// # Errors
+    /// If the wallet does not make one.
+    pub fn send_locked_for(&self, time: Duration, amount: u64, options: &[&str]) -> Result<String> {
         let amount = amount.to_string();
-        let said = self.wallet(&[&["send", &amount], options].concat())?;
+        let mut wallet = self.program("cashu")?;
+        wallet.env("LOCKTIME_DELTA_SECONDS", time.as_secs().to_string());
+        wallet.env("MINT_URL", self.url()).args(["-y", "send", &amount]).args(options);
+        let said = command::run(&mut wallet)?;
         let token = said.split_whitespace().find(|word| word.starts_with("cashu"));
         Ok(token.with_context(|| format!("no token in {said:?}"))?.to_owned())
     }

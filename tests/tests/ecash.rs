@@ -114,6 +114,8 @@ fn a_foreign_wallets_ecash_is_taken_while_the_mint_is_unplugged_and_redeemed_to_
     let third = send(30, &lock)?;
     let other = send(8, &format!("P2PK:02{}", "ab".repeat(32)))?;
     let unlocked = mint.send(8, &["--dleq"])?;
+    let day = Duration::from_hours(24);
+    let short = mint.send_locked_for(day, 8, &["--lock", &lock, "--dleq"])?;
     let without_dleq = mint.send(8, &["--lock", &lock])?;
     until("the node knows the mint's keys", Duration::from_secs(30), || {
         let answer = pay(&lab.consumer, &first)?;
@@ -138,6 +140,7 @@ fn a_foreign_wallets_ecash_is_taken_while_the_mint_is_unplugged_and_redeemed_to_
         (&*other, "wrong_lock"),
         (&unlocked, "not_locked"),
         (&without_dleq, "no_dleq"),
+        (&short, "refund_too_early"),
         ("cashuBrubbish", "bad_token"),
     ] {
         let answer = pay(&lab.consumer, token)?;

@@ -343,8 +343,7 @@ section! {
         max_unredeemed: u32 = 10_000;
         /// Seconds between two exchanges at the mints. 1 to 86400.
         redeem_seconds: u32 = 60;
-        /// Days for which nobody but the node may be able to spend a token. Some wallets lock tokens for
-        /// 14 days. 1 to 3650.
+        /// Days for which nobody but the node may be able to spend a token. 1 to 3650.
         lock_days: u32 = 7;
         /// The file with the key that tokens are locked to. Created at the first start that needs it.
         key_file: PathBuf = "/var/lib/weir/cashu.key".into();
