@@ -125,7 +125,7 @@ fn a_swap_moves_the_value_into_the_purse_and_a_withdrawal_stays_until_it_is_conf
     let numbers: Vec<_> = purse.iter().map(|(number, ..)| *number).collect();
     let out = ledger.withdraw(MINT, &numbers, 20, "cashuB").expect("written");
     check(&ledger);
-    assert_eq!(ledger.withdrawals().expect("read"), [out.clone()]);
+    assert_eq!(ledger.withdrawals().expect("read"), std::slice::from_ref(&out));
     assert!(ledger.confirm_withdrawal(out.number).expect("written"));
     assert!(!ledger.confirm_withdrawal(out.number).expect("asked"));
     assert!(ledger.withdrawals().expect("read").is_empty());
