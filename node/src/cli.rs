@@ -13,6 +13,7 @@ mod args;
 mod bench;
 mod check;
 mod doctor;
+mod earnings;
 mod flows;
 mod fold;
 mod guard;
@@ -28,10 +29,11 @@ mod session;
 mod status;
 mod top;
 mod units;
+mod voucher;
 
 use args::{
-    Args, Command, ConfigCommand, FlowsCommand, KeyCommand, LedgerCommand, LimitsCommand,
-    PolicyCommand, SessionCommand,
+    Args, Command, ConfigCommand, EarningsCommand, FlowsCommand, KeyCommand, LedgerCommand,
+    LimitsCommand, PolicyCommand, SessionCommand, VoucherCommand,
 };
 use out::Out;
 use weir_control::{api::view::SessionRequest, client::Client};
@@ -39,7 +41,7 @@ use weir_control::{api::view::SessionRequest, client::Client};
 use crate::{core_dump, logging::Log};
 use weir_config::{self as config, Config, amounts::BitRate};
 use weir_control::{
-    api::view::{CreditRequest, RateRequest},
+    api::view::{CreditRequest, RateRequest, RevokeRequest},
     resolver,
 };
 use weir_ledger::SessionId;
@@ -154,6 +156,35 @@ fn execute(
         Command::Flows { command: Some(FlowsCommand::Owner { at, time, file: path }) } => {
             let path = ledger_file(path, file)?;
             flows::owner(&path, at, &time, args.json, out)?;
+        }
+        Command::Voucher(VoucherCommand::Make {
+            gib,
+            bytes,
+            hours,
+            count,
+            batch,
+            expires_days,
+            csv,
+        }) => {
+            let bytes = gib.saturating_mul(1 << 30).saturating_add(bytes);
+            let seconds = hours.saturating_mul(3600);
+            let make = voucher::Make { count, bytes, seconds, batch, expires_days, csv };
+            voucher::make(&client()?, make, args.json, out)?;
+        }
+        Command::Voucher(VoucherCommand::List) => voucher::list(&client()?, args.json, out)?,
+        Command::Voucher(VoucherCommand::Revoke { code, batch }) => {
+            let request = RevokeRequest { batch, code };
+            voucher::revoke(&client()?, &request, args.json, out)?;
+        }
+        Command::Earnings { command: None } => earnings::show(&client()?, args.json, out)?,
+        Command::Earnings { command: Some(EarningsCommand::Withdraw { mint }) } => {
+            earnings::withdraw(&client()?, mint, args.json, out, err)?;
+        }
+        Command::Earnings { command: Some(EarningsCommand::Again { withdrawal }) } => {
+            earnings::again(&client()?, withdrawal, args.json, out)?;
+        }
+        Command::Earnings { command: Some(EarningsCommand::Confirm { withdrawal }) } => {
+            earnings::confirm(&client()?, withdrawal, args.json, out)?;
         }
         Command::Ledger(LedgerCommand::Check { file: path }) => {
             let path = ledger_file(path, file)?;

@@ -18,6 +18,7 @@ pub mod lab;
 pub mod nats;
 pub mod newcomer;
 pub mod node;
+pub mod nutshell;
 pub mod payer;
 pub mod privacy;
 pub mod prometheus;

@@ -28,6 +28,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("weir-ebpf-loader", &["weir-accounts", "weir-common"]),
     ("weir-config", &["weir-common"]),
     ("weir-policy", &["weir-config"]),
+    ("weir-ecash", &[]),
     ("weir-host", &["weir-config", "weir-packet", "weir-policy"]),
     ("weir-ledger", &["weir-common", "weir-wireguard"]),
     (
@@ -40,6 +41,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
             "weir-accounts",
             "weir-common",
             "weir-config",
+            "weir-ecash",
             "weir-ledger",
             "weir-policy",
             "weir-sessions",
@@ -66,7 +68,10 @@ const PROGRAMS: &[(&str, &[&str])] =
 /// Fuzz targets depend on what they fuzz.
 const FUZZ: &[(&str, &[&str])] = &[
     ("weir-fuzz", &["weir-common", "weir-dataplane", "weir-nat", "weir-wireguard", TESTKIT]),
-    ("weir-fuzz-text", &["weir-config", "weir-control", "weir-fuzz", "weir-ledger", "weir-policy"]),
+    (
+        "weir-fuzz-text",
+        &["weir-config", "weir-control", "weir-ecash", "weir-fuzz", "weir-ledger", "weir-policy"],
+    ),
 ];
 
 /// Tests of any crate may use it.

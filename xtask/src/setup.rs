@@ -2,6 +2,7 @@
 #![expect(clippy::print_stdout, reason = "a task tells what it does")]
 
 pub(crate) mod apt;
+mod nutshell;
 mod wireguard_go;
 
 pub(crate) use wireguard_go::{mirror, source};
@@ -30,6 +31,7 @@ const NEEDS: &[Need] = &[
     Need::new("chromium", "/usr/bin/chromium", "shows the node's page"),
     Need::new("dnsmasq-base", "/usr/sbin/dnsmasq", "is the DNS server on the internet"),
     Need::new("bind9-dnsutils", "/usr/bin/dig", "asks for names"),
+    Need::new("python3-venv", "/usr/share/doc/python3-venv", "makes a place for Python packages"),
     Need::new("ethtool", "/usr/sbin/ethtool", "switches offloads"),
 ];
 
@@ -40,6 +42,7 @@ const NEEDS: &[Need] = &[
 pub(crate) fn run() -> Result<()> {
     let missing: Vec<_> = NEEDS.iter().filter(|need| !Path::new(need.proof).exists()).collect();
     apt::install(&missing)?;
+    println!("nutshell is the mint, in {}", nutshell::ensure()?.display());
     println!("wireguard-go {} is the consumer's client", wireguard_go::ensure()?);
     Ok(())
 }

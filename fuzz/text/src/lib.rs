@@ -1,5 +1,5 @@
 //! Fuzz targets over what people and programs write: promises, the configuration, lists, DNS
-//! messages. They are apart from those over packets (`weir_fuzz`), because they need the ledger and
+//! messages, ecash, vouchers. They are apart from those over packets (`weir_fuzz`), because they need the ledger and
 //! the control plane.
 
 use std::sync::OnceLock;
@@ -9,6 +9,7 @@ use k256::ecdsa::SigningKey;
 use tokio::runtime::Runtime;
 use weir_config::check;
 use weir_control::gateway::dns::forwarder::Forwarder;
+use weir_ecash::{Keysets, Outputs, Rules, check_response, testing::FakeMint, verify};
 use weir_fuzz::Target;
 use weir_ledger::payment::{
     exchange::ExchangeMessage,
@@ -18,11 +19,18 @@ use weir_ledger::payment::{
     verify::{Before, Terms},
     wire::ExchangeText,
 };
+use weir_ledger::vouchers::Code;
 use weir_policy::Lists;
 
 /// All of them, by name. The cases of each are in `cases/<name>`.
-pub const TARGETS: &[(&str, Target)] =
-    &[("promises", promises), ("config", config), ("lists", lists), ("names", names)];
+pub const TARGETS: &[(&str, Target)] = &[
+    ("promises", promises),
+    ("config", config),
+    ("lists", lists),
+    ("names", names),
+    ("tokens", tokens),
+    ("vouchers", vouchers),
+];
 
 /// A deal, and the message that pays it.
 struct Deal {
@@ -145,4 +153,48 @@ pub fn names(bytes: &[u8]) {
         assert!(!is_datagram || answer.len() <= 1232, "{} bytes", answer.len());
     }
     drop(forwarder.filter(bytes));
+}
+
+/// A token is any text, or the right one with changes: what is taken is worth no more than the right one, to the same
+/// key. What a mint answers is read or refused.
+pub fn tokens(bytes: &[u8]) {
+    static PAID: OnceLock<(Keysets, String, [u8; 32])> = OnceLock::new();
+    let lock = weir_ecash::testing::key(5);
+    let rules = Rules { lock: &lock, locked_until: 1_800_000_000 };
+    let (known, good, hash) = PAID.get_or_init(|| {
+        let mint = FakeMint::new("http://mint.example", 7, 0);
+        let (known, token) = (mint.known(), mint.token(21, &lock.public()));
+        let verified = verify(&token, |_| Some(&known), &rules).expect("it is good");
+        (known, token, verified.hash)
+    });
+    let text = match bytes.split_first() {
+        Some((0, changes)) => {
+            let mut text = good.clone().into_bytes();
+            for change in changes.chunks_exact(3) {
+                let at = usize::from(u16::from_be_bytes([change[0], change[1]])) % text.len();
+                text[at] = change[2];
+            }
+            String::from_utf8_lossy(&text).into_owned()
+        }
+        _ => String::from_utf8_lossy(bytes).into_owned(),
+    };
+    match verify(&text, |_| Some(known), &rules) {
+        Ok(taken) => assert_eq!((taken.worth, taken.hash), (21, *hash), "a forged token is taken"),
+        Err(refusal) => assert!(!refusal.word().is_empty()),
+    }
+    let mut keysets = known.clone();
+    drop(keysets.update(bytes));
+    drop(keysets.add_keys(bytes));
+    drop(check_response(&[[2; 33]], bytes));
+    if let Ok(outputs) = Outputs::from_json(&text) {
+        drop(outputs.open(known, bytes));
+        drop(outputs.open_restored(known, bytes));
+    }
+}
+
+/// A text is a voucher's code, which is printed and read again, or none.
+pub fn vouchers(bytes: &[u8]) {
+    if let Some(code) = Code::parse(&String::from_utf8_lossy(bytes)) {
+        assert_eq!(Code::parse(&code.to_string()), Some(code));
+    }
 }

@@ -39,7 +39,9 @@ pub use limits::Limits;
 pub use mistake::Mistake;
 pub use port::{NoPorts, NotARange, PortRange, PortRule, Protocol};
 pub use rules::{misfit, overlap};
-pub use sections::{Api, Config, Dns, Fleet, Ledger, Log, Nat, Node, Payment, Policy, Tunnel};
+pub use sections::{
+    Api, Cashu, Config, Dns, Fleet, Ledger, Log, Nat, Node, Payment, Policy, Tunnel, Voucher,
+};
 pub use shared::Shared;
 pub use url::{HttpUrl, NotHttp};
 

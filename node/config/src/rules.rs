@@ -30,6 +30,7 @@ pub(super) fn apply(config: &Config, uplink_mtu: Option<u32>, findings: &mut Fin
     billing::fleet(config, findings);
     networks::dns(config, findings);
     billing::payment(config, findings);
+    billing::prepayment(config, findings);
     names::paths(config, findings);
 }
 
@@ -76,6 +77,11 @@ fn ranges(config: &Config, findings: &mut Findings<'_>) {
         ("payment", "free_mib", config.payment.free_mib, 0, 1 << 20),
         ("payment", "unpaid_mib", config.payment.unpaid_mib, 1, 1 << 20),
         ("payment", "unpaid_seconds", config.payment.unpaid_seconds, 1, 86_400),
+        ("cashu", "gib_price", config.cashu.gib_price, 1, 1_000_000_000),
+        ("cashu", "max_unredeemed", config.cashu.max_unredeemed, 0, 1_000_000_000),
+        ("cashu", "redeem_seconds", config.cashu.redeem_seconds, 1, 86_400),
+        ("cashu", "lock_days", config.cashu.lock_days, 1, 3650),
+        ("voucher", "page_port", config.voucher.page_port.into(), 1, 65535),
         ("api", "per_session_metrics_max", config.api.per_session_metrics_max, 0, Slot::MAX_COUNT),
     ] {
         if !(low..=high).contains(&value) {

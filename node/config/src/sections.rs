@@ -42,6 +42,10 @@ sections! {
         fleet: Fleet,
         /// How consumers pay as they go.
         payment: Payment,
+        /// Ecash, with which consumers pay in advance.
+        cashu: Cashu,
+        /// Vouchers and the page for consumers.
+        voucher: Voucher,
         /// How the operator and other programs see the node.
         api: Api,
         /// What the node writes about itself.
@@ -324,6 +328,45 @@ section! {
 }
 
 section! {
+    /// Ecash (Cashu): tokens that consumers give inside the tunnel, and that are locked to the node's
+    /// key. See docs/payments.md. A mint is a custodian: it can refuse to exchange its tokens.
+    Cashu {
+        /// The mints whose tokens are taken, "https://host/path" or "http://host:port". Empty: none.
+        mints: Vec<String> = Vec::new();
+        /// The unit of the tokens.
+        unit: String = "sat".into();
+        /// The price of a GiB, up and down together, in that unit. 1 to 1000000000.
+        gib_price: u32 = 100;
+        /// The value of the tokens of each mint that are credited before the mint has exchanged them.
+        /// Beyond it, a token is exchanged first. 0 to 1000000000; 0 means always first.
+        max_unredeemed: u32 = 10_000;
+        /// Seconds between two exchanges at the mints. 1 to 86400.
+        redeem_seconds: u32 = 60;
+        /// Days for which nobody but the node may be able to spend a token. 1 to 3650.
+        lock_days: u32 = 7;
+        /// The file with the key that tokens are locked to. Created at the first start that needs it.
+        key_file: PathBuf = "/var/lib/weir/cashu.key".into();
+        /// The PEM file with the CA certificates for the mints.
+        /// Empty: this machine's root certificates.
+        ca_file: String = String::new();
+    }
+}
+
+section! {
+    /// Vouchers (`weir voucher make`), and the page inside the tunnel where consumers see what is left
+    /// and give a voucher or a token. See docs/payments.md.
+    Voucher {
+        /// Whether vouchers are taken inside the tunnel, at http://GATEWAY:PORT/v1/pay/voucher, where
+        /// PORT is payment.port.
+        enabled: bool = false;
+        /// Whether the page is served at http://GATEWAY/, if the node takes vouchers or ecash.
+        page: bool = true;
+        /// The TCP port of the page, at the gateway's addresses inside the tunnel. 1 to 65535.
+        page_port: u16 = 80;
+    }
+}
+
+section! {
     /// Access for the operator, the payment layer and Prometheus.
     Api {
         /// The Unix socket of the `weir` commands.
@@ -397,11 +440,30 @@ impl Config {
     /// `weir policy test` both are made from this list.
     #[must_use]
     pub fn services(&self) -> Vec<Service> {
-        let pay = self.payment.enabled.then_some((Protocol::Tcp, self.payment.port));
+        let pay = self.has_payments().then_some((Protocol::Tcp, self.payment.port));
+        let page = self.has_page().then_some((Protocol::Tcp, self.voucher.page_port));
         let dns = [Protocol::Tcp, Protocol::Udp].map(|protocol| (protocol, DNS_PORT));
         let dns = self.dns.enabled.then_some(dns).into_iter().flatten();
-        let all = pay.into_iter().chain(dns);
+        let all = pay.into_iter().chain(page).chain(dns);
         all.map(|(protocol, port)| Service { protocol, port }).collect()
+    }
+
+    /// Whether consumers can pay inside the tunnel, in one way or another.
+    #[must_use]
+    pub fn has_payments(&self) -> bool {
+        self.payment.enabled || self.takes_prepayment()
+    }
+
+    /// Whether consumers can pay in advance, with a voucher or a token.
+    #[must_use]
+    pub fn takes_prepayment(&self) -> bool {
+        self.voucher.enabled || !self.cashu.mints.is_empty()
+    }
+
+    /// Whether there is a page inside the tunnel.
+    #[must_use]
+    pub fn has_page(&self) -> bool {
+        self.voucher.page && self.takes_prepayment()
     }
 
     /// The DNS servers that consumers are told.

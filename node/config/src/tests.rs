@@ -170,6 +170,19 @@ fn every_key_can_be_set() {
         metrics = "off"
         per_session_metrics = true
         per_session_metrics_max = 5
+        [cashu]
+        mints = ["https://mint.example.net"]
+        unit = "usd"
+        gib_price = 7
+        max_unredeemed = 8
+        redeem_seconds = 9
+        lock_days = 10
+        key_file = "/k"
+        ca_file = "/c"
+        [voucher]
+        enabled = true
+        page = false
+        page_port = 8080
         [limits]
         node_rate_up = "1 Mbit/s"
         node_rate_down = "2 Mbit/s"

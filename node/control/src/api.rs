@@ -16,6 +16,12 @@
 //! | `GET /v1/policy/test?address=A&port=P&protocol=tcp` | 200 [`weir_policy::Verdict`] |
 //! | `GET /v1/flows` | 200 [`crate::flows::FlowsView`] |
 //! | `GET /v1/flows/owner?address=A&port=P&time=T` | 200 [`crate::flows::PortOwners`] |
+//! | `POST /v1/vouchers` `{"batch", "count", "bytes"?, "seconds"?, "expires"?}` | 201 [`view::MadeVouchers`] |
+//! | `GET /v1/vouchers?after=NUMBER` | 200 [`view::AllVouchers`] |
+//! | `POST /v1/vouchers/revoke` `{"batch"?, "code"?}` | 200 [`view::Changed`] |
+//! | `GET /v1/earnings` | 200 [`view::Earnings`] |
+//! | `POST /v1/earnings/withdraw` `{"mint"?}` | 200 [`view::WithdrawalView`] |
+//! | `POST /v1/earnings/confirm` `{"withdrawal"}` | 200 [`view::Changed`] |
 //! | `POST /v1/reload` | 200 [`crate::reload::Outcome`] |
 //! | `GET /v1/status` | 200 [`crate::view::Status`] |
 //! | `GET /health` | 200 `{"status": "ok"}` |
@@ -57,6 +63,7 @@ mod limits;
 mod listeners;
 mod page;
 mod policy;
+mod prepay;
 mod reload;
 pub(crate) mod sessions;
 pub(crate) mod socket;
@@ -68,7 +75,7 @@ use error::ApiError;
 pub use error::{ErrorBody, ErrorDetail};
 pub use listeners::{ListenError, Listeners};
 pub use sessions::MAX_PAGE;
-pub(crate) use sessions::read as read_json;
+pub(crate) use sessions::{read as read_json, read_up_to as read_text};
 pub use socket::{SocketError, group_id};
 pub use token::{Token, TokenError};
 
@@ -172,6 +179,11 @@ impl Api {
             .route("/v1/policy/test", get(policy::test))
             .route("/v1/flows", get(flows::show))
             .route("/v1/flows/owner", get(flows::owner))
+            .route("/v1/vouchers", get(prepay::batches).post(prepay::make))
+            .route("/v1/vouchers/revoke", post(prepay::revoke))
+            .route("/v1/earnings", get(prepay::earnings))
+            .route("/v1/earnings/withdraw", post(prepay::withdraw))
+            .route("/v1/earnings/confirm", post(prepay::confirm))
             .route("/v1/status", get(status));
         finish(control.merge(open_routes()), self)
     }

@@ -9,24 +9,28 @@ use std::{
     sync::Arc,
 };
 
+use axum::Router;
 use tokio::{
     net::{TcpListener, UdpSocket},
     sync::watch,
 };
 use weir_common::AddressPlan;
 
-use crate::resolver::Resolver;
+use crate::{ecash::Cashu, resolver::Resolver};
 use weir_config::{Config, sections::DNS_PORT};
 use weir_sessions::registry::Sessions;
 
 mod allowance;
 pub mod dns;
 mod listener;
+mod page;
 pub mod pay;
+pub mod prepay;
 
 use dns::Dns;
 use listener::SessionListener;
 use pay::Pay;
+use prepay::Prepay;
 
 /// Why a service is not there.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +58,8 @@ pub enum GatewayError {
 /// The services, bound and not yet served.
 #[derive(Debug, Default)]
 pub struct Gateway {
-    pay: Option<(Vec<SessionListener>, Pay)>,
+    /// What is served over HTTP, and where.
+    http: Vec<(SessionListener, Router)>,
     dns: Option<(Vec<UdpSocket>, Vec<SessionListener>, Dns)>,
 }
 
@@ -71,22 +76,30 @@ impl Gateway {
         sessions: &Arc<Sessions>,
         name_servers: watch::Receiver<Vec<IpAddr>>,
         resolver: &Resolver,
+        cashu: Option<&Arc<Cashu>>,
         has_ipv6: bool,
     ) -> Result<Self, GatewayError> {
         let plan = config.tunnel.plan();
         let mut gateway = Self::default();
-        if let Some(pay) =
-            Pay::new(&config.payment, sessions, resolver).map_err(GatewayError::Pay)?
-        {
-            let (what, fix) =
-                ("payments", "stop what uses the port (ss -tlnp), or set payment.port");
-            let mut listeners = Vec::new();
+        let pay = Pay::new(&config.payment, sessions, resolver).map_err(GatewayError::Pay)?;
+        let prepay = config.takes_prepayment().then(|| Prepay::new(config, sessions, cashu));
+        if config.has_payments() {
+            let fix = "stop what uses the port (ss -tlnp), or set payment.port";
+            let routes = [pay.map(|pay| pay.routes()), prepay.as_ref().map(Prepay::routes)];
+            let routes = routes.into_iter().flatten().fold(Router::new(), Router::merge);
+            let router = pay::finish(routes);
             for address in addresses(&plan, config.payment.port, has_ipv6) {
-                let bound = TcpListener::bind(address).await;
-                let listener = bound.map_err(failure(what, address, fix))?;
-                listeners.push(SessionListener::new(listener, plan, sessions));
+                let listener = listen("payments", address, fix, plan, sessions).await?;
+                gateway.http.push((listener, router.clone()));
             }
-            gateway.pay = Some((listeners, pay));
+        }
+        if let Some(prepay) = prepay.filter(|_| config.has_page()) {
+            let fix = "stop what uses the port (ss -tlnp), set voucher.page_port, or set \
+                       voucher.page = false";
+            for address in addresses(&plan, config.voucher.page_port, has_ipv6) {
+                let listener = listen("the page", address, fix, plan, sessions).await?;
+                gateway.http.push((listener, page::router(&prepay)));
+            }
         }
         if let Some(dns) = Dns::new(config, sessions, name_servers).map_err(GatewayError::Dns)? {
             let (what, fix) = (
@@ -113,10 +126,8 @@ impl Gateway {
     /// When a listener fails for good.
     pub async fn serve(self, stopped: watch::Receiver<bool>) -> io::Result<()> {
         let mut tasks = tokio::task::JoinSet::new();
-        if let Some((listeners, pay)) = self.pay {
-            for listener in listeners {
-                tasks.spawn(listener.serve(pay.router(), stopped.clone()));
-            }
+        for (listener, router) in self.http {
+            tasks.spawn(listener.serve(router, stopped.clone()));
         }
         if let Some((sockets, listeners, dns)) = self.dns {
             tasks.spawn(dns.clone().follow(stopped.clone()));
@@ -135,6 +146,18 @@ impl Gateway {
         stopped.wait_for(|stopped| *stopped).await.ok();
         Ok(())
     }
+}
+
+async fn listen(
+    what: &'static str,
+    address: SocketAddr,
+    fix: &'static str,
+    plan: AddressPlan,
+    sessions: &Arc<Sessions>,
+) -> Result<SessionListener, GatewayError> {
+    let bound = TcpListener::bind(address).await;
+    let listener = bound.map_err(failure(what, address, fix))?;
+    Ok(SessionListener::new(listener, plan, sessions))
 }
 
 fn failure(

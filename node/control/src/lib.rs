@@ -16,6 +16,7 @@ pub mod api;
 pub mod client;
 mod connections;
 pub mod delivery;
+pub mod ecash;
 pub mod fleet;
 pub mod flows;
 pub mod gateway;

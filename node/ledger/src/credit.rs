@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use rusqlite::{OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 use weir_common::account::SessionState;
 
 use crate::{
@@ -95,37 +95,10 @@ impl Ledger {
             return Ok(Extended::Contradicts);
         };
         self.is_sound()?;
-        let (bytes, seconds) = (to_sql(extension.bytes), to_sql(extension.seconds));
         let change = self.db.transaction()?;
-        let before: Option<(i64, i64)> = change
-            .query_row(sql::PAYMENT, params![number, extension.reference], |row| {
-                Ok((row.get(0)?, row.get(1)?))
-            })
-            .optional()?;
-        let credit: Option<(Option<i64>, Option<i64>)> = change
-            .query_row(sql::CREDIT, [number], |row| Ok((row.get(0)?, row.get(1)?)))
-            .optional()?;
-        let (had_bytes, had_seconds) = credit.unwrap_or_default();
-        match before {
-            Some(same) if same == (bytes, seconds) => {
-                return Ok(Extended::Before(credit_of(had_bytes, had_seconds)));
-            }
-            Some(_) => return Ok(Extended::Contradicts),
-            None => {}
-        }
-        let raised = |had: Option<i64>, used: u64, more: i64| match (had, more) {
-            (None, 0) => None,
-            (had, more) => Some(had.unwrap_or(to_sql(used)).saturating_add(more)),
-        };
-        let now_bytes = raised(had_bytes, billed(&used.counters), bytes);
-        let now_seconds = raised(had_seconds, used.seconds, seconds);
-        change.execute(
-            sql::ADD_PAYMENT,
-            params![number, extension.reference, bytes, seconds, to_sql(unix_now())],
-        )?;
-        change.execute(sql::SET_CREDIT, params![number, now_bytes, now_seconds])?;
+        let extended = add(&change, number, extension, used)?;
         change.commit()?;
-        Ok(Extended::Added(credit_of(now_bytes, now_seconds)))
+        Ok(extended)
     }
 
     /// Writes down which sessions are open, and why the others are paused, all or none.
@@ -146,6 +119,43 @@ impl Ledger {
         change.commit()?;
         Ok(())
     }
+}
+
+/// Extends a session's credit within a transaction: see [`Ledger::extend`].
+pub(crate) fn add(
+    db: &Connection,
+    number: i64,
+    extension: &Extension,
+    used: &Usage,
+) -> Result<Extended, LedgerError> {
+    let (bytes, seconds) = (to_sql(extension.bytes), to_sql(extension.seconds));
+    let before: Option<(i64, i64)> = db
+        .query_row(sql::PAYMENT, params![number, extension.reference], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .optional()?;
+    let credit: Option<(Option<i64>, Option<i64>)> =
+        db.query_row(sql::CREDIT, [number], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+    let (had_bytes, had_seconds) = credit.unwrap_or_default();
+    match before {
+        Some(same) if same == (bytes, seconds) => {
+            return Ok(Extended::Before(credit_of(had_bytes, had_seconds)));
+        }
+        Some(_) => return Ok(Extended::Contradicts),
+        None => {}
+    }
+    let raised = |had: Option<i64>, used: u64, more: i64| match (had, more) {
+        (None, 0) => None,
+        (had, more) => Some(had.unwrap_or(to_sql(used)).saturating_add(more)),
+    };
+    let now_bytes = raised(had_bytes, billed(&used.counters), bytes);
+    let now_seconds = raised(had_seconds, used.seconds, seconds);
+    db.execute(
+        sql::ADD_PAYMENT,
+        params![number, extension.reference, bytes, seconds, to_sql(unix_now())],
+    )?;
+    db.execute(sql::SET_CREDIT, params![number, now_bytes, now_seconds])?;
+    Ok(Extended::Added(credit_of(now_bytes, now_seconds)))
 }
 
 fn credit_of(bytes: Option<i64>, seconds: Option<i64>) -> Credit {

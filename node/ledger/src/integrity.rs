@@ -41,8 +41,23 @@ const SMALL: [&str; 7] = [
 
 /// The tables that a start does not look at: only the check beside the running node does.
 #[cfg(test)]
-const BIG: [&str; 6] =
-    ["records", "invoices", "channels", "ended_sessions", "initiations", "port_blocks"];
+const BIG: [&str; 15] = [
+    "records",
+    "invoices",
+    "channels",
+    "ended_sessions",
+    "initiations",
+    "port_blocks",
+    "voucher_batches",
+    "vouchers",
+    "ecash_mints",
+    "ecash_keysets",
+    "ecash_tokens",
+    "ecash_swaps",
+    "ecash_proofs",
+    "ecash_purse",
+    "ecash_withdrawals",
+];
 
 /// The name of the sum over the definitions of the tables. No table can have it.
 const SCHEMA: &str = "(definitions)";

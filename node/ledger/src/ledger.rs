@@ -282,6 +282,8 @@ impl Ledger {
         change.execute(sql::DROP_PRESHARED_KEY, [number])?;
         change.execute(sql::ADD_ENDED, [number])?;
         change.execute(sql::RELEASE_BLOCKS_OF, params![number, to_sql(now)])?;
+        change.execute(sql::FORGET_VOUCHERS_OF, [number])?;
+        change.execute(sql::FORGET_TOKENS_OF, [number])?;
         let public_key: String = change.query_row(sql::PUBLIC_KEY, [number], |row| row.get(0))?;
         sweep::save_initiation(&change, &public_key, to_sql(newest), to_sql(now))?;
         integrity::seal(&change, number)?;

@@ -23,6 +23,7 @@ pub mod check;
 pub mod counters;
 pub mod credit;
 mod deliveries;
+pub mod ecash;
 mod error;
 mod integrity;
 mod ledger;
@@ -45,6 +46,7 @@ mod sweep;
 pub mod testing;
 mod usage_log;
 mod usage_record;
+pub mod vouchers;
 
 pub use error::LedgerError;
 pub use ledger::Ledger;

@@ -239,6 +239,106 @@ statements! {
              WHERE place <= (SELECT max(place) FROM port_blocks) - ?1
                  AND until IS NOT NULL ORDER BY place LIMIT ?2)";
 
+    // Vouchers.
+    VOUCHER_BATCH = "SELECT number, bytes, seconds, expires, revoked FROM voucher_batches
+         WHERE name = ?1";
+    ADD_VOUCHER_BATCH = "INSERT INTO voucher_batches (name, bytes, seconds, made, expires)
+         VALUES (?1, ?2, ?3, ?4, ?5)";
+    COUNT_VOUCHERS = "UPDATE voucher_batches SET vouchers = vouchers + ?2 WHERE number = ?1";
+    ADD_VOUCHER = "INSERT INTO vouchers (code, batch) VALUES (?1, ?2)";
+    VOUCHER = "SELECT batch, vouchers.used, vouchers.revoked, session, bytes, seconds, expires,
+             voucher_batches.revoked
+         FROM vouchers JOIN voucher_batches ON batch = number WHERE code = ?1";
+    USE_VOUCHER = "UPDATE vouchers SET used = ?2, session = ?3 WHERE code = ?1";
+    COUNT_USED_VOUCHER = "UPDATE voucher_batches SET used = used + 1 WHERE number = ?1";
+    REVOKE_VOUCHER = "UPDATE vouchers SET revoked = ?2
+         WHERE code = ?1 AND used IS NULL AND revoked IS NULL";
+    REVOKE_VOUCHER_BATCH = "UPDATE voucher_batches SET revoked = ?2
+         WHERE name = ?1 AND revoked IS NULL";
+    VOUCHER_BATCHES = "SELECT number, name, bytes, seconds, made, expires, vouchers, used, revoked
+         FROM voucher_batches WHERE number > ?1 ORDER BY number LIMIT ?2";
+    /// A session that has ended leaves no trace at what it was paid with.
+    FORGET_VOUCHERS_OF = "UPDATE vouchers SET session = NULL
+         WHERE session = (SELECT id FROM sessions WHERE number = ?1)";
+
+    // Ecash.
+    ADD_MINT = "INSERT INTO ecash_mints (url, unit) VALUES (?1, ?2) ON CONFLICT (url) DO NOTHING";
+    MINT = "SELECT number, unredeemed FROM ecash_mints WHERE url = ?1";
+    MINTS = "SELECT url, unit, received, unredeemed, redeemed, fees, lost, withdrawn
+         FROM ecash_mints WHERE number > 0 ORDER BY number";
+    SET_KEYSET = "INSERT OR REPLACE INTO ecash_keysets (mint, id, content) VALUES (?1, ?2, ?3)";
+    DROP_KEYSETS = "DELETE FROM ecash_keysets WHERE mint = ?1";
+    KEYSETS = "SELECT content FROM ecash_keysets WHERE mint = ?1 ORDER BY id";
+    TOKEN = "SELECT session, credited FROM ecash_tokens WHERE hash = ?1";
+    ADD_TOKEN = "INSERT INTO ecash_tokens (hash, mint, session, amount, bytes, made, credited)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+    PROOF_KNOWN = "SELECT 1 FROM ecash_proofs WHERE y = ?1";
+    ADD_PROOF = "INSERT INTO ecash_proofs (y, token, mint, amount, proof)
+         VALUES (?1, ?2, ?3, ?4, ?5)";
+    RECEIVE = "UPDATE ecash_mints SET received = received + ?2, unredeemed = unredeemed + ?2
+         WHERE number = ?1";
+    /// Held proofs of one mint that no swap has, those that came first first.
+    HELD_PROOFS = "SELECT y, token, ecash_proofs.amount, proof, alone
+         FROM ecash_proofs INDEXED BY ecash_proofs_held CROSS JOIN ecash_tokens ON number = token
+         WHERE ecash_proofs.mint = ?1 AND proof IS NOT NULL AND swap IS NULL
+         ORDER BY token LIMIT ?2";
+    HELD_PROOFS_OF = "SELECT y, token, amount, proof, 1
+         FROM ecash_proofs INDEXED BY ecash_proofs_open
+         WHERE token = ?1 AND proof IS NOT NULL AND swap IS NULL";
+    ADD_SWAP = "INSERT INTO ecash_swaps (mint, outputs, made) VALUES (?1, ?2, ?3)";
+    JOIN_SWAP = "UPDATE ecash_proofs SET swap = ?2 WHERE y = ?1 AND swap IS NULL
+         AND proof IS NOT NULL";
+    SWAPS = "SELECT number, outputs FROM ecash_swaps WHERE mint = ?1 ORDER BY number LIMIT ?2";
+    SWAP_PROOFS = "SELECT y, token, amount, proof, 0 FROM ecash_proofs WHERE swap = ?1";
+    SWAP_TOTAL = "SELECT mint, coalesce((SELECT sum(amount) FROM ecash_proofs WHERE swap = ?1), 0)
+         FROM ecash_swaps WHERE number = ?1";
+    SWAP_TOKENS = "SELECT count(DISTINCT token) FROM ecash_proofs WHERE swap = ?1";
+    REDEEM_PROOFS = "UPDATE ecash_proofs SET proof = NULL, swap = NULL WHERE swap = ?1";
+    RELEASE_PROOFS = "UPDATE ecash_proofs SET swap = NULL WHERE swap = ?1";
+    SET_ALONE = "UPDATE ecash_tokens SET alone = 1
+         WHERE number IN (SELECT token FROM ecash_proofs WHERE swap = ?1)";
+    LOSE_PROOF = "UPDATE ecash_proofs SET proof = NULL, swap = NULL
+         WHERE y = ?1 AND swap = ?2 RETURNING amount";
+    LOSE = "UPDATE ecash_mints SET unredeemed = unredeemed - ?2, lost = lost + ?2
+         WHERE number = ?1";
+    DROP_SWAP = "DELETE FROM ecash_swaps WHERE number = ?1";
+    ADD_TO_PURSE = "INSERT INTO ecash_purse (mint, amount, proof) VALUES (?1, ?2, ?3)";
+    REDEEM = "UPDATE ecash_mints SET unredeemed = unredeemed - ?2, redeemed = redeemed + ?3,
+             fees = fees + (?2 - ?3)
+         WHERE number = ?1";
+    /// Those that were exchanged at the mint first, and are not credited yet.
+    UNCREDITED_TOKENS = "SELECT number, session, bytes FROM ecash_tokens
+             INDEXED BY ecash_tokens_uncredited
+         WHERE mint = ?1 AND credited IS NULL AND NOT EXISTS (
+             SELECT 1 FROM ecash_proofs INDEXED BY ecash_proofs_open
+             WHERE token = number AND proof IS NOT NULL)
+         LIMIT ?2";
+    HELD_TOKENS = "SELECT count(*) FROM ecash_tokens INDEXED BY ecash_tokens_uncredited
+         WHERE mint = ?1 AND credited IS NULL";
+    UNCREDITED_TOKEN = "SELECT hash, bytes FROM ecash_tokens
+         WHERE number = ?1 AND credited IS NULL";
+    SET_CREDITED = "UPDATE ecash_tokens SET credited = ?2 WHERE number = ?1";
+    DROP_PROOFS_OF = "DELETE FROM ecash_proofs WHERE y IN (
+             SELECT y FROM ecash_proofs INDEXED BY ecash_proofs_open
+             WHERE token = ?1 AND proof IS NOT NULL)";
+    DROP_TOKEN = "DELETE FROM ecash_tokens WHERE number = ?1";
+    RETURN_RECEIVED = "UPDATE ecash_mints SET received = received - ?2,
+             unredeemed = unredeemed - ?2
+         WHERE number = ?1";
+    FORGET_TOKENS_OF = "UPDATE ecash_tokens SET session = NULL
+         WHERE credited IS NOT NULL
+             AND session = (SELECT id FROM sessions WHERE number = ?1)";
+    PURSE = "SELECT number, amount, proof FROM ecash_purse WHERE mint = ?1
+         ORDER BY number LIMIT ?2";
+    DROP_FROM_PURSE = "DELETE FROM ecash_purse WHERE number = ?1";
+    ADD_WITHDRAWAL = "INSERT INTO ecash_withdrawals (mint, amount, token, made)
+         VALUES (?1, ?2, ?3, ?4)";
+    WITHDRAW = "UPDATE ecash_mints SET withdrawn = withdrawn + ?2 WHERE number = ?1";
+    WITHDRAWALS = "SELECT ecash_withdrawals.number, url, amount, token, made
+         FROM ecash_withdrawals JOIN ecash_mints ON ecash_mints.number = mint
+         WHERE ecash_withdrawals.number > ?1 ORDER BY ecash_withdrawals.number LIMIT ?2";
+    CONFIRM_WITHDRAWAL = "DELETE FROM ecash_withdrawals WHERE number = ?1";
+
     // Limits.
     SET_RATES = "INSERT OR REPLACE INTO rates (session, up, down) VALUES (?1, ?2, ?3)";
     QUOTA = "SELECT started, total, other_started, other_total FROM quotas WHERE period = ?1";

@@ -8,7 +8,7 @@ use std::{
 
 use alloy_primitives::U256;
 
-use crate::{LedgerError, SharedLedger};
+use crate::{LedgerError, SharedLedger, ecash::MintTotals};
 
 #[derive(Debug)]
 pub(crate) struct Status(Mutex<State>);
@@ -19,6 +19,8 @@ struct State {
     saved: Instant,
     /// What all channels have promised, in wei.
     earned: U256,
+    /// What came of each mint's ecash.
+    mints: Vec<MintTotals>,
     /// Why the ledger cannot be written, while it cannot.
     last_error: Option<String>,
     /// What is not as weir wrote it.
@@ -27,7 +29,8 @@ struct State {
 
 impl Status {
     pub(crate) fn new(earned: U256) -> Self {
-        Self(Mutex::new(State { saved: Instant::now(), earned, last_error: None, damage: None }))
+        let (mints, last_error, damage) = Default::default();
+        Self(Mutex::new(State { saved: Instant::now(), earned, mints, last_error, damage }))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -57,6 +60,23 @@ impl SharedLedger {
     pub fn add_earned(&self, more: U256) {
         let mut state = self.status().state();
         state.earned = state.earned.saturating_add(more);
+    }
+
+    /// What came of each mint's ecash, when it was last noted.
+    #[must_use]
+    pub fn mints(&self) -> Vec<MintTotals> {
+        self.status().state().mints.clone()
+    }
+
+    /// Notes what came of each mint's ecash.
+    ///
+    /// # Errors
+    ///
+    /// When the ledger cannot be read.
+    pub fn note_mints(&self) -> Result<(), LedgerError> {
+        let mints = self.lock().mint_totals()?;
+        self.status().state().mints = mints;
+        Ok(())
     }
 
     /// Why new sessions and credit are refused: the ledger is damaged, or cannot be written. `None`

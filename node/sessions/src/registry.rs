@@ -26,6 +26,7 @@ mod error;
 mod flows;
 mod limits;
 pub mod pay;
+mod prepay;
 mod recovery;
 mod removal;
 mod table;
@@ -224,6 +225,12 @@ impl Sessions {
             .values()
             .map(|entry| self.counters(entry))
             .fold(live.ended, |total, used| counters::sum(&total, &used))
+    }
+
+    /// The ledger, for what is not of sessions. Whoever locks it keeps every change of a session waiting.
+    #[must_use]
+    pub fn ledger(&self) -> &SharedLedger {
+        &self.ledger
     }
 
     /// How many sessions are live.

@@ -71,6 +71,16 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: Option<FlowsCommand>,
     },
+    /// Make, list and revoke vouchers, which consumers use inside the tunnel
+    #[command(subcommand)]
+    Voucher(VoucherCommand),
+    /// Show what the node has earned, and withdraw ecash
+    #[command(after_help = "Examples:\n  weir earnings\n  weir earnings --json | jq .mints\n\n\
+        To move redeemed ecash to a wallet: weir earnings withdraw.")]
+    Earnings {
+        #[command(subcommand)]
+        command: Option<EarningsCommand>,
+    },
     /// Check or export the ledger file; the node need not be running
     #[command(subcommand)]
     Ledger(LedgerCommand),
@@ -111,6 +121,79 @@ pub(super) enum Command {
     /// Print or check a configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum VoucherCommand {
+    /// Make vouchers and print their codes, which are stored nowhere else
+    #[command(
+        after_help = "Examples:\n  weir voucher make --gib 10 --count 100 --csv > vouchers.csv\n  \
+        weir voucher make --gib 1 --hours 24 --expires-days 90 --batch day-passes\n\n\
+        Whoever has a code can use it, once. The node keeps a hash of it."
+    )]
+    Make {
+        /// GiB that each is good for, up and down together
+        #[arg(long, default_value_t = 0)]
+        gib: u64,
+        /// Bytes that each is good for, up and down together
+        #[arg(long, default_value_t = 0)]
+        bytes: u64,
+        /// Hours that each is good for
+        #[arg(long, default_value_t = 0)]
+        hours: u64,
+        /// How many
+        #[arg(long, default_value_t = 1)]
+        count: u32,
+        /// Name of the batch, to revoke it by [default: a random one]
+        #[arg(long, value_name = "NAME")]
+        batch: Option<String>,
+        /// Days after which they are no longer taken [default: never]
+        #[arg(long, value_name = "DAYS")]
+        expires_days: Option<u32>,
+        /// Print CSV with a heading
+        #[arg(long)]
+        csv: bool,
+    },
+    /// List the batches and how many of each were used
+    #[command(after_help = "Examples:\n  weir voucher list\n  weir voucher list --json")]
+    List,
+    /// Revoke a voucher, or all of a batch that were not used
+    #[command(after_help = "Examples:\n  weir voucher revoke --batch day-passes\n  \
+        weir voucher revoke 3f9k2-...")]
+    Revoke {
+        /// The code of one voucher
+        #[arg(value_name = "CODE", conflicts_with = "batch", required_unless_present = "batch")]
+        code: Option<String>,
+        /// All of this batch that were not used
+        #[arg(long, value_name = "NAME")]
+        batch: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum EarningsCommand {
+    /// Print redeemed ecash as a token for a wallet
+    #[command(after_help = "Examples:\n  weir earnings withdraw\n  \
+        weir earnings withdraw --mint https://mint.example.net > token.txt\n\n\
+        Whoever has the token can spend it. The node keeps it until you confirm that it has\n\
+        arrived, and prints it again: weir earnings again.")]
+    Withdraw {
+        /// The mint [default: the only one with something to withdraw]
+        #[arg(long, value_name = "URL")]
+        mint: Option<String>,
+    },
+    /// Print the token of a withdrawal that was not confirmed again
+    #[command(after_help = "Example:\n  weir earnings again 3")]
+    Again {
+        /// The withdrawal's number
+        withdrawal: u64,
+    },
+    /// Say that a withdrawal has arrived in a wallet; the node deletes the token
+    #[command(after_help = "Example:\n  weir earnings confirm 3")]
+    Confirm {
+        /// The withdrawal's number
+        withdrawal: u64,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -121,8 +121,7 @@ impl<'a> Forwarding<'a> {
             uplink_mtu.clone(),
             servers,
             &self.resolver,
-            self.follower.as_ref().map(Follower::addresses),
-            Arc::clone(&self.policy),
+            (self.follower.as_ref().map(Follower::addresses), Arc::clone(&self.policy)),
             broken,
         );
         let host = machine.host.take().context("the host is prepared once")?;

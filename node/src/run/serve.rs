@@ -22,6 +22,7 @@ use super::{
 use weir_config::{Config, ListenAddr, Shared};
 use weir_control::{
     api::{Api, Listeners, Token},
+    ecash::Cashu,
     fleet,
     flows::SharedFlowView,
     gateway::Gateway,
@@ -144,8 +145,11 @@ async fn serve(config: &Config, parts: ControlPlane, log: Option<GuardLog>) -> a
             None => std::future::pending().await,
         }
     });
+    let cashu = Cashu::new(config, &sessions, &resolver)?;
+    let has_ipv6 = weir_host::has_ipv6();
     let gateway =
-        Gateway::bind(config, &sessions, name_servers, &resolver, weir_host::has_ipv6()).await?;
+        Gateway::bind(config, &sessions, name_servers, &resolver, cashu.as_ref(), has_ipv6).await?;
+    let exchanging = cashu.map(|cashu| tokio::spawn(cashu.run(stopped.clone())));
     let limited = limits::spawn(limiter, stopped.clone());
     let room = flow_table::spawn(in_force, stopped.clone());
     let mut tasks =
@@ -185,6 +189,9 @@ async fn serve(config: &Config, parts: ControlPlane, log: Option<GuardLog>) -> a
     service::stopping();
     stop.send_replace(true);
     tasks.stop().await;
+    if let Some(exchanging) = exchanging {
+        exchanging.await.ok();
+    }
     // Its panic has been reported already.
     limited.await.ok();
     room.await.ok();

@@ -46,8 +46,7 @@ pub(super) fn listeners(
     mtu: Arc<AtomicU32>,
     servers: Option<watch::Sender<Vec<IpAddr>>>,
     resolver: &Resolver,
-    exit: Option<Arc<AddressFollower>>,
-    policy: Arc<ExitPolicy>,
+    (exit, policy): (Option<Arc<AddressFollower>>, Arc<ExitPolicy>),
     broken: UnboundedSender<anyhow::Error>,
 ) -> Listeners {
     let (wanted, port) = (config.node.endpoint.clone(), config.node.listen_port);

@@ -83,12 +83,14 @@ impl AllowedPaths {
             node.private_key_file.as_path(),
             &config.api.token_file,
             &config.api.socket,
+            &config.cashu.key_file,
             Path::new(&ledger.usage_file),
         ];
         let read = [
             ledger.webhook_secret_file.as_path(),
             Path::new(&ledger.webhook_ca_file),
             Path::new(&config.payment.approve_ca_file),
+            Path::new(&config.cashu.ca_file),
             Path::new(&config.fleet.credentials_file),
             Path::new(&config.fleet.token_file),
             Path::new(&config.fleet.ca_file),

@@ -34,6 +34,13 @@ pub(super) fn ledger(config: &Config, findings: &mut Findings<'_>) {
 
 pub(super) fn payment(config: &Config, findings: &mut Findings<'_>) {
     let payment = &config.payment;
+    if config.has_payments() && config.dns.enabled && payment.port == DNS_PORT {
+        findings.blame(
+            &[("payment", "port")],
+            "53 is the port of the DNS forwarder".into(),
+            "write another port, such as 8077, or set dns.enabled = false".into(),
+        );
+    }
     if !payment.enabled {
         return;
     }
@@ -60,13 +67,6 @@ pub(super) fn payment(config: &Config, findings: &mut Findings<'_>) {
             "write for example \"https://example.net/approve\", or \"\" for none".into(),
         );
     }
-    if config.dns.enabled && payment.port == DNS_PORT {
-        findings.blame(
-            &[("payment", "port")],
-            "53 is the port of the DNS forwarder".into(),
-            "write another port, such as 8077, or set dns.enabled = false".into(),
-        );
-    }
     let floors = [payment.least_per_gib(), payment.least_per_hour()];
     for (key, floor_key, price, floor) in [
         ("per_gib", "floor_per_gib", payment.per_gib.0, floors[0]),
@@ -90,6 +90,41 @@ pub(super) fn payment(config: &Config, findings: &mut Findings<'_>) {
             ],
             "consumers could offer to pay nothing".into(),
             "write a price for a GiB or an hour, or enabled = false".into(),
+        );
+    }
+}
+
+pub(super) fn prepayment(config: &Config, findings: &mut Findings<'_>) {
+    let (cashu, voucher) = (&config.cashu, &config.voucher);
+    if let Some((mint, error)) =
+        cashu.mints.iter().find_map(|mint| Some((mint, mint.parse::<HttpUrl>().err()?)))
+    {
+        findings.blame(
+            &[("cashu", "mints")],
+            format!("{mint:?}: {error}"),
+            "write for example [\"https://mint.example.net\"]".into(),
+        );
+    }
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    if cashu.unit.is_empty() || cashu.unit.len() > 16 || !cashu.unit.bytes().all(plain) {
+        findings.blame(
+            &[("cashu", "unit")],
+            format!("{:?} is not a unit", cashu.unit),
+            "write for example \"sat\"".into(),
+        );
+    }
+    if config.dns.enabled && config.has_page() && voucher.page_port == DNS_PORT {
+        findings.blame(
+            &[("voucher", "page_port")],
+            "53 is the port of the DNS forwarder".into(),
+            "write another port, such as 80, or set dns.enabled = false".into(),
+        );
+    }
+    if config.has_page() && voucher.page_port == config.payment.port {
+        findings.blame(
+            &[("voucher", "page_port"), ("payment", "port")],
+            "it is also payment.port".into(),
+            "write another port for one of the two".into(),
         );
     }
 }

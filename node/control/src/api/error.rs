@@ -22,7 +22,7 @@ pub struct ErrorBody {
 pub struct ErrorDetail {
     /// `bad_json`, `body_too_large`, `bad_name`, `bad_key`, `bad_path`, `name_taken`,
     /// `key_taken`, `full`, `not_found`, `ambiguous`, `no_such_route`, `method_not_allowed`,
-    /// `bad_credit`, `bad_limits`, `quota`, `reference_conflict`, `bad_query`, `bad_config`,
+    /// `bad_credit`, `bad_voucher`, `nothing_to_withdraw`, `bad_limits`, `quota`, `reference_conflict`, `bad_query`, `bad_config`,
     /// `unauthorised`, `ledger` or `internal`.
     pub code: String,
     /// The problem, the reason and the fix.
@@ -40,6 +40,14 @@ pub(crate) struct ApiError {
 impl ApiError {
     pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         Self { status, code, message: message.into() }
+    }
+
+    pub(crate) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    pub(crate) fn message(&self) -> &str {
+        &self.message
     }
 
     /// Whether it is no fault of the client's.
@@ -63,7 +71,7 @@ impl ApiError {
     pub(super) fn no_such_route() -> Self {
         let message =
             "unknown path: see /v1/sessions, /v1/limits, /v1/usage, /v1/flows, /v1/status, \
-             /v1/reload, /v1/keys, /metrics, /health"
+             /v1/vouchers, /v1/earnings, /v1/reload, /v1/keys, /metrics, /health"
                 .to_owned();
         Self { status: StatusCode::NOT_FOUND, code: "no_such_route", message }
     }

@@ -202,11 +202,20 @@ pub(super) async fn set_rate(
 
 /// Reads a request; an empty body is an empty object.
 pub(crate) async fn read<T: DeserializeOwned>(body: Body, expected: &str) -> Result<T, ApiError> {
-    let bytes = to_bytes(body, MAX_BODY).await.map_err(|error| {
+    read_up_to(body, MAX_BODY, expected).await
+}
+
+/// The same of a request that may have `max` bytes.
+pub(crate) async fn read_up_to<T: DeserializeOwned>(
+    body: Body,
+    max: usize,
+    expected: &str,
+) -> Result<T, ApiError> {
+    let bytes = to_bytes(body, max).await.map_err(|error| {
         let mut cause: Option<&dyn std::error::Error> = Some(&error);
         while let Some(error) = cause {
             if error.is::<http_body_util::LengthLimitError>() {
-                return ApiError::body_too_large(MAX_BODY);
+                return ApiError::body_too_large(max);
             }
             cause = error.source();
         }

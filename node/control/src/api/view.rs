@@ -198,3 +198,149 @@ pub struct SessionRequest {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub prepaid: bool,
 }
+
+/// Vouchers to be made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VoucherRequest {
+    /// The batch's name. More vouchers of the same terms can be added to a batch.
+    pub batch: String,
+    /// How many: 1 to 1000.
+    pub count: u32,
+    /// The bytes that each is good for.
+    #[serde(default)]
+    pub bytes: u64,
+    /// The seconds that each is good for.
+    #[serde(default)]
+    pub seconds: u64,
+    /// The Unix time after which they are not taken.
+    #[serde(default)]
+    pub expires: Option<u64>,
+}
+
+/// Vouchers that were made. Their codes are stored nowhere.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MadeVouchers {
+    /// The batch's name.
+    pub batch: String,
+    /// The codes.
+    pub codes: Vec<String>,
+}
+
+/// A batch of vouchers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VoucherBatchView {
+    /// Its name.
+    pub batch: String,
+    /// The bytes that each of its vouchers is good for.
+    pub bytes: u64,
+    /// The seconds that each is good for.
+    pub seconds: u64,
+    /// When it was made.
+    pub made: u64,
+    /// The Unix time after which they are not taken; null for never.
+    pub expires: Option<u64>,
+    /// How many there are.
+    pub vouchers: u64,
+    /// How many were used.
+    pub used: u64,
+    /// When the others were revoked; null if they were not.
+    pub revoked: Option<u64>,
+}
+
+/// Batches of vouchers, the oldest first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AllVouchers {
+    /// The batches.
+    pub batches: Vec<VoucherBatchView>,
+    /// What to ask for next; null at the end.
+    pub cursor: Option<u64>,
+}
+
+/// Vouchers to be revoked: a batch, or one by its code.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RevokeRequest {
+    /// The batch's name.
+    #[serde(default)]
+    pub batch: Option<String>,
+    /// The code.
+    #[serde(default)]
+    pub code: Option<String>,
+}
+
+/// Whether a request has changed something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changed {
+    /// `false` if it was so before, or there is no such thing.
+    pub changed: bool,
+}
+
+/// What came of one mint's ecash, in its unit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MintEarnings {
+    /// The mint's URL.
+    pub mint: String,
+    /// Its unit.
+    pub unit: String,
+    /// The value of all tokens that were taken.
+    pub received: u64,
+    /// The part of it that the mint has not exchanged yet.
+    pub unredeemed: u64,
+    /// What the mint gave in exchange.
+    pub redeemed: u64,
+    /// What the mint kept as its fees.
+    pub fees: u64,
+    /// What the mint says was spent elsewhere.
+    pub lost: u64,
+    /// The part of `redeemed` that was withdrawn.
+    pub withdrawn: u64,
+}
+
+/// What the node has earned.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Earnings {
+    /// What channels have promised, in wei, as decimal text.
+    pub promised_wei: String,
+    /// Vouchers that were used, of all batches.
+    pub vouchers_used: u64,
+    /// What came of each mint's ecash.
+    pub mints: Vec<MintEarnings>,
+    /// Withdrawals that were not confirmed, without their tokens.
+    pub unconfirmed: Vec<WithdrawalView>,
+}
+
+/// A withdrawal of ecash.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WithdrawalView {
+    /// Its number.
+    pub withdrawal: u64,
+    /// The mint's URL.
+    pub mint: String,
+    /// Its value.
+    pub amount: u64,
+    /// When it was made.
+    pub made: u64,
+    /// The token for a wallet; null in a list. Whoever has it can spend it.
+    pub token: Option<String>,
+}
+
+/// Which ecash to withdraw.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WithdrawRequest {
+    /// The mint's URL; not needed if there is one alone.
+    #[serde(default)]
+    pub mint: Option<String>,
+    /// The number of a withdrawal that was not confirmed, whose token is to be shown again.
+    #[serde(default)]
+    pub again: Option<u64>,
+}
+
+/// Which withdrawal has arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConfirmRequest {
+    /// Its number.
+    pub withdrawal: u64,
+}

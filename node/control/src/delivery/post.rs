@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
-use http_body_util::Full;
-use hyper::{Request, StatusCode, body::Bytes, client::conn::http1};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::{Method, Request, StatusCode, body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -92,6 +92,85 @@ impl Target {
             None => ask(stream, request).await,
         }
     }
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum NoAnswer {
+    /// The request was not sent.
+    #[error("{0:#}")]
+    NotSent(anyhow::Error),
+    /// It may have been sent, and even carried out.
+    #[error("{0:#}")]
+    Lost(anyhow::Error),
+}
+
+impl Target {
+    /// Sends a request to a path below the URL's, and returns the status and the body of the answer, which may have
+    /// `max` bytes. The caller limits the time.
+    ///
+    /// # Errors
+    ///
+    /// When there is no answer, or it is too long.
+    pub async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        json: Vec<u8>,
+        max: usize,
+    ) -> Result<(StatusCode, Bytes), NoAnswer> {
+        let path = format!("{}{path}", self.url.path().trim_end_matches('/'));
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", &self.host)
+            .header("content-type", "application/json")
+            .header("accept", "application/json")
+            .body(Full::new(Bytes::from(json)))
+            .map_err(|error| NoAnswer::NotSent(error.into()))?;
+        let unreachable = || format!("cannot reach {}", self.host);
+        let connect = async {
+            let asked = self.resolver.lookup(self.url.host(), self.url.port());
+            let addresses = asked.await.with_context(unreachable)?;
+            TcpStream::connect(&addresses[..]).await.with_context(unreachable)
+        };
+        let stream = connect.await.map_err(NoAnswer::NotSent)?;
+        match &self.tls {
+            Some(tls) => {
+                let stream = tls.connect(self.url.host(), stream).await;
+                fetch(stream.map_err(NoAnswer::NotSent)?, request, max).await
+            }
+            None if self.url.is_secure() => {
+                let error = anyhow::anyhow!("no TLS roots are configured for {}", self.host);
+                Err(NoAnswer::NotSent(error))
+            }
+            None => fetch(stream, request, max).await,
+        }
+    }
+}
+
+/// One request over a connection, and its answer.
+async fn fetch<S>(
+    stream: S,
+    request: Request<Full<Bytes>>,
+    max: usize,
+) -> Result<(StatusCode, Bytes), NoAnswer>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let shaken = http1::handshake(TokioIo::new(stream)).await;
+    let (mut sender, connection) = shaken.map_err(|error| NoAnswer::NotSent(error.into()))?;
+    let connection = tokio::spawn(connection);
+    let answered = async {
+        let answer = sender.send_request(request).await?;
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), max).collect().await;
+        let body = body.map_err(|error| anyhow::anyhow!("the answer cannot be read: {error}"))?;
+        anyhow::Ok((status, body.to_bytes()))
+    };
+    let answered = answered.await;
+    connection.abort();
+    answered.map_err(NoAnswer::Lost)
 }
 
 /// One request over a connection, and the status of its answer.

@@ -40,7 +40,7 @@ use weir_sessions::registry::{
 };
 
 mod approve;
-mod refusal;
+pub(super) mod refusal;
 mod terms;
 #[cfg(test)]
 mod tests;
@@ -50,14 +50,14 @@ use approve::Approver;
 use view::{AccountView, AgreementRequest};
 
 /// Requests per second that a consumer may make.
-const PER_SECOND: u32 = 5;
+pub(super) const PER_SECOND: u32 = 5;
 /// The burst of requests of a consumer.
-const BURST: u32 = 20;
+pub(super) const BURST: u32 = 20;
 /// Payments that a consumer may have refused at once: each costs a look into the locked ledger, and
 /// the recovery of two keys.
-const MAX_REFUSED: u32 = 10;
+pub(super) const MAX_REFUSED: u32 = 10;
 /// The interval at which one more is allowed.
-const REFUSED_EVERY: Duration = Duration::from_secs(6);
+pub(super) const REFUSED_EVERY: Duration = Duration::from_secs(6);
 /// The minimum age of an invoice before it is replaced, because each new invoice is a row in the
 /// ledger.
 const INVOICE_AGE: Duration = Duration::from_secs(1);
@@ -80,6 +80,13 @@ struct Inner {
 }
 
 type Answer = Result<Json<AccountView>, ApiError>;
+
+/// Answers what no route has.
+pub(super) fn finish(routes: Router) -> Router {
+    routes
+        .fallback(async || refusal::no_such_route())
+        .method_not_allowed_fallback(async || ApiError::method_not_allowed())
+}
 
 impl Pay {
     /// Creates the service, if the configuration enables it.
@@ -113,13 +120,17 @@ impl Pay {
     }
 
     /// Its requests. They are to come through a [`super::listener::SessionListener`].
-    pub(super) fn router(&self) -> Router {
+    pub(super) fn routes(&self) -> Router {
         Router::new()
             .route("/v1/pay", get(show).post(pay))
             .route("/v1/pay/agreement", post(agree))
-            .fallback(async || refusal::no_such_route())
-            .method_not_allowed_fallback(async || ApiError::method_not_allowed())
             .with_state(self.clone())
+    }
+
+    /// The same, and an answer to every other.
+    #[cfg(test)]
+    pub(super) fn router(&self) -> Router {
+        finish(self.routes())
     }
 
     /// Lets a consumer do something that may wait for the ledger, if it does not ask too often.

@@ -15,7 +15,7 @@ use crate::{
 };
 use weir_accounts::{BATCHES, Drops};
 use weir_config::Shared;
-use weir_ledger::{state_name, unix_now};
+use weir_ledger::{ecash::MintTotals, state_name, unix_now};
 use weir_sessions::{Sessions, Snapshot};
 
 /// A consumer that uses the node shakes hands at least this often.
@@ -55,6 +55,7 @@ impl Collector for NodeCollector {
         guard(encoder, &status)?;
         host(encoder, &status, self.view.host_parts())?;
         books(encoder, &status)?;
+        ecash(encoder, &self.sessions.ledger().mints())?;
         let series = self.series.get();
         if series.per_session {
             each_session(encoder, sessions, series.max_sessions)?;
@@ -164,6 +165,33 @@ fn books(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> Result<(), Err
     gauge(encoder, "ledger_age_seconds", help, status.ledger_age_seconds)?;
     let help = "Billed bytes of pay-as-you-go sessions that are not yet paid.";
     gauge(encoder, "unpaid_bytes", help, status.unpaid_bytes)
+}
+
+/// What came of each mint's ecash; only with cashu.mints.
+fn ecash(encoder: &mut DescriptorEncoder<'_>, mints: &[MintTotals]) -> Result<(), Error> {
+    if mints.is_empty() {
+        return Ok(());
+    }
+    let help = "Value of the tokens that the mint has not exchanged yet, in its unit.";
+    let mut family = Gauges::begin(encoder, "ecash_unredeemed", help)?;
+    for mint in mints {
+        family.sample(&[("mint", &mint.url), ("unit", &mint.unit)], mint.unredeemed)?;
+    }
+    let help = "Value of tokens by what became of it, in the mint's unit.";
+    let mut family = Counters::begin(encoder, "ecash_value", help)?;
+    for mint in mints {
+        for (outcome, value) in [
+            ("received", mint.received),
+            ("redeemed", mint.redeemed),
+            ("fees", mint.fees),
+            ("lost", mint.lost),
+            ("withdrawn", mint.withdrawn),
+        ] {
+            let labels = [("mint", &*mint.url), ("unit", &mint.unit), ("outcome", outcome)];
+            family.sample(&labels, value)?;
+        }
+    }
+    Ok(())
 }
 
 fn session_counts(

@@ -256,4 +256,90 @@ pub(super) const MIGRATIONS: &[&str] = &[
          session INTEGER PRIMARY KEY REFERENCES sessions (number),
          key     TEXT NOT NULL
      ) STRICT;",
+    // Vouchers, by a hash of the code, and ecash: what came in, what it was exchanged for, and what
+    // was taken out. A proof's `y` stays for ever, so that it is never taken twice. No table refers
+    // to another with a constraint: to hold it, SQLite would go through the rows of either.
+    "CREATE TABLE voucher_batches (
+         number   INTEGER PRIMARY KEY AUTOINCREMENT,
+         name     TEXT NOT NULL UNIQUE,
+         bytes    INTEGER NOT NULL CHECK (bytes >= 0),
+         seconds  INTEGER NOT NULL CHECK (seconds >= 0),
+         made     INTEGER NOT NULL,
+         expires  INTEGER,
+         vouchers INTEGER NOT NULL DEFAULT 0,
+         used     INTEGER NOT NULL DEFAULT 0,
+         revoked  INTEGER
+     ) STRICT;
+     CREATE TABLE vouchers (
+         code    BLOB PRIMARY KEY,
+         batch   INTEGER NOT NULL,
+         used    INTEGER,
+         revoked INTEGER,
+         session TEXT
+     ) STRICT, WITHOUT ROWID;
+     CREATE INDEX vouchers_by_session ON vouchers (session) WHERE session IS NOT NULL;
+
+     CREATE TABLE ecash_mints (
+         number     INTEGER PRIMARY KEY,
+         url        TEXT NOT NULL UNIQUE,
+         unit       TEXT NOT NULL,
+         received   INTEGER NOT NULL DEFAULT 0,
+         unredeemed INTEGER NOT NULL DEFAULT 0 CHECK (unredeemed >= 0),
+         redeemed   INTEGER NOT NULL DEFAULT 0,
+         fees       INTEGER NOT NULL DEFAULT 0,
+         lost       INTEGER NOT NULL DEFAULT 0,
+         withdrawn  INTEGER NOT NULL DEFAULT 0
+     ) STRICT;
+     CREATE TABLE ecash_keysets (
+         mint    INTEGER NOT NULL,
+         id      TEXT NOT NULL,
+         content TEXT NOT NULL,
+         PRIMARY KEY (mint, id)
+     ) STRICT, WITHOUT ROWID;
+     CREATE TABLE ecash_tokens (
+         number   INTEGER PRIMARY KEY AUTOINCREMENT,
+         hash     BLOB NOT NULL UNIQUE,
+         mint     INTEGER NOT NULL,
+         session  TEXT,
+         amount   INTEGER NOT NULL,
+         bytes    INTEGER NOT NULL,
+         made     INTEGER NOT NULL,
+         credited INTEGER,
+         alone    INTEGER NOT NULL DEFAULT 0
+     ) STRICT;
+     CREATE INDEX ecash_tokens_by_session ON ecash_tokens (session) WHERE session IS NOT NULL;
+     CREATE INDEX ecash_tokens_uncredited ON ecash_tokens (mint, number) WHERE credited IS NULL;
+     CREATE TABLE ecash_swaps (
+         number  INTEGER PRIMARY KEY AUTOINCREMENT,
+         mint    INTEGER NOT NULL,
+         outputs TEXT NOT NULL,
+         made    INTEGER NOT NULL
+     ) STRICT;
+     CREATE INDEX ecash_swaps_by_mint ON ecash_swaps (mint, number);
+     CREATE TABLE ecash_proofs (
+         y      BLOB PRIMARY KEY,
+         token  INTEGER NOT NULL,
+         mint   INTEGER NOT NULL,
+         amount INTEGER NOT NULL,
+         proof  TEXT,
+         swap   INTEGER
+     ) STRICT, WITHOUT ROWID;
+     CREATE INDEX ecash_proofs_held ON ecash_proofs (mint, token)
+         WHERE proof IS NOT NULL AND swap IS NULL;
+     CREATE INDEX ecash_proofs_by_swap ON ecash_proofs (swap) WHERE swap IS NOT NULL;
+     CREATE INDEX ecash_proofs_open ON ecash_proofs (token) WHERE proof IS NOT NULL;
+     CREATE TABLE ecash_purse (
+         number INTEGER PRIMARY KEY AUTOINCREMENT,
+         mint   INTEGER NOT NULL,
+         amount INTEGER NOT NULL,
+         proof  TEXT NOT NULL
+     ) STRICT;
+     CREATE INDEX ecash_purse_by_mint ON ecash_purse (mint, number);
+     CREATE TABLE ecash_withdrawals (
+         number INTEGER PRIMARY KEY AUTOINCREMENT,
+         mint   INTEGER NOT NULL,
+         amount INTEGER NOT NULL,
+         token  TEXT NOT NULL,
+         made   INTEGER NOT NULL
+     ) STRICT;",
 ];

@@ -71,18 +71,18 @@ impl From<WireError> for ApiError {
     }
 }
 
-fn session_over() -> ApiError {
+pub(in super::super) fn session_over() -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, "no_session", "this session has ended")
 }
 
 /// A consumer makes too many requests.
-pub(super) fn too_often() -> ApiError {
+pub(in super::super) fn too_often() -> ApiError {
     let text = "too many requests: ask again in a second";
     ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_often", text)
 }
 
 /// A consumer has had too many payments refused.
-pub(super) fn too_many_refused(every: Duration) -> ApiError {
+pub(in super::super) fn too_many_refused(every: Duration) -> ApiError {
     let seconds = every.as_secs();
     let text = format!(
         "too many payments of this session were refused: this one was not examined; correct the \
@@ -98,7 +98,7 @@ pub(super) fn free() -> ApiError {
 }
 
 /// Another path.
-pub(super) fn no_such_route() -> ApiError {
-    let text = "no such path: see /v1/pay and /v1/pay/agreement";
+pub(in super::super) fn no_such_route() -> ApiError {
+    let text = "no such path: see /v1/pay, /v1/pay/agreement, /v1/pay/ecash and /v1/pay/voucher";
     ApiError::new(StatusCode::NOT_FOUND, "no_such_route", text)
 }
