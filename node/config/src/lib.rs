@@ -32,8 +32,8 @@ mod value;
 
 pub use check::check;
 pub use kinds::{
-    Auto, EgressMode, GuardMode, HostPort, IoMode, ListenAddr, LogFormat, LogLevel, ReceiveMode,
-    SandboxMode, Wei,
+    Auto, EgressMode, GuardMode, HostPort, IoMode, IpType, ListenAddr, LogFormat, LogLevel,
+    ReceiveMode, SandboxMode, Wei,
 };
 pub use limits::Limits;
 pub use mistake::Mistake;
@@ -41,7 +41,7 @@ pub use port::{NoPorts, NotARange, PortRange, PortRule, Protocol};
 pub use rules::{misfit, overlap};
 pub use sections::{Api, Config, Dns, Fleet, Ledger, Log, Nat, Node, Payment, Policy, Tunnel};
 pub use shared::Shared;
-pub use url::{HttpUrl, NotHttp};
+pub use url::{HttpUrl, NotHttp, NotWebSocket, WebSocketUrl};
 
 /// The bytes that the tunnel adds to an inner packet when the consumer is reached over IPv4: IPv4
 /// header 20, UDP 8, WireGuard 32.
