@@ -2,7 +2,7 @@
 //! the Europa Protocol, and what weir adds to them. Everything that is foreign is in this module.
 
 use nostr::{
-    event::{Event, EventId, Kind, Tag, Tags, UnsignedEvent},
+    event::{Event, EventId, Kind, Tag, Tags},
     key::PublicKey,
     types::Timestamp,
 };

@@ -36,7 +36,7 @@ fn a_listing_is_read_as_it_was_written() {
     let mut sold = listing("DE", "200 sat/GiB", 1);
     sold.state = State::Sold;
     let event = sign_listing(&MarketKey::random(), &sold, NOW, 0);
-    assert_eq!(super::tags::read(&event.tags), Ok(sold));
+    assert_eq!(tags::read(&event.tags), Ok(sold));
 }
 
 #[test]

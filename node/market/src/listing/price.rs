@@ -82,7 +82,7 @@ impl fmt::Display for Amount {
     }
 }
 
-/// A currency by its code: one to twelve letters and digits, as it was written.
+/// A currency by its code: one to twelve letters, as it was written.
 #[derive(Clone, Debug, Eq)]
 pub struct Currency(String);
 
@@ -116,9 +116,8 @@ impl FromStr for Currency {
     type Err = NotAPrice;
 
     fn from_str(text: &str) -> Result<Self, NotAPrice> {
-        let is_code = (1..=12).contains(&text.len())
-            && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
-            && text.starts_with(|first: char| first.is_ascii_alphabetic());
+        let is_letters = text.bytes().all(|byte| byte.is_ascii_alphabetic());
+        let is_code = (1..=12).contains(&text.len()) && is_letters;
         is_code.then(|| Self(text.to_owned())).ok_or_else(|| NotAPrice::Currency(short(text)))
     }
 }
