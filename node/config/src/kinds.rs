@@ -226,3 +226,19 @@ pub enum ListenAddr {
     /// The address and port of the listener.
     On(SocketAddr),
 }
+
+words! {
+    /// The kind of line that an exit's address belongs to.
+    IpType {
+        /// Nobody says.
+        Unknown = "unknown",
+        /// A home's line.
+        Residential = "residential",
+        /// A mobile network.
+        Cellular = "cellular",
+        /// A data centre.
+        Hosting = "hosting",
+        /// A company's or a school's line.
+        Business = "business",
+    }
+}

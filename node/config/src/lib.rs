@@ -32,8 +32,8 @@ mod value;
 
 pub use check::check;
 pub use kinds::{
-    Auto, EgressMode, GuardMode, HostPort, IoMode, ListenAddr, LogFormat, LogLevel, ReceiveMode,
-    SandboxMode, Wei,
+    Auto, EgressMode, GuardMode, HostPort, IoMode, IpType, ListenAddr, LogFormat, LogLevel,
+    ReceiveMode, SandboxMode, Wei,
 };
 pub use limits::Limits;
 pub use mistake::Mistake;
@@ -43,7 +43,7 @@ pub use sections::{
     Api, Cashu, Config, Dns, Fleet, Ledger, Log, Nat, Node, Payment, Policy, Tunnel, Voucher,
 };
 pub use shared::Shared;
-pub use url::{HttpUrl, NotHttp};
+pub use url::{HttpUrl, NotHttp, NotWebSocket, WebSocketUrl};
 
 /// The bytes that the tunnel adds to an inner packet when the consumer is reached over IPv4: IPv4
 /// header 20, UDP 8, WireGuard 32.

@@ -76,6 +76,61 @@ impl std::fmt::Display for HttpUrl {
     }
 }
 
+/// `ws[s]://host[:port]/path`: a relay or a registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WebSocketUrl(HttpUrl);
+
+/// Why a text is not a [`WebSocketUrl`].
+#[derive(Debug, thiserror::Error)]
+pub enum NotWebSocket {
+    /// Another scheme.
+    #[error("{0:?} begins neither with wss:// nor with ws://")]
+    Scheme(String),
+    /// Not a URL with a host.
+    #[error(transparent)]
+    Form(#[from] NotHttp),
+}
+
+impl WebSocketUrl {
+    /// The name or address of the host.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        self.0.host()
+    }
+
+    /// The port: 80 or 443 where the text names none.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.0.port()
+    }
+
+    /// Whether the connection is to use TLS.
+    #[must_use]
+    pub fn is_secure(&self) -> bool {
+        self.0.is_secure()
+    }
+}
+
+impl FromStr for WebSocketUrl {
+    type Err = NotWebSocket;
+
+    fn from_str(text: &str) -> Result<Self, NotWebSocket> {
+        let other = || NotWebSocket::Scheme(text.to_owned());
+        let rest = text.strip_prefix("ws").ok_or_else(other)?;
+        if !rest.starts_with("://") && !rest.starts_with("s://") {
+            return Err(other());
+        }
+        Ok(Self(format!("http{rest}").parse()?))
+    }
+}
+
+impl std::fmt::Display for WebSocketUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let text = self.0.to_string();
+        write!(f, "ws{}", text.strip_prefix("http").unwrap_or(&text))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,6 +151,18 @@ mod tests {
             ["", "example.net", "ftp://example.net/", "https://", "http:///usage", "http://a b/"]
         {
             assert!(text.parse::<HttpUrl>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn relays_are_web_sockets() {
+        let url: WebSocketUrl = "wss://relay.example/path".parse().expect("a URL");
+        assert_eq!((url.host(), url.port(), url.is_secure()), ("relay.example", 443, true));
+        assert_eq!(url.to_string(), "wss://relay.example/path");
+        let url: WebSocketUrl = "ws://127.0.0.1:7447".parse().expect("a URL");
+        assert_eq!((url.port(), url.is_secure()), (7447, false));
+        for text in ["", "ws", "https://relay.example", "wss://", "wsss://a", "ws:/a", "ws//a"] {
+            assert!(text.parse::<WebSocketUrl>().is_err(), "{text}");
         }
     }
 }
