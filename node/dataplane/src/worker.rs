@@ -87,7 +87,11 @@ impl Worker {
             };
             backend.wait(&mut self.pipeline, timeout)?;
             // By the kernel way, the buffers for packets from the TUN device would overflow.
-            if self.moderation.is_due() && !self.is_stopped && self.pipeline.exit().is_some() {
+            if self.moderation.is_quick()
+                && self.moderation.is_due(Now::read().nanos)
+                && !self.is_stopped
+                && self.pipeline.exit().is_some()
+            {
                 thread::sleep(moderation::DELAY);
             }
         }

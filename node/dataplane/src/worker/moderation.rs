@@ -11,13 +11,15 @@ pub(super) const DELAY: Duration = Duration::from_micros(20);
 const ENOUGH_FRAMES: u32 = 64;
 /// Above this time for each frame, in nanoseconds, a delay would be felt, and would gather little.
 const MAX_NANOS_PER_FRAME: u64 = 25_000;
+/// After a pause of this length, in nanoseconds, the next frame is served at once.
+const MAX_PAUSE: u64 = 1_000_000;
 /// So many iterations in a row begin it.
 const QUICK_ITERATIONS: u32 = 16;
 
 /// The state of one worker.
 #[derive(Debug, Default)]
 pub(super) struct Moderation {
-    /// When the latest iteration began, in nanoseconds.
+    /// When the latest iteration with frames began, in nanoseconds.
     begun: u64,
     /// The number of quick and small iterations in a row.
     quick: u32,
@@ -26,6 +28,9 @@ pub(super) struct Moderation {
 impl Moderation {
     /// Notes an iteration that began at `now`, in nanoseconds, and took `frames` frames.
     pub(super) fn iteration(&mut self, now: u64, frames: u32) {
+        if frames == 0 {
+            return;
+        }
         let interval = now.saturating_sub(self.begun);
         self.begun = now;
         let is_fast = interval <= u64::from(frames) * MAX_NANOS_PER_FRAME;
@@ -33,10 +38,17 @@ impl Moderation {
             if is_fast && frames < ENOUGH_FRAMES { self.quick.saturating_add(1) } else { 0 };
     }
 
-    /// Whether the next iteration waits for more frames.
+    /// Whether waiting can be due: cheap, and without a clock.
     #[must_use]
-    pub(super) fn is_due(&self) -> bool {
+    pub(super) fn is_quick(&self) -> bool {
         self.quick >= QUICK_ITERATIONS
+    }
+
+    /// Whether the iteration that begins at `now` waits for more frames: not for the first one after
+    /// a pause.
+    #[must_use]
+    pub(super) fn is_due(&self, now: u64) -> bool {
+        self.is_quick() && now.saturating_sub(self.begun) < MAX_PAUSE
     }
 }
 
@@ -49,7 +61,7 @@ mod tests {
         let (mut moderation, mut now, mut waiting) = (Moderation::default(), 0, 1);
         for _ in 0..1000 {
             moderation.iteration(now, u32::try_from(waiting).expect("few"));
-            let delay = if moderation.is_due() { 70_000 } else { 0 };
+            let delay = if moderation.is_due(now) { 70_000 } else { 0 };
             let passes = (iteration + delay).max(nanos_per_frame);
             now += passes;
             waiting = passes / nanos_per_frame;
@@ -73,11 +85,15 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_ends_it() {
+    fn iterations_without_a_frame_change_nothing_and_a_pause_ends_it() {
         let mut moderation = Moderation::default();
-        (0..100).for_each(|number| moderation.iteration(number * 1000, 1));
-        assert!(moderation.is_due());
-        moderation.iteration(100_000_000, 1);
-        assert!(!moderation.is_due());
+        for number in 0..100 {
+            moderation.iteration(number * 1000, 1);
+            moderation.iteration(number * 1000 + 500, 0);
+        }
+        assert!(moderation.is_due(100_000));
+        assert!(!moderation.is_due(10_000_000), "the first frame is served at once");
+        moderation.iteration(10_000_000, 1);
+        assert!(!moderation.is_due(10_001_000));
     }
 }
