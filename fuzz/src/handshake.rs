@@ -98,7 +98,7 @@ pub fn handshake(bytes: &[u8]) {
             }
             // Of any length and type.
             4 => Some(input.bytes(200).to_vec()),
-            // One of before, as it was or damaged; to either end.
+            // An earlier message, intact or damaged, to either end.
             _ if !sent_before.is_empty() => {
                 let (of, mut message) =
                     sent_before[usize::from(input.byte()) % sent_before.len()].clone();

@@ -3,7 +3,7 @@
 use cashu::{Proof, PublicKey, SecretKey};
 use zeroize::Zeroizing;
 
-/// The node's own key for ecash. Whoever has it can spend the tokens that are not exchanged yet.
+/// The node's own key for ecash. Anyone who has it can spend the tokens that are not exchanged yet.
 #[derive(Clone)]
 pub struct LockKey(SecretKey);
 

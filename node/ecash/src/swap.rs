@@ -247,7 +247,7 @@ pub fn check_response(points: &[[u8; 33]], answer: &[u8]) -> Result<Vec<SpentSta
     points.iter().map(state).collect()
 }
 
-/// A token for a wallet out of proofs (as JSON). Whoever has it can spend it.
+/// A token for a wallet out of proofs (as JSON). Anyone who has it can spend it.
 ///
 /// # Errors
 ///

@@ -199,7 +199,7 @@ impl Nat {
         }
     }
 
-    /// A session can have so many flows from now on. Those that are open stay.
+    /// Sets how many flows a session can have from now on. Flows that are open stay open.
     pub fn set_session_flows(&mut self, limit: u32) {
         self.session_flows = limit;
     }

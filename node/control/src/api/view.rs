@@ -321,7 +321,7 @@ pub struct WithdrawalView {
     pub amount: u64,
     /// When it was made.
     pub made: u64,
-    /// The token for a wallet; null in a list. Whoever has it can spend it.
+    /// The token for a wallet; null in a list. Anyone who has it can spend it.
     pub token: Option<String>,
 }
 

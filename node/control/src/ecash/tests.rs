@@ -18,7 +18,7 @@ use crate::delivery::post::NoAnswer;
 mod kill;
 
 pub(super) const URL: &str = "http://mint.example";
-/// A sat buys so many bytes.
+/// The number of bytes that one sat buys.
 const BYTES: u64 = (1 << 30) / 128;
 
 /// What happens to requests on their way.

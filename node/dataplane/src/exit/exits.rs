@@ -49,7 +49,7 @@ impl Exits {
         });
     }
 
-    /// A session can have so many flows from now on.
+    /// Sets how many flows a session can have from now on.
     pub fn set_session_flows(&self, limit: u32) {
         self.each(|| Box::new(move |exit| exit.set_session_flows(limit)));
     }

@@ -13,7 +13,7 @@ const ENOUGH_FRAMES: u32 = 64;
 const MAX_NANOS_PER_FRAME: u64 = 25_000;
 /// After a pause of this length, in nanoseconds, the next frame is served at once.
 const MAX_PAUSE: u64 = 1_000_000;
-/// So many iterations in a row begin it.
+/// The number of quick iterations in a row after which the worker begins to wait.
 const QUICK_ITERATIONS: u32 = 16;
 
 /// The state of one worker.

@@ -3,6 +3,7 @@ use std::{collections::HashMap, path::Path};
 use proptest::prelude::*;
 
 use super::*;
+use crate::{Credit, Ledger, SessionId, Usage};
 use crate::{credit::Extra, testing::like};
 
 const MINT: &str = "http://mint.example";
