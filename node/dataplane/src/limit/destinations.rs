@@ -4,11 +4,11 @@
 //! hashes for ten seconds, so that no destination can be read from memory.
 
 use weir_accounts::FlowLimits;
-use weir_common::{DropReason, gcra::Gcra};
+use weir_common::DropReason;
 
 use super::{
     flow_key::FlowKey,
-    flows::{DESTINATION_WINDOW, destination_rate, flow_rate},
+    flows::{Buckets, DESTINATION_WINDOW},
 };
 
 /// The unit of time: 2^24 ns, 17 ms. In 16 bits it wraps after 18 minutes.
@@ -123,8 +123,7 @@ impl DestinationSet {
 #[derive(Default)]
 pub(crate) struct ExactLimiter {
     destinations: DestinationSet,
-    flow_bucket: Gcra,
-    destination_bucket: Gcra,
+    buckets: Buckets,
 }
 
 impl ExactLimiter {
@@ -140,15 +139,8 @@ impl ExactLimiter {
         now: u64,
     ) -> Result<(), DropReason> {
         let is_new = limits.destinations != 0 && !self.destinations.knows(flow.destination, now);
-        let mut destination_bucket = self.destination_bucket;
-        if is_new && !destination_bucket.take(destination_rate(limits), now) {
-            return Err(DropReason::Destinations);
-        }
-        if limits.new_flows != 0 && !self.flow_bucket.take(flow_rate(limits), now) {
-            return Err(DropReason::NewFlows);
-        }
+        self.buckets.take(limits, is_new, now)?;
         if is_new {
-            self.destination_bucket = destination_bucket;
             self.destinations.note(flow.destination, now);
         }
         Ok(())

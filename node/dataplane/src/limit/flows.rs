@@ -25,14 +25,45 @@ pub const MAX_NEW_FLOWS: u32 = 300;
 /// The highest limit of destinations in ten seconds: more would fill the filter.
 pub const MAX_DESTINATIONS: u32 = 1500;
 
-pub(super) fn flow_rate(limits: FlowLimits) -> Rate {
+fn flow_rate(limits: FlowLimits) -> Rate {
     let interval = 1_000_000_000 / u64::from(limits.new_flows.max(1));
     Rate { interval, window: FLOW_WINDOW }
 }
 
-pub(super) fn destination_rate(limits: FlowLimits) -> Rate {
+fn destination_rate(limits: FlowLimits) -> Rate {
     let interval = DESTINATION_WINDOW / u64::from(limits.destinations.max(1));
     Rate { interval, window: DESTINATION_WINDOW }
+}
+
+/// What one session may still begin and reach.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Buckets {
+    flows: Gcra,
+    destinations: Gcra,
+}
+
+impl Buckets {
+    /// Takes a new flow, to a destination that is new or not.
+    ///
+    /// # Errors
+    ///
+    /// Says which limit it is beyond. Then nothing is taken.
+    pub(super) fn take(
+        &mut self,
+        limits: FlowLimits,
+        is_new_destination: bool,
+        now: u64,
+    ) -> Result<(), DropReason> {
+        let mut after = *self;
+        if is_new_destination && !after.destinations.take(destination_rate(limits), now) {
+            return Err(DropReason::Destinations);
+        }
+        if limits.new_flows != 0 && !after.flows.take(flow_rate(limits), now) {
+            return Err(DropReason::NewFlows);
+        }
+        *self = after;
+        Ok(())
+    }
 }
 
 /// What one session has reached lately: 16 KB, for as long as it sends.
@@ -40,8 +71,7 @@ pub(super) fn destination_rate(limits: FlowLimits) -> Rate {
 pub struct FlowLimiter {
     flows: BloomFilter,
     destinations: BloomFilter,
-    flow_bucket: Gcra,
-    destination_bucket: Gcra,
+    buckets: Buckets,
 }
 
 impl FlowLimiter {
@@ -69,18 +99,11 @@ impl FlowLimiter {
         now: u64,
     ) -> Result<(), DropReason> {
         let is_new = limits.destinations != 0 && !self.destinations.knows(flow.destination);
-        let mut destination_bucket = self.destination_bucket;
-        if is_new && !destination_bucket.take(destination_rate(limits), now) {
-            return Err(DropReason::Destinations);
-        }
+        self.buckets.take(limits, is_new, now)?;
         if limits.new_flows != 0 {
-            if !self.flow_bucket.take(flow_rate(limits), now) {
-                return Err(DropReason::NewFlows);
-            }
             self.flows.note(flow.hash, now, FLOW_WINDOW);
         }
         if is_new {
-            self.destination_bucket = destination_bucket;
             self.destinations.note(flow.destination, now, DESTINATION_WINDOW);
         }
         Ok(())
