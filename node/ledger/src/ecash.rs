@@ -10,6 +10,13 @@
 //! 4. [`Ledger::credit_token`]: a token that was held is credited.
 //! 5. [`Ledger::withdraw`]: proofs of the purse become a token for the operator's wallet, which stays until
 //!    [`Ledger::confirm_withdrawal`].
+//!
+//! [`Ledger::take_token`]: crate::Ledger::take_token
+//! [`Ledger::begin_swap`]: crate::Ledger::begin_swap
+//! [`Ledger::finish_swap`]: crate::Ledger::finish_swap
+//! [`Ledger::credit_token`]: crate::Ledger::credit_token
+//! [`Ledger::withdraw`]: crate::Ledger::withdraw
+//! [`Ledger::confirm_withdrawal`]: crate::Ledger::confirm_withdrawal
 
 mod mints;
 mod purse;
