@@ -32,6 +32,7 @@ use weir_common::{
     AddressPlan, DropReason, PeerIndex, Slot, SlotPermutation, account::add_single_writer,
 };
 
+pub(crate) use self::opening::MAX_OPENINGS;
 use self::{
     cut::Cut,
     gso_batch::{BatchKind, GsoBatch, GsoBatches, UdpSegmentation},

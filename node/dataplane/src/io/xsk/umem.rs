@@ -2,11 +2,13 @@
 
 #![expect(unsafe_code, reason = "memory that is shared with the kernel")]
 
-use std::io;
+use std::{io, ptr::NonNull};
 
+use arrayvec::ArrayVec;
 use rustix::net::xdp::{XdpDesc, XdpUmemReg, XdpUmemRegFlags};
 use weir_common::direct::DIRECT_CHUNK;
 
+use super::{Frame, MAX_BATCH};
 use crate::io::mmap::Mapping;
 
 /// The UMEM: chunks of [`DIRECT_CHUNK`] bytes, one for each frame.
@@ -54,14 +56,41 @@ impl Umem {
     /// The kernel must have handed over the descriptor's chunk, and the chunk must not be given back
     /// while the frame is borrowed.
     pub(super) unsafe fn frame(&mut self, descriptor: XdpDesc) -> &mut [u8] {
+        let (start, room) = self.place(descriptor);
+        // SAFETY: within the mapping, which lives as long as `self`. By the caller, the kernel does
+        // not write there, and nobody else has borrowed the chunk.
+        unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), room) }
+    }
+
+    /// The frames of the first [`MAX_BATCH`] of `descriptors`, as of [`Umem::frame`].
+    ///
+    /// # Safety
+    ///
+    /// As of [`Umem::frame`] for each of them, and no two may be in the same chunk.
+    pub(super) unsafe fn frames(
+        &mut self,
+        descriptors: impl Iterator<Item = XdpDesc>,
+    ) -> ArrayVec<Frame<'_>, MAX_BATCH> {
+        let frame = |descriptor: XdpDesc| {
+            let (start, room) = self.place(descriptor);
+            // SAFETY: within the mapping, which lives as long as `self`. By the caller, the kernel
+            // does not write there, and no other frame is in the chunk.
+            let memory = unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), room) };
+            Frame { memory, len: room.min(descriptor.len as usize) }
+        };
+        descriptors.take(MAX_BATCH).map(frame).collect()
+    }
+
+    /// Where a descriptor's frame begins, and the bytes from there to the end of its chunk: none if
+    /// the frame is not within one chunk.
+    fn place(&self, descriptor: XdpDesc) -> (NonNull<u8>, usize) {
         let (at, len) = (descriptor.addr as usize, descriptor.len as usize);
         let room = DIRECT_CHUNK - at % DIRECT_CHUNK;
         if len > room || at.checked_add(room).is_none_or(|end| end > self.frames.len()) {
-            return &mut [];
+            return (self.frames.base(), 0);
         }
-        // SAFETY: within the mapping, which lives as long as `self`. By the caller, the kernel does
-        // not write there, and nobody else has borrowed the chunk.
-        unsafe { std::slice::from_raw_parts_mut(self.frames.base().add(at).as_ptr(), room) }
+        // SAFETY: within the mapping, as was just checked.
+        (unsafe { self.frames.base().add(at) }, room)
     }
 }
 
@@ -87,7 +116,12 @@ mod tests {
             let descriptor =
                 XdpDesc { addr, len: frame_len as u32, options: XdpDescOptions::empty() };
             // SAFETY: no kernel has the memory.
-            assert_eq!(unsafe { umem.frame(descriptor) }.len(), wanted, "{addr} {frame_len}");
+            let frames = unsafe { umem.frames(std::iter::once(descriptor)) };
+            assert_eq!(frames[0].memory.len(), wanted, "{addr} {frame_len}");
+            assert_eq!(frames[0].bytes().len(), if wanted > 0 { frame_len } else { 0 });
+            drop(frames);
+            // SAFETY: as above.
+            assert_eq!(unsafe { umem.frame(descriptor) }.len(), wanted);
         }
     }
 
