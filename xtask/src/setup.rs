@@ -32,6 +32,11 @@ const NEEDS: &[Need] = &[
     Need::new("dnsmasq-base", "/usr/sbin/dnsmasq", "is the DNS server on the internet"),
     Need::new("bind9-dnsutils", "/usr/bin/dig", "asks for names"),
     Need::new("python3-venv", "/usr/share/doc/python3-venv", "makes a place for Python packages"),
+    Need::new("coturn", "/usr/bin/turnutils_natdiscovery", "tells what kind of NAT a node is"),
+    Need::new("traceroute", "/usr/share/doc/traceroute", "shows the routers behind a node"),
+    Need::new("python3-pyftpdlib", "/usr/share/doc/python3-pyftpdlib", "is an FTP server"),
+    Need::new("ngtcp2-client", "/usr/share/doc/ngtcp2-client", "fetches over QUIC"),
+    Need::new("ngtcp2-server", "/usr/share/doc/ngtcp2-server", "serves over QUIC"),
     Need::new("ethtool", "/usr/sbin/ethtool", "switches offloads"),
 ];
 

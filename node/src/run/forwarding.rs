@@ -138,8 +138,13 @@ impl<'a> Forwarding<'a> {
         if let Some(exits) = &exits {
             flow_view::restore(exits, &sessions, &ledger, &blocks)?;
         }
-        let flows: SharedFlowView =
-            Arc::new(Flows { path: self.egress, exits, sessions: Arc::clone(&sessions), blocks });
+        let flows: SharedFlowView = Arc::new(Flows {
+            path: self.egress,
+            addresses: self.follower.as_ref().map(Follower::addresses),
+            exits,
+            sessions: Arc::clone(&sessions),
+            blocks,
+        });
         let view = Arc::new(View::new(status::Sources {
             uplink: self.uplink,
             uplink_mtu,
