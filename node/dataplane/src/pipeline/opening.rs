@@ -119,7 +119,7 @@ impl Pipeline {
             let Some(job) = job else { break };
             jobs.push(job);
         }
-        open_batch(self.aead, &mut jobs);
+        open_batch(self.shared.cipher, &mut jobs);
         let mut outcomes: ArrayVec<_, MAX_OPENINGS> = jobs.iter().map(Open::outcome).collect();
         while outcomes.len() < openings.len() {
             outcomes.push(Outcome::Pending);
