@@ -83,7 +83,8 @@ fn as_root_it_tells_everything_and_changes_nothing() -> Result<()> {
         // Brief: without whether an address is still tentative, which the kernel changes by itself.
         Ok(links + &lab.node.ip("-brief addr")? + &sysctls + &lab.node.run("nft list ruleset")?)
     };
-    let mut node = Node::prepare(&lab.node, Settings::default())?;
+    let by_default = Settings::default().with("node", "egress", "\"auto\"");
+    let mut node = Node::prepare(&lab.node, by_default)?;
     let config = node.config_path().to_string_lossy().into_owned();
     let before = state()?;
     let said = doctor(&config)?;

@@ -82,8 +82,8 @@ impl<'a> Sandboxed<'a> {
                 (exits, Some(follower))
             }
         };
-        let direct = self.receive.queues;
-        let workers = Workers { io: self.io, cores: &self.cores, direct, exits, on_end };
+        let xsk = self.receive.queues;
+        let workers = Workers { io: self.io, cores: &self.cores, xsk, exits, on_end };
         let dataplane = dataplane::start(
             config,
             self.shared,

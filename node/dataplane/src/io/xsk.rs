@@ -15,8 +15,8 @@ use std::{
 use arrayvec::ArrayVec;
 use weir_common::{
     DropReason,
-    direct::{Addresses, DIRECT_QUEUES, Direct},
     exit::return_packet,
+    xsk::{Addresses, XSK_QUEUES, XskDatagram},
 };
 
 use self::socket::Xsk;
@@ -90,7 +90,7 @@ impl XskQueues {
     pub fn open(interface: u32, workers: usize, sources: Sources) -> io::Result<Vec<Self>> {
         let mut all: Vec<Self> =
             (0..workers).map(|_| Self { sources, ..Self::default() }).collect();
-        for queue in 0..DIRECT_QUEUES {
+        for queue in 0..XSK_QUEUES {
             match Xsk::open(interface, queue) {
                 Ok(socket) => {
                     if let Some(own) = all.get_mut(queue as usize % workers.max(1)) {
@@ -193,21 +193,21 @@ fn receive_return(pipeline: &mut Pipeline, frame: &mut Frame<'_>) {
 
 /// The datagram in a frame, with its outer headers.
 fn datagram(sources: Sources, frame: &[u8]) -> Result<(Outer<'_>, &[u8]), DropReason> {
-    let direct = Direct::of(frame).ok_or(DropReason::MalformedMessage)?;
-    let (remote, local): (IpAddr, IpAddr) = match direct.addresses {
+    let datagram = XskDatagram::of(frame).ok_or(DropReason::MalformedMessage)?;
+    let (remote, local): (IpAddr, IpAddr) = match datagram.addresses {
         Addresses::V4(from, to) => (Ipv4Addr::from(from).into(), Ipv4Addr::from(to).into()),
         Addresses::V6(from, to) => (Ipv6Addr::from(from).into(), Ipv6Addr::from(to).into()),
     };
     if !sources.allow(remote) {
         return Err(DropReason::MartianSource);
     }
-    let remote = SocketAddr::new(remote, direct.source_port);
+    let remote = SocketAddr::new(remote, datagram.source_port);
     let outer = Outer {
         from: Endpoint { remote, local: Some(local) },
-        ecn: Ecn::of_traffic_class(direct.traffic_class),
-        checksum: Checksum::Unverified { addresses: direct.ip_addresses, udp: direct.udp },
+        ecn: Ecn::of_traffic_class(datagram.traffic_class),
+        checksum: Checksum::Unverified { addresses: datagram.ip_addresses, udp: datagram.udp },
     };
-    Ok((outer, direct.payload))
+    Ok((outer, datagram.payload))
 }
 
 #[cfg(test)]

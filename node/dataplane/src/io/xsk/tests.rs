@@ -40,14 +40,14 @@ fn queues(waiting: &[u32]) -> XskQueues<StandIn> {
 #[test]
 fn queues_that_never_run_dry_get_equal_shares() {
     for count in 1..=16 {
-        let mut direct = queues(&vec![0; count]);
+        let mut xsk = queues(&vec![0; count]);
         for _ in 0..10 * count {
-            direct.queues.iter_mut().for_each(|queue| queue.waiting = 600);
+            xsk.queues.iter_mut().for_each(|queue| queue.waiting = 600);
             let mut came = 0;
-            direct.share(MAX_FRAMES, |frames| came += frames.len() as u32);
+            xsk.share(MAX_FRAMES, |frames| came += frames.len() as u32);
             assert_eq!(came, MAX_FRAMES, "the whole room is used");
         }
-        let served: Vec<u32> = direct.queues.iter().map(|queue| queue.served).collect();
+        let served: Vec<u32> = xsk.queues.iter().map(|queue| queue.served).collect();
         let (least, most) = (served.iter().min(), served.iter().max());
         // A frame more or less, where the room cannot be shared evenly.
         assert!(most.expect("queues") - least.expect("queues") <= 10, "{served:?}");
@@ -57,27 +57,27 @@ fn queues_that_never_run_dry_get_equal_shares() {
 #[test]
 fn two_queues_with_600_frames_each_are_both_served_in_the_first_turn() {
     let mut node = Node::new(1, 1, 0);
-    let mut direct = queues(&[600, 600]);
+    let mut xsk = queues(&[600, 600]);
     node.iterate(|pipeline| {
-        direct.take(pipeline);
+        xsk.take(pipeline);
     });
-    assert!(direct.queues.iter().all(|queue| queue.served >= 200), "each has a share");
+    assert!(xsk.queues.iter().all(|queue| queue.served >= 200), "each has a share");
     for _ in 1..10 {
         node.iterate(|pipeline| {
-            direct.take(pipeline);
+            xsk.take(pipeline);
         });
     }
-    assert!(!direct.is_ready());
+    assert!(!xsk.is_ready());
     let read = node.pipeline.stats().boundaries().udp_receive;
     assert_eq!(read.packets, 1200);
 }
 
 #[test]
 fn what_a_quiet_queue_leaves_is_for_the_busy_one() {
-    let mut direct = queues(&[10, 5000]);
+    let mut xsk = queues(&[10, 5000]);
     let mut of_each = [0; 2];
     for _ in 0..2 {
-        direct.share(MAX_FRAMES, |frames| of_each[usize::from(frames[0].memory[0])] += 1);
+        xsk.share(MAX_FRAMES, |frames| of_each[usize::from(frames[0].memory[0])] += 1);
     }
     assert_eq!(of_each[0], 10);
     assert_eq!(of_each[1], 2 * MAX_FRAMES - 10);
@@ -86,11 +86,11 @@ fn what_a_quiet_queue_leaves_is_for_the_busy_one() {
 #[test]
 fn losses_of_each_queue_are_counted_also_where_nothing_was_taken() {
     let mut node = Node::new(1, 1, 0);
-    let mut direct = queues(&[600, 0, 0]);
-    direct.queues[1].lost = 30;
-    direct.queues[2].lost = 4;
+    let mut xsk = queues(&[600, 0, 0]);
+    xsk.queues[1].lost = 30;
+    xsk.queues[2].lost = 4;
     node.iterate(|pipeline| {
-        direct.take(pipeline);
+        xsk.take(pipeline);
     });
     assert_eq!(node.dropped(DropReason::XskRingFull), 34);
 }

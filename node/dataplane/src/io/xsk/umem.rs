@@ -6,12 +6,12 @@ use std::{io, ptr::NonNull};
 
 use arrayvec::ArrayVec;
 use rustix::net::xdp::{XdpDesc, XdpUmemReg, XdpUmemRegFlags};
-use weir_common::direct::DIRECT_CHUNK;
+use weir_common::xsk::XSK_CHUNK;
 
 use super::{Frame, MAX_BATCH};
 use crate::io::mmap::Mapping;
 
-/// The UMEM: chunks of [`DIRECT_CHUNK`] bytes, one for each frame.
+/// The UMEM: chunks of [`XSK_CHUNK`] bytes, one for each frame.
 pub(super) struct Umem {
     frames: Mapping,
 }
@@ -23,7 +23,7 @@ impl Umem {
     ///
     /// Fails if there is no memory.
     pub(super) fn new(frames: u32) -> io::Result<Self> {
-        Ok(Self { frames: Mapping::anonymous(frames as usize * DIRECT_CHUNK)? })
+        Ok(Self { frames: Mapping::anonymous(frames as usize * XSK_CHUNK)? })
     }
 
     /// What the kernel is told of the memory.
@@ -31,7 +31,7 @@ impl Umem {
         XdpUmemReg {
             addr: self.frames.base().as_ptr() as u64,
             len: self.frames.len() as u64,
-            chunk_size: DIRECT_CHUNK as u32,
+            chunk_size: XSK_CHUNK as u32,
             headroom: 0,
             flags: XdpUmemRegFlags::empty(),
             tx_metadata_len: 0,
@@ -40,12 +40,12 @@ impl Umem {
 
     /// The address of the chunk with this number.
     pub(super) const fn chunk(number: u32) -> u64 {
-        number as u64 * DIRECT_CHUNK as u64
+        number as u64 * XSK_CHUNK as u64
     }
 
     /// The address of the chunk that has this address in it, wherever in it the frame began.
     pub(super) const fn chunk_of(address: u64) -> u64 {
-        address - address % DIRECT_CHUNK as u64
+        address - address % XSK_CHUNK as u64
     }
 
     /// The memory of a descriptor's frame, from its beginning to the end of its chunk. Empty if the
@@ -85,7 +85,7 @@ impl Umem {
     /// the frame is not within one chunk.
     fn place(&self, descriptor: XdpDesc) -> (NonNull<u8>, usize) {
         let (at, len) = (descriptor.addr as usize, descriptor.len as usize);
-        let room = DIRECT_CHUNK - at % DIRECT_CHUNK;
+        let room = XSK_CHUNK - at % XSK_CHUNK;
         if len > room || at.checked_add(room).is_none_or(|end| end > self.frames.len()) {
             return (self.frames.base(), 0);
         }
@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn a_descriptor_beyond_the_memory_has_no_frame() {
         let mut umem = Umem::new(2).expect("memory");
-        let len = DIRECT_CHUNK;
+        let len = XSK_CHUNK;
         for (addr, frame_len, wanted) in [
             (0, len, len),
             (1, len, 0),
@@ -129,7 +129,7 @@ mod tests {
     fn a_frame_goes_back_as_its_whole_chunk() {
         for number in [0, 1, 2047] {
             let chunk = Umem::chunk(number);
-            for offset in [0, 1, 256, DIRECT_CHUNK as u64 - 1] {
+            for offset in [0, 1, 256, XSK_CHUNK as u64 - 1] {
                 assert_eq!(Umem::chunk_of(chunk + offset), chunk);
             }
         }
