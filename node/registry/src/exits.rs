@@ -115,13 +115,7 @@ pub fn countries<'r>(all: impl Iterator<Item = &'r Arc<Record>>) -> Vec<CountryC
 /// The words for the kinds of line.
 #[must_use]
 pub fn ip_types() -> [IpType; 5] {
-    [
-        IpType::Residential,
-        IpType::Cellular,
-        IpType::Business,
-        IpType::Hosting,
-        IpType::Unknown,
-    ]
+    [IpType::Residential, IpType::Cellular, IpType::Business, IpType::Hosting, IpType::Unknown]
 }
 
 #[cfg(test)]

@@ -9,8 +9,7 @@ use std::{
 use axum::{
     Json, Router,
     extract::{
-        ConnectInfo, RawQuery, State, WebSocketUpgrade,
-        ws::rejection::WebSocketUpgradeRejection,
+        ConnectInfo, RawQuery, State, WebSocketUpgrade, ws::rejection::WebSocketUpgradeRejection,
     },
     http::{HeaderMap, HeaderName, StatusCode, header},
     response::{IntoResponse, Response},
@@ -22,9 +21,11 @@ use serde_json::json;
 use crate::{
     clock,
     exits::{self, ExitsQuery},
-    info, listener::{Connections, Origin},
+    info,
+    listener::{Connections, Origin},
     network::Network,
-    page, registry::Registry,
+    page,
+    registry::Registry,
     relay::{Client, MAX_MESSAGE},
     socket, source,
 };
@@ -69,7 +70,9 @@ pub(crate) fn router(app: App) -> Router {
         .route("/v1/countries", get(countries))
         .route("/metrics", get(metrics))
         .route("/health", get(async || (HEADERS, "ok\n")))
-        .fallback(async || error(StatusCode::NOT_FOUND, "not_found", "there is nothing here: see /"))
+        .fallback(async || {
+            error(StatusCode::NOT_FOUND, "not_found", "there is nothing here: see /")
+        })
         .with_state(app)
 }
 

@@ -33,3 +33,6 @@ pub mod snapshot;
 mod socket;
 pub mod source;
 pub mod store;
+#[cfg(any(test, feature = "test-util"))]
+#[doc(hidden)]
+pub mod testing;

@@ -70,11 +70,21 @@ fn render(
     };
     let html = FRAME
         .replace("{title}", &escape(&description.title))
-        .replace("{badge}", &format!("{} in {}", counted(total, "exit", "exits"), counted(named, "country", "countries")))
+        .replace(
+            "{badge}",
+            &format!(
+                "{} in {}",
+                counted(total, "exit", "exits"),
+                counted(named, "country", "countries")
+            ),
+        )
         .replace("{countries}", &table::countries(&countries, &query))
         .replace("{ip_types}", &table::ip_types(&query))
         .replace("{sorts}", &table::sorts(&query))
-        .replace("{max_price}", &query.max_price.as_ref().map_or_else(String::new, |it| escape(&it.to_string())))
+        .replace(
+            "{max_price}",
+            &query.max_price.as_ref().map_or_else(String::new, |it| escape(&it.to_string())),
+        )
         .replace("{range}", &range)
         .replace("{pages}", &table::pages(&answer, &query))
         // These have text of others, in which nothing is replaced: it has no braces.

@@ -182,6 +182,8 @@ mod tests {
         }
         assert!(quotas.networks.len() <= MAX_NETWORKS);
         let newest = network(MAX_NETWORKS as u32 + 9);
-        assert!(quotas.networks.contains_key(&newest) && !quotas.networks.contains_key(&network(0)));
+        assert!(
+            quotas.networks.contains_key(&newest) && !quotas.networks.contains_key(&network(0))
+        );
     }
 }

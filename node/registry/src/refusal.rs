@@ -40,7 +40,9 @@ pub enum Refusal {
     #[error("the event has expired")]
     Expired,
     /// It does not say when it expires.
-    #[error("a listing must say when it expires: add the tag expiration (NIP-40), at most 24 h ahead")]
+    #[error(
+        "a listing must say when it expires: add the tag expiration (NIP-40), at most 24 h ahead"
+    )]
     NoExpiration,
     /// It expires too late.
     #[error("the listing expires {0} s after created_at, and at most 86400 s are accepted")]

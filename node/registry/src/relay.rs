@@ -107,9 +107,10 @@ impl Session {
                 self.subscriptions.remove(id.as_str());
                 return None;
             }
-            ClientMessage::Count { subscription_id, .. } => {
-                closed(subscription_id.as_str(), "unsupported: this registry does not count (NIP-45)")
-            }
+            ClientMessage::Count { subscription_id, .. } => closed(
+                subscription_id.as_str(),
+                "unsupported: this registry does not count (NIP-45)",
+            ),
             ClientMessage::Auth(event) => {
                 let text = "unsupported: nobody needs to authenticate here (NIP-42)";
                 json!(["OK", event.id.to_hex(), false, text]).to_string()
@@ -119,14 +120,12 @@ impl Session {
                 let text = self.open(id, &filter, &initial_message, registry, now);
                 return Some(Answer::Message(text));
             }
-            ClientMessage::NegMsg { subscription_id, message } => {
-                match &mut self.reconciliation {
-                    Some(open) if open.id() == subscription_id.as_str() => {
-                        return Some(Answer::Message(open.step(&message)));
-                    }
-                    _ => neg_error(subscription_id.as_str(), "closed: no reconciliation is open"),
+            ClientMessage::NegMsg { subscription_id, message } => match &mut self.reconciliation {
+                Some(open) if open.id() == subscription_id.as_str() => {
+                    return Some(Answer::Message(open.step(&message)));
                 }
-            }
+                _ => neg_error(subscription_id.as_str(), "closed: no reconciliation is open"),
+            },
             ClientMessage::NegClose { .. } => {
                 self.reconciliation = None;
                 return None;
@@ -143,7 +142,8 @@ impl Session {
         now: Now,
     ) -> Answer {
         if id.is_empty() || id.chars().count() > MAX_SUBSCRIPTION_ID {
-            let text = format!("invalid: a subscription's name has 1 to {MAX_SUBSCRIPTION_ID} characters");
+            let text =
+                format!("invalid: a subscription's name has 1 to {MAX_SUBSCRIPTION_ID} characters");
             return Answer::Refused(notice(&text));
         }
         let filters = match filters {
@@ -151,7 +151,8 @@ impl Session {
             Err(error) => return Answer::Refused(closed(id, &error.to_string())),
         };
         if !self.subscriptions.contains_key(id) && self.subscriptions.len() >= MAX_SUBSCRIPTIONS {
-            let text = format!("rate-limited: a connection has at most {MAX_SUBSCRIPTIONS} subscriptions");
+            let text =
+                format!("rate-limited: a connection has at most {MAX_SUBSCRIPTIONS} subscriptions");
             return Answer::Refused(closed(id, &text));
         }
         if !self.client.is_peer && !registry.may_ask(self.client.network, now) {

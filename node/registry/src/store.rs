@@ -234,9 +234,8 @@ impl Store {
         let Some(recipient) = letter.tag(b'p') else { return };
         let Some(all) = self.index.of_tag(b'p', recipient) else { return };
         let letters = all.iter().rev().map(|position| position.slot);
-        let letters: Vec<u32> = letters
-            .filter(|slot| self.record(*slot).is_some_and(|it| it.kind == SEALED))
-            .collect();
+        let letters: Vec<u32> =
+            letters.filter(|slot| self.record(*slot).is_some_and(|it| it.kind == SEALED)).collect();
         // The oldest by when it came, which is what `until` says.
         let oldest = letters.iter().min_by_key(|slot| self.record(**slot).map(|it| it.until));
         if let Some(oldest) = oldest.copied().filter(|_| letters.len() >= MAX_LETTERS) {
@@ -293,7 +292,9 @@ impl Store {
 
     /// Serves a listing from now on. Returns it if it was hidden.
     pub fn show(&mut self, id: &[u8; 32]) -> Option<Arc<Record>> {
-        self.hidden.remove(id).then(|| self.ids.get(id).and_then(|slot| self.record(*slot).cloned()))?
+        self.hidden
+            .remove(id)
+            .then(|| self.ids.get(id).and_then(|slot| self.record(*slot).cloned()))?
     }
 
     /// The listing at an address, hidden or not.

@@ -1,6 +1,6 @@
 //! `weir registry`.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::net::SocketAddr;
 
 use anyhow::Context as _;
 use clap::Subcommand;
@@ -27,7 +27,7 @@ pub(super) enum RegistryCommand {
         peer: Vec<String>,
         /// The file that keeps the listings over a restart; \"\" for none
         #[arg(long, value_name = "FILE")]
-        snapshot: Option<PathBuf>,
+        snapshot: Option<String>,
     },
 }
 
@@ -37,11 +37,12 @@ pub(super) fn run(config: Config, command: RegistryCommand) -> anyhow::Result<()
     let mut settings = config.registry;
     settings.listen = listen.unwrap_or(settings.listen);
     if let Some(path) = snapshot {
-        settings.snapshot = path.to_str().context("--snapshot: the path is not UTF-8")?.to_owned();
+        settings.snapshot = path;
     }
     if !peer.is_empty() {
         for url in &peer {
-            url.parse::<WebSocketUrl>().context("--peer: write for example wss://registry.example")?;
+            url.parse::<WebSocketUrl>()
+                .context("--peer: write for example wss://registry.example")?;
         }
         settings.peers = peer;
     }

@@ -166,9 +166,8 @@ impl ExitsQuery {
 
     fn set_countries(&mut self, value: &str) -> Result<(), QueryError> {
         for word in value.split(',').filter(|word| !word.is_empty()) {
-            let country = word.trim().parse().map_err(|error| {
-                wrong("country", word, format!("{error}"))
-            })?;
+            let country =
+                word.trim().parse().map_err(|error| wrong("country", word, format!("{error}")))?;
             if self.countries.len() >= MAX_COUNTRIES {
                 return Err(wrong("country", word, format!("name at most {MAX_COUNTRIES}")));
             }

@@ -104,10 +104,10 @@ fn row(exit: &ExitView, query: &ExitsQuery, now: u64) -> String {
     let country = exit.country.as_deref().unwrap_or("–");
     let title = if exit.title.is_empty() { &exit.id } else { &exit.title };
     let sold = if exit.state == State::Sold { " <span class=\"warn\">sold out</span>" } else { "" };
-    let capacity = exit.measured.as_ref().map_or_else(
-        || "–".to_owned(),
-        |it| format!("{} / {} Mbit/s", it.down, it.up),
-    );
+    let capacity = exit
+        .measured
+        .as_ref()
+        .map_or_else(|| "–".to_owned(), |it| format!("{} / {} Mbit/s", it.down, it.up));
     let free = exit.free_slots.map_or_else(|| "–".to_owned(), |slots| slots.to_string());
     let age = age(now.saturating_sub(exit.created_at));
     [
@@ -119,8 +119,13 @@ fn row(exit: &ExitView, query: &ExitsQuery, now: u64) -> String {
         ),
         format!("<td title=\"{}\">{}</td>", claim(exit.ip_type_basis), line(exit.ip_type)),
         format!("<td class=\"num\">{}</td>", prices(&exit.prices, query)),
-        format!("<td class=\"num later\" title=\"Down / up, as the node measured\">{capacity}</td>"),
-        format!("<td class=\"num later\">{free}</td><td class=\"later\">{}</td>", exit.reach.as_str()),
+        format!(
+            "<td class=\"num later\" title=\"Down / up, as the node measured\">{capacity}</td>"
+        ),
+        format!(
+            "<td class=\"num later\">{free}</td><td class=\"later\">{}</td>",
+            exit.reach.as_str()
+        ),
         format!("<td class=\"num later\">{age}</td></tr>"),
     ]
     .concat()

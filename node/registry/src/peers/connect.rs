@@ -16,7 +16,9 @@ use tokio_rustls::{
         pki_types::{CertificateDer, ServerName, pem::PemObject as _},
     },
 };
-use tokio_tungstenite::{WebSocketStream, client_async_with_config, tungstenite::protocol::WebSocketConfig};
+use tokio_tungstenite::{
+    WebSocketStream, client_async_with_config, tungstenite::protocol::WebSocketConfig,
+};
 use weir_config::WebSocketUrl;
 
 use crate::relay::MAX_MESSAGE;
@@ -42,9 +44,7 @@ impl Roots {
         let mut roots = RootCertStore::empty();
         match ca_file {
             Some(path) => {
-                let bad = || {
-                    format!("registry.ca_file {} has no PEM certificates", path.display())
-                };
+                let bad = || format!("registry.ca_file {} has no PEM certificates", path.display());
                 for certificate in CertificateDer::pem_file_iter(path).with_context(bad)? {
                     roots.add(certificate.with_context(bad)?).with_context(bad)?;
                 }

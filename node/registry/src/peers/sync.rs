@@ -49,7 +49,11 @@ pub(super) struct Memory {
 /// One reconciliation as it goes on.
 enum Progress {
     /// Messages go back and forth. The peer has the events that are needed.
-    Comparing { set: Box<Negentropy<'static, NegentropyStorageVector>>, need: Vec<Id>, rounds: usize },
+    Comparing {
+        set: Box<Negentropy<'static, NegentropyStorageVector>>,
+        need: Vec<Id>,
+        rounds: usize,
+    },
     /// Events are fetched, some at a time.
     Fetching { left: VecDeque<[u8; 32]>, copied: usize },
     /// It is over. The next begins then.
@@ -151,7 +155,8 @@ impl<'r> Link<'r> {
                 let word: String = message.chars().take(120).collect();
                 bail!(
                     "the peer refuses to reconcile ({word}). Fix: this registry must be among the \
-                     peers of {}, under a name that has this machine's address", self.name
+                     peers of {}, under a name that has this machine's address",
+                    self.name
                 );
             }
             RelayMessage::Closed { subscription_id, message } => {
@@ -199,8 +204,7 @@ impl<'r> Link<'r> {
                     .filter(|id| !self.memory.refused.contains(id))
                     .filter(|id| !self.registry.contains(id))
                     .collect();
-                self.progress =
-                    Progress::Fetching { left: left.into_iter().collect(), copied: 0 };
+                self.progress = Progress::Fetching { left: left.into_iter().collect(), copied: 0 };
                 let close = ClientMessage::NegClose {
                     subscription_id: std::borrow::Cow::Owned(SubscriptionId::new(SYNC)),
                 };

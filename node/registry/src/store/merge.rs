@@ -17,9 +17,8 @@ pub(super) fn newest_first<'s>(
     let from = until.map_or(Position::FIRST, Position::newest_of);
     let mut runs: Vec<btree_set::Range<'s, Position>> =
         sets.into_iter().map(|set| set.range(from..)).collect();
-    let is_recent = move |position: &Position| {
-        since.is_none_or(|since| position.created_at() >= since)
-    };
+    let is_recent =
+        move |position: &Position| since.is_none_or(|since| position.created_at() >= since);
     if let [run] = runs.as_slice() {
         return Box::new(run.clone().copied().take_while(is_recent));
     }

@@ -1,0 +1,53 @@
+//! Events for tests.
+#![expect(clippy::expect_used, reason = "it is for tests")]
+
+use nostr::{
+    event::{Event, EventId, Kind, Tag, Tags},
+    key::Keys,
+    types::Timestamp,
+};
+use weir_market::{
+    event::{DELETION, LISTING, sign_listing},
+    key::MarketKey,
+    listing::Listing,
+    testing::listing,
+};
+
+/// The tests' present, in seconds since 1970.
+pub const NOW: u64 = 1_800_000_000;
+
+/// Any event.
+///
+/// # Panics
+///
+/// When a tag is empty.
+#[must_use]
+pub fn event(keys: &Keys, kind: u16, tags: &[&[&str]], created_at: u64) -> Event {
+    let tags: Vec<Tag> =
+        tags.iter().map(|words| Tag::parse(words.iter().copied()).expect("a tag")).collect();
+    let (public, time, kind) =
+        (keys.public_key(), Timestamp::from_secs(created_at), Kind::from(kind));
+    let id = EventId::compute(&public, &time, &kind, &Tags::from_list(tags.clone()), "");
+    let signature = keys.sign_schnorr(id.as_bytes());
+    Event::new(id, public, time, kind, tags, "", signature)
+}
+
+/// A listing of an exit in this country, by this key.
+#[must_use]
+pub fn listed(key: &MarketKey, country: &str, price: &str, now: u64) -> Event {
+    sign_listing(key, &listing(country, price, 1), now, 0)
+}
+
+/// The same with another name, so that it replaces no other.
+#[must_use]
+pub fn named(key: &MarketKey, id: &str, now: u64) -> Event {
+    let listing = Listing { id: id.to_owned(), ..listing("DE", "200 sat/GiB", 1) };
+    sign_listing(key, &listing, now, 0)
+}
+
+/// The deletion of an address.
+#[must_use]
+pub fn deletion(keys: &Keys, identifier: &str, created_at: u64) -> Event {
+    let address = format!("{LISTING}:{}:{identifier}", keys.public_key().to_hex());
+    event(keys, DELETION, &[&["a", &address]], created_at)
+}
