@@ -3,7 +3,10 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use nostr::{event::Event, message::ClientMessage};
+use nostr::{
+    event::{Event, EventId},
+    message::ClientMessage,
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -248,13 +251,15 @@ fn malformed(text: &str, registry: &Registry) -> String {
         return notice("invalid: this is not a message of a Nostr client (NIP-01)");
     }
     let event = message.get(1).cloned().unwrap_or_default();
-    let id = event.get("id").and_then(Value::as_str).unwrap_or_default();
-    let id = if id.len() == 64 { id.to_owned() } else { "0".repeat(64) };
+    let id = event.get("id").and_then(Value::as_str).and_then(|id| EventId::from_hex(id).ok());
     let error = serde_json::from_value::<Event>(event).err();
     let error = error.map_or_else(|| "it cannot be read".to_owned(), |it| it.to_string());
     let refusal = Refusal::Form(error.chars().take(120).collect());
     registry.metrics().refused(&refusal);
-    ok(&id, Some(&refusal))
+    match id {
+        Some(id) => ok(&id.to_hex(), Some(&refusal)),
+        None => notice(&refusal.message()),
+    }
 }
 
 #[cfg(test)]

@@ -1,13 +1,15 @@
 //! Events for tests.
 #![expect(clippy::expect_used, reason = "it is for tests")]
 
+use std::sync::OnceLock;
+
 use nostr::{
     event::{Event, EventId, Kind, Tag, Tags},
     key::Keys,
     types::Timestamp,
 };
 use weir_market::{
-    event::{DELETION, LISTING, sign_listing},
+    event::{ATTESTATION, DELETION, LISTING, REPORT, SEALED, sign_listing},
     key::MarketKey,
     listing::Listing,
     testing::listing,
@@ -50,4 +52,27 @@ pub fn named(key: &MarketKey, id: &str, now: u64) -> Event {
 pub fn deletion(keys: &Keys, identifier: &str, created_at: u64) -> Event {
     let address = format!("{LISTING}:{}:{identifier}", keys.public_key().to_hex());
     event(keys, DELETION, &[&["a", &address]], created_at)
+}
+
+/// Some events of several kinds, the same in each run of a program.
+///
+/// # Panics
+///
+/// When a tag is empty.
+#[must_use]
+pub fn some() -> &'static [Event] {
+    static EVENTS: OnceLock<Vec<Event>> = OnceLock::new();
+    EVENTS.get_or_init(|| {
+        let key = MarketKey::random();
+        let named = (0..5).map(|age| named(&key, &age.to_string(), NOW - age));
+        let listed = ["DE", "FR", "SE"].map(|it| listed(&MarketKey::random(), it, "7 sat/GiB", NOW));
+        let keys = Keys::generate();
+        let others = [
+            event(&keys, ATTESTATION, &[&["d", "30402:00:weir"]], NOW - 2),
+            event(&keys, REPORT, &[&["t", "wireguard"]], NOW - 3),
+            event(&keys, SEALED, &[&["p", "node"]], NOW - 4),
+            deletion(&keys, "weir", NOW - 5),
+        ];
+        named.chain(listed).chain(others).collect()
+    })
 }
