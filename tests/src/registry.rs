@@ -211,7 +211,8 @@ impl Socket {
         loop {
             match self.0.read()? {
                 Message::Text(text) => {
-                    return RelayMessage::from_json(text.as_str()).with_context(|| text.to_string());
+                    return RelayMessage::from_json(text.as_str())
+                        .with_context(|| text.to_string());
                 }
                 Message::Close(_) => bail!("the registry has closed the connection"),
                 _ => {}

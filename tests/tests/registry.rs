@@ -9,7 +9,7 @@ use weir_market::{
     event::{SignedListing, sign_deletion},
     key::MarketKey,
 };
-use weir_registry::testing::{event, listed};
+use weir_registry::testing::{changed, event, listed};
 use weir_tests::{registry::Registry, until};
 
 /// Reconciliations happen once a minute.
@@ -90,14 +90,14 @@ fn what_is_expired_forged_too_large_or_of_another_kind_is_refused_by_name() -> R
     let until = (now() - 1).to_string();
     let long = "x".repeat(9000);
     for (event, prefix, word) in [
-        (Event { content: "x".into(), ..good.clone() }, "pow: ", "work"),
+        (changed(&good, |it| it.content = "x".into()), "pow: ", "work"),
         (event(&keys, 30402, &[&["expiration", &until]], now()), "invalid: ", "expired"),
         (event(&keys, 30402, &[], now()), "invalid: ", "no_expiration"),
         (event(&keys, 5, &[&["e", &good.id.to_hex()]], now() - 3600), "invalid: ", "old"),
         (event(&keys, 1984, &[&["x", &long]], now()), "invalid: ", "size"),
         (event(&keys, 1, &[], now()), "restricted: ", "kind"),
         (
-            Event { content: "x".into(), ..event(&keys, 1984, &[], now()) },
+            changed(&event(&keys, 1984, &[], now()), |it| it.content = "x".into()),
             "invalid: ",
             "signature",
         ),

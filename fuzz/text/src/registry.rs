@@ -43,7 +43,9 @@ pub fn relay(bytes: &[u8]) {
         for _ in 0..2 {
             let messages = match session.take(&text, registry(), now()) {
                 None => Vec::new(),
-                Some(Answer::Message(text) | Answer::Refused(text) | Answer::Bye(text)) => vec![text],
+                Some(Answer::Message(text) | Answer::Refused(text) | Answer::Bye(text)) => {
+                    vec![text]
+                }
                 Some(Answer::Stored { subscription, events }) => {
                     events.iter().take(3).map(|record| event(&subscription, record)).collect()
                 }

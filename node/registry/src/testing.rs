@@ -34,6 +34,14 @@ pub fn event(keys: &Keys, kind: u16, tags: &[&[&str]], created_at: u64) -> Event
     Event::new(id, public, time, kind, tags, "", signature)
 }
 
+/// An event that was changed after it was signed.
+#[must_use]
+pub fn changed(event: &Event, change: impl FnOnce(&mut Event)) -> Event {
+    let mut event = event.clone();
+    change(&mut event);
+    event
+}
+
 /// A listing of an exit in this country, by this key.
 #[must_use]
 pub fn listed(key: &MarketKey, country: &str, price: &str, now: u64) -> Event {
@@ -65,7 +73,8 @@ pub fn some() -> &'static [Event] {
     EVENTS.get_or_init(|| {
         let key = MarketKey::random();
         let named = (0..5).map(|age| named(&key, &age.to_string(), NOW - age));
-        let listed = ["DE", "FR", "SE"].map(|it| listed(&MarketKey::random(), it, "7 sat/GiB", NOW));
+        let listed =
+            ["DE", "FR", "SE"].map(|it| listed(&MarketKey::random(), it, "7 sat/GiB", NOW));
         let keys = Keys::generate();
         let others = [
             event(&keys, ATTESTATION, &[&["d", "30402:00:weir"]], NOW - 2),

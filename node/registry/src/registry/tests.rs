@@ -1,13 +1,16 @@
 use std::net::{IpAddr, Ipv4Addr};
 
-use nostr::key::Keys;
+use nostr::{
+    event::{EventId, Tag, Tags},
+    key::{Keys, PublicKey},
+};
 use weir_market::{
     event::{REPORT, sign_deletion},
     key::MarketKey,
 };
 
 use super::*;
-use crate::testing::{NOW, event, listed, named};
+use crate::testing::{NOW, changed, event, listed, named};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -34,7 +37,7 @@ fn ten_thousand_listings_of_one_network_are_refused_beyond_its_new_keys() {
         let event = if number < 10 {
             fresh(NOW + 600)
         } else {
-            Event { pubkey: nostr::key::PublicKey::from_byte_array(key(number)), ..signed.clone() }
+            changed(&signed, |it| it.pubkey = PublicKey::from_byte_array(number_key(number)))
         };
         let second = u64::from(number / 10);
         match registry.publish(&event, network(1), at(second)) {
@@ -49,7 +52,7 @@ fn ten_thousand_listings_of_one_network_are_refused_beyond_its_new_keys() {
     assert_eq!(registry.publish(&fresh(NOW + 600), network(2), at(1000)), Ok(()));
 }
 
-fn key(number: u32) -> [u8; 32] {
+fn number_key(number: u32) -> [u8; 32] {
     let mut key = [0; 32];
     key[..4].copy_from_slice(&number.to_be_bytes());
     key
@@ -65,11 +68,10 @@ fn ten_thousand_listings_of_one_key_are_refused_beyond_its_few() {
         let event = match number {
             0..20 => named(&key, &number.to_string(), NOW),
             // As above.
-            _ => Event {
-                id: nostr::event::EventId::from_slice(&self::key(number)).expect("an id"),
-                tags: named_tags(&signed, number),
-                ..signed.clone()
-            },
+            _ => changed(&signed, |it| {
+                it.id = EventId::from_slice(&number_key(number)).expect("an id");
+                it.tags = named_tags(&signed, number);
+            }),
         };
         match registry.publish(&event, network(1), at(0)) {
             Ok(()) => stored += 1,
@@ -79,12 +81,12 @@ fn ten_thousand_listings_of_one_key_are_refused_beyond_its_few() {
     assert_eq!((stored, registry.size().listings), (16, 16));
 }
 
-fn named_tags(event: &Event, number: u32) -> nostr::event::Tags {
+fn named_tags(event: &Event, number: u32) -> Tags {
     let tags = event.tags.iter().map(|tag| match tag.kind() {
-        "d" => nostr::event::Tag::custom("d", [number.to_string()]),
+        "d" => Tag::custom("d", [number.to_string()]),
         _ => tag.clone(),
     });
-    nostr::event::Tags::from_list(tags.collect())
+    Tags::from_list(tags.collect())
 }
 
 #[test]
@@ -106,9 +108,9 @@ fn a_forged_listing_is_refused_and_costs_no_new_key() {
     let registry = Registry::new(Rules { keys_per_network: 1, ..Rules::default() });
     let (mine, other) = (fresh(NOW), fresh(NOW));
     let forged = [
-        Event { sig: other.sig, ..mine.clone() },
-        Event { id: other.id, ..mine.clone() },
-        Event { content: "x".into(), ..mine.clone() },
+        changed(&mine, |it| it.sig = other.sig),
+        changed(&mine, |it| it.id = other.id),
+        changed(&mine, |it| it.content = "x".into()),
     ];
     for event in forged {
         assert_eq!(registry.publish(&event, network(1), at(0)), Err(Refusal::Signature));
@@ -142,7 +144,7 @@ fn what_would_be_refused_is_not_copied_and_a_peer_cannot_fill_the_registry() {
     let registry = Registry::new(Rules { capacity, ..Rules::default() });
     let mut allowance = PeerAllowance::default();
     let mut copy = |event: &Event, seconds| registry.copy(event, &mut allowance, at(seconds));
-    let forged = Event { content: "x".into(), ..fresh(NOW) };
+    let forged = changed(&fresh(NOW), |it| it.content = "x".into());
     assert_eq!(copy(&forged, 0), Err(Refusal::Signature));
     assert_eq!(copy(&event(&Keys::generate(), 1, &[], NOW), 0), Err(Refusal::Kind(1)));
     assert_eq!(copy(&fresh(NOW - 7200), 0), Ok(()), "an older one than clients may publish");
