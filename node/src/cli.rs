@@ -24,6 +24,7 @@ mod out;
 mod page;
 mod policy;
 mod qr;
+mod registry;
 mod reload;
 mod session;
 mod status;
@@ -211,6 +212,7 @@ fn execute(
             };
             policy::show(&flow, &verdict, args.json, out)?;
         }
+        Command::Registry(command) => registry::run(Config::load(file)?, command)?,
         Command::Reload => reload::run(&client()?, args.json, out)?,
         Command::Bench => bench::run(args.json, out, err)?,
         Command::Page => page::show(&Config::load(file)?.api, args.json, out)?,

@@ -49,6 +49,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
         ],
     ),
     ("weir-market", &["weir-common", "weir-config", "weir-wireguard"]),
+    ("weir-registry", &["weir-common", "weir-config", "weir-market", "weir-wireguard"]),
     (
         TESTKIT,
         &[
@@ -71,7 +72,15 @@ const FUZZ: &[(&str, &[&str])] = &[
     ("weir-fuzz", &["weir-common", "weir-dataplane", "weir-nat", "weir-wireguard", TESTKIT]),
     (
         "weir-fuzz-text",
-        &["weir-config", "weir-control", "weir-ecash", "weir-fuzz", "weir-ledger", "weir-policy"],
+        &[
+            "weir-config",
+            "weir-control",
+            "weir-ecash",
+            "weir-fuzz",
+            "weir-ledger",
+            "weir-policy",
+            "weir-registry",
+        ],
     ),
 ];
 

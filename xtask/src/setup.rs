@@ -3,6 +3,7 @@
 
 pub(crate) mod apt;
 mod nutshell;
+mod pynostr;
 mod wireguard_go;
 
 pub(crate) use wireguard_go::{mirror, source};
@@ -48,6 +49,7 @@ pub(crate) fn run() -> Result<()> {
     let missing: Vec<_> = NEEDS.iter().filter(|need| !Path::new(need.proof).exists()).collect();
     apt::install(&missing)?;
     println!("nutshell is the mint, in {}", nutshell::ensure()?.display());
+    println!("pynostr is the Nostr client, in {}", pynostr::ensure()?.display());
     println!("wireguard-go {} is the consumer's client", wireguard_go::ensure()?);
     Ok(())
 }

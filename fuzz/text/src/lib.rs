@@ -4,6 +4,8 @@
 
 use std::sync::OnceLock;
 
+mod registry;
+
 use alloy_primitives::{Address, U256};
 use k256::ecdsa::SigningKey;
 use tokio::runtime::Runtime;
@@ -30,6 +32,9 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("names", names),
     ("tokens", tokens),
     ("vouchers", vouchers),
+    ("relay", registry::relay),
+    ("filters", registry::filters),
+    ("queries", registry::queries),
 ];
 
 /// A deal, and the message that pays it.

@@ -13,6 +13,7 @@ mod billing;
 mod names;
 mod nat;
 mod networks;
+mod registry;
 
 use networks::SMALLEST_MTU;
 pub use networks::{misfit, overlap};
@@ -32,6 +33,7 @@ pub(super) fn apply(config: &Config, uplink_mtu: Option<u32>, findings: &mut Fin
     billing::payment(config, findings);
     billing::prepayment(config, findings);
     names::paths(config, findings);
+    registry::registry(config, findings);
 }
 
 fn limits(config: &Config, findings: &mut Findings<'_>) {

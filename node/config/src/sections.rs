@@ -3,6 +3,7 @@
 //! The `///` lines of a key are what `weir config default` prints above it.
 
 mod derived;
+mod registry;
 mod text;
 
 use std::{
@@ -24,6 +25,7 @@ use crate::{PortRange, PortRule, Protocol};
 
 pub use self::{
     derived::{DNS_PORT, Service},
+    registry::Registry,
     text::text,
 };
 
@@ -52,6 +54,8 @@ sections! {
         cashu: Cashu,
         /// Vouchers and the page for consumers.
         voucher: Voucher,
+        /// A registry of many nodes' listings, for `weir registry run`.
+        registry: Registry,
         /// How the operator and other programs see the node.
         api: Api,
         /// What the node writes about itself.

@@ -340,6 +340,7 @@ impl Value for AtMost {
 }
 
 address! {
+    SocketAddr, "an address and a port", "\"127.0.0.1:7447\"";
     IpAddr, "an IP address", "\"9.9.9.9\"";
     Ipv4Net, "an IPv4 network", "\"10.66.0.0/16\"";
     Ipv6Net, "an IPv6 network", "\"fd66:7765:6972::/64\"";

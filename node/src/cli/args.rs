@@ -6,6 +6,8 @@ use clap::{Parser, Subcommand};
 use weir_config::amounts::BitRate;
 use weir_control::resolver;
 
+use super::registry::RegistryCommand;
+
 /// weir: a high-capacity exit node for decentralised VPNs.
 #[derive(Debug, Parser)]
 #[command(name = "weir", version, arg_required_else_help = true, after_help = EXAMPLES)]
@@ -81,6 +83,9 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: Option<EarningsCommand>,
     },
+    /// Run a registry, where exits are listed and found
+    #[command(subcommand)]
+    Registry(RegistryCommand),
     /// Check or export the ledger file; the node need not be running
     #[command(subcommand)]
     Ledger(LedgerCommand),
