@@ -20,6 +20,7 @@ mod guard;
 mod key;
 mod ledger;
 mod limits;
+mod market;
 mod out;
 mod page;
 mod policy;
@@ -214,7 +215,8 @@ fn execute(
         }
         Command::Registry(command) => registry::run(Config::load(file)?, command)?,
         Command::Reload => reload::run(&client()?, args.json, out)?,
-        Command::Bench => bench::run(args.json, out, err)?,
+        Command::Bench => bench::run(file, args.json, out, err)?,
+        Command::Market(command) => market::run(&client()?, command, args.json, out)?,
         Command::Page => page::show(&Config::load(file)?.api, args.json, out)?,
         Command::Top => top::run(client()?, args.json, out)?,
         Command::Status => status::show(&client()?, args.json, out)?,

@@ -23,6 +23,7 @@ pub mod payer;
 pub mod privacy;
 pub mod prometheus;
 pub mod registry;
+pub mod relay;
 pub mod standin;
 pub mod steps;
 pub mod sweep;

@@ -43,6 +43,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
             "weir-config",
             "weir-ecash",
             "weir-ledger",
+            "weir-market",
             "weir-policy",
             "weir-sessions",
             "weir-wireguard",

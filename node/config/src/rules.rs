@@ -10,6 +10,7 @@ use super::{
 };
 
 mod billing;
+mod market;
 mod names;
 mod nat;
 mod networks;
@@ -32,6 +33,7 @@ pub(super) fn apply(config: &Config, uplink_mtu: Option<u32>, findings: &mut Fin
     networks::dns(config, findings);
     billing::payment(config, findings);
     billing::prepayment(config, findings);
+    market::market(config, findings);
     names::paths(config, findings);
     registry::registry(config, findings);
 }
@@ -84,6 +86,7 @@ fn ranges(config: &Config, findings: &mut Findings<'_>) {
         ("cashu", "redeem_seconds", config.cashu.redeem_seconds, 1, 86_400),
         ("cashu", "lock_days", config.cashu.lock_days, 1, 3650),
         ("voucher", "page_port", config.voucher.page_port.into(), 1, 65535),
+        ("market", "proof_of_work", config.market.proof_of_work.into(), 0, 24),
         ("api", "per_session_metrics_max", config.api.per_session_metrics_max, 0, Slot::MAX_COUNT),
     ] {
         if !(low..=high).contains(&value) {

@@ -1,3 +1,4 @@
+mod market;
 mod nat;
 mod payment;
 mod registry;
@@ -200,6 +201,19 @@ fn every_key_can_be_set() {
         proof_of_work = 8
         dial_back = true
         key_file = "/k"
+        [market]
+        enabled = true
+        registries = ["wss://registry.example.net"]
+        relays = ["ws://127.0.0.1:7447/x"]
+        title = "t"
+        country = "DE"
+        ip_type = "residential"
+        place_files = ["/p.mmdb", "/p.csv"]
+        endpoints = ["exit.example.net:51820"]
+        purchase_url = "https://exit.example.net/purchase"
+        key_file = "/k"
+        proof_of_work = 8
+        ca_file = "/c"
         [limits]
         node_rate_up = "1 Mbit/s"
         node_rate_down = "2 Mbit/s"

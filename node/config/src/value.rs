@@ -14,7 +14,7 @@ use toml::{Spanned, de::DeValue};
 use super::{
     amounts::{AtMost, BitRate, ByteCount},
     kinds::{
-        Auto, EgressMode, GuardMode, HostPort, IoMode, ListenAddr, LogFormat, LogLevel,
+        Auto, EgressMode, GuardMode, HostPort, IoMode, IpType, ListenAddr, LogFormat, LogLevel,
         ReceiveMode, SandboxMode, Wei,
     },
     mistake::nearest,
@@ -261,7 +261,7 @@ macro_rules! one_word {
     )*};
 }
 
-one_word!(GuardMode, IoMode, ReceiveMode, EgressMode, SandboxMode, LogLevel, LogFormat);
+one_word!(GuardMode, IoMode, ReceiveMode, EgressMode, SandboxMode, LogLevel, LogFormat, IpType);
 
 impl Value for ListenAddr {
     fn read(value: &Spanned<DeValue<'_>>) -> Result<Self, Problem> {

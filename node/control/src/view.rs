@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::flows::{Egress, NatTotals};
+use crate::{
+    flows::{Egress, NatTotals},
+    market::view::MarketView,
+};
 use serde::{Deserialize, Serialize};
 use weir_accounts::{Boundaries, Drops, GuardCount};
 use weir_sessions::limits::LimitsNow;
@@ -119,6 +122,11 @@ pub trait NodeView: Send + Sync {
 
     /// Every part of the machine that a [`HostCondition`] can be about.
     fn host_parts(&self) -> &'static [&'static str];
+
+    /// The node's listing; `None` if it publishes none.
+    fn market(&self) -> Option<MarketView> {
+        None
+    }
 }
 
 /// A shared [`NodeView`].

@@ -18,6 +18,7 @@ use weir_config::Shared;
 use weir_control::{
     fleet::Link,
     flows::SharedFlowView,
+    market::{SharedMarket, view::MarketView},
     view::{HostCondition, HostRestored, NodeView, Status},
 };
 use weir_dataplane::{Counts, Io};
@@ -59,11 +60,12 @@ pub(super) struct View {
     sources: Sources,
     started: Instant,
     fleet: OnceLock<Link>,
+    market: OnceLock<SharedMarket>,
 }
 
 impl View {
     pub(super) fn new(sources: Sources) -> Self {
-        Self { sources, started: Instant::now(), fleet: OnceLock::new() }
+        Self { sources, started: Instant::now(), fleet: OnceLock::new(), market: OnceLock::new() }
     }
 
     /// Shows this connection too.
@@ -71,11 +73,21 @@ impl View {
         // There is only one.
         self.fleet.set(link).ok();
     }
+
+    /// Shows this listing too.
+    pub(super) fn show_market(&self, market: SharedMarket) {
+        // There is only one.
+        self.market.set(market).ok();
+    }
 }
 
 impl NodeView for View {
     fn host_parts(&self) -> &'static [&'static str] {
         &Part::LABELS
+    }
+
+    fn market(&self) -> Option<MarketView> {
+        self.market.get().map(|market| market.view())
     }
 
     fn status(&self) -> Status {

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 section! {
     /// A registry of many nodes' listings: a Nostr relay with a page. Only `weir registry run` uses
-    /// this; a node does not. See docs/market.md.
+    /// this; a node does not. See docs/registry.md.
     Registry {
         /// The "address:port" for Nostr clients, the page, the API and metrics. It is not encrypted:
         /// for the internet, put a proxy with TLS in front, and name it in proxies.
@@ -47,7 +47,7 @@ section! {
         /// Bits of proof of work (NIP-13) that a listing must have. 0 to 32; 0: none.
         proof_of_work: u16 = 0;
         /// Whether a listing is served only after its node has completed a WireGuard handshake with
-        /// the registry. Nodes must have a session for the registry's key; see docs/market.md.
+        /// the registry. Nodes must have a session for the registry's key; see docs/registry.md.
         dial_back: bool = false;
         /// The file with the registry's WireGuard private key for that. Created when it is first
         /// needed, readable only by its owner.

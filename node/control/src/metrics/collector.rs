@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     flows::Egress,
+    market::view::{MarketState, MarketView, RelayState},
     view::{SharedView, Status},
 };
 use weir_accounts::{BATCHES, Drops};
@@ -56,6 +57,9 @@ impl Collector for NodeCollector {
         host(encoder, &status, self.view.host_parts())?;
         books(encoder, &status)?;
         ecash(encoder, &self.sessions.ledger().mints())?;
+        if let Some(view) = self.view.market() {
+            market(encoder, &view)?;
+        }
         let series = self.series.get();
         if series.per_session {
             each_session(encoder, sessions, series.max_sessions)?;
@@ -189,6 +193,33 @@ fn ecash(encoder: &mut DescriptorEncoder<'_>, mints: &[MintTotals]) -> Result<()
         ] {
             let labels = [("mint", &*mint.url), ("unit", &mint.unit), ("outcome", outcome)];
             family.sample(&labels, value)?;
+        }
+    }
+    Ok(())
+}
+
+/// Where the node is listed; only with market.enabled.
+fn market(encoder: &mut DescriptorEncoder<'_>, view: &MarketView) -> Result<(), Error> {
+    let help = "Whether the node is listed: 1 for the state that applies.";
+    let mut family = Gauges::begin(encoder, "market_state", help)?;
+    for state in MarketState::ALL {
+        family.sample(&[("state", state.as_str())], u64::from(state == view.state))?;
+    }
+    let help = "Unix time at which the listing expires; 0 without a listing.";
+    gauge(encoder, "market_expiry_timestamp_seconds", help, view.expires_at.unwrap_or(0))?;
+    let help = "Whether the registry or relay has what the node published last: 1 or 0.";
+    let mut family = Gauges::begin(encoder, "market_listed", help)?;
+    for relay in &view.relays {
+        let has = relay.state == RelayState::Accepted;
+        family.sample(&[("relay", &relay.url)], u64::from(has))?;
+    }
+    let help = "Attempts to give a registry or relay a listing or its withdrawal, by result.";
+    let mut family = Counters::begin(encoder, "market_publications", help)?;
+    for relay in &view.relays {
+        for (result, count) in
+            [("accepted", relay.accepted), ("refused", relay.refused), ("failed", relay.failed)]
+        {
+            family.sample(&[("relay", &relay.url), ("result", result)], count)?;
         }
     }
     Ok(())

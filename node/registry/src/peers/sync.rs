@@ -137,19 +137,19 @@ impl<'r> Link<'r> {
         match message {
             RelayMessage::Event { subscription_id, event } => {
                 let is_asked = [LIVE, FETCHED].contains(&subscription_id.as_str());
-                if is_asked && self.copy(&event) {
-                    if let (FETCHED, Progress::Fetching { copied, .. }) =
+                if is_asked
+                    && self.copy(&event)
+                    && let (FETCHED, Progress::Fetching { copied, .. }) =
                         (subscription_id.as_str(), &mut self.progress)
-                    {
-                        *copied += 1;
-                    }
+                {
+                    *copied += 1;
                 }
             }
             RelayMessage::EndOfStoredEvents(id) if id.as_str() == FETCHED => self.fetch().await?,
-            RelayMessage::NegMsg { subscription_id, message } => {
-                if subscription_id.as_str() == SYNC {
-                    self.compare(&message).await?;
-                }
+            RelayMessage::NegMsg { subscription_id, message }
+                if subscription_id.as_str() == SYNC =>
+            {
+                self.compare(&message).await?;
             }
             RelayMessage::NegErr { message, .. } => {
                 let word: String = message.chars().take(120).collect();
