@@ -3,6 +3,7 @@
 //! The `///` lines of a key are what `weir config default` prints above it.
 
 mod derived;
+mod purchase;
 mod text;
 
 use std::{
@@ -24,6 +25,7 @@ use crate::{PortRange, PortRule, Protocol};
 
 pub use self::{
     derived::{DNS_PORT, Service},
+    purchase::Purchase,
     text::text,
 };
 
@@ -52,6 +54,8 @@ sections! {
         cashu: Cashu,
         /// Vouchers and the page for consumers.
         voucher: Voucher,
+        /// Where strangers buy sessions.
+        purchase: Purchase,
         /// How the operator and other programs see the node.
         api: Api,
         /// What the node writes about itself.
