@@ -43,6 +43,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
             "weir-config",
             "weir-ecash",
             "weir-ledger",
+            "weir-market",
             "weir-policy",
             "weir-sessions",
             "weir-wireguard",
@@ -71,7 +72,16 @@ const FUZZ: &[(&str, &[&str])] = &[
     ("weir-fuzz", &["weir-common", "weir-dataplane", "weir-nat", "weir-wireguard", TESTKIT]),
     (
         "weir-fuzz-text",
-        &["weir-config", "weir-control", "weir-ecash", "weir-fuzz", "weir-ledger", "weir-policy"],
+        &[
+            "weir-config",
+            "weir-control",
+            "weir-ecash",
+            "weir-fuzz",
+            "weir-ledger",
+            "weir-market",
+            "weir-policy",
+            "weir-wireguard",
+        ],
     ),
 ];
 

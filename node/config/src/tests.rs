@@ -186,6 +186,7 @@ fn every_key_can_be_set() {
         certificate_key_file = "/k.pem"
         proxies = ["127.0.0.0/8"]
         relays = ["wss://relay.example.net"]
+        relay_ca_file = "/ca"
         min_mib = 7
         max_mib = 8
         valid_days = 9

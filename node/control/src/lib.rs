@@ -9,8 +9,9 @@
 //! 4. [`delivery`] pushes usage records to a webhook or a file, and [`fleet`] to a NATS server,
 //!    whose commands it also takes.
 //! 5. [`gateway`] serves consumers inside the tunnel: payments and DNS.
-//! 6. [`reload`] changes a running node to a new configuration.
-//! 7. [`resolver`] looks names up in a process outside the node's sandbox.
+//! 6. [`purchase`] sells sessions to strangers, over HTTPS and by sealed letters.
+//! 7. [`reload`] changes a running node to a new configuration.
+//! 8. [`resolver`] looks names up in a process outside the node's sandbox.
 
 pub mod api;
 pub mod client;
@@ -21,6 +22,7 @@ pub mod fleet;
 pub mod flows;
 pub mod gateway;
 pub mod metrics;
+pub mod purchase;
 pub mod reload;
 pub mod resolver;
 #[cfg(any(test, feature = "test-util"))]

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::flows::{Egress, NatTotals};
+use crate::{
+    flows::{Egress, NatTotals},
+    purchase::PurchaseCounts,
+};
 use serde::{Deserialize, Serialize};
 use weir_accounts::{Boundaries, Drops, GuardCount};
 use weir_sessions::limits::LimitsNow;
@@ -114,6 +117,11 @@ pub struct Status {
 
 /// Describes the node.
 pub trait NodeView: Send + Sync {
+    /// What became of orders; `None` while nothing is sold to strangers.
+    fn purchases(&self) -> Option<PurchaseCounts> {
+        None
+    }
+
     /// The node now.
     fn status(&self) -> Status;
 

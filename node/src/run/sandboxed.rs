@@ -130,6 +130,7 @@ pub(super) fn resolver(config: &Config) -> anyhow::Result<Resolver> {
     let is_asked = !config.ledger.webhook.is_empty()
         || !config.payment.approve_url.is_empty()
         || !config.cashu.mints.is_empty()
+        || !config.purchase.relays.is_empty()
         || watch::follows_name_servers(config);
     match config.node.sandbox {
         SandboxMode::Auto | SandboxMode::Required if is_asked => Resolver::start(),

@@ -18,6 +18,7 @@ use weir_config::Shared;
 use weir_control::{
     fleet::Link,
     flows::SharedFlowView,
+    purchase,
     view::{HostCondition, HostRestored, NodeView, Status},
 };
 use weir_dataplane::{Counts, Io};
@@ -59,11 +60,17 @@ pub(super) struct View {
     sources: Sources,
     started: Instant,
     fleet: OnceLock<Link>,
+    purchases: OnceLock<purchase::Counts>,
 }
 
 impl View {
     pub(super) fn new(sources: Sources) -> Self {
-        Self { sources, started: Instant::now(), fleet: OnceLock::new() }
+        Self {
+            sources,
+            started: Instant::now(),
+            fleet: OnceLock::new(),
+            purchases: OnceLock::new(),
+        }
     }
 
     /// Shows this connection too.
@@ -71,9 +78,18 @@ impl View {
         // There is only one.
         self.fleet.set(link).ok();
     }
+
+    /// Shows what became of orders too.
+    pub(super) fn show_purchases(&self, counts: purchase::Counts) {
+        self.purchases.set(counts).ok();
+    }
 }
 
 impl NodeView for View {
+    fn purchases(&self) -> Option<purchase::PurchaseCounts> {
+        self.purchases.get().map(purchase::Counts::now)
+    }
+
     fn host_parts(&self) -> &'static [&'static str] {
         &Part::LABELS
     }

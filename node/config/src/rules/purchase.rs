@@ -1,6 +1,6 @@
 //! Rules for sales to strangers.
 
-use crate::{Config, kinds::ListenAddr, mistake::Findings};
+use crate::{Config, kinds::ListenAddr, mistake::Findings, url::WebSocketUrl};
 
 /// The most relays at which letters are awaited.
 const MAX_RELAYS: usize = 16;
@@ -54,14 +54,11 @@ pub(super) fn purchase(config: &Config, findings: &mut Findings<'_>) {
             "name both files, or neither for HTTP without TLS".into(),
         );
     }
-    let is_relay = |url: &String| {
-        let rest = url.strip_prefix("wss://").or(url.strip_prefix("ws://"));
-        rest.is_some_and(|host| !host.is_empty() && !host.contains(char::is_whitespace))
-    };
-    if let Some(url) = purchase.relays.iter().find(|url| !is_relay(url)) {
+    let wrong = |url: &String| Some((url.clone(), url.parse::<WebSocketUrl>().err()?));
+    if let Some((url, error)) = purchase.relays.iter().find_map(wrong) {
         findings.blame(
             &[("purchase", "relays")],
-            format!("{url:?} is not a relay's URL"),
+            format!("{url:?}: {error}"),
             "write for example [\"wss://relay.example.net\"]".into(),
         );
     }

@@ -6,7 +6,7 @@ use crate::kinds::ListenAddr;
 
 section! {
     /// Sales to strangers: they buy a session with ecash ([cashu]) or a voucher, and get its
-    /// configuration. Over HTTPS, or by sealed letters through relays. See docs/market.md.
+    /// configuration. Over HTTPS, or by sealed letters through relays. See docs/purchase.md.
     Purchase {
         /// The "address:port" of `GET /info` and `POST /purchase`, or "off".
         listen: ListenAddr = ListenAddr::Off;
@@ -24,6 +24,9 @@ section! {
         /// The relays at which sealed letters are awaited, "wss://host/path" or "ws://host:port".
         /// Empty: none.
         relays: Vec<String> = Vec::new();
+        /// The PEM file with the CA certificates for wss URLs.
+        /// Empty: this machine's root certificates.
+        relay_ca_file: String = String::new();
         /// The fewest MiB that are sold at once. 1 to 1073741824.
         min_mib: u32 = 100;
         /// The most MiB that are sold at once. 1 to 1073741824.
