@@ -79,8 +79,10 @@ const FUZZ: &[(&str, &[&str])] = &[
             "weir-ecash",
             "weir-fuzz",
             "weir-ledger",
+            "weir-market",
             "weir-policy",
             "weir-registry",
+            "weir-wireguard",
         ],
     ),
 ];

@@ -2,6 +2,8 @@
 //! messages, ecash, vouchers. They are apart from those over packets (`weir_fuzz`), because they need the ledger and
 //! the control plane.
 
+mod orders;
+
 use std::sync::OnceLock;
 
 mod registry;
@@ -24,6 +26,8 @@ use weir_ledger::payment::{
 use weir_ledger::vouchers::Code;
 use weir_policy::Lists;
 
+pub use orders::orders;
+
 /// All of them, by name. The cases of each are in `cases/<name>`.
 pub const TARGETS: &[(&str, Target)] = &[
     ("promises", promises),
@@ -35,6 +39,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("relay", registry::relay),
     ("filters", registry::filters),
     ("queries", registry::queries),
+    ("orders", orders),
 ];
 
 /// A deal, and the message that pays it.

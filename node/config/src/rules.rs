@@ -14,6 +14,7 @@ mod market;
 mod names;
 mod nat;
 mod networks;
+mod purchase;
 mod registry;
 
 use networks::SMALLEST_MTU;
@@ -34,6 +35,7 @@ pub(super) fn apply(config: &Config, uplink_mtu: Option<u32>, findings: &mut Fin
     billing::payment(config, findings);
     billing::prepayment(config, findings);
     market::market(config, findings);
+    purchase::purchase(config, findings);
     names::paths(config, findings);
     registry::registry(config, findings);
 }
@@ -85,6 +87,9 @@ fn ranges(config: &Config, findings: &mut Findings<'_>) {
         ("cashu", "max_unredeemed", config.cashu.max_unredeemed, 0, 1_000_000_000),
         ("cashu", "redeem_seconds", config.cashu.redeem_seconds, 1, 86_400),
         ("cashu", "lock_days", config.cashu.lock_days, 1, 3650),
+        ("purchase", "min_mib", config.purchase.min_mib, 1, 1 << 30),
+        ("purchase", "max_mib", config.purchase.max_mib, 1, 1 << 30),
+        ("purchase", "valid_days", config.purchase.valid_days, 0, 3650),
         ("voucher", "page_port", config.voucher.page_port.into(), 1, 65535),
         ("market", "proof_of_work", config.market.proof_of_work.into(), 0, 24),
         ("api", "per_session_metrics_max", config.api.per_session_metrics_max, 0, Slot::MAX_COUNT),

@@ -3,6 +3,7 @@
 //! The `///` lines of a key are what `weir config default` prints above it.
 
 mod derived;
+mod purchase;
 mod registry;
 mod text;
 
@@ -25,6 +26,7 @@ use crate::{PortRange, PortRule, Protocol};
 
 pub use self::{
     derived::{DNS_PORT, Service},
+    purchase::Purchase,
     registry::Registry,
     text::text,
 };
@@ -58,6 +60,8 @@ sections! {
         registry: Registry,
         /// How consumers find the node.
         market: Market,
+        /// Where strangers buy sessions.
+        purchase: Purchase,
         /// How the operator and other programs see the node.
         api: Api,
         /// What the node writes about itself.

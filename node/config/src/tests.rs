@@ -181,6 +181,17 @@ fn every_key_can_be_set() {
         lock_days = 10
         key_file = "/k"
         ca_file = "/c"
+        [purchase]
+        listen = "192.0.2.1:443"
+        server_names = ["exit.example.net"]
+        certificate_file = "/c.pem"
+        certificate_key_file = "/k.pem"
+        proxies = ["127.0.0.0/8"]
+        relays = ["wss://relay.example.net"]
+        relay_ca_file = "/ca"
+        min_mib = 7
+        max_mib = 8
+        valid_days = 9
         [voucher]
         enabled = true
         page = false

@@ -28,10 +28,12 @@ use crate::resolver::Resolver;
 
 mod mint;
 mod redeem;
+mod sale;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use mint::{HttpMint, Mint};
+pub(crate) use sale::{NotSold, Terms};
 
 /// How long the mint's list of keysets is believed.
 const KEYSETS_AGE: Duration = Duration::from_secs(600);
@@ -214,22 +216,8 @@ impl Cashu {
         session: SessionId,
         token: &str,
     ) -> Result<(Accepted, u64), NotAccepted> {
-        let verified = match self.verify(token) {
-            Err(Refusal::UnknownKeyset) if self.refresh_for_token().await => self.verify(token)?,
-            verified => verified?,
-        };
-        let bytes = self.bytes(verified.worth);
-        if bytes == 0 {
-            return Err(Refusal::TooSmall.into());
-        }
-        let mint = self.mint(&verified.mint).ok_or(Refusal::WrongMint)?;
-        let token = NewToken {
-            hash: verified.hash,
-            mint: verified.mint.clone(),
-            unit: self.unit.clone(),
-            bytes,
-            proofs: verified.proofs.into_iter().map(new_proof).collect(),
-        };
+        let (mint, token) = self.judge(token).await?;
+        let bytes = token.bytes;
         let limit = Accept::UpTo(self.max_unredeemed);
         let accepted = match self.take(session, token.clone(), limit).await? {
             Taken::Credited(_) => Accepted::Credited,
@@ -240,6 +228,39 @@ impl Cashu {
         };
         self.ledger.note_mints().map_err(SessionError::from)?;
         Ok((accepted, bytes))
+    }
+
+    /// Verifies a token offline, and says what it buys.
+    async fn judge(self: &Arc<Self>, text: &str) -> Result<(&KnownMint, NewToken), NotAccepted> {
+        let verified = match self.verify_off_thread(text).await? {
+            Err(Refusal::UnknownKeyset) if self.refresh_for_token().await => {
+                self.verify_off_thread(text).await??
+            }
+            verified => verified?,
+        };
+        let bytes = self.bytes(verified.worth);
+        if bytes == 0 {
+            return Err(Refusal::TooSmall.into());
+        }
+        let mint = self.mint(&verified.mint).ok_or(Refusal::WrongMint)?;
+        let token = NewToken {
+            hash: verified.hash,
+            mint: verified.mint,
+            unit: self.unit.clone(),
+            bytes,
+            proofs: verified.proofs.into_iter().map(new_proof).collect(),
+        };
+        Ok((mint, token))
+    }
+
+    /// The signatures of a token's proofs are some milliseconds of arithmetic.
+    async fn verify_off_thread(
+        self: &Arc<Self>,
+        text: &str,
+    ) -> Result<Result<Verified, Refusal>, NotAccepted> {
+        let (cashu, text) = (Arc::clone(self), text.to_owned());
+        let verified = tokio::task::spawn_blocking(move || cashu.verify(&text));
+        verified.await.map_err(|_| NotAccepted::Internal)
     }
 
     fn verify(&self, token: &str) -> Result<Verified, Refusal> {

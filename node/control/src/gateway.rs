@@ -20,7 +20,7 @@ use crate::{ecash::Cashu, resolver::Resolver};
 use weir_config::{Config, sections::DNS_PORT};
 use weir_sessions::registry::Sessions;
 
-mod allowance;
+pub(crate) mod allowance;
 pub mod dns;
 mod listener;
 mod page;

@@ -10,8 +10,9 @@
 //!    whose commands it also takes.
 //! 5. [`gateway`] serves consumers inside the tunnel: payments and DNS.
 //! 6. [`market`] publishes the node's listing.
-//! 7. [`reload`] changes a running node to a new configuration.
-//! 8. [`resolver`] looks names up in a process outside the node's sandbox.
+//! 7. [`purchase`] sells sessions to strangers, over HTTPS and by sealed letters.
+//! 8. [`reload`] changes a running node to a new configuration.
+//! 9. [`resolver`] looks names up in a process outside the node's sandbox.
 
 pub mod api;
 pub mod client;
@@ -23,6 +24,7 @@ pub mod flows;
 pub mod gateway;
 pub mod market;
 pub mod metrics;
+pub mod purchase;
 pub mod reload;
 pub mod resolver;
 #[cfg(any(test, feature = "test-util"))]

@@ -13,6 +13,10 @@ use crate::view::{HostCondition, HostRestored, NodeView, Status};
 pub struct StillNode;
 
 impl NodeView for StillNode {
+    fn purchases(&self) -> Option<crate::purchase::PurchaseCounts> {
+        Some(crate::purchase::Counts::default().now())
+    }
+
     fn status(&self) -> Status {
         let batches = [2, 0, 0, 0, 0, 0, 8, 0];
         let boundary = Boundary { super_packets: 10, packets: 440, batches };

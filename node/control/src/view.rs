@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::{
     flows::{Egress, NatTotals},
     market::view::MarketView,
+    purchase::PurchaseCounts,
 };
 use serde::{Deserialize, Serialize};
 use weir_accounts::{Boundaries, Drops, GuardCount};
@@ -117,6 +118,11 @@ pub struct Status {
 
 /// Describes the node.
 pub trait NodeView: Send + Sync {
+    /// What became of orders; `None` while nothing is sold to strangers.
+    fn purchases(&self) -> Option<PurchaseCounts> {
+        None
+    }
+
     /// The node now.
     fn status(&self) -> Status;
 

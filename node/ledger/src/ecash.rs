@@ -21,7 +21,7 @@
 mod mints;
 mod purse;
 mod swaps;
-mod tokens;
+pub(crate) mod tokens;
 
 pub use self::{
     mints::MintTotals,

@@ -176,35 +176,10 @@ impl Ledger {
     ) -> Result<Counters, LedgerError> {
         self.is_sound()?;
         let change = self.db.transaction()?;
-        let public_key = keys::print_public(&session.public_key);
-        let newest = sweep::newest_initiation(&change, &public_key)?;
-        change.execute(
-            sql::ADD_SESSION,
-            params![
-                session.id.to_string(),
-                session.slot.0,
-                session.name,
-                public_key,
-                to_sql(session.created),
-                state_name(session.state),
-                extra.pause.map(Pause::as_str),
-            ],
-        )?;
-        let number = change.last_insert_rowid();
-        change.execute(sql::ADD_COUNTERS, params![number, to_sql(session.created), newest])?;
-        if extra.credit != Credit::default() {
-            let (bytes, seconds) = (extra.credit.bytes, extra.credit.seconds);
-            change.execute(
-                sql::ADD_CREDIT,
-                params![number, bytes.map(to_sql), seconds.map(to_sql)],
-            )?;
-        }
-        if let Some(key) = preshared {
-            change.execute(sql::ADD_PRESHARED_KEY, params![number, key.print().as_str()])?;
-        }
+        let (number, counters) = add_session(&change, session, extra, preshared)?;
         change.commit()?;
         self.numbers.insert(session.id, number);
-        Ok(Counters { newest_initiation: newest.unsigned_abs(), ..Counters::default() })
+        Ok(counters)
     }
 
     /// The pre-shared keys of the live sessions that have one.
@@ -291,6 +266,40 @@ impl Ledger {
         self.numbers.remove(&id);
         Ok(())
     }
+}
+
+/// Adds a session within a transaction: see [`Ledger::insert`]. Returns its row and its first counters.
+pub(crate) fn add_session(
+    change: &Connection,
+    session: &Session,
+    extra: &Extra,
+    preshared: Option<&PresharedKey>,
+) -> Result<(i64, Counters), LedgerError> {
+    let public_key = keys::print_public(&session.public_key);
+    let newest = sweep::newest_initiation(change, &public_key)?;
+    change.execute(
+        sql::ADD_SESSION,
+        params![
+            session.id.to_string(),
+            session.slot.0,
+            session.name,
+            public_key,
+            to_sql(session.created),
+            state_name(session.state),
+            extra.pause.map(Pause::as_str),
+        ],
+    )?;
+    let number = change.last_insert_rowid();
+    change.execute(sql::ADD_COUNTERS, params![number, to_sql(session.created), newest])?;
+    if extra.credit != Credit::default() {
+        let (bytes, seconds) = (extra.credit.bytes, extra.credit.seconds);
+        change.execute(sql::ADD_CREDIT, params![number, bytes.map(to_sql), seconds.map(to_sql)])?;
+    }
+    if let Some(key) = preshared {
+        change.execute(sql::ADD_PRESHARED_KEY, params![number, key.print().as_str()])?;
+    }
+    let newest_initiation = newest.unsigned_abs();
+    Ok((number, Counters { newest_initiation, ..Counters::default() }))
 }
 
 /// Whether the file ends within a page. A crash may leave it so, but then the page is in the

@@ -34,6 +34,7 @@ mod rates;
 mod records;
 mod retention;
 mod row;
+pub mod sales;
 mod schema;
 pub mod scrub;
 mod session;

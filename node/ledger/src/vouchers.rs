@@ -2,7 +2,7 @@
 //! has a hash of each code and no code.
 
 use ring::digest;
-use rusqlite::{OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 
 use crate::{
     Credit, Ledger, LedgerError, SessionId, Usage,
@@ -206,39 +206,18 @@ impl Ledger {
     ) -> Result<VoucherUse, LedgerError> {
         let Some(number) = self.numbers.get(&id).copied() else { return Ok(VoucherUse::NoSession) };
         self.is_sound()?;
-        let hash = code.hash();
         let change = self.db.transaction()?;
-        let row: Option<Row> = change
-            .query_row(sql::VOUCHER, [hash], |row| {
-                let who = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
-                let what = (row.get(4)?, row.get(5)?, row.get(6)?, row.get(7)?);
-                Ok((who.0, who.1, who.2, who.3, what.0, what.1, what.2, what.3))
-            })
-            .optional()?;
-        let Some((batch, used_at, revoked, session, bytes, seconds, expires, batch_revoked)) = row
-        else {
-            return Ok(VoucherUse::Unknown);
+        let session = id.to_string();
+        let claim = match claim(&change, &session, code, now)? {
+            Ok(claim) => claim,
+            Err(refused) => return Ok(refused),
         };
-        let session_id = id.to_string();
-        if used_at.is_some() {
-            let same = session.is_some_and(|session| session == session_id);
-            return Ok(if same { VoucherUse::Before } else { VoucherUse::Used });
-        }
-        if revoked.or(batch_revoked).is_some() {
-            return Ok(VoucherUse::Revoked);
-        }
-        if expires.is_some_and(|expires| expires < to_sql(now)) {
-            return Ok(VoucherUse::Expired);
-        }
-        let (bytes, seconds) = (bytes.unsigned_abs(), seconds.unsigned_abs());
-        let reference = format!("voucher:{}", hex(&hash[..16]));
-        let extension = Extension { reference, bytes, seconds };
-        let credit = match credit::add(&change, number, &extension, used)? {
+        let credit = match credit::add(&change, number, &claim.extension, used)? {
             Extended::Added(credit) | Extended::Before(credit) => credit,
             Extended::Contradicts => return Ok(VoucherUse::Used),
         };
-        change.execute(sql::USE_VOUCHER, params![hash, to_sql(now), session_id])?;
-        change.execute(sql::COUNT_USED_VOUCHER, [batch])?;
+        let Extension { bytes, seconds, .. } = claim.extension;
+        claim.mark(&change, &session, now)?;
         change.commit()?;
         Ok(VoucherUse::Credited { credit, bytes, seconds })
     }
@@ -294,6 +273,62 @@ impl Ledger {
         })?;
         Ok(batches.collect::<Result<_, _>>()?)
     }
+}
+
+/// A voucher that can be used.
+pub(crate) struct Claim {
+    hash: [u8; 32],
+    batch: i64,
+    /// What it is good for.
+    pub(crate) extension: Extension,
+}
+
+impl Claim {
+    /// Marks the voucher as used by a session.
+    pub(crate) fn mark(
+        &self,
+        change: &Connection,
+        session: &str,
+        now: u64,
+    ) -> Result<(), LedgerError> {
+        change.execute(sql::USE_VOUCHER, params![self.hash, to_sql(now), session])?;
+        change.execute(sql::COUNT_USED_VOUCHER, [self.batch])?;
+        Ok(())
+    }
+}
+
+/// Whether a session can use a voucher, within a transaction; else why not.
+pub(crate) fn claim(
+    change: &Connection,
+    session_id: &str,
+    code: &Code,
+    now: u64,
+) -> Result<Result<Claim, VoucherUse>, LedgerError> {
+    let hash = code.hash();
+    let row: Option<Row> = change
+        .query_row(sql::VOUCHER, [hash], |row| {
+            let who = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
+            let what = (row.get(4)?, row.get(5)?, row.get(6)?, row.get(7)?);
+            Ok((who.0, who.1, who.2, who.3, what.0, what.1, what.2, what.3))
+        })
+        .optional()?;
+    let Some((batch, used_at, revoked, session, bytes, seconds, expires, batch_revoked)) = row
+    else {
+        return Ok(Err(VoucherUse::Unknown));
+    };
+    if used_at.is_some() {
+        let same = session.is_some_and(|session| session == session_id);
+        return Ok(Err(if same { VoucherUse::Before } else { VoucherUse::Used }));
+    }
+    if revoked.or(batch_revoked).is_some() {
+        return Ok(Err(VoucherUse::Revoked));
+    }
+    if expires.is_some_and(|expires| expires < to_sql(now)) {
+        return Ok(Err(VoucherUse::Expired));
+    }
+    let (bytes, seconds) = (bytes.unsigned_abs(), seconds.unsigned_abs());
+    let reference = format!("voucher:{}", hex(&hash[..16]));
+    Ok(Ok(Claim { hash, batch, extension: Extension { reference, bytes, seconds } }))
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {

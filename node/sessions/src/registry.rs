@@ -29,11 +29,13 @@ pub mod pay;
 mod prepay;
 mod recovery;
 mod removal;
+mod sale;
 mod table;
 mod usage;
 
 pub use credit::{Enforced, Extension};
 pub use error::SessionError;
+pub use sale::Sale;
 use table::{Entry, SessionTable};
 
 /// The inner addresses of a slot; `None` where the pool ends.
@@ -133,20 +135,33 @@ impl Sessions {
                 return Err(error.into());
             }
         };
+        let key = preshared_key.clone();
+        let snapshot = self.begin(session, counters, extra, key)?;
+        Ok(Added { snapshot, private_key, preshared_key })
+    }
+
+    /// Serves a session that is in the ledger, which is locked.
+    fn begin(
+        &self,
+        session: Session,
+        counters: Counters,
+        extra: Extra,
+        preshared_key: Option<PresharedKey>,
+    ) -> Result<Snapshot, SessionError> {
         if let Some(account) = self.accounts.get(session.slot) {
             account.assign(session.id.get(), &counters);
             account.set_state(session.state);
         }
         let id = session.id;
         let entry = Entry::new(session, counters, extra);
-        self.write().insert(Entry { preshared_key: preshared_key.clone(), ..entry });
+        self.write().insert(Entry { preshared_key, ..entry });
         self.apply_credit(id);
         self.apply_rates(id);
         let snapshot = self.get(&id.to_string())?;
         if let Some(entry) = self.read().by_id.get(&id) {
             self.serve(entry);
         }
-        Ok(Added { snapshot, private_key, preshared_key })
+        Ok(snapshot)
     }
 
     /// All sessions, the oldest first.

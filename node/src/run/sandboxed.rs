@@ -131,6 +131,7 @@ pub(super) fn resolver(config: &Config) -> anyhow::Result<Resolver> {
         || !config.payment.approve_url.is_empty()
         || !config.cashu.mints.is_empty()
         || config.market.enabled
+        || !config.purchase.relays.is_empty()
         || watch::follows_name_servers(config);
     match config.node.sandbox {
         SandboxMode::Auto | SandboxMode::Required if is_asked => Resolver::start(),

@@ -29,6 +29,7 @@ use weir_control::{
     gateway::Gateway,
     market::{Market, MarketSettings},
     metrics::Series,
+    purchase::Purchase,
     reload::{Outcome, Reload as _, ReloadError, Reloader},
     resolver::Resolver,
     uapi::{self, Device, Uapi},
@@ -128,7 +129,7 @@ async fn serve(config: &Config, parts: ControlPlane, log: Option<GuardLog>) -> a
         listen_port: config.node.listen_port,
         endpoints: config.api.wg_endpoints,
     };
-    let api = Api::new(Arc::clone(&sessions), ledger.usage_log(), shared, template, series)
+    let api = Api::new(Arc::clone(&sessions), ledger.usage_log(), shared, template.clone(), series)
         .with_reload(reloader.clone())
         .with_keys(keys)
         .with_judge(policy)
@@ -171,6 +172,10 @@ async fn serve(config: &Config, parts: ControlPlane, log: Option<GuardLog>) -> a
     let has_ipv6 = weir_host::has_ipv6();
     let gateway =
         Gateway::bind(config, &sessions, name_servers, &resolver, cashu.as_ref(), has_ipv6).await?;
+    let purchase = Purchase::bind(config, &sessions, &template, cashu.as_ref(), &resolver).await?;
+    if let Some(purchase) = &purchase {
+        view.show_purchases(purchase.counts());
+    }
     let exchanging = cashu.map(|cashu| tokio::spawn(cashu.run(stopped.clone())));
     let limited = limits::spawn(limiter, stopped.clone());
     let room = flow_table::spawn(in_force, stopped.clone());
@@ -191,6 +196,18 @@ async fn serve(config: &Config, parts: ControlPlane, log: Option<GuardLog>) -> a
     let listing = market.map(|market| tokio::spawn(market.run(stop.subscribe())));
     let mut server = std::pin::pin!(listeners.serve(&api, until(stop.subscribe())));
     let mut gateway = std::pin::pin!(gateway.serve(stop.subscribe()));
+    let mut purchase = std::pin::pin!({
+        let mut stopped = stop.subscribe();
+        async move {
+            match purchase {
+                Some(purchase) => purchase.serve(stopped).await,
+                None => {
+                    stopped.wait_for(|stopped| *stopped).await.ok();
+                    Ok(())
+                }
+            }
+        }
+    });
     let mut reloads = std::pin::pin!(reload_at_hangup(hangup, reloader, &endpoint));
     let mut watchdog = std::pin::pin!(service::feed_watchdog());
     service::ready(&serves(&endpoint));
@@ -206,6 +223,10 @@ async fn serve(config: &Config, parts: ControlPlane, log: Option<GuardLog>) -> a
         served = &mut log => Some(no_longer_served(served)),
         () = &mut uapi => None,
         served = &mut gateway => Some(no_longer_served(served)),
+        served = &mut purchase => Some(served.err().map_or_else(
+            || no_longer_served(Ok(())),
+            |error| error.context("nothing is sold any more"),
+        )),
         // The consumers of the other threads are better off with a node that is started again.
         Some(thread) = ended.recv() => {
             Some(anyhow::Error::new(thread).context("a part of the data plane has failed"))
@@ -228,7 +249,8 @@ async fn serve(config: &Config, parts: ControlPlane, log: Option<GuardLog>) -> a
         return Err(error);
     }
     // A consumer that goes on sending cannot delay the stop beyond this.
-    tokio::time::timeout(SHUTDOWN_TIMEOUT, gateway).await.ok();
+    let served = async { tokio::join!(gateway, purchase) };
+    tokio::time::timeout(SHUTDOWN_TIMEOUT, served).await.ok();
     server.await.context(NO_LONGER_SERVED)
 }
 

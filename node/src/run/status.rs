@@ -19,6 +19,7 @@ use weir_control::{
     fleet::Link,
     flows::SharedFlowView,
     market::{SharedMarket, view::MarketView},
+    purchase,
     view::{HostCondition, HostRestored, NodeView, Status},
 };
 use weir_dataplane::{Counts, Io};
@@ -61,11 +62,18 @@ pub(super) struct View {
     started: Instant,
     fleet: OnceLock<Link>,
     market: OnceLock<SharedMarket>,
+    purchases: OnceLock<purchase::Counts>,
 }
 
 impl View {
     pub(super) fn new(sources: Sources) -> Self {
-        Self { sources, started: Instant::now(), fleet: OnceLock::new(), market: OnceLock::new() }
+        Self {
+            sources,
+            started: Instant::now(),
+            fleet: OnceLock::new(),
+            market: OnceLock::new(),
+            purchases: OnceLock::new(),
+        }
     }
 
     /// Shows this connection too.
@@ -79,9 +87,18 @@ impl View {
         // There is only one.
         self.market.set(market).ok();
     }
+
+    /// Shows what became of orders too.
+    pub(super) fn show_purchases(&self, counts: purchase::Counts) {
+        self.purchases.set(counts).ok();
+    }
 }
 
 impl NodeView for View {
+    fn purchases(&self) -> Option<purchase::PurchaseCounts> {
+        self.purchases.get().map(purchase::Counts::now)
+    }
+
     fn host_parts(&self) -> &'static [&'static str] {
         &Part::LABELS
     }

@@ -96,6 +96,9 @@ impl AllowedPaths {
             Path::new(&config.payment.approve_ca_file),
             Path::new(&config.cashu.ca_file),
             Path::new(&config.market.ca_file),
+            Path::new(&config.purchase.relay_ca_file),
+            Path::new(&config.purchase.certificate_file),
+            Path::new(&config.purchase.certificate_key_file),
             Path::new(&config.fleet.credentials_file),
             Path::new(&config.fleet.token_file),
             Path::new(&config.fleet.ca_file),
@@ -105,6 +108,12 @@ impl AllowedPaths {
                 path.push(beside(file));
                 allowed.fixed.extend((beside(file) == **file).then(|| file.to_path_buf()));
             }
+        }
+        // The files of certificates are often links to where the newest are.
+        let purchase = &config.purchase;
+        for file in [&purchase.certificate_file, &purchase.certificate_key_file] {
+            let target = std::fs::canonicalize(file).ok();
+            allowed.read.extend(target.filter(|it| it != Path::new(file)).map(|it| beside(&it)));
         }
         allowed
     }

@@ -16,12 +16,18 @@ use tokio_rustls::{
 
 /// Whom we believe, and how we speak.
 #[derive(Clone)]
-pub(super) struct Tls(TlsConnector);
+pub(crate) struct Tls(TlsConnector);
+
+impl std::fmt::Debug for Tls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Tls(..)")
+    }
+}
 
 impl Tls {
     /// Believes those whose certificates are in a PEM file, or, without one, those of this machine.
     /// `key` of the configuration names the file.
-    pub(super) fn new(ca_file: Option<&Path>, key: &str) -> anyhow::Result<Self> {
+    pub(crate) fn new(ca_file: Option<&Path>, key: &str) -> anyhow::Result<Self> {
         let mut roots = RootCertStore::empty();
         match ca_file {
             Some(path) => {
@@ -49,7 +55,7 @@ impl Tls {
     }
 
     /// Speaks TLS with the host of this name.
-    pub(super) async fn connect(
+    pub(crate) async fn connect(
         &self,
         host: &str,
         stream: TcpStream,

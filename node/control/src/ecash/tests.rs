@@ -17,13 +17,13 @@ use crate::delivery::post::NoAnswer;
 
 mod kill;
 
-pub(super) const URL: &str = "http://mint.example";
+pub(crate) const URL: &str = "http://mint.example";
 /// The number of bytes that one sat buys.
-const BYTES: u64 = (1 << 30) / 128;
+pub(crate) const BYTES: u64 = (1 << 30) / 128;
 
 /// What happens to requests on their way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Network {
+pub(crate) enum Network {
     Up,
     /// Nothing arrives.
     Down,
@@ -32,23 +32,23 @@ enum Network {
 }
 
 /// A mint behind a network.
-pub(super) struct TestMint {
+pub(crate) struct TestMint {
     mint: Mutex<FakeMint>,
     network: Mutex<Network>,
     asked: AtomicUsize,
 }
 
 impl TestMint {
-    fn new(fee_ppk: u64) -> Arc<Self> {
+    pub(crate) fn new(fee_ppk: u64) -> Arc<Self> {
         let mint = Mutex::new(FakeMint::new(URL, 7, fee_ppk));
         Arc::new(Self { mint, network: Mutex::new(Network::Up), asked: AtomicUsize::new(0) })
     }
 
-    fn set(&self, network: Network) {
+    pub(crate) fn set(&self, network: Network) {
         *self.network.lock().expect("not poisoned") = network;
     }
 
-    fn token(&self, amount: u64) -> String {
+    pub(crate) fn token(&self, amount: u64) -> String {
         self.mint.lock().expect("not poisoned").token(amount, &key(5).public())
     }
 }
@@ -100,7 +100,7 @@ pub(super) fn settings(max_unredeemed: u32) -> weir_config::Cashu {
     }
 }
 
-fn cashu(rig: &Rig, mint: &Arc<TestMint>, max_unredeemed: u32) -> Arc<Cashu> {
+pub(crate) fn cashu(rig: &Rig, mint: &Arc<TestMint>, max_unredeemed: u32) -> Arc<Cashu> {
     let mints: Vec<(String, Box<dyn Mint>)> = vec![(URL.into(), Box::new(Arc::clone(mint)))];
     let made = Cashu::with_mints(&settings(max_unredeemed), &rig.sessions, key(5), mints);
     Arc::new(made.expect("made"))
@@ -115,15 +115,15 @@ fn credit(rig: &Rig, id: SessionId) -> u64 {
     rig.sessions.get(&id.to_string()).expect("there").credit.bytes.expect("limited")
 }
 
-fn totals(rig: &Rig) -> weir_ledger::ecash::MintTotals {
+pub(crate) fn totals(rig: &Rig) -> weir_ledger::ecash::MintTotals {
     rig.ledger.lock().mint_totals().expect("read").pop().expect("a mint")
 }
 
-async fn round(cashu: &Cashu) -> anyhow::Result<()> {
+pub(crate) async fn round(cashu: &Cashu) -> anyhow::Result<()> {
     cashu.round(&cashu.mints[0]).await
 }
 
-fn start(folder: &Path) -> Rig {
+pub(crate) fn start(folder: &Path) -> Rig {
     let rig = Rig::start(folder, 8);
     rig.ledger.lock().in_no_hurry();
     rig

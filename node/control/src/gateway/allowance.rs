@@ -1,7 +1,8 @@
-//! Limits how often each consumer may make a request.
+//! Limits how often each consumer, or each source, may make a request.
 
 use std::{
     collections::HashMap,
+    hash::Hash,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -14,30 +15,36 @@ const SWEEP_THRESHOLD: usize = 1024;
 
 /// A burst and a rate of requests, for each consumer.
 #[derive(Debug)]
-pub(super) struct Allowance {
+pub(crate) struct Allowance<K = SessionId> {
     rate: Rate,
     /// The time 0 of the buckets.
     started: Instant,
-    buckets: Mutex<Buckets>,
+    buckets: Mutex<Buckets<K>>,
 }
 
-#[derive(Debug, Default)]
-struct Buckets {
-    of: HashMap<SessionId, Gcra>,
+#[derive(Debug)]
+struct Buckets<K> {
+    of: HashMap<K, Gcra>,
     /// The number of consumers after the last sweep. The next sweep waits until it has doubled.
     kept: usize,
 }
 
-impl Allowance {
+impl<K> Default for Buckets<K> {
+    fn default() -> Self {
+        Self { of: HashMap::new(), kept: 0 }
+    }
+}
+
+impl<K: Eq + Hash> Allowance<K> {
     /// An allowance of `per_second`, of which `burst` may be used at once. Neither may be 0.
     #[must_use]
-    pub(super) fn new(per_second: u32, burst: u32) -> Self {
+    pub(crate) fn new(per_second: u32, burst: u32) -> Self {
         Self::of(Rate::new(per_second, burst))
     }
 
     /// An allowance of one per interval, with a burst of `burst`.
     #[must_use]
-    pub(super) fn every(each: Duration, burst: u32) -> Self {
+    pub(crate) fn every(each: Duration, burst: u32) -> Self {
         Self::of(Rate::every(each, burst))
     }
 
@@ -46,18 +53,18 @@ impl Allowance {
     }
 
     /// Returns one to a consumer's allowance.
-    pub(super) fn give_back(&self, consumer: SessionId) {
-        if let Some(bucket) = self.buckets().of.get_mut(&consumer) {
+    pub(crate) fn give_back(&self, consumer: &K) {
+        if let Some(bucket) = self.buckets().of.get_mut(consumer) {
             bucket.give_back(self.rate);
         }
     }
 
     /// Takes one from a consumer's allowance. Returns false if it is empty.
-    pub(super) fn take(&self, consumer: SessionId) -> bool {
+    pub(crate) fn take(&self, consumer: K) -> bool {
         self.take_at(consumer, self.started.elapsed())
     }
 
-    fn take_at(&self, consumer: SessionId, now: Duration) -> bool {
+    fn take_at(&self, consumer: K, now: Duration) -> bool {
         let now = now.as_nanos() as u64;
         let mut buckets = self.buckets();
         if buckets.of.len() >= SWEEP_THRESHOLD.max(2 * buckets.kept) {
@@ -67,7 +74,7 @@ impl Allowance {
         buckets.of.entry(consumer).or_default().take(self.rate, now)
     }
 
-    fn buckets(&self) -> MutexGuard<'_, Buckets> {
+    fn buckets(&self) -> MutexGuard<'_, Buckets<K>> {
         self.buckets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -97,11 +104,11 @@ mod tests {
         let (one, start) = (SessionId::new(1).expect("one"), Duration::ZERO);
         for _ in 0..100 {
             assert!(allowance.take_at(one, start));
-            allowance.give_back(one);
+            allowance.give_back(&one);
         }
         let granted = (0..9).filter(|_| allowance.take_at(one, start)).count();
         assert_eq!(granted, 2);
-        allowance.give_back(one);
+        allowance.give_back(&one);
         assert!(allowance.take_at(one, start) && !allowance.take_at(one, start));
     }
 

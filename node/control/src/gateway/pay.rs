@@ -272,7 +272,7 @@ async fn pay(
     }
     let answer = service.clone().take(caller, message).await;
     if answer.as_ref().map_or_else(ApiError::is_ours, |_| true) {
-        service.0.refused.give_back(caller.0);
+        service.0.refused.give_back(&caller.0);
     }
     answer
 }

@@ -133,7 +133,7 @@ impl Prepay {
             Payment::Token(token) => self.take_token(caller.0, &token).await,
         };
         if taken.as_ref().map_or_else(ApiError::is_ours, |_| true) {
-            self.0.refused.give_back(caller.0);
+            self.0.refused.give_back(&caller.0);
         }
         taken
     }

@@ -12,6 +12,7 @@ use super::{
 use crate::{
     flows::Egress,
     market::view::{MarketState, MarketView, RelayState},
+    purchase::PurchaseCounts,
     view::{SharedView, Status},
 };
 use weir_accounts::{BATCHES, Drops};
@@ -60,6 +61,7 @@ impl Collector for NodeCollector {
         if let Some(view) = self.view.market() {
             market(encoder, &view)?;
         }
+        purchases(encoder, self.view.purchases().as_ref())?;
         let series = self.series.get();
         if series.per_session {
             each_session(encoder, sessions, series.max_sessions)?;
@@ -223,6 +225,21 @@ fn market(encoder: &mut DescriptorEncoder<'_>, view: &MarketView) -> Result<(), 
         }
     }
     Ok(())
+}
+
+/// What became of orders; only with [purchase].
+fn purchases(
+    encoder: &mut DescriptorEncoder<'_>,
+    counts: Option<&PurchaseCounts>,
+) -> Result<(), Error> {
+    let Some(counts) = counts else { return Ok(()) };
+    let help = "Orders of strangers by how they came and what became of them.";
+    let mut family = Counters::begin(encoder, "purchase_orders", help)?;
+    for (way, result, count) in &counts.orders {
+        family.sample(&[("way", way.as_str()), ("result", result)], *count)?;
+    }
+    let help = "Sealed letters that were not opened, or had no order in them.";
+    Counters::begin(encoder, "purchase_letters_dropped", help)?.sample(&[], counts.dropped_letters)
 }
 
 fn session_counts(

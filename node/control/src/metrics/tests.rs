@@ -182,6 +182,8 @@ fn the_documented_metrics_are_those_that_are_exported() {
     let session = rig.add(None).session;
     let account = rig.accounts.get(session.slot).expect("a slot");
     account.metered.last_handshake.store(1, std::sync::atomic::Ordering::Relaxed);
+    rig.ledger.lock().set_keysets("http://mint.example", "sat", &[]).expect("written");
+    rig.ledger.note_mints().expect("read");
     let series = Series { per_session: true, max_sessions: 2 };
     let registry = registry(rig.sessions.clone(), Arc::new(StillNode), series.into());
     let list = list(&encode(&registry, Form::Plain).expect("written"));

@@ -1,6 +1,6 @@
 //! Tokens that consumers gave: taken once, credited once, or given back.
 
-use rusqlite::{OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{
     mints::{mint, mint_number},
@@ -117,39 +117,12 @@ impl Ledger {
             Some(_) => return Ok(Taken::Spent),
             None => {}
         }
-        for proof in &token.proofs {
-            if change.prepare_cached(sql::PROOF_KNOWN)?.exists([proof.y])? {
-                return Ok(Taken::Spent);
-            }
-        }
-        change.execute(sql::ADD_MINT, [&token.mint, &token.unit])?;
-        let (mint, unredeemed) = mint(&change, &token.mint)?;
-        let amount = token.amount();
-        match accept {
-            Accept::UpTo(limit) if unredeemed.saturating_add(amount) > limit => {
-                return Ok(Taken::OverLimit);
-            }
-            Accept::AfterSwap => {
-                let held: i64 = change.query_row(sql::HELD_TOKENS, [mint], |row| row.get(0))?;
-                if held.unsigned_abs() >= MAX_HELD {
-                    return Ok(Taken::TooManyHeld);
-                }
-            }
-            Accept::UpTo(_) => {}
-        }
-        let now = to_sql(unix_now());
-        let credited = matches!(accept, Accept::UpTo(_)).then_some(now);
-        let bytes = to_sql(token.bytes);
-        let values = params![token.hash, mint, session, to_sql(amount), bytes, now, credited];
-        change.execute(sql::ADD_TOKEN, values)?;
-        let row = change.last_insert_rowid();
-        for proof in &token.proofs {
-            let values = params![proof.y, row, mint, to_sql(proof.amount), proof.proof];
-            change.prepare_cached(sql::ADD_PROOF)?.execute(values)?;
-        }
-        change.execute(sql::RECEIVE, params![mint, to_sql(amount)])?;
+        let row = match add(&change, &session, token, accept)? {
+            Ok(row) => row,
+            Err(taken) => return Ok(taken),
+        };
         let taken = match accept {
-            Accept::AfterSwap => Taken::Held(row.unsigned_abs()),
+            Accept::AfterSwap => Taken::Held(row),
             Accept::UpTo(_) => {
                 match credit::add(&change, number, &extension(&token.hash, token.bytes), used)? {
                     Extended::Added(credit) | Extended::Before(credit) => Taken::Credited(credit),
@@ -230,6 +203,48 @@ impl Ledger {
     }
 }
 
-fn extension(hash: &[u8; 32], bytes: u64) -> Extension {
+/// Writes a token that nobody has given before, as this session's, within a transaction. Returns its number, or why
+/// it is not taken.
+pub(crate) fn add(
+    change: &Connection,
+    session: &str,
+    token: &NewToken,
+    accept: Accept,
+) -> Result<Result<u64, Taken>, LedgerError> {
+    for proof in &token.proofs {
+        if change.prepare_cached(sql::PROOF_KNOWN)?.exists([proof.y])? {
+            return Ok(Err(Taken::Spent));
+        }
+    }
+    change.execute(sql::ADD_MINT, [&token.mint, &token.unit])?;
+    let (mint, unredeemed) = mint(change, &token.mint)?;
+    let amount = token.amount();
+    match accept {
+        Accept::UpTo(limit) if unredeemed.saturating_add(amount) > limit => {
+            return Ok(Err(Taken::OverLimit));
+        }
+        Accept::AfterSwap => {
+            let held: i64 = change.query_row(sql::HELD_TOKENS, [mint], |row| row.get(0))?;
+            if held.unsigned_abs() >= MAX_HELD {
+                return Ok(Err(Taken::TooManyHeld));
+            }
+        }
+        Accept::UpTo(_) => {}
+    }
+    let now = to_sql(unix_now());
+    let credited = matches!(accept, Accept::UpTo(_)).then_some(now);
+    let bytes = to_sql(token.bytes);
+    let values = params![token.hash, mint, session, to_sql(amount), bytes, now, credited];
+    change.execute(sql::ADD_TOKEN, values)?;
+    let row = change.last_insert_rowid();
+    for proof in &token.proofs {
+        let values = params![proof.y, row, mint, to_sql(proof.amount), proof.proof];
+        change.prepare_cached(sql::ADD_PROOF)?.execute(values)?;
+    }
+    change.execute(sql::RECEIVE, params![mint, to_sql(amount)])?;
+    Ok(Ok(row.unsigned_abs()))
+}
+
+pub(crate) fn extension(hash: &[u8; 32], bytes: u64) -> Extension {
     Extension { reference: format!("cashu:{}", hex(&hash[..16])), bytes, seconds: 0 }
 }

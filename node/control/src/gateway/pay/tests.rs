@@ -163,7 +163,7 @@ async fn payments_with_a_bad_signature_are_metered_before_anything_is_looked_at(
     let mut bad = good;
     bad.promise.signature[5] ^= 1;
     // The rate of requests is another meter's.
-    let allowance = || (0..10).for_each(|_| service.0.allowance.give_back(id));
+    let allowance = || (0..10).for_each(|_| service.0.allowance.give_back(&id));
     for round in 0..MAX_REFUSED {
         allowance();
         let (status, code) = send(&service, id, &bad).await;
@@ -179,7 +179,7 @@ async fn payments_with_a_bad_signature_are_metered_before_anything_is_looked_at(
     let (status, code) = send(&service, other, &bad).await;
     assert_eq!((status, code.as_str()), (409, "no_agreement"), "each session has its own");
     // Of the good ones, none counts.
-    service.0.refused.give_back(id);
+    service.0.refused.give_back(&id);
     allowance();
     assert_eq!(send(&service, id, &good).await, (200, "open".to_owned()));
     allowance();
