@@ -5,7 +5,7 @@ use crate::testing::{NOW, listed};
 
 #[test]
 fn only_public_addresses_are_called() {
-    let is_public = |text: &str| super::is_public(text.parse().expect("an address"));
+    let is_public = |text: &str| is_public(text.parse().expect("an address"));
     for text in ["198.51.100.7", "192.0.2.1", "2001:db8::7", "100.128.0.1"] {
         assert!(is_public(text), "{text}");
     }
