@@ -14,6 +14,7 @@
 
 pub mod admission;
 mod clock;
+mod dial_back;
 pub mod exits;
 pub mod filter;
 mod http;

@@ -230,6 +230,17 @@ impl Registry {
         }
     }
 
+    /// Does not serve a listing, as long as its node does not answer.
+    pub fn hide(&self, id: [u8; 32]) {
+        self.lock().store.hide(id);
+    }
+
+    /// The listings whose nodes have not answered yet.
+    #[must_use]
+    pub fn hidden(&self) -> Vec<Arc<Record>> {
+        self.lock().store.waiting().cloned().collect()
+    }
+
     /// Hears of each event that is stored from now on.
     #[must_use]
     pub fn subscribe(&self) -> broadcast::Receiver<Arc<Record>> {

@@ -14,9 +14,10 @@ use tokio::{
     task::JoinSet,
     time::{MissedTickBehavior, interval},
 };
+use weir_wireguard::{identity::Identity, keys};
 
 use crate::{
-    clock,
+    clock, dial_back,
     http::{App, PeerAddresses, router},
     info::Description,
     listener::{Connections, Limited, Limits, Origin},
@@ -38,6 +39,8 @@ pub struct Server {
     app: App,
     peers: Peers,
     snapshot: Option<PathBuf>,
+    /// The key with which nodes are called back.
+    identity: Option<Identity>,
 }
 
 /// The rules that a configuration says.
@@ -82,10 +85,14 @@ impl Server {
             per_network: config.connections_per_network as usize,
             proxies: config.proxies.clone(),
         };
+        let key = match config.dial_back {
+            true => Some(keys::load_or_create(&config.key_file)?.0),
+            false => None,
+        };
         let description = Description {
             title: config.title.clone(),
             version: version.to_owned(),
-            wireguard_key: None,
+            wireguard_key: key.as_ref().map(|key| keys::print_public(&key.public())),
         };
         let app = App {
             registry: Arc::clone(&registry),
@@ -94,7 +101,8 @@ impl Server {
             proxies: config.proxies.clone().into(),
             description: Arc::new(description),
         };
-        Ok(Self { listener, registry, app, peers, snapshot: path })
+        let identity = key.map(|key| Identity::new(key.secret().to_bytes()));
+        Ok(Self { listener, registry, app, peers, snapshot: path, identity })
     }
 
     /// The address on which it listens.
@@ -124,6 +132,9 @@ impl Server {
         tasks.spawn(self.peers.run(Arc::clone(&registry)));
         if let Some(path) = self.snapshot.clone() {
             tasks.spawn(keep(path, Arc::clone(&registry)));
+        }
+        if let Some(identity) = self.identity {
+            tasks.spawn(dial_back::run(Arc::clone(&registry), identity));
         }
         let listener = Limited::new(self.listener, self.app.connections.clone());
         let service = router(self.app).into_make_service_with_connect_info::<Origin>();

@@ -303,6 +303,11 @@ impl Store {
         self.addresses.get(address).and_then(|slot| self.record(*slot))
     }
 
+    /// The listings that are not served yet.
+    pub fn waiting(&self) -> impl Iterator<Item = &Arc<Record>> {
+        self.hidden.iter().filter_map(|id| self.record(*self.ids.get(id)?))
+    }
+
     /// The events that match any of the filters at `now`, each once, newest first; of one second, the
     /// lowest identifier first.
     #[must_use]

@@ -135,16 +135,18 @@ impl<'r> Link<'r> {
         // What the library does not know is no harm.
         let Ok(message) = RelayMessage::from_json(text) else { return Ok(()) };
         match message {
-            RelayMessage::Event { subscription_id, event } => {
-                let is_asked = [LIVE, FETCHED].contains(&subscription_id.as_str());
-                if is_asked
-                    && self.copy(&event)
-                    && let (FETCHED, Progress::Fetching { copied, .. }) =
-                        (subscription_id.as_str(), &mut self.progress)
-                {
-                    *copied += 1;
+            RelayMessage::Event { subscription_id, event } => match subscription_id.as_str() {
+                LIVE => {
+                    self.copy(&event);
                 }
-            }
+                FETCHED => {
+                    let is_new = self.copy(&event);
+                    if let Progress::Fetching { copied, .. } = &mut self.progress {
+                        *copied += usize::from(is_new);
+                    }
+                }
+                _ => {}
+            },
             RelayMessage::EndOfStoredEvents(id) if id.as_str() == FETCHED => self.fetch().await?,
             RelayMessage::NegMsg { subscription_id, message }
                 if subscription_id.as_str() == SYNC =>

@@ -43,7 +43,7 @@ fn an_event_is_answered_by_ok_and_a_reason() {
     let (registry, mut session) = (registry(), session(false));
     let event = listed(&MarketKey::random(), "DE", "1 sat/GiB", NOW);
     let id = event.id.to_hex();
-    let message = ClientMessage::event(event.clone()).as_json();
+    let message = ClientMessage::event(event).as_json();
     let said = text(session.take(&message, &registry, now()));
     assert_eq!(said, format!("[\"OK\",\"{id}\",true,\"\"]"));
     let said = text(session.take(&message, &registry, now()));
