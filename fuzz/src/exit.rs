@@ -7,8 +7,8 @@ use std::{
 };
 
 use weir_common::{
-    direct::DIRECT_LEN,
     exit::{ExitConfig, ExitMemory, ExitV6, FragmentKey, is_for_port, return_packet},
+    xsk::XSK_MAX_LEN,
 };
 
 use crate::Input;
@@ -62,7 +62,7 @@ pub fn exit(bytes: &[u8]) {
         if !is_return {
             continue;
         }
-        assert!(frame.len() <= DIRECT_LEN && frame[0] & 1 == 0);
+        assert!(frame.len() <= XSK_MAX_LEN && frame[0] & 1 == 0);
         let ether_type = u16::from_be_bytes([frame[12], frame[13]]);
         match ether_type {
             0x0800 => assert_eq!(frame[30..34], V4.octets()),

@@ -1,4 +1,4 @@
-//! The guard: its parser, its verdicts over what it remembers, and the frames of the direct way.
+//! The guard: its parser, its verdicts over what it remembers, and the frames of the XSK fast path.
 
 use std::{
     cell::{Cell, RefCell},
@@ -9,13 +9,13 @@ use std::{
 use weir_common::{
     AddressPlan, Slot, SlotPermutation,
     account::SessionState,
-    direct::{Direct, may_go},
     filter::{Memory, decide},
     gcra::{Gcra, Rate},
     guard::{GuardConfig, Lane},
     mac1::{Mac1Key, Mac1Keys},
     meter::{Meter, Origin},
     packet::{Class, Rules, Source, Verdict, judge as parse},
+    xsk::{XskDatagram, may_go},
 };
 
 use crate::Input;
@@ -206,7 +206,7 @@ pub fn guard(bytes: &[u8]) {
                 if class == Class::Data {
                     let at = decision.at as usize;
                     if may_go(&frame[..], at) {
-                        direct(&frame);
+                        xsk(&frame);
                     }
                 }
             }
@@ -216,12 +216,12 @@ pub fn guard(bytes: &[u8]) {
     }
 }
 
-/// What is read of a frame of the direct way lies within it, and would have been sent that way.
-pub fn direct(frame: &[u8]) {
-    let Some(direct) = Direct::of(frame) else { return };
-    let (payload, whole) = (direct.payload.as_ptr_range(), frame.as_ptr_range());
+/// What is read of a frame of the XSK fast path lies within it, and would have been sent there.
+pub fn xsk(frame: &[u8]) {
+    let Some(datagram) = XskDatagram::of(frame) else { return };
+    let (payload, whole) = (datagram.payload.as_ptr_range(), frame.as_ptr_range());
     assert!(whole.start <= payload.start && payload.end <= whole.end);
     let at = payload.start as usize - whole.start as usize;
     assert!(may_go(frame, at), "the guard would not have sent it");
-    assert_eq!(Direct::of(frame), Some(direct));
+    assert_eq!(XskDatagram::of(frame), Some(datagram));
 }

@@ -14,7 +14,7 @@ pub mod replay;
 
 pub use aead::aead;
 pub use exit::exit;
-pub use guard::{direct, guard, judge};
+pub use guard::{guard, judge, xsk};
 pub use handshake::handshake;
 pub use nat::nat;
 pub use path::{datagrams, frames, inner};
@@ -26,7 +26,7 @@ pub type Target = fn(&[u8]);
 pub const TARGETS: &[(&str, Target)] = &[
     ("judge", judge),
     ("guard", guard),
-    ("direct", direct),
+    ("xsk", xsk),
     ("exit", exit),
     ("datagrams", datagrams),
     ("frames", frames),

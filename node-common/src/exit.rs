@@ -14,9 +14,9 @@ pub use self::{
 
 use crate::{
     GuardConfig, Slot,
-    direct::DIRECT_LEN,
     filter::{self, Memory},
     packet::{Class, Decision, Frame, Verdict},
+    xsk::XSK_MAX_LEN,
 };
 
 /// The number of 64-bit words in the bitmap of external ports.
@@ -241,7 +241,7 @@ fn note_first<M: ExitMemory>(key: &FragmentKey, is_return: bool, memory: &M) {
 /// The type of a frame to one receiver that the sockets have room for.
 #[inline(always)]
 fn link<F: Frame + ?Sized>(frame: &F) -> Option<u16> {
-    if frame.len() > DIRECT_LEN {
+    if frame.len() > XSK_MAX_LEN {
         return None;
     }
     let [first, _, _, _, _, _, _, _, _, _, _, _, t0, t1] = frame.bytes(0)?;

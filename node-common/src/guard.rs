@@ -26,8 +26,8 @@ pub mod name {
     pub const VERDICTS: &str = "VERDICTS";
     /// The map of UDP sockets, indexed by [`super::GuardConfig::socket_index`].
     pub const SOCKETS: &str = "SOCKETS";
-    /// The map of the sockets for the direct way, by receive queue.
-    pub const DIRECT: &str = "DIRECT";
+    /// The map of the sockets for the XSK fast path, by receive queue.
+    pub const XSKS: &str = "XSKS";
     /// The map of initiations' buckets, by [`crate::packet::Decision::source`].
     pub const SOURCES: &str = "SOURCES";
     /// The map of the buckets of all initiations of a CPU, by [`super::Lane`].

@@ -9,7 +9,6 @@
 pub mod account;
 pub mod address;
 pub mod blake2s;
-pub mod direct;
 pub mod exit;
 pub mod filter;
 pub mod gcra;
@@ -22,6 +21,7 @@ pub mod reason;
 pub mod slot;
 pub mod steering;
 pub mod wire;
+pub mod xsk;
 
 pub use account::Account;
 pub use address::AddressPlan;

@@ -4,15 +4,15 @@ use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use aya_log_ebpf::debug;
 use weir_common::{
     DropReason, GuardConfig, Slot,
-    direct::may_go,
     exit::decide,
     guard::verdict_index,
     packet::{Class, Decision, Frame, Verdict},
+    xsk::may_go,
 };
 
 use crate::{
     exit::OfFrame,
-    maps::{ACCOUNTS, CONFIG, DIRECT, EXIT, VERDICTS},
+    maps::{ACCOUNTS, CONFIG, EXIT, VERDICTS, XSKS},
     memory::{Linear, Maps, Scattered, Seen, add_to_tally, receive_queue},
 };
 
@@ -59,7 +59,7 @@ fn guard<F: Frame>(ctx: &XdpContext, frame: &F) -> u32 {
     }
 }
 
-/// Sends a session's data message the direct way, where there is one, else to the stack.
+/// Sends a session's data message by the XSK fast path, where there is one, else to the stack.
 #[inline(always)]
 fn deliver<F: Frame>(
     ctx: &XdpContext,
@@ -78,7 +78,7 @@ fn deliver<F: Frame>(
 /// Sends a frame to the socket of its receive queue. Without one, `otherwise` becomes of it.
 #[inline(always)]
 fn redirect(queue: u32, otherwise: u32) -> u32 {
-    DIRECT.redirect(queue, u64::from(otherwise)).unwrap_or(otherwise)
+    XSKS.redirect(queue, u64::from(otherwise)).unwrap_or(otherwise)
 }
 
 #[inline(always)]

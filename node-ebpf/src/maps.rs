@@ -7,9 +7,9 @@ use aya_ebpf::{
 };
 use weir_common::{
     Account, GuardConfig,
-    direct::DIRECT_QUEUES,
     exit::{ExitConfig, FRAGMENTS as FRAGMENT_COUNT, FragmentKey, PORT_WORDS},
     guard::{Lane, SOURCES as SOURCE_COUNT, Tally, VERDICTS as VERDICT_COUNT},
+    xsk::XSK_QUEUES,
 };
 
 /// An [`Account`], in a type that a static may hold: this target's atomics are no `Sync`.
@@ -27,9 +27,9 @@ pub static VERDICTS: PerCpuArray<Tally> = PerCpuArray::with_max_entries(VERDICT_
 #[map]
 pub static SOCKETS: ReusePortSockArray = ReusePortSockArray::with_max_entries(4, 0);
 
-/// The sockets of the direct way, each bound to the queue that is its index.
+/// The sockets of the XSK fast path, each bound to the queue that is its index.
 #[map]
-pub static DIRECT: XskMap = XskMap::with_max_entries(DIRECT_QUEUES, 0);
+pub static XSKS: XskMap = XskMap::with_max_entries(XSK_QUEUES, 0);
 
 /// When the buckets of this CPU's initiations will be full again, by lane.
 #[map]

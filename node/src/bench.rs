@@ -11,6 +11,8 @@ use std::{path::Path, time::Duration};
 use anyhow::{Context as _, ensure};
 use serde::Serialize;
 
+use weir_ledger::unix_now;
+use weir_market::listing::Capacity;
 use weir_testkit::{
     cipher,
     consumer::{Access, Consumer, Credentials},
@@ -59,6 +61,8 @@ pub struct Report {
     pub nic: Option<Nic>,
     /// What all cores together carry, in bits per second, with headroom, if the uplink does.
     pub capacity_bits_per_second: f64,
+    /// The same for each direction alone, for the node's listing.
+    pub listed: Capacity,
     /// What the capacity follows from.
     pub capacity_basis: String,
     /// Share of the time that the host took away from the measured core.
@@ -158,6 +162,11 @@ pub fn run(program: &Path, progress: &mut dyn FnMut(&str)) -> anyhow::Result<Rep
             ),
         ),
     };
+    let listed = Capacity {
+        up: listed(up.per_core_second, cores.len(), line),
+        down: listed(down.per_core_second, cores.len(), line),
+        measured_at: unix_now(),
+    };
     Ok(Report {
         cores,
         cipher_bits_per_second: cipher,
@@ -169,9 +178,17 @@ pub fn run(program: &Path, progress: &mut dyn FnMut(&str)) -> anyhow::Result<Rep
         down,
         nic,
         capacity_bits_per_second: capacity,
+        listed,
         capacity_basis,
         steal_ratio: if wall > 0.0 { steal / wall } else { 0.0 },
     })
+}
+
+/// Mbit/s of one direction, with all cores and headroom, as far as the uplink carries it.
+fn listed(per_core: f64, cores: usize, line: Option<f64>) -> u32 {
+    let by_cores = per_core * cores as f64 * HEADROOM;
+    // A float that does not fit becomes the nearest number that does.
+    (line.map_or(by_cores, |line| by_cores.min(line)) / 1e6) as u32
 }
 
 struct Bench<'a> {

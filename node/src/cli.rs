@@ -20,10 +20,12 @@ mod guard;
 mod key;
 mod ledger;
 mod limits;
+mod market;
 mod out;
 mod page;
 mod policy;
 mod qr;
+mod registry;
 mod reload;
 mod session;
 mod status;
@@ -211,8 +213,10 @@ fn execute(
             };
             policy::show(&flow, &verdict, args.json, out)?;
         }
+        Command::Registry(command) => registry::run(Config::load(file)?, command)?,
         Command::Reload => reload::run(&client()?, args.json, out)?,
-        Command::Bench => bench::run(args.json, out, err)?,
+        Command::Bench => bench::run(file, args.json, out, err)?,
+        Command::Market(command) => market::run(&client()?, command, args.json, out)?,
         Command::Page => page::show(&Config::load(file)?.api, args.json, out)?,
         Command::Top => top::run(client()?, args.json, out)?,
         Command::Status => status::show(&client()?, args.json, out)?,

@@ -26,6 +26,7 @@ mod keys;
 mod ledger;
 mod limits;
 mod machine;
+mod market;
 mod policy;
 mod prepare;
 mod random;

@@ -18,7 +18,7 @@ use weir_dataplane::{
     internals::{Initiation, Now, Peer, Pipeline, TAILROOM, WorkerStats},
 };
 use weir_packet::virtio::{Gso, NetHeader};
-use weir_wireguard::{identity::Identity, tunnel::Tunnel as NodeTunnel};
+use weir_wireguard::{aead::Path, identity::Identity, tunnel::Tunnel as NodeTunnel};
 
 use crate::{
     packet::{SERVER, tcp},
@@ -60,6 +60,7 @@ impl Node {
             udp_segmentation: UdpSegmentation::On,
             limits: Arc::default(),
             flow_secret: FlowSecret([0x243f_6a88_85a3_08d3, 5, 6, 0x082e_fa98_ec4e_6c89]),
+            cipher: Path::from_environment()?,
         };
         let pipeline = Pipeline::new(shared.clone(), 0, Arc::new(WorkerStats::default()));
         Ok(Self { pipeline, shared, identity: Identity::new([7; 32]) })

@@ -5,6 +5,9 @@ use std::{collections::BTreeMap, fmt::Write as _, path::Path};
 /// The interface of a node's namespace that leads to its consumers and to the internet.
 pub const UPLINK: &str = "up0";
 
+/// The environment variable with the `node.egress` of every child node that sets none itself.
+pub const EGRESS: &str = "WEIR_TEST_EGRESS";
+
 /// Keys that differ from what every child node has.
 #[derive(Clone, Debug, Default)]
 pub struct Settings(BTreeMap<(String, String), String>);
@@ -29,6 +32,10 @@ impl Settings {
             .with("api", "token_file", &at("state/api.token"))
             .with("api", "wg_directory", &at("wireguard"))
             .0;
+        // So that every test can be run by both ways.
+        if let Ok(egress) = std::env::var(EGRESS) {
+            all.insert(("node".to_owned(), "egress".to_owned()), format!("{egress:?}"));
+        }
         all.extend(self.0.clone());
         let mut text = String::new();
         let mut open = None;

@@ -22,6 +22,8 @@ pub mod nutshell;
 pub mod payer;
 pub mod privacy;
 pub mod prometheus;
+pub mod registry;
+pub mod relay;
 pub mod standin;
 pub mod steps;
 pub mod sweep;

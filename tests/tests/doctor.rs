@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use weir_tests::{Lab, Node, Settings, lab::UPLINK, node::binary};
 
-const CHECKS: [&str; 22] = [
+const CHECKS: [&str; 23] = [
     "configuration",
     "kernel",
     "capabilities",
@@ -19,6 +19,7 @@ const CHECKS: [&str; 22] = [
     "nft",
     "uplink",
     "XDP",
+    "egress",
     "offloads",
     "queues",
     "MTU",
@@ -82,7 +83,8 @@ fn as_root_it_tells_everything_and_changes_nothing() -> Result<()> {
         // Brief: without whether an address is still tentative, which the kernel changes by itself.
         Ok(links + &lab.node.ip("-brief addr")? + &sysctls + &lab.node.run("nft list ruleset")?)
     };
-    let mut node = Node::prepare(&lab.node, Settings::default())?;
+    let by_default = Settings::default().with("node", "egress", "\"auto\"");
+    let mut node = Node::prepare(&lab.node, by_default)?;
     let config = node.config_path().to_string_lossy().into_owned();
     let before = state()?;
     let said = doctor(&config)?;
@@ -98,6 +100,14 @@ fn as_root_it_tells_everything_and_changes_nothing() -> Result<()> {
     let found = said.finding("XDP")?["found"].as_str().context("no text")?;
     ensure!(found.contains("native") && found.contains(UPLINK), "{found}");
     ensure!(said.code == Some(0), "{:?}", said.report);
+
+    // A host's own service in the node's port range keeps its port, and is named.
+    let service = lab.node.enter(|| Ok(std::net::TcpListener::bind("0.0.0.0:20000")?))?;
+    let said = doctor(&config)?;
+    said.is("egress", "good")?;
+    let found = said.finding("egress")?["found"].as_str().context("no text")?;
+    ensure!(found.starts_with("bypass") && found.contains("tcp 20000"), "{found}");
+    drop(service);
 
     // A firewall that drops, and another program's port.
     lab.node.run("nft add table inet filter")?;

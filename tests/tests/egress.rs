@@ -102,3 +102,29 @@ fn a_bypass_that_cannot_be_is_refused_and_nothing_stays_changed() -> Result<()> 
     ensure!(before == after, "{before:?}\n{after:?}");
     Ok(())
 }
+
+#[test]
+fn past_the_kernel_other_programs_firewalls_make_no_difference() -> Result<()> {
+    let lab = Lab::new()?;
+    let (node, _added, client) = connected(&lab, settings("bypass"))?;
+    // As firewalld has it, and as Docker has it.
+    let forward = |table: &str, priority: i32, verdict: &str| -> Result<()> {
+        let chain = "{ type filter hook forward priority";
+        lab.node.run(&format!("nft add table {table}"))?;
+        lab.node.run(&format!("nft add chain {table} forward {chain} {priority} ; }}"))?;
+        lab.node.run(&format!("nft add rule {table} forward {verdict}"))?;
+        Ok(())
+    };
+    forward("inet firewalld", 10, "reject with icmpx type admin-prohibited")?;
+    forward("ip docker", 0, "drop")?;
+    lab.node.run("nft add table ip nat")?;
+    lab.node
+        .run("nft add chain ip nat postrouting { type nat hook postrouting priority 100 ; }")?;
+    lab.node.run("nft add rule ip nat postrouting masquerade")?;
+    everything_passes(&lab, &client)?;
+    lab.node.run("nft flush ruleset")?;
+    everything_passes(&lab, &client)?;
+    let egress = node.status()?.egress;
+    ensure!(egress.mode == "bypass", "{egress:?}");
+    Ok(())
+}

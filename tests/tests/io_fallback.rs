@@ -1,8 +1,9 @@
 //! Where the kernel offers less, the node still does its work.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use weir_tests::{
-    Lab, Settings,
+    Client, Lab, Node, Settings,
+    lab::SERVERS,
     steps::{connected, everything_passes},
 };
 
@@ -80,4 +81,22 @@ fn everything_passes_with_one_worker_and_with_four() -> Result<()> {
         everything_passes(&lab, &client)?;
     }
     Ok(())
+}
+
+#[test]
+fn a_cipher_that_this_machine_has_not_is_refused_and_ring_serves() -> Result<()> {
+    let lab = Lab::new()?;
+    let mut node = Node::prepare(&lab.node, Settings::default())?;
+    node.set_environment("WEIR_AEAD", "rot13");
+    let refused = node.restart().err().context("it started")?;
+    let refused = format!("{refused:#}\n{}", node.log());
+    ensure!(refused.contains("WEIR_AEAD") && refused.contains("rot13"), "{refused}");
+    ensure!(refused.contains("Fix: "), "{refused}");
+    node.set_environment("WEIR_AEAD", "ring");
+    node.restart()?;
+    ensure!(node.log().contains("ring"), "{}", node.log());
+    let added = node.session_add("consumer")?;
+    let client = Client::connect(&lab.consumer, &added.config)?;
+    client.wait_connected(SERVERS[0])?;
+    everything_passes(&lab, &client)
 }

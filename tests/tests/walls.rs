@@ -50,6 +50,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
         ],
     ),
     ("weir-market", &["weir-common", "weir-config", "weir-wireguard"]),
+    ("weir-registry", &["weir-common", "weir-config", "weir-market", "weir-wireguard"]),
     (
         TESTKIT,
         &[
@@ -80,6 +81,7 @@ const FUZZ: &[(&str, &[&str])] = &[
             "weir-ledger",
             "weir-market",
             "weir-policy",
+            "weir-registry",
             "weir-wireguard",
         ],
     ),

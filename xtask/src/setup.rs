@@ -3,6 +3,7 @@
 
 pub(crate) mod apt;
 mod nutshell;
+mod pynostr;
 mod wireguard_go;
 
 pub(crate) use wireguard_go::{mirror, source};
@@ -32,6 +33,11 @@ const NEEDS: &[Need] = &[
     Need::new("dnsmasq-base", "/usr/sbin/dnsmasq", "is the DNS server on the internet"),
     Need::new("bind9-dnsutils", "/usr/bin/dig", "asks for names"),
     Need::new("python3-venv", "/usr/share/doc/python3-venv", "makes a place for Python packages"),
+    Need::new("coturn", "/usr/bin/turnutils_natdiscovery", "tells what kind of NAT a node is"),
+    Need::new("traceroute", "/usr/share/doc/traceroute", "shows the routers behind a node"),
+    Need::new("python3-pyftpdlib", "/usr/share/doc/python3-pyftpdlib", "is an FTP server"),
+    Need::new("ngtcp2-client", "/usr/share/doc/ngtcp2-client", "fetches over QUIC"),
+    Need::new("ngtcp2-server", "/usr/share/doc/ngtcp2-server", "serves over QUIC"),
     Need::new("ethtool", "/usr/sbin/ethtool", "switches offloads"),
 ];
 
@@ -43,6 +49,7 @@ pub(crate) fn run() -> Result<()> {
     let missing: Vec<_> = NEEDS.iter().filter(|need| !Path::new(need.proof).exists()).collect();
     apt::install(&missing)?;
     println!("nutshell is the mint, in {}", nutshell::ensure()?.display());
+    println!("pynostr is the Nostr client, in {}", pynostr::ensure()?.display());
     println!("wireguard-go {} is the consumer's client", wireguard_go::ensure()?);
     Ok(())
 }

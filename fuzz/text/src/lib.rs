@@ -6,6 +6,8 @@ mod orders;
 
 use std::sync::OnceLock;
 
+mod registry;
+
 use alloy_primitives::{Address, U256};
 use k256::ecdsa::SigningKey;
 use tokio::runtime::Runtime;
@@ -35,6 +37,9 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("tokens", tokens),
     ("vouchers", vouchers),
     ("orders", orders),
+    ("relay", registry::relay),
+    ("filters", registry::filters),
+    ("queries", registry::queries),
 ];
 
 /// A deal, and the message that pays it.

@@ -40,8 +40,8 @@ pub use mistake::Mistake;
 pub use port::{NoPorts, NotARange, PortRange, PortRule, Protocol};
 pub use rules::{misfit, overlap};
 pub use sections::{
-    Api, Cashu, Config, Dns, Fleet, Ledger, Log, Nat, Node, Payment, Policy, Purchase, Tunnel,
-    Voucher,
+    Api, Cashu, Config, Dns, Fleet, Ledger, Log, Market, Nat, Node, Payment, Policy, Purchase,
+    Registry, Tunnel, Voucher,
 };
 pub use shared::Shared;
 pub use url::{HttpUrl, NotHttp, NotWebSocket, WebSocketUrl};

@@ -10,10 +10,12 @@ use super::{
 };
 
 mod billing;
+mod market;
 mod names;
 mod nat;
 mod networks;
 mod purchase;
+mod registry;
 
 use networks::SMALLEST_MTU;
 pub use networks::{misfit, overlap};
@@ -32,8 +34,10 @@ pub(super) fn apply(config: &Config, uplink_mtu: Option<u32>, findings: &mut Fin
     networks::dns(config, findings);
     billing::payment(config, findings);
     billing::prepayment(config, findings);
+    market::market(config, findings);
     purchase::purchase(config, findings);
     names::paths(config, findings);
+    registry::registry(config, findings);
 }
 
 fn limits(config: &Config, findings: &mut Findings<'_>) {
@@ -87,6 +91,7 @@ fn ranges(config: &Config, findings: &mut Findings<'_>) {
         ("purchase", "max_mib", config.purchase.max_mib, 1, 1 << 30),
         ("purchase", "valid_days", config.purchase.valid_days, 0, 3650),
         ("voucher", "page_port", config.voucher.page_port.into(), 1, 65535),
+        ("market", "proof_of_work", config.market.proof_of_work.into(), 0, 24),
         ("api", "per_session_metrics_max", config.api.per_session_metrics_max, 0, Slot::MAX_COUNT),
     ] {
         if !(low..=high).contains(&value) {

@@ -4,6 +4,7 @@
 
 mod derived;
 mod purchase;
+mod registry;
 mod text;
 
 use std::{
@@ -16,7 +17,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{
     kinds::{
-        Auto, EgressMode, GuardMode, HostPort, IoMode, ListenAddr, LogFormat, LogLevel,
+        Auto, EgressMode, GuardMode, HostPort, IoMode, IpType, ListenAddr, LogFormat, LogLevel,
         ReceiveMode, SandboxMode, Wei,
     },
     limits::Limits,
@@ -26,6 +27,7 @@ use crate::{PortRange, PortRule, Protocol};
 pub use self::{
     derived::{DNS_PORT, Service},
     purchase::Purchase,
+    registry::Registry,
     text::text,
 };
 
@@ -56,6 +58,10 @@ sections! {
         voucher: Voucher,
         /// Where strangers buy sessions.
         purchase: Purchase,
+        /// A registry of many nodes' listings, for `weir registry run`.
+        registry: Registry,
+        /// How consumers find the node.
+        market: Market,
         /// How the operator and other programs see the node.
         api: Api,
         /// What the node writes about itself.
@@ -373,6 +379,46 @@ section! {
         page: bool = true;
         /// The TCP port of the page, at the gateway's addresses inside the tunnel. 1 to 65535.
         page_port: u16 = 80;
+    }
+}
+
+section! {
+    /// How consumers find the node: a signed listing at registries and Nostr relays. See
+    /// docs/market.md. Unless this is enabled, nothing about this node leaves the machine.
+    Market {
+        /// Whether the node publishes a listing.
+        enabled: bool = false;
+        /// The registries, "wss://host[:port]/path" or "ws://host[:port]/path". At most 16.
+        registries: Vec<String> = Vec::new();
+        /// Other Nostr relays that carry the listing, written in the same way. At most 16.
+        relays: Vec<String> = Vec::new();
+        /// The node's name for people. At most 80 characters. Empty: "weir exit", and the country.
+        title: String = String::new();
+        /// The two letters of the country of the node's address, for example "DE". If one of
+        /// place_files has the address, its country is listed instead.
+        country: String = String::new();
+        /// The kind of line: "residential", "cellular", "hosting", "business" or "unknown". If one
+        /// of place_files has the address, its kind is listed instead.
+        ip_type: IpType = IpType::Unknown;
+        /// Databases of addresses that the operator supplies: MaxMind's format (.mmdb), or lines of
+        /// "network,country,asn,type". What an earlier file says counts. weir fetches none. Empty:
+        /// country and ip_type are listed as claimed.
+        place_files: Vec<PathBuf> = Vec::new();
+        /// The "host:port" pairs at which consumers reach the node, at most 4, for example
+        /// ["exit.example.net:51820"]. Empty: node.endpoint, or the uplink's public address of each
+        /// family with node.listen_port.
+        endpoints: Vec<String> = Vec::new();
+        /// The URL at which consumers buy a configuration with ecash, "https://host/path". Empty:
+        /// the listing names none.
+        purchase_url: String = String::new();
+        /// The file with the key that signs the listing. Created when it is first needed, readable
+        /// only by its owner. Anyone who has it can change this node's listing.
+        key_file: PathBuf = "/var/lib/weir/market.key".into();
+        /// Bits of proof of work (NIP-13) in the listing, for registries that demand it. 0 to 24.
+        proof_of_work: u16 = 0;
+        /// The PEM file with the CA certificates for wss URLs.
+        /// Empty: this machine's root certificates.
+        ca_file: String = String::new();
     }
 }
 

@@ -1,5 +1,7 @@
+mod market;
 mod nat;
 mod payment;
+mod registry;
 mod tunnel;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -194,6 +196,35 @@ fn every_key_can_be_set() {
         enabled = true
         page = false
         page_port = 8080
+        [registry]
+        listen = "[::]:7000"
+        title = "t"
+        snapshot = "/s"
+        peers = ["wss://peer.example.net"]
+        ca_file = "/c"
+        proxies = ["127.0.0.1/32"]
+        max_listings = 1
+        max_mib = 2
+        max_connections = 3
+        connections_per_network = 4
+        keys_per_network = 6
+        events_per_second = 7
+        proof_of_work = 8
+        dial_back = true
+        key_file = "/k"
+        [market]
+        enabled = true
+        registries = ["wss://registry.example.net"]
+        relays = ["ws://127.0.0.1:7447/x"]
+        title = "t"
+        country = "DE"
+        ip_type = "residential"
+        place_files = ["/p.mmdb", "/p.csv"]
+        endpoints = ["exit.example.net:51820"]
+        purchase_url = "https://exit.example.net/purchase"
+        key_file = "/k"
+        proof_of_work = 8
+        ca_file = "/c"
         [limits]
         node_rate_up = "1 Mbit/s"
         node_rate_down = "2 Mbit/s"

@@ -14,7 +14,7 @@ use toml::{Spanned, de::DeValue};
 use super::{
     amounts::{AtMost, BitRate, ByteCount},
     kinds::{
-        Auto, EgressMode, GuardMode, HostPort, IoMode, ListenAddr, LogFormat, LogLevel,
+        Auto, EgressMode, GuardMode, HostPort, IoMode, IpType, ListenAddr, LogFormat, LogLevel,
         ReceiveMode, SandboxMode, Wei,
     },
     mistake::nearest,
@@ -261,7 +261,7 @@ macro_rules! one_word {
     )*};
 }
 
-one_word!(GuardMode, IoMode, ReceiveMode, EgressMode, SandboxMode, LogLevel, LogFormat);
+one_word!(GuardMode, IoMode, ReceiveMode, EgressMode, SandboxMode, LogLevel, LogFormat, IpType);
 
 impl Value for ListenAddr {
     fn read(value: &Spanned<DeValue<'_>>) -> Result<Self, Problem> {
@@ -340,6 +340,7 @@ impl Value for AtMost {
 }
 
 address! {
+    SocketAddr, "an address and a port", "\"127.0.0.1:7447\"";
     IpAddr, "an IP address", "\"9.9.9.9\"";
     Ipv4Net, "an IPv4 network", "\"10.66.0.0/16\"";
     Ipv6Net, "an IPv6 network", "\"fd66:7765:6972::/64\"";

@@ -22,6 +22,8 @@
 //! | `GET /v1/earnings` | 200 [`view::Earnings`] |
 //! | `POST /v1/earnings/withdraw` `{"mint"?}` | 200 [`view::WithdrawalView`] |
 //! | `POST /v1/earnings/confirm` `{"withdrawal"}` | 200 [`view::Changed`] |
+//! | `GET /v1/market` | 200 [`crate::market::view::MarketView`] |
+//! | `POST /v1/market/publish`, `/withdraw` | 200 [`crate::market::view::MarketView`] |
 //! | `POST /v1/reload` | 200 [`crate::reload::Outcome`] |
 //! | `GET /v1/status` | 200 [`crate::view::Status`] |
 //! | `GET /health` | 200 `{"status": "ok"}` |
@@ -47,6 +49,7 @@ use prometheus_client::registry::Registry;
 
 use crate::{
     flows::SharedFlowView,
+    market::SharedMarket,
     metrics::{self, Form},
     reload::SharedReload,
     view::SharedView,
@@ -61,6 +64,7 @@ mod flows;
 mod keys;
 mod limits;
 mod listeners;
+mod market;
 mod page;
 mod policy;
 mod prepay;
@@ -92,6 +96,7 @@ pub struct Api {
     judge: Option<SharedJudge>,
     flows: Option<SharedFlowView>,
     ports: Option<PortLog>,
+    market: Option<SharedMarket>,
     registry: Arc<Registry>,
 }
 
@@ -125,6 +130,7 @@ impl Api {
             limiter: None,
             flows: None,
             ports: None,
+            market: None,
             registry,
         }
     }
@@ -159,6 +165,12 @@ impl Api {
         Self { flows: Some(flows), ports: Some(ports), ..self }
     }
 
+    /// The same, with the node's listing, if it has one.
+    #[must_use]
+    pub fn with_market(self, market: Option<SharedMarket>) -> Self {
+        Self { market, ..self }
+    }
+
     /// Everything, for the Unix socket.
     pub fn router(&self) -> Router {
         let control = Router::new()
@@ -184,6 +196,9 @@ impl Api {
             .route("/v1/earnings", get(prepay::earnings))
             .route("/v1/earnings/withdraw", post(prepay::withdraw))
             .route("/v1/earnings/confirm", post(prepay::confirm))
+            .route("/v1/market", get(market::show))
+            .route("/v1/market/publish", post(market::publish))
+            .route("/v1/market/withdraw", post(market::withdraw))
             .route("/v1/status", get(status));
         finish(control.merge(open_routes()), self)
     }

@@ -15,7 +15,7 @@ use std::{
 
 use anyhow::Context as _;
 use tokio::{sync::Notify, time::Instant};
-use weir_config::Config;
+use weir_config::{Config, Shared};
 use weir_ecash::{Keysets, LockKey, Refusal, Rules, Verified, mint_url, request, verify};
 use weir_ledger::{
     SessionId, SharedLedger,
@@ -87,14 +87,13 @@ pub struct KeyFileError {
 pub struct Cashu {
     key: LockKey,
     unit: String,
-    gib_price: u64,
+    gib_price: Shared<u64>,
     max_unredeemed: u64,
     lock_seconds: u64,
     redeem_every: Duration,
     mints: Vec<KnownMint>,
     sessions: Arc<Sessions>,
     ledger: SharedLedger,
-    request: String,
 }
 
 /// A mint, and what is known of it.
@@ -117,7 +116,8 @@ impl std::fmt::Debug for Cashu {
 }
 
 impl Cashu {
-    /// Prepares ecash, if the configuration names mints. Reads the key, or creates it.
+    /// Prepares ecash, if the configuration names mints. Reads the key, or creates it. `gib_price` is
+    /// the price of a GiB, which a reload changes.
     ///
     /// # Errors
     ///
@@ -126,6 +126,7 @@ impl Cashu {
         config: &Config,
         sessions: &Arc<Sessions>,
         resolver: &Resolver,
+        gib_price: Shared<u64>,
     ) -> anyhow::Result<Option<Arc<Self>>> {
         let settings = &config.cashu;
         if settings.mints.is_empty() {
@@ -140,7 +141,8 @@ impl Cashu {
             }
         }
         let key = load_or_create(&settings.key_file)?;
-        Ok(Some(Arc::new(Self::with_mints(settings, sessions, key, mints)?)))
+        let cashu = Self::with_mints(settings, sessions, key, mints)?;
+        Ok(Some(Arc::new(Self { gib_price, ..cashu })))
     }
 
     fn with_mints(
@@ -150,7 +152,6 @@ impl Cashu {
         mints: Vec<(String, Box<dyn Mint>)>,
     ) -> anyhow::Result<Self> {
         let ledger = sessions.ledger().clone();
-        let urls: Vec<_> = mints.iter().map(|(url, _)| url.clone()).collect();
         let mut known = Vec::new();
         for (url, api) in mints {
             let stored = ledger.lock().keysets(&url)?;
@@ -160,12 +161,10 @@ impl Cashu {
             known.push(KnownMint { url, api, keysets, asked, exchanging, wake });
         }
         ledger.note_mints()?;
-        let price = format!("{} {} for a GiB", settings.gib_price, settings.unit);
         Ok(Self {
-            request: request(&urls, &settings.unit, &key, &price),
             key,
             unit: settings.unit.clone(),
-            gib_price: settings.gib_price.into(),
+            gib_price: u64::from(settings.gib_price).into(),
             max_unredeemed: settings.max_unredeemed.into(),
             lock_seconds: u64::from(settings.lock_days) * 86_400,
             redeem_every: Duration::from_secs(settings.redeem_seconds.into()),
@@ -177,8 +176,10 @@ impl Cashu {
 
     /// The payment request for wallets (NUT-18).
     #[must_use]
-    pub fn request(&self) -> &str {
-        &self.request
+    pub fn request(&self) -> String {
+        let urls: Vec<_> = self.mints().map(str::to_owned).collect();
+        let (price, unit) = self.price();
+        request(&urls, unit, &self.key, &format!("{price} {unit} for a GiB"))
     }
 
     /// The key that tokens are to be locked to, in hex.
@@ -195,13 +196,13 @@ impl Cashu {
     /// The price of a GiB, and its unit.
     #[must_use]
     pub fn price(&self) -> (u64, &str) {
-        (self.gib_price, &self.unit)
+        (*self.gib_price.get(), &self.unit)
     }
 
     /// The bytes that an amount buys.
     #[must_use]
     pub fn bytes(&self, amount: u64) -> u64 {
-        let bytes = (u128::from(amount) << 30) / u128::from(self.gib_price.max(1));
+        let bytes = (u128::from(amount) << 30) / u128::from((*self.gib_price.get()).max(1));
         u64::try_from(bytes).unwrap_or(u64::MAX)
     }
 

@@ -9,7 +9,7 @@
 //! 4. [`delivery`] pushes usage records to a webhook or a file, and [`fleet`] to a NATS server,
 //!    whose commands it also takes.
 //! 5. [`gateway`] serves consumers inside the tunnel: payments and DNS.
-//! 6. [`purchase`] sells sessions to strangers, over HTTPS and by sealed letters.
+//! 6. [`market`] publishes the node's listing, and [`purchase`] sells sessions to strangers.
 //! 7. [`reload`] changes a running node to a new configuration.
 //! 8. [`resolver`] looks names up in a process outside the node's sandbox.
 
@@ -21,6 +21,7 @@ pub mod ecash;
 pub mod fleet;
 pub mod flows;
 pub mod gateway;
+pub mod market;
 pub mod metrics;
 pub mod purchase;
 pub mod reload;

@@ -5,6 +5,7 @@ use weir_config::limits::EachSession;
 use weir_sessions::limits::{LimitsNow, QuotaNow};
 
 use crate::flows::{Egress, FlowView, NatTotals, SessionFlows};
+use crate::market::view::{MarketState, MarketView, RelayState, RelayView};
 use crate::view::{HostCondition, HostRestored, NodeView, Status};
 
 /// A node that always looks the same.
@@ -80,6 +81,28 @@ impl NodeView for StillNode {
 
     fn host_parts(&self) -> &'static [&'static str] {
         &["policy", "default_route"]
+    }
+
+    fn market(&self) -> Option<MarketView> {
+        Some(MarketView {
+            state: MarketState::Published,
+            key: "ab".repeat(32),
+            listing: None,
+            event: None,
+            published_at: Some(1_800_000_000),
+            expires_at: Some(1_800_010_800),
+            notes: Vec::new(),
+            relays: vec![RelayView {
+                url: "wss://registry.example/".to_owned(),
+                state: RelayState::Accepted,
+                answer: String::new(),
+                answered_at: Some(1_800_000_001),
+                next_try: None,
+                accepted: 3,
+                refused: 1,
+                failed: 2,
+            }],
+        })
     }
 }
 

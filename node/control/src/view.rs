@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     flows::{Egress, NatTotals},
+    market::view::MarketView,
     purchase::PurchaseCounts,
 };
 use serde::{Deserialize, Serialize};
@@ -127,6 +128,11 @@ pub trait NodeView: Send + Sync {
 
     /// Every part of the machine that a [`HostCondition`] can be about.
     fn host_parts(&self) -> &'static [&'static str];
+
+    /// The node's listing; `None` if it publishes none.
+    fn market(&self) -> Option<MarketView> {
+        None
+    }
 }
 
 /// A shared [`NodeView`].

@@ -4,6 +4,7 @@
 //! [`Exit`] is the part of a worker that does so: its share of the flow table (`weir_nat`), the next
 //! hops, and the packets to transmit. It does no I/O: `io::uplink` has the socket.
 
+mod events;
 mod exits;
 mod gate;
 mod held;
@@ -11,20 +12,16 @@ mod outer_header;
 
 use std::{
     net::{IpAddr, Ipv4Addr},
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering::Relaxed},
-    },
+    sync::{Arc, atomic::Ordering::Relaxed},
 };
 
-use crossbeam::queue::ArrayQueue;
 use weir_common::{
     DropReason, Slot,
     exit::ExitConfig,
     gcra::{Gcra, Rate},
 };
 use weir_nat::{
-    Answer, BlockEvent, FlowCounts, FlowGate, Gateways, Nat, NatConfig, Policy, Refusal, V6,
+    Answer, FlowCounts, FlowGate, Gateways, Nat, NatConfig, Policy, Refusal, V6,
     answer::{self, MAX_ANSWER_LEN},
 };
 use weir_packet::{
@@ -34,6 +31,8 @@ use weir_packet::{
     virtio::HEADER_LEN,
 };
 
+pub(crate) use self::events::ExitEvents;
+pub use self::events::OwnedBlock;
 pub use self::exits::Exits;
 pub(crate) use self::gate::Gate;
 use self::held::HeldFrames;
@@ -46,8 +45,6 @@ use crate::pipeline::{Shared, gso_batch::GsoBatch, outlet::Outlet};
 /// The room before a packet that may leave by the uplink, in bytes: the virtio header and the
 /// Ethernet header.
 pub(crate) const HEADROOM: usize = HEADER_LEN + ETHERNET_HEADER;
-/// The number of block events that wait for the control plane.
-const EVENTS: usize = 1 << 16;
 
 /// The number of ticks, of a quarter of a second, for which the flow table is looked after when it is
 /// empty: until all blocks of ports are given back.
@@ -76,56 +73,6 @@ pub struct ExitPlan {
     pub resolve: Arc<dyn Fn(IpAddr) + Send + Sync>,
     /// A random number: the identification of the first IPv4 datagram (RFC 6864, section 5.1).
     pub first_id: u16,
-}
-
-/// A block of ports that a session has taken or given back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OwnedBlock {
-    /// The number of the session that has the slot, as its account has it.
-    pub session: u64,
-    /// What happened.
-    pub event: BlockEvent,
-    /// When, in seconds since 1970.
-    pub at: u64,
-}
-
-/// The open flows of a worker, about once a second.
-#[derive(Debug, Default)]
-pub(crate) struct OpenFlows {
-    tcp: AtomicU32,
-    udp: AtomicU32,
-    icmp: AtomicU32,
-}
-
-impl OpenFlows {
-    pub(crate) fn read(&self) -> FlowCounts {
-        let [tcp, udp, icmp] = [&self.tcp, &self.udp, &self.icmp].map(|count| count.load(Relaxed));
-        FlowCounts { tcp, udp, icmp }
-    }
-
-    fn write(&self, counts: FlowCounts) {
-        self.tcp.store(counts.tcp, Relaxed);
-        self.udp.store(counts.udp, Relaxed);
-        self.icmp.store(counts.icmp, Relaxed);
-    }
-}
-
-/// What the control plane reads from all workers' exits.
-#[derive(Debug)]
-pub(crate) struct ExitEvents {
-    /// The blocks of ports that sessions have taken and given back, in order.
-    pub blocks: ArrayQueue<OwnedBlock>,
-    /// The open flows of each worker.
-    pub open: Box<[OpenFlows]>,
-    /// How many flows there can be.
-    pub capacity: u32,
-}
-
-impl ExitEvents {
-    pub(crate) fn new(workers: usize, capacity: u32) -> Self {
-        let open = (0..workers).map(|_| OpenFlows::default()).collect();
-        Self { blocks: ArrayQueue::new(EVENTS), open, capacity }
-    }
 }
 
 /// When a packet leaves.

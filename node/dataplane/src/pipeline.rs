@@ -32,6 +32,7 @@ use weir_common::{
     AddressPlan, DropReason, PeerIndex, Slot, SlotPermutation, account::add_single_writer,
 };
 
+pub(crate) use self::opening::MAX_OPENINGS;
 use self::{
     cut::Cut,
     gso_batch::{BatchKind, GsoBatch, GsoBatches, UdpSegmentation},
@@ -83,6 +84,8 @@ pub struct Shared {
     pub limits: Arc<SharedLimits>,
     /// The key of the flow hashes.
     pub flow_secret: FlowSecret,
+    /// The implementation of the cipher.
+    pub cipher: Path,
 }
 
 impl Shared {
@@ -154,8 +157,6 @@ pub struct Pipeline {
     misdirected: Vec<(Owner, Misdirected)>,
     stats: Arc<WorkerStats>,
     iteration: Iteration,
-    /// The implementation of the cipher.
-    aead: Path,
     /// The way past the kernel. `None` if all packets go to the TUN device.
     exit: Option<Box<Exit>>,
     cut: Cut,
@@ -165,7 +166,7 @@ impl Pipeline {
     /// Creates the pipeline of worker number `worker`, without peers.
     #[must_use]
     pub fn new(shared: Shared, worker: u32, stats: Arc<WorkerStats>) -> Self {
-        let aead = Path::from_environment().unwrap_or_else(|_| Path::best());
+        let cipher = shared.cipher;
         let slots = shared.accounts.len().div_ceil(shared.workers.max(1)) as usize;
         let mut peers = Vec::new();
         peers.resize_with(slots, || None);
@@ -183,8 +184,7 @@ impl Pipeline {
             misdirected: Vec::with_capacity(64),
             stats,
             iteration: Iteration::default(),
-            aead,
-            sealings: Sealings::new(aead),
+            sealings: Sealings::new(cipher),
             exit: None,
             cut: Cut::default(),
         }

@@ -58,7 +58,7 @@ pub struct Start {
     /// The sockets of each worker.
     pub sockets: Vec<Sockets>,
     /// The AF_XDP sockets of each worker. Either empty, or one entry for each worker.
-    pub direct: Vec<XskQueues>,
+    pub xsk: Vec<XskQueues>,
     /// The exit of each worker past the kernel, with its socket on the uplink. Either empty, or one
     /// entry for each worker.
     pub exits: Vec<(ExitPlan, OwnedFd)>,
@@ -109,7 +109,7 @@ impl Dataplane {
         let stats: Arc<[_]> = (0..=workers).map(|_| Arc::new(WorkerStats::default())).collect();
         let directory = Arc::new(Directory::default());
         let mut threads = Vec::new();
-        let mut xsk = start.direct.into_iter();
+        let mut xsk = start.xsk.into_iter();
         let capacity = start.exits.iter().map(|(plan, _)| plan.nat.max_flows).sum();
         let mut exits = start.exits.into_iter();
         let events = Arc::new(ExitEvents::new(workers, capacity));

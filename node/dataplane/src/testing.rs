@@ -25,7 +25,7 @@ use weir_accounts::Endpoint;
 use weir_accounts::{Accounts, PeerSpec};
 use weir_common::PublicKey;
 use weir_packet::virtio::{HEADER_LEN, NetHeader};
-use weir_wireguard::{identity::Identity, tunnel::Tunnel};
+use weir_wireguard::{aead::Path, identity::Identity, tunnel::Tunnel};
 
 pub(crate) const MTU: usize = 1420;
 
@@ -74,6 +74,7 @@ impl Node {
             udp_segmentation: UdpSegmentation::On,
             limits: Arc::default(),
             flow_secret: FlowSecret([0x243f_6a88_85a3_08d3, 5, 6, 0x082e_fa98_ec4e_6c89]),
+            cipher: Path::from_environment().expect("a path of the cipher"),
         };
         let pipeline = Pipeline::new(shared.clone(), worker, Arc::new(WorkerStats::default()));
         let now = Now { nanos: 1_000_000_000, unix: 1_700_000_000, unix_nanos: 0 };

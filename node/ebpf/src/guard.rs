@@ -201,7 +201,7 @@ impl Guard {
         &mut self,
         sockets: impl Iterator<Item = (u32, BorrowedFd<'a>)>,
     ) -> Result<(), GuardError> {
-        let map = self.ebpf.map_mut(name::DIRECT).ok_or(GuardError::Object(name::DIRECT))?;
+        let map = self.ebpf.map_mut(name::XSKS).ok_or(GuardError::Object(name::XSKS))?;
         let mut map = XskMap::try_from(map).map_err(GuardError::Map)?;
         for (queue, socket) in sockets {
             map.set(queue, socket.as_raw_fd(), 0).map_err(GuardError::Map)?;

@@ -1,8 +1,9 @@
 //! The foreign format: Nostr events (NIP-01) that carry listings (NIP-99, kind 30402) with the tags of
 //! the Europa Protocol, and what weir adds to them. Everything that is foreign is in this module.
 
+pub use nostr::event::Event;
 use nostr::{
-    event::{Event, EventId, Kind, Tag, Tags},
+    event::{EventId, Kind, Tag, Tags},
     key::PublicKey,
     types::Timestamp,
 };
@@ -10,6 +11,8 @@ use nostr::{
 use crate::{key::MarketKey, listing::Listing};
 
 mod tags;
+
+pub(crate) use tags::{TOPICS, printable};
 
 /// A listing (NIP-99).
 pub const LISTING: u16 = 30402;

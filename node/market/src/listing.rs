@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use weir_common::PublicKey;
 use weir_config::HostPort;
 pub use weir_config::IpType;
@@ -12,7 +12,7 @@ mod price;
 pub use price::{Amount, Currency, NotAPrice, Price, Unit};
 
 /// An exit's description of itself. What it says is a claim of its key's owner, not a fact.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Listing {
     /// The name of this listing among those of its key: the `d` tag.
     pub id: String,
@@ -25,6 +25,7 @@ pub struct Listing {
     /// Where the country comes from.
     pub country_basis: Basis,
     /// The kind of line that the exit's address belongs to.
+    #[serde(serialize_with = "ip_type_word")]
     pub ip_type: IpType,
     /// Where the IP type comes from.
     pub ip_type_basis: Basis,
@@ -166,18 +167,32 @@ impl fmt::Debug for Country {
 }
 
 impl Serialize for Country {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.as_str())
     }
 }
 
 /// Where WireGuard answers.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Endpoint {
     /// The key with which it answers.
+    #[serde(serialize_with = "key_text")]
     pub key: PublicKey,
     /// Its addresses and UDP ports, of either family.
+    #[serde(serialize_with = "addresses_text")]
     pub addresses: Vec<HostPort>,
+}
+
+fn ip_type_word<S: Serializer>(ip_type: &IpType, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(ip_type.as_str())
+}
+
+fn key_text<S: Serializer>(key: &PublicKey, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&weir_wireguard::keys::print_public(key))
+}
+
+fn addresses_text<S: Serializer>(all: &[HostPort], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(all.iter().map(ToString::to_string))
 }
 
 /// What an exit carries, in Mbit/s of inner packets.

@@ -24,6 +24,7 @@ mod ports;
 mod refusal;
 mod rewrite;
 mod session;
+mod slots;
 mod table;
 mod tcp;
 #[cfg(test)]

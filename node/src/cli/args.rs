@@ -6,6 +6,9 @@ use clap::{Parser, Subcommand};
 use weir_config::amounts::BitRate;
 use weir_control::resolver;
 
+use super::market::MarketCommand;
+use super::registry::RegistryCommand;
+
 /// weir: a high-capacity exit node for decentralised VPNs.
 #[derive(Debug, Parser)]
 #[command(name = "weir", version, arg_required_else_help = true, after_help = EXAMPLES)]
@@ -81,6 +84,12 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: Option<EarningsCommand>,
     },
+    /// Run a registry, where exits are listed and found
+    #[command(subcommand)]
+    Registry(RegistryCommand),
+    /// Show, publish or withdraw the node's listing in the market
+    #[command(subcommand)]
+    Market(MarketCommand),
     /// Check or export the ledger file; the node need not be running
     #[command(subcommand)]
     Ledger(LedgerCommand),
@@ -93,9 +102,11 @@ pub(super) enum Command {
         once: bool,
     },
     /// Measure this machine's capacity as a node
-    #[command(after_help = "Examples:\n  sudo weir bench\n  sudo weir bench --json\n\n\
-        Takes less than a minute. It uses its own network namespaces and changes nothing on this\n\
-        machine. A running node or other load lowers the result.")]
+    #[command(after_help = "Examples:\n  sudo weir bench\n  \
+        sudo weir bench --config /etc/weir/weir.toml --json\n\n\
+        Takes less than a minute. It uses its own network namespaces. If node.state_dir exists, it\n\
+        stores the capacity there for the node's listing; it changes nothing else on this machine.\n\
+        A running node or other load lowers the result.")]
     Bench,
     /// Check this machine for problems that affect a node, and say how to fix them
     #[command(after_help = "Examples:\n  sudo weir doctor\n  \

@@ -1,23 +1,52 @@
 //! `weir bench`.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, fs, io, path::Path};
 
 use anyhow::Context as _;
 
 use super::out::Out;
 use crate::bench::{self, DirectionReport, Report};
+use weir_config::Config;
+use weir_control::market::capacity_path;
+use weir_market::listing::Capacity;
 
-pub(super) fn run(json: bool, out: &mut Out, err: &mut Out) -> anyhow::Result<()> {
+pub(super) fn run(
+    file: Option<&Path>,
+    json: bool,
+    out: &mut Out,
+    err: &mut Out,
+) -> anyhow::Result<()> {
+    let config = Config::load(file)?;
     let program = std::env::current_exe().context("cannot find this program")?;
     let report = bench::run(&program, &mut |what| {
         // A progress line, so an error is ignored.
         err.text(&format!("measuring: {what}\n")).ok();
     })?;
+    let stored = store(&capacity_path(&config), &report.listed);
+    err.text(&format!("{stored}\n")).ok();
     if json {
         return out.json(&report);
     }
     out.text(&screen(&report))?;
     Ok(())
+}
+
+/// Leaves the capacity for the node's listing, and says so. Makes no directory: a machine that runs no
+/// node has none.
+fn store(path: &Path, capacity: &Capacity) -> String {
+    let parent = path.parent().unwrap_or(path);
+    if !parent.is_dir() {
+        return format!("not stored for a listing: there is no directory {}", parent.display());
+    }
+    let written = serde_json::to_vec(capacity).map_err(io::Error::from).and_then(|json| {
+        let temporary = path.with_extension("json.new");
+        fs::write(&temporary, json)?;
+        fs::rename(&temporary, path)
+    });
+    match written {
+        Ok(()) => format!("stored for the node's listing in {}", path.display()),
+        Err(error) => format!("not stored for a listing: {}: {error}", path.display()),
+    }
 }
 
 fn screen(report: &Report) -> String {
@@ -95,6 +124,7 @@ mod tests {
             down: direction,
             nic: None,
             capacity_bits_per_second: 5.6e9,
+            listed: Capacity { up: 5600, down: 5600, measured_at: 1 },
             capacity_basis: "2 cores at 70 %".into(),
             steal_ratio: 0.2,
         };
@@ -110,5 +140,18 @@ mod tests {
             assert!(text.contains(part), "{part:?} is not in\n{text}");
         }
         assert!(text.lines().count() <= 24);
+    }
+
+    #[test]
+    fn the_capacity_is_stored_where_a_node_has_its_state_and_no_directory_is_made() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let capacity = Capacity { up: 1, down: 2, measured_at: 3 };
+        let path = directory.path().join("bench.json");
+        assert!(store(&path, &capacity).starts_with("stored"));
+        let read = serde_json::from_slice::<Capacity>(&fs::read(&path).expect("there"));
+        assert_eq!(read.expect("JSON"), capacity);
+        let missing = directory.path().join("none/bench.json");
+        assert!(store(&missing, &capacity).contains("there is no directory"));
+        assert!(!missing.parent().expect("a parent").exists());
     }
 }

@@ -13,7 +13,7 @@ pub mod network;
 pub use clock::Clock;
 pub use disk::Disk;
 pub use kernel::Kernel;
-pub use network::{Conntrack, Nic, Port};
+pub use network::{Conntrack, Egress, Nic, Port};
 
 /// A fact, or why it is unknown.
 pub type Known<T> = Result<T, String>;

@@ -33,7 +33,7 @@ impl ExitAddresses {
     }
 
     /// The addresses in words.
-    pub(super) fn describe(&self) -> String {
+    fn describe(&self) -> String {
         let v6: Option<String> = match self.v6 {
             V6::None => None,
             V6::Address(address) => Some(address.to_string()),
@@ -41,6 +41,11 @@ impl ExitAddresses {
         };
         let all: Vec<String> = self.v4.iter().map(ToString::to_string).chain(v6).collect();
         all.join(", ")
+    }
+
+    /// The addresses and the number of ports of each, in words.
+    pub(super) fn describe_with(&self, ports: &Ports) -> String {
+        format!("{} ports of {}", ports.count(), self.describe())
     }
 
     /// The addresses for the guard.
@@ -84,6 +89,12 @@ impl AddressFollower {
     pub(super) fn serve(&self, exits: Exits) {
         // Set once, by the one caller.
         self.exits.set(exits).ok();
+    }
+
+    /// By how many ports of which addresses consumers leave now.
+    pub(super) fn describe(&self) -> String {
+        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        current.describe_with(&self.ports)
     }
 
     /// Follows a change of the uplink.

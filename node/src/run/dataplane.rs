@@ -19,7 +19,7 @@ use weir_wireguard::identity::Identities;
 pub(super) struct Workers<'a> {
     pub(super) io: Io,
     pub(super) cores: &'a [usize],
-    pub(super) direct: Vec<XskQueues>,
+    pub(super) xsk: Vec<XskQueues>,
     pub(super) exits: Vec<(ExitPlan, OwnedFd)>,
     pub(super) on_end: OnEnd,
 }
@@ -33,7 +33,7 @@ pub(super) fn start(
     ebpf: &mut Ebpf,
     workers: Workers<'_>,
 ) -> anyhow::Result<Dataplane> {
-    let Workers { io, cores, direct, exits, on_end } = workers;
+    let Workers { io, cores, xsk, exits, on_end } = workers;
     let port = config.node.listen_port;
     let bind = || {
         weir_dataplane::bind(port).with_context(|| {
@@ -68,7 +68,7 @@ pub(super) fn start(
         io,
         cores: cores.to_vec(),
         sockets,
-        direct,
+        xsk,
         exits,
         queues: tun.queues,
         handshake_sockets,

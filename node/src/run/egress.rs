@@ -144,7 +144,7 @@ impl Bypass {
     }
 
     fn describe(&self) -> String {
-        format!("{} ports of {}", self.ports.count(), self.addresses.describe())
+        self.addresses.describe_with(&self.ports)
     }
 
     /// Has the guard send what comes back to the workers, follows the next hops, and returns what

@@ -12,11 +12,14 @@ use weir_dataplane::{Exits, OwnedBlock};
 use weir_ledger::{BlockEvent, LedgerError, Ports, SessionId, SharedLedger};
 use weir_sessions::Sessions;
 
-use super::egress::EgressPath;
+use super::{addresses::AddressFollower, egress::EgressPath};
 
 /// Consumers' flows, whichever way they leave.
 pub(super) struct Flows {
+    /// As chosen at the start.
     pub(super) path: EgressPath,
+    /// By which addresses consumers leave past the kernel.
+    pub(super) addresses: Option<Arc<AddressFollower>>,
     /// `None` if the kernel translates.
     pub(super) exits: Option<Exits>,
     pub(super) sessions: Arc<Sessions>,
@@ -65,7 +68,9 @@ impl Blocks {
 
 impl FlowView for Flows {
     fn egress(&self) -> Egress {
-        Egress { mode: self.path.word.to_owned(), reason: self.path.note.clone() }
+        let addresses = self.addresses.as_ref().map(|addresses| addresses.describe());
+        let reason = addresses.unwrap_or_else(|| self.path.note.clone());
+        Egress { mode: self.path.word.to_owned(), reason }
     }
 
     fn totals(&self) -> Option<NatTotals> {

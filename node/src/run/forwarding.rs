@@ -1,6 +1,9 @@
 //! The third stage: the workers move packets, and there is no session yet.
 
-use std::sync::{Arc, Mutex, atomic::AtomicU32};
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex, atomic::AtomicU32},
+};
 
 use anyhow::Context as _;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
@@ -93,6 +96,16 @@ impl<'a> Forwarding<'a> {
         let template = Shared::from(self.template());
         let series = Shared::from(reload::series(&config.api));
         let intervals = Shared::from(Intervals::from(&config.ledger));
+        let addresses: Shared<Vec<IpAddr>> =
+            Shared::from(self.uplink.addresses().collect::<Vec<_>>());
+        let gib_price = Shared::from(u64::from(config.cashu.gib_price));
+        let market = match reload::market_settings(config) {
+            Ok(market) => Shared::from(market),
+            Err(error) => {
+                self.dataplane.stop();
+                return Err(error);
+            }
+        };
         let targets = ReloadTargets {
             policy: Arc::clone(&self.policy),
             template: template.clone(),
@@ -101,6 +114,8 @@ impl<'a> Forwarding<'a> {
             handshakes: self.dataplane.handshakes(),
             guard: machine.ebpf.control(),
             limiter: Arc::clone(&limiter),
+            market: market.clone(),
+            gib_price: gib_price.clone(),
             log: log.clone(),
         };
         let keys = Arc::new(Ring {
@@ -117,7 +132,7 @@ impl<'a> Forwarding<'a> {
         let (servers, name_servers) = watch::name_servers(config);
         let listeners = watch::listeners(
             config,
-            &template,
+            (&template, addresses.clone()),
             uplink_mtu.clone(),
             servers,
             &self.resolver,
@@ -138,8 +153,13 @@ impl<'a> Forwarding<'a> {
         if let Some(exits) = &exits {
             flow_view::restore(exits, &sessions, &ledger, &blocks)?;
         }
-        let flows: SharedFlowView =
-            Arc::new(Flows { path: self.egress, exits, sessions: Arc::clone(&sessions), blocks });
+        let flows: SharedFlowView = Arc::new(Flows {
+            path: self.egress,
+            addresses: self.follower.as_ref().map(Follower::addresses),
+            exits,
+            sessions: Arc::clone(&sessions),
+            blocks,
+        });
         let view = Arc::new(View::new(status::Sources {
             uplink: self.uplink,
             uplink_mtu,
@@ -176,6 +196,9 @@ impl<'a> Forwarding<'a> {
             flows,
             blocks,
             resolver: self.resolver,
+            addresses,
+            market,
+            gib_price,
             ended: self.ended,
             breaks,
             name_servers,

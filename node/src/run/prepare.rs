@@ -29,6 +29,7 @@ use weir_host::{
 };
 use weir_sessions::keys::rotation;
 use weir_wireguard::{
+    aead,
     identity::Identities,
     keys::{self, PrivateKey},
 };
@@ -49,6 +50,7 @@ pub(super) struct Prepared<'a> {
     notes: Vec<String>,
     addresses: AddressPlan,
     permutation: SlotPermutation,
+    cipher: aead::Path,
 }
 
 impl<'a> Prepared<'a> {
@@ -56,6 +58,8 @@ impl<'a> Prepared<'a> {
     pub(super) fn new(options: Options<'a>, found: Found) -> anyhow::Result<(Self, Machine)> {
         let config = options.config;
         let Found { uplink, endpoint } = found;
+        let cipher = aead::Path::from_environment()
+            .with_context(|| format!("{} is wrong. Fix: unset it", aead::ENVIRONMENT))?;
         let (key, is_new) = keys::load_or_create(&config.node.private_key_file)?;
         if is_new {
             info!(
@@ -102,6 +106,7 @@ impl<'a> Prepared<'a> {
             notes,
             addresses,
             permutation,
+            cipher,
         };
         Ok((prepared, machine))
     }
@@ -123,6 +128,7 @@ impl<'a> Prepared<'a> {
             udp_segmentation: dataplane::segmentation(&config.node),
             limits: Arc::clone(&levels),
             flow_secret: random::flow_secret()?,
+            cipher: self.cipher,
         };
         let identities =
             Identities::new(key_ring::identities(&self.key, self.previous_key.as_ref()));

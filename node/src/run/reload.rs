@@ -8,6 +8,7 @@ use super::{ebpf::GuardControl, ledger::Intervals, policy::ExitPolicy};
 use crate::logging::Log;
 use weir_config::{Api, Config, Node, Shared};
 use weir_control::{
+    market::MarketSettings,
     metrics::Series,
     reload::{Applier, Change, Reloader},
 };
@@ -24,6 +25,8 @@ pub(super) struct ReloadTargets {
     pub(super) guard: GuardControl,
     pub(super) limiter: Arc<Limiter>,
     pub(super) policy: Arc<ExitPolicy>,
+    pub(super) market: Shared<MarketSettings>,
+    pub(super) gib_price: Shared<u64>,
     pub(super) log: Log,
 }
 
@@ -39,6 +42,8 @@ impl ReloadTargets {
         let appliers: Vec<Box<dyn Applier>> = vec![
             Box::new(PolicyReload { policy: self.policy }),
             Box::new(HandshakeReload { guard: self.guard, thread: self.handshakes }),
+            Box::new(MarketReload { settings: self.market }),
+            Box::new(gib_price(self.gib_price)),
             Box::new(TunnelReload { template: self.template }),
             Box::new(metrics(self.series)),
             Box::new(ledger(self.intervals)),
@@ -179,6 +184,50 @@ fn ledger(live: Shared<Intervals>) -> ValueReload<Intervals> {
         "ledger.retain_blocks_days",
     ];
     ValueReload { live, keys, from: |config| Intervals::from(&config.ledger) }
+}
+
+/// Reloads the price of ecash.
+fn gib_price(live: Shared<u64>) -> ValueReload<u64> {
+    ValueReload { live, keys: &["cashu.gib_price"], from: |config| config.cashu.gib_price.into() }
+}
+
+/// What a listing is made from; without a listing, no database is read.
+pub(super) fn market_settings(config: &Config) -> anyhow::Result<MarketSettings> {
+    match config.market.enabled {
+        true => MarketSettings::load(config),
+        false => Ok(MarketSettings::off(config)),
+    }
+}
+
+/// Reloads what the listing says, and the databases of addresses.
+struct MarketReload {
+    settings: Shared<MarketSettings>,
+}
+
+impl Applier for MarketReload {
+    fn keys(&self) -> &'static [&'static str] {
+        &[
+            "market.title",
+            "market.country",
+            "market.ip_type",
+            "market.place_files",
+            "market.endpoints",
+            "market.purchase_url",
+            "market.proof_of_work",
+        ]
+    }
+
+    fn reads_files(&self) -> bool {
+        true
+    }
+
+    fn prepare(&self, config: &Config) -> anyhow::Result<Change> {
+        let (live, settings) = (self.settings.clone(), market_settings(config)?);
+        Ok(Box::new(move || {
+            live.set(settings);
+            Ok(Vec::new())
+        }))
+    }
 }
 
 /// Reloads the limits.

@@ -82,8 +82,8 @@ impl<'a> Sandboxed<'a> {
                 (exits, Some(follower))
             }
         };
-        let direct = self.receive.queues;
-        let workers = Workers { io: self.io, cores: &self.cores, direct, exits, on_end };
+        let xsk = self.receive.queues;
+        let workers = Workers { io: self.io, cores: &self.cores, xsk, exits, on_end };
         let dataplane = dataplane::start(
             config,
             self.shared,
@@ -131,6 +131,7 @@ pub(super) fn resolver(config: &Config) -> anyhow::Result<Resolver> {
         || !config.payment.approve_url.is_empty()
         || !config.cashu.mints.is_empty()
         || !config.purchase.relays.is_empty()
+        || config.market.enabled
         || watch::follows_name_servers(config);
     match config.node.sandbox {
         SandboxMode::Auto | SandboxMode::Required if is_asked => Resolver::start(),

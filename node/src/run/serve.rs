@@ -15,6 +15,7 @@ use super::{
     flow_table,
     ledger::{Intervals, LedgerTasks},
     limits,
+    market::ListedNode,
     policy::ExitPolicy,
     service,
     status::View,
@@ -26,6 +27,7 @@ use weir_control::{
     fleet,
     flows::SharedFlowView,
     gateway::Gateway,
+    market::{Market, MarketSettings},
     metrics::Series,
     purchase::Purchase,
     reload::{Outcome, Reload as _, ReloadError, Reloader},
@@ -57,6 +59,12 @@ pub(super) struct ControlPlane {
     pub(super) policy: Arc<ExitPolicy>,
     /// The process that looks names up.
     pub(super) resolver: Resolver,
+    /// The uplink's addresses.
+    pub(super) addresses: Shared<Vec<IpAddr>>,
+    /// What the listing is made from.
+    pub(super) market: Shared<MarketSettings>,
+    /// The price of a GiB in ecash.
+    pub(super) gib_price: Shared<u64>,
     /// The threads of the packet path that have ended.
     pub(super) ended: UnboundedReceiver<ThreadEnded>,
     /// Why the node cannot go on, from the watch over the host.
@@ -96,6 +104,9 @@ async fn serve(config: &Config, parts: ControlPlane, log: Option<GuardLog>) -> a
         reloader,
         keys,
         policy,
+        addresses,
+        market,
+        gib_price,
         ..
     } = parts;
     let (mut ended, mut breaks) = (parts.ended, parts.breaks);
@@ -110,6 +121,7 @@ async fn serve(config: &Config, parts: ControlPlane, log: Option<GuardLog>) -> a
         stopped.wait_for(|stop| *stop).await.ok();
     };
 
+    let listed_template = template.clone();
     let shared: SharedView = view.clone();
     let device = Device {
         sessions: Arc::clone(&sessions),
@@ -146,7 +158,17 @@ async fn serve(config: &Config, parts: ControlPlane, log: Option<GuardLog>) -> a
             None => std::future::pending().await,
         }
     });
-    let cashu = Cashu::new(config, &sessions, &resolver)?;
+    let cashu = Cashu::new(config, &sessions, &resolver, gib_price)?;
+    let listed = ListedNode::new(
+        config,
+        listed_template,
+        addresses,
+        Arc::clone(&sessions),
+        Arc::clone(&limiter),
+        cashu.clone(),
+    );
+    let market = Market::new(config, market, Arc::new(listed), &resolver)?;
+    let api = api.with_market(market.clone());
     let has_ipv6 = weir_host::has_ipv6();
     let gateway =
         Gateway::bind(config, &sessions, name_servers, &resolver, cashu.as_ref(), has_ipv6).await?;
@@ -168,6 +190,10 @@ async fn serve(config: &Config, parts: ControlPlane, log: Option<GuardLog>) -> a
     let status = view.status();
     banner::show(config, &status);
     let endpoint = status.endpoint;
+    if let Some(market) = &market {
+        view.show_market(Arc::clone(market));
+    }
+    let listing = market.map(|market| tokio::spawn(market.run(stop.subscribe())));
     let mut server = std::pin::pin!(listeners.serve(&api, until(stop.subscribe())));
     let mut gateway = std::pin::pin!(gateway.serve(stop.subscribe()));
     let mut purchase = std::pin::pin!({
@@ -210,6 +236,9 @@ async fn serve(config: &Config, parts: ControlPlane, log: Option<GuardLog>) -> a
     service::stopping();
     stop.send_replace(true);
     tasks.stop().await;
+    if let Some(listing) = listing {
+        listing.await.ok();
+    }
     if let Some(exchanging) = exchanging {
         exchanging.await.ok();
     }

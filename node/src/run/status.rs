@@ -18,6 +18,7 @@ use weir_config::Shared;
 use weir_control::{
     fleet::Link,
     flows::SharedFlowView,
+    market::{SharedMarket, view::MarketView},
     purchase,
     view::{HostCondition, HostRestored, NodeView, Status},
 };
@@ -61,6 +62,7 @@ pub(super) struct View {
     started: Instant,
     fleet: OnceLock<Link>,
     purchases: OnceLock<purchase::Counts>,
+    market: OnceLock<SharedMarket>,
 }
 
 impl View {
@@ -69,6 +71,7 @@ impl View {
             sources,
             started: Instant::now(),
             fleet: OnceLock::new(),
+            market: OnceLock::new(),
             purchases: OnceLock::new(),
         }
     }
@@ -83,6 +86,12 @@ impl View {
     pub(super) fn show_purchases(&self, counts: purchase::Counts) {
         self.purchases.set(counts).ok();
     }
+
+    /// Shows this listing too.
+    pub(super) fn show_market(&self, market: SharedMarket) {
+        // There is only one.
+        self.market.set(market).ok();
+    }
 }
 
 impl NodeView for View {
@@ -92,6 +101,10 @@ impl NodeView for View {
 
     fn host_parts(&self) -> &'static [&'static str] {
         &Part::LABELS
+    }
+
+    fn market(&self) -> Option<MarketView> {
+        self.market.get().map(|market| market.view())
     }
 
     fn status(&self) -> Status {

@@ -42,7 +42,7 @@ pub(super) fn name_servers(
 /// The actions on changes of the host.
 pub(super) fn listeners(
     config: &Config,
-    template: &Shared<PeerTemplate>,
+    (template, addresses): (&Shared<PeerTemplate>, Shared<Vec<IpAddr>>),
     mtu: Arc<AtomicU32>,
     servers: Option<watch::Sender<Vec<IpAddr>>>,
     resolver: &Resolver,
@@ -73,6 +73,7 @@ pub(super) fn listeners(
     Listeners {
         uplink: Box::new(move |now: &Uplink| {
             mtu.store(now.mtu, Relaxed);
+            addresses.set(now.addresses().collect());
             if let Some(exit) = &exit {
                 exit.follow(now);
             }

@@ -78,12 +78,16 @@ impl AllowedPaths {
             allowed.read.extend(list.iter().map(|file| beside(file)));
             allowed.fixed.extend(list.iter().filter(|file| beside(file) == **file).cloned());
         }
+        let places = &config.market.place_files;
+        allowed.read.extend(places.iter().map(|file| beside(file)));
+        allowed.fixed.extend(places.iter().filter(|file| beside(file) == **file).cloned());
         let ledger = &config.ledger;
         let written = [
             node.private_key_file.as_path(),
             &config.api.token_file,
             &config.api.socket,
             &config.cashu.key_file,
+            &config.market.key_file,
             Path::new(&ledger.usage_file),
         ];
         let read = [
@@ -94,6 +98,7 @@ impl AllowedPaths {
             Path::new(&config.purchase.relay_ca_file),
             Path::new(&config.purchase.certificate_file),
             Path::new(&config.purchase.certificate_key_file),
+            Path::new(&config.market.ca_file),
             Path::new(&config.fleet.credentials_file),
             Path::new(&config.fleet.token_file),
             Path::new(&config.fleet.ca_file),

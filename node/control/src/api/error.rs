@@ -71,7 +71,7 @@ impl ApiError {
     pub(super) fn no_such_route() -> Self {
         let message =
             "unknown path: see /v1/sessions, /v1/limits, /v1/usage, /v1/flows, /v1/status, \
-             /v1/vouchers, /v1/earnings, /v1/reload, /v1/keys, /metrics, /health"
+             /v1/vouchers, /v1/earnings, /v1/market, /v1/reload, /v1/keys, /metrics, /health"
                 .to_owned();
         Self { status: StatusCode::NOT_FOUND, code: "no_such_route", message }
     }

@@ -137,7 +137,7 @@ fn render(prepay: &Prepay, left: &Left, message: &str) -> String {
              <p class=\"mono wrap\">{}</p><p>Payment request:</p><p class=\"mono wrap\">{}</p></section>",
             mints.join(", "),
             escape(&cashu.lock()),
-            escape(cashu.request())
+            escape(&cashu.request())
         )
     });
     FRAME

@@ -180,7 +180,7 @@ impl Prepay {
         let text = "pay with a Cashu token: {\"token\": \"cashuB...\"}, or in the header X-Cashu; \
                     the payment request is in that header of this answer";
         let error = ApiError::new(StatusCode::PAYMENT_REQUIRED, "payment_required", text);
-        let request = self.0.cashu.as_ref().map(|cashu| cashu.request().to_owned());
+        let request = self.0.cashu.as_ref().map(|cashu| cashu.request());
         ([(X_CASHU, request.unwrap_or_default())], error).into_response()
     }
 }

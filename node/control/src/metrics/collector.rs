@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     flows::Egress,
+    market::view::{MarketState, MarketView, RelayState},
     purchase::PurchaseCounts,
     view::{SharedView, Status},
 };
@@ -58,6 +59,9 @@ impl Collector for NodeCollector {
         books(encoder, &status)?;
         ecash(encoder, &self.sessions.ledger().mints())?;
         purchases(encoder, self.view.purchases().as_ref())?;
+        if let Some(view) = self.view.market() {
+            market(encoder, &view)?;
+        }
         let series = self.series.get();
         if series.per_session {
             each_session(encoder, sessions, series.max_sessions)?;
@@ -209,6 +213,33 @@ fn purchases(
     }
     let help = "Sealed letters that were not opened, or had no order in them.";
     Counters::begin(encoder, "purchase_letters_dropped", help)?.sample(&[], counts.dropped_letters)
+}
+
+/// Where the node is listed; only with market.enabled.
+fn market(encoder: &mut DescriptorEncoder<'_>, view: &MarketView) -> Result<(), Error> {
+    let help = "Whether the node is listed: 1 for the state that applies.";
+    let mut family = Gauges::begin(encoder, "market_state", help)?;
+    for state in MarketState::ALL {
+        family.sample(&[("state", state.as_str())], u64::from(state == view.state))?;
+    }
+    let help = "Unix time at which the listing expires; 0 without a listing.";
+    gauge(encoder, "market_expiry_timestamp_seconds", help, view.expires_at.unwrap_or(0))?;
+    let help = "Whether the registry or relay has what the node published last: 1 or 0.";
+    let mut family = Gauges::begin(encoder, "market_listed", help)?;
+    for relay in &view.relays {
+        let has = relay.state == RelayState::Accepted;
+        family.sample(&[("relay", &relay.url)], u64::from(has))?;
+    }
+    let help = "Attempts to give a registry or relay a listing or its withdrawal, by result.";
+    let mut family = Counters::begin(encoder, "market_publications", help)?;
+    for relay in &view.relays {
+        for (result, count) in
+            [("accepted", relay.accepted), ("refused", relay.refused), ("failed", relay.failed)]
+        {
+            family.sample(&[("relay", &relay.url), ("result", result)], count)?;
+        }
+    }
+    Ok(())
 }
 
 fn session_counts(

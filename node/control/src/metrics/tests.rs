@@ -110,6 +110,14 @@ fn a_scrape_is_openmetrics_with_every_drop_reason() {
         ("weir_fleet_connected", "1"),
         ("weir_uptime_seconds", "12.5"),
         ("weir_tunnel_bytes_total{direction=\"up\"}", "0"),
+        ("weir_market_state{state=\"published\"}", "1"),
+        ("weir_market_state{state=\"withdrawn\"}", "0"),
+        ("weir_market_expiry_timestamp_seconds", "1800010800"),
+        ("weir_market_listed{relay=\"wss://registry.example/\"}", "1"),
+        (
+            "weir_market_publications_total{relay=\"wss://registry.example/\",result=\"failed\"}",
+            "2",
+        ),
     ] {
         assert_eq!(samples.get(key).map(String::as_str), Some(value), "{key}");
     }

@@ -10,7 +10,7 @@ use weir_common::{Slot, exit::ExitConfig};
 use weir_nat::{FlowCounts, Policy, V6};
 use weir_packet::ethernet::NextHops;
 
-use super::{Exit, ExitEvents, OpenFlows, OwnedBlock};
+use super::{Exit, ExitEvents, OwnedBlock, events::OpenFlows};
 use crate::mailbox::{Command, Mailboxes};
 
 /// How long to wait until a worker has answered.

@@ -8,7 +8,7 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
 };
-use weir_common::direct::DIRECT_QUEUES;
+use weir_common::xsk::XSK_QUEUES;
 
 use super::{
     Backend, WorkerIo,
@@ -31,7 +31,7 @@ use weir_packet::virtio::MAX_TUN_PACKET_LEN;
 const BATCH: usize = 8;
 /// The maximum number of descriptors to wait for: the waker, the TUN device, two UDP sockets, and
 /// the AF_XDP sockets.
-const MAX_POLL_FDS: usize = 4 + DIRECT_QUEUES as usize;
+const MAX_POLL_FDS: usize = 4 + XSK_QUEUES as usize;
 
 /// The backend.
 pub(crate) struct Syscall<'a> {

@@ -12,10 +12,11 @@ use std::{
     os::fd::{AsFd as _, BorrowedFd},
 };
 
+use arrayvec::ArrayVec;
 use weir_common::{
     DropReason,
-    direct::{Addresses, DIRECT_QUEUES, Direct},
     exit::return_packet,
+    xsk::{Addresses, XSK_QUEUES, XskDatagram},
 };
 
 use self::socket::Xsk;
@@ -23,7 +24,7 @@ pub use self::sources::Sources;
 use crate::{
     now::Now,
     outer::{Checksum, Outer},
-    pipeline::Pipeline,
+    pipeline::{MAX_OPENINGS, Pipeline},
 };
 use weir_accounts::Endpoint;
 use weir_packet::{ecn::Ecn, ethernet::ETHERNET_HEADER};
@@ -32,15 +33,32 @@ use weir_packet::{ecn::Ecn, ethernet::ETHERNET_HEADER};
 /// before they are written.
 const MAX_FRAMES: u32 = 512;
 
+/// The maximum number of frames that are taken together: as many as the cipher opens together.
+const MAX_BATCH: usize = MAX_OPENINGS;
+
+/// A received frame.
+pub struct Frame<'a> {
+    /// The memory from the beginning of the frame on, to the end of its chunk.
+    memory: &'a mut [u8],
+    /// The frame's length in bytes.
+    len: usize,
+}
+
+impl Frame<'_> {
+    /// The frame itself.
+    fn bytes(&self) -> &[u8] {
+        self.memory.get(..self.len).unwrap_or_default()
+    }
+}
+
 /// A queue of received frames.
 pub trait ReceiveQueue {
     /// Whether frames are waiting.
     fn is_ready(&self) -> bool;
 
-    /// Calls `take` with up to `most` waiting frames, and gives their memory back to the kernel. What
-    /// `take` gets is the memory from the beginning of the frame on, and the frame's length in it.
-    /// Returns the number of frames.
-    fn take(&mut self, most: u32, take: impl FnMut(&mut [u8], usize)) -> u32;
+    /// Calls `take` with up to `most` waiting frames, at most [`MAX_BATCH`] at a time, and gives their
+    /// memory back to the kernel. Returns the number of frames.
+    fn take(&mut self, most: u32, take: impl FnMut(&mut [Frame<'_>])) -> u32;
 
     /// The number of frames that the kernel dropped since the last call, because too many were
     /// waiting.
@@ -72,7 +90,7 @@ impl XskQueues {
     pub fn open(interface: u32, workers: usize, sources: Sources) -> io::Result<Vec<Self>> {
         let mut all: Vec<Self> =
             (0..workers).map(|_| Self { sources, ..Self::default() }).collect();
-        for queue in 0..DIRECT_QUEUES {
+        for queue in 0..XSK_QUEUES {
             match Xsk::open(interface, queue) {
                 Ok(socket) => {
                     if let Some(own) = all.get_mut(queue as usize % workers.max(1)) {
@@ -114,9 +132,7 @@ impl<Q: ReceiveQueue> XskQueues<Q> {
     /// number of frames.
     pub(crate) fn take(&mut self, pipeline: &mut Pipeline) -> u32 {
         let sources = self.sources;
-        let (taken, lost) = self.share(MAX_FRAMES, |memory, len| {
-            receive(pipeline, sources, memory, len);
-        });
+        let (taken, lost) = self.share(MAX_FRAMES, |frames| receive(pipeline, sources, frames));
         if taken > 0 {
             pipeline.stats().udp_receive.add(u64::from(taken));
         }
@@ -129,7 +145,7 @@ impl<Q: ReceiveQueue> XskQueues<Q> {
     /// Takes up to `room` frames. Each queue gets an equal share of what those before it have left.
     /// Then the first queue gets the rest, and another queue is first the next time. Returns the
     /// number of frames taken, and of frames that the queues have lost.
-    fn share(&mut self, room: u32, mut take: impl FnMut(&mut [u8], usize)) -> (u32, u64) {
+    fn share(&mut self, room: u32, mut take: impl FnMut(&mut [Frame<'_>])) -> (u32, u64) {
         let count = self.queues.len();
         self.first = (self.first + 1) % count.max(1);
         let (mut taken, mut lost) = (0, 0);
@@ -149,37 +165,49 @@ impl<Q: ReceiveQueue> XskQueues<Q> {
     }
 }
 
-fn receive(pipeline: &mut Pipeline, sources: Sources, memory: &mut [u8], len: usize) {
-    let Some(frame) = memory.get(..len) else { return };
-    if pipeline.exit().is_some_and(|exit| !exit.is_message(frame)) {
-        match return_packet(frame).map(<[u8]>::len) {
-            Some(len) => {
-                let room = memory.get_mut(ETHERNET_HEADER..).unwrap_or_default();
-                pipeline.handle_return_packet(room, len);
-            }
-            None => pipeline.stats().refuse(DropReason::DownMalformed),
+/// Takes frames. Return traffic goes before the consumers' datagrams, which are opened together.
+fn receive(pipeline: &mut Pipeline, sources: Sources, frames: &mut [Frame<'_>]) {
+    let mut datagrams: ArrayVec<_, MAX_BATCH> = ArrayVec::new();
+    for frame in frames {
+        if pipeline.exit().is_some_and(|exit| !exit.is_message(frame.bytes())) {
+            receive_return(pipeline, frame);
+            continue;
         }
-        return;
+        match datagram(sources, frame.bytes()) {
+            Ok(datagram) => datagrams.push(datagram),
+            Err(reason) => pipeline.stats().refuse(reason),
+        }
     }
-    let Some(direct) = Direct::of(frame) else {
-        pipeline.stats().refuse(DropReason::MalformedMessage);
-        return;
-    };
-    let (remote, local): (IpAddr, IpAddr) = match direct.addresses {
+    pipeline.handle_datagrams(datagrams.into_iter());
+}
+
+fn receive_return(pipeline: &mut Pipeline, frame: &mut Frame<'_>) {
+    match return_packet(frame.bytes()).map(<[u8]>::len) {
+        Some(len) => {
+            let room = frame.memory.get_mut(ETHERNET_HEADER..).unwrap_or_default();
+            pipeline.handle_return_packet(room, len);
+        }
+        None => pipeline.stats().refuse(DropReason::DownMalformed),
+    }
+}
+
+/// The datagram in a frame, with its outer headers.
+fn datagram(sources: Sources, frame: &[u8]) -> Result<(Outer<'_>, &[u8]), DropReason> {
+    let datagram = XskDatagram::of(frame).ok_or(DropReason::MalformedMessage)?;
+    let (remote, local): (IpAddr, IpAddr) = match datagram.addresses {
         Addresses::V4(from, to) => (Ipv4Addr::from(from).into(), Ipv4Addr::from(to).into()),
         Addresses::V6(from, to) => (Ipv6Addr::from(from).into(), Ipv6Addr::from(to).into()),
     };
     if !sources.allow(remote) {
-        pipeline.stats().refuse(DropReason::MartianSource);
-        return;
+        return Err(DropReason::MartianSource);
     }
-    let remote = SocketAddr::new(remote, direct.source_port);
+    let remote = SocketAddr::new(remote, datagram.source_port);
     let outer = Outer {
         from: Endpoint { remote, local: Some(local) },
-        ecn: Ecn::of_traffic_class(direct.traffic_class),
-        checksum: Checksum::Unverified { addresses: direct.ip_addresses, udp: direct.udp },
+        ecn: Ecn::of_traffic_class(datagram.traffic_class),
+        checksum: Checksum::Unverified { addresses: datagram.ip_addresses, udp: datagram.udp },
     };
-    pipeline.handle_datagram(outer, direct.payload);
+    Ok((outer, datagram.payload))
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use weir_wireguard::{
 
 /// The maximum number of messages that are opened together. More plaintext than that would not stay
 /// in the processor's first cache until it is looked at.
-const MAX_OPENINGS: usize = 16;
+pub(crate) const MAX_OPENINGS: usize = 16;
 
 /// Messages to open, in the order in which they came.
 pub(super) type Openings<'a> = ArrayVec<Opening<'a>, MAX_OPENINGS>;
@@ -119,7 +119,7 @@ impl Pipeline {
             let Some(job) = job else { break };
             jobs.push(job);
         }
-        open_batch(self.aead, &mut jobs);
+        open_batch(self.shared.cipher, &mut jobs);
         let mut outcomes: ArrayVec<_, MAX_OPENINGS> = jobs.iter().map(Open::outcome).collect();
         while outcomes.len() < openings.len() {
             outcomes.push(Outcome::Pending);

@@ -8,7 +8,7 @@ use super::Refused;
 use crate::listing::{Basis, Capacity, Endpoint, Listing, Payment, Price, Reach, State};
 
 /// The market's topics. The second is the one before version 0.7 of the protocol.
-const TOPICS: [&str; 2] = ["europa-protocol", "vpn-marketplace"];
+pub(crate) const TOPICS: [&str; 2] = ["europa-protocol", "vpn-marketplace"];
 const PROTOCOL: &str = "wireguard";
 /// The namespace of the country's label (NIP-32).
 const COUNTRY_NAMESPACE: &str = "ISO-3166-1";
@@ -31,13 +31,13 @@ fn all<'t>(tags: &'t Tags, kind: &'static str) -> impl Iterator<Item = &'t [Stri
 
 /// Text of others on one line: what would move a terminal's cursor or turn its text around is left
 /// out.
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str, max: usize) -> String {
     let is_plain = |letter: &char| {
         let turns = matches!(letter, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
             | '\u{2066}'..='\u{2069}' | '\u{2028}'..='\u{2029}');
         !letter.is_control() && !turns
     };
-    text.chars().filter(is_plain).take(MAX_TEXT).collect()
+    text.chars().filter(is_plain).take(max).collect()
 }
 
 /// Reads a listing. What weir does not know in it is ignored, and what is malformed is left out, unless
@@ -84,7 +84,7 @@ pub(super) fn read(tags: &Tags) -> Result<Listing, Refused> {
     };
     Ok(Listing {
         id,
-        title: printable(first(tags, "title").unwrap_or_default()),
+        title: printable(first(tags, "title").unwrap_or_default(), MAX_TEXT),
         state: if sold { State::Sold } else { State::Active },
         country,
         country_basis: basis("country"),
@@ -99,7 +99,7 @@ pub(super) fn read(tags: &Tags) -> Result<Listing, Refused> {
         free_slots: first(tags, "free-slots").and_then(|slots| slots.parse().ok()),
         features: all(tags, "features")
             .flatten()
-            .map(|feature| printable(feature))
+            .map(|feature| printable(feature, MAX_TEXT))
             .filter(|feature| !feature.is_empty())
             .take(MAX_LIST)
             .collect(),

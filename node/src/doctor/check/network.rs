@@ -4,7 +4,7 @@ use crate::doctor::{
     Finding,
     facts::{Facts, Nic},
 };
-use weir_config::GuardMode;
+use weir_config::{EgressMode, GuardMode, ReceiveMode};
 use weir_host::{
     uplink::Ipv6Uplink,
     watch::{Condition, Part},
@@ -18,6 +18,7 @@ pub(super) fn all(facts: &Facts) -> Vec<Finding> {
         Ok(nic) => vec![
             uplink(nic, facts),
             xdp(nic, facts),
+            egress(nic, facts),
             offloads(nic),
             queues(nic, facts),
             mtu(nic, facts),
@@ -67,7 +68,15 @@ fn xdp(nic: &Nic, facts: &Facts) -> Finding {
         _ => {}
     }
     match &nic.native_xdp {
-        Ok(true) => Finding::good("XDP", format!("native: the driver of {name} supports it")),
+        Ok(true) => {
+            let mut found = format!("native: the driver of {name} supports it");
+            if nic.driver.as_deref() == Some("virtio_net") {
+                // virtnet_xdp_set in drivers/net/virtio_net.c.
+                found += ". While the guard is attached, virtio_net receives no TCP super-packets \
+                          from the hypervisor, so this machine's own downloads use more CPU";
+            }
+            Finding::good("XDP", found)
+        }
         Ok(false) => Finding::warning(
             "XDP",
             format!(
@@ -84,6 +93,41 @@ fn xdp(nic: &Nic, facts: &Facts) -> Finding {
                  supports ({error})"
             ),
         ),
+    }
+}
+
+/// How consumers' packets would leave, decided as at the node's start.
+fn egress(nic: &Nic, facts: &Facts) -> Finding {
+    let node = &facts.config.node;
+    let by_setting = match (node.egress, node.receive, node.xdp) {
+        (EgressMode::Kernel, _, _) => Some("node.egress"),
+        (_, ReceiveMode::Sockets, _) => Some("node.receive"),
+        (_, _, GuardMode::Off) => Some("node.xdp"),
+        _ => None,
+    };
+    if let Some(setting) = by_setting {
+        return Finding::good("egress", format!("through the kernel, as set by {setting}"));
+    }
+    let services = match &nic.egress.services {
+        Ok(services) => services.as_ref().map(|services| format!("; {services}")),
+        Err(error) => Some(format!("; which ports the machine uses is unknown ({error})")),
+    };
+    match &nic.egress.routes {
+        Ok(Ok(())) => Finding::good(
+            "egress",
+            format!("bypass: past the kernel's stack{}", services.unwrap_or_default()),
+        ),
+        Ok(Err(why)) if node.egress == EgressMode::Bypass => Finding::bad(
+            "egress",
+            format!("node.egress is \"bypass\", but the node cannot follow the routes: {why}"),
+            "remove what is named, or set node.egress to \"auto\"",
+        ),
+        Ok(Err(why)) => Finding::warning(
+            "egress",
+            format!("through the kernel, which costs more CPU: {why}"),
+            "optional: remove what is named. The node then leaves past the kernel's stack",
+        ),
+        Err(error) => Finding::unknown("egress", error.as_str()),
     }
 }
 

@@ -4,11 +4,11 @@ use super::*;
 use crate::doctor::{
     Report, Verdict,
     facts::{
-        Clock, Conntrack, Disk, Kernel, Nic, Port,
+        Clock, Conntrack, Disk, Egress, Kernel, Nic, Port,
         kernel::{Refusal, TunFact},
     },
 };
-use weir_config::{Auto, Config, GuardMode, IoMode};
+use weir_config::{Auto, Config, EgressMode, GuardMode, IoMode, ReceiveMode};
 use weir_dataplane::Reads;
 use weir_host::{
     ethtool::Offloads,
@@ -52,6 +52,7 @@ fn healthy() -> Facts {
             ipv6: Ipv6Uplink::Same,
             ports: Vec::new(),
             conditions: Ok(Vec::new()),
+            egress: Egress { routes: Ok(Ok(())), services: Ok(None) },
         }),
         policy: Ok(false),
         cores: 2,
@@ -156,6 +157,12 @@ fn each_fault_is_found_by_its_check_alone() {
         ("TUN", Unknown, "", |it| it.kernel.tun = TunFact::NotTried { device: true, why: no() }),
         ("nft", Bad, "apt-get install nftables", |it| it.kernel.nft = Err(no())),
         ("uplink", Bad, "node.endpoint", |it| nic(it).has_address = false),
+        ("egress", Warning, "optional", |it| nic(it).egress.routes = Ok(Err(no()))),
+        ("egress", Unknown, "", |it| nic(it).egress.routes = Err(no())),
+        ("egress", Bad, "node.egress", |it| {
+            it.config.node.egress = EgressMode::Bypass;
+            nic(it).egress.routes = Ok(Err(no()));
+        }),
         ("XDP", Warning, "optional", |it| nic(it).native_xdp = Ok(false)),
         ("XDP", Unknown, "", |it| nic(it).native_xdp = Err(no())),
         ("XDP", Warning, "ip link set dev eth0 xdp off", |it| {
@@ -269,4 +276,30 @@ fn without_an_uplink_the_rest_is_still_judged() {
         findings.iter().filter(|it| it.verdict != Verdict::Good).map(|it| it.check).collect();
     assert_eq!(bad, ["uplink"]);
     assert!(findings.iter().any(|it| it.check == "disk"));
+}
+
+/// What a check found on this machine.
+fn found(facts: &Facts, check: &str) -> String {
+    let finding = all(facts).into_iter().find(|finding| finding.check == check);
+    finding.expect("a finding").found
+}
+
+#[test]
+fn egress_says_which_way_and_which_setting_chose_it() {
+    let mut facts = healthy();
+    assert!(found(&facts, "egress").starts_with("bypass"));
+    nic(&mut facts).egress.services = Ok(Some("1 host service listens: tcp 50000".into()));
+    assert!(found(&facts, "egress").contains("tcp 50000"), "the host's own services are named");
+    facts.config.node.receive = ReceiveMode::Sockets;
+    assert!(found(&facts, "egress").ends_with("node.receive"));
+    facts.config.node.egress = EgressMode::Kernel;
+    assert!(found(&facts, "egress").ends_with("node.egress"));
+}
+
+#[test]
+fn only_virtio_net_is_said_to_lose_super_packets_to_the_guard() {
+    let mut facts = healthy();
+    assert!(found(&facts, "XDP").contains("downloads"));
+    nic(&mut facts).driver = Some("mlx5_core".into());
+    assert!(!found(&facts, "XDP").contains("downloads"));
 }

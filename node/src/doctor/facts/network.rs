@@ -6,6 +6,7 @@ use super::{Known, number, read};
 use weir_config::Config;
 use weir_host::{
     ethtool::Offloads,
+    listeners, next_hop,
     uplink::{self, Ipv6Uplink, Uplink},
     watch::{Condition, Expected, View},
     xdp_features,
@@ -42,12 +43,42 @@ pub struct Nic {
     pub ports: Vec<String>,
     /// The conditions that a running node would report.
     pub conditions: Known<Vec<Condition>>,
+    /// What matters for leaving past the kernel's stack.
+    pub egress: Egress,
+}
+
+/// What matters for leaving past the kernel's stack.
+#[derive(Clone, Debug)]
+pub struct Egress {
+    /// Whether the node can follow the routes without the kernel, or why not.
+    pub routes: Known<Result<(), String>>,
+    /// The host's own services in the node's port range, in one line.
+    pub services: Known<Option<String>>,
+}
+
+impl Egress {
+    fn gather(config: &Config, uplink: &Uplink) -> Self {
+        let routes = match (uplink.ipv6.other(), next_hop::read(uplink)) {
+            (Some(other), _) => {
+                Ok(Err(format!("IPv6 leaves by another interface than {}: {other}", uplink.name)))
+            }
+            (None, Ok(judged)) => Ok(judged.map(drop).map_err(|why| why.to_string())),
+            (None, Err(error)) => Err(error.to_string()),
+        };
+        let (low, high) = (config.nat.ports.low, config.nat.ports.high);
+        let sockets = listeners::in_range(low, high).map_err(|error| error.to_string());
+        let services = sockets.map(|sockets| {
+            listeners::describe(&sockets, &listeners::programs(&sockets), (low, high))
+        });
+        Self { routes, services }
+    }
 }
 
 impl Nic {
     pub(super) fn gather(config: &Config) -> Result<Self, String> {
         let uplink = Uplink::find(&config.node.uplink).map_err(|error| error.to_string())?;
         let conditions = conditions(config, &uplink);
+        let egress = Egress::gather(config, &uplink);
         let Uplink { name, index, mtu, v4, v6, ipv6, ports } = uplink;
         let path = PathBuf::from("/sys/class/net").join(&name);
         let driver = fs::read_link(path.join("device/driver")).ok();
@@ -74,6 +105,7 @@ impl Nic {
             ipv6,
             ports,
             conditions,
+            egress,
             name,
         })
     }

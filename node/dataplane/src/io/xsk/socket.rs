@@ -18,7 +18,7 @@ use rustix::net::{
 };
 
 use super::{
-    ReceiveQueue,
+    Frame, MAX_BATCH, ReceiveQueue,
     ring::Ring,
     transmit::{self, Transmit},
     umem::Umem,
@@ -91,17 +91,18 @@ impl ReceiveQueue for Xsk {
         !self.received.is_empty()
     }
 
-    fn take(&mut self, most: u32, mut take: impl FnMut(&mut [u8], usize)) -> u32 {
+    fn take(&mut self, most: u32, mut take: impl FnMut(&mut [Frame<'_>])) -> u32 {
         let waiting = self.received.peek();
         self.full |= waiting + self.latest >= FRAMES;
         let count = waiting.min(most);
         let received = &self.received;
         let descriptors = || (0..count).filter_map(|index| received.get(index));
-        for descriptor in descriptors() {
-            // SAFETY: the descriptor is in the receive ring, and its chunk goes back below.
-            let memory = unsafe { self.umem.frame(descriptor) };
-            let len = (descriptor.len as usize).min(memory.len());
-            take(memory, len);
+        for first in (0..count).step_by(MAX_BATCH) {
+            let batch = descriptors().skip(first as usize);
+            // SAFETY: the descriptors are in the receive ring, in which the kernel has no chunk twice,
+            // and their chunks go back below.
+            let mut frames = unsafe { self.umem.frames(batch) };
+            take(&mut frames);
         }
         self.latest = count;
         // SAFETY: the kernel has handed over these chunks, and nobody borrows them any more.

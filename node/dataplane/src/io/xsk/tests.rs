@@ -1,7 +1,7 @@
 use weir_common::DropReason;
 
 use super::*;
-use crate::testing::{Node, SERVER_V4, udp};
+use crate::testing::{Node, Output, SERVER_V4, udp};
 
 /// A queue whose frames say which one it is.
 struct StandIn {
@@ -16,9 +16,9 @@ impl ReceiveQueue for StandIn {
         self.waiting > 0
     }
 
-    fn take(&mut self, most: u32, mut take: impl FnMut(&mut [u8], usize)) -> u32 {
+    fn take(&mut self, most: u32, mut take: impl FnMut(&mut [Frame<'_>])) -> u32 {
         let count = self.waiting.min(most);
-        (0..count).for_each(|_| take(&mut [self.number], 1));
+        (0..count).for_each(|_| take(&mut [Frame { memory: &mut [self.number], len: 1 }]));
         self.waiting -= count;
         self.served += count;
         count
@@ -40,14 +40,14 @@ fn queues(waiting: &[u32]) -> XskQueues<StandIn> {
 #[test]
 fn queues_that_never_run_dry_get_equal_shares() {
     for count in 1..=16 {
-        let mut direct = queues(&vec![0; count]);
+        let mut xsk = queues(&vec![0; count]);
         for _ in 0..10 * count {
-            direct.queues.iter_mut().for_each(|queue| queue.waiting = 600);
+            xsk.queues.iter_mut().for_each(|queue| queue.waiting = 600);
             let mut came = 0;
-            direct.share(MAX_FRAMES, |_, _| came += 1);
+            xsk.share(MAX_FRAMES, |frames| came += frames.len() as u32);
             assert_eq!(came, MAX_FRAMES, "the whole room is used");
         }
-        let served: Vec<u32> = direct.queues.iter().map(|queue| queue.served).collect();
+        let served: Vec<u32> = xsk.queues.iter().map(|queue| queue.served).collect();
         let (least, most) = (served.iter().min(), served.iter().max());
         // A frame more or less, where the room cannot be shared evenly.
         assert!(most.expect("queues") - least.expect("queues") <= 10, "{served:?}");
@@ -57,27 +57,27 @@ fn queues_that_never_run_dry_get_equal_shares() {
 #[test]
 fn two_queues_with_600_frames_each_are_both_served_in_the_first_turn() {
     let mut node = Node::new(1, 1, 0);
-    let mut direct = queues(&[600, 600]);
+    let mut xsk = queues(&[600, 600]);
     node.iterate(|pipeline| {
-        direct.take(pipeline);
+        xsk.take(pipeline);
     });
-    assert!(direct.queues.iter().all(|queue| queue.served >= 200), "each has a share");
+    assert!(xsk.queues.iter().all(|queue| queue.served >= 200), "each has a share");
     for _ in 1..10 {
         node.iterate(|pipeline| {
-            direct.take(pipeline);
+            xsk.take(pipeline);
         });
     }
-    assert!(!direct.is_ready());
+    assert!(!xsk.is_ready());
     let read = node.pipeline.stats().boundaries().udp_receive;
     assert_eq!(read.packets, 1200);
 }
 
 #[test]
 fn what_a_quiet_queue_leaves_is_for_the_busy_one() {
-    let mut direct = queues(&[10, 5000]);
+    let mut xsk = queues(&[10, 5000]);
     let mut of_each = [0; 2];
     for _ in 0..2 {
-        direct.share(MAX_FRAMES, |frame, _| of_each[usize::from(frame[0])] += 1);
+        xsk.share(MAX_FRAMES, |frames| of_each[usize::from(frames[0].memory[0])] += 1);
     }
     assert_eq!(of_each[0], 10);
     assert_eq!(of_each[1], 2 * MAX_FRAMES - 10);
@@ -86,11 +86,11 @@ fn what_a_quiet_queue_leaves_is_for_the_busy_one() {
 #[test]
 fn losses_of_each_queue_are_counted_also_where_nothing_was_taken() {
     let mut node = Node::new(1, 1, 0);
-    let mut direct = queues(&[600, 0, 0]);
-    direct.queues[1].lost = 30;
-    direct.queues[2].lost = 4;
+    let mut xsk = queues(&[600, 0, 0]);
+    xsk.queues[1].lost = 30;
+    xsk.queues[2].lost = 4;
     node.iterate(|pipeline| {
-        direct.take(pipeline);
+        xsk.take(pipeline);
     });
     assert_eq!(node.dropped(DropReason::XskRingFull), 34);
 }
@@ -100,6 +100,13 @@ fn frame(from: [u8; 4], port: u16, payload: &[u8]) -> Vec<u8> {
     let mut packet = udp(from.into(), SERVER_V4, port, payload);
     packet.splice(..0, [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0]);
     packet
+}
+
+/// Takes one frame.
+fn take(node: &mut Node, sources: Sources, frame: &[u8]) -> Output {
+    let mut memory = frame.to_vec();
+    let frame = Frame { memory: &mut memory, len: frame.len() };
+    node.iterate(|pipeline| receive(pipeline, sources, &mut [frame]))
 }
 
 const HOME: [u8; 4] = [45, 80, 1, 2];
@@ -113,8 +120,7 @@ fn the_endpoint_moves_only_where_a_checksum_vouches_for_it() {
         let packet = udp(consumer.v4, SERVER_V4, 1, b"up");
         let mut frame = frame(HOME, 4000, &consumer.seal(&packet));
         change(&mut frame);
-        let output =
-            node.iterate(|pipeline| receive(pipeline, sources, &mut frame.clone(), frame.len()));
+        let output = take(node, sources, &frame);
         assert_eq!(output.frames.len(), 1, "the payload is authentic");
         node.endpoint(consumer.slot).map(|endpoint| endpoint.remote)
     };
@@ -133,9 +139,7 @@ fn a_private_source_or_port_zero_moves_nothing_and_is_counted() {
     let packet = udp(consumer.v4, SERVER_V4, 1, b"up");
     for (from, port) in [([192, 168, 7, 7], 4000), (HOME, 0)] {
         let frame = frame(from, port, &consumer.seal(&packet));
-        let output = node.iterate(|pipeline| {
-            receive(pipeline, Sources::default(), &mut frame.clone(), frame.len())
-        });
+        let output = take(&mut node, Sources::default(), &frame);
         assert!(output.frames.is_empty());
     }
     assert_eq!(node.dropped(DropReason::MartianSource), 1);
@@ -143,7 +147,7 @@ fn a_private_source_or_port_zero_moves_nothing_and_is_counted() {
     assert_eq!(node.endpoint(consumer.slot), before);
     let lan = Sources::of_uplink(&[[192, 168, 7, 1].into()], &[]);
     let frame = frame([192, 168, 7, 7], 4000, &consumer.seal(&packet));
-    node.iterate(|pipeline| receive(pipeline, lan, &mut frame.clone(), frame.len()));
+    take(&mut node, lan, &frame);
     let moved = node.endpoint(consumer.slot).map(|endpoint| endpoint.remote);
     assert_eq!(moved, Some(([192, 168, 7, 7], 4000).into()));
 }
@@ -159,8 +163,32 @@ fn the_congestion_mark_of_a_frame_comes_inward() {
     let mut frame = frame(HOME, 4000, &consumer.seal(&packet));
     frame[15] = 3;
     frame[25] -= 3;
-    let output = node
-        .iterate(|pipeline| receive(pipeline, Sources::default(), &mut frame.clone(), frame.len()));
+    let output = take(&mut node, Sources::default(), &frame);
     let [(_, came)] = &output.frames[..] else { panic!("one frame") };
     assert_eq!(Ecn::of_packet(came), Ecn::Ce);
+}
+
+#[test]
+fn each_frame_of_a_batch_is_judged_by_itself() {
+    let mut node = Node::new(1, 1, 0);
+    let mut consumer = node.connect(0);
+    let mut from = |home, payload| {
+        let packet = udp(consumer.v4, SERVER_V4, 1, payload);
+        frame(home, 4000, &consumer.seal(&packet))
+    };
+    let elsewhere = [192, 168, 7, 7];
+    let mut frames =
+        [from(HOME, b"one"), from(HOME, b"two"), from(HOME, b"three"), from(elsewhere, b"four")];
+    frames[1][60] ^= 1;
+    frames[2].truncate(20);
+    let mut batch: Vec<_> = frames
+        .iter_mut()
+        .map(|frame| Frame { len: frame.len(), memory: frame.as_mut_slice() })
+        .collect();
+    let output = node.iterate(|pipeline| receive(pipeline, Sources::default(), &mut batch));
+    let [(_, came)] = &output.frames[..] else { panic!("{} frames", output.frames.len()) };
+    assert!(came.ends_with(b"one"));
+    assert_eq!(node.dropped(DropReason::Authentication), 1);
+    assert_eq!(node.dropped(DropReason::MalformedMessage), 1);
+    assert_eq!(node.dropped(DropReason::MartianSource), 1);
 }

@@ -14,7 +14,7 @@ use rustix::net::{
         XDP_PGOFF_TX_RING, XDP_UMEM_PGOFF_COMPLETION_RING, XdpDesc, XdpDescOptions, XdpMmapOffsets,
     },
 };
-use weir_common::direct::DIRECT_CHUNK;
+use weir_common::xsk::XSK_CHUNK;
 
 use super::{ring::Ring, umem::Umem};
 
@@ -66,7 +66,7 @@ impl Transmit {
             options: XdpDescOptions::empty(),
         };
         // SAFETY: the chunk is free: neither the kernel nor anybody else has it.
-        let chunk = unsafe { umem.frame(descriptor(DIRECT_CHUNK)) };
+        let chunk = unsafe { umem.frame(descriptor(XSK_CHUNK)) };
         let mut len = 0;
         for part in parts {
             let Some(room) = chunk.get_mut(len..len + part.len()) else {

@@ -2,14 +2,16 @@
 
 #![expect(unsafe_code, reason = "memory that is shared with the kernel")]
 
-use std::io;
+use std::{io, ptr::NonNull};
 
+use arrayvec::ArrayVec;
 use rustix::net::xdp::{XdpDesc, XdpUmemReg, XdpUmemRegFlags};
-use weir_common::direct::DIRECT_CHUNK;
+use weir_common::xsk::XSK_CHUNK;
 
+use super::{Frame, MAX_BATCH};
 use crate::io::mmap::Mapping;
 
-/// The UMEM: chunks of [`DIRECT_CHUNK`] bytes, one for each frame.
+/// The UMEM: chunks of [`XSK_CHUNK`] bytes, one for each frame.
 pub(super) struct Umem {
     frames: Mapping,
 }
@@ -21,7 +23,7 @@ impl Umem {
     ///
     /// Fails if there is no memory.
     pub(super) fn new(frames: u32) -> io::Result<Self> {
-        Ok(Self { frames: Mapping::anonymous(frames as usize * DIRECT_CHUNK)? })
+        Ok(Self { frames: Mapping::anonymous(frames as usize * XSK_CHUNK)? })
     }
 
     /// What the kernel is told of the memory.
@@ -29,7 +31,7 @@ impl Umem {
         XdpUmemReg {
             addr: self.frames.base().as_ptr() as u64,
             len: self.frames.len() as u64,
-            chunk_size: DIRECT_CHUNK as u32,
+            chunk_size: XSK_CHUNK as u32,
             headroom: 0,
             flags: XdpUmemRegFlags::empty(),
             tx_metadata_len: 0,
@@ -38,12 +40,12 @@ impl Umem {
 
     /// The address of the chunk with this number.
     pub(super) const fn chunk(number: u32) -> u64 {
-        number as u64 * DIRECT_CHUNK as u64
+        number as u64 * XSK_CHUNK as u64
     }
 
     /// The address of the chunk that has this address in it, wherever in it the frame began.
     pub(super) const fn chunk_of(address: u64) -> u64 {
-        address - address % DIRECT_CHUNK as u64
+        address - address % XSK_CHUNK as u64
     }
 
     /// The memory of a descriptor's frame, from its beginning to the end of its chunk. Empty if the
@@ -54,14 +56,41 @@ impl Umem {
     /// The kernel must have handed over the descriptor's chunk, and the chunk must not be given back
     /// while the frame is borrowed.
     pub(super) unsafe fn frame(&mut self, descriptor: XdpDesc) -> &mut [u8] {
-        let (at, len) = (descriptor.addr as usize, descriptor.len as usize);
-        let room = DIRECT_CHUNK - at % DIRECT_CHUNK;
-        if len > room || at.checked_add(room).is_none_or(|end| end > self.frames.len()) {
-            return &mut [];
-        }
+        let (start, room) = self.place(descriptor);
         // SAFETY: within the mapping, which lives as long as `self`. By the caller, the kernel does
         // not write there, and nobody else has borrowed the chunk.
-        unsafe { std::slice::from_raw_parts_mut(self.frames.base().add(at).as_ptr(), room) }
+        unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), room) }
+    }
+
+    /// The frames of the first [`MAX_BATCH`] of `descriptors`, as of [`Umem::frame`].
+    ///
+    /// # Safety
+    ///
+    /// As of [`Umem::frame`] for each of them, and no two may be in the same chunk.
+    pub(super) unsafe fn frames(
+        &mut self,
+        descriptors: impl Iterator<Item = XdpDesc>,
+    ) -> ArrayVec<Frame<'_>, MAX_BATCH> {
+        let frame = |descriptor: XdpDesc| {
+            let (start, room) = self.place(descriptor);
+            // SAFETY: within the mapping, which lives as long as `self`. By the caller, the kernel
+            // does not write there, and no other frame is in the chunk.
+            let memory = unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), room) };
+            Frame { memory, len: room.min(descriptor.len as usize) }
+        };
+        descriptors.take(MAX_BATCH).map(frame).collect()
+    }
+
+    /// Where a descriptor's frame begins, and the bytes from there to the end of its chunk: none if
+    /// the frame is not within one chunk.
+    fn place(&self, descriptor: XdpDesc) -> (NonNull<u8>, usize) {
+        let (at, len) = (descriptor.addr as usize, descriptor.len as usize);
+        let room = XSK_CHUNK - at % XSK_CHUNK;
+        if len > room || at.checked_add(room).is_none_or(|end| end > self.frames.len()) {
+            return (self.frames.base(), 0);
+        }
+        // SAFETY: within the mapping, as was just checked.
+        (unsafe { self.frames.base().add(at) }, room)
     }
 }
 
@@ -74,7 +103,7 @@ mod tests {
     #[test]
     fn a_descriptor_beyond_the_memory_has_no_frame() {
         let mut umem = Umem::new(2).expect("memory");
-        let len = DIRECT_CHUNK;
+        let len = XSK_CHUNK;
         for (addr, frame_len, wanted) in [
             (0, len, len),
             (1, len, 0),
@@ -87,7 +116,12 @@ mod tests {
             let descriptor =
                 XdpDesc { addr, len: frame_len as u32, options: XdpDescOptions::empty() };
             // SAFETY: no kernel has the memory.
-            assert_eq!(unsafe { umem.frame(descriptor) }.len(), wanted, "{addr} {frame_len}");
+            let frames = unsafe { umem.frames(std::iter::once(descriptor)) };
+            assert_eq!(frames[0].memory.len(), wanted, "{addr} {frame_len}");
+            assert_eq!(frames[0].bytes().len(), if wanted > 0 { frame_len } else { 0 });
+            drop(frames);
+            // SAFETY: as above.
+            assert_eq!(unsafe { umem.frame(descriptor) }.len(), wanted);
         }
     }
 
@@ -95,7 +129,7 @@ mod tests {
     fn a_frame_goes_back_as_its_whole_chunk() {
         for number in [0, 1, 2047] {
             let chunk = Umem::chunk(number);
-            for offset in [0, 1, 256, DIRECT_CHUNK as u64 - 1] {
+            for offset in [0, 1, 256, XSK_CHUNK as u64 - 1] {
                 assert_eq!(Umem::chunk_of(chunk + offset), chunk);
             }
         }

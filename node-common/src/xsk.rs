@@ -1,17 +1,17 @@
-//! The direct way: data messages that go from the guard straight to the worker that owns their
+//! The XSK fast path: data messages that go from the guard straight to the worker that owns their
 //! session, over an `AF_XDP` socket, and not through the kernel's network stack.
 //!
 //! Only frames that the stack would have nothing to say about may go there; it judges all others.
 
 use crate::packet::Frame;
 
-/// How many receive queues of the uplink can have a socket for the direct way: each takes some MiB
+/// How many receive queues of the uplink can have a socket for the XSK fast path: each takes some MiB
 /// of locked memory.
-pub const DIRECT_QUEUES: u32 = 16;
+pub const XSK_QUEUES: u32 = 16;
 /// Bytes of the memory that one frame gets.
-pub const DIRECT_CHUNK: usize = 2048;
+pub const XSK_CHUNK: usize = 2048;
 /// The largest frame that fits: the kernel keeps `XDP_PACKET_HEADROOM` before it.
-pub const DIRECT_LEN: usize = DIRECT_CHUNK - 256;
+pub const XSK_MAX_LEN: usize = XSK_CHUNK - 256;
 
 const ETHERNET: usize = 14;
 const UDP: usize = 8;
@@ -19,7 +19,7 @@ const UDP: usize = 8;
 const AT_V4: usize = ETHERNET + 20 + UDP;
 const AT_V6: usize = ETHERNET + 40 + UDP;
 
-/// The addresses of a frame that may go the direct way.
+/// The addresses of a frame that may go by the XSK fast path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Addresses {
     /// IPv4: source and destination.
@@ -38,9 +38,9 @@ impl Addresses {
     }
 }
 
-/// A frame that may go the direct way.
+/// A frame that may go by the XSK fast path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Direct<'a> {
+pub struct XskDatagram<'a> {
     /// From where and to which of our addresses.
     pub addresses: Addresses,
     /// Both addresses as they lie in the IP header.
@@ -55,7 +55,7 @@ pub struct Direct<'a> {
     pub payload: &'a [u8],
 }
 
-/// Whether a frame that the guard lets pass, with its UDP payload at `at`, may go the direct way:
+/// Whether a frame that the guard lets pass, with its UDP payload at `at`, may go by the XSK fast path:
 /// it is small enough, to one receiver, has plain headers, and a source that may be answered. The
 /// stack would drop loopback, multicast and unspecified sources, and needs to know the interface of
 /// link-local ones.
@@ -64,7 +64,7 @@ pub struct Direct<'a> {
 pub fn may_go<F: Frame + ?Sized>(frame: &F, at: usize) -> bool {
     // Never one byte alone: the kernel's verifier does not follow how a compiler compares for that.
     let is_unicast = |link: Option<[u8; 6]>| link.is_some_and(|[first, ..]| first & 1 == 0);
-    if frame.len() > DIRECT_LEN || !is_unicast(frame.bytes(0)) {
+    if frame.len() > XSK_MAX_LEN || !is_unicast(frame.bytes(0)) {
         return false;
     }
     let Some([version, _]) = frame.bytes(ETHERNET) else { return false };
@@ -95,8 +95,8 @@ const fn is_host_v6(first: u8) -> bool {
     first != 0 && first < 0xfe
 }
 
-impl<'a> Direct<'a> {
-    /// Reads a frame that the guard sent the direct way. `None` for one that it would not have
+impl<'a> XskDatagram<'a> {
+    /// Reads a frame that the guard sent by the XSK fast path. `None` for one that it would not have
     /// sent, whose IPv4 header has a wrong checksum (RFC 791; IPv6 has none), or whose source port
     /// is 0. The UDP checksum is not verified: the payload is authenticated by WireGuard. It alone
     /// vouches for the source port and the IPv6 addresses, so that whoever answers to them must
@@ -190,14 +190,14 @@ mod tests {
     fn plain_frames_are_read_as_they_are() {
         let payload = [4; 32];
         let frame = v4(&payload);
-        let direct = Direct::of(&frame).expect("a plain frame");
-        assert_eq!(direct.addresses, Addresses::V4([198, 51, 7, 9], [203, 0, 114, 1]));
-        assert_eq!((direct.source_port, direct.payload), (7777, &payload[..]));
-        assert_eq!((direct.udp, direct.ip_addresses), (&frame[34..], &frame[26..34]));
+        let datagram = XskDatagram::of(&frame).expect("a plain frame");
+        assert_eq!(datagram.addresses, Addresses::V4([198, 51, 7, 9], [203, 0, 114, 1]));
+        assert_eq!((datagram.source_port, datagram.payload), (7777, &payload[..]));
+        assert_eq!((datagram.udp, datagram.ip_addresses), (&frame[34..], &frame[26..34]));
         let frame = v6(&payload);
-        let direct = Direct::of(&frame).expect("a plain frame");
-        assert_eq!(direct.addresses, Addresses::V6([0x2a; 16], [0x2b; 16]));
-        assert_eq!((direct.source_port, direct.payload), (7777, &payload[..]));
+        let datagram = XskDatagram::of(&frame).expect("a plain frame");
+        assert_eq!(datagram.addresses, Addresses::V6([0x2a; 16], [0x2b; 16]));
+        assert_eq!((datagram.source_port, datagram.payload), (7777, &payload[..]));
     }
 
     #[test]
@@ -207,16 +207,16 @@ mod tests {
         // The header's checksum, one's complement: what is added there is taken off here.
         let sum = u16::from_be_bytes([frame[24], frame[25]]) - 0xb9;
         frame[24..26].copy_from_slice(&sum.to_be_bytes());
-        assert_eq!(Direct::of(&frame).map(|direct| direct.traffic_class), Some(0xb9));
+        assert_eq!(XskDatagram::of(&frame).map(|datagram| datagram.traffic_class), Some(0xb9));
         let mut frame = v6(&[4; 32]);
         (frame[14], frame[15]) = (0x6b, 0x95);
-        assert_eq!(Direct::of(&frame).map(|direct| direct.traffic_class), Some(0xb9));
+        assert_eq!(XskDatagram::of(&frame).map(|datagram| datagram.traffic_class), Some(0xb9));
         for mut frame in [v4(&[4; 32]), v6(&[4; 32])] {
             let at = frame.len() - 40;
             frame[at..at + 2].fill(0);
-            assert_eq!(Direct::of(&frame), None);
+            assert_eq!(XskDatagram::of(&frame), None);
             frame[at + 1] = 1;
-            assert!(Direct::of(&frame).is_some());
+            assert!(XskDatagram::of(&frame).is_some());
         }
     }
 
@@ -224,7 +224,7 @@ mod tests {
     fn what_follows_the_datagram_is_no_part_of_it() {
         let mut frame = v4(&[4; 32]);
         frame.extend([9; 6]);
-        assert_eq!(Direct::of(&frame).map(|direct| direct.payload.len()), Some(32));
+        assert_eq!(XskDatagram::of(&frame).map(|datagram| datagram.payload.len()), Some(32));
     }
 
     /// Each with the frame on the other side of its edge.
@@ -256,23 +256,23 @@ mod tests {
         // Extensions, or a VLAN tag, move the payload.
         assert!(!may_go(&v6(&[4; 32])[..], AT_V6 + 8));
         assert!(!may_go(&v4(&[4; 32])[..], AT_V4 + 4));
-        assert!(may_go(&v4(&vec![4; DIRECT_LEN - AT_V4])[..], AT_V4));
-        assert!(!may_go(&v4(&vec![4; DIRECT_LEN - AT_V4 + 1])[..], AT_V4));
+        assert!(may_go(&v4(&vec![4; XSK_MAX_LEN - AT_V4])[..], AT_V4));
+        assert!(!may_go(&v4(&vec![4; XSK_MAX_LEN - AT_V4 + 1])[..], AT_V4));
     }
 
     #[test]
     fn damaged_frames_are_refused_without_a_panic() {
         let whole = v4(&[4; 32]);
         for len in 0..whole.len() {
-            assert_eq!(Direct::of(&whole[..len]), None, "{len} bytes");
+            assert_eq!(XskDatagram::of(&whole[..len]), None, "{len} bytes");
         }
         for at in 14..34 {
             let mut frame = whole.clone();
             frame[at] ^= 0x10;
-            assert_eq!(Direct::of(&frame), None, "byte {at}");
+            assert_eq!(XskDatagram::of(&frame), None, "byte {at}");
         }
         let mut short = whole;
         short[38..40].copy_from_slice(&7u16.to_be_bytes());
-        assert_eq!(Direct::of(&short), None, "a length below the header's");
+        assert_eq!(XskDatagram::of(&short), None, "a length below the header's");
     }
 }

@@ -1,4 +1,4 @@
-//! The direct way from the guard to the workers (AF_XDP), beside the one through the stack.
+//! The XSK fast path from the guard to the workers (AF_XDP), beside the one through the stack.
 
 use std::{net::SocketAddrV4, thread, time::Duration};
 
@@ -36,7 +36,8 @@ fn through_the_stack(lab: &Lab) -> Result<u64> {
 }
 
 #[test]
-fn data_passes_the_direct_way_in_both_families_and_is_billed_as_the_client_counts() -> Result<()> {
+fn data_passes_by_the_xsk_fast_path_in_both_families_and_is_billed_as_the_client_counts()
+-> Result<()> {
     let lab = Lab::new()?;
     let node = Node::start(&lab.node, settings("af_xdp").with("node", "workers", "1"))?;
     ensure!(node.status()?.receive == "af_xdp", "{:?}", node.status()?);
@@ -65,7 +66,7 @@ fn data_passes_the_direct_way_in_both_families_and_is_billed_as_the_client_count
 }
 
 #[test]
-fn everything_passes_the_direct_way_with_plain_system_calls() -> Result<()> {
+fn everything_passes_by_the_xsk_fast_path_with_plain_system_calls() -> Result<()> {
     let lab = Lab::new()?;
     let (node, _added, client) =
         connected(&lab, settings("af_xdp").with("node", "io", "\"syscall\""))?;
@@ -74,7 +75,7 @@ fn everything_passes_the_direct_way_with_plain_system_calls() -> Result<()> {
     everything_passes(&lab, &client)
 }
 
-/// One queue and three workers: one worker's sessions go the direct way, the others' do not.
+/// One queue and three workers: one worker's sessions go by the XSK fast path, the others' do not.
 #[test]
 fn sessions_of_all_workers_pass_where_one_has_the_only_queue() -> Result<()> {
     let lab = Lab::new()?;
@@ -86,14 +87,14 @@ fn sessions_of_all_workers_pass_where_one_has_the_only_queue() -> Result<()> {
         let before = through_the_stack(&lab)?;
         everything_passes(&lab, &client)?;
         let stack = through_the_stack(&lab)? - before;
-        let is_direct = added.session.slot % 3 == 0;
-        ensure!((stack < 50) == is_direct, "slot {}: {stack}", added.session.slot);
+        let is_xsk = added.session.slot % 3 == 0;
+        ensure!((stack < 50) == is_xsk, "slot {}: {stack}", added.session.slot);
     }
     Ok(())
 }
 
 #[test]
-fn what_has_no_direct_way_goes_through_the_sockets_and_says_why() -> Result<()> {
+fn what_has_no_xsk_fast_path_goes_through_the_sockets_and_says_why() -> Result<()> {
     for (settings, why) in [
         (settings("sockets"), "node.receive"),
         (settings("auto").with("node", "xdp", "\"generic\""), "does not run in the driver"),

@@ -1,10 +1,10 @@
-//! What goes the direct way, beside etherparse: the same payload and the same addresses.
+//! What goes by the XSK fast path, beside etherparse: the same payload and the same addresses.
 
 use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TransportSlice, VlanId};
 use proptest::{collection::vec, prelude::*};
 use weir_common::{
-    direct::{Addresses, DIRECT_LEN, Direct, may_go},
     packet::{Class, Rules, Verdict, judge},
+    xsk::{Addresses, XSK_MAX_LEN, XskDatagram, may_go},
 };
 
 const PORT: u16 = 51820;
@@ -38,8 +38,8 @@ fn check(frame: &[u8]) -> Result<bool, TestCaseError> {
     if !goes {
         return Ok(false);
     }
-    prop_assert!(frame.len() <= DIRECT_LEN);
-    let Some(direct) = Direct::of(frame) else {
+    prop_assert!(frame.len() <= XSK_MAX_LEN);
+    let Some(datagram) = XskDatagram::of(frame) else {
         // Nothing but a checksum or a source port that the guard does not look at.
         let [version, ..] = frame[14..] else { unreachable!("the guard has read it") };
         let port = if version == 0x45 { 34 } else { 54 };
@@ -48,8 +48,8 @@ fn check(frame: &[u8]) -> Result<bool, TestCaseError> {
     };
     let packet = SlicedPacket::from_ethernet(frame).expect("the guard has read it");
     let Some(TransportSlice::Udp(udp)) = &packet.transport else { panic!("no UDP") };
-    prop_assert_eq!(direct.payload, udp.payload());
-    prop_assert_eq!(direct.source_port, udp.source_port());
+    prop_assert_eq!(datagram.payload, udp.payload());
+    prop_assert_eq!(datagram.source_port, udp.source_port());
     let addresses = match &packet.net {
         Some(NetSlice::Ipv4(v4)) => {
             let header = v4.header();
@@ -58,7 +58,7 @@ fn check(frame: &[u8]) -> Result<bool, TestCaseError> {
         Some(NetSlice::Ipv6(v6)) => Addresses::V6(v6.header().source(), v6.header().destination()),
         _ => panic!("no IP"),
     };
-    prop_assert_eq!(direct.addresses, addresses);
+    prop_assert_eq!(datagram.addresses, addresses);
     Ok(true)
 }
 
@@ -96,7 +96,7 @@ proptest! {
 
 /// So that the above is not about nothing.
 #[test]
-fn usual_frames_go_the_direct_way() {
+fn usual_frames_go_by_the_xsk_fast_path() {
     for v6 in [false, true] {
         let usual = frame(v6, false, [0x2a; 16], [0x2b; 16], 7, &[1; 1420]);
         assert!(check(&usual).expect("alike"));

@@ -1,0 +1,88 @@
+//! The consumer's file: `market.toml`.
+
+use std::{fs, io, path::Path, path::PathBuf};
+
+use serde::Deserialize;
+use weir_config::WebSocketUrl;
+
+/// Why the consumer's file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// It cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// It has a mistake.
+    #[error(
+        "{path}: {problem}. Fix: write for example registries = [\"wss://registry.example\"]; the \
+         keys are registries and ca_file"
+    )]
+    Mistake {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+/// What the file says. Other keys belong to other commands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConsumerSettings {
+    /// The registries.
+    pub registries: Vec<WebSocketUrl>,
+    /// CA certificates for `wss`, in place of the machine's.
+    pub ca_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Raw {
+    registries: Vec<String>,
+    ca_file: Option<PathBuf>,
+}
+
+/// Reads the consumer's file. `None` if there is no such file.
+///
+/// # Errors
+///
+/// When it cannot be read, or has a mistake.
+pub fn read_settings(path: &Path) -> Result<Option<ConsumerSettings>, SettingsError> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(SettingsError::Read { path: path.into(), source }),
+    };
+    let mistake = |problem: String| SettingsError::Mistake { path: path.into(), problem };
+    let raw: Raw = toml::from_str(&text).map_err(|error| mistake(error.message().to_owned()))?;
+    let urls = raw.registries.iter().map(|text| text.parse());
+    let registries = urls.collect::<Result<_, _>>();
+    let registries = registries
+        .map_err(|error: weir_config::NotWebSocket| mistake(format!("registries: {error}")))?;
+    Ok(Some(ConsumerSettings { registries, ca_file: raw.ca_file }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_consumers_file_names_registries() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("market.toml");
+        assert_eq!(read_settings(&path).expect("no file"), None);
+        fs::write(&path, "registries = [\"wss://a.example\"]\n[wallet]\nx = 1\n").expect("written");
+        let read = read_settings(&path).expect("read").expect("there");
+        assert_eq!(read.registries.len(), 1);
+        for (text, problem) in
+            [("registries = [\"https://a\"]\n", "neither with wss://"), ("registries = 1\n", "")]
+        {
+            fs::write(&path, text).expect("written");
+            let error = read_settings(&path).expect_err("wrong").to_string();
+            assert!(error.contains("Fix: ") && error.contains(problem), "{error}");
+        }
+    }
+}

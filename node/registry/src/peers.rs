@@ -1,0 +1,102 @@
+//! The other registries that this one copies from.
+
+use std::{collections::HashSet, path::Path, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use tokio::{net::lookup_host, task::JoinSet, time::sleep};
+use weir_config::WebSocketUrl;
+
+use crate::{http::PeerAddresses, registry::Registry};
+
+mod connect;
+mod sync;
+
+use connect::{Roots, connect};
+use sync::{Link, Memory};
+
+/// The pause before a peer is tried again, at first and at most.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(60);
+/// How often the peers' names are looked up.
+const LOOKUP_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The peers of a registry.
+#[derive(Clone)]
+pub(crate) struct Peers {
+    urls: Vec<WebSocketUrl>,
+    roots: Option<Roots>,
+    addresses: PeerAddresses,
+}
+
+impl Peers {
+    /// The peers with these URLs.
+    ///
+    /// # Errors
+    ///
+    /// When a URL is not one, or there are no certificates to believe.
+    pub(crate) fn new(
+        urls: &[String],
+        ca_file: Option<&Path>,
+        addresses: PeerAddresses,
+    ) -> anyhow::Result<Self> {
+        let parse = |url: &String| url.parse().with_context(|| format!("registry.peers: {url}"));
+        let urls: Vec<WebSocketUrl> = urls.iter().map(parse).collect::<anyhow::Result<_>>()?;
+        let roots = match urls.iter().any(WebSocketUrl::is_secure) {
+            true => Some(Roots::load(ca_file)?),
+            false => None,
+        };
+        Ok(Self { urls, roots, addresses })
+    }
+
+    /// Copies from all peers until it is dropped.
+    pub(crate) async fn run(self, registry: Arc<Registry>) {
+        let mut tasks = JoinSet::new();
+        for url in &self.urls {
+            tasks.spawn(follow(url.clone(), self.roots.clone(), Arc::clone(&registry)));
+        }
+        loop {
+            self.look_up().await;
+            sleep(LOOKUP_INTERVAL).await;
+        }
+    }
+
+    async fn look_up(&self) {
+        let mut addresses = HashSet::new();
+        for url in &self.urls {
+            let host = url.host().trim_matches(['[', ']']);
+            match lookup_host((host, url.port())).await {
+                Ok(found) => addresses.extend(found.map(|it| it.ip().to_canonical())),
+                Err(error) => tracing::warn!(peer = %url, %error, "cannot look up a peer"),
+            }
+        }
+        self.addresses.set(addresses);
+    }
+}
+
+/// Copies from a peer, again and again.
+async fn follow(url: WebSocketUrl, roots: Option<Roots>, registry: Arc<Registry>) {
+    let name = url.to_string();
+    let mut memory = Memory::default();
+    let mut delay = RETRY_DELAY;
+    loop {
+        let error = match connect(&url, roots.as_ref()).await {
+            Ok(socket) => {
+                registry.metrics().peer_connected();
+                tracing::info!(peer = name, "connected to a peer");
+                let began = tokio::time::Instant::now();
+                let ended = Link::new(socket, &registry, &mut memory, &name).run().await;
+                registry.metrics().peer_disconnected();
+                if began.elapsed() > MAX_RETRY_DELAY {
+                    delay = RETRY_DELAY;
+                }
+                ended.err()
+            }
+            Err(error) => Some(error),
+        };
+        if let Some(error) = error {
+            tracing::warn!(peer = name, "{error:#}");
+        }
+        sleep(delay).await;
+        delay = (delay * 2).min(MAX_RETRY_DELAY);
+    }
+}
