@@ -99,7 +99,7 @@ impl Purchase {
         if settings.listen == ListenAddr::Off && relays.is_empty() {
             return Ok(None);
         }
-        let key = MarketKey::load_or_create(&config.node.state_dir.join("market.key"))?;
+        let key = MarketKey::load_or_create(&config.market.key_file)?;
         let shop = Shop::new(config, key, sessions, template, cashu);
         let counts = shop.counts.clone();
         let letters = match relays.is_empty() {
