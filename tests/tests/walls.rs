@@ -49,6 +49,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
         ],
     ),
     ("weir-market", &["weir-common", "weir-config", "weir-wireguard"]),
+    ("weir-wallet", &["weir-config", "weir-ecash"]),
     (
         TESTKIT,
         &[

@@ -6,6 +6,8 @@ use clap::{Parser, Subcommand};
 use weir_config::amounts::BitRate;
 use weir_control::resolver;
 
+use super::wallet::WalletArgs;
+
 /// weir: a high-capacity exit node for decentralised VPNs.
 #[derive(Debug, Parser)]
 #[command(name = "weir", version, arg_required_else_help = true, after_help = EXAMPLES)]
@@ -81,6 +83,13 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: Option<EarningsCommand>,
     },
+    /// A consumer's purse of ecash: receive, send, balance
+    #[command(
+        after_help = "Examples:\n  weir wallet receive --trust-mint cashuBo2F0gaJhaUgA...\n  \
+        weir wallet balance\n  weir wallet send 50\n\n\
+        A mint is a custodian: it holds the money that the ecash stands for. See docs/wallet.md."
+    )]
+    Wallet(WalletArgs),
     /// Check or export the ledger file; the node need not be running
     #[command(subcommand)]
     Ledger(LedgerCommand),
