@@ -32,6 +32,7 @@ mod status;
 mod top;
 mod units;
 mod voucher;
+mod wallet;
 
 use args::{
     Args, Command, ConfigCommand, EarningsCommand, FlowsCommand, KeyCommand, LedgerCommand,
@@ -188,6 +189,7 @@ fn execute(
         Command::Earnings { command: Some(EarningsCommand::Confirm { withdrawal }) } => {
             earnings::confirm(&client()?, withdrawal, args.json, out)?;
         }
+        Command::Wallet(arguments) => wallet::run(arguments, args.json, out, err)?,
         Command::Ledger(LedgerCommand::Check { file: path }) => {
             let path = ledger_file(path, file)?;
             ledger::check(&path, args.json, out, err)?;

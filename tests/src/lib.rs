@@ -28,6 +28,7 @@ pub mod standin;
 pub mod steps;
 pub mod sweep;
 pub mod traffic;
+pub mod wallet;
 pub mod wgquick;
 
 pub use client::Client;

@@ -134,6 +134,21 @@ impl<'a> Nutshell<'a> {
             .with_context(|| format!("no balance in {said:?}"))
     }
 
+    /// What the mint has signed and nobody has spent, by its own books.
+    ///
+    /// # Errors
+    /// If its database cannot be read.
+    pub fn outstanding(&self) -> Result<u64> {
+        const QUERY: &str = "import glob, sqlite3, sys
+file = glob.glob(sys.argv[1] + '/**/mint.sqlite3', recursive=True)[0]
+one = lambda sql: sqlite3.connect(file).execute(sql).fetchone()[0] or 0
+print(one('SELECT SUM(amount) FROM promises WHERE c_ IS NOT NULL')
+      - one('SELECT SUM(amount) FROM proofs_used'))";
+        let mut python = self.program("python3")?;
+        let said = command::run(python.args(["-c", QUERY]).arg(self.directory.path()))?;
+        Ok(said.trim().parse()?)
+    }
+
     fn wallet(&self, arguments: &[&str]) -> Result<String> {
         let mut wallet = self.program("cashu")?;
         wallet.env("MINT_URL", self.url()).arg("-y").args(arguments);

@@ -51,6 +51,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ),
     ("weir-market", &["weir-common", "weir-config", "weir-wireguard"]),
     ("weir-registry", &["weir-common", "weir-config", "weir-market", "weir-wireguard"]),
+    ("weir-wallet", &["weir-config", "weir-ecash"]),
     (
         TESTKIT,
         &[

@@ -24,6 +24,12 @@ pub enum SwapError {
     /// What is stored or what the mint sent is not in the format.
     #[error("it cannot be read: {0}")]
     Unreadable(#[from] serde_json::Error),
+    /// The proofs are worth less than what is to be paid, after the mint's fee.
+    #[error("the proofs are worth less than the payment and the mint's fee of {0}")]
+    NotEnough(u64),
+    /// The key to lock to is none.
+    #[error("{0:?} is not a public key: 66 hex digits of a secp256k1 key")]
+    NotAKey(String),
     /// The mint's signatures are not for what was sent.
     #[error("the mint's signatures do not fit: {0}")]
     WrongSignatures(String),
@@ -45,7 +51,13 @@ struct Output {
     amount: Amount,
     secret: Secret,
     r: SecretKey,
+    /// Whether it is part of a payment to somebody else, and not change.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    paid: bool,
 }
+
+mod exact;
+pub use exact::{Lock, Refund};
 
 impl Outputs {
     /// New outputs, worth these proofs (as JSON) less the mint's fee.
@@ -69,7 +81,7 @@ impl Outputs {
             while value > 0 && left >= value && outputs.len() < 1000 {
                 left -= value;
                 let (secret, r) = (Secret::generate(), SecretKey::generate());
-                outputs.push(Output { amount: *amount, secret, r });
+                outputs.push(Output { amount: *amount, secret, r, paid: false });
             }
         }
         if left > 0 {
@@ -117,9 +129,19 @@ impl Outputs {
         inputs: impl IntoIterator<Item = &'a str>,
         key: &LockKey,
     ) -> Result<Vec<u8>, SwapError> {
+        self.request(inputs, Some(key))
+    }
+
+    fn request<'a>(
+        &self,
+        inputs: impl IntoIterator<Item = &'a str>,
+        key: Option<&LockKey>,
+    ) -> Result<Vec<u8>, SwapError> {
         let mut inputs = read(inputs)?;
         for proof in &mut inputs {
-            key.sign(proof)?;
+            // The blinding factor in it would tell the mint which of its signatures this is.
+            proof.dleq = None;
+            key.map_or(Ok(()), |key| key.sign(proof))?;
         }
         Ok(serde_json::to_vec(&SwapRequest::new(inputs, self.blinded()?))?)
     }

@@ -8,6 +8,7 @@ use weir_control::resolver;
 
 use super::market::MarketCommand;
 use super::registry::RegistryCommand;
+use super::wallet::WalletArgs;
 
 /// weir: a high-capacity exit node for decentralised VPNs.
 #[derive(Debug, Parser)]
@@ -90,6 +91,13 @@ pub(super) enum Command {
     /// Show, publish or withdraw the node's listing in the market
     #[command(subcommand)]
     Market(MarketCommand),
+    /// A consumer's purse of ecash: receive, send, balance
+    #[command(
+        after_help = "Examples:\n  weir wallet receive --trust-mint cashuBo2F0gaJhaUgA...\n  \
+        weir wallet balance\n  weir wallet send 50\n\n\
+        A mint is a custodian: it holds the money that the ecash stands for. See docs/wallet.md."
+    )]
+    Wallet(WalletArgs),
     /// Check or export the ledger file; the node need not be running
     #[command(subcommand)]
     Ledger(LedgerCommand),
