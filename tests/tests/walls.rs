@@ -48,6 +48,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
             "weir-wireguard",
         ],
     ),
+    ("weir-connect", &["weir-common", "weir-wireguard"]),
     ("weir-market", &["weir-common", "weir-config", "weir-wireguard"]),
     (
         TESTKIT,
