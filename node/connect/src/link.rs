@@ -7,7 +7,10 @@ use std::{
 
 use futures_util::TryStreamExt as _;
 use ipnet::IpNet;
-use netlink_packet_route::link::LinkMessage;
+use netlink_packet_route::{
+    address::{AddressAttribute, AddressFlags},
+    link::LinkMessage,
+};
 use rtnetlink::{Handle, LinkUnspec};
 
 /// Packets that may wait for the tunnel. The kernel's default of 500 is less than what a fast
@@ -41,7 +44,13 @@ pub async fn configure(
     handle.link().set(message).execute().await?;
     for network in addresses {
         let (address, prefix): (IpAddr, u8) = (network.addr(), network.prefix_len());
-        handle.address().add(index, address, prefix).execute().await?;
+        let mut request = handle.address().add(index, address, prefix);
+        if address.is_ipv6() {
+            // An address that is still being checked is no source for a route.
+            let flags = AddressAttribute::Flags(AddressFlags::Nodad);
+            request.message_mut().attributes.push(flags);
+        }
+        request.execute().await?;
     }
     up(handle, index).await
 }

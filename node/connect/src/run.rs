@@ -196,12 +196,16 @@ impl<'a> Connection<'a> {
 
     /// Loads the table, with the endpoints of the tunnels that there are.
     fn load(&self) -> anyhow::Result<()> {
+        firewall::load(&self.allowed())
+    }
+
+    fn allowed(&self) -> Allowed {
         let mut allowed = Allowed { lan: self.options.lan, ..Allowed::default() };
         for live in self.tunnels.iter().flatten() {
             allowed.endpoints.push(live.endpoint);
             allowed.inner.extend(live.inner.iter());
         }
-        firewall::load(&allowed)
+        allowed
     }
 
     async fn work(&mut self, signals: &mut Signals) -> anyhow::Result<Ended> {
@@ -234,6 +238,7 @@ impl<'a> Connection<'a> {
                     Action::Open { slot, candidate } => {
                         if let Err(error) = self.open(slot, candidate).await {
                             (self.say)(&format!("cannot make a tunnel: {error:#}"));
+                            self.forget(candidate).await?;
                             events.push(Event::CannotOpen(slot));
                         }
                     }
@@ -257,16 +262,30 @@ impl<'a> Connection<'a> {
             bail!("there is no candidate {number}");
         };
         (self.say)(&format!("Trying {} at {}.", candidate.name, candidate.endpoint));
+        // Its datagrams may leave before there are any: the first one begins the handshake, and is
+        // repeated only after 5 s.
+        let mut allowed = self.allowed();
+        allowed.endpoints.push(candidate.endpoint);
+        allowed.inner.extend(candidate.conf.addresses.iter().map(ipnet::IpNet::addr));
+        firewall::load(&allowed)?;
+        routes::add_endpoint(self.handle, candidate.endpoint.ip()).await?;
         let live = Live::start(self.handle, slot, candidate, self.options.kind, MARK).await?;
-        let endpoint = live.endpoint;
         let exit = live.exit();
         if let Some(place) = self.tunnels.get_mut(place(slot)) {
             *place = Some(live);
         }
-        // From here on its datagrams leave.
-        self.load()?;
-        routes::add_endpoint(self.handle, endpoint.ip()).await?;
         routes::set(self.handle, &exit, Rank::Waiting).await
+    }
+
+    /// A tunnel could not be made: nothing leaves to its node.
+    async fn forget(&mut self, candidate: usize) -> anyhow::Result<()> {
+        if let Some(candidate) = self.options.candidates.get(candidate) {
+            let address = candidate.endpoint.ip();
+            if !self.tunnels.iter().flatten().any(|other| other.endpoint.ip() == address) {
+                routes::remove_endpoint(self.handle, address).await?;
+            }
+        }
+        self.load()
     }
 
     async fn activate(&mut self, slot: Slot) -> anyhow::Result<()> {

@@ -71,7 +71,7 @@ pub(super) struct ConnectArgs {
     #[arg(long, value_name = "WHICH", default_value = "auto")]
     wireguard: WireguardChoice,
     /// Show the connection
-    #[arg(long, exclusive = true)]
+    #[arg(long)]
     status: bool,
 }
 
