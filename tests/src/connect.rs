@@ -3,9 +3,9 @@
 
 use std::{
     fs,
-    io::{ErrorKind, Read as _},
-    net::{IpAddr, SocketAddr, UdpSocket},
-    path::PathBuf,
+    io::{ErrorKind, Read as _, Write as _},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
         Arc, Mutex,
@@ -20,10 +20,14 @@ use rustix::process::Signal;
 use serde_json::Value;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tempfile::TempDir;
+use weir_testkit::wireguard::WireguardProcess;
+use weir_wireguard::keys::{PrivateKey, print_public};
 
 use crate::{
-    Lab, Namespace, command,
-    lab::{CONSUMER_LINK, SERVERS},
+    Lab, Namespace,
+    client::wireguard_go,
+    command,
+    lab::{CONSUMER_LINK, NODE_V4, SERVERS},
     node::binary,
     process, sweep, until,
 };
@@ -415,6 +419,108 @@ impl Drop for Noise {
             thread.join().ok();
         }
     }
+}
+
+/// The per mille of what was carried that an honest node bills.
+const HONEST: u64 = 1000;
+
+/// An exit that is not weir: wireguard-go, and a gateway that says what the test wants it to.
+pub struct ForeignExit {
+    wireguard: WireguardProcess,
+    per_mille: Arc<AtomicU64>,
+    answers: Arc<AtomicU64>,
+    conf: String,
+}
+
+impl ForeignExit {
+    /// Starts it in a node's namespace, at the lab's address of the node.
+    ///
+    /// # Errors
+    /// If one of the commands fails.
+    pub fn start(lab: &Lab) -> Result<Self> {
+        let key = || {
+            let private = command::run(&mut command::words("wg genkey"))?.trim().to_owned();
+            let parsed = PrivateKey::parse(&private).context("wg makes keys")?;
+            anyhow::Ok((private, print_public(&parsed.public())))
+        };
+        let ((own, own_public), (consumer, consumer_public)) = (key()?, key()?);
+        let wireguard = wireguard_go(&lab.node)?;
+        wireguard.configure(
+            &lab.node,
+            &format!(
+                "[Interface]\nPrivateKey = {own}\nListenPort = 51820\n[Peer]\n\
+                 PublicKey = {consumer_public}\nAllowedIPs = 10.66.0.2/32\n"
+            ),
+        )?;
+        let interface = wireguard.interface().to_owned();
+        lab.node.ip(&format!("addr add 10.66.0.1/24 dev {interface}"))?;
+        lab.node.ip(&format!("link set {interface} mtu 1420 up"))?;
+        lab.node.sysctl("net.ipv4.ip_forward", "1")?;
+        lab.internet.ip(&format!("route add 10.66.0.0/24 via {NODE_V4}"))?;
+        let per_mille = Arc::new(AtomicU64::new(HONEST));
+        let answers = Arc::new(AtomicU64::new(0));
+        let listener = lab.node.enter(|| Ok(TcpListener::bind("10.66.0.1:8077")?))?;
+        let node = Namespace::open(Path::new(&lab.node.path()))?;
+        thread::spawn({
+            let (per_mille, answers) = (Arc::clone(&per_mille), Arc::clone(&answers));
+            move || {
+                for stream in listener.incoming().flatten() {
+                    let used = carried(&node, &interface).unwrap_or_default();
+                    let used = used / 1000 * per_mille.load(Relaxed);
+                    if answer(stream, used).is_ok() {
+                        answers.fetch_add(1, Relaxed);
+                    }
+                }
+            }
+        });
+        let conf = format!(
+            "[Interface]\nPrivateKey = {consumer}\nAddress = 10.66.0.2/32\nDNS = 10.66.0.1\n\
+             [Peer]\nPublicKey = {own_public}\nAllowedIPs = 0.0.0.0/0\n\
+             Endpoint = {NODE_V4}:51820\n"
+        );
+        Ok(Self { wireguard, per_mille, answers, conf })
+    }
+
+    /// The consumer's configuration.
+    #[must_use]
+    pub fn conf(&self) -> &str {
+        &self.conf
+    }
+
+    /// Has it bill this share of what it carried, in per mille.
+    pub fn bill(&self, per_mille: u64) {
+        self.per_mille.store(per_mille, Relaxed);
+    }
+
+    /// How often it was asked.
+    #[must_use]
+    pub fn answers(&self) -> u64 {
+        self.answers.load(Relaxed)
+    }
+
+    /// The interface's name.
+    #[must_use]
+    pub fn interface(&self) -> &str {
+        self.wireguard.interface()
+    }
+}
+
+/// What a WireGuard interface has carried, in both directions.
+fn carried(namespace: &Namespace, interface: &str) -> Result<u64> {
+    let text = namespace.run(&format!("wg show {interface} transfer"))?;
+    let numbers = text.split_whitespace().skip(1).map(str::parse::<u64>);
+    Ok(numbers.collect::<Result<Vec<_>, _>>()?.iter().sum())
+}
+
+/// Answers one request with what a session has used.
+fn answer(mut stream: TcpStream, used: u64) -> Result<()> {
+    let mut request = [0; 4096];
+    ensure!(stream.read(&mut request)? > 0, "no request");
+    let body = format!(r#"{{"state":"open","used_bytes":{used},"bytes":null,"seconds":null}}"#);
+    let length = body.len();
+    let head = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: application/json\r\n";
+    write!(stream, "{head}Content-Length: {length}\r\n\r\n{body}")?;
+    Ok(())
 }
 
 /// The endpoint of a configuration.

@@ -6,9 +6,10 @@ use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
 use weir_tests::{
     Lab, Node, Settings,
-    connect::{Capture, Machine, Noise, RESOLV_CONF, endpoint},
+    connect::{Capture, ForeignExit, Machine, Noise, RESOLV_CONF, endpoint},
     lab::{CONSUMER_LINK, CONSUMER_V4, MOVED_V4, SERVER_V4, SERVER_V6, SERVERS},
     steps::outside,
+    traffic::tcp::{self, Direction},
     until,
 };
 
@@ -188,7 +189,7 @@ fn nothing_leaves_when_the_link_flaps_the_process_stops_or_the_resolver_changes(
     until("the table is back", LIMIT, || {
         lab.consumer.run("nft list table inet weir_connect").map(drop)
     })?;
-    let _ = capture.beside();
+    drop(capture.beside());
     all_passes(&lab, &machine, &capture)?;
     machine.disconnect()?;
     assert_eq!(fs::read_to_string(machine.resolv_conf())?, "nameserver 192.0.2.99\n");
@@ -343,4 +344,76 @@ fn vouchers_are_used_when_a_quarter_is_left_and_never_more_than_the_budget() -> 
     })?;
     assert_eq!(used()?, 2, "the budget is two");
     Ok(())
+}
+
+#[test]
+fn through_an_entry_the_consumer_never_talks_to_the_exit_itself() -> Result<()> {
+    let lab = Lab::new()?;
+    let other = lab.another_node(4)?;
+    let mut entry = Node::start(&lab.node, Settings::default())?;
+    let exit = Node::start(&other, Settings::default())?;
+    let (one, two) = (conf(&entry, "consumer")?, conf(&exit, "consumer")?);
+    let mut machine = Machine::new(&lab)?;
+    let before = machine.everything()?;
+    // Datagrams to the exit would be beside the tunnel.
+    let capture = Capture::start(&lab, vec![endpoint(&one)?])?;
+    let (one, two) = (machine.conf("entry.conf", &one)?, machine.conf("exit.conf", &two)?);
+    let same = machine.weir(&["connect", "--conf", &one, "--via", &one]);
+    ensure!(format!("{:#}", same.expect_err("one node twice")).contains("same address"));
+    machine.start(&["--conf", &two, "--via", &one])?;
+    let noise = Noise::start(&lab)?;
+    machine.wait_connected("exit.conf")?;
+    all_passes(&lab, &machine, &capture)?;
+    let server = tcp::Server::start(&lab.internet)?;
+    tcp::parallel(&lab.consumer, server.at(SERVER_V4.into()), Direction::Up, 2, 2_000_000)?;
+    let carried = exit.session_list()?.first().context("no session")?.bytes_up;
+    ensure!(carried > 2_000_000, "the exit carried {carried} bytes");
+    entry.kill()?;
+    let ping = lab.consumer.run(&format!("ping -n -q -c 1 -W 1 {SERVER_V4}"));
+    ensure!(ping.is_err(), "it goes on without the entry");
+    assert_eq!(capture.beside(), Vec::<String>::new());
+    drop(noise);
+    machine.disconnect()?;
+    assert_eq!(machine.everything()?, before);
+    Ok(())
+}
+
+#[test]
+fn a_node_that_bills_more_than_it_carried_is_left_and_named() -> Result<()> {
+    let lab = Lab::new()?;
+    let other = lab.another_node(4)?;
+    let cheat = ForeignExit::start(&lab)?;
+    let honest = Node::start(&other, Settings::default())?;
+    let two = conf(&honest, "consumer")?;
+    let mut machine = Machine::new(&lab)?;
+    let capture = Capture::start(&lab, vec![endpoint(cheat.conf())?, endpoint(&two)?])?;
+    let one = machine.conf("cheat.conf", cheat.conf())?;
+    let two = machine.conf("honest.conf", &two)?;
+    machine.start(&["--conf", &one, "--conf", &two])?;
+    let _noise = Noise::start(&lab)?;
+    machine.wait_connected("cheat.conf")?;
+    let server = tcp::Server::start(&lab.internet)?;
+    let carry = || {
+        let to = server.at(SERVER_V4.into());
+        tcp::parallel(&lab.consumer, to, Direction::Down, 2, 10_000_000)
+    };
+    let asked = |more: u64| {
+        let before = cheat.answers();
+        until("the gateway is asked", LIMIT, || {
+            ensure!(cheat.answers() >= before + more, "{} times", cheat.answers());
+            Ok(())
+        })
+    };
+    // It bills exactly what it carried, handshakes included: it stays.
+    asked(1)?;
+    carry()?;
+    asked(2)?;
+    assert_eq!(machine.status()?["node"], "cheat.conf", "{}", machine.log());
+    // Three per cent more.
+    cheat.bill(1030);
+    carry()?;
+    machine.wait_connected("honest.conf")?;
+    let why = machine.status()?["last_change"].to_string();
+    ensure!(why.contains("cheat.conf: it bills more than it carried"), "{why}");
+    all_passes(&lab, &machine, &capture)
 }

@@ -203,7 +203,7 @@ impl Partial {
                 let parsed = PrivateKey::parse(value).map_err(bad_key("PrivateKey"))?;
                 self.private_key = Some(parsed);
             }
-            ("interface", "address") => list(&mut self.addresses, value, |text| network(text))
+            ("interface", "address") => list(&mut self.addresses, value, network)
                 .map_err(|text| wrong("Address", format!("has {text:?}, which is no address")))?,
             ("interface", "dns") => {
                 // Search domains may stand there too.
@@ -223,10 +223,9 @@ impl Partial {
             ("peer", "presharedkey") => {
                 self.preshared_key = PresharedKey::parse(value).map_err(bad_key("PresharedKey"))?;
             }
-            ("peer", "allowedips") => list(&mut self.allowed, value, |text| network(text))
-                .map_err(|text| {
-                    wrong("AllowedIPs", format!("has {text:?}, which is no network"))
-                })?,
+            ("peer", "allowedips") => list(&mut self.allowed, value, network).map_err(|text| {
+                wrong("AllowedIPs", format!("has {text:?}, which is no network"))
+            })?,
             ("peer", "endpoint") => {
                 let parsed = endpoint(value);
                 let reason = || format!("is {value:?}: give \"host:port\"");

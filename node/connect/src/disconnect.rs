@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use rtnetlink::Handle;
 use rustix::process::{Signal, kill_process};
 
-use crate::{Slot, dns::Dns, firewall, link, lockdown, routes, state::Directory};
+use crate::{ENTRY_INTERFACE, Slot, dns::Dns, firewall, link, lockdown, routes, state::Directory};
 
 /// The time in which a connection ends by itself.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
@@ -63,8 +63,8 @@ pub async fn undo(handle: &Handle, directory: &Directory) -> anyhow::Result<()> 
     let dns = Dns::find(directory).restore();
     let routes = routes::remove_all(handle).await;
     let mut links = Ok(());
-    for slot in Slot::ALL {
-        let removed = link::remove(handle, slot.interface()).await;
+    for interface in Slot::ALL.map(Slot::interface).into_iter().chain([ENTRY_INTERFACE]) {
+        let removed = link::remove(handle, interface).await;
         links = links.and(removed.context("cannot remove the tunnel's interface"));
     }
     let lockdown = lockdown::remove();

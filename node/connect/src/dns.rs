@@ -170,8 +170,8 @@ impl ResolvConf {
             (false, _) => Ok(()),
             (true, true) => fs::read(&self.backup).and_then(|text| fs::write(&self.path, text)),
             (true, false) => {
-                return Ok(fs::rename(&self.backup, &self.path)
-                    .context("cannot restore /etc/resolv.conf")?);
+                return fs::rename(&self.backup, &self.path)
+                    .context("cannot restore /etc/resolv.conf");
             }
         };
         restored.context("cannot restore /etc/resolv.conf")?;

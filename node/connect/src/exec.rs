@@ -85,17 +85,7 @@ async fn make(handle: &Handle, exec: &Exec) -> anyhow::Result<(Tunnel, OwnedFd)>
     let Candidate { conf, endpoint, .. } = &exec.candidate;
     let (tunnel, inside) =
         Tunnel::start_inside(handle, INTERFACE, conf, *endpoint, exec.kind).await?;
-    let exit = Exit {
-        index: 0,
-        v4: conf.exit_address(false).and_then(|it| match it {
-            IpAddr::V4(v4) => Some(v4),
-            IpAddr::V6(_) => None,
-        }),
-        v6: conf.exit_address(true).and_then(|it| match it {
-            IpAddr::V6(v6) => Some(v6),
-            IpAddr::V4(_) => None,
-        }),
-    };
+    let exit = Exit::new(0, conf.exit_address(false), conf.exit_address(true));
     let configure = || {
         enter(&inside)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

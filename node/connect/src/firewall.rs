@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 
-use crate::{MARK, Slot};
+use crate::{ENTRY_INTERFACE, INNER_MARK, MARK, Slot};
 
 /// The table's family and name.
 pub const TABLE: &str = "inet weir_connect";
@@ -40,6 +40,8 @@ pub enum Lan {
 pub struct Allowed {
     /// Where the tunnels' own datagrams go. Empty: nowhere.
     pub endpoints: Vec<SocketAddr>,
+    /// The entry through whose tunnel they go, if there is one. Only its datagrams leave then.
+    pub entry: Option<SocketAddr>,
     /// The consumer's addresses inside the tunnels.
     pub inner: Vec<IpAddr>,
     /// The local network.
@@ -51,13 +53,21 @@ pub struct Allowed {
 pub fn render(allowed: &Allowed) -> String {
     let mut text = format!("table {TABLE}\ndelete table {TABLE}\ntable {TABLE} {{\n");
     let [a, b] = Slot::ALL.map(Slot::interface);
+    let v = ENTRY_INTERFACE;
     let endpoint = |address: &SocketAddr| format!("{} . {}", address.ip(), address.port());
     let inner = IpAddr::to_string;
     for (suffix, kind, is_v6) in [("4", "ipv4_addr", false), ("6", "ipv6_addr", true)] {
-        let endpoints = allowed.endpoints.iter().filter(|to| to.is_ipv6() == is_v6);
-        set(&mut text, &format!("endpoints{suffix}"), &format!("{kind} . inet_service"), {
-            endpoints.map(endpoint).collect()
-        });
+        let of_family = |to: &&SocketAddr| to.is_ipv6() == is_v6;
+        let endpoints = allowed.endpoints.iter().filter(of_family).map(endpoint).collect();
+        let (direct, through) = match &allowed.entry {
+            None => (endpoints, Vec::new()),
+            Some(entry) => {
+                (Some(entry).filter(of_family).map(endpoint).into_iter().collect(), endpoints)
+            }
+        };
+        let pair = format!("{kind} . inet_service");
+        set(&mut text, &format!("endpoints{suffix}"), &pair, direct);
+        set(&mut text, &format!("exits{suffix}"), &pair, through);
         let addresses = allowed.inner.iter().filter(|address| address.is_ipv6() == is_v6);
         set(&mut text, &format!("inner{suffix}"), kind, addresses.map(inner).collect());
     }
@@ -78,6 +88,8 @@ pub fn render(allowed: &Allowed) -> String {
              oifname {{ \"lo\", \"{a}\", \"{b}\" }} accept\n    \
              meta mark {MARK:#x} ip daddr . udp dport @endpoints4 accept\n    \
              meta mark {MARK:#x} ip6 daddr . udp dport @endpoints6 accept\n    \
+             oifname \"{v}\" meta mark {INNER_MARK:#x} ip daddr . udp dport @exits4 accept\n    \
+             oifname \"{v}\" meta mark {INNER_MARK:#x} ip6 daddr . udp dport @exits6 accept\n    \
              meta nfproto ipv4 udp sport 68 udp dport 67 accept\n    \
              ip6 saddr fe80::/10 udp sport 546 udp dport 547 accept\n    \
              icmpv6 type {{ nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert }} \
@@ -89,8 +101,8 @@ pub fn render(allowed: &Allowed) -> String {
              iifname {{ \"{a}\", \"{b}\" }} ct state established,related accept\n\
              {lan}    jump closed\n  }}\n\
            chain inbound {{\n    type filter hook prerouting priority raw; policy accept;\n    \
-             iifname != {{ \"lo\", \"{a}\", \"{b}\" }} ip daddr @inner4 drop\n    \
-             iifname != {{ \"lo\", \"{a}\", \"{b}\" }} ip6 daddr @inner6 drop\n  }}\n}}\n"
+             iifname != {{ \"lo\", \"{a}\", \"{b}\", \"{v}\" }} ip daddr @inner4 drop\n    \
+             iifname != {{ \"lo\", \"{a}\", \"{b}\", \"{v}\" }} ip6 daddr @inner6 drop\n  }}\n}}\n"
     );
     text
 }
@@ -184,6 +196,27 @@ mod tests {
         assert!(open.contains("elements = { 2001:db8::1 . 7 }"), "{open}");
         assert_eq!(open.matches("meta mark 0x77656972 ip").count(), 2);
         assert_eq!(open.matches("@endpoints").count(), 2, "no rule without the mark");
+    }
+
+    #[test]
+    fn with_an_entry_only_its_datagrams_leave_and_the_exits_go_through_it() {
+        let [entry, exit] = ["45.80.2.2:1", "45.80.4.2:2"].map(|text| text.parse());
+        let endpoints = vec![exit.expect("an address")];
+        let entry = Some(entry.expect("an address"));
+        let text = render(&Allowed { endpoints, entry, ..Allowed::default() });
+        assert!(text.contains(
+            "set endpoints4 { type ipv4_addr . inet_service; elements = { 45.80.2.2 . 1 }"
+        ));
+        assert!(
+            text.contains(
+                "set exits4 { type ipv4_addr . inet_service; elements = { 45.80.4.2 . 2 }"
+            )
+        );
+        let through = text.lines().filter(|line| line.contains("@exits"));
+        assert!(
+            through.clone().all(|line| line.contains("oifname \"weir-v\" meta mark 0x77656973"))
+        );
+        assert_eq!(through.count(), 2);
     }
 
     #[test]

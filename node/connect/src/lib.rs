@@ -36,6 +36,12 @@ pub mod tunnel;
 pub const MARK: u32 = 0x7765_6972;
 /// The routing table whose default route is the tunnel.
 pub const TABLE: u32 = 0x7765;
+/// The mark of datagrams to an exit that is reached through an entry.
+pub const INNER_MARK: u32 = 0x7765_6973;
+/// The routing table whose default route is the tunnel to the entry.
+pub const ENTRY_TABLE: u32 = 0x7766;
+/// The interface to the entry.
+pub const ENTRY_INTERFACE: &str = "weir-v";
 /// The protocol number of our routes and rules (`RTA_PROTOCOL`, `FRA_PROTOCOL`), by which they are
 /// found again. None is registered at this number in iproute2's `rt_protos`.
 pub const PROTOCOL: u8 = 119;

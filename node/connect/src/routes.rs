@@ -3,8 +3,9 @@
 //!
 //! | priority | rule | why |
 //! |---|---|---|
+//! | 5199 | `--via`: the mark of datagrams to an exit: the entry's table | two tunnels |
 //! | 5200 | DHCP's ports: table main | a lease is renewed on the local link |
-//! | 5201 | to the endpoint: table main | a strict reverse path filter looks answers up without a mark |
+//! | 5201 | to the endpoint: table main, or the entry's | a strict reverse path filter looks answers up without a mark |
 //! | 5202 | `--lan`: to private addresses: table main without its default route | the local network |
 //! | 5203 | all without the mark: the tunnel's table | |
 //!
@@ -23,8 +24,9 @@ use netlink_packet_route::{
 };
 use rtnetlink::{Handle, IpVersion, RouteMessageBuilder};
 
-use crate::{MARK, PROTOCOL, TABLE, firewall::Lan};
+use crate::{ENTRY_TABLE, INNER_MARK, MARK, PROTOCOL, TABLE, firewall::Lan};
 
+const ENTRY: u32 = 5199;
 const DHCP: u32 = 5200;
 const ENDPOINT: u32 = 5201;
 const LOCAL: u32 = 5202;
@@ -56,6 +58,16 @@ pub struct Exit {
     pub v6: Option<Ipv6Addr>,
 }
 
+impl Exit {
+    /// The routes of an interface, with the consumer's address of each family that leaves by it.
+    #[must_use]
+    pub fn new(index: u32, v4: Option<IpAddr>, v6: Option<IpAddr>) -> Self {
+        let v4 = v4.and_then(|it| if let IpAddr::V4(v4) = it { Some(v4) } else { None });
+        let v6 = v6.and_then(|it| if let IpAddr::V6(v6) = it { Some(v6) } else { None });
+        Self { index, v4, v6 }
+    }
+}
+
 /// Refuses to go on where others use our table or priorities.
 ///
 /// # Errors
@@ -65,7 +77,7 @@ pub async fn check_free(handle: &Handle) -> anyhow::Result<()> {
     for version in [IpVersion::V4, IpVersion::V6] {
         for rule in rules(handle, version.clone()).await? {
             let priority = priority_of(&rule);
-            if (DHCP..=TUNNEL).contains(&priority) && !is_ours(&rule) {
+            if (ENTRY..=TUNNEL).contains(&priority) && !is_ours(&rule) {
                 bail!(
                     "another program has a routing rule with priority {priority}, which weir uses. \
                      Fix: see \"ip rule\" and move that rule, or stop the program that added it"
@@ -74,9 +86,10 @@ pub async fn check_free(handle: &Handle) -> anyhow::Result<()> {
         }
         for route in routes(handle, version).await? {
             if route.header.protocol != RouteProtocol::Other(PROTOCOL) {
+                let table = table_of(&route);
                 bail!(
-                    "another program has routes in table {TABLE}, which weir uses. Fix: see \"ip \
-                     route show table {TABLE}\" and stop the program that added them"
+                    "another program has routes in table {table}, which weir uses. Fix: see \"ip \
+                     route show table {table}\" and stop the program that added them"
                 );
             }
         }
@@ -90,16 +103,20 @@ pub async fn check_free(handle: &Handle) -> anyhow::Result<()> {
 /// # Errors
 ///
 /// When the kernel refuses.
-pub async fn close(handle: &Handle, lan: Lan) -> anyhow::Result<()> {
-    let mut v4 = RouteMessageBuilder::<Ipv4Addr>::new().build();
-    let mut v6 = RouteMessageBuilder::<Ipv6Addr>::new().build();
-    for route in [&mut v4, &mut v6] {
-        ours(route, UNREACHABLE);
-        route.header.kind = RouteType::Unreachable;
-    }
-    for route in [v4, v6] {
-        let added = handle.route().add(route).replace().execute().await;
-        added.context("cannot add an unreachable route")?;
+pub async fn close(handle: &Handle, lan: Lan, hops: Hops) -> anyhow::Result<()> {
+    let tables: &[u32] = match hops {
+        Hops::One => &[TABLE],
+        Hops::Two => &[TABLE, ENTRY_TABLE],
+    };
+    for table in tables {
+        let v4 = RouteMessageBuilder::<Ipv4Addr>::new().build();
+        let v6 = RouteMessageBuilder::<Ipv6Addr>::new().build();
+        for mut route in [v4, v6] {
+            ours(&mut route, *table, UNREACHABLE);
+            route.header.kind = RouteType::Unreachable;
+            let added = handle.route().add(route).replace().execute().await;
+            added.context("cannot add an unreachable route")?;
+        }
     }
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         let mut wanted = dhcp(family);
@@ -107,6 +124,11 @@ pub async fn close(handle: &Handle, lan: Lan) -> anyhow::Result<()> {
             wanted.extend(local(family));
         }
         wanted.push(tunnel(family));
+        if hops == Hops::Two {
+            let mut rule = rule(family, ENTRY, ENTRY_TABLE);
+            rule.attributes.push(RuleAttribute::FwMark(INNER_MARK));
+            wanted.push(rule);
+        }
         for rule in wanted {
             add(handle, rule).await.context("cannot add a routing rule")?;
         }
@@ -114,13 +136,35 @@ pub async fn close(handle: &Handle, lan: Lan) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Lets a node's address be looked up in the table main.
+/// The number of tunnels, one in the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hops {
+    /// One.
+    One,
+    /// Two: to an entry, and through it to the exit.
+    Two,
+}
+
+/// How a node's address is looked up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reached {
+    /// As without a tunnel, in the table main.
+    Directly,
+    /// Through the entry.
+    ThroughEntry,
+}
+
+/// Lets a node's address be looked up where its datagrams go.
 ///
 /// # Errors
 ///
 /// When the kernel refuses.
-pub async fn add_endpoint(handle: &Handle, address: IpAddr) -> anyhow::Result<()> {
-    add(handle, endpoint(address)).await.context("cannot add the endpoint's routing rule")
+pub async fn add_endpoint(
+    handle: &Handle,
+    address: IpAddr,
+    reached: Reached,
+) -> anyhow::Result<()> {
+    add(handle, endpoint(address, reached)).await.context("cannot add the endpoint's routing rule")
 }
 
 /// Undoes [`add_endpoint`].
@@ -128,8 +172,12 @@ pub async fn add_endpoint(handle: &Handle, address: IpAddr) -> anyhow::Result<()
 /// # Errors
 ///
 /// When the kernel refuses.
-pub async fn remove_endpoint(handle: &Handle, address: IpAddr) -> anyhow::Result<()> {
-    let gone = handle.rule().del(endpoint(address)).execute().await;
+pub async fn remove_endpoint(
+    handle: &Handle,
+    address: IpAddr,
+    reached: Reached,
+) -> anyhow::Result<()> {
+    let gone = handle.rule().del(endpoint(address, reached)).execute().await;
     ignore_missing(gone).context("cannot remove the endpoint's routing rule")
 }
 
@@ -142,7 +190,7 @@ pub async fn remove_endpoint(handle: &Handle, address: IpAddr) -> anyhow::Result
 pub async fn set(handle: &Handle, exit: &Exit, rank: Rank) -> anyhow::Result<()> {
     let metric = metric(rank);
     for mut route in default_routes(exit) {
-        ours(&mut route, metric);
+        ours(&mut route, TABLE, metric);
         let added = handle.route().add(route).replace().execute().await;
         added.context("cannot set the tunnel's default route")?;
     }
@@ -150,12 +198,10 @@ pub async fn set(handle: &Handle, exit: &Exit, rank: Rank) -> anyhow::Result<()>
         for (version, is_carried) in
             [(IpVersion::V4, exit.v4.is_some()), (IpVersion::V6, exit.v6.is_some())]
         {
-            let others = routes(handle, version).await?.into_iter();
+            let all = routes(handle, version).await?.into_iter();
+            let others = all.filter(|route| table_of(route) == TABLE);
             let stale = others.filter(|route| {
-                let is_own = route
-                    .attributes
-                    .iter()
-                    .any(|attribute| *attribute == RouteAttribute::Oif(exit.index));
+                let is_own = route.attributes.contains(&RouteAttribute::Oif(exit.index));
                 match metric_of(route) {
                     ACTIVE => !is_carried || !is_own,
                     WAITING => is_own,
@@ -166,6 +212,20 @@ pub async fn set(handle: &Handle, exit: &Exit, rank: Rank) -> anyhow::Result<()>
                 ignore_missing(handle.route().del(route).execute().await)?;
             }
         }
+    }
+    Ok(())
+}
+
+/// Gives the tunnel to the entry the default routes of its table.
+///
+/// # Errors
+///
+/// When the kernel refuses.
+pub async fn set_entry(handle: &Handle, exit: &Exit) -> anyhow::Result<()> {
+    for mut route in default_routes(exit) {
+        ours(&mut route, ENTRY_TABLE, ACTIVE);
+        let added = handle.route().add(route).replace().execute().await;
+        added.context("cannot set the default route to the entry")?;
     }
     Ok(())
 }
@@ -224,11 +284,11 @@ const fn metric(rank: Rank) -> u32 {
     }
 }
 
-fn ours(route: &mut RouteMessage, metric: u32) {
+fn ours(route: &mut RouteMessage, table: u32, metric: u32) {
     route.header.table = RouteHeader::RT_TABLE_UNSPEC;
     route.header.protocol = RouteProtocol::Other(PROTOCOL);
     route.attributes.retain(|attribute| !matches!(attribute, RouteAttribute::Table(_)));
-    route.attributes.push(RouteAttribute::Table(TABLE));
+    route.attributes.push(RouteAttribute::Table(table));
     route.attributes.push(RouteAttribute::Priority(metric));
 }
 
@@ -257,8 +317,15 @@ fn dhcp(family: AddressFamily) -> Vec<RuleMessage> {
     vec![rule]
 }
 
-fn endpoint(address: IpAddr) -> RuleMessage {
-    to(IpNet::from(address), ENDPOINT)
+fn endpoint(address: IpAddr, reached: Reached) -> RuleMessage {
+    let mut rule = to(IpNet::from(address), ENDPOINT);
+    if reached == Reached::ThroughEntry {
+        rule.header.table = RouteHeader::RT_TABLE_UNSPEC;
+        let main = RuleAttribute::Table(RouteHeader::RT_TABLE_MAIN.into());
+        rule.attributes.retain(|attribute| *attribute != main);
+        rule.attributes.push(RuleAttribute::Table(ENTRY_TABLE));
+    }
+    rule
 }
 
 fn to(network: IpNet, priority: u32) -> RuleMessage {
@@ -306,7 +373,7 @@ async fn rules(handle: &Handle, version: IpVersion) -> anyhow::Result<Vec<RuleMe
     all.context("cannot read the routing rules")
 }
 
-/// All routes of our table.
+/// All routes of our tables.
 async fn routes(handle: &Handle, version: IpVersion) -> anyhow::Result<Vec<RouteMessage>> {
     let question = match version {
         IpVersion::V4 => RouteMessageBuilder::<Ipv4Addr>::new().build(),
@@ -314,7 +381,7 @@ async fn routes(handle: &Handle, version: IpVersion) -> anyhow::Result<Vec<Route
     };
     let all: Vec<RouteMessage> =
         handle.route().get(question).execute().try_collect().await.context("cannot read routes")?;
-    Ok(all.into_iter().filter(|route| table_of(route) == TABLE).collect())
+    Ok(all.into_iter().filter(|route| [TABLE, ENTRY_TABLE].contains(&table_of(route))).collect())
 }
 
 fn table_of(route: &RouteMessage) -> u32 {

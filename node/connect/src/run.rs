@@ -10,17 +10,17 @@ use tokio::{
 };
 
 use crate::{
-    MARK, Slot,
+    ENTRY_INTERFACE, INNER_MARK, MARK, Slot,
     change_over::{self, Action, Cause, ChangeOver, Event},
     clock, disconnect,
     dns::Dns,
     firewall::{self, Allowed, Lan},
     link, lockdown,
     pay::Payer,
-    routes::{self, Rank},
+    routes::{self, Exit, Hops, Rank, Reached},
     source::Candidate,
     state::{Directory, State, Status},
-    tunnel::Kind,
+    tunnel::{Kind, Tunnel},
 };
 
 mod live;
@@ -30,11 +30,16 @@ use live::{Live, Observed};
 /// The interval at which the table and the resolver are put back if another program changed them,
 /// and the status is written, in nanoseconds.
 const CHECK_INTERVAL: u64 = clock::SECOND;
+/// What WireGuard adds to a packet, in bytes: the headers of IPv6 and UDP, its own, and the tag.
+const MAX_OVERHEAD: u16 = 80;
 
 /// What a connection is to do.
 pub struct Options {
     /// The nodes, the first first.
     pub candidates: Vec<Candidate>,
+    /// The node through whose tunnel the others are reached, if there is one. It sees who connects,
+    /// and the exit sees to whom.
+    pub entry: Option<Candidate>,
     /// The local network.
     pub lan: Lan,
     /// Which WireGuard.
@@ -135,6 +140,7 @@ struct Connection<'a> {
     dns: Dns,
     change: ChangeOver,
     tunnels: [Option<Live>; 2],
+    entry: Option<Tunnel>,
     status: Status,
     written: Option<Status>,
     next_check: u64,
@@ -164,6 +170,7 @@ impl<'a> Connection<'a> {
             options,
             say,
             tunnels: [None, None],
+            entry: None,
             status: Status::default(),
             written: None,
             next_check: 0,
@@ -178,11 +185,13 @@ impl<'a> Connection<'a> {
         if self.options.lockdown {
             lockdown::install(self.options.lan)?;
         }
-        for slot in Slot::ALL {
-            link::remove(self.handle, slot.interface()).await?;
+        for interface in Slot::ALL.map(Slot::interface).into_iter().chain([ENTRY_INTERFACE]) {
+            link::remove(self.handle, interface).await?;
         }
         routes::remove_all(self.handle).await?;
-        routes::close(self.handle, self.options.lan).await?;
+        let hops = if self.options.entry.is_some() { Hops::Two } else { Hops::One };
+        routes::close(self.handle, self.options.lan, hops).await?;
+        self.enter().await.context("cannot make the tunnel to the entry")?;
         self.status.state = State::Connecting;
         self.write();
         if self.dns == Dns::Shared {
@@ -194,13 +203,43 @@ impl<'a> Connection<'a> {
         Ok(())
     }
 
+    /// Makes the tunnel to the entry, if there is one. It carries the other tunnels and nothing else.
+    async fn enter(&mut self) -> anyhow::Result<()> {
+        let Some(Candidate { name, conf, endpoint }) = self.options.entry.clone() else {
+            return Ok(());
+        };
+        if self.options.candidates.iter().any(|exit| exit.endpoint.ip() == endpoint.ip()) {
+            bail!("{name} is at the same address as an exit. Fix: name another node with --via");
+        }
+        (self.say)(&format!("Going through {name} at {endpoint}."));
+        routes::add_endpoint(self.handle, endpoint.ip(), Reached::Directly).await?;
+        let (kind, mark) = (self.options.kind, Some(MARK));
+        let tunnel =
+            Tunnel::start(self.handle, ENTRY_INTERFACE, &conf, endpoint, mark, kind).await?;
+        let exit = Exit::new(tunnel.index, conf.exit_address(false), conf.exit_address(true));
+        routes::set_entry(self.handle, &exit).await?;
+        self.entry = Some(tunnel);
+        Ok(())
+    }
+
+    /// The mark of tunnels to exits, how they are reached, and the largest MTU inside.
+    fn through(&self) -> (u32, Reached, u16) {
+        match &self.options.entry {
+            None => (MARK, Reached::Directly, u16::MAX),
+            Some(entry) => {
+                (INNER_MARK, Reached::ThroughEntry, entry.conf.mtu.saturating_sub(MAX_OVERHEAD))
+            }
+        }
+    }
+
     /// Loads the table, with the endpoints of the tunnels that there are.
     fn load(&self) -> anyhow::Result<()> {
         firewall::load(&self.allowed())
     }
 
     fn allowed(&self) -> Allowed {
-        let mut allowed = Allowed { lan: self.options.lan, ..Allowed::default() };
+        let entry = self.options.entry.as_ref().map(|entry| entry.endpoint);
+        let mut allowed = Allowed { lan: self.options.lan, entry, ..Allowed::default() };
         for live in self.tunnels.iter().flatten() {
             allowed.endpoints.push(live.endpoint);
             allowed.inner.extend(live.inner.iter());
@@ -268,8 +307,10 @@ impl<'a> Connection<'a> {
         allowed.endpoints.push(candidate.endpoint);
         allowed.inner.extend(candidate.conf.addresses.iter().map(ipnet::IpNet::addr));
         firewall::load(&allowed)?;
-        routes::add_endpoint(self.handle, candidate.endpoint.ip()).await?;
-        let live = Live::start(self.handle, slot, candidate, self.options.kind, MARK).await?;
+        let (mark, reached, mtu) = self.through();
+        routes::add_endpoint(self.handle, candidate.endpoint.ip(), reached).await?;
+        let kind = self.options.kind;
+        let live = Live::start(self.handle, slot, candidate, kind, mark, mtu).await?;
         let exit = live.exit();
         if let Some(place) = self.tunnels.get_mut(place(slot)) {
             *place = Some(live);
@@ -282,7 +323,7 @@ impl<'a> Connection<'a> {
         if let Some(candidate) = self.options.candidates.get(candidate) {
             let address = candidate.endpoint.ip();
             if !self.tunnels.iter().flatten().any(|other| other.endpoint.ip() == address) {
-                routes::remove_endpoint(self.handle, address).await?;
+                routes::remove_endpoint(self.handle, address, self.through().1).await?;
             }
         }
         self.load()
@@ -324,7 +365,7 @@ impl<'a> Connection<'a> {
         let address = live.endpoint.ip();
         live.tunnel.stop(self.handle).await?;
         if !self.tunnels.iter().flatten().any(|other| other.endpoint.ip() == address) {
-            routes::remove_endpoint(self.handle, address).await?;
+            routes::remove_endpoint(self.handle, address, self.through().1).await?;
         }
         if self.change.active().is_none() {
             self.status = Status {
@@ -432,6 +473,10 @@ impl<'a> Connection<'a> {
         for live in self.tunnels.iter_mut().filter_map(Option::take) {
             live.tunnel.stop(self.handle).await.ok();
         }
+        if let Some(entry) = self.entry.take() {
+            entry.stop(self.handle).await.ok();
+        }
+        self.options.entry = None;
         if self.was_connected {
             // No tunnel: no endpoint.
             self.load().ok();

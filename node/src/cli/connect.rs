@@ -29,6 +29,7 @@ const CONNECT_EXAMPLES: &str = "\
 Examples:
   sudo weir connect --conf exit.conf
   sudo weir connect --conf first.conf --conf second.conf   the second if the first fails
+  sudo weir connect --conf exit.conf --via entry.conf      two nodes, one through the other
   sudo weir connect --conf exit.conf --lan                 reach printers and other devices too
   sudo weir connect --conf exit.conf --voucher 3f9k2-...   pay when little is left
   weir connect --status
@@ -52,6 +53,9 @@ pub(super) struct ConnectArgs {
     /// A configuration for wg-quick; give several to have others to change to
     #[arg(long, value_name = "FILE", required_unless_present = "status")]
     conf: Vec<PathBuf>,
+    /// Reach the exits through this node: it sees who connects, and the exit sees to whom
+    #[arg(long, value_name = "FILE")]
+    via: Option<PathBuf>,
     /// Let devices with private addresses be reached beside the tunnel; never for DNS
     #[arg(long)]
     lan: bool,
@@ -111,6 +115,7 @@ pub(super) fn run(args: ConnectArgs, json: bool, out: &mut Out) -> anyhow::Resul
     let payer = (vouchers > 0).then(|| Box::new(Vouchers::new(args.voucher)) as Box<dyn Payer>);
     let options = Options {
         candidates: source::from_files(&args.conf)?,
+        entry: source::from_files(args.via.as_slice())?.pop(),
         lan: if args.lan { Lan::Open } else { Lan::Closed },
         kind: args.wireguard.kind(),
         lockdown: args.lockdown,

@@ -69,8 +69,10 @@ impl Live {
         candidate: Candidate,
         kind: Kind,
         mark: u32,
+        max_mtu: u16,
     ) -> anyhow::Result<Self> {
-        let Candidate { name, conf, endpoint } = candidate;
+        let Candidate { name, mut conf, endpoint } = candidate;
+        conf.mtu = conf.mtu.min(max_mtu);
         let interface = slot.interface();
         let tunnel = Tunnel::start(handle, interface, &conf, endpoint, Some(mark), kind).await?;
         let probe = conf.gateway().map(|gateway| Probe::new(interface, gateway)).transpose()?;
@@ -95,9 +97,7 @@ impl Live {
 
     /// Its default routes.
     pub(super) fn exit(&self) -> Exit {
-        let v4 = self.v4.and_then(|it| if let IpAddr::V4(v4) = it { Some(v4) } else { None });
-        let v6 = self.v6.and_then(|it| if let IpAddr::V6(v6) = it { Some(v6) } else { None });
-        Exit { index: self.tunnel.index, v4, v6 }
+        Exit::new(self.tunnel.index, self.v4, self.v6)
     }
 
     /// What leaves by it, in words.

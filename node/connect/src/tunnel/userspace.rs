@@ -161,10 +161,10 @@ impl Pump {
                 break;
             }
             let time = time();
-            if ready.device && self.from_device(time, &mut packet, &mut out, send).is_err() {
+            if ready.device && self.read_device(time, &mut packet, &mut out, send).is_err() {
                 break;
             }
-            if ready.socket && self.from_socket(time, &mut packet, &mut out, send).is_err() {
+            if ready.socket && self.read_socket(time, &mut packet, &mut out, send).is_err() {
                 break;
             }
         }
@@ -197,7 +197,7 @@ impl Pump {
         Ok(Ready { device, socket, stop })
     }
 
-    fn from_device(
+    fn read_device(
         &mut self,
         time: Time,
         packet: &mut [u8],
@@ -219,7 +219,7 @@ impl Pump {
         Ok(())
     }
 
-    fn from_socket(
+    fn read_socket(
         &mut self,
         time: Time,
         datagram: &mut [u8],
