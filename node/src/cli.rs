@@ -12,8 +12,10 @@ use clap::{CommandFactory as _, Parser as _};
 mod args;
 mod bench;
 mod check;
+mod connect;
 mod doctor;
 mod earnings;
+mod exec;
 mod flows;
 mod fold;
 mod guard;
@@ -85,12 +87,12 @@ fn run(
             };
         }
     };
-    let done = execute(args, socket_variable, out, err).and_then(|()| {
+    let done = execute(args, socket_variable, out, err).and_then(|code| {
         out.flush().context("cannot write the output")?;
-        Ok(())
+        Ok(code)
     });
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         // The reader of our output has seen enough, as `head` does.
         Err(error) if out::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
@@ -106,7 +108,7 @@ fn execute(
     socket_variable: Option<OsString>,
     out: &mut Out,
     err: &mut Out,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<ExitCode> {
     let file = args.config.as_deref();
     let client = || {
         let named = args.socket.clone().or(socket_variable.map(PathBuf::from));
@@ -223,10 +225,13 @@ fn execute(
         Command::Top => top::run(client()?, args.json, out)?,
         Command::Status => status::show(&client()?, args.json, out)?,
         Command::Guard { once } => guard::show(&client()?, once, args.json, out)?,
+        Command::Connect(args_of) => connect::run(args_of, args.json, out)?,
+        Command::Disconnect => connect::disconnect(args.json, out)?,
+        Command::Exec(args_of) => return exec::run(&args_of),
         Command::Config(ConfigCommand::Default) => out.text(&config::default_text())?,
         Command::Config(ConfigCommand::Check { file }) => check::run(&file, out, err)?,
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The ledger that is named, or that of the configuration.

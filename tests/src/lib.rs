@@ -10,6 +10,7 @@
 //! itself when dropped, also on a panic, and the next lab removes what a killed run left.
 
 pub mod client;
+pub mod connect;
 pub mod disk;
 pub mod faketime;
 pub mod http;

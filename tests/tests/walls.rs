@@ -49,6 +49,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
             "weir-wireguard",
         ],
     ),
+    ("weir-connect", &["weir-common", "weir-wireguard"]),
     ("weir-market", &["weir-common", "weir-config", "weir-wireguard"]),
     ("weir-registry", &["weir-common", "weir-config", "weir-market", "weir-wireguard"]),
     ("weir-wallet", &["weir-config", "weir-ecash"]),

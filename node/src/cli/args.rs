@@ -140,6 +140,13 @@ pub(super) enum Command {
     /// Print or check a configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Send everything of this machine through an exit node, and nothing beside it
+    Connect(super::connect::ConnectArgs),
+    /// End the connection of weir connect, and open this machine again
+    #[command(after_help = super::connect::DISCONNECT_EXAMPLES)]
+    Disconnect,
+    /// Run one program whose only way out is a tunnel
+    Exec(super::exec::ExecArgs),
 }
 
 #[derive(Debug, Subcommand)]

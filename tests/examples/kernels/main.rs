@@ -4,6 +4,7 @@
 #![expect(clippy::print_stdout, reason = "it tells what it does")]
 
 mod carry;
+mod connect;
 mod guest;
 mod image;
 mod network;

@@ -24,6 +24,8 @@ pub(crate) mod part {
     pub(crate) const CONNECTS: &str = "wireguard-go connects as a consumer";
     pub(crate) const PASSES: &str = "its TCP and UDP pass unchanged, over IPv4 and IPv6";
     pub(crate) const CONNECTS_V6: &str = "it connects over IPv6 too";
+    pub(crate) const CONNECT_COMMAND: &str =
+        "weir connect and weir exec use the kernel's WireGuard, and nothing leaves beside it";
     pub(crate) const KERNEL_CONNECTS: &str = "the kernel's own WireGuard connects as a consumer";
     pub(crate) const KERNEL_PASSES: &str =
         "the TCP and UDP of the kernel's WireGuard pass unchanged";

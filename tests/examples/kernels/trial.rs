@@ -97,6 +97,8 @@ fn parts(lab: &Lab, guest: &Guest, report: &mut Report) -> Result<()> {
         client.configure(&config.wg)?;
         until("an answer", TIMEOUT, answer)
     })?;
+    let carol = add(guest, "carol")?;
+    report.check(part::CONNECT_COMMAND, || crate::connect::connect(guest, &carol))?;
     let bob = add(guest, "bob")?;
     report.check(part::KERNEL_CONNECTS, || connect(guest, &bob))?;
     report.check(part::KERNEL_PASSES, || carry(lab, guest))?;

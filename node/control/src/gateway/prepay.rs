@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `POST /v1/pay/voucher` `{"code"}` | 200 [`view::Given`] |
 //! | `POST /v1/pay/ecash` `{"token"}`, or with the token in the header `X-Cashu` | 200 [`view::Given`] |
+//! | `GET /v1/session` | 200 [`view::Left`] |
 //! | `GET /v1/pay/ecash` | 402, with a payment request in the header `X-Cashu` (NUT-24) |
 //!
 //! Each error is `{"error": {"code", "message"}}`, and means that nothing was credited.
@@ -83,7 +84,7 @@ impl Prepay {
 
     /// Its requests. They are to come through a [`super::listener::SessionListener`].
     pub(super) fn routes(&self) -> Router {
-        let mut routes = Router::new();
+        let mut routes = Router::new().route("/v1/session", get(session));
         if self.0.vouchers {
             routes = routes.route("/v1/pay/voucher", post(voucher));
         }
@@ -223,6 +224,14 @@ struct VoucherRequest {
 #[serde(deny_unknown_fields)]
 struct TokenRequest {
     token: Option<String>,
+}
+
+async fn session(
+    State(service): State<Prepay>,
+    ConnectInfo(caller): ConnectInfo<Caller>,
+) -> Result<Json<Left>, ApiError> {
+    service.admit(caller)?;
+    Ok(Json(service.left(caller.0)?))
 }
 
 async fn voucher(

@@ -61,6 +61,8 @@ async fn a_voucher_is_taken_once_and_what_is_wrong_with_others_is_said() {
     assert_eq!((status, &given["status"]), (200, &"credited".into()), "{given}");
     assert_eq!(given["left"]["bytes"], 3u64 << 30);
     assert_eq!(given["left"]["state"], "open");
+    let shown = send(service.routes(), id, "GET", "/v1/session", "", String::new()).await;
+    assert_eq!(serde_json::from_str::<Value>(&shown.1).expect("JSON"), given["left"]);
     assert_eq!(give(id, &code.to_string()).await.1["status"], "before");
     let (status, refused) = give(other, &code.to_string()).await;
     assert_eq!((status, &refused["error"]["code"]), (402, &"voucher_used".into()));

@@ -1,0 +1,75 @@
+//! Whether a node bills what was carried. Both sides count UDP payload, so they can be compared to
+//! the byte. Pure.
+
+/// The share of the own count by which a bill may be above it.
+const TOLERANCE: u64 = 100;
+/// Bytes by which a bill may be above the own count in any case: both are read at different times,
+/// and the node's answer itself is under way.
+const MARGIN: u64 = 256 * 1024;
+
+/// What a comparison says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bill {
+    /// The bill is right, or too low.
+    Fits,
+    /// It is above the own count by more than 1 %.
+    TooHigh {
+        /// Bytes that the node has billed.
+        billed: u64,
+        /// Bytes that were counted here, which is more than what can be billed: handshakes too.
+        counted: u64,
+    },
+}
+
+/// The bill of one node since the tunnel came up. A session may have been used before.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Comparison {
+    first: Option<(u64, u64)>,
+}
+
+impl Comparison {
+    /// Takes a bill, and what was counted here at least as late.
+    pub fn compare(&mut self, billed: u64, counted: u64) -> Bill {
+        let (billed_before, counted_before) = *self.first.get_or_insert((billed, counted));
+        let billed = billed.saturating_sub(billed_before);
+        let counted = counted.saturating_sub(counted_before);
+        let limit = counted.saturating_add((counted / TOLERANCE).max(MARGIN));
+        if billed > limit { Bill::TooHigh { billed, counted } } else { Bill::Fits }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn a_bill_of_what_was_counted_or_less_fits() {
+        let mut comparison = Comparison::default();
+        // The session was used before.
+        assert_eq!(comparison.compare(500 * MIB, 0), Bill::Fits);
+        assert_eq!(comparison.compare(600 * MIB, 100 * MIB), Bill::Fits);
+        assert_eq!(comparison.compare(601 * MIB, 100 * MIB), Bill::Fits, "one per cent");
+        assert_eq!(comparison.compare(520 * MIB, 100 * MIB), Bill::Fits, "too low");
+    }
+
+    #[test]
+    fn more_than_one_per_cent_is_too_high() {
+        let mut comparison = Comparison::default();
+        comparison.compare(0, 0);
+        let bill = comparison.compare(102 * MIB, 100 * MIB);
+        assert_eq!(bill, Bill::TooHigh { billed: 102 * MIB, counted: 100 * MIB });
+    }
+
+    #[test]
+    fn a_small_difference_of_a_small_count_is_no_fraud() {
+        let mut comparison = Comparison::default();
+        comparison.compare(0, 0);
+        assert_eq!(comparison.compare(MARGIN, 0), Bill::Fits);
+        assert_eq!(
+            comparison.compare(MARGIN + 1, 0),
+            Bill::TooHigh { billed: MARGIN + 1, counted: 0 }
+        );
+    }
+}

@@ -1,0 +1,75 @@
+use super::{
+    Action::{Activate, Close, Open},
+    *,
+};
+
+/// Connected with the first of some candidates, at time 0.
+fn connected(candidates: usize) -> ChangeOver {
+    let mut change = ChangeOver::new(candidates);
+    assert_eq!(change.handle(0, Event::Time), [Open { slot: Slot::A, candidate: 0 }]);
+    assert_eq!(change.handle(0, Event::Answered(Slot::A)), [Activate(Slot::A)]);
+    change
+}
+
+#[test]
+fn the_next_tunnel_has_answered_before_the_present_one_goes() {
+    let mut change = connected(3);
+    let failed = Event::Failed(Slot::A, Cause::NoAnswer);
+    assert_eq!(change.handle(1, failed), [Open { slot: Slot::B, candidate: 1 }]);
+    assert_eq!(change.active(), Some((Slot::A, 0)), "it is used until then");
+    assert_eq!(change.handle(1, failed), [], "it is known");
+    assert_eq!(change.handle(2, Event::Time), []);
+    assert_eq!(change.handle(2, Event::Answered(Slot::B)), [Activate(Slot::B), Close(Slot::A)]);
+    assert_eq!(change.active(), Some((Slot::B, 1)));
+    let failed = Event::Failed(Slot::B, Cause::NoTraffic);
+    assert_eq!(change.handle(3, failed), [Open { slot: Slot::A, candidate: 2 }]);
+}
+
+#[test]
+fn nodes_that_do_not_answer_are_tried_once_each_and_then_it_rests() {
+    let mut change = ChangeOver::new(2);
+    assert_eq!(change.handle(0, Event::Time), [Open { slot: Slot::A, candidate: 0 }]);
+    let mut now = CONNECT_TIMEOUT;
+    assert_eq!(
+        change.handle(now, Event::Time),
+        [Close(Slot::A), Open { slot: Slot::A, candidate: 1 }]
+    );
+    assert_eq!(change.handle(now, Event::CannotOpen(Slot::A)), [Close(Slot::A)]);
+    assert_eq!(change.handle(now + 1, Event::Time), []);
+    now += RETRY_DELAY;
+    assert_eq!(change.handle(now, Event::Time), [Open { slot: Slot::A, candidate: 0 }]);
+    assert!(!change.is_stuck());
+}
+
+#[test]
+fn if_no_other_node_answers_the_present_one_stays() {
+    let mut change = connected(2);
+    let failed = Event::Failed(Slot::A, Cause::NoAnswer);
+    assert_eq!(change.handle(1, failed), [Open { slot: Slot::B, candidate: 1 }]);
+    let late = 1 + CONNECT_TIMEOUT;
+    assert_eq!(change.handle(late, Event::Time), [Close(Slot::B)]);
+    assert_eq!(change.active(), Some((Slot::A, 0)));
+    assert_eq!(change.handle(late + 1, failed), [], "not again at once");
+    let again = late + RETRY_DELAY;
+    assert_eq!(change.handle(again, failed), [Open { slot: Slot::B, candidate: 1 }]);
+}
+
+#[test]
+fn the_only_node_stays_unless_it_cheats() {
+    let mut change = connected(1);
+    assert_eq!(change.handle(1, Event::Failed(Slot::A, Cause::NoAnswer)), []);
+    assert_eq!(change.handle(2, Event::Failed(Slot::A, Cause::OutOfMoney)), []);
+    assert_eq!(change.active(), Some((Slot::A, 0)));
+    assert_eq!(change.handle(3, Event::Failed(Slot::A, Cause::Bill)), [Close(Slot::A)]);
+    assert!(change.is_stuck());
+    assert_eq!(change.handle(u64::MAX / 2, Event::Time), [], "nothing is tried again");
+}
+
+#[test]
+fn a_node_that_cheats_is_never_tried_again() {
+    let mut change = connected(2);
+    let bill = Event::Failed(Slot::A, Cause::Bill);
+    assert_eq!(change.handle(1, bill), [Open { slot: Slot::B, candidate: 1 }]);
+    assert_eq!(change.handle(1, Event::Answered(Slot::B)), [Activate(Slot::B), Close(Slot::A)]);
+    assert_eq!(change.handle(9, Event::Failed(Slot::B, Cause::NoAnswer)), [], "it is the last");
+}

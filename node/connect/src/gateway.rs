@@ -1,0 +1,128 @@
+//! A node's own services inside the tunnel: what is left, and payments (`docs/payments.md`).
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::{Method, Request, StatusCode, body::Bytes, client::conn::http1, header};
+use hyper_util::rt::TokioIo;
+use serde::Deserialize;
+use serde_json::json;
+use tokio::{net::TcpSocket, time::timeout};
+
+use crate::pay::Left;
+
+/// The port of payments, as `payment.port` has it by default.
+pub const PORT: u16 = 8077;
+/// The time for one request.
+const TIMEOUT: Duration = Duration::from_secs(8);
+/// The largest answer that is read, in bytes.
+const MAX_ANSWER: usize = 64 * 1024;
+
+/// Where a node's services are.
+#[derive(Clone, Debug)]
+pub struct Gateway {
+    address: SocketAddr,
+    interface: String,
+}
+
+/// Why a payment was refused.
+#[derive(Debug, Deserialize)]
+struct Refusal {
+    error: Reason,
+}
+
+#[derive(Debug, Deserialize)]
+struct Reason {
+    code: String,
+    message: String,
+}
+
+impl Gateway {
+    /// The services at this address, reached over this interface and no other.
+    #[must_use]
+    pub fn new(address: IpAddr, interface: &str) -> Self {
+        Self { address: SocketAddr::new(address, PORT), interface: interface.to_owned() }
+    }
+
+    /// Asks what the session has left.
+    ///
+    /// # Errors
+    ///
+    /// When there is no answer, or none of a node with this service.
+    pub async fn left(&self) -> anyhow::Result<Left> {
+        let answer = self.request(Method::GET, "/v1/session", None).await?;
+        serde_json::from_slice(&answer).context("the gateway's answer cannot be read")
+    }
+
+    /// Uses a voucher.
+    ///
+    /// # Errors
+    ///
+    /// When it was refused; then it was not used.
+    pub async fn give_voucher(&self, code: &str) -> anyhow::Result<()> {
+        let body = json!({ "code": code }).to_string();
+        self.request(Method::POST, "/v1/pay/voucher", Some(body)).await?;
+        Ok(())
+    }
+
+    /// Pays with a Cashu token.
+    ///
+    /// # Errors
+    ///
+    /// When it was refused; then it is still its owner's.
+    pub async fn give_token(&self, token: &str) -> anyhow::Result<()> {
+        let body = json!({ "token": token }).to_string();
+        self.request(Method::POST, "/v1/pay/ecash", Some(body)).await?;
+        Ok(())
+    }
+
+    async fn request(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<String>,
+    ) -> anyhow::Result<Bytes> {
+        let exchange = timeout(TIMEOUT, self.exchange(method, path, body));
+        let (status, answer) = exchange.await.context("the gateway does not answer")??;
+        if status.is_success() {
+            return Ok(answer);
+        }
+        match serde_json::from_slice::<Refusal>(&answer) {
+            Ok(Refusal { error }) => bail!("the node refuses: {} ({})", error.message, error.code),
+            Err(_) => bail!("the gateway answers {status}"),
+        }
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<String>,
+    ) -> anyhow::Result<(StatusCode, Bytes)> {
+        let socket = match self.address {
+            SocketAddr::V4(_) => TcpSocket::new_v4(),
+            SocketAddr::V6(_) => TcpSocket::new_v6(),
+        }?;
+        socket.bind_device(Some(self.interface.as_bytes()))?;
+        let stream = socket.connect(self.address).await.context("cannot reach the gateway")?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        // It ends with the sender, or with its error, which the answer has too.
+        let connection = tokio::spawn(connection);
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, self.address.to_string())
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Full::new(Bytes::from(body.unwrap_or_default())))?;
+        let response = sender.send_request(request).await?;
+        let status = response.status();
+        let read = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
+        connection.abort();
+        let answer = read.map_err(|error| anyhow::anyhow!("cannot read the answer: {error}"))?;
+        Ok((status, answer.to_bytes()))
+    }
+}

@@ -1,0 +1,487 @@
+//! A connection, from closing the machine to its end.
+
+use std::{future::Future, time::Duration};
+
+use anyhow::{Context as _, bail};
+use rtnetlink::Handle;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::sleep,
+};
+
+use crate::{
+    ENTRY_INTERFACE, INNER_MARK, MARK, Slot,
+    change_over::{self, Action, Cause, ChangeOver, Event},
+    clock, disconnect,
+    dns::Dns,
+    firewall::{self, Allowed, Lan},
+    link, lockdown,
+    pay::Payer,
+    routes::{self, Exit, Hops, Rank, Reached},
+    source::Candidate,
+    state::{Directory, State, Status},
+    tunnel::{Kind, Tunnel},
+};
+
+mod live;
+
+use live::{Live, Observed};
+
+/// The interval at which the table and the resolver are put back if another program changed them,
+/// and the status is written, in nanoseconds.
+const CHECK_INTERVAL: u64 = clock::SECOND;
+/// What WireGuard adds to a packet, in bytes: the headers of IPv6 and UDP, its own, and the tag.
+const MAX_OVERHEAD: u16 = 80;
+
+/// What a connection is to do.
+pub struct Options {
+    /// The nodes, the first first.
+    pub candidates: Vec<Candidate>,
+    /// The node through whose tunnel the others are reached, if there is one. It sees who connects,
+    /// and the exit sees to whom.
+    pub entry: Option<Candidate>,
+    /// The local network.
+    pub lan: Lan,
+    /// Which WireGuard.
+    pub kind: Kind,
+    /// Whether the machine is to be closed after a reboot too.
+    pub lockdown: bool,
+    /// How to pay, if at all.
+    pub payer: Option<Box<dyn Payer>>,
+    /// What may be paid, in the payer's unit.
+    pub budget: u64,
+}
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// By SIGINT: everything is undone.
+    Open,
+    /// By SIGTERM or SIGHUP: the tunnel is gone, and the machine is closed.
+    Closed,
+}
+
+/// Connects, and stays connected until a signal. `say` is told what happens, in words.
+///
+/// # Errors
+///
+/// When there is another connection, or the machine cannot be closed. If it was not closed before,
+/// everything is undone then.
+pub fn run(options: Options, say: &mut dyn FnMut(&str)) -> anyhow::Result<Ended> {
+    let directory = Directory::here();
+    let _lock = match directory.lock()? {
+        Ok(lock) => lock,
+        Err(pid) => bail!(
+            "weir connect runs already (process {pid}). Fix: see it with \"weir connect --status\", \
+             or end it first: weir disconnect"
+        ),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let handle = link::netlink().context("cannot open netlink")?;
+        routes::check_free(&handle).await?;
+        let was_closed = firewall::is_loaded()?;
+        let mut signals = Signals::new()?;
+        let mut connection = Connection::new(&handle, &directory, options, say);
+        let done = match connection.close().await {
+            Ok(()) => connection.work(&mut signals).await,
+            Err(error) => Err(error),
+        };
+        let was_connected = connection.was_connected;
+        connection.end().await;
+        match done {
+            Ok(Ended::Open) => {
+                disconnect::undo(&handle, &directory).await?;
+                Ok(Ended::Open)
+            }
+            Ok(Ended::Closed) => Ok(Ended::Closed),
+            Err(error) if !was_closed && !was_connected => {
+                disconnect::undo(&handle, &directory).await.ok();
+                Err(error)
+            }
+            Err(error) => Err(error.context(
+                "the connection has failed. This machine stays closed; to open it: weir disconnect",
+            )),
+        }
+    })
+}
+
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// The first of a signal and some work.
+    async fn or<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Ended> {
+        tokio::select! {
+            _ = self.interrupt.recv() => Err(Ended::Open),
+            _ = self.terminate.recv() => Err(Ended::Closed),
+            _ = self.hang_up.recv() => Err(Ended::Closed),
+            done = work => Ok(done),
+        }
+    }
+}
+
+struct Connection<'a> {
+    handle: &'a Handle,
+    directory: &'a Directory,
+    options: Options,
+    say: &'a mut dyn FnMut(&str),
+    dns: Dns,
+    change: ChangeOver,
+    tunnels: [Option<Live>; 2],
+    entry: Option<Tunnel>,
+    status: Status,
+    written: Option<Status>,
+    next_check: u64,
+    was_connected: bool,
+    was_stuck: bool,
+}
+
+const fn place(slot: Slot) -> usize {
+    match slot {
+        Slot::A => 0,
+        Slot::B => 1,
+    }
+}
+
+impl<'a> Connection<'a> {
+    fn new(
+        handle: &'a Handle,
+        directory: &'a Directory,
+        options: Options,
+        say: &'a mut dyn FnMut(&str),
+    ) -> Self {
+        Self {
+            handle,
+            directory,
+            dns: Dns::find(directory),
+            change: ChangeOver::new(options.candidates.len()),
+            options,
+            say,
+            tunnels: [None, None],
+            entry: None,
+            status: Status::default(),
+            written: None,
+            next_check: 0,
+            was_connected: false,
+            was_stuck: false,
+        }
+    }
+
+    /// Closes the machine: before anything else, and before anything is up.
+    async fn close(&mut self) -> anyhow::Result<()> {
+        self.load()?;
+        if self.options.lockdown {
+            lockdown::install(self.options.lan)?;
+        }
+        for interface in Slot::ALL.map(Slot::interface).into_iter().chain([ENTRY_INTERFACE]) {
+            link::remove(self.handle, interface).await?;
+        }
+        routes::remove_all(self.handle).await?;
+        let hops = if self.options.entry.is_some() { Hops::Two } else { Hops::One };
+        routes::close(self.handle, self.options.lan, hops).await?;
+        self.enter().await.context("cannot make the tunnel to the entry")?;
+        self.status.state = State::Connecting;
+        self.write();
+        if self.dns == Dns::Shared {
+            (self.say)(
+                "This network namespace shares /etc/resolv.conf with the machine, so weir leaves it \
+                 as it is. DNS works if the resolvers in it can be reached through the tunnel.",
+            );
+        }
+        Ok(())
+    }
+
+    /// Makes the tunnel to the entry, if there is one. It carries the other tunnels and nothing else.
+    async fn enter(&mut self) -> anyhow::Result<()> {
+        let Some(Candidate { name, conf, endpoint }) = self.options.entry.clone() else {
+            return Ok(());
+        };
+        if self.options.candidates.iter().any(|exit| exit.endpoint.ip() == endpoint.ip()) {
+            bail!("{name} is at the same address as an exit. Fix: name another node with --via");
+        }
+        (self.say)(&format!("Going through {name} at {endpoint}."));
+        routes::add_endpoint(self.handle, endpoint.ip(), Reached::Directly).await?;
+        let (kind, mark) = (self.options.kind, Some(MARK));
+        let tunnel =
+            Tunnel::start(self.handle, ENTRY_INTERFACE, &conf, endpoint, mark, kind).await?;
+        let exit = Exit::new(tunnel.index, conf.exit_address(false), conf.exit_address(true));
+        routes::set_entry(self.handle, &exit).await?;
+        self.entry = Some(tunnel);
+        Ok(())
+    }
+
+    /// The mark of tunnels to exits, how they are reached, and the largest MTU inside.
+    fn through(&self) -> (u32, Reached, u16) {
+        match &self.options.entry {
+            None => (MARK, Reached::Directly, u16::MAX),
+            Some(entry) => {
+                (INNER_MARK, Reached::ThroughEntry, entry.conf.mtu.saturating_sub(MAX_OVERHEAD))
+            }
+        }
+    }
+
+    /// Loads the table, with the endpoints of the tunnels that there are.
+    fn load(&self) -> anyhow::Result<()> {
+        firewall::load(&self.allowed())
+    }
+
+    fn allowed(&self) -> Allowed {
+        let entry = self.options.entry.as_ref().map(|entry| entry.endpoint);
+        let mut allowed = Allowed { lan: self.options.lan, entry, ..Allowed::default() };
+        for live in self.tunnels.iter().flatten() {
+            allowed.endpoints.push(live.endpoint);
+            allowed.inner.extend(live.inner.iter());
+        }
+        allowed
+    }
+
+    async fn work(&mut self, signals: &mut Signals) -> anyhow::Result<Ended> {
+        loop {
+            let now = clock::now();
+            self.step(Event::Time).await?;
+            for slot in Slot::ALL {
+                self.observe(now, slot).await?;
+            }
+            if let Err(ended) = signals.or(self.pay(now)).await {
+                return Ok(ended);
+            }
+            if now >= self.next_check {
+                self.next_check = now + CHECK_INTERVAL;
+                self.check()?;
+            }
+            let tick = Duration::from_nanos(change_over::tick(self.change.is_trying()));
+            if let Err(ended) = signals.or(sleep(tick)).await {
+                return Ok(ended);
+            }
+        }
+    }
+
+    /// Tells the state machine what happened, and does what it says.
+    async fn step(&mut self, event: Event) -> anyhow::Result<()> {
+        let mut events = vec![event];
+        while let Some(event) = events.pop() {
+            for action in self.change.handle(clock::now(), event) {
+                match action {
+                    Action::Open { slot, candidate } => {
+                        if let Err(error) = self.open(slot, candidate).await {
+                            (self.say)(&format!("cannot make a tunnel: {error:#}"));
+                            self.forget(candidate).await?;
+                            events.push(Event::CannotOpen(slot));
+                        }
+                    }
+                    Action::Activate(slot) => self.activate(slot).await?,
+                    Action::Close(slot) => self.remove(slot).await?,
+                }
+            }
+        }
+        if self.change.is_stuck() && !self.was_stuck {
+            self.was_stuck = true;
+            (self.say)(
+                "No node is left that may be used. This machine stays closed; to open it: weir \
+                 disconnect",
+            );
+        }
+        Ok(())
+    }
+
+    async fn open(&mut self, slot: Slot, number: usize) -> anyhow::Result<()> {
+        let Some(candidate) = self.options.candidates.get(number).cloned() else {
+            bail!("there is no candidate {number}");
+        };
+        (self.say)(&format!("Trying {} at {}.", candidate.name, candidate.endpoint));
+        // Its datagrams may leave before there are any: the first one begins the handshake, and is
+        // repeated only after 5 s.
+        let mut allowed = self.allowed();
+        allowed.endpoints.push(candidate.endpoint);
+        allowed.inner.extend(candidate.conf.addresses.iter().map(ipnet::IpNet::addr));
+        firewall::load(&allowed)?;
+        let (mark, reached, mtu) = self.through();
+        routes::add_endpoint(self.handle, candidate.endpoint.ip(), reached).await?;
+        let kind = self.options.kind;
+        let live = Live::start(self.handle, slot, candidate, kind, mark, mtu).await?;
+        let exit = live.exit();
+        if let Some(place) = self.tunnels.get_mut(place(slot)) {
+            *place = Some(live);
+        }
+        routes::set(self.handle, &exit, Rank::Waiting).await
+    }
+
+    /// A tunnel could not be made: nothing leaves to its node.
+    async fn forget(&mut self, candidate: usize) -> anyhow::Result<()> {
+        if let Some(candidate) = self.options.candidates.get(candidate) {
+            let address = candidate.endpoint.ip();
+            if !self.tunnels.iter().flatten().any(|other| other.endpoint.ip() == address) {
+                routes::remove_endpoint(self.handle, address, self.through().1).await?;
+            }
+        }
+        self.load()
+    }
+
+    async fn activate(&mut self, slot: Slot) -> anyhow::Result<()> {
+        let Some(Some(live)) = self.tunnels.get_mut(place(slot)) else { return Ok(()) };
+        routes::set(self.handle, &live.exit(), Rank::Active).await?;
+        live.begin(clock::now());
+        let (name, engine) = (live.name.clone(), live.tunnel.engine());
+        let families = live.families();
+        let servers = live.dns.clone();
+        self.status = Status {
+            state: State::Connected,
+            node: Some(name.clone()),
+            endpoint: Some(live.endpoint.to_string()),
+            interface: Some(slot.interface().to_owned()),
+            engine: Some(engine.to_owned()),
+            since: Some(clock::unix_now()),
+            last_change: self.status.last_change.take(),
+            ..Status::default()
+        };
+        self.was_connected = true;
+        if let Err(error) = self.dns.set(&servers, slot.interface()) {
+            (self.say)(&format!("names are not resolved through the tunnel: {error:#}"));
+        }
+        (self.say)(&format!(
+            "Connected to {name} over {} with {engine} ({families}). Nothing leaves beside it.",
+            slot.interface()
+        ));
+        self.write();
+        Ok(())
+    }
+
+    async fn remove(&mut self, slot: Slot) -> anyhow::Result<()> {
+        let Some(live) = self.tunnels.get_mut(place(slot)).and_then(Option::take) else {
+            return Ok(());
+        };
+        let address = live.endpoint.ip();
+        live.tunnel.stop(self.handle).await?;
+        if !self.tunnels.iter().flatten().any(|other| other.endpoint.ip() == address) {
+            routes::remove_endpoint(self.handle, address, self.through().1).await?;
+        }
+        if self.change.active().is_none() {
+            self.status = Status {
+                state: State::Connecting,
+                last_change: self.status.last_change.take(),
+                ..Status::default()
+            };
+            self.write();
+        }
+        self.load()
+    }
+
+    /// Looks at one tunnel.
+    async fn observe(&mut self, now: u64, slot: Slot) -> anyhow::Result<()> {
+        let is_active = self.change.active().is_some_and(|(active, _)| active == slot);
+        let Some(Some(live)) = self.tunnels.get_mut(place(slot)) else { return Ok(()) };
+        let observed = match is_active {
+            true => live.watch(now),
+            false => live.try_once(now),
+        };
+        match observed {
+            Observed::Nothing => Ok(()),
+            Observed::Answered => self.step(Event::Answered(slot)).await,
+            Observed::Failed(cause) => self.failed(slot, cause, "").await,
+        }
+    }
+
+    async fn failed(&mut self, slot: Slot, cause: Cause, detail: &str) -> anyhow::Result<()> {
+        let name = self.tunnels.get(place(slot)).and_then(Option::as_ref);
+        let name = name.map_or_else(String::new, |live| live.name.clone());
+        let text = format!("{name}: {}{detail}", cause.as_str());
+        if self.status.last_change.as_ref() != Some(&text) {
+            (self.say)(&format!("{text}."));
+            self.status.last_change = Some(text);
+        }
+        self.step(Event::Failed(slot, cause)).await
+    }
+
+    /// Asks the active node what is left, compares its bill, and pays.
+    async fn pay(&mut self, now: u64) -> anyhow::Result<()> {
+        let Some((slot, _)) = self.change.active() else { return Ok(()) };
+        let Some(Some(live)) = self.tunnels.get_mut(place(slot)) else { return Ok(()) };
+        let Some(left) = live.poll(now).await else { return Ok(()) };
+        self.status.left_bytes = left.bytes;
+        self.status.billed_bytes = Some(left.used_bytes);
+        let budget = if self.options.payer.is_some() { self.options.budget } else { 0 };
+        match live.account(now, &left, budget) {
+            live::Account::Good => Ok(()),
+            live::Account::Cheats(text) => self.failed(slot, Cause::Bill, &text).await,
+            live::Account::OutOfMoney => self.failed(slot, Cause::OutOfMoney, "").await,
+            live::Account::Pay { at_most } => {
+                let (Some(gateway), Some(payer)) = (&live.gateway, &mut self.options.payer) else {
+                    return Ok(());
+                };
+                match payer.top_up(gateway, at_most).await {
+                    Ok(cost) => {
+                        self.options.budget = self.options.budget.saturating_sub(cost);
+                        let text = format!(
+                            "Paid {cost} {} to {}. {} left of the budget.",
+                            payer.unit(),
+                            live.name,
+                            self.options.budget
+                        );
+                        (self.say)(&text);
+                    }
+                    Err(error) => (self.say)(&format!("cannot pay {}: {error:#}", live.name)),
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Puts back what another program changed, and writes the status.
+    fn check(&mut self) -> anyhow::Result<()> {
+        if !firewall::is_loaded()? {
+            (self.say)("Another program removed the nftables table inet weir_connect. It is back.");
+            self.load()?;
+        }
+        if let Some((slot, _)) = self.change.active()
+            && let Some(Some(live)) = self.tunnels.get(place(slot))
+        {
+            if let Dns::File(_) = self.dns {
+                self.dns.set(&live.dns, slot.interface())?;
+            }
+            if let Ok(counts) = live.tunnel.counts() {
+                (self.status.received, self.status.sent) = (counts.received, counts.sent);
+            }
+        }
+        self.write();
+        Ok(())
+    }
+
+    fn write(&mut self) {
+        if self.written.as_ref() == Some(&self.status) {
+            return;
+        }
+        match self.directory.write(&self.status) {
+            Ok(()) => self.written = Some(self.status.clone()),
+            Err(error) => (self.say)(&format!("{error:#}")),
+        }
+    }
+
+    /// Ends the tunnels. The machine stays closed.
+    async fn end(mut self) {
+        for live in self.tunnels.iter_mut().filter_map(Option::take) {
+            live.tunnel.stop(self.handle).await.ok();
+        }
+        if let Some(entry) = self.entry.take() {
+            entry.stop(self.handle).await.ok();
+        }
+        self.options.entry = None;
+        if self.was_connected {
+            // No tunnel: no endpoint.
+            self.load().ok();
+        }
+        self.status = Status { state: State::Closed, ..Status::default() };
+        self.write();
+    }
+}

@@ -1,0 +1,188 @@
+//! One tunnel of a connection, and what is known of its node.
+
+use std::net::{IpAddr, SocketAddr};
+
+use rtnetlink::Handle;
+use tokio::task::JoinHandle;
+
+use crate::{
+    Slot,
+    bill::{Bill, Comparison},
+    change_over::Cause,
+    clock::{MILLISECOND, SECOND},
+    gateway::Gateway,
+    health::{Failure, Health, Step},
+    pay::{Decision, Left, PayLoop},
+    probe::Probe,
+    routes::Exit,
+    source::Candidate,
+    tunnel::{Kind, Tunnel},
+};
+
+/// Between two probes of a node that has not answered yet, in nanoseconds.
+const FIRST_PROBES: u64 = 200 * MILLISECOND;
+/// Between two questions what is left.
+const POLL_INTERVAL: u64 = 5 * SECOND;
+/// The same, where nobody answers them: not a weir, or one without payments.
+const IDLE_POLL_INTERVAL: u64 = 60 * SECOND;
+
+/// What a look at a tunnel says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Observed {
+    Nothing,
+    Answered,
+    Failed(Cause),
+}
+
+/// What the money says.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Account {
+    Good,
+    Cheats(String),
+    OutOfMoney,
+    Pay { at_most: u64 },
+}
+
+/// A tunnel that is up.
+pub(super) struct Live {
+    pub(super) name: String,
+    pub(super) endpoint: SocketAddr,
+    pub(super) inner: Vec<IpAddr>,
+    pub(super) dns: Vec<IpAddr>,
+    pub(super) tunnel: Tunnel,
+    pub(super) gateway: Option<Gateway>,
+    v4: Option<IpAddr>,
+    v6: Option<IpAddr>,
+    probe: Option<Probe>,
+    next_probe: u64,
+    health: Option<Health>,
+    pay: PayLoop,
+    comparison: Comparison,
+    next_poll: u64,
+    poll: Option<JoinHandle<anyhow::Result<Left>>>,
+}
+
+impl Live {
+    pub(super) async fn start(
+        handle: &Handle,
+        slot: Slot,
+        candidate: Candidate,
+        kind: Kind,
+        mark: u32,
+        max_mtu: u16,
+    ) -> anyhow::Result<Self> {
+        let Candidate { name, mut conf, endpoint } = candidate;
+        conf.mtu = conf.mtu.min(max_mtu);
+        let interface = slot.interface();
+        let tunnel = Tunnel::start(handle, interface, &conf, endpoint, Some(mark), kind).await?;
+        let probe = conf.gateway().map(|gateway| Probe::new(interface, gateway)).transpose()?;
+        Ok(Self {
+            name,
+            endpoint,
+            inner: conf.addresses.iter().map(ipnet::IpNet::addr).collect(),
+            dns: conf.dns.clone(),
+            tunnel,
+            gateway: conf.gateway().map(|gateway| Gateway::new(gateway, interface)),
+            v4: conf.exit_address(false),
+            v6: conf.exit_address(true),
+            probe,
+            next_probe: 0,
+            health: None,
+            pay: PayLoop::default(),
+            comparison: Comparison::default(),
+            next_poll: 0,
+            poll: None,
+        })
+    }
+
+    /// Its default routes.
+    pub(super) fn exit(&self) -> Exit {
+        Exit::new(self.tunnel.index, self.v4, self.v6)
+    }
+
+    /// What leaves by it, in words.
+    pub(super) const fn families(&self) -> &'static str {
+        match (self.v4.is_some(), self.v6.is_some()) {
+            (true, true) => "IPv4 and IPv6",
+            (true, false) => "IPv4; this exit has no IPv6, which is refused",
+            _ => "IPv6; this exit has no IPv4, which is refused",
+        }
+    }
+
+    /// It is used from now on.
+    pub(super) fn begin(&mut self, now: u64) {
+        let counts = self.tunnel.counts().unwrap_or_default();
+        self.health = Some(Health::new(now, counts.sent, counts.received));
+    }
+
+    /// Looks whether a node has answered for the first time. Where nothing answers probes, a
+    /// handshake has to do.
+    pub(super) fn try_once(&mut self, now: u64) -> Observed {
+        let is_there = match &mut self.probe {
+            Some(probe) => {
+                let is_answered = probe.is_answered();
+                if !is_answered && now >= self.next_probe {
+                    self.next_probe = now + FIRST_PROBES;
+                    probe.send();
+                }
+                is_answered
+            }
+            None => self.tunnel.counts().is_ok_and(|counts| counts.is_established),
+        };
+        if is_there { Observed::Answered } else { Observed::Nothing }
+    }
+
+    /// Looks whether the node in use still answers and carries traffic.
+    pub(super) fn watch(&mut self, now: u64) -> Observed {
+        // Somebody removed the interface: it answers nothing any more.
+        let Ok(counts) = self.tunnel.counts() else { return Observed::Failed(Cause::NoAnswer) };
+        let health = self.health.get_or_insert_with(|| Health::new(now, 0, 0));
+        if self.probe.as_ref().is_some_and(Probe::is_answered) {
+            health.answered();
+        }
+        match health.look(now, counts.sent, counts.received, self.probe.is_some()) {
+            Step::Wait => Observed::Nothing,
+            Step::Probe => {
+                if let Some(probe) = &mut self.probe {
+                    probe.send();
+                }
+                Observed::Nothing
+            }
+            Step::Leave(failure) => Observed::Failed(match failure {
+                Failure::NoAnswer => Cause::NoAnswer,
+                Failure::NoTraffic => Cause::NoTraffic,
+            }),
+        }
+    }
+
+    /// What the session has left, if the node has just said so.
+    pub(super) async fn poll(&mut self, now: u64) -> Option<Left> {
+        if let Some(poll) = self.poll.take_if(|poll| poll.is_finished()) {
+            let left = poll.await.ok().and_then(Result::ok);
+            let interval = if left.is_some() { POLL_INTERVAL } else { IDLE_POLL_INTERVAL };
+            self.next_poll = now + interval;
+            return left;
+        }
+        if self.poll.is_none() && now >= self.next_poll {
+            let gateway = self.gateway.clone()?;
+            self.poll = Some(tokio::spawn(async move { gateway.left().await }));
+        }
+        None
+    }
+
+    /// Compares the bill with the tunnel's own count, and says whether to pay.
+    pub(super) fn account(&mut self, now: u64, left: &Left, budget: u64) -> Account {
+        let counted = self.tunnel.counts().map(|counts| counts.total());
+        if let Ok(counted) = counted
+            && let Bill::TooHigh { billed, counted } =
+                self.comparison.compare(left.used_bytes, counted)
+        {
+            return Account::Cheats(format!(": {billed} bytes, of which {counted} were carried"));
+        }
+        match self.pay.decide(now, left, budget) {
+            Decision::Nothing => Account::Good,
+            Decision::Pay { at_most } => Account::Pay { at_most },
+            Decision::OutOfMoney => Account::OutOfMoney,
+        }
+    }
+}
