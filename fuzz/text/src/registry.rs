@@ -27,7 +27,7 @@ fn registry() -> &'static Registry {
         let rules = Rules { keys_per_network: 1000, events_per_second: 10_000, ..Rules::default() };
         let registry = Registry::new(rules);
         for event in some() {
-            registry.publish(&event, network(), now()).expect("it is good");
+            registry.publish(event, network(), now()).expect("it is good");
         }
         registry
     })
