@@ -1,10 +1,10 @@
-//! `weir registry run` on this host's loopback interface, and a Nostr client's socket to it.
+//! `weir registry run` on the loopback interface or in a namespace, and a Nostr client's socket to it.
 
 use std::{
-    fs,
+    env, fs,
     io::{Read as _, Write as _},
-    net::{Ipv4Addr, TcpListener, TcpStream},
-    path::Path,
+    net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream},
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -21,7 +21,7 @@ use tokio_tungstenite::tungstenite::{
     Message, WebSocket, client, client::IntoClientRequest as _, http::HeaderValue,
 };
 
-use crate::{node::binary, process, until};
+use crate::{Namespace, node::binary, process, until};
 
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 const IO_TIMEOUT: Duration = Duration::from_secs(30);
@@ -29,13 +29,14 @@ const IO_TIMEOUT: Duration = Duration::from_secs(30);
 /// A registry with a configuration and a snapshot of its own. It believes what clients on loopback
 /// say about their addresses, so that a test has clients in many networks.
 #[derive(Debug)]
-pub struct Registry {
+pub struct Registry<'a> {
+    namespace: Option<&'a Namespace>,
     directory: TempDir,
-    port: u16,
+    address: SocketAddrV4,
     child: Option<Child>,
 }
 
-impl Registry {
+impl<'a> Registry<'a> {
     /// Starts a registry with these settings beside its own, and waits until it answers.
     ///
     /// # Errors
@@ -54,7 +55,29 @@ impl Registry {
     pub fn prepare() -> Result<Self> {
         let directory = tempfile::tempdir()?;
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
-        Ok(Self { directory, port, child: None })
+        let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
+        Ok(Self { namespace: None, directory, address, child: None })
+    }
+
+    /// The same at this address of a namespace.
+    ///
+    /// # Errors
+    /// If there is no place for its files.
+    pub fn prepare_in(namespace: &'a Namespace, address: Ipv4Addr) -> Result<Self> {
+        let address = SocketAddrV4::new(address, 7447);
+        let directory = tempfile::tempdir()?;
+        Ok(Self { namespace: Some(namespace), directory, address, child: None })
+    }
+
+    fn connect(&self) -> Result<TcpStream> {
+        let connect = || Ok(TcpStream::connect_timeout(&self.address.into(), IO_TIMEOUT)?);
+        let stream = match self.namespace {
+            Some(namespace) => namespace.enter(connect)?,
+            None => connect()?,
+        };
+        stream.set_read_timeout(Some(IO_TIMEOUT))?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
     }
 
     /// Writes the configuration; the next start takes it.
@@ -64,8 +87,8 @@ impl Registry {
     pub fn configure(&self, settings: &[(&str, &str)]) -> Result<()> {
         let snapshot = self.snapshot();
         let mut text = format!(
-            "[registry]\nlisten = \"127.0.0.1:{}\"\nsnapshot = {:?}\nproxies = [\"127.0.0.1/32\"]\n",
-            self.port,
+            "[registry]\nlisten = \"{}\"\nsnapshot = {:?}\nproxies = [\"127.0.0.1/32\"]\n",
+            self.address,
             snapshot.to_str().context("a path")?
         );
         for (key, value) in settings {
@@ -76,7 +99,7 @@ impl Registry {
 
     /// Where the listings are kept over a restart.
     #[must_use]
-    pub fn snapshot(&self) -> std::path::PathBuf {
+    pub fn snapshot(&self) -> PathBuf {
         self.directory.path().join("snapshot")
     }
 
@@ -86,7 +109,11 @@ impl Registry {
     /// If it ends or does not answer; the error has what it wrote.
     pub fn run(&mut self) -> Result<()> {
         let log = self.directory.path().join("log");
-        let mut command = Command::new(binary()?);
+        let weir = binary()?;
+        let mut command = match self.namespace {
+            Some(namespace) => namespace.command(weir.to_str().context("a path")?),
+            None => Command::new(weir),
+        };
         command.arg("--config").arg(self.directory.path().join("weir.toml"));
         command.args(["registry", "run"]).stdin(Stdio::null()).stdout(Stdio::null());
         let mut child = command.stderr(fs::File::create(&log)?).spawn()?;
@@ -128,13 +155,13 @@ impl Registry {
     /// The URL for Nostr clients and peers.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("ws://127.0.0.1:{}", self.port)
+        format!("ws://{}", self.address)
     }
 
     /// The URL of the page.
     #[must_use]
     pub fn page(&self) -> String {
-        format!("http://127.0.0.1:{}/", self.port)
+        format!("http://{}/", self.address)
     }
 
     /// The head and the body of the answer to a request with these headers.
@@ -142,8 +169,7 @@ impl Registry {
     /// # Errors
     /// If it does not answer.
     pub fn ask(&self, path: &str, headers: &str) -> Result<(String, String)> {
-        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))?;
-        stream.set_read_timeout(Some(IO_TIMEOUT))?;
+        let mut stream = self.connect()?;
         write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n{headers}\r\n")?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
@@ -166,9 +192,7 @@ impl Registry {
     /// # Errors
     /// If it cannot connect.
     pub fn client(&self, address: &str) -> Result<Socket> {
-        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))?;
-        stream.set_read_timeout(Some(IO_TIMEOUT))?;
-        stream.set_nodelay(true)?;
+        let stream = self.connect()?;
         let mut request = self.url().into_client_request()?;
         let address = HeaderValue::from_str(address)?;
         request.headers_mut().insert("x-forwarded-for", address);
@@ -177,7 +201,7 @@ impl Registry {
     }
 }
 
-impl Drop for Registry {
+impl Drop for Registry<'_> {
     fn drop(&mut self) {
         if let Some(child) = &mut self.child {
             child.kill().ok();
@@ -251,4 +275,16 @@ impl Socket {
             }
         }
     }
+}
+
+/// The Python that has a Nostr client of other people's making.
+///
+/// # Errors
+/// If it is not installed.
+pub fn foreign_python() -> Result<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    let python = target.join("tools/pynostr/bin/python");
+    ensure!(python.exists(), "{} is missing: cargo xtask setup", python.display());
+    Ok(python)
 }

@@ -1,16 +1,25 @@
 //! Registries as nodes, consumers, people and other registries use them.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    path::Path,
+    process::Command,
+    time::{Duration, SystemTime},
+};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use nostr::{event::Event, filter::Filter, key::Keys};
 use serde_json::Value;
 use weir_market::{
-    event::{SignedListing, sign_deletion},
+    event::{SignedListing, sign_deletion, sign_listing},
     key::MarketKey,
 };
 use weir_registry::testing::{changed, event, listed};
-use weir_tests::{registry::Registry, until};
+use weir_tests::{
+    Lab, Node, Settings, command,
+    lab::{NODE_V4, SERVER_V4},
+    registry::{Registry, foreign_python},
+    until,
+};
 
 /// Reconciliations happen once a minute.
 const SYNC_TIMEOUT: Duration = Duration::from_secs(150);
@@ -25,7 +34,7 @@ fn fresh(country: &str, price: &str) -> Event {
 }
 
 /// Publishes events, each from a network of its own.
-fn publish(registry: &Registry, events: &[Event]) -> Result<()> {
+fn publish(registry: &Registry<'_>, events: &[Event]) -> Result<()> {
     for (number, event) in events.iter().enumerate() {
         let mut client = registry.client(&format!("198.51.{number}.1"))?;
         let (stored, said) = client.publish(event)?;
@@ -34,7 +43,7 @@ fn publish(registry: &Registry, events: &[Event]) -> Result<()> {
     Ok(())
 }
 
-fn listings(registry: &Registry) -> Result<usize> {
+fn listings(registry: &Registry<'_>) -> Result<usize> {
     let exits: Value = serde_json::from_str(&registry.get("/v1/exits?state=all")?)?;
     Ok(exits["total"].as_u64().context("no total")? as usize)
 }
@@ -163,7 +172,7 @@ fn registries_copy_from_each_other_and_one_that_lost_all_gets_it_back() -> Resul
     two.run()?;
     let all = one.client("203.0.113.1")?.fetch(Filter::new())?;
     ensure!(all.len() == 3, "{all:?}");
-    let has_all = |registry: &Registry| {
+    let has_all = |registry: &Registry<'_>| {
         let found = registry.client("203.0.113.1")?.fetch(Filter::new())?;
         ensure!(found == all, "{found:?}");
         Ok(())
@@ -198,5 +207,122 @@ fn who_is_not_a_peer_may_not_reconcile() -> Result<()> {
     client.send("[\"NEG-OPEN\",\"n\",{},\"6100000200\"]")?;
     let said = format!("{:?}", client.receive()?);
     ensure!(said.contains("restricted: only listed peers reconcile"), "{said}");
+    Ok(())
+}
+
+/// What the foreign client prints, line by line.
+fn foreign_client(registry: &Registry<'_>, what: &str) -> Result<Vec<String>> {
+    let mut client = Command::new(foreign_python()?);
+    client.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/nostr_client.py"));
+    let said = command::run(client.args([&registry.url(), what]))?;
+    let mut lines: Vec<String> = said.lines().map(str::to_owned).collect();
+    lines.sort();
+    Ok(lines)
+}
+
+#[test]
+fn a_foreign_client_reads_and_verifies_our_listings_and_publishes_one_that_we_read() -> Result<()> {
+    let registry = Registry::start(&[])?;
+    let ours = [fresh("DE", "200 sat/GiB"), fresh("FR", "100 sat/GiB")];
+    publish(&registry, &ours)?;
+    let mut expected = ours.map(|event| event.id.to_hex());
+    expected.sort();
+    ensure!(foreign_client(&registry, "read")? == expected);
+
+    let published = foreign_client(&registry, "publish")?;
+    let [id] = published.as_slice() else { bail!("{published:?}") };
+    let exits: Value = serde_json::from_str(&registry.get("/v1/exits?country=SE")?)?;
+    ensure!(exits["total"] == 1, "{exits}");
+    let theirs = SignedListing::from_json(&exits["exits"][0]["event"].to_string(), now())?;
+    ensure!(theirs.event.id.to_hex() == *id && theirs.listing.title == "An exit of others");
+    Ok(())
+}
+
+/// What a browser makes of the page, and what it complains of.
+fn browse(url: &str) -> Result<(String, String)> {
+    let profile = tempfile::tempdir()?;
+    let mut chromium = Command::new("timeout");
+    chromium.args(["120", "chromium", "--headless=new", "--no-sandbox", "--disable-gpu"]);
+    chromium.arg(format!("--user-data-dir={}", profile.path().display()));
+    chromium.args(["--enable-logging=stderr", "--virtual-time-budget=5000", "--dump-dom", url]);
+    let output = chromium.output().context("chromium is missing: cargo xtask setup")?;
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(output.status.success(), "{stderr}");
+    let complaints: Vec<&str> = stderr.lines().filter(|line| line.contains("CONSOLE")).collect();
+    Ok((String::from_utf8_lossy(&output.stdout).into_owned(), complaints.join("\n")))
+}
+
+#[test]
+fn a_browser_shows_the_page_and_has_nothing_to_complain_of() -> Result<()> {
+    let registry = Registry::start(&[("title", "\"An <i>open</i> registry\"")])?;
+    publish(&registry, &[fresh("DE", "200 sat/GiB"), fresh("FR", "100 sat/GiB")])?;
+    let (dom, complaints) = browse(&format!("{}?country=DE&max_price=", registry.page()))?;
+    ensure!(complaints.is_empty(), "{complaints}");
+    for shown in [
+        "<title>An &lt;i&gt;open&lt;/i&gt; registry</title>",
+        ">2 exits in 2 countries</span>",
+        "<option value=\"DE\" selected=\"\">",
+        ">weir exit DE</td>",
+        ">200 sat/GiB</td>",
+        ">1 to 1 of 1</span>",
+    ] {
+        ensure!(dom.contains(shown), "no {shown} in {dom}");
+    }
+    ensure!(!dom.contains(">weir exit FR</td>"), "{dom}");
+    Ok(())
+}
+
+#[test]
+fn a_listing_of_a_node_that_does_not_answer_is_not_served() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let key = directory.path().join("registry.key");
+    let key = format!("{:?}", key.to_str().context("a path")?);
+    let registry = Registry::start(&[("dial_back", "true"), ("key_file", &key)])?;
+    let (_, about) = registry.ask("/", "Accept: application/nostr+json\r\n")?;
+    let about: Value = serde_json::from_str(&about)?;
+    let public = about["wireguard_key"].as_str().context("no key")?;
+    ensure!(weir_wireguard::keys::parse_public(public).is_ok(), "{public}");
+    // The registry calls no address of its own machine.
+    let listing = weir_market::testing::at("DE", "1 sat/GiB", [127, 0, 0, 1].into());
+    publish(&registry, &[sign_listing(&MarketKey::random(), &listing, now(), 0)])?;
+    ensure!(listings(&registry)? == 0);
+    let found = registry.client("203.0.113.1")?.fetch(Filter::new())?;
+    ensure!(found.is_empty(), "{found:?}");
+    let metrics = registry.get("/metrics")?;
+    ensure!(metrics.contains("\nweir_registry_listings_hidden 1\n"), "{metrics}");
+    Ok(())
+}
+
+#[test]
+fn a_node_that_is_called_back_is_served_and_one_with_another_key_is_not() -> Result<()> {
+    let lab = Lab::new()?;
+    let node = Node::start(&lab.node, Settings::default())?;
+    let mut registry = Registry::prepare_in(&lab.internet, SERVER_V4)?;
+    let key = registry.snapshot().with_file_name("registry.key");
+    let key = format!("{:?}", key.to_str().context("a path")?);
+    registry.configure(&[("dial_back", "true"), ("key_file", &key)])?;
+    registry.run()?;
+    let (_, about) = registry.ask("/", "Accept: application/nostr+json\r\n")?;
+    let about: Value = serde_json::from_str(&about)?;
+    let public = about["wireguard_key"].as_str().context("no key")?;
+    node.weir(&["session", "add", "--name", "registry", "--public-key", public, "--prepaid"])?;
+
+    let shown: Value = serde_json::from_str(&node.weir(&["--json", "key", "show"])?)?;
+    let found = shown["public_key"].as_str().with_context(|| shown.to_string())?;
+    let mut listing = weir_market::testing::at("DE", "1 sat/GiB", NODE_V4.into());
+    let liar = listing.clone();
+    listing.endpoints[0].key = weir_wireguard::keys::parse_public(found)?;
+    let mut client = registry.client("203.0.113.1")?;
+    for listing in [&listing, &liar] {
+        let event = sign_listing(&MarketKey::random(), listing, now(), 0);
+        let (stored, said) = client.publish(&event)?;
+        ensure!(stored, "{said}");
+    }
+    until("the node has answered", Duration::from_secs(60), || {
+        ensure!(listings(&registry)? == 1);
+        Ok(())
+    })?;
+    let metrics = registry.get("/metrics")?;
+    ensure!(metrics.contains("\nweir_registry_listings_hidden 1\n"), "{metrics}");
     Ok(())
 }

@@ -8,6 +8,8 @@ use std::sync::OnceLock;
 
 mod registry;
 
+pub use registry::{filters, queries, relay};
+
 use alloy_primitives::{Address, U256};
 use k256::ecdsa::SigningKey;
 use tokio::runtime::Runtime;
@@ -36,9 +38,9 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("names", names),
     ("tokens", tokens),
     ("vouchers", vouchers),
-    ("relay", registry::relay),
-    ("filters", registry::filters),
-    ("queries", registry::queries),
+    ("relay", relay),
+    ("filters", filters),
+    ("queries", queries),
     ("orders", orders),
 ];
 

@@ -27,14 +27,14 @@ fn registry() -> &'static Registry {
         let rules = Rules { keys_per_network: 1000, events_per_second: 10_000, ..Rules::default() };
         let registry = Registry::new(rules);
         for event in some() {
-            registry.publish(&event, network(), now()).expect("it is good");
+            registry.publish(event, network(), now()).expect("it is good");
         }
         registry
     })
 }
 
 /// A message is answered in the relay's own words, to a peer too. Nothing that is not signed is stored.
-pub(crate) fn relay(bytes: &[u8]) {
+pub fn relay(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     for is_peer in [false, true] {
         let client = Client { network: network(), is_peer };
@@ -60,7 +60,7 @@ pub(crate) fn relay(bytes: &[u8]) {
 }
 
 /// The indexes find what a search through all events finds.
-pub(crate) fn filters(bytes: &[u8]) {
+pub fn filters(bytes: &[u8]) {
     let Ok(filter) = Filter::from_json(bytes) else { return };
     let Ok(wanted) = Wanted::read(&filter) else { return };
     let all = registry().all();
@@ -71,7 +71,7 @@ pub(crate) fn filters(bytes: &[u8]) {
 }
 
 /// A query is read again from its own link, and its answer has no more rows than it wants.
-pub(crate) fn queries(bytes: &[u8]) {
+pub fn queries(bytes: &[u8]) {
     match ExitsQuery::parse(&String::from_utf8_lossy(bytes)) {
         Ok(query) => {
             let again = ExitsQuery::parse(&query.from_row(query.offset)).expect("its own link");

@@ -39,27 +39,35 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Calls nodes until it is dropped.
 pub(crate) async fn run(registry: Arc<Registry>, identity: Identity) {
     let mut caller = Caller { registry, calls: Calls::default(), targets: HashMap::new() };
-    let mut running: JoinSet<(Target, [u8; 32], bool)> = JoinSet::new();
+    let mut running: JoinSet<(Due, bool)> = JoinSet::new();
     let mut ticks = interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             Some(done) = running.join_next() => {
-                if let Ok((target, id, has_answered)) = done {
-                    caller.take(target, id, has_answered);
+                if let Ok((due, has_answered)) = done {
+                    caller.take(&due, has_answered);
                 }
             }
             _ = ticks.tick() => {
-                for (target, id) in caller.next(MAX_CALLS.saturating_sub(running.len())) {
+                for due in caller.next(MAX_CALLS.saturating_sub(running.len())) {
                     let identity = identity.clone();
                     running.spawn(async move {
-                        let has_answered = call(&identity, &target).await.unwrap_or(false);
-                        (target, id, has_answered)
+                        let has_answered = call(&identity, &due.target).await.unwrap_or(false);
+                        (due, has_answered)
                     });
                 }
             }
         }
     }
+}
+
+/// A call that is to be made.
+struct Due {
+    target: Target,
+    listing: [u8; 32],
+    /// Where the listing's node may answer too.
+    all: Vec<Target>,
 }
 
 struct Caller {
@@ -70,8 +78,8 @@ struct Caller {
 }
 
 impl Caller {
-    /// Shows the listings whose nodes have answered, and returns whom to call, with the listings.
-    fn next(&mut self, max: usize) -> Vec<(Target, [u8; 32])> {
+    /// Shows the listings whose nodes have answered, and returns whom to call.
+    fn next(&mut self, max: usize) -> Vec<Due> {
         let now = clock::now().unix;
         let hidden = self.registry.hidden();
         let mut before = std::mem::take(&mut self.targets);
@@ -85,20 +93,21 @@ impl Caller {
             if next.len() < max
                 && let Some(target) = self.calls.next(&targets, now)
             {
-                next.push((target, id));
+                next.push(Due { target, listing: id, all: targets.clone() });
             }
             self.targets.insert(id, targets);
         }
         next
     }
 
-    fn take(&mut self, target: Target, id: [u8; 32], has_answered: bool) {
-        self.calls.done(target, has_answered, clock::now().unix);
-        if has_answered {
-            self.registry.show(&id);
+    fn take(&mut self, due: &Due, has_answered: bool) {
+        let now = clock::now().unix;
+        self.calls.done(due.target, has_answered, now);
+        if self.calls.has_answered(&due.all, now) {
+            self.registry.show(&due.listing);
         } else {
-            // It was shown for what its node had answered before.
-            self.registry.hide(id);
+            // It may be shown for an answer of before.
+            self.registry.hide(due.listing);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The other registries that this one copies from.
 
-use std::{collections::HashSet, path::Path, sync::Arc, time::Duration};
+use std::{collections::HashSet, net::IpAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use tokio::{net::lookup_host, task::JoinSet, time::sleep};
@@ -54,22 +54,23 @@ impl Peers {
         for url in &self.urls {
             tasks.spawn(follow(url.clone(), self.roots.clone(), Arc::clone(&registry)));
         }
+        let mut known = vec![HashSet::new(); self.urls.len()];
         loop {
-            self.look_up().await;
+            self.look_up(&mut known).await;
             sleep(LOOKUP_INTERVAL).await;
         }
     }
 
-    async fn look_up(&self) {
-        let mut addresses = HashSet::new();
-        for url in &self.urls {
+    /// Looks up the addresses of all peers. One that is not found keeps those that it had.
+    async fn look_up(&self, known: &mut [HashSet<IpAddr>]) {
+        for (url, known) in self.urls.iter().zip(&mut *known) {
             let host = url.host().trim_matches(['[', ']']);
             match lookup_host((host, url.port())).await {
-                Ok(found) => addresses.extend(found.map(|it| it.ip().to_canonical())),
-                Err(error) => tracing::warn!(peer = %url, %error, "cannot look up a peer"),
+                Ok(found) => *known = found.map(|it| it.ip().to_canonical()).collect(),
+                Err(error) => tracing::debug!(peer = %url, %error, "cannot look up a peer"),
             }
         }
-        self.addresses.set(addresses);
+        self.addresses.set(known.iter().flatten().copied().collect());
     }
 }
 
@@ -78,6 +79,7 @@ async fn follow(url: WebSocketUrl, roots: Option<Roots>, registry: Arc<Registry>
     let name = url.to_string();
     let mut memory = Memory::default();
     let mut delay = RETRY_DELAY;
+    let mut said = String::new();
     loop {
         let error = match connect(&url, roots.as_ref()).await {
             Ok(socket) => {
@@ -94,7 +96,12 @@ async fn follow(url: WebSocketUrl, roots: Option<Roots>, registry: Arc<Registry>
             Err(error) => Some(error),
         };
         if let Some(error) = error {
-            tracing::warn!(peer = name, "{error:#}");
+            // A peer that stays away is reported once.
+            let text = format!("{error:#}");
+            if text != said {
+                tracing::warn!(peer = name, "{text}");
+                said = text;
+            }
         }
         sleep(delay).await;
         delay = (delay * 2).min(MAX_RETRY_DELAY);

@@ -28,6 +28,8 @@ pub const MAX_MESSAGE: usize = 128 * 1024;
 pub const MAX_SUBSCRIPTIONS: usize = 20;
 /// The longest name of a subscription, in characters.
 pub const MAX_SUBSCRIPTION_ID: usize = 64;
+/// The longest subscriptions of one connection together, in bytes of the messages that asked for them.
+pub const MAX_SUBSCRIBED: usize = 64 * 1024;
 /// Refusals after which a connection ends.
 const MAX_REFUSALS: u32 = 1000;
 
@@ -58,10 +60,16 @@ pub enum Answer {
     Bye(String),
 }
 
+struct Subscription {
+    filters: Vec<Wanted>,
+    /// The length of the message that asked for it.
+    bytes: usize,
+}
+
 /// One client's subscriptions.
 pub struct Session {
     client: Client,
-    subscriptions: HashMap<String, Vec<Wanted>>,
+    subscriptions: HashMap<String, Subscription>,
     reconciliation: Option<reconcile::Reconciliation>,
     refusals: u32,
 }
@@ -76,7 +84,7 @@ impl Session {
     /// Takes a message.
     pub fn take(&mut self, text: &str, registry: &Registry, now: Now) -> Option<Answer> {
         let answer = match ClientMessage::from_json(text) {
-            Ok(message) => self.answer(message, registry, now),
+            Ok(message) => self.answer(message, text.len(), registry, now),
             Err(_) => Some(Answer::Refused(malformed(text, registry))),
         };
         self.refusals += u32::from(matches!(answer, Some(Answer::Refused(_))));
@@ -89,6 +97,7 @@ impl Session {
     fn answer(
         &mut self,
         message: ClientMessage<'_>,
+        bytes: usize,
         registry: &Registry,
         now: Now,
     ) -> Option<Answer> {
@@ -104,7 +113,7 @@ impl Session {
             ClientMessage::Req { subscription_id, filters } => {
                 let id = subscription_id.as_str();
                 let filters = Wanted::read_all(filters.iter().map(AsRef::as_ref));
-                return Some(self.request(id, filters, registry, now));
+                return Some(self.request(id, filters, bytes, registry, now));
             }
             ClientMessage::Close(id) => {
                 self.subscriptions.remove(id.as_str());
@@ -141,6 +150,7 @@ impl Session {
         &mut self,
         id: &str,
         filters: Result<Vec<Wanted>, FilterError>,
+        bytes: usize,
         registry: &Registry,
         now: Now,
     ) -> Answer {
@@ -158,12 +168,17 @@ impl Session {
                 format!("rate-limited: a connection has at most {MAX_SUBSCRIPTIONS} subscriptions");
             return Answer::Refused(closed(id, &text));
         }
+        let others = self.subscriptions.iter().filter(|(other, _)| *other != id);
+        if others.map(|(_, it)| it.bytes).sum::<usize>() + bytes > MAX_SUBSCRIBED {
+            let text = "rate-limited: the filters of this connection are too long: close some";
+            return Answer::Refused(closed(id, text));
+        }
         if !self.client.is_peer && !registry.may_ask(self.client.network, now) {
             let text = "rate-limited: this network asks too often: wait a few seconds";
             return Answer::Refused(closed(id, text));
         }
         let events = registry.query(&filters, now.unix);
-        self.subscriptions.insert(id.to_owned(), filters);
+        self.subscriptions.insert(id.to_owned(), Subscription { filters, bytes });
         Answer::Stored { subscription: id.to_owned(), events }
     }
 
@@ -199,7 +214,7 @@ impl Session {
         let matching = self
             .subscriptions
             .iter()
-            .filter(|(_, filters)| filters.iter().any(|filter| filter.matches(record)));
+            .filter(|(_, it)| it.filters.iter().any(|filter| filter.matches(record)));
         matching.map(|(id, _)| event(id, record))
     }
 

@@ -17,6 +17,8 @@ use crate::{
 
 /// The time that a client has to read one message.
 const SEND_TIMEOUT: Duration = Duration::from_secs(20);
+/// The time that a client has to read all stored events of a subscription.
+const STORED_TIMEOUT: Duration = Duration::from_secs(300);
 /// The interval of pings.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 /// Pings without any answer after which a client is gone.
@@ -83,10 +85,13 @@ async fn send_answer(socket: &mut WebSocket, answer: Option<Answer>) -> Result<(
             Err(Over)
         }
         Some(Answer::Stored { subscription, events }) => {
-            for record in events {
-                send(socket, event(&subscription, &record).into()).await?;
-            }
-            send(socket, end_of_stored(&subscription).into()).await
+            let stored = async {
+                for record in events {
+                    send(socket, event(&subscription, &record).into()).await?;
+                }
+                send(socket, end_of_stored(&subscription).into()).await
+            };
+            timeout(STORED_TIMEOUT, stored).await.unwrap_or(Err(Over))
         }
     }
 }

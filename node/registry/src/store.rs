@@ -20,10 +20,36 @@ const MAX_LETTERS: usize = 64;
 /// The bounds of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capacity {
-    /// Listings, and all other events together.
+    /// Events of each [`Class`].
     pub events: usize,
-    /// The memory of all events, in bytes.
+    /// The memory of all events, in bytes. Opinions and letters together have half of it, so that
+    /// they leave room for listings and deletions.
     pub bytes: usize,
+}
+
+/// Events that share a bound, so that those of one class cannot keep out those of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Class {
+    Listing,
+    Deletion,
+    /// What watchers and people say about listings.
+    Opinion,
+    Letter,
+}
+
+impl Class {
+    const fn of(kind: u16) -> Self {
+        match kind {
+            LISTING => Self::Listing,
+            DELETION => Self::Deletion,
+            SEALED => Self::Letter,
+            _ => Self::Opinion,
+        }
+    }
+
+    const fn is_secondary(self) -> bool {
+        matches!(self, Self::Opinion | Self::Letter)
+    }
 }
 
 /// What a deletion is aimed at.
@@ -50,8 +76,8 @@ pub struct Store {
     counts: HashMap<([u8; 32], u16), u32>,
     /// Listings that are not served before their node has answered.
     hidden: HashSet<[u8; 32]>,
-    listings: usize,
-    bytes: usize,
+    /// The number of events of each class, and their memory in bytes.
+    classes: [(usize, usize); 4],
 }
 
 impl Store {
@@ -69,15 +95,14 @@ impl Store {
             ends: BTreeSet::new(),
             counts: HashMap::new(),
             hidden: HashSet::new(),
-            listings: 0,
-            bytes: 0,
+            classes: [(0, 0); 4],
         }
     }
 
     /// The number of listings.
     #[must_use]
     pub fn listings(&self) -> usize {
-        self.listings
+        self.classes[Class::Listing as usize].0
     }
 
     /// The number of all events.
@@ -95,7 +120,7 @@ impl Store {
     /// The memory of all events, in bytes, as [`Record::cost`] estimates it.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.classes.iter().map(|(_, bytes)| bytes).sum()
     }
 
     /// Listings that are not served yet.
@@ -143,11 +168,12 @@ impl Store {
         } else {
             self.check_room(record)?;
         }
-        let freed = replaced.map_or(0, |before| before.cost());
-        if self.bytes - freed.min(self.bytes) + record.cost() > self.capacity.bytes {
-            return Err(Refusal::Full);
-        }
-        Ok(())
+        let cost = record.cost().saturating_sub(replaced.map_or(0, |before| before.cost()));
+        let secondary =
+            self.classes[Class::Opinion as usize].1 + self.classes[Class::Letter as usize].1;
+        let is_full = self.bytes() + cost > self.capacity.bytes
+            || Class::of(record.kind).is_secondary() && secondary + cost > self.capacity.bytes / 2;
+        if is_full { Err(Refusal::Full) } else { Ok(()) }
     }
 
     /// Whether there may be one more.
@@ -156,8 +182,7 @@ impl Store {
         if count >= max_per_key(record.kind) {
             return Err(Refusal::KeyFull(count, record.kind));
         }
-        let others = self.len() - self.listings;
-        let count = if record.kind == LISTING { self.listings } else { others };
+        let (count, _) = self.classes[Class::of(record.kind) as usize];
         if count >= self.capacity.events { Err(Refusal::Full) } else { Ok(()) }
     }
 
@@ -204,8 +229,9 @@ impl Store {
         }
         self.ends.insert((record.until, slot));
         *self.counts.entry((record.key, record.kind)).or_default() += 1;
-        self.listings += usize::from(record.kind == LISTING);
-        self.bytes += record.cost();
+        let (events, bytes) = &mut self.classes[Class::of(record.kind) as usize];
+        *events += 1;
+        *bytes += record.cost();
         let record = Arc::new(record);
         if let Some(place) = self.slots.get_mut(slot as usize) {
             *place = Some(Arc::clone(&record));
@@ -269,8 +295,9 @@ impl Store {
                 self.counts.remove(&(record.key, record.kind));
             }
         }
-        self.listings -= usize::from(record.kind == LISTING);
-        self.bytes -= record.cost();
+        let (events, bytes) = &mut self.classes[Class::of(record.kind) as usize];
+        *events -= 1;
+        *bytes -= record.cost();
     }
 
     /// Forgets what has expired at `now`. Returns how many events that were.

@@ -29,7 +29,8 @@ section! {
         /// Networks of the proxies in front of the registry, whose X-Forwarded-For is believed, for
         /// example ["127.0.0.1/32"]. Empty: none.
         proxies: Vec<IpNet> = Vec::new();
-        /// The maximum number of listings, and of all other events together. 1 to 1048576.
+        /// The maximum number of listings, of deletions, of what watchers and people say about
+        /// listings, and of sealed letters: of each. 1 to 1048576.
         max_listings: u32 = 50_000;
         /// The maximum memory of all events with their indexes, in MiB. 1 to 65536.
         max_mib: u32 = 512;

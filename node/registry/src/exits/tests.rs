@@ -111,3 +111,36 @@ fn countries_count_what_is_for_sale() {
     assert_eq!(short, [("FR", 2), ("DE", 1), ("SE", 1)]);
     assert_eq!(counts[1].ip_types, BTreeMap::from([("business", 1)]));
 }
+
+/// The names of an object's properties in a schema of the documents.
+fn documented(document: &serde_json::Value, schema: &str) -> Vec<String> {
+    let properties = &document["components"]["schemas"][schema]["properties"];
+    keys(properties)
+}
+
+fn keys(value: &serde_json::Value) -> Vec<String> {
+    let names = value.as_object().into_iter().flatten().map(|(name, _)| name.clone());
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn the_documented_parameters_and_fields_are_those_that_there_are() {
+    let text = include_str!("../../../../docs/openapi-registry.json");
+    let document: serde_json::Value = serde_json::from_str(text).expect("JSON");
+    let parameters = document["paths"]["/v1/exits"]["get"]["parameters"].as_array().expect("some");
+    let query: Vec<String> = parameters
+        .iter()
+        .map(|it| format!("{}={}", it["name"].as_str().unwrap_or_default(), it["example"]))
+        .map(|pair| pair.replace('"', ""))
+        .collect();
+    let read = ExitsQuery::parse(&query.join("&")).expect("the examples");
+    assert_eq!(read.from_row(0).split('&').count() + 1, query.len(), "state=active is the default");
+    let query = ExitsQuery::parse("limit=1").expect("a query");
+    let answer = serde_json::to_value(answer(&select(all(), &query), &query)).expect("JSON");
+    assert_eq!(keys(&answer), documented(&document, "Exits"));
+    assert_eq!(keys(&answer["exits"][0]), documented(&document, "Exit"));
+    let country = serde_json::to_value(&countries(all().iter())[0]).expect("JSON");
+    assert_eq!(keys(&country), documented(&document, "Country"));
+}

@@ -97,11 +97,16 @@ fn subscriptions_have_limits_with_words() {
     let one = Filter::new();
     let many = vec![one.clone(); 11];
     let many = ClientMessage::req(SubscriptionId::new("1"), many).as_json();
+    let name = "x".repeat(60);
+    let long = (0..1000).map(|number| format!("{name}{number}"));
+    let tag = nostr::filter::SingleLetterTag::LOWERCASE_D;
+    let long = Filter::new().custom_tags(tag, long);
     let values = Filter::new().kinds((0..1025).map(nostr::event::Kind::from));
     for (message, said) in [
         (request("one more", one.clone()), "[\"CLOSED\",\"one more\",\"rate-limited: "),
         (many, "[\"CLOSED\",\"1\",\"invalid: a subscription has at most 10 filters"),
         (request("1", values), "[\"CLOSED\",\"1\",\"invalid: a filter has at most 1024"),
+        (request("1", long), "[\"CLOSED\",\"1\",\"rate-limited: the filters of this connection"),
         (request("1", Filter::new().search("x")), "[\"CLOSED\",\"1\",\"unsupported: "),
         (request(&"x".repeat(65), one), "[\"NOTICE\",\"invalid: "),
         ("[\"COUNT\",\"1\",{}]".to_owned(), "[\"CLOSED\",\"1\",\"unsupported: "),

@@ -33,7 +33,7 @@ fn is_clean(store: &Store) -> bool {
         && counts.is_empty()
         && hidden.is_empty()
         && store.index.all().next().is_none()
-        && (store.listings, store.bytes) == (0, 0)
+        && store.classes == [(0, 0); 4]
         && store.slots.iter().all(Option::is_none)
         && store.free.len() == store.slots.len()
 }
@@ -131,12 +131,20 @@ fn the_numbers_and_the_memory_have_bounds() {
         assert_eq!(put(&mut store, &attestation("x")), Ok(()), "listings and others are apart");
     }
     assert_eq!(put(&mut store, &attestation("x")), Err(Refusal::Full));
+    let keys = Keys::generate();
+    assert_eq!(put(&mut store, &deletion(&keys, "x", NOW)), Ok(()), "a withdrawal has room");
 
     let cost = record(&listings[0]).cost();
     let mut store = Store::new(Capacity { bytes: 2 * cost + cost / 2, ..BIG });
     let done = listings.each_ref().map(|event| put(&mut store, event));
     assert_eq!(done, [Ok(()), Ok(()), Err(Refusal::Full), Err(Refusal::Full)]);
     assert!(store.bytes() <= 2 * cost + cost / 2);
+
+    // Opinions leave half of the memory to listings.
+    let mut store = Store::new(Capacity { bytes: 2 * cost, ..BIG });
+    let opinions = (0..100).filter(|_| put(&mut store, &attestation("x")).is_ok()).count();
+    assert!((1..100).contains(&opinions) && store.bytes() <= cost, "{opinions}");
+    assert_eq!(put(&mut store, &listings[0]), Ok(()));
 }
 
 #[test]
