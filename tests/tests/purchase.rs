@@ -5,12 +5,18 @@ use std::{fs, path::Path, time::Duration};
 use anyhow::{Context as _, Result, bail, ensure};
 use tempfile::TempDir;
 use weir_ledger::unix_now;
-use weir_market::purchase::{Answer, BuyerKey, Info, Offer, Order, Payment, Reason, Sold, X_CASHU};
+use weir_market::{
+    key::MarketKey,
+    purchase::{
+        Answer, BuyerKey, Info, Offer, Order, Payment, Reason, Sold, X_CASHU, letter::SentOrder,
+    },
+};
 use weir_tests::{
     Client, Lab, Namespace, Node, Settings, command,
     lab::{NODE_V4, SERVERS},
     nutshell::Nutshell,
     payer::GATEWAY_V4,
+    relay::Relay,
     until,
 };
 use weir_wireguard::keys::PrivateKey;
@@ -104,6 +110,7 @@ fn settings(folder: &TempDir, mint: &str) -> Settings {
         .with("cashu", "gib_price", "1024")
         .with("cashu", "max_unredeemed", "100")
         .with("cashu", "redeem_seconds", "1")
+        .with("market", "key_file", &path("market.key"))
         .with("purchase", "listen", &format!("\"{NODE_V4}:{PORT}\""))
         .with("purchase", "server_names", &format!("[\"{NAME}:{PORT}\", \"{NAME}\"]"))
         .with("purchase", "certificate_file", &path("live.pem"))
@@ -255,6 +262,52 @@ fn junk_takes_no_slot_and_others_are_served_meanwhile() -> Result<()> {
     let order = Order { payment: Payment::Voucher(code.to_owned()), ..order("x").1 };
     let sold = buyer.buy(&offer, &order)?;
     ensure!(sold.bytes == Some(5_000_000), "{sold:?}");
+    ensure!(sessions(&node)? == 1);
+    Ok(())
+}
+
+#[test]
+fn an_order_in_a_letter_is_answered_through_its_relay() -> Result<()> {
+    let lab = Lab::new()?;
+    let folder = tempfile::tempdir()?;
+    let exit = MarketKey::load_or_create(&folder.path().join("market.key"))?;
+    let relay = Relay::start(&lab.internet, SERVERS[0], 7447)?;
+    let mut node = Node::start(&lab.node, Settings::default().with("voucher", "enabled", "true"))?;
+    let csv = node.weir(&["voucher", "make", "--bytes", "5000000", "--count", "1", "--csv"])?;
+    let code = csv.lines().nth(1).and_then(|line| line.split(',').next()).context("a code")?;
+    let offer =
+        Offer { server: NAME.into(), exit: exit.public(), listing: "weir".into(), price: None };
+    let key = PrivateKey::random();
+    let order = Order { client_key: key.public(), payment: Payment::Voucher(code.to_owned()) };
+    let sent = SentOrder::seal(BuyerKey::random(), &offer, &order, unix_now())?;
+    let letter: serde_json::Value = serde_json::from_str(&sent.letter.as_json())?;
+    let mut damaged = letter.clone();
+    damaged["content"] = "rubbish".into();
+    relay.put([damaged, letter]);
+
+    // A node without a listener of its own.
+    let market_key = format!("\"{}\"", folder.path().join("market.key").display());
+    let settings = Settings::default()
+        .with("voucher", "enabled", "true")
+        .with("market", "key_file", &market_key)
+        .with("purchase", "relays", &format!("[{:?}]", relay.url()));
+    node.configure(settings)?;
+    node.stop()?;
+    node.restart()?;
+    let mut answer = None;
+    until("the answer is at the relay", Duration::from_secs(60), || {
+        let letters = relay.received();
+        let opened = letters.iter().find_map(|letter| {
+            let letter = serde_json::from_value(letter.clone()).ok()?;
+            sent.open(&letter).ok()
+        });
+        answer = Some(opened.context("there is none")?);
+        Ok(())
+    })?;
+    let Some(Answer::Sold(sold)) = answer else { bail!("not sold: {answer:?}") };
+    let client = Client::connect(&lab.consumer, &complete(&sold, &key))?;
+    client.wait_connected(GATEWAY_V4.parse()?)?;
+    client.ping(SERVERS[0], 1)?;
     ensure!(sessions(&node)? == 1);
     Ok(())
 }

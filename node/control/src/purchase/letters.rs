@@ -80,7 +80,7 @@ impl Letters {
             Ok(order) => order,
             Err(refusal) => return Ok(Answer::Refused(refusal)),
         };
-        match opened.check(&self.shop.expected_of_letter(&order.payment)) {
+        match self.shop.check_letter(opened, &order.payment) {
             Err(refusal) if refusal.reason == Reason::ExpiredAuth => return Err(Stale),
             Err(refusal) => return Ok(Answer::Refused(refusal)),
             Ok(()) => {}

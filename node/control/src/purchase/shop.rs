@@ -6,10 +6,10 @@ use weir_config::{Config, Shared};
 use weir_ledger::{unix_now, vouchers::Code};
 use weir_market::{
     key::MarketKey,
-    listing::{Amount, Currency, Price, Unit},
+    listing::{Amount, Price, Unit},
     purchase::{
         Authorization, Expected, Info, InfoPrice, Order, Payment, Reason, Refusal, Region,
-        SPEC_VERSION, Sold, WireGuard,
+        SPEC_VERSION, Sold, WireGuard, letter::OpenedOrder,
     },
 };
 use weir_sessions::{
@@ -67,7 +67,6 @@ struct Inner {
     template: Shared<PeerTemplate>,
     cashu: Option<Arc<Cashu>>,
     vouchers: bool,
-    prices: Vec<Price>,
     terms: Terms,
     has_tls: bool,
     signatures: Allowance<Network>,
@@ -85,12 +84,6 @@ impl Shop {
         cashu: Option<&Arc<Cashu>>,
     ) -> Self {
         let settings = &config.purchase;
-        let price = cashu.and_then(|cashu| {
-            let (amount, unit) = cashu.price();
-            let (amount, currency) =
-                (Amount::whole(amount.into())?, unit.parse::<Currency>().ok()?);
-            Some(Price { amount, currency, unit: Unit::GiB })
-        });
         let days = u64::from(settings.valid_days);
         let inner = Inner {
             letter_names: vec![key.public().to_hex()],
@@ -100,7 +93,6 @@ impl Shop {
             template: template.clone(),
             cashu: cashu.cloned(),
             vouchers: config.voucher.enabled,
-            prices: price.into_iter().collect(),
             terms: Terms {
                 min: u64::from(settings.min_mib) << 20,
                 max: u64::from(settings.max_mib) << 20,
@@ -118,7 +110,7 @@ impl Shop {
     pub(super) fn info(&self) -> Info {
         let inner = &self.inner;
         let template = inner.template.get();
-        let prices = inner.prices.iter().filter_map(|price| {
+        let prices = inner.price().into_iter().filter_map(|price| {
             let amount = price.amount.to_string().parse().ok()?;
             let (currency, unit) =
                 (price.currency.as_str().to_owned(), price.unit.as_str().to_owned());
@@ -161,20 +153,27 @@ impl Shop {
         authorization: &Authorization,
         payment: &Payment,
     ) -> Result<(), Refusal> {
-        authorization.check(&self.expected(&self.inner.server_names, payment))
+        self.expect(&self.inner.server_names, payment, |expected| authorization.check(expected))
     }
 
-    /// What an order in a letter must say.
-    pub(super) fn expected_of_letter(&self, payment: &Payment) -> Expected<'_> {
-        self.expected(&self.inner.letter_names, payment)
+    /// The same for an order in a letter.
+    pub(super) fn check_letter(
+        &self,
+        order: &OpenedOrder,
+        payment: &Payment,
+    ) -> Result<(), Refusal> {
+        self.expect(&self.inner.letter_names, payment, |expected| order.check(expected))
     }
 
-    fn expected<'a>(&'a self, servers: &'a [String], payment: &Payment) -> Expected<'a> {
-        let prices = match payment {
-            Payment::Token(_) => &self.inner.prices[..],
-            Payment::Voucher(_) => &[],
-        };
-        Expected { servers, exit: self.inner.key.public(), prices, now: unix_now() }
+    fn expect<T>(
+        &self,
+        servers: &[String],
+        payment: &Payment,
+        check: impl FnOnce(&Expected<'_>) -> T,
+    ) -> T {
+        let price = self.inner.price().filter(|_| matches!(payment, Payment::Token(_)));
+        let (exit, now) = (self.inner.key.public(), unix_now());
+        check(&Expected { servers, exit, prices: price.as_slice(), now })
     }
 
     /// The key of the listing, to which letters are addressed.
@@ -234,6 +233,13 @@ impl Shop {
 }
 
 impl Inner {
+    /// The price of ecash now: a reload may change it.
+    fn price(&self) -> Option<Price> {
+        let (amount, unit) = self.cashu.as_ref()?.price();
+        let amount = Amount::whole(amount.into())?;
+        Some(Price { amount, currency: unit.parse().ok()?, unit: Unit::GiB })
+    }
+
     async fn sell(&self, order: Order) -> Result<(Snapshot, bool), Refusal> {
         let Order { client_key, payment } = order;
         if self.sessions.held() == Some(Hold::Schedule) {
