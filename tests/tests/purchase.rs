@@ -152,7 +152,7 @@ fn a_stranger_buys_a_session_over_tls_and_each_fault_is_named() -> Result<()> {
     ensure!(price == "1024 sat/GiB".parse().ok(), "{info:?}");
     let lock = format!("P2PK:{}", info.p2pk.as_deref().context("no key")?);
     let exit = serde_json::from_value(serde_json::Value::String(info.pubkey.clone()))?;
-    let offer = Offer { server: info.endpoint.clone(), exit, listing: "weir".into(), price };
+    let offer = Offer { server: info.endpoint, exit, listing: "weir".into(), price };
     let send = |amount, lock: &str| mint.send(amount, &["--lock", lock, "--dleq"]);
     let (first, second) = (send(16, &lock)?, send(8, &lock)?);
     let (little, much) = (send(2, &lock)?, send(100, &lock)?);

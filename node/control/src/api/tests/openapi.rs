@@ -90,7 +90,7 @@ async fn the_described_fields_are_those_of_the_answers() {
     let owners = crate::flows::PortOwners { owners: vec![span.into()] };
     let owners = serde_json::to_value(owners).expect("JSON");
     let error = node.ask("GET", "/v1/sessions/nobody", "").await.json();
-    let market = NodeView::market(&crate::testing::StillNode).expect("a listing");
+    let market = NodeView::market(&StillNode).expect("a listing");
     let market = serde_json::to_value(market).expect("JSON");
     for (name, value) in [
         ("Session", &made["session"]),

@@ -84,7 +84,7 @@ impl Line {
             let connect = async {
                 let (host, port) = (self.url.host(), self.url.port());
                 let addresses = self.resolver.lookup(host, port).await?;
-                Ok::<_, std::io::Error>(TcpStream::connect(&addresses[..]).await?)
+                TcpStream::connect(&addresses[..]).await
             };
             let stream =
                 timeout(CONNECT_TIMEOUT, connect).await.context("it does not answer")??;
