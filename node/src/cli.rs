@@ -14,6 +14,7 @@ mod bench;
 mod check;
 mod doctor;
 mod earnings;
+mod exits;
 mod flows;
 mod fold;
 mod guard;
@@ -214,6 +215,7 @@ fn execute(
         }
         Command::Reload => reload::run(&client()?, args.json, out)?,
         Command::Bench => bench::run(file, args.json, out, err)?,
+        Command::Exits(wanted) => exits::run(&wanted, args.json, out, err)?,
         Command::Market(command) => market::run(&client()?, command, args.json, out)?,
         Command::Page => page::show(&Config::load(file)?.api, args.json, out)?,
         Command::Top => top::run(client()?, args.json, out)?,

@@ -72,7 +72,15 @@ const FUZZ: &[(&str, &[&str])] = &[
     ("weir-fuzz", &["weir-common", "weir-dataplane", "weir-nat", "weir-wireguard", TESTKIT]),
     (
         "weir-fuzz-text",
-        &["weir-config", "weir-control", "weir-ecash", "weir-fuzz", "weir-ledger", "weir-policy"],
+        &[
+            "weir-config",
+            "weir-control",
+            "weir-ecash",
+            "weir-fuzz",
+            "weir-ledger",
+            "weir-market",
+            "weir-policy",
+        ],
     ),
 ];
 

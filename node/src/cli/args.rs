@@ -6,7 +6,10 @@ use clap::{Parser, Subcommand};
 use weir_config::amounts::BitRate;
 use weir_control::resolver;
 
-use super::market::MarketCommand;
+use super::{
+    exits::{self, ExitsArgs},
+    market::MarketCommand,
+};
 
 /// weir: a high-capacity exit node for decentralised VPNs.
 #[derive(Debug, Parser)]
@@ -86,6 +89,9 @@ pub(super) enum Command {
     /// Show, publish or withdraw the node's listing in the market
     #[command(subcommand)]
     Market(MarketCommand),
+    /// List the exits that consumers can buy, from registries; needs neither root nor a node
+    #[command(after_help = exits::EXAMPLES)]
+    Exits(ExitsArgs),
     /// Check or export the ledger file; the node need not be running
     #[command(subcommand)]
     Ledger(LedgerCommand),
