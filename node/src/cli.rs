@@ -16,6 +16,7 @@ mod connect;
 mod doctor;
 mod earnings;
 mod exec;
+mod exits;
 mod flows;
 mod fold;
 mod guard;
@@ -220,6 +221,7 @@ fn execute(
         Command::Registry(command) => registry::run(Config::load(file)?, command)?,
         Command::Reload => reload::run(&client()?, args.json, out)?,
         Command::Bench => bench::run(file, args.json, out, err)?,
+        Command::Exits(wanted) => exits::run(&wanted, args.json, out, err)?,
         Command::Market(command) => market::run(&client()?, command, args.json, out)?,
         Command::Page => page::show(&Config::load(file)?.api, args.json, out)?,
         Command::Top => top::run(client()?, args.json, out)?,

@@ -4,10 +4,16 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use weir_market::event::{SignedListing, deleted};
+use weir_market::{
+    event::{Event, SignedListing, deleted, sign_deletion, sign_listing},
+    key::MarketKey,
+    listing::Listing,
+    testing::listing,
+};
 use weir_tests::{
-    Lab, Node, Settings,
+    Lab, Namespace, Node, Settings, command,
     lab::{NODE_V4, OPERATOR_V4, SERVER_V4, SERVERS},
+    node::binary,
     relay::{Relay, tag},
     until,
 };
@@ -117,7 +123,7 @@ fn a_node_is_listed_as_it_is_sold_when_full_and_withdrawn_at_its_stop() -> Resul
         ensure!(listed(relay).is_err(), "it is still listed");
         let last = relay.received().pop().context("nothing was sent")?;
         ensure!(last["kind"] == 5 && last["pubkey"] == signed.event.pubkey.to_hex().as_str());
-        let event = weir_market::event::Event::from_json(last.to_string())?;
+        let event = Event::from_json(last.to_string())?;
         event.verify()?;
         ensure!(deleted(&event).addresses == [signed.address()], "{last}");
     }
@@ -183,4 +189,159 @@ fn nothing_is_sent_without_a_market_section() -> Result<()> {
     let mut node = Node::start(&lab.node, settings(keys.path(), &[&relay]))?;
     until("it is listed", WAIT_TIMEOUT, || listed(&relay).map(drop))?;
     node.stop()
+}
+
+/// A consumer without rights, with a home of its own.
+struct Consumer<'l> {
+    namespace: &'l Namespace,
+    home: tempfile::TempDir,
+}
+
+impl<'l> Consumer<'l> {
+    /// Nobody may enter the directories that the program is built in, so it gets a copy.
+    fn new(namespace: &'l Namespace) -> Result<Self> {
+        let home = tempfile::tempdir()?;
+        std::fs::copy(binary()?, home.path().join("weir"))?;
+        command::run(std::process::Command::new("chown").args(["-R", NOBODY]).arg(home.path()))?;
+        Ok(Self { namespace, home })
+    }
+
+    fn exits(&self, arguments: &[&str]) -> Result<String> {
+        let mut program = self.namespace.command("setpriv");
+        program
+            .args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"])
+            .arg(self.home.path().join("weir"))
+            .arg("exits")
+            .args(arguments)
+            .env_clear()
+            .env("HOME", self.home.path());
+        command::run(&mut program)
+    }
+
+    fn exits_json(&self, arguments: &[&str]) -> Result<Value> {
+        Ok(serde_json::from_str(&self.exits(&[arguments, &["--json"]].concat())?)?)
+    }
+}
+
+const NOBODY: &str = "65534";
+
+/// The countries and prices of exits.
+fn seen(answer: &Value) -> Result<Vec<String>> {
+    let all = answer["exits"].as_array().context("no exits")?;
+    let word = |exit: &Value| {
+        let listing = &exit["listing"];
+        let amount = listing["prices"][0]["amount"].as_str().unwrap_or_default();
+        format!("{} {amount}", listing["country"].as_str().unwrap_or_default())
+    };
+    let mut seen: Vec<_> = all.iter().map(word).collect();
+    seen.sort();
+    Ok(seen)
+}
+
+fn value(event: &Event) -> Result<Value> {
+    Ok(serde_json::from_str(&event.as_json())?)
+}
+
+#[test]
+fn a_consumer_without_root_sees_the_market_right_though_a_registry_lies() -> Result<()> {
+    let lab = Lab::new()?;
+    let honest = Relay::start(&lab.internet, SERVER_V4.into(), 7447)?;
+    let lying = Relay::start(&lab.internet, OPERATOR_V4.into(), 7447)?;
+    let keys = [1, 2, 3, 4, 5].map(MarketKey::for_tests);
+    let [de, fr, nl, gone, forged] = &keys;
+    let sign = |key: &MarketKey, listing: &Listing, at: u64| sign_listing(key, listing, at, 0);
+    let now = now();
+
+    // The honest one has three exits, of which it was told that one is withdrawn.
+    honest.put([
+        value(&sign(de, &listing("DE", "100 sat/GiB", 1), now - 60))?,
+        value(&sign(fr, &listing("FR", "200 sat/GiB", 2), now - 60))?,
+        value(&sign_deletion(gone, "weir", now - 30))?,
+    ]);
+    // The lying one withholds FR, shows an old price, what was withdrawn, what has expired and what it
+    // has forged, and sends what nobody asked for. One exit is true, and with it alone.
+    let mut stolen = value(&sign(forged, &listing("SE", "1 sat/GiB", 3), now))?;
+    stolen["pubkey"] = value(&sign(de, &listing("DE", "1 sat/GiB", 3), now))?["pubkey"].clone();
+    let mut cheap = value(&sign(forged, &listing("SE", "500 sat/GiB", 3), now))?;
+    cheap["tags"] = serde_json::from_str(&cheap["tags"].to_string().replace("500", "1"))?;
+    let mut other = value(&sign(forged, &listing("SE", "2 sat/GiB", 3), now))?;
+    other["kind"] = 1.into();
+    lying.put([
+        value(&sign(de, &listing("DE", "1 sat/GiB", 1), now - 3600))?,
+        value(&sign(gone, &listing("CH", "1 sat/GiB", 4), now - 90))?,
+        value(&sign(fr, &listing("FR", "1 sat/GiB", 2), now - 4 * 3600))?,
+        value(&sign(nl, &listing("NL", "300 sat/GiB", 5), now - 10))?,
+        stolen,
+        cheap,
+    ]);
+    lying.lie([
+        "[\"NOTICE\",\"hello\"]".to_owned(),
+        "rubbish".to_owned(),
+        format!("[\"EVENT\",\"SUB\",{other}]"),
+    ]);
+
+    let consumer = Consumer::new(&lab.consumer)?;
+    let both = ["--registry", &honest.url(), "--registry", &lying.url()];
+    let answer = consumer.exits_json(&both)?;
+    ensure!(seen(&answer)? == ["DE 100", "FR 200", "NL 300"], "{:?}", seen(&answer)?);
+    let refused = &answer["registries"][1]["refused"];
+    ensure!(refused["signature"] == 2 && refused["expired"] == 1, "{refused}");
+    ensure!(
+        refused["kind"].as_u64() >= Some(1) && refused["form"].as_u64() >= Some(1),
+        "{refused}"
+    );
+    for exit in answer["exits"].as_array().context("exits")? {
+        SignedListing::from_json(&exit["event"].to_string(), now)?;
+    }
+
+    // Nobody was told what was looked for.
+    let answer = consumer.exits_json(&[&both[..], &["--country", "DE"]].concat())?;
+    ensure!(seen(&answer)? == ["DE 100"], "{answer}");
+    for request in honest.requests() {
+        let text = request.to_string();
+        ensure!(!text.contains("DE") && !text.contains("#l") && !text.contains("#g"), "{text}");
+    }
+    // The second time, only what is new was asked for.
+    let since = honest.requests().pop().context("a request")?[2]["since"].as_u64();
+    ensure!(since.is_some_and(|since| since >= now - 60 - 15 * 60), "{since:?}");
+
+    // What was fetched is there without anybody, and is explained.
+    drop((honest, lying));
+    let answer = consumer.exits_json(&["--offline", "--max-price", "250sat/GiB"])?;
+    ensure!(seen(&answer)? == ["DE 100", "FR 200"], "{answer}");
+    let key = answer["exits"][0]["key"].as_str().context("a key")?;
+    let why = consumer.exits(&["--offline", "--why", &key[..8]])?;
+    for part in ["It fits, and is number 1 of 3", "price", "own history", "of 100 together"] {
+        ensure!(why.contains(part), "{part:?} is not in\n{why}");
+    }
+    let table = consumer.exits(&["--offline", "--country", "FR"])?;
+    ensure!(table.contains("200 sat/GiB") && table.lines().count() == 2, "{table}");
+    Ok(())
+}
+
+#[test]
+fn a_registry_that_floods_or_pages_does_not_hide_the_others() -> Result<()> {
+    let lab = Lab::new()?;
+    let huge = Relay::start(&lab.internet, SERVER_V4.into(), 7447)?;
+    let paging = Relay::start(&lab.internet, OPERATOR_V4.into(), 7447)?;
+    huge.lie([format!("[\"NOTICE\",\"{}\"]", "x".repeat(100_000))]);
+    let now = now();
+    let all: Vec<_> = (1..=40)
+        .map(|number| {
+            let listing = listing("DE", &format!("{number} sat/GiB"), number);
+            // Several of each second, so that pages end within one.
+            let at = now - 60 - u64::from(number) / 4;
+            value(&sign_listing(&MarketKey::for_tests(number), &listing, at, 0))
+        })
+        .collect::<Result<_>>()?;
+    paging.put(all);
+    paging.set_page(7);
+    let consumer = Consumer::new(&lab.consumer)?;
+    let both = ["--registry", &huge.url(), "--registry", &paging.url(), "--limit", "0"];
+    let answer = consumer.exits_json(&both)?;
+    ensure!(seen(&answer)?.len() == 40, "{}", seen(&answer)?.len());
+    let error = answer["registries"][0]["error"].as_str().context("an error")?;
+    ensure!(error.contains("it sent more than"), "{error}");
+    ensure!(answer["warnings"][0].as_str().is_some_and(|it| it.starts_with("40 keys in")));
+    Ok(())
 }

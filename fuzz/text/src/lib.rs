@@ -1,5 +1,6 @@
 //! Fuzz targets over what people and programs write: promises, the configuration, lists, DNS
-//! messages, ecash, vouchers. They are apart from those over packets (`weir_fuzz`), because they need the ledger and
+//! messages, ecash, vouchers, listings, orders. They are apart from those over packets (`weir_fuzz`), because they need
+//! the ledger and
 //! the control plane.
 
 mod orders;
@@ -26,6 +27,14 @@ use weir_ledger::payment::{
     wire::ExchangeText,
 };
 use weir_ledger::vouchers::Code;
+use weir_market::{
+    event::{
+        Address as ListingAddress, Event, MAX_AGE, SignedListing, deleted, expires, sign_listing,
+        work,
+    },
+    key::MarketKey,
+    place,
+};
 use weir_policy::Lists;
 
 pub use orders::orders;
@@ -42,6 +51,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("filters", filters),
     ("queries", queries),
     ("orders", orders),
+    ("listings", listings),
 ];
 
 /// A deal, and the message that pays it.
@@ -209,4 +219,33 @@ pub fn vouchers(bytes: &[u8]) {
     if let Some(code) = Code::parse(&String::from_utf8_lossy(bytes)) {
         assert_eq!(Code::parse(&code.to_string()), Some(code));
     }
+}
+
+/// When the cases of [`listings`] count, in seconds since 1970.
+const LISTED_AT: u64 = 1_800_000_000;
+
+/// An event of a stranger is a listing or none. One that counts is verified and expires, and what is
+/// read of it is read again when it is written. The same text is a database of addresses.
+pub fn listings(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    drop(place::parse(&text));
+    if let Ok(signed) = SignedListing::from_json(&text, LISTED_AT) {
+        assert!(signed.event.verify().is_ok());
+        assert!(signed.expires() > LISTED_AT && signed.expires() <= LISTED_AT + 2 * MAX_AGE);
+    }
+    let Ok(event) = Event::from_json(text.as_bytes()) else { return };
+    // What it says about others' listings does not count.
+    let own = |address: &ListingAddress| address.key == event.pubkey.to_bytes();
+    assert!(deleted(&event).addresses.iter().all(own));
+    let _ = (work(&event), expires(&event), ListingAddress::of(&event));
+    if let Ok(signed) = SignedListing::read(event) {
+        let written = sign_listing(listing_key(), &signed.listing, LISTED_AT, 0);
+        let read = SignedListing::read(written).expect("what weir writes, it reads");
+        assert_eq!(read.listing, signed.listing);
+    }
+}
+
+fn listing_key() -> &'static MarketKey {
+    static KEY: OnceLock<MarketKey> = OnceLock::new();
+    KEY.get_or_init(MarketKey::random)
 }

@@ -50,6 +50,20 @@ impl MarketKey {
         Self(Keys::generate())
     }
 
+    /// A key that tests have again and again.
+    ///
+    /// # Panics
+    ///
+    /// When `number` is 0.
+    #[cfg(any(test, feature = "test-util"))]
+    #[doc(hidden)]
+    #[expect(clippy::expect_used, reason = "it is for tests")]
+    #[must_use]
+    pub fn for_tests(number: u8) -> Self {
+        let secret = SecretKey::from_hex(format!("{number:064x}"));
+        Self(Keys::new(secret.expect("a number that is not 0")))
+    }
+
     /// Its public part.
     #[must_use]
     pub fn public(&self) -> PublicKey {

@@ -29,7 +29,7 @@ mod settings;
 mod tests;
 
 pub use cache::{Cache, CacheError};
-pub use settings::{ConsumerSettings, SettingsError, read_settings};
+pub use settings::{ConsumerPaths, ConsumerSettings, SettingsError, read_settings};
 
 /// How far before the newest listing of a registry a query for changes begins, in seconds: clocks
 /// differ, and registries hear of a listing at different times.

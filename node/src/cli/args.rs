@@ -6,9 +6,12 @@ use clap::{Parser, Subcommand};
 use weir_config::amounts::BitRate;
 use weir_control::resolver;
 
-use super::market::MarketCommand;
-use super::registry::RegistryCommand;
-use super::wallet::WalletArgs;
+use super::{
+    exits::{self, ExitsArgs},
+    market::MarketCommand,
+    registry::RegistryCommand,
+    wallet::WalletArgs,
+};
 
 /// weir: a high-capacity exit node for decentralised VPNs.
 #[derive(Debug, Parser)]
@@ -98,6 +101,9 @@ pub(super) enum Command {
         A mint is a custodian: it holds the money that the ecash stands for. See docs/wallet.md."
     )]
     Wallet(WalletArgs),
+    /// List the exits that consumers can buy, from registries; needs neither root nor a node
+    #[command(after_help = exits::EXAMPLES)]
+    Exits(ExitsArgs),
     /// Check or export the ledger file; the node need not be running
     #[command(subcommand)]
     Ledger(LedgerCommand),

@@ -87,7 +87,7 @@ pub(super) fn read(tags: &Tags) -> Result<Listing, Refused> {
         title: printable(first(tags, "title").unwrap_or_default(), MAX_TEXT),
         state: if sold { State::Sold } else { State::Active },
         country,
-        country_basis: basis("country"),
+        country_basis: if country.is_some() { basis("country") } else { Basis::Claimed },
         ip_type: first(tags, "ip-type").and_then(IpType::from_word).unwrap_or_default(),
         ip_type_basis: basis("ip-type"),
         asn: first(tags, "asn").and_then(|asn| asn.parse().ok()),

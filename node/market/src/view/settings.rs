@@ -1,6 +1,10 @@
 //! The consumer's file: `market.toml`.
 
-use std::{fs, io, path::Path, path::PathBuf};
+use std::{
+    ffi::OsString,
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use serde::Deserialize;
 use weir_config::WebSocketUrl;
@@ -38,6 +42,32 @@ pub struct ConsumerSettings {
     pub ca_file: Option<PathBuf>,
 }
 
+/// Where a consumer's files are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConsumerPaths {
+    /// The consumer's file, `weir/market.toml` in the directory for configurations.
+    pub settings: Option<PathBuf>,
+    /// The directory for what was fetched, `weir/market` in the directory for caches.
+    pub cache: Option<PathBuf>,
+}
+
+impl ConsumerPaths {
+    /// The paths by the XDG base directory specification. `variable` reads the environment.
+    #[must_use]
+    pub fn find(variable: impl Fn(&str) -> Option<OsString>) -> Self {
+        let absolute =
+            |name: &str| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let home = absolute("HOME");
+        let base = |name: &str, below: &str| {
+            absolute(name).or_else(|| home.as_ref().map(|home| home.join(below)))
+        };
+        Self {
+            settings: base("XDG_CONFIG_HOME", ".config").map(|base| base.join("weir/market.toml")),
+            cache: base("XDG_CACHE_HOME", ".cache").map(|base| base.join("weir/market")),
+        }
+    }
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Raw {
@@ -68,6 +98,21 @@ pub fn read_settings(path: &Path) -> Result<Option<ConsumerSettings>, SettingsEr
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn files_are_where_the_specification_of_base_directories_says() {
+        let environment = |pairs: &'static [(&str, &str)]| {
+            ConsumerPaths::find(|name| {
+                pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into())
+            })
+        };
+        let home = environment(&[("HOME", "/home/a"), ("XDG_CACHE_HOME", "not/absolute")]);
+        assert_eq!(home.settings, Some("/home/a/.config/weir/market.toml".into()));
+        assert_eq!(home.cache, Some("/home/a/.cache/weir/market".into()));
+        let moved = environment(&[("HOME", "/home/a"), ("XDG_CONFIG_HOME", "/c")]);
+        assert_eq!(moved.settings, Some("/c/weir/market.toml".into()));
+        assert_eq!(environment(&[]), ConsumerPaths::default());
+    }
 
     #[test]
     fn a_consumers_file_names_registries() {
