@@ -60,7 +60,7 @@ impl MarketKey {
     #[expect(clippy::expect_used, reason = "it is for tests")]
     #[must_use]
     pub fn for_tests(number: u8) -> Self {
-        let secret = SecretKey::from_hex(format!("{number:064x}"));
+        let secret = SecretKey::from_hex(&format!("{number:064x}"));
         Self(Keys::new(secret.expect("a number that is not 0")))
     }
 
