@@ -10,7 +10,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
     sync::{mpsc, watch},
-    time::{MissedTickBehavior, interval, timeout},
+    time::{Instant, MissedTickBehavior, interval, timeout},
 };
 use tokio_tungstenite::{
     WebSocketStream, client_async_with_config,
@@ -122,11 +122,13 @@ impl Line {
         let (answers, mut to_send) = mpsc::channel::<Event>(MAX_ANSWERS);
         let mut pings = interval(PING_INTERVAL);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // A relay answers pings.
+        let mut heard = Instant::now();
         loop {
             tokio::select! {
-                received = timeout(SILENCE_TIMEOUT, socket.next()) => {
-                    let received = received.context("it says nothing")?;
+                received = socket.next() => {
                     let Some(message) = received.transpose()? else { return Ok(()) };
+                    heard = Instant::now();
                     if let Message::Text(text) = message {
                         self.receive(text.as_str(), &answers)?;
                     }
@@ -135,7 +137,10 @@ impl Line {
                     let message = format!(r#"["EVENT",{}]"#, answer.as_json());
                     send(&mut socket, Message::text(message)).await?;
                 }
-                _ = pings.tick() => send(&mut socket, Message::Ping(Vec::new().into())).await?,
+                _ = pings.tick() => {
+                    ensure!(heard.elapsed() < SILENCE_TIMEOUT, "it says nothing");
+                    send(&mut socket, Message::Ping(Vec::new().into())).await?;
+                }
             }
         }
     }
