@@ -86,7 +86,14 @@ impl<'a> Nutshell<'a> {
     /// # Errors
     /// If it does not.
     pub fn mint(&self, amount: u64) -> Result<()> {
-        self.wallet(&["invoice", &amount.to_string()]).map(drop)
+        let amount = amount.to_string();
+        // Without waiting: the wallet may subscribe after the fake invoice was paid, and hears nothing then.
+        let said = self.wallet(&["invoice", "--no-check", &amount])?;
+        let id = said.split("--id ").nth(1).and_then(|rest| rest.split_whitespace().next());
+        let id = id.with_context(|| format!("no invoice in {said:?}"))?;
+        until("the mint gives ecash", Duration::from_secs(60), || {
+            self.wallet(&["invoice", &amount, "--id", id]).map(drop)
+        })
     }
 
     /// A token of the wallet, with these options.

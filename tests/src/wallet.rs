@@ -1,6 +1,6 @@
 //! `weir wallet` in a namespace, with a directory of its own.
 
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
@@ -43,7 +43,6 @@ impl<'a> Wallet<'a> {
         let program = node::binary()?;
         let mut command = self.namespace.command(program.to_str().context("a path")?);
         command.arg("wallet").arg("--wallet").arg(self.directory.path().join("state"));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         Ok(command)
     }
 

@@ -125,7 +125,8 @@ fn killed_50_times_while_it_receives_sends_and_takes_back_it_loses_no_unit() -> 
             3 => command.args(["send", "5", "--lock", &lock]),
             _ => command.args(["reclaim", &(1 + number / 10).to_string()]),
         };
-        let mut child = command.stdout(Stdio::null()).spawn()?;
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = command.spawn()?;
         // Later and later, so that each step is met on a machine of any speed.
         std::thread::sleep(Duration::from_millis(5 + number * 7 % 120));
         child.kill()?;
