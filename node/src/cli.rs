@@ -11,6 +11,7 @@ use clap::{CommandFactory as _, Parser as _};
 
 mod args;
 mod bench;
+mod buy;
 mod check;
 mod connect;
 mod doctor;
@@ -192,6 +193,7 @@ fn execute(
         Command::Earnings { command: Some(EarningsCommand::Confirm { withdrawal }) } => {
             earnings::confirm(&client()?, withdrawal, args.json, out)?;
         }
+        Command::Buy(arguments) => buy::run(arguments, args.json, out, err)?,
         Command::Wallet(arguments) => wallet::run(arguments, args.json, out, err)?,
         Command::Ledger(LedgerCommand::Check { file: path }) => {
             let path = ledger_file(path, file)?;

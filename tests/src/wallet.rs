@@ -1,8 +1,12 @@
 //! `weir wallet` in a namespace, with a directory of its own.
 
-use std::process::Command;
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
 use weir_testkit::{Namespace, command};
@@ -31,8 +35,15 @@ impl<'a> Wallet<'a> {
     /// # Errors
     /// If it fails; the error has what it wrote.
     pub fn run(&self, arguments: &[&str]) -> Result<Value> {
-        let said = command::run(self.command()?.args(arguments).arg("--json"))?;
-        serde_json::from_str(&said).with_context(|| format!("no JSON: {said}"))
+        json(self.command()?.args(arguments))
+    }
+
+    /// Runs `weir buy` with these arguments, and returns what it prints as JSON.
+    ///
+    /// # Errors
+    /// If it fails; the error has what it wrote.
+    pub fn buy(&self, arguments: &[&str]) -> Result<Value> {
+        json(self.buy_command()?.args(arguments))
     }
 
     /// The same as a command, to be killed.
@@ -40,9 +51,21 @@ impl<'a> Wallet<'a> {
     /// # Errors
     /// If weir is not built.
     pub fn command(&self) -> Result<Command> {
+        self.weir("wallet")
+    }
+
+    /// `weir buy` as a command.
+    ///
+    /// # Errors
+    /// If weir is not built.
+    pub fn buy_command(&self) -> Result<Command> {
+        self.weir("buy")
+    }
+
+    fn weir(&self, name: &str) -> Result<Command> {
         let program = node::binary()?;
         let mut command = self.namespace.command(program.to_str().context("a path")?);
-        command.arg("wallet").arg("--wallet").arg(self.directory.path().join("state"));
+        command.arg(name).arg("--wallet").arg(self.directory.path().join("state"));
         Ok(command)
     }
 
@@ -56,4 +79,24 @@ impl<'a> Wallet<'a> {
         let sum = |of: &str| mints.iter().filter_map(|mint| mint[of].as_u64()).sum();
         Ok(["balance", "unfinished", "unclaimed"].map(sum))
     }
+}
+
+fn json(command: &mut Command) -> Result<Value> {
+    let said = command::run(command.arg("--json"))?;
+    serde_json::from_str(&said).with_context(|| format!("no JSON: {said}"))
+}
+
+/// Runs the wallet of `tests/programs/cashu.mjs`, which is made of cashu-ts, and returns what it prints.
+///
+/// # Errors
+/// If it is not installed, or fails; the error has what it wrote.
+pub fn cashu_ts(namespace: &Namespace, arguments: &[&str]) -> Result<String> {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let target = env::var_os("CARGO_TARGET_DIR").map_or(tests.join("../target"), PathBuf::from);
+    let library = target.join("tools/cashu-ts").canonicalize();
+    let library = library.context("cashu-ts is missing: cargo xtask setup")?;
+    ensure!(library.join("node_modules").exists(), "cashu-ts is missing: cargo xtask setup");
+    let mut program = namespace.command("node");
+    program.arg(tests.join("programs/cashu.mjs")).arg(library).args(arguments);
+    Ok(command::run(&mut program)?.trim().to_owned())
 }

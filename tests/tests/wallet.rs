@@ -3,6 +3,7 @@
 use std::{
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
+    path::Path,
     process::Stdio,
     time::Duration,
 };
@@ -10,8 +11,13 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use weir_tests::{
-    Client, Lab, Namespace, Node, Settings, lab::SERVERS, node::Added, nutshell::Nutshell,
-    payer::GATEWAY_V4, until, wallet::Wallet,
+    Client, Lab, Namespace, Node, Settings,
+    lab::SERVERS,
+    node::Added,
+    nutshell::Nutshell,
+    payer::GATEWAY_V4,
+    until,
+    wallet::{Wallet, cashu_ts},
 };
 
 /// How often the wallet is killed.
@@ -35,6 +41,36 @@ fn pay(consumer: &Namespace, token: &str) -> Result<(u16, Value)> {
     })
 }
 
+/// A node that takes ecash of a mint.
+fn settings(mint: &Nutshell<'_>, keys: &Path) -> Settings {
+    Settings::default()
+        .with("cashu", "key_file", &format!("\"{}\"", keys.join("cashu.key").display()))
+        .with("cashu", "mints", &format!("[\"{}\"]", mint.url()))
+        .with("cashu", "gib_price", "1024")
+        .with("cashu", "redeem_seconds", "1")
+}
+
+fn prepaid<'a>(lab: &'a Lab, node: &Node<'_>) -> Result<Client<'a>> {
+    let added = ["session", "add", "--name", "alice", "--prepaid", "--json"];
+    let added: Added = serde_json::from_str(&node.weir(&added)?)?;
+    let client = Client::connect(&lab.consumer, &added.config)?;
+    client.wait_connected(GATEWAY_V4.parse()?)?;
+    until("the node knows the mint's keys", Duration::from_secs(30), || {
+        let metrics: Value = serde_json::from_str(&node.weir(&["earnings", "--json"])?)?;
+        ensure!(metrics["mints"][0].is_object(), "{metrics}");
+        Ok(())
+    })?;
+    Ok(client)
+}
+
+/// The key that a node names when a token is not locked to it.
+fn key_of(refusal: &Value) -> Result<&str> {
+    let message = word(&refusal["error"], "message")?;
+    let key = message.rsplit(' ').next().context("a key")?;
+    ensure!(key.len() == 66, "{message}");
+    Ok(key)
+}
+
 fn word<'a>(value: &'a Value, of: &str) -> Result<&'a str> {
     value[of].as_str().with_context(|| format!("no {of} in {value}"))
 }
@@ -54,26 +90,13 @@ fn ecash_comes_from_a_foreign_wallet_pays_a_node_and_goes_back() -> Result<()> {
     ensure!(wallet.sums()? == [amount, 0, 0], "{:?}", wallet.sums()?);
     ensure!(wallet.run(&["receive", &token])?["before"] == true, "the same again");
 
-    // A node's key, which nobody but the node knows.
     let keys = tempfile::tempdir()?;
-    let key_file = keys.path().join("cashu.key");
-    let settings = Settings::default()
-        .with("cashu", "key_file", &format!("\"{}\"", key_file.display()))
-        .with("cashu", "mints", &format!("[\"{}\"]", mint.url()))
-        .with("cashu", "gib_price", "1024")
-        .with("cashu", "redeem_seconds", "1");
-    let node = Node::start(&lab.node, settings)?;
-    let added = ["session", "add", "--name", "alice", "--prepaid", "--json"];
-    let added: Added = serde_json::from_str(&node.weir(&added)?)?;
-    let client = Client::connect(&lab.consumer, &added.config)?;
-    client.wait_connected(GATEWAY_V4.parse()?)?;
-    let request = pay(&lab.consumer, "cashuBrubbish")?;
-    ensure!(request.0 == 402, "{request:?}");
+    let node = Node::start(&lab.node, settings(&mint, keys.path()))?;
+    let client = prepaid(&lab, &node)?;
     let open = wallet.run(&["send", "10"])?;
     let (status, refusal) = pay(&lab.consumer, word(&open, "token")?)?;
-    let message = word(&refusal["error"], "message")?;
-    let lock = message.rsplit(' ').next().context("a key")?;
-    ensure!(status == 402 && lock.len() == 66, "{message}");
+    ensure!(status == 402, "{refusal}");
+    let lock = key_of(&refusal)?;
     let locked = wallet.run(&["send", "64", "--lock", lock])?;
     until("the node takes the payment", Duration::from_secs(30), || {
         let (status, answer) = pay(&lab.consumer, word(&locked, "token")?)?;
@@ -104,6 +127,36 @@ fn ecash_comes_from_a_foreign_wallet_pays_a_node_and_goes_back() -> Result<()> {
     let sent = wallet.run(&["sent"])?;
     ensure!(sent["tokens"].as_array().is_some_and(Vec::is_empty), "{sent}");
     ensure!(wallet.sums()? == [0, 0, 0]);
+    Ok(())
+}
+
+#[test]
+fn a_second_wallet_pays_a_node_and_receives_what_ours_sends() -> Result<()> {
+    let lab = Lab::new()?;
+    let mint = Nutshell::start(&lab.internet, SERVERS[0])?;
+    mint.mint(400)?;
+    let url = mint.url();
+    let wallet = Wallet::new(&lab.internet)?;
+    wallet.run(&["receive", "--trust-mint", &mint.send(300, &[])?])?;
+    let keys = tempfile::tempdir()?;
+    let node = Node::start(&lab.node, settings(&mint, keys.path()))?;
+    let client = prepaid(&lab, &node)?;
+    let ours = wallet.run(&["send", "100"])?;
+    let ours = word(&ours, "token")?;
+    let (_, refusal) = pay(&lab.consumer, ours)?;
+    let lock = key_of(&refusal)?;
+    let token = cashu_ts(&lab.internet, &["pay", &url, ours, "64", lock])?;
+    until("the node takes the second wallet's token", Duration::from_secs(30), || {
+        let (status, answer) = pay(&lab.consumer, &token)?;
+        ensure!(status == 200, "{answer}");
+        Ok(())
+    })?;
+    client.ping(SERVERS[0], 1)?;
+    let ours = wallet.run(&["send", "77"])?;
+    let worth: u64 = cashu_ts(&lab.internet, &["receive", &url, word(&ours, "token")?])?.parse()?;
+    ensure!((76..=77).contains(&worth), "{worth}");
+    let sent = wallet.run(&["sent"])?;
+    ensure!(sent["tokens"].as_array().is_some_and(Vec::is_empty), "{sent}");
     Ok(())
 }
 

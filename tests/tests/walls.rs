@@ -54,6 +54,17 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("weir-registry", &["weir-common", "weir-config", "weir-market", "weir-wireguard"]),
     ("weir-wallet", &["weir-config", "weir-ecash"]),
     (
+        "weir-buy",
+        &[
+            "weir-common",
+            "weir-config",
+            "weir-ecash",
+            "weir-market",
+            "weir-wallet",
+            "weir-wireguard",
+        ],
+    ),
+    (
         TESTKIT,
         &[
             "weir-accounts",

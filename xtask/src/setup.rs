@@ -2,6 +2,7 @@
 #![expect(clippy::print_stdout, reason = "a task tells what it does")]
 
 pub(crate) mod apt;
+mod cashu_ts;
 mod nutshell;
 mod pynostr;
 mod wireguard_go;
@@ -38,6 +39,8 @@ const NEEDS: &[Need] = &[
     Need::new("python3-pyftpdlib", "/usr/share/doc/python3-pyftpdlib", "is an FTP server"),
     Need::new("ngtcp2-client", "/usr/share/doc/ngtcp2-client", "fetches over QUIC"),
     Need::new("ngtcp2-server", "/usr/share/doc/ngtcp2-server", "serves over QUIC"),
+    Need::new("nodejs", "/usr/bin/node", "runs a second wallet"),
+    Need::new("npm", "/usr/bin/npm", "installs the second wallet"),
     Need::new("ethtool", "/usr/sbin/ethtool", "switches offloads"),
 ];
 
@@ -50,6 +53,7 @@ pub(crate) fn run() -> Result<()> {
     apt::install(&missing)?;
     println!("nutshell is the mint, in {}", nutshell::ensure()?.display());
     println!("pynostr is the Nostr client, in {}", pynostr::ensure()?.display());
+    println!("cashu-ts is the second wallet, in {}", cashu_ts::ensure()?.display());
     println!("wireguard-go {} is the consumer's client", wireguard_go::ensure()?);
     Ok(())
 }

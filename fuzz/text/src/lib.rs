@@ -16,7 +16,9 @@ use k256::ecdsa::SigningKey;
 use tokio::runtime::Runtime;
 use weir_config::check;
 use weir_control::gateway::dns::forwarder::Forwarder;
-use weir_ecash::{Keysets, Outputs, Rules, check_response, testing::FakeMint, verify};
+use weir_ecash::{
+    Keysets, Outputs, Rules, WalletToken, WantedPayment, check_response, testing::FakeMint, verify,
+};
 use weir_fuzz::Target;
 use weir_ledger::payment::{
     exchange::ExchangeMessage,
@@ -204,6 +206,9 @@ pub fn tokens(bytes: &[u8]) {
         Ok(taken) => assert_eq!((taken.worth, taken.hash), (21, *hash), "a forged token is taken"),
         Err(refusal) => assert!(!refusal.word().is_empty()),
     }
+    // As a consumer's wallet reads a token, and what a node asks a payer for.
+    drop(WalletToken::parse(&text).and_then(|token| token.proofs(known)));
+    drop(WantedPayment::parse(&text));
     let mut keysets = known.clone();
     drop(keysets.update(bytes));
     drop(keysets.add_keys(bytes));

@@ -24,7 +24,7 @@ mod verify;
 pub use key::{LockKey, NotAKey};
 pub use keyset::{Keysets, KeysetsError, mint_url};
 pub use purse::{Held, TokenError, WalletToken, choose};
-pub use request::request;
+pub use request::{WantedPayment, request};
 pub use swap::{
     Lock, Outputs, Refund, SpentState, SwapError, check_request, check_response, wallet_token,
 };

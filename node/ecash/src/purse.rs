@@ -10,6 +10,8 @@ use crate::{Keysets, SwapError};
 
 /// The longest token that a wallet reads, in bytes.
 const MAX_TOKEN: usize = 128 * 1024;
+/// The largest amount of such a token: what programs in other languages count exactly too.
+const MAX_AMOUNT: u64 = 1 << 53;
 /// The most proofs of such a token, and of a payment's inputs.
 const MAX_PROOFS: usize = 128;
 /// The number of a purse's proofs above which small ones are exchanged together with a payment.
@@ -145,6 +147,9 @@ impl WalletToken {
             return Err(TokenError::Locked);
         }
         let amount = token.value().map_err(|_| TokenError::Duplicate)?.to_u64();
+        if amount > MAX_AMOUNT {
+            return Err(TokenError::TooLong);
+        }
         let unit = token.unit().unwrap_or(CurrencyUnit::Sat).to_string();
         Ok(Self { mint, unit, amount, token })
     }

@@ -7,6 +7,7 @@ use weir_config::amounts::BitRate;
 use weir_control::resolver;
 
 use super::{
+    buy::BuyArgs,
     exits::{self, ExitsArgs},
     market::MarketCommand,
     registry::RegistryCommand,
@@ -104,6 +105,15 @@ pub(super) enum Command {
     /// List the exits that consumers can buy, from registries; needs neither root nor a node
     #[command(after_help = exits::EXAMPLES)]
     Exits(ExitsArgs),
+    /// Buy a configuration for any WireGuard app at an exit of the market
+    #[command(after_help = "Examples:\n  weir buy --country DE --gib 2 --qr\n  \
+        weir buy --node 3f9a41c0 --amount 50 --out exit.conf\n  \
+        weir buy --listing exit.json --amount 50 --out exit.conf\n  \
+        weir buy --listing exit.json --voucher CODE > exit.conf\n  weir buy --resume\n\n\
+        Pays out of the wallet (see weir wallet). A purchase that was interrupted is not lost: weir buy\n\
+        --resume asks the exit again with the same payment. Exits that apps cannot reach are left out.\n\
+        All listings are fetched, so that no registry learns the country.")]
+    Buy(BuyArgs),
     /// Check or export the ledger file; the node need not be running
     #[command(subcommand)]
     Ledger(LedgerCommand),

@@ -293,7 +293,7 @@ fn list(
         out.text("no sent token is unclaimed\n")?;
         return Ok(());
     }
-    let mut text = String::from("  NO.    AMOUNT  STATE      FOR\n");
+    let mut text = String::from("  NO.    AMOUNT  STATE       FOR\n");
     for sent in &tokens {
         let state = match sent.state {
             SentState::Unclaimed => "unclaimed",
@@ -301,7 +301,15 @@ fn list(
             SentState::Reclaimed => "taken back",
         };
         let amount = format!("{} {}", sent.amount, sent.unit);
-        writeln!(text, "{:5}  {amount:>8}  {state:9}  {}", sent.number, sent.note)?;
+        let locked = match (&sent.lock, sent.refund_after, sent.state) {
+            (Some(_), Some(after), SentState::Unclaimed) => {
+                let wait = after.saturating_sub(weir_ledger::unix_now());
+                format!(", locked to its payee for {}", units::span(wait))
+            }
+            (Some(_), None, SentState::Unclaimed) => ", locked to its payee".to_owned(),
+            _ => String::new(),
+        };
+        writeln!(text, "{:5}  {amount:>8}  {state:10}  {}{locked}", sent.number, sent.note)?;
         if let Some(token) = &sent.token {
             writeln!(text, "       {token}")?;
         }

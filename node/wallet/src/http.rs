@@ -216,3 +216,6 @@ where
     connection.abort();
     answered
 }
+
+#[cfg(test)]
+mod tests;

@@ -128,6 +128,15 @@ impl Wallet {
         self.store().sent()
     }
 
+    /// Changes what a sent token is for.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be written.
+    pub fn set_note(&self, number: u64, note: &str) -> Result<(), WalletError> {
+        self.store().set_note(number, note)
+    }
+
     /// Finishes what a killed process or a lost answer has left. Says what could not be finished yet.
     ///
     /// # Errors

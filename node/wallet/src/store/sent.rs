@@ -166,6 +166,11 @@ impl Store {
         })
     }
 
+    pub(crate) fn set_note(&self, number: u64, note: &str) -> Result<(), WalletError> {
+        self.db.execute("UPDATE sent SET note = ?2 WHERE number = ?1", params![number, note])?;
+        Ok(())
+    }
+
     pub(crate) fn set_sent(
         &mut self,
         number: u64,
