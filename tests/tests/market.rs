@@ -111,7 +111,7 @@ fn a_node_is_listed_as_it_is_sold_when_full_and_withdrawn_at_its_stop() -> Resul
     })?;
 
     // Another price, without a restart.
-    node.configure(all.clone().with("cashu", "gib_price", "77"))?;
+    node.configure(all.with("cashu", "gib_price", "77"))?;
     node.hang_up()?;
     until("the new price is listed", WAIT_TIMEOUT, || {
         ensure!(listed(&two)?.listing.prices[0].to_string() == "77 sat/GiB", "the old price");
