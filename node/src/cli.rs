@@ -229,7 +229,7 @@ fn execute(
         Command::Top => top::run(client()?, args.json, out)?,
         Command::Status => status::show(&client()?, args.json, out)?,
         Command::Guard { once } => guard::show(&client()?, once, args.json, out)?,
-        Command::Connect(args_of) => connect::run(args_of, args.json, out)?,
+        Command::Connect(args_of) => connect::run(args_of, args.json, out, err)?,
         Command::Disconnect => connect::disconnect(args.json, out)?,
         Command::Exec(args_of) => return exec::run(&args_of),
         Command::Config(ConfigCommand::Default) => out.text(&config::default_text())?,

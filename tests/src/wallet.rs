@@ -30,6 +30,12 @@ impl<'a> Wallet<'a> {
         Ok(Self { namespace, directory })
     }
 
+    /// Where its file is.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        self.directory.path().join("state")
+    }
+
     /// Runs `weir wallet` with these arguments, and returns what it prints as JSON.
     ///
     /// # Errors

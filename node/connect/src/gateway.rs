@@ -48,6 +48,12 @@ impl Gateway {
         Self { address: SocketAddr::new(address, PORT), interface: interface.to_owned() }
     }
 
+    /// Its address and port.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Asks what the session has left.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use clap::Args;
 use rand_core::{OsRng, RngCore as _};
 use serde::Serialize;
 use weir_buy::{Buyer, Funds, Open, OpenState, Plan, Purchase, Wish};
-use weir_config::WebSocketUrl;
+use weir_config::{IpType, WebSocketUrl};
 use weir_ledger::unix_now;
 use weir_market::{
     event::{MAX_EVENT_BYTES, SignedListing},
@@ -32,52 +32,55 @@ mod market;
 pub(super) struct BuyArgs {
     /// The exit's listing, as the market has it: a file, or - for standard input
     #[arg(long, value_name = "FILE")]
-    listing: Option<PathBuf>,
+    pub(super) listing: Option<PathBuf>,
     /// The exit's key in the market, or its first digits
     #[arg(long, value_name = "KEY")]
-    node: Option<String>,
+    pub(super) node: Option<String>,
     /// One of the best exits of this country, by its two letters, such as DE
     #[arg(long, value_name = "COUNTRY")]
-    country: Option<Country>,
+    pub(super) country: Option<Country>,
+    /// Only exits at a home's line, by what they say of themselves
+    #[arg(long)]
+    pub(super) residential: bool,
     /// The highest price, such as 200sat/GiB
     #[arg(long, value_name = "PRICE")]
-    max_price: Option<Price>,
+    pub(super) max_price: Option<Price>,
     /// A registry or relay to ask, ws:// or wss:// [default: those of ~/.config/weir/market.toml]
     #[arg(long = "registry", value_name = "URL", value_parser = registry)]
-    registries: Vec<WebSocketUrl>,
+    pub(super) registries: Vec<WebSocketUrl>,
     /// Go on with purchases that were interrupted or refused
     #[arg(long, conflicts_with = "how_much")]
-    resume: bool,
+    pub(super) resume: bool,
     /// List purchases that were interrupted or refused
     #[arg(long, conflicts_with = "how_much")]
-    open: bool,
+    pub(super) open: bool,
     /// GiB to buy, up and down together [default: 1]
     #[arg(long, value_name = "N")]
-    gib: Option<u64>,
+    pub(super) gib: Option<u64>,
     /// Spend this much instead, in the unit
     #[arg(long, value_name = "AMOUNT")]
-    amount: Option<u64>,
+    pub(super) amount: Option<u64>,
     /// Pay with a voucher instead
     #[arg(long, value_name = "CODE")]
-    voucher: Option<String>,
+    pub(super) voucher: Option<String>,
     /// Pay with ecash of this mint [default: the one of which the wallet has most]
     #[arg(long, value_name = "URL")]
-    mint: Option<String>,
+    pub(super) mint: Option<String>,
     /// The unit of the ecash
     #[arg(long, default_value = "sat")]
-    unit: String,
+    pub(super) unit: String,
     /// Directory of the wallet [default: /var/lib/weir-connect for root, else ~/.local/state/weir-connect]
     #[arg(long, value_name = "DIR")]
-    wallet: Option<PathBuf>,
+    pub(super) wallet: Option<PathBuf>,
     /// Show the configuration as a QR code for a WireGuard app
     #[arg(long, conflicts_with = "out")]
-    qr: bool,
+    pub(super) qr: bool,
     /// Write the configuration to a new file, readable only by its owner
     #[arg(long, value_name = "FILE")]
-    out: Option<PathBuf>,
+    pub(super) out: Option<PathBuf>,
 }
 
-fn registry(text: &str) -> Result<WebSocketUrl, weir_config::NotWebSocket> {
+pub(super) fn registry(text: &str) -> Result<WebSocketUrl, weir_config::NotWebSocket> {
     text.parse()
 }
 
@@ -131,6 +134,54 @@ pub(super) fn run(args: BuyArgs, json: bool, out: &mut Out, err: &mut Out) -> an
     Ok(())
 }
 
+/// What was bought for `weir connect`.
+pub(super) struct ForConnect {
+    /// The configuration, which stays.
+    pub(super) path: PathBuf,
+    /// The wallet that paid.
+    pub(super) wallet: PathBuf,
+    /// What was paid.
+    pub(super) spent: u64,
+}
+
+/// Buys at an exit for at most this much, and keeps the configuration beside the wallet.
+pub(super) fn for_connect(
+    args: &BuyArgs,
+    at_most: Option<u64>,
+    err: &mut Out,
+) -> anyhow::Result<ForConnect> {
+    let directory = wallet::directory(args.wallet.clone())?;
+    let wallet = Wallet::open(&directory)?;
+    let buyer = Buyer::new(&wallet, &directory, Http::default());
+    let plan = choose(args, &wallet, err)?;
+    if let Some(at_most) = at_most {
+        let cost = plan.cost();
+        ensure!(
+            cost <= at_most,
+            "this costs {cost} {unit}, and the budget is {at_most}. Fix: a larger --budget, or a smaller \
+             --amount",
+            unit = args.unit
+        );
+    }
+    let kept = directory.join("exits");
+    fs::create_dir_all(&kept).with_context(|| format!("cannot make {}", kept.display()))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("cannot start the runtime")?;
+    let bought = runtime.block_on(buyer.buy(&plan))?;
+    let path = kept.join(format!("{}.conf", bought.id));
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let written = options.open(&path).and_then(|mut file| {
+        file.write_all(bought.config.to_text().as_bytes()).and_then(|()| file.sync_all())
+    });
+    written
+        .with_context(|| format!("cannot write {}; weir buy --resume shows it", path.display()))?;
+    err.text(&summary(&bought))?;
+    err.text(&format!("To connect with it again: weir connect --conf {}\n", path.display()))?;
+    buyer.shown(&bought.id)?;
+    Ok(ForConnect { path, wallet: directory, spent: bought.spent })
+}
+
 /// Where the configuration goes.
 enum Place {
     Screen,
@@ -179,6 +230,7 @@ fn choose(args: &BuyArgs, wallet: &Wallet, err: &mut Out) -> anyhow::Result<Plan
     let listings = market::find(&market::Search {
         country: args.country,
         key: args.node.as_deref(),
+        ip_type: args.residential.then_some(IpType::Residential),
         max_price: args.max_price.clone(),
         registries: &args.registries,
         method: if args.voucher.is_some() { "voucher" } else { "cashu" },

@@ -25,8 +25,13 @@ use weir_ledger::unix_now;
 
 use super::{out::Out, units};
 
+mod market;
+
+use market::FromMarket;
+
 const CONNECT_EXAMPLES: &str = "\
 Examples:
+  sudo weir connect --country DE --budget 500              buy with the wallet, and connect
   sudo weir connect --conf exit.conf
   sudo weir connect --conf first.conf --conf second.conf   the second if the first fails
   sudo weir connect --conf exit.conf --via entry.conf      two nodes, one through the other
@@ -51,8 +56,10 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 #[command(after_help = CONNECT_EXAMPLES)]
 pub(super) struct ConnectArgs {
     /// A configuration for wg-quick; give several to have others to change to
-    #[arg(long, value_name = "FILE", required_unless_present = "status")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["status", "country", "node"])]
     conf: Vec<PathBuf>,
+    #[command(flatten)]
+    market: FromMarket,
     /// Reach the exits through this node: it sees who connects, and the exit sees to whom
     #[arg(long, value_name = "FILE")]
     via: Option<PathBuf>,
@@ -63,10 +70,11 @@ pub(super) struct ConnectArgs {
     #[arg(long)]
     lockdown: bool,
     /// A voucher of the node, used when a quarter is left; give several to use one after the other
-    #[arg(long, value_name = "CODE")]
+    #[arg(long, value_name = "CODE", conflicts_with_all = ["country", "node"])]
     voucher: Vec<String>,
-    /// The most vouchers to use [default: all]
-    #[arg(long, value_name = "COUNT", requires = "voucher")]
+    /// The most to spend in all, in the unit of the ecash; with vouchers, how many of them
+    /// [default: the first purchase, and every voucher]
+    #[arg(long, value_name = "AMOUNT", conflicts_with = "status")]
     budget: Option<u64>,
     /// Return once connected, and stay connected in the background
     #[arg(long)]
@@ -100,7 +108,12 @@ impl WireguardChoice {
     }
 }
 
-pub(super) fn run(args: ConnectArgs, json: bool, out: &mut Out) -> anyhow::Result<()> {
+pub(super) fn run(
+    args: ConnectArgs,
+    json: bool,
+    out: &mut Out,
+    err: &mut Out,
+) -> anyhow::Result<()> {
     if args.status {
         return show(json, out);
     }
@@ -111,16 +124,31 @@ pub(super) fn run(args: ConnectArgs, json: bool, out: &mut Out) -> anyhow::Resul
     if args.background {
         return in_background(out);
     }
+    let mut conf = args.conf;
     let vouchers = u64::try_from(args.voucher.len()).unwrap_or(u64::MAX);
-    let payer = (vouchers > 0).then(|| Box::new(Vouchers::new(args.voucher)) as Box<dyn Payer>);
+    let (payer, budget): (Option<Box<dyn Payer>>, u64) = if args.market.is_wanted() {
+        ensure!(
+            Directory::here().holder().is_none(),
+            "this machine is connected already, and nothing was bought. Fix: weir disconnect"
+        );
+        let (bought, ecash) = args.market.buy(args.budget, err)?;
+        conf.push(bought.path);
+        let left = args.budget.map_or(0, |budget| budget.saturating_sub(bought.spent));
+        (Some(Box::new(ecash)), left)
+    } else if vouchers > 0 {
+        let budget = args.budget.unwrap_or(vouchers).min(vouchers);
+        (Some(Box::new(Vouchers::new(args.voucher))), budget)
+    } else {
+        (None, 0)
+    };
     let options = Options {
-        candidates: source::from_files(&args.conf)?,
+        candidates: source::from_files(&conf)?,
         entry: source::from_files(args.via.as_slice())?.pop(),
         lan: if args.lan { Lan::Open } else { Lan::Closed },
         kind: args.wireguard.kind(),
         lockdown: args.lockdown,
         payer,
-        budget: args.budget.unwrap_or(vouchers).min(vouchers),
+        budget,
     };
     for candidate in &options.candidates {
         let ignored = &candidate.conf.ignored;

@@ -25,6 +25,8 @@ const FIRST_PROBES: u64 = 200 * MILLISECOND;
 const POLL_INTERVAL: u64 = 5 * SECOND;
 /// The same, where nobody answers them: not a weir, or one without payments.
 const IDLE_POLL_INTERVAL: u64 = 60 * SECOND;
+/// Questions in a row without an answer after which nobody answers them.
+const MAX_UNANSWERED: u32 = 6;
 
 /// What a look at a tunnel says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +61,7 @@ pub(super) struct Live {
     pay: PayLoop,
     comparison: Comparison,
     next_poll: u64,
+    unanswered: u32,
     poll: Option<JoinHandle<anyhow::Result<Left>>>,
 }
 
@@ -91,6 +94,7 @@ impl Live {
             pay: PayLoop::default(),
             comparison: Comparison::default(),
             next_poll: 0,
+            unanswered: 0,
             poll: None,
         })
     }
@@ -159,8 +163,9 @@ impl Live {
     pub(super) async fn poll(&mut self, now: u64) -> Option<Left> {
         if let Some(poll) = self.poll.take_if(|poll| poll.is_finished()) {
             let left = poll.await.ok().and_then(Result::ok);
-            let interval = if left.is_some() { POLL_INTERVAL } else { IDLE_POLL_INTERVAL };
-            self.next_poll = now + interval;
+            self.unanswered = if left.is_some() { 0 } else { self.unanswered.saturating_add(1) };
+            let is_idle = self.unanswered >= MAX_UNANSWERED;
+            self.next_poll = now + if is_idle { IDLE_POLL_INTERVAL } else { POLL_INTERVAL };
             return left;
         }
         if self.poll.is_none() && now >= self.next_poll {

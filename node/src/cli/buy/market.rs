@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail, ensure};
-use weir_config::WebSocketUrl;
+use weir_config::{IpType, WebSocketUrl};
 use weir_ledger::unix_now;
 use weir_market::{
     client::{Connector, Limits, Tls, system_lookup},
@@ -20,6 +20,7 @@ const AMONG: usize = 3;
 pub(super) struct Search<'a> {
     pub(super) country: Option<Country>,
     pub(super) key: Option<&'a str>,
+    pub(super) ip_type: Option<IpType>,
     pub(super) max_price: Option<Price>,
     pub(super) registries: &'a [WebSocketUrl],
     /// The way to pay.
@@ -62,6 +63,7 @@ pub(super) fn find(search: &Search<'_>) -> anyhow::Result<Vec<SignedListing>> {
 fn order(view: &View, search: &Search<'_>, now: u64) -> Vec<SignedListing> {
     let wish = Wish {
         country: search.country,
+        ip_type: search.ip_type,
         max_price: search.max_price.clone(),
         methods: vec![search.method.to_owned()],
         any_app: search.key.is_none(),
@@ -118,6 +120,7 @@ mod tests {
         let search = |key, random| Search {
             country: "DE".parse().ok(),
             key,
+            ip_type: None,
             max_price: None,
             registries: &[],
             method: "cashu",

@@ -1,0 +1,111 @@
+//! What `weir connect` buys: a session to begin with, and more of it inside the tunnel.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::Args;
+use weir_buy::TopUp;
+use weir_config::WebSocketUrl;
+use weir_connect::{
+    gateway::Gateway,
+    pay::{self, Payer},
+};
+use weir_market::listing::{Country, Price};
+use weir_wallet::{Wallet, http::Http};
+
+use crate::cli::{
+    buy::{self, BuyArgs, ForConnect},
+    out::Out,
+};
+
+/// Where to buy, and with what.
+#[derive(Debug, Args)]
+pub(super) struct FromMarket {
+    /// Buy at one of the best exits of this country, by its two letters, such as DE
+    #[arg(long, value_name = "COUNTRY", conflicts_with = "conf")]
+    pub(super) country: Option<Country>,
+    /// Buy at this exit: its key in the market, or the first digits of it
+    #[arg(long, value_name = "KEY", conflicts_with_all = ["conf", "country"])]
+    pub(super) node: Option<String>,
+    /// Only exits at a home's line, by what they say of themselves
+    #[arg(long, requires = "country")]
+    residential: bool,
+    /// The highest price, such as 200sat/GiB
+    #[arg(long, value_name = "PRICE", conflicts_with = "conf")]
+    max_price: Option<Price>,
+    /// What to spend at first, and each time that a quarter is left [default: the price of 1 GiB]
+    #[arg(long, value_name = "AMOUNT", conflicts_with = "conf")]
+    amount: Option<u64>,
+    /// A registry or relay to ask, ws:// or wss:// [default: those of ~/.config/weir/market.toml]
+    #[arg(long = "registry", value_name = "URL", value_parser = buy::registry, conflicts_with = "conf")]
+    registries: Vec<WebSocketUrl>,
+    /// Pay with ecash of this mint [default: the one of which the wallet has most]
+    #[arg(long, value_name = "URL", conflicts_with = "conf")]
+    mint: Option<String>,
+    /// The unit of the ecash
+    #[arg(long, default_value = "sat", conflicts_with = "conf")]
+    unit: String,
+    /// Directory of the wallet [default: /var/lib/weir-connect]
+    #[arg(long, value_name = "DIR", conflicts_with = "conf")]
+    wallet: Option<PathBuf>,
+}
+
+impl FromMarket {
+    /// Whether to buy at all.
+    pub(super) const fn is_wanted(&self) -> bool {
+        self.country.is_some() || self.node.is_some()
+    }
+
+    /// Buys for at most this much, and says what pays for more.
+    pub(super) fn buy(
+        self,
+        budget: Option<u64>,
+        err: &mut Out,
+    ) -> anyhow::Result<(ForConnect, Ecash)> {
+        let args = BuyArgs {
+            listing: None,
+            node: self.node,
+            country: self.country,
+            residential: self.residential,
+            max_price: self.max_price,
+            registries: self.registries,
+            resume: false,
+            open: false,
+            gib: None,
+            amount: self.amount,
+            voucher: None,
+            mint: self.mint,
+            unit: self.unit,
+            wallet: self.wallet,
+            qr: false,
+            out: None,
+        };
+        let bought = buy::for_connect(&args, budget, err)?;
+        let portion = bought.spent;
+        let ecash = Ecash { wallet: bought.wallet.clone(), unit: args.unit, portion };
+        Ok((bought, ecash))
+    }
+}
+
+/// Pays with the wallet's ecash, inside the tunnel.
+pub(super) struct Ecash {
+    wallet: PathBuf,
+    unit: String,
+    /// What it pays at a time.
+    portion: u64,
+}
+
+impl Payer for Ecash {
+    fn unit(&self) -> &str {
+        &self.unit
+    }
+
+    fn top_up<'a>(&'a mut self, gateway: &'a Gateway, at_most: u64) -> pay::TopUp<'a> {
+        Box::pin(async move {
+            let wallet = Wallet::open(&self.wallet).context("cannot open the wallet")?;
+            let top_up = TopUp::new(&wallet, Http::default(), gateway.address())?;
+            let wanted = top_up.wanted().await?;
+            Ok(top_up.pay(&wanted, self.portion.min(at_most)).await?.spent)
+        })
+    }
+}
