@@ -161,7 +161,7 @@ mod tests {
         };
         let text = screen(&view, 100);
         for part in [
-            "state       published, counts for 3h",
+            "state       published, counts for 3 h 0 min",
             "for sale    no: sold",
             "country     DE (claimed)",
             "line        residential (database)",
@@ -170,8 +170,8 @@ mod tests {
             "endpoint    192.0.2.1:51820",
             "capacity    912 Mbit/s up, 934 Mbit/s down",
             "features    ipv6 dns",
-            "relay       wss://a.example/: accepted, 10s ago",
-            "relay       wss://b.example/: refused, 10s ago: blocked: no; next try in 10s",
+            "relay       wss://a.example/: accepted, 10 s ago",
+            "relay       wss://b.example/: refused, 10 s ago: blocked: no; next try in 10 s",
             "note        the listing has no capacity",
         ] {
             assert!(text.contains(part), "{part:?} is not in\n{text}");

@@ -150,18 +150,3 @@ proptest! {
         prop_assert_eq!(view(events.0), view(events.1));
     }
 }
-
-#[test]
-fn zz_print_cases() {
-    let key = MarketKey::for_tests(7);
-    let d = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/text/cases/listings");
-    std::fs::write(format!("{d}/listed"), signed(&key, "100 sat/GiB", NOW).as_json()).expect("w");
-    std::fs::write(format!("{d}/deleted"), sign_deletion(&key, "weir", NOW).as_json()).expect("w");
-    std::fs::write(format!("{d}/expired"), signed(&key, "100 sat/GiB", NOW - 20000).as_json())
-        .expect("w");
-    let f = signed(&key, "100 sat/GiB", NOW)
-        .as_json()
-        .replace("europa-protocol", "vpn-marketplace")
-        .replace("\"measured\",\"up\"", "\"location\",\"US-FL\"");
-    std::fs::write(format!("{d}/foreign"), f).expect("w");
-}
