@@ -13,6 +13,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::net::sockopt;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{
@@ -33,8 +34,9 @@ const BATCH: usize = 64;
 const MAX_PACKET: usize = 65_535 + 64;
 /// The interval of timers.
 const TICK: u64 = 200 * MILLISECOND;
-/// The socket's buffers, in bytes: a tenth of a second at 300 Mbit/s.
-const BUFFER: usize = 4 << 20;
+/// The socket's buffers, in bytes: more than one TCP connection has in flight. What is lost here, the
+/// node has billed.
+const BUFFER: usize = 8 << 20;
 
 /// What the thread tells.
 #[derive(Debug, Default)]
@@ -111,7 +113,10 @@ fn socket(endpoint: SocketAddr, mark: Option<u32>) -> io::Result<UdpSocket> {
         socket.set_mark(mark)?;
     }
     // The kernel's limit is enough too.
-    socket.set_recv_buffer_size(BUFFER).ok();
+    // Beyond the kernel's limit for other programs. Without the right to that, up to the limit.
+    if sockopt::set_socket_recv_buffer_size_force(&socket, BUFFER).is_err() {
+        socket.set_recv_buffer_size(BUFFER).ok();
+    }
     socket.set_send_buffer_size(BUFFER).ok();
     socket.set_nonblocking(true)?;
     let any = match endpoint {
