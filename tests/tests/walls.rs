@@ -95,7 +95,6 @@ const FUZZ: &[(&str, &[&str])] = &[
             "weir-market",
             "weir-policy",
             "weir-registry",
-            "weir-wireguard",
         ],
     ),
 ];

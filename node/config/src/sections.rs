@@ -388,7 +388,7 @@ section! {
     Market {
         /// Whether the node publishes a listing.
         enabled: bool = false;
-        /// The registries, "wss://host[:port]/path" or "ws://host[:port]/path". At most 16.
+        /// The registries, "wss://host:port/path" or "ws://host:port/path". At most 16.
         registries: Vec<String> = Vec::new();
         /// Other Nostr relays that carry the listing, written in the same way. At most 16.
         relays: Vec<String> = Vec::new();

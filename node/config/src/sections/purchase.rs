@@ -5,7 +5,7 @@ use ipnet::IpNet;
 use crate::kinds::ListenAddr;
 
 section! {
-    /// Sales to strangers: they buy a session with ecash ([cashu]) or a voucher, and get its
+    /// Sales to strangers: they buy a session with ecash (the section `cashu`) or a voucher, and get its
     /// configuration. Over HTTPS, or by sealed letters through relays. See docs/purchase.md.
     Purchase {
         /// The "address:port" of `GET /info` and `POST /purchase`, or "off".

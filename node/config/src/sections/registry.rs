@@ -19,8 +19,8 @@ section! {
         /// The file that keeps the listings over a restart. Its directory must exist, or be made by
         /// who starts the registry. Empty: listings are kept in memory only.
         snapshot: String = "/var/lib/weir-registry/snapshot".into();
-        /// Other registries to copy listings from, "wss://host[:port]/path" or
-        /// "ws://host[:port]/path". They may reconcile with this one (NIP-77) from the addresses of
+        /// Other registries to copy listings from, "wss://host:port/path" or
+        /// "ws://host:port/path". They may reconcile with this one (NIP-77) from the addresses of
         /// their names. At most 16.
         peers: Vec<String> = Vec::new();
         /// The PEM file with the CA certificates for peers with wss URLs.

@@ -227,7 +227,7 @@ fn market(encoder: &mut DescriptorEncoder<'_>, view: &MarketView) -> Result<(), 
     Ok(())
 }
 
-/// What became of orders; only with [purchase].
+/// What became of orders; only with the section `purchase`.
 fn purchases(
     encoder: &mut DescriptorEncoder<'_>,
     counts: Option<&PurchaseCounts>,
