@@ -89,7 +89,7 @@ enum State {
 }
 
 impl ChangeOver {
-    /// With so many candidates, of which the first is tried first.
+    /// Begins with this number of candidates. The first one is tried first.
     #[must_use]
     pub fn new(candidates: usize) -> Self {
         let state = State::Idle { retry: 0, last: None };

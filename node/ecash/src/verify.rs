@@ -227,7 +227,7 @@ fn check_lock(secret: &str, rules: &Rules<'_>) -> Result<(), Refusal> {
         return Err(Refusal::Condition);
     }
     let key = PublicKey::from_hex(&lock.data).map_err(|_| Refusal::Condition)?;
-    // Signatures are checked with the x coordinate alone, and some wallets know no more of a key.
+    // Signatures are checked with the x coordinate alone, and some wallets store only that.
     if key.x_only_public_key() != ours.x_only_public_key() {
         return Err(Refusal::WrongLock(ours.to_hex()));
     }

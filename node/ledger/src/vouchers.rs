@@ -23,7 +23,7 @@ const GROUP: usize = 5;
 /// The longest text that is read as a code.
 const MAX_TEXT: usize = 64;
 
-/// A voucher's code: 128 random bits. Whoever has it can use it.
+/// A voucher's code: 128 random bits. Anyone who has it can use it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Code([u8; 16]);
 

@@ -189,7 +189,7 @@ impl Delivery {
     }
 }
 
-/// Seconds to wait after so many failures in a row.
+/// The seconds to wait after this number of failures in a row.
 fn retry_after(failures: u32) -> u64 {
     let doubled = 1_u64.checked_shl(failures.saturating_sub(1).min(32)).unwrap_or(u64::MAX);
     FIRST_RETRY.saturating_mul(doubled).min(MAX_RETRY)

@@ -1,4 +1,4 @@
-//! What of the listing survives a restart: `market.json` in the state directory.
+//! The part of the listing that survives a restart: `market.json` in the state directory.
 
 use std::{
     fs, io,

@@ -46,9 +46,9 @@ const MAX_LETTERS_REFUSED: u32 = 100;
 /// Whose order it is, for limits.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Source {
-    /// Whoever asks from this network.
+    /// All buyers that ask from this network.
     Network(Network),
-    /// Whoever writes letters.
+    /// All senders of sealed letters.
     Letters,
 }
 

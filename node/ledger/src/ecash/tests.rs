@@ -183,7 +183,7 @@ fn a_token_that_is_exchanged_first_is_credited_after_that_and_once() {
     check(&ledger);
     assert!(matches!(take(&mut ledger, ids[0], &two, Accept::UpTo(100)), Taken::Credited(_)));
     check(&ledger);
-    // No more than so many wait for the mint.
+    // The number of tokens that wait for the mint is limited.
     let all = (3..=255u8).map(|number| {
         let one = NewToken {
             proofs: vec![NewProof { y: [0; 33], ..token(3, &[1]).proofs.remove(0) }],
