@@ -5,13 +5,14 @@ use std::{collections::HashSet, net::IpAddr, path::Path, sync::Arc, time::Durati
 use anyhow::Context as _;
 use tokio::{net::lookup_host, task::JoinSet, time::sleep};
 use weir_config::WebSocketUrl;
+use weir_market::client::Tls;
 
 use crate::{http::PeerAddresses, registry::Registry};
 
 mod connect;
 mod sync;
 
-use connect::{Roots, connect};
+use connect::connect;
 use sync::{Link, Memory};
 
 /// The pause before a peer is tried again, at first and at most.
@@ -24,7 +25,7 @@ const LOOKUP_INTERVAL: Duration = Duration::from_secs(60);
 #[derive(Clone)]
 pub(crate) struct Peers {
     urls: Vec<WebSocketUrl>,
-    roots: Option<Roots>,
+    tls: Option<Tls>,
     addresses: PeerAddresses,
 }
 
@@ -41,18 +42,18 @@ impl Peers {
     ) -> anyhow::Result<Self> {
         let parse = |url: &String| url.parse().with_context(|| format!("registry.peers: {url}"));
         let urls: Vec<WebSocketUrl> = urls.iter().map(parse).collect::<anyhow::Result<_>>()?;
-        let roots = match urls.iter().any(WebSocketUrl::is_secure) {
-            true => Some(Roots::load(ca_file)?),
+        let tls = match urls.iter().any(WebSocketUrl::is_secure) {
+            true => Some(Tls::new(ca_file).context("registry.ca_file")?),
             false => None,
         };
-        Ok(Self { urls, roots, addresses })
+        Ok(Self { urls, tls, addresses })
     }
 
     /// Copies from all peers until it is dropped.
     pub(crate) async fn run(self, registry: Arc<Registry>) {
         let mut tasks = JoinSet::new();
         for url in &self.urls {
-            tasks.spawn(follow(url.clone(), self.roots.clone(), Arc::clone(&registry)));
+            tasks.spawn(follow(url.clone(), self.tls.clone(), Arc::clone(&registry)));
         }
         let mut known = vec![HashSet::new(); self.urls.len()];
         loop {
@@ -75,13 +76,13 @@ impl Peers {
 }
 
 /// Copies from a peer, again and again.
-async fn follow(url: WebSocketUrl, roots: Option<Roots>, registry: Arc<Registry>) {
+async fn follow(url: WebSocketUrl, tls: Option<Tls>, registry: Arc<Registry>) {
     let name = url.to_string();
     let mut memory = Memory::default();
     let mut delay = RETRY_DELAY;
     let mut said = String::new();
     loop {
-        let error = match connect(&url, roots.as_ref()).await {
+        let error = match connect(&url, tls.as_ref()).await {
             Ok(socket) => {
                 registry.metrics().peer_connected();
                 tracing::info!(peer = name, "connected to a peer");
