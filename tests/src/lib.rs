@@ -16,6 +16,7 @@ pub mod faketime;
 pub mod http;
 pub mod iperf;
 pub mod lab;
+pub mod marketplace;
 pub mod nats;
 pub mod newcomer;
 pub mod node;

@@ -1,67 +1,56 @@
-//! `weir connect --country`: an exit is found in a registry and paid with ecash.
+//! `weir connect --country`: an exit is found in a registry, paid with ecash, paid on, and left for
+//! another one when it dies.
 
 use std::{
-    net::{IpAddr, TcpListener, TcpStream},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
 use weir_tests::{
-    Lab, Node, Settings,
-    connect::Machine,
+    Lab, Node,
+    connect::{Capture, Machine, Noise},
     lab::{NODE_V4, SERVER_V4, SERVERS},
-    nutshell::Nutshell,
-    registry::Registry,
+    marketplace::Marketplace,
+    traffic::tcp::{self, Direction},
     until,
     wallet::Wallet,
 };
 
-const PORT: u16 = 8443;
-/// What the purchase costs, and what all may cost.
+/// What the first purchase and each further one cost.
 const AMOUNT: u64 = 40;
-const BUDGET: u64 = 100;
 /// What the mint may keep of all exchanges.
 const MAX_FEES: u64 = 20;
+/// What the wallet has at first.
+const FUNDS: u64 = 900;
+/// Where the second exit is.
+const OTHER_V4: Ipv4Addr = Ipv4Addr::new(45, 80, 4, 2);
 
-fn settings(mint: &str, registry: &str) -> Settings {
-    Settings::default()
-        .with("cashu", "mints", &format!("[\"{mint}\"]"))
-        .with("cashu", "gib_price", "1024")
-        .with("purchase", "listen", &format!("\"{NODE_V4}:{PORT}\""))
-        .with("purchase", "server_names", "[\"exit.example.net\"]")
-        .with("purchase", "min_mib", "4")
-        .with("market", "enabled", "true")
-        .with("market", "country", "\"DE\"")
-        .with("market", "purchase_url", &format!("\"http://{NODE_V4}:{PORT}/purchase\""))
-        .with("market", "registries", &format!("[\"{registry}\"]"))
+/// The address by which the consumer appears on the internet.
+fn appears_as(lab: &Lab) -> Result<IpAddr> {
+    let listener = lab.internet.enter(|| Ok(TcpListener::bind((SERVER_V4, 0))?))?;
+    let to = listener.local_addr()?;
+    let connect = || Ok(TcpStream::connect_timeout(&to, Duration::from_secs(20))?);
+    let _open = lab.consumer.enter(connect)?;
+    Ok(listener.accept()?.1.ip())
+}
+
+/// A wallet in the consumer's namespace with ecash of the market's mint.
+fn purse<'a>(lab: &'a Lab, market: &Marketplace<'_>) -> Result<Wallet<'a>> {
+    let wallet = Wallet::new(&lab.consumer)?;
+    wallet.run(&["receive", "--trust-mint", &market.mint.send(FUNDS, &[])?])?;
+    Ok(wallet)
 }
 
 #[test]
-fn an_exit_in_a_country_is_found_and_paid_within_the_budget() -> Result<()> {
+fn an_exit_in_a_country_is_found_paid_and_paid_on_within_the_budget() -> Result<()> {
+    const BUDGET: u64 = 2 * AMOUNT + 10;
     let lab = Lab::new()?;
-    let mint = Nutshell::start(&lab.internet, SERVERS[0])?;
-    mint.mint(1000)?;
-    let mut registry = Registry::prepare_in(&lab.internet, SERVER_V4)?;
-    registry.configure(&[])?;
-    registry.run()?;
-    let at = format!("ws://{SERVER_V4}:7447");
-    let directory = tempfile::tempdir()?;
-    let path = |name: &str| format!("\"{}\"", directory.path().join(name).display());
-    let settings = settings(&mint.url(), &at).with("cashu", "key_file", &path("cashu.key")).with(
-        "market",
-        "key_file",
-        &path("market.key"),
-    );
-    let node = Node::start(&lab.node, settings)?;
-    until("the registry has the listing", Duration::from_secs(60), || {
-        let exits = registry.get("/v1/exits?country=DE")?;
-        ensure!(format!("{exits:?}").contains("/purchase"), "{exits:?}");
-        Ok(())
-    })?;
-
-    let wallet = Wallet::new(&lab.consumer)?;
-    wallet.run(&["receive", "--trust-mint", &mint.send(900, &[])?])?;
-    let purse = wallet.path().to_string_lossy().into_owned();
+    let market = Marketplace::start(&lab)?;
+    let node = Node::start(&lab.node, market.exit(NODE_V4, "DE"))?;
+    market.wait_listed("DE", 1)?;
+    let wallet = purse(&lab, &market)?;
+    let (at, purse) = (market.registry(), wallet.path().to_string_lossy().into_owned());
     let (amount, budget) = (AMOUNT.to_string(), BUDGET.to_string());
     let bought = ["--registry", &at, "--wallet", &purse, "--amount", &amount, "--budget", &budget];
     let mut machine = Machine::new(&lab)?;
@@ -72,20 +61,78 @@ fn an_exit_in_a_country_is_found_and_paid_within_the_budget() -> Result<()> {
     let poor = machine.weir(&[&poor[..], &["--amount", "40", "--budget", "39"]].concat());
     ensure!(format!("{:#}", poor.expect_err("beyond the budget")).contains("--budget"));
     machine.connect(&[&["--country", "DE"], &bought[..]].concat())?;
+    ensure!(appears_as(&lab).with_context(|| machine.log())? == IpAddr::from(NODE_V4));
 
-    // It leaves by the node's address.
-    let listener = lab.internet.enter(|| Ok(TcpListener::bind((SERVER_V4, 0))?))?;
-    let to = listener.local_addr()?;
-    let _open = lab
-        .consumer
-        .enter(|| Ok(TcpStream::connect_timeout(&to, Duration::from_secs(20))?))
-        .with_context(|| machine.log())?;
-    ensure!(listener.accept()?.1.ip() == IpAddr::from(NODE_V4));
-
+    // More than three quarters of the first purchase are used, and of the second.
+    let server = tcp::Server::start(&lab.internet)?;
+    for paid in 1..=2 {
+        tcp::parallel(&lab.consumer, server.at(SERVERS[0]), Direction::Down, 1, 34 << 20)
+            .with_context(|| machine.log())?;
+        until("it pays on", Duration::from_secs(90), || {
+            let log = machine.log();
+            ensure!(log.matches("Paid ").count() == paid, "{log}");
+            Ok(())
+        })?;
+    }
+    let log = machine.log();
+    ensure!(log.contains("Paid 40 sat") && log.contains("Paid 10 sat"), "{log}");
+    ensure!(log.contains("0 left of the budget"), "{log}");
     machine.disconnect()?;
     let [balance, ..] = wallet.sums()?;
-    ensure!(balance >= 900 - BUDGET - MAX_FEES, "{balance} are left:\n{}", machine.log());
-    ensure!(balance <= 900 - AMOUNT, "{balance} are left:\n{}", machine.log());
+    ensure!(balance >= FUNDS - BUDGET - MAX_FEES, "{balance} are left:\n{log}");
+    ensure!(balance <= FUNDS - BUDGET, "{balance} are left:\n{log}");
     drop(node);
+    Ok(())
+}
+
+#[test]
+fn when_an_exit_dies_the_consumer_goes_on_at_another_and_nothing_leaves_beside_the_tunnels()
+-> Result<()> {
+    let lab = Lab::new()?;
+    let market = Marketplace::start(&lab)?;
+    let second = lab.another_node(4)?;
+    let mut nodes = [
+        (NODE_V4, Node::start(&lab.node, market.exit(NODE_V4, "DE"))?),
+        (OTHER_V4, Node::start(&second, market.exit(OTHER_V4, "DE"))?),
+    ];
+    market.wait_listed("DE", 2)?;
+    let wallet = purse(&lab, &market)?;
+    let (at, purse) = (market.registry(), wallet.path().to_string_lossy().into_owned());
+    let mut machine = Machine::new(&lab)?;
+    let amounts = ["--amount", "40", "--budget", "120"];
+    let arguments = ["--country", "DE", "--registry", &at, "--wallet", &purse];
+    machine.connect(&[&arguments[..], &amounts[..]].concat())?;
+    // All that weir itself asks from here on goes through the tunnel too.
+    let endpoints = [NODE_V4, OTHER_V4].map(|node| SocketAddr::from((node, 51820)));
+    let capture = Capture::start(&lab, endpoints.to_vec())?;
+    let _noise = Noise::start(&lab)?;
+    until("another exit is bought", Duration::from_secs(60), || {
+        ensure!(machine.log().contains("to change to it if this exit fails"), "{}", machine.log());
+        Ok(())
+    })?;
+    let first = appears_as(&lab).with_context(|| machine.log())?;
+    let chosen = nodes.iter_mut().find(|(address, _)| first == IpAddr::from(*address));
+    let (address, chosen) = chosen.with_context(|| format!("an exit at {first}"))?;
+    let [other] =
+        [NODE_V4, OTHER_V4].into_iter().filter(|it| it != address).collect::<Vec<_>>()[..]
+    else {
+        anyhow::bail!("two exits");
+    };
+    chosen.kill()?;
+    until("the consumer is at the other exit", Duration::from_secs(90), || {
+        let status = machine.status()?;
+        let endpoint = status["endpoint"].as_str().unwrap_or_default();
+        ensure!(endpoint.starts_with(&other.to_string()), "{status}\n{}", machine.log());
+        ensure!(status["state"] == "connected", "{status}");
+        Ok(())
+    })?;
+    let now = appears_as(&lab).with_context(|| machine.log())?;
+    ensure!(now == IpAddr::from(other), "{now} after {first}");
+    let beside = capture.beside();
+    ensure!(beside.is_empty(), "{} packets beside: {beside:?}", beside.len());
+    ensure!(capture.tunnel() > 100, "the capture sees nothing");
+    machine.disconnect()?;
+    let [balance, ..] = wallet.sums()?;
+    ensure!(balance >= FUNDS - 120 - MAX_FEES, "{balance} are left:\n{}", machine.log());
     Ok(())
 }

@@ -3,10 +3,10 @@
 use std::{
     sync::atomic::{AtomicU64, Ordering},
     thread,
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use weir_tests::{
     Lab, Settings,
     lab::SERVERS,
@@ -35,6 +35,15 @@ fn a_killed_node_goes_on_with_its_sessions_counts_and_traffic() -> Result<()> {
             Ok(())
         })?;
         let before = node.session_show(&added.session.id)?;
+        // A connection goes on after a kill if the ledger says whose port it has.
+        let external = lab.internet.run(&format!("ss -Htn sport = :{}", at.port()))?;
+        let external = external.split_whitespace().last().context("no connection")?.to_owned();
+        until("the ledger knows whose port it is", Duration::from_secs(5), || {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+            let said = node.weir(&["flows", "owner", &external, &now.to_string()])?;
+            ensure!(said.contains("held ports"), "{external}: {said}");
+            Ok(())
+        })?;
         node.kill()?;
         ensure!(!transfer.is_finished(), "the transfer was too short for this test");
         node.restart()?;

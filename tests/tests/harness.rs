@@ -1,8 +1,8 @@
 //! The harness itself, with wireguard-go in the node's place.
 
-use std::time::Duration;
+use std::{fs, path::Path, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use weir_tests::{
     Client, Lab, command,
     lab::SERVERS,
@@ -42,5 +42,20 @@ fn a_dropped_lab_leaves_nothing() -> Result<()> {
     std::thread::sleep(Duration::from_millis(100));
     let left = command::run(&mut command::words("ip netns list"))?;
     assert!(names.iter().all(|name| !left.contains(name)), "{left}");
+    Ok(())
+}
+
+#[test]
+fn each_file_of_tests_is_a_module_of_the_program() -> Result<()> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let program = fs::read_to_string(folder.join("main.rs"))?;
+    let mut seen = 0;
+    for entry in fs::read_dir(folder)? {
+        let name = entry?.file_name().into_string().unwrap_or_default();
+        let Some(name) = name.strip_suffix(".rs").filter(|name| *name != "main") else { continue };
+        ensure!(program.contains(&format!("\nmod {name};\n")), "main.rs leaves out {name}.rs");
+        seen += 1;
+    }
+    ensure!(seen > 60, "only {seen} files");
     Ok(())
 }

@@ -3,19 +3,12 @@
 //! There is no data plane here: the tests write consumers' packets to the TUN device themselves,
 //! and read from it what would go to consumers. Needs root.
 
-#[path = "host/consumers.rs"]
 mod consumers;
-#[path = "host/firewalls.rs"]
 mod firewalls;
-#[path = "host/flows.rs"]
 mod flows;
-#[path = "host/net.rs"]
 mod net;
-#[path = "host/next_hop.rs"]
 mod next_hop;
-#[path = "host/policy.rs"]
 mod policy;
-#[path = "host/reserved_ports.rs"]
 mod reserved_ports;
 
 use std::{

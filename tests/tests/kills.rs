@@ -19,7 +19,7 @@ use weir_tests::{
     until,
 };
 
-/// Kills in one run. `WEIR_KILLS=200 cargo test --test kills` is the long one.
+/// Kills in one run. `WEIR_KILLS=200 cargo xtask test -- --test e2e kills::` is the long one.
 const KILLS: u64 = 20;
 
 /// What a worker sends in one iteration at this load, in bytes. It counts them once they are sent, so that

@@ -1,16 +1,11 @@
 //! The guard in the kernel, by `BPF_PROG_TEST_RUN`: it takes root, but touches no interface.
 
-#[path = "xdp_verdicts/exit.rs"]
 mod exit;
 #[path = "../../node-common/tests/exit/frames.rs"]
 mod exit_frames;
-#[path = "xdp_verdicts/fixtures.rs"]
 mod fixtures;
-#[path = "xdp_verdicts/frames.rs"]
 mod frames;
-#[path = "xdp_verdicts/modes.rs"]
 mod modes;
-#[path = "xdp_verdicts/rules.rs"]
 mod rules;
 
 use std::{

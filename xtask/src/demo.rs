@@ -10,11 +10,20 @@ use crate::{
     workspace::{self, cargo},
 };
 
+/// What the demo shows.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scene {
+    /// One node and its consumer.
+    Node,
+    /// The market.
+    Market,
+}
+
 /// Runs the demo.
 ///
 /// # Errors
 /// If something cannot be installed, built or started.
-pub(crate) fn run(json: Option<&Path>, seconds: u32) -> Result<()> {
+pub(crate) fn run(scene: Scene, json: Option<&Path>, seconds: u32) -> Result<()> {
     setup::run()?;
     println!("building weir and the demo (release)");
     let packages = ["-p", "weir", "-p", "weir-tests", "--bin", "weir", "--example", "demo"];
@@ -22,6 +31,9 @@ pub(crate) fn run(json: Option<&Path>, seconds: u32) -> Result<()> {
     let built = workspace::target().join("release");
     let mut demo = Command::new(built.join("examples/demo"));
     demo.env("WEIR_BIN", built.join("weir")).args(["--seconds", &seconds.to_string()]);
+    if scene == Scene::Market {
+        demo.arg("--market");
+    }
     if let Some(json) = json {
         demo.arg("--json").arg(json);
     }

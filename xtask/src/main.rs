@@ -16,7 +16,7 @@ mod workspace;
 
 use clap::{Parser, Subcommand};
 
-use self::image_test::Program;
+use self::{demo::Scene, image_test::Program};
 
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", about = "weir's development tasks")]
@@ -30,6 +30,9 @@ enum Task {
     /// Run weir between a WireGuard client and the internet, in network namespaces, and show what
     /// it does
     Demo {
+        /// Show the market instead: a registry, a mint, three exits, and a consumer who buys
+        #[arg(long)]
+        market: bool,
         /// Write the results to a file too
         #[arg(long, value_name = "FILE")]
         json: Option<std::path::PathBuf>,
@@ -39,8 +42,13 @@ enum Task {
         seconds: u32,
     },
     /// Run all tests; what follows `--` goes to `cargo test`
+    ///
+    /// The program under test is built with the tests: it has overflow checks and debug assertions.
     Test {
-        /// For `cargo test`, such as `-p weir` or the name of a test
+        /// Test the program as it is shipped instead
+        #[arg(long)]
+        release: bool,
+        /// For `cargo test`, such as `--test e2e` or the name of a test
         #[arg(last = true)]
         arguments: Vec<String>,
     },
@@ -101,8 +109,14 @@ enum Task {
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().task {
-        Task::Demo { json, seconds } => demo::run(json.as_deref(), seconds),
-        Task::Test { arguments } => test::run(&arguments),
+        Task::Demo { market, json, seconds } => {
+            let scene = if market { Scene::Market } else { Scene::Node };
+            demo::run(scene, json.as_deref(), seconds)
+        }
+        Task::Test { release, arguments } => {
+            let program = if release { test::Program::Release } else { test::Program::Dev };
+            test::run(program, &arguments)
+        }
         Task::Bench { arguments } => bench::run(&arguments),
         Task::Deb { profile } => deb::run(&profile),
         Task::PackageTest { profile } => package_test::run(&profile),

@@ -27,7 +27,8 @@ pub(crate) fn install(tool: &Tool) -> Result<PathBuf> {
     let program = root.join("bin").join(name);
     if !program.exists() {
         println!("installing crate {name} {version} into {}", root.display());
-        let mut install = cargo(&["install", "--quiet", "--locked", name]);
+        // Compiling them with optimisations takes longer than they run.
+        let mut install = cargo(&["install", "--quiet", "--locked", "--debug", name]);
         install.args(["--version", version]).arg("--root").arg(&root);
         workspace::run(install.env("CARGO_TARGET_DIR", target.join("tools-build")))?;
     }

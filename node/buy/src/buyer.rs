@@ -88,6 +88,20 @@ pub enum BuyError {
     Damaged(String),
 }
 
+impl BuyError {
+    /// Whether the money may be gone nevertheless, at least for a while.
+    #[must_use]
+    pub const fn may_be_paid(&self) -> bool {
+        match self {
+            Self::CannotBuy(_) | Self::Record(_) | Self::Unreachable(_) | Self::AnotherExit(_) => {
+                false
+            }
+            Self::Wallet(error) => matches!(error, WalletError::Unfinished { .. }),
+            Self::Unanswered(_) | Self::Refused { .. } | Self::Config(_) | Self::Damaged(_) => true,
+        }
+    }
+}
+
 /// Whether it is known which tokens the wallet has made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Made {

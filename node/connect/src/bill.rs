@@ -3,6 +3,9 @@
 
 /// The share of the own count by which a bill may be above it.
 const TOLERANCE: u64 = 100;
+/// The share of the own count that may be lost on the way. Beyond that the line is bad, or the node
+/// leaves out counters.
+const MAX_LOST: u64 = 10;
 /// Bytes by which a bill may be above the own count in any case: both are read at different times,
 /// and the node's answer itself is under way.
 const MARGIN: u64 = 256 * 1024;
@@ -12,7 +15,7 @@ const MARGIN: u64 = 256 * 1024;
 pub enum Bill {
     /// The bill is right, or too low.
     Fits,
-    /// It is above the own count by more than 1 %.
+    /// It is above the own count, and what was lost on the way, by more than 1 %.
     TooHigh {
         /// Bytes that the node has billed.
         billed: u64,
@@ -24,16 +27,20 @@ pub enum Bill {
 /// The bill of one node since the tunnel came up. A session may have been used before.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Comparison {
-    first: Option<(u64, u64)>,
+    first: Option<(u64, u64, u64)>,
 }
 
 impl Comparison {
-    /// Takes a bill, and what was counted here at least as late.
-    pub fn compare(&mut self, billed: u64, counted: u64) -> Bill {
-        let (billed_before, counted_before) = *self.first.get_or_insert((billed, counted));
+    /// Takes a bill, and what was counted here at least as late: what was carried, and of what the
+    /// node sent, what was lost.
+    pub fn compare(&mut self, billed: u64, counted: u64, lost: u64) -> Bill {
+        let (billed_before, counted_before, lost_before) =
+            *self.first.get_or_insert((billed, counted, lost));
         let billed = billed.saturating_sub(billed_before);
         let counted = counted.saturating_sub(counted_before);
-        let limit = counted.saturating_add((counted / TOLERANCE).max(MARGIN));
+        let lost = lost.saturating_sub(lost_before).min(counted / MAX_LOST);
+        let margin = (counted / TOLERANCE).max(MARGIN);
+        let limit = counted.saturating_add(lost).saturating_add(margin);
         if billed > limit { Bill::TooHigh { billed, counted } } else { Bill::Fits }
     }
 }
@@ -48,28 +55,38 @@ mod tests {
     fn a_bill_of_what_was_counted_or_less_fits() {
         let mut comparison = Comparison::default();
         // The session was used before.
-        assert_eq!(comparison.compare(500 * MIB, 0), Bill::Fits);
-        assert_eq!(comparison.compare(600 * MIB, 100 * MIB), Bill::Fits);
-        assert_eq!(comparison.compare(601 * MIB, 100 * MIB), Bill::Fits, "one per cent");
-        assert_eq!(comparison.compare(520 * MIB, 100 * MIB), Bill::Fits, "too low");
+        assert_eq!(comparison.compare(500 * MIB, 0, 0), Bill::Fits);
+        assert_eq!(comparison.compare(600 * MIB, 100 * MIB, 0), Bill::Fits);
+        assert_eq!(comparison.compare(601 * MIB, 100 * MIB, 0), Bill::Fits, "one per cent");
+        assert_eq!(comparison.compare(520 * MIB, 100 * MIB, 0), Bill::Fits, "too low");
     }
 
     #[test]
     fn more_than_one_per_cent_is_too_high() {
         let mut comparison = Comparison::default();
-        comparison.compare(0, 0);
-        let bill = comparison.compare(102 * MIB, 100 * MIB);
+        comparison.compare(0, 0, 0);
+        let bill = comparison.compare(102 * MIB, 100 * MIB, 0);
         assert_eq!(bill, Bill::TooHigh { billed: 102 * MIB, counted: 100 * MIB });
     }
 
     #[test]
     fn a_small_difference_of_a_small_count_is_no_fraud() {
         let mut comparison = Comparison::default();
-        comparison.compare(0, 0);
-        assert_eq!(comparison.compare(MARGIN, 0), Bill::Fits);
+        comparison.compare(0, 0, 0);
+        assert_eq!(comparison.compare(MARGIN, 0, 0), Bill::Fits);
         assert_eq!(
-            comparison.compare(MARGIN + 1, 0),
+            comparison.compare(MARGIN + 1, 0, 0),
             Bill::TooHigh { billed: MARGIN + 1, counted: 0 }
         );
+    }
+
+    #[test]
+    fn what_was_lost_on_the_way_may_be_billed_up_to_a_tenth() {
+        let mut comparison = Comparison::default();
+        comparison.compare(0, 0, 5 * MIB);
+        assert_eq!(comparison.compare(106 * MIB, 100 * MIB, 10 * MIB), Bill::Fits);
+        assert_ne!(comparison.compare(107 * MIB, 100 * MIB, 10 * MIB), Bill::Fits);
+        assert_eq!(comparison.compare(111 * MIB, 100 * MIB, 90 * MIB), Bill::Fits);
+        assert_ne!(comparison.compare(112 * MIB, 100 * MIB, 90 * MIB), Bill::Fits);
     }
 }

@@ -106,6 +106,19 @@ impl ChangeOver {
         }
     }
 
+    /// The candidates beside the one in use that may be tried.
+    #[must_use]
+    pub fn spares(&self) -> usize {
+        let used = self.active().map(|(_, candidate)| candidate);
+        let others = self.is_banned.iter().enumerate();
+        others.filter(|(number, banned)| !**banned && Some(*number) != used).count()
+    }
+
+    /// There is one candidate more, the last.
+    pub fn add(&mut self) {
+        self.is_banned.push(false);
+    }
+
     /// Whether a tunnel is tried now.
     #[must_use]
     pub const fn is_trying(&self) -> bool {

@@ -19,6 +19,7 @@ use crate::{
     pay::Payer,
     routes::{self, Exit, Hops, Rank, Reached},
     source::Candidate,
+    spare::{Buyer, Spares},
     state::{Directory, State, Status},
     tunnel::{Kind, Tunnel},
 };
@@ -48,6 +49,8 @@ pub struct Options {
     pub lockdown: bool,
     /// How to pay, if at all.
     pub payer: Option<Box<dyn Payer>>,
+    /// Who buys another exit before it is needed, if anybody does. It has the payer's unit.
+    pub buyer: Option<Box<dyn Buyer>>,
     /// What may be paid, in the payer's unit.
     pub budget: u64,
 }
@@ -139,6 +142,7 @@ struct Connection<'a> {
     say: &'a mut dyn FnMut(&str),
     dns: Dns,
     change: ChangeOver,
+    spares: Spares,
     tunnels: [Option<Live>; 2],
     entry: Option<Tunnel>,
     status: Status,
@@ -159,7 +163,7 @@ impl<'a> Connection<'a> {
     fn new(
         handle: &'a Handle,
         directory: &'a Directory,
-        options: Options,
+        mut options: Options,
         say: &'a mut dyn FnMut(&str),
     ) -> Self {
         Self {
@@ -167,6 +171,7 @@ impl<'a> Connection<'a> {
             directory,
             dns: Dns::find(directory),
             change: ChangeOver::new(options.candidates.len()),
+            spares: Spares::new(options.buyer.take()),
             options,
             say,
             tunnels: [None, None],
@@ -257,6 +262,7 @@ impl<'a> Connection<'a> {
             if let Err(ended) = signals.or(self.pay(now)).await {
                 return Ok(ended);
             }
+            self.spare(now);
             if now >= self.next_check {
                 self.next_check = now + CHECK_INTERVAL;
                 self.check()?;
@@ -333,6 +339,7 @@ impl<'a> Connection<'a> {
         let Some(Some(live)) = self.tunnels.get_mut(place(slot)) else { return Ok(()) };
         routes::set(self.handle, &live.exit(), Rank::Active).await?;
         live.begin(clock::now());
+        self.spares.connected(clock::now());
         let (name, engine) = (live.name.clone(), live.tunnel.engine());
         let families = live.families();
         let servers = live.dns.clone();
@@ -434,6 +441,28 @@ impl<'a> Connection<'a> {
                     Err(error) => (self.say)(&format!("cannot pay {}: {error:#}", live.name)),
                 }
                 Ok(())
+            }
+        }
+    }
+
+    /// Buys another exit by the tunnel of the present one, if there is none left to change to.
+    fn spare(&mut self, now: u64) {
+        let budget = &mut self.options.budget;
+        let is_alone = self.change.active().is_some() && self.change.spares() == 0;
+        if is_alone && !self.change.is_trying() {
+            self.spares.begin(now, budget);
+        }
+        match self.spares.ended(budget) {
+            None => {}
+            Some(Ok(bought)) => {
+                let name = &bought.candidate.name;
+                let text = format!("Bought {name} too, to change to it if this exit fails.");
+                (self.say)(&text);
+                self.options.candidates.push(bought.candidate);
+                self.change.add();
+            }
+            Some(Err(error)) => {
+                (self.say)(&format!("There is no other exit to change to: {error:#}"));
             }
         }
     }

@@ -15,6 +15,7 @@ use crate::{conf::Conf, link, namespace};
 
 mod device;
 mod kernel;
+mod lost;
 mod session;
 mod userspace;
 
@@ -43,12 +44,14 @@ pub struct Counts {
     pub received: u64,
     /// Bytes to the node.
     pub sent: u64,
+    /// Bytes from the node that were lost on the way, at most. The kernel's WireGuard does not say.
+    pub lost: u64,
     /// Whether there was a handshake.
     pub is_established: bool,
 }
 
 impl Counts {
-    /// Both directions.
+    /// Both directions, without what was lost.
     #[must_use]
     pub const fn total(&self) -> u64 {
         self.received.saturating_add(self.sent)

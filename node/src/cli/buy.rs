@@ -112,7 +112,7 @@ pub(super) fn run(args: BuyArgs, json: bool, out: &mut Out, err: &mut Out) -> an
     if !args.resume {
         let plan = match &args.listing {
             Some(path) => plan(&args, &read_listing(path)?, &wallet)?,
-            None => choose(&args, &wallet, err)?,
+            None => choose(&args, &wallet, &[], err)?,
         };
         let bought = runtime.block_on(buyer.buy(&plan));
         return show(&bought?, &buyer, &mut place, json, out, err);
@@ -142,18 +142,26 @@ pub(super) struct ForConnect {
     pub(super) wallet: PathBuf,
     /// What was paid.
     pub(super) spent: u64,
+    /// The exit's key in the market.
+    pub(super) exit: String,
 }
 
-/// Buys at an exit for at most this much, and keeps the configuration beside the wallet.
+/// It was paid.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot keep {}; weir buy --resume shows it", .0.display())]
+pub(super) struct NotKept(PathBuf);
+
+/// Buys at another exit than these, for at most this much, and keeps the configuration beside the wallet.
 pub(super) fn for_connect(
     args: &BuyArgs,
     at_most: Option<u64>,
+    except: &[String],
     err: &mut Out,
 ) -> anyhow::Result<ForConnect> {
     let directory = wallet::directory(args.wallet.clone())?;
     let wallet = Wallet::open(&directory)?;
     let buyer = Buyer::new(&wallet, &directory, Http::default());
-    let plan = choose(args, &wallet, err)?;
+    let plan = choose(args, &wallet, except, err)?;
     if let Some(at_most) = at_most {
         let cost = plan.cost();
         ensure!(
@@ -174,12 +182,11 @@ pub(super) fn for_connect(
     let written = options.open(&path).and_then(|mut file| {
         file.write_all(bought.config.to_text().as_bytes()).and_then(|()| file.sync_all())
     });
-    written
-        .with_context(|| format!("cannot write {}; weir buy --resume shows it", path.display()))?;
+    written.with_context(|| NotKept(path.clone()))?;
     err.text(&summary(&bought))?;
     err.text(&format!("To connect with it again: weir connect --conf {}\n", path.display()))?;
-    buyer.shown(&bought.id)?;
-    Ok(ForConnect { path, wallet: directory, spent: bought.spent })
+    buyer.shown(&bought.id).with_context(|| NotKept(path.clone()))?;
+    Ok(ForConnect { path, wallet: directory, spent: bought.spent, exit: bought.exit })
 }
 
 /// Where the configuration goes.
@@ -226,12 +233,18 @@ fn read_listing(path: &Path) -> anyhow::Result<SignedListing> {
 }
 
 /// The first exit of those that fit at which this wallet can buy. The others are left out with a word.
-fn choose(args: &BuyArgs, wallet: &Wallet, err: &mut Out) -> anyhow::Result<Plan> {
+fn choose(
+    args: &BuyArgs,
+    wallet: &Wallet,
+    except: &[String],
+    err: &mut Out,
+) -> anyhow::Result<Plan> {
     let listings = market::find(&market::Search {
         country: args.country,
         key: args.node.as_deref(),
         ip_type: args.residential.then_some(IpType::Residential),
         max_price: args.max_price.clone(),
+        except,
         registries: &args.registries,
         method: if args.voucher.is_some() { "voucher" } else { "cashu" },
         random: OsRng.next_u64(),

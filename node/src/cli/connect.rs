@@ -18,6 +18,7 @@ use weir_connect::{
     pay::{Payer, Vouchers},
     run::{self, Ended, Options},
     source,
+    spare::Buyer,
     state::{Directory, State, Status},
     tunnel::Kind,
 };
@@ -126,15 +127,17 @@ pub(super) fn run(
     }
     let mut conf = args.conf;
     let vouchers = u64::try_from(args.voucher.len()).unwrap_or(u64::MAX);
+    let mut buyer: Option<Box<dyn Buyer>> = None;
     let (payer, budget): (Option<Box<dyn Payer>>, u64) = if args.market.is_wanted() {
         ensure!(
             Directory::here().holder().is_none(),
             "this machine is connected already, and nothing was bought. Fix: weir disconnect"
         );
-        let (bought, ecash) = args.market.buy(args.budget, err)?;
+        let bought = args.market.buy(args.budget, err)?;
         conf.push(bought.path);
+        buyer = Some(Box::new(bought.others));
         let left = args.budget.map_or(0, |budget| budget.saturating_sub(bought.spent));
-        (Some(Box::new(ecash)), left)
+        (Some(Box::new(bought.ecash)), left)
     } else if vouchers > 0 {
         let budget = args.budget.unwrap_or(vouchers).min(vouchers);
         (Some(Box::new(Vouchers::new(args.voucher))), budget)
@@ -148,6 +151,7 @@ pub(super) fn run(
         kind: args.wireguard.kind(),
         lockdown: args.lockdown,
         payer,
+        buyer,
         budget,
     };
     for candidate in &options.candidates {

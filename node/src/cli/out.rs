@@ -32,6 +32,11 @@ impl Out {
         Self { to: Box::new(stream), terminal }
     }
 
+    /// For what nobody is to read.
+    pub(super) fn nowhere() -> Self {
+        Self { to: Box::new(io::sink()), terminal: false }
+    }
+
     /// Another stream, which counts as a terminal or not.
     #[cfg(test)]
     pub(super) fn new(to: impl Write + 'static, terminal: bool) -> Self {

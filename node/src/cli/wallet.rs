@@ -12,6 +12,8 @@ use weir_wallet::{
 
 use super::{out::Out, units};
 
+mod pay;
+
 /// The longest token that is read from standard input, in bytes.
 const MAX_INPUT: u64 = 256 * 1024;
 
@@ -66,6 +68,18 @@ enum WalletCommand {
         /// Days after which a locked token can be taken back; 0: never
         #[arg(long, default_value_t = 32, requires = "lock")]
         refund_days: u32,
+    },
+    /// Pay an exit for more, from inside its tunnel
+    #[command(after_help = "Examples:\n  weir wallet pay 10.66.0.1 50\n\n\
+        The gateway is the exit's address in the tunnel: the DNS server of the configuration. The same page\n\
+        in a browser, http://10.66.0.1/, shows what is left. A payment that was not answered is sent again\n\
+        by the next one, and counts: nothing is paid twice.")]
+    Pay {
+        /// The exit's address in the tunnel
+        #[arg(value_parser = pay::gateway)]
+        gateway: std::net::SocketAddr,
+        /// How much, in the unit that the exit takes
+        amount: u64,
     },
     /// List the sent tokens that are not claimed, after asking their mints
     #[command(after_help = "Examples:\n  weir wallet sent\n  weir wallet sent --all\n  \
@@ -176,6 +190,9 @@ pub(super) fn run(
             let amount = Amount::Exactly(amount);
             let payment = Payment { mint, unit: &unit, amount, lock, note: "weir wallet send" };
             sent(&runtime.block_on(wallet.send(&payment))?, json, out, err)
+        }
+        WalletCommand::Pay { gateway, amount } => {
+            runtime.block_on(pay::run(&wallet, gateway, amount, json, out))
         }
         WalletCommand::Sent { offline, all } => {
             let failed = match offline {

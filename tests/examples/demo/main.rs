@@ -3,10 +3,17 @@
 #![expect(clippy::print_stdout, reason = "the demo is for the eyes")]
 
 mod bars;
+mod market;
 mod phases;
 mod report;
 
-use std::{fs, path::PathBuf, process::exit, thread, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::exit,
+    thread,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
@@ -22,6 +29,9 @@ struct Arguments {
     /// Write the results to a file too
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Show the market: listings, purchases, and a consumer that changes to another exit
+    #[arg(long)]
+    market: bool,
     /// How long each of the bulk transfers lasts
     #[arg(long, default_value_t = 5)]
     seconds: u64,
@@ -30,6 +40,11 @@ struct Arguments {
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     remove_all_when_interrupted()?;
+    if arguments.market {
+        let report = market::run(&Lab::new()?)?;
+        print!("{}", report.text());
+        return write(arguments.json.as_deref(), &serde_json::to_string_pretty(&report)?);
+    }
     println!("consumer (wireguard-go) -- internet -- node (weir): three network namespaces");
     let lab = Lab::new()?;
     let node = Node::start(&lab.node, Settings::default())?;
@@ -50,9 +65,12 @@ fn main() -> Result<()> {
     let (session, transfer) = settled(&node, &added.session, &client)?;
     let report = Report::new(phases, &session, transfer, &node.status()?);
     print!("{}", report.text());
-    if let Some(path) = arguments.json {
-        fs::write(&path, report.json()?)
-            .with_context(|| format!("cannot write {}", path.display()))?;
+    write(arguments.json.as_deref(), &report.json()?)
+}
+
+fn write(path: Option<&Path>, json: &str) -> Result<()> {
+    if let Some(path) = path {
+        fs::write(path, json).with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
 }

@@ -73,3 +73,17 @@ fn a_node_that_cheats_is_never_tried_again() {
     assert_eq!(change.handle(1, Event::Answered(Slot::B)), [Activate(Slot::B), Close(Slot::A)]);
     assert_eq!(change.handle(9, Event::Failed(Slot::B, Cause::NoAnswer)), [], "it is the last");
 }
+
+#[test]
+fn a_candidate_that_comes_later_is_a_spare_and_is_used() {
+    let mut change = connected(1);
+    assert_eq!(change.handle(1, Event::Failed(Slot::A, Cause::NoAnswer)), []);
+    assert_eq!(change.spares(), 0);
+    change.add();
+    assert_eq!(change.spares(), 1);
+    let failed = Event::Failed(Slot::A, Cause::NoAnswer);
+    let later = 1 + RETRY_DELAY;
+    assert_eq!(change.handle(later, failed), [Open { slot: Slot::B, candidate: 1 }]);
+    change.handle(later, Event::Answered(Slot::B));
+    assert_eq!(change.spares(), 1, "the one before may come back");
+}

@@ -177,10 +177,9 @@ impl Live {
 
     /// Compares the bill with the tunnel's own count, and says whether to pay.
     pub(super) fn account(&mut self, now: u64, left: &Left, budget: u64) -> Account {
-        let counted = self.tunnel.counts().map(|counts| counts.total());
-        if let Ok(counted) = counted
+        if let Ok(counts) = self.tunnel.counts()
             && let Bill::TooHigh { billed, counted } =
-                self.comparison.compare(left.used_bytes, counted)
+                self.comparison.compare(left.used_bytes, counts.total(), counts.lost)
         {
             return Account::Cheats(format!(": {billed} bytes, of which {counted} were carried"));
         }

@@ -11,10 +11,10 @@ use weir_common::{
 use weir_wireguard::{
     identity::Identity,
     timestamp::Timestamp,
-    tunnel::{Opened, REPLY_LEN, Reply, Tunnel, padded_len},
+    tunnel::{Header, Opened, REPLY_LEN, Reply, Tunnel, padded_len},
 };
 
-use super::{Counts, userspace::MAX_WAITING};
+use super::{Counts, lost::Lost, userspace::MAX_WAITING};
 use crate::{clock::SECOND, conf::Conf};
 
 /// The time, as WireGuard needs it.
@@ -36,6 +36,7 @@ pub(super) struct Session {
     waiting: VecDeque<Vec<u8>>,
     /// When a datagram was last sent, for keepalives.
     last_sent: u64,
+    lost: Lost,
     pub(super) counts: Counts,
 }
 
@@ -53,6 +54,7 @@ impl Session {
             conf: conf.clone(),
             waiting: VecDeque::new(),
             last_sent: 0,
+            lost: Lost::default(),
             counts: Counts::default(),
         }
     }
@@ -139,6 +141,10 @@ impl Session {
         let opened = self.tunnel.open(datagram, time.now, out).ok()?;
         self.counts.is_established = true;
         self.received(datagram.len());
+        if let Some(header) = Header::of(datagram) {
+            self.lost.received(header, datagram.len());
+            self.counts.lost = self.lost.bytes();
+        }
         match opened {
             Opened::Packet(len, source) if self.conf.allows(source) => Some(len),
             Opened::Packet(..) | Opened::Keepalive | Opened::NotIp => None,

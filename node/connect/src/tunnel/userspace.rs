@@ -43,6 +43,7 @@ const BUFFER: usize = 8 << 20;
 struct Shared {
     received: AtomicU64,
     sent: AtomicU64,
+    lost: AtomicU64,
     is_established: AtomicBool,
     is_over: AtomicBool,
 }
@@ -86,6 +87,7 @@ impl Userspace {
         Ok(Counts {
             received: self.shared.received.load(Relaxed),
             sent: self.shared.sent.load(Relaxed),
+            lost: self.shared.lost.load(Relaxed),
             is_established: self.shared.is_established.load(Relaxed),
         })
     }
@@ -112,7 +114,6 @@ fn socket(endpoint: SocketAddr, mark: Option<u32>) -> io::Result<UdpSocket> {
     if let Some(mark) = mark {
         socket.set_mark(mark)?;
     }
-    // The kernel's limit is enough too.
     // Beyond the kernel's limit for other programs. Without the right to that, up to the limit.
     if sockopt::set_socket_recv_buffer_size_force(&socket, BUFFER).is_err() {
         socket.set_recv_buffer_size(BUFFER).ok();
@@ -184,6 +185,7 @@ impl Pump {
         let counts = &self.session.counts;
         self.shared.received.store(counts.received, Relaxed);
         self.shared.sent.store(counts.sent, Relaxed);
+        self.shared.lost.store(counts.lost, Relaxed);
         self.shared.is_established.store(counts.is_established, Relaxed);
     }
 

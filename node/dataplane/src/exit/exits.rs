@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use tracing::error;
 use weir_common::{Slot, exit::ExitConfig};
 use weir_nat::{FlowCounts, Policy, V6};
 use weir_packet::ethernet::NextHops;
@@ -24,19 +25,21 @@ pub struct Exits {
 }
 
 impl Exits {
-    /// Judges all flows by another policy: each at its next packet.
+    /// Judges all flows by another policy: each at its next packet. When it returns, no worker judges
+    /// by the old one any more.
     pub fn set_policy(&self, policy: &Arc<dyn Policy>) {
         self.each(|| {
             let policy = Arc::clone(policy);
-            Box::new(move |exit| exit.set_policy(policy))
-        });
+            move |exit: &mut Exit| exit.set_policy(policy)
+        })
+        .wait();
     }
 
     /// Sends by other next hops.
     pub fn set_hops(&self, hops: &Arc<NextHops>) {
         self.each(|| {
             let hops = Arc::clone(hops);
-            Box::new(move |exit| exit.set_hops(hops))
+            move |exit: &mut Exit| exit.set_hops(hops)
         });
     }
 
@@ -45,13 +48,13 @@ impl Exits {
     pub fn set_addresses(&self, v4: &[Ipv4Addr], v6: V6, guard: ExitConfig) {
         self.each(|| {
             let v4 = v4.to_vec();
-            Box::new(move |exit| exit.set_addresses(v4, v6, guard))
+            move |exit: &mut Exit| exit.set_addresses(v4, v6, guard)
         });
     }
 
     /// Sets how many flows a session can have from now on.
     pub fn set_session_flows(&self, limit: u32) {
-        self.each(|| Box::new(move |exit| exit.set_session_flows(limit)));
+        self.each(|| move |exit: &mut Exit| exit.set_session_flows(limit)).wait();
     }
 
     /// Gives a session a block of ports that it had before a restart.
@@ -116,10 +119,19 @@ impl Exits {
         self.events.blocks.pop()
     }
 
-    fn each(&self, change: impl Fn() -> Box<dyn FnOnce(&mut Exit) + Send>) {
+    /// Changes the exit of each worker, soon.
+    fn each<C: FnOnce(&mut Exit) + Send + 'static>(&self, change: impl Fn() -> C) -> Changed {
+        let (done, changed) = mpsc::channel();
         for worker in 0..self.mailboxes.len() as u32 {
-            self.send(Slot(worker), change());
+            let (change, done) = (change(), done.clone());
+            let change = move |exit: &mut Exit| {
+                change(exit);
+                // Nobody may wait.
+                done.send(()).ok();
+            };
+            self.send(Slot(worker), Box::new(change));
         }
+        Changed(changed)
     }
 
     /// Sends a change to the worker of a slot.
@@ -128,5 +140,23 @@ impl Exits {
         let Some(mailbox) = self.mailboxes.get(worker) else { return };
         mailbox.commands.push(Command::Exit(change));
         mailbox.waker().wake();
+    }
+}
+
+/// What the workers were told. Each says when it has done it.
+struct Changed(mpsc::Receiver<()>);
+
+impl Changed {
+    /// Waits until all workers have done it.
+    fn wait(self) {
+        loop {
+            match self.0.recv_timeout(ANSWER_TIMEOUT) {
+                Ok(()) => {}
+                Err(mpsc::RecvTimeoutError::Disconnected) => return,
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    return error!("a worker does not answer: its exit is not changed yet");
+                }
+            }
+        }
     }
 }

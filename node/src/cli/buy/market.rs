@@ -22,6 +22,8 @@ pub(super) struct Search<'a> {
     pub(super) key: Option<&'a str>,
     pub(super) ip_type: Option<IpType>,
     pub(super) max_price: Option<Price>,
+    /// Keys of exits that are left out.
+    pub(super) except: &'a [String],
     pub(super) registries: &'a [WebSocketUrl],
     /// The way to pay.
     pub(super) method: &'a str,
@@ -74,6 +76,7 @@ fn order(view: &View, search: &Search<'_>, now: u64) -> Vec<SignedListing> {
         let key = key.to_ascii_lowercase();
         scored.retain(|exit| exit.offer.key().starts_with(&key));
     }
+    scored.retain(|exit| !search.except.contains(&exit.offer.key()));
     let first = pick(&scored, AMONG, search.random).map(|exit| exit.offer.key());
     let (first, rest): (Vec<_>, Vec<_>) =
         scored.iter().partition(|exit| Some(exit.offer.key()) == first);
@@ -122,6 +125,7 @@ mod tests {
             key,
             ip_type: None,
             max_price: None,
+            except: &[],
             registries: &[],
             method: "cashu",
             random,

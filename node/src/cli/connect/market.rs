@@ -4,17 +4,19 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Args;
-use weir_buy::TopUp;
+use weir_buy::{BuyError, TopUp};
 use weir_config::WebSocketUrl;
 use weir_connect::{
     gateway::Gateway,
     pay::{self, Payer},
+    source,
+    spare::{Bought, Buyer, NotBought},
 };
 use weir_market::listing::{Country, Price};
 use weir_wallet::{Wallet, http::Http};
 
 use crate::cli::{
-    buy::{self, BuyArgs, ForConnect},
+    buy::{self, BuyArgs, ForConnect, NotKept},
     out::Out,
 };
 
@@ -56,12 +58,8 @@ impl FromMarket {
         self.country.is_some() || self.node.is_some()
     }
 
-    /// Buys for at most this much, and says what pays for more.
-    pub(super) fn buy(
-        self,
-        budget: Option<u64>,
-        err: &mut Out,
-    ) -> anyhow::Result<(ForConnect, Ecash)> {
+    /// Buys for at most this much.
+    pub(super) fn buy(self, budget: Option<u64>, err: &mut Out) -> anyhow::Result<FirstExit> {
         let args = BuyArgs {
             listing: None,
             node: self.node,
@@ -80,10 +78,54 @@ impl FromMarket {
             qr: false,
             out: None,
         };
-        let bought = buy::for_connect(&args, budget, err)?;
-        let portion = bought.spent;
-        let ecash = Ecash { wallet: bought.wallet.clone(), unit: args.unit, portion };
-        Ok((bought, ecash))
+        let ForConnect { path, wallet, spent, exit } = buy::for_connect(&args, budget, &[], err)?;
+        let ecash = Ecash { wallet, unit: args.unit.clone(), portion: spent };
+        let others = Others { args, used: vec![exit], portion: spent };
+        Ok(FirstExit { path, spent, ecash, others })
+    }
+}
+
+/// The exit to begin with.
+pub(super) struct FirstExit {
+    /// Its configuration.
+    pub(super) path: PathBuf,
+    /// What was paid.
+    pub(super) spent: u64,
+    /// Pays it on.
+    pub(super) ecash: Ecash,
+    /// Buys others.
+    pub(super) others: Others,
+}
+
+/// Buys other exits that fit as the first did.
+pub(super) struct Others {
+    args: BuyArgs,
+    /// The keys of those that were bought.
+    used: Vec<String>,
+    /// What the first one cost.
+    portion: u64,
+}
+
+impl Buyer for Others {
+    fn price(&self) -> u64 {
+        // A named exit is wanted, and no other.
+        if self.args.node.is_some() { 0 } else { self.portion }
+    }
+
+    fn buy(&mut self, at_most: u64) -> Result<Bought, NotBought> {
+        // It is said by who connects.
+        let mut nowhere = Out::nowhere();
+        let bought = buy::for_connect(&self.args, Some(at_most), &self.used, &mut nowhere);
+        let bought = bought.map_err(|error| {
+            let may_be_paid =
+                error.downcast_ref().is_some_and(BuyError::may_be_paid) || error.is::<NotKept>();
+            NotBought { error, may_be_paid }
+        })?;
+        self.used.push(bought.exit);
+        let candidate = source::from_files(&[bought.path]).map(|mut all| all.pop());
+        let failed = |error| NotBought { error, may_be_paid: true };
+        let candidate = candidate.and_then(|it| it.context("no configuration")).map_err(failed)?;
+        Ok(Bought { candidate, spent: bought.spent })
     }
 }
 

@@ -35,7 +35,13 @@ impl Header {
         [message_type::DATA, 0, 0, 0, i0, i1, i2, i3, c0, c1, c2, c3, c4, c5, c6, c7]
     }
 
-    /// Reads the header of a message whose type was checked.
+    /// Reads the header of a message whose type was checked. `None` if it is cut.
+    #[must_use]
+    #[inline]
+    pub fn of(message: &[u8]) -> Option<Self> {
+        message.first_chunk().map(Self::parse)
+    }
+
     #[inline]
     fn parse(bytes: &[u8; Self::LEN]) -> Self {
         let [_, _, _, _, i0, i1, i2, i3, c0, c1, c2, c3, c4, c5, c6, c7] = *bytes;
@@ -100,8 +106,7 @@ impl Tunnel {
     /// Says why the message cannot be authentic and new.
     #[inline]
     pub fn begin_open(&self, message: &[u8], now: u64) -> Result<Header, DropReason> {
-        let header = message.first_chunk().ok_or(DropReason::MalformedMessage)?;
-        let header = Header::parse(header);
+        let header = Header::of(message).ok_or(DropReason::MalformedMessage)?;
         if header.counter >= REJECT_AFTER_MESSAGES {
             return Err(DropReason::CounterLimit);
         }
