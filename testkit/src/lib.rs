@@ -32,6 +32,7 @@ pub mod download;
 pub mod flood;
 #[cfg(feature = "netns")]
 pub mod frames;
+pub mod kill;
 #[cfg(feature = "netns")]
 pub mod lab_lock;
 #[cfg(feature = "netns")]

@@ -1,6 +1,7 @@
 //! After kill -9 the node goes on where it was.
 
 use std::{
+    net::SocketAddr,
     sync::atomic::{AtomicU64, Ordering},
     thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -37,10 +38,14 @@ fn a_killed_node_goes_on_with_its_sessions_counts_and_traffic() -> Result<()> {
         let before = node.session_show(&added.session.id)?;
         // A connection goes on after a kill if the ledger says whose port it has.
         let external = lab.internet.run(&format!("ss -Htn sport = :{}", at.port()))?;
-        let external = external.split_whitespace().last().context("no connection")?.to_owned();
+        let external = external.split_whitespace().last().context("no connection")?;
+        let external: SocketAddr = external.parse()?;
+        let external = SocketAddr::new(external.ip().to_canonical(), external.port()).to_string();
+        let ledger = node.ledger_path().to_string_lossy().into_owned();
         until("the ledger knows whose port it is", Duration::from_secs(5), || {
             let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
-            let said = node.weir(&["flows", "owner", &external, &now.to_string()])?;
+            let now = now.to_string();
+            let said = node.weir(&["flows", "owner", &external, &now, "--file", &ledger])?;
             ensure!(said.contains("held ports"), "{external}: {said}");
             Ok(())
         })?;

@@ -81,7 +81,7 @@ fn what_a_killed_run_left_is_taken_over() {
         let mut child = Command::new("nsenter")
             .arg(format!("--net=/run/netns/{}", net.node))
             .arg(std::env::current_exe().expect("this program"))
-            .args(["--exact", "what_a_killed_run_left_is_taken_over"])
+            .args(["--exact", "host::what_a_killed_run_left_is_taken_over"])
             .env(RUNTIME, net.runtime.path())
             .stdout(Stdio::null())
             .spawn()

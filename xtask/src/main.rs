@@ -48,6 +48,9 @@ enum Task {
         /// Test the program as it is shipped instead
         #[arg(long)]
         release: bool,
+        /// Compile everything with Clippy's lints, as errors
+        #[arg(long)]
+        lints: bool,
         /// For `cargo test`, such as `--test e2e` or the name of a test
         #[arg(last = true)]
         arguments: Vec<String>,
@@ -113,9 +116,10 @@ fn main() -> anyhow::Result<()> {
             let scene = if market { Scene::Market } else { Scene::Node };
             demo::run(scene, json.as_deref(), seconds)
         }
-        Task::Test { release, arguments } => {
+        Task::Test { release, lints, arguments } => {
+            let lints = if lints { test::Lints::Denied } else { test::Lints::Usual };
             let program = if release { test::Program::Release } else { test::Program::Dev };
-            test::run(program, &arguments)
+            test::run(program, lints, &arguments)
         }
         Task::Bench { arguments } => bench::run(&arguments),
         Task::Deb { profile } => deb::run(&profile),

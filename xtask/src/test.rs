@@ -20,19 +20,42 @@ pub(crate) enum Program {
     Release,
 }
 
+/// What happens while the tests are compiled.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lints {
+    /// The compiler's own warnings are shown.
+    Usual,
+    /// Clippy's lints are errors, in benchmarks and libFuzzer's programs too.
+    Denied,
+}
+
+impl Lints {
+    /// A cargo that does so. Clippy is the compiler then, so that nothing is compiled twice.
+    fn cargo(self, arguments: &[&str]) -> Command {
+        let mut cargo = cargo(arguments);
+        if self == Self::Denied {
+            cargo.env("RUSTC_WORKSPACE_WRAPPER", "clippy-driver").env("RUSTFLAGS", "-Dwarnings");
+            cargo.args(["--features", "weir-fuzz/libfuzzer,weir-fuzz-text/libfuzzer"]);
+        }
+        cargo
+    }
+}
+
 /// Runs the tests.
 ///
 /// # Errors
 /// If something cannot be installed or built, or a test fails.
-pub(crate) fn run(program: Program, arguments: &[String]) -> Result<()> {
+pub(crate) fn run(program: Program, lints: Lints, arguments: &[String]) -> Result<()> {
     let start = Instant::now();
     setup::run()?;
     println!("building weir and the tests");
     // All members, so that each crate has the same features whatever is run.
-    let mut build = cargo(&["test", "--workspace", "--no-run", "--quiet"]);
-    if !arguments.is_empty() {
-        build.args(["--test", "program"]);
-    }
+    let mut build = lints.cargo(&["test", "--workspace", "--no-run", "--quiet"]);
+    match (lints, arguments) {
+        (Lints::Denied, _) => build.arg("--all-targets"),
+        (Lints::Usual, []) => &mut build,
+        (Lints::Usual, _) => build.args(["--test", "program"]),
+    };
     workspace::run(&mut build)?;
     let weir = match program {
         Program::Dev => "debug/weir",
@@ -42,7 +65,7 @@ pub(crate) fn run(program: Program, arguments: &[String]) -> Result<()> {
             "release/weir"
         }
     };
-    let mut tests = cargo(&["test", "--no-fail-fast", "--workspace"]);
+    let mut tests = lints.cargo(&["test", "--no-fail-fast", "--workspace"]);
     tests.args(arguments);
     tests.env("WEIR_BIN", workspace::target().join(weir));
     // Labs take turns by themselves; this keeps those that wait from being many.

@@ -27,8 +27,7 @@ pub(crate) fn install(tool: &Tool) -> Result<PathBuf> {
     let program = root.join("bin").join(name);
     if !program.exists() {
         println!("installing crate {name} {version} into {}", root.display());
-        // Compiling them with optimisations takes longer than they run.
-        let mut install = cargo(&["install", "--quiet", "--locked", "--debug", name]);
+        let mut install = cargo(&["install", "--quiet", "--locked", name]);
         install.args(["--version", version]).arg("--root").arg(&root);
         workspace::run(install.env("CARGO_TARGET_DIR", target.join("tools-build")))?;
     }

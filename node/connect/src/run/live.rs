@@ -7,7 +7,7 @@ use tokio::task::JoinHandle;
 
 use crate::{
     Slot,
-    bill::{Bill, Comparison},
+    bill::{Bill, Comparison, Counted},
     change_over::Cause,
     clock::{MILLISECOND, SECOND},
     gateway::Gateway,
@@ -60,6 +60,8 @@ pub(super) struct Live {
     health: Option<Health>,
     pay: PayLoop,
     comparison: Comparison,
+    /// What was counted when the node was asked for its bill.
+    asked: Counted,
     next_poll: u64,
     unanswered: u32,
     poll: Option<JoinHandle<anyhow::Result<Left>>>,
@@ -93,6 +95,7 @@ impl Live {
             health: None,
             pay: PayLoop::default(),
             comparison: Comparison::default(),
+            asked: Counted::default(),
             next_poll: 0,
             unanswered: 0,
             poll: None,
@@ -170,6 +173,7 @@ impl Live {
         }
         if self.poll.is_none() && now >= self.next_poll {
             let gateway = self.gateway.clone()?;
+            self.asked = counted(&self.tunnel).unwrap_or_default();
             self.poll = Some(tokio::spawn(async move { gateway.left().await }));
         }
         None
@@ -177,9 +181,9 @@ impl Live {
 
     /// Compares the bill with the tunnel's own count, and says whether to pay.
     pub(super) fn account(&mut self, now: u64, left: &Left, budget: u64) -> Account {
-        if let Ok(counts) = self.tunnel.counts()
+        if let Some(after) = counted(&self.tunnel)
             && let Bill::TooHigh { billed, counted } =
-                self.comparison.compare(left.used_bytes, counts.total(), counts.lost)
+                self.comparison.compare(left.used_bytes, self.asked, after)
         {
             return Account::Cheats(format!(": {billed} bytes, of which {counted} were carried"));
         }
@@ -189,4 +193,9 @@ impl Live {
             Decision::OutOfMoney => Account::OutOfMoney,
         }
     }
+}
+
+fn counted(tunnel: &Tunnel) -> Option<Counted> {
+    let counts = tunnel.counts().ok()?;
+    Some(Counted { carried: counts.total(), lost: counts.lost })
 }

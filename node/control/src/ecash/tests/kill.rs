@@ -1,13 +1,7 @@
 //! A node that is killed at any moment loses no unit and counts none twice. The node is this test program, started
 //! again by itself; its mint writes down what it has done before it answers.
 
-use std::{
-    io::Write as _,
-    os::unix::process::ExitStatusExt as _,
-    path::PathBuf,
-    process::{Command, Stdio},
-    time::Duration,
-};
+use std::{io::Write as _, path::PathBuf};
 
 use super::*;
 
@@ -95,25 +89,10 @@ async fn killed_200_times_between_any_two_steps_no_unit_is_lost_or_counted_twice
     let texts: Vec<_> =
         (0..TOKENS).map(|number| mint.token(amount(number), &key(5).public())).collect();
     fs::write(folder.path().join("tokens"), texts.join("\n")).expect("written");
-    let program = std::env::current_exe().expect("it");
     let name = "ecash::tests::kill::\
                 killed_200_times_between_any_two_steps_no_unit_is_lost_or_counted_twice";
-    let mut kills = 0;
-    for number in 0..KILLS {
-        let mut child = Command::new(&program)
-            .args(["--exact", name, "--test-threads=1", "--quiet"])
-            .env(FOLDER, folder.path())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("started");
-        // Later and later, so that each part of the work is met on a machine of any speed.
-        std::thread::sleep(Duration::from_millis(5 + number % 50 * 2));
-        child.kill().ok();
-        let status = child.wait().expect("ended");
-        assert!(status.signal().is_some() || status.success(), "{status}");
-        kills += u64::from(status.signal().is_some());
-    }
+    let kills = weir_testkit::kill::repeatedly(name, FOLDER, folder.path(), KILLS);
+    let kills = kills.expect("started and killed");
     assert!(kills > KILLS / 2, "only {kills} were killed before they were done");
     work(folder.path()).await;
 

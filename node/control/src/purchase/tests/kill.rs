@@ -1,13 +1,7 @@
 //! A node that is killed at any moment has sold each order once or not at all. The node is this test
 //! program, started again by itself.
 
-use std::{
-    fs,
-    os::unix::process::ExitStatusExt as _,
-    path::PathBuf,
-    process::{Command, Stdio},
-    time::Duration,
-};
+use std::{fs, path::PathBuf};
 
 use weir_common::PublicKey;
 use weir_ecash::testing::FakeMint;
@@ -71,23 +65,9 @@ async fn killed_at_any_moment_each_order_is_sold_once() {
         })
         .collect();
     fs::write(folder.path().join("orders"), lines.join("\n")).expect("written");
-    let program = std::env::current_exe().expect("it");
     let name = "purchase::tests::kill::killed_at_any_moment_each_order_is_sold_once";
-    let mut kills = 0;
-    for number in 0..KILLS {
-        let mut child = Command::new(&program)
-            .args(["--exact", name, "--test-threads=1", "--quiet"])
-            .env(FOLDER, folder.path())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("started");
-        std::thread::sleep(Duration::from_millis(5 + number % 40 * 2));
-        child.kill().ok();
-        let status = child.wait().expect("ended");
-        assert!(status.signal().is_some() || status.success(), "{status}");
-        kills += u64::from(status.signal().is_some());
-    }
+    let kills = weir_testkit::kill::repeatedly(name, FOLDER, folder.path(), KILLS);
+    let kills = kills.expect("started and killed");
     assert!(kills > KILLS / 2, "only {kills} were killed before they were done");
     let exit = open(folder.path()).await;
     let all = sell_all(&exit, folder.path()).await;

@@ -4,8 +4,6 @@
 use std::{
     fs::{self, OpenOptions},
     io::Write as _,
-    os::unix::process::ExitStatusExt as _,
-    process::{Command, Stdio},
 };
 
 use super::*;
@@ -94,24 +92,9 @@ async fn killed_100_times_between_any_two_steps_no_unit_is_lost() {
     let mint = FakeMint::new(URL, 7, 100);
     let texts: Vec<_> = (0..TOKENS).map(|number| mint.open_token(amount(number))).collect();
     fs::write(folder.path().join("tokens"), texts.join("\n")).expect("written");
-    let program = std::env::current_exe().expect("it");
     let name = "wallet::tests::kill::killed_100_times_between_any_two_steps_no_unit_is_lost";
-    let mut kills = 0;
-    for number in 0..KILLS {
-        let mut child = Command::new(&program)
-            .args(["--exact", name, "--test-threads=1", "--quiet"])
-            .env(FOLDER, folder.path())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("started");
-        // Later and later, so that each part of the work is met on a machine of any speed.
-        std::thread::sleep(Duration::from_millis(5 + number % 50 * 3));
-        child.kill().ok();
-        let status = child.wait().expect("ended");
-        assert!(status.signal().is_some() || status.success(), "{status}");
-        kills += u64::from(status.signal().is_some());
-    }
+    let kills = weir_testkit::kill::repeatedly(name, FOLDER, folder.path(), KILLS);
+    let kills = kills.expect("started and killed");
     assert!(kills > KILLS / 4, "only {kills} were killed before they were done");
     let wallet = work(folder.path()).await;
     let received: u64 = (0..TOKENS).map(amount).sum();
