@@ -154,7 +154,7 @@ impl Report {
         let Self { paid_on, next_exit, seconds_to_change, packets_beside, spent_sat, .. } = self;
         format!(
             "\nany app    bought at {bought_at}, {topped_up_sat} sat more paid in the tunnel\n\
-             connected  in {seconds_to_connect:.1} s, at {first_exit}; paid on {paid_on} times\n\
+             connected  in {seconds_to_connect:.1} s, at {first_exit}; payments inside: {paid_on}\n\
              changed    to {next_exit}, {seconds_to_change:.1} s after the exit was killed\n\
              beside     {packets_beside} packets left beside the tunnels\n\
              spent      {spent_sat} sat of {FUNDS}, the mint's fees included\n"
