@@ -136,3 +136,34 @@ fn when_an_exit_dies_the_consumer_goes_on_at_another_and_nothing_leaves_beside_t
     ensure!(balance >= FUNDS - 120 - MAX_FEES, "{balance} are left:\n{}", machine.log());
     Ok(())
 }
+
+#[test]
+fn an_entry_in_another_country_is_bought_too_and_the_consumer_talks_to_it_alone() -> Result<()> {
+    let lab = Lab::new()?;
+    let market = Marketplace::start(&lab)?;
+    let second = lab.another_node(4)?;
+    let exit = Node::start(&lab.node, market.exit(NODE_V4, "DE"))?;
+    let entry = Node::start(&second, market.exit(OTHER_V4, "FR"))?;
+    market.wait_listed("DE", 1)?;
+    market.wait_listed("FR", 1)?;
+    let wallet = purse(&lab, &market)?;
+    let (at, purse) = (market.registry(), wallet.path().to_string_lossy().into_owned());
+    let mut machine = Machine::new(&lab)?;
+    let alone = machine.weir(&["connect", "--conf", "x.conf", "--via", "FR"]);
+    ensure!(format!("{:#}", alone.expect_err("no market")).contains("--country"));
+    let amounts = ["--amount", "40", "--budget", "80"];
+    let arguments = ["--country", "DE", "--via", "FR", "--registry", &at, "--wallet", &purse];
+    machine.connect(&[&arguments[..], &amounts[..]].concat())?;
+    let capture = Capture::start(&lab, vec![SocketAddr::from((OTHER_V4, 51820))])?;
+    let _noise = Noise::start(&lab)?;
+    let seen = appears_as(&lab).with_context(|| machine.log())?;
+    ensure!(seen == IpAddr::from(NODE_V4), "{seen}");
+    let beside = capture.beside();
+    ensure!(beside.is_empty(), "{} packets beside: {beside:?}", beside.len());
+    ensure!(capture.tunnel() > 5, "the capture sees nothing");
+    machine.disconnect()?;
+    let [balance, ..] = wallet.sums()?;
+    ensure!((FUNDS - 80 - MAX_FEES..=FUNDS - 80).contains(&balance), "{balance} are left");
+    drop((exit, entry));
+    Ok(())
+}

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use futures_util::TryStreamExt as _;
 use ipnet::IpNet;
+use netlink_packet_route::address::{AddressAttribute, AddressFlags};
 use rtnetlink::LinkUnspec;
 
 use super::netlink::{self, NetlinkError};
@@ -20,7 +21,14 @@ pub(super) fn configure(index: u32, mtu: u32, addresses: &[IpNet]) -> Result<(),
         handle.link().set(message).execute().await?;
         for network in addresses {
             let (address, prefix): (IpAddr, u8) = (network.addr(), network.prefix_len());
-            match handle.address().add(index, address, prefix).execute().await {
+            let mut request = handle.address().add(index, address, prefix);
+            if address.is_ipv6() {
+                // The kernel checks an address for duplicates when it comes to it, even where there
+                // can be none. No service can bind it before.
+                let flags = AddressAttribute::Flags(AddressFlags::Nodad);
+                request.message_mut().attributes.push(flags);
+            }
+            match request.execute().await {
                 // It has it still, when others are put back.
                 Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -libc::EEXIST => {
                 }

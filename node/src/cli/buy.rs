@@ -25,7 +25,7 @@ use super::{out::Out, qr, units, wallet};
 mod market;
 
 /// The arguments of `weir buy`.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(group = clap::ArgGroup::new("how_much").args(["gib", "amount", "voucher"]))]
 #[command(group = clap::ArgGroup::new("where")
     .args(["listing", "node", "country", "resume", "open"]).required(true))]

@@ -1,11 +1,13 @@
 //! `weir connect` and `weir disconnect`.
 
 use std::{
+    convert::Infallible,
     env, fs,
     fs::File,
     os::unix::process::CommandExt as _,
     path::PathBuf,
     process::{Child, Command, Stdio},
+    str::FromStr,
     thread::sleep,
     time::Duration,
 };
@@ -23,6 +25,7 @@ use weir_connect::{
     tunnel::Kind,
 };
 use weir_ledger::unix_now;
+use weir_market::listing::Country;
 
 use super::{out::Out, units};
 
@@ -33,9 +36,10 @@ use market::FromMarket;
 const CONNECT_EXAMPLES: &str = "\
 Examples:
   sudo weir connect --country DE --budget 500              buy with the wallet, and connect
+  sudo weir connect --country DE --via FR                  two nodes, one through the other
   sudo weir connect --conf exit.conf
   sudo weir connect --conf first.conf --conf second.conf   the second if the first fails
-  sudo weir connect --conf exit.conf --via entry.conf      two nodes, one through the other
+  sudo weir connect --conf exit.conf --via entry.conf      two nodes of files
   sudo weir connect --conf exit.conf --lan                 reach printers and other devices too
   sudo weir connect --conf exit.conf --voucher 3f9k2-...   pay when little is left
   weir connect --status
@@ -61,9 +65,10 @@ pub(super) struct ConnectArgs {
     conf: Vec<PathBuf>,
     #[command(flatten)]
     market: FromMarket,
-    /// Reach the exits through this node: it sees who connects, and the exit sees to whom
-    #[arg(long, value_name = "FILE")]
-    via: Option<PathBuf>,
+    /// Reach the exits through a node of this file or, with --country, of this country: it sees who
+    /// connects, and the exit sees to whom
+    #[arg(long, value_name = "FILE|COUNTRY")]
+    via: Option<Entry>,
     /// Let devices with private addresses be reached beside the tunnel; never for DNS
     #[arg(long)]
     lan: bool,
@@ -86,6 +91,27 @@ pub(super) struct ConnectArgs {
     /// Show the connection
     #[arg(long)]
     status: bool,
+}
+
+/// The node through which the exits are reached.
+#[derive(Clone, Debug)]
+enum Entry {
+    /// One of the market, in this country.
+    Country(Country),
+    /// One whose configuration is in this file.
+    File(PathBuf),
+}
+
+impl FromStr for Entry {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        let path = PathBuf::from(text);
+        Ok(match text.parse() {
+            Ok(country) if !path.exists() => Self::Country(country),
+            _ => Self::File(path),
+        })
+    }
 }
 
 /// Which WireGuard to use.
@@ -126,6 +152,16 @@ pub(super) fn run(
         return in_background(out);
     }
     let mut conf = args.conf;
+    let via = args.via;
+    let mut entry = Vec::new();
+    match &via {
+        Some(Entry::File(path)) => entry.push(path.clone()),
+        Some(Entry::Country(country)) => ensure!(
+            args.market.is_wanted(),
+            "--via {country} buys an entry of the market. Fix: give --country too, or a file"
+        ),
+        None => {}
+    }
     let vouchers = u64::try_from(args.voucher.len()).unwrap_or(u64::MAX);
     let mut buyer: Option<Box<dyn Buyer>> = None;
     let (payer, budget): (Option<Box<dyn Payer>>, u64) = if args.market.is_wanted() {
@@ -133,8 +169,13 @@ pub(super) fn run(
             Directory::here().holder().is_none(),
             "this machine is connected already, and nothing was bought. Fix: weir disconnect"
         );
-        let bought = args.market.buy(args.budget, err)?;
+        let country = match via {
+            Some(Entry::Country(country)) => Some(country),
+            Some(Entry::File(_)) | None => None,
+        };
+        let bought = args.market.buy(country, args.budget, err)?;
         conf.push(bought.path);
+        entry.extend(bought.entry);
         buyer = Some(Box::new(bought.others));
         let left = args.budget.map_or(0, |budget| budget.saturating_sub(bought.spent));
         (Some(Box::new(bought.ecash)), left)
@@ -146,7 +187,7 @@ pub(super) fn run(
     };
     let options = Options {
         candidates: source::from_files(&conf)?,
-        entry: source::from_files(args.via.as_slice())?.pop(),
+        entry: source::from_files(&entry)?.pop(),
         lan: if args.lan { Lan::Open } else { Lan::Closed },
         kind: args.wireguard.kind(),
         lockdown: args.lockdown,

@@ -58,8 +58,13 @@ impl FromMarket {
         self.country.is_some() || self.node.is_some()
     }
 
-    /// Buys for at most this much.
-    pub(super) fn buy(self, budget: Option<u64>, err: &mut Out) -> anyhow::Result<FirstExit> {
+    /// Buys an exit, and an entry in that country if one is named, for at most this much in all.
+    pub(super) fn buy(
+        self,
+        entry: Option<Country>,
+        budget: Option<u64>,
+        err: &mut Out,
+    ) -> anyhow::Result<FirstExit> {
         let args = BuyArgs {
             listing: None,
             node: self.node,
@@ -80,8 +85,19 @@ impl FromMarket {
         };
         let ForConnect { path, wallet, spent, exit } = buy::for_connect(&args, budget, &[], err)?;
         let ecash = Ecash { wallet, unit: args.unit.clone(), portion: spent };
-        let others = Others { args, used: vec![exit], portion: spent };
-        Ok(FirstExit { path, spent, ecash, others })
+        let mut others = Others { args, used: vec![exit], portion: spent };
+        let (mut entry_path, mut spent_in_all) = (None, spent);
+        if entry.is_some() {
+            let args =
+                BuyArgs { country: entry, node: None, residential: false, ..others.args.clone() };
+            let left = budget.map(|budget| budget.saturating_sub(spent));
+            let bought = buy::for_connect(&args, left, &others.used, err);
+            let bought = bought.context("no entry was bought")?;
+            others.used.push(bought.exit);
+            entry_path = Some(bought.path);
+            spent_in_all = spent.saturating_add(bought.spent);
+        }
+        Ok(FirstExit { path, entry: entry_path, spent: spent_in_all, ecash, others })
     }
 }
 
@@ -89,7 +105,9 @@ impl FromMarket {
 pub(super) struct FirstExit {
     /// Its configuration.
     pub(super) path: PathBuf,
-    /// What was paid.
+    /// The configuration of the entry, if one was asked for.
+    pub(super) entry: Option<PathBuf>,
+    /// What was paid for both.
     pub(super) spent: u64,
     /// Pays it on.
     pub(super) ecash: Ecash,
