@@ -8,6 +8,8 @@ use crate::{clock::SECOND, gateway::Gateway};
 
 /// The share of the last credit at which more is bought: a quarter.
 const QUARTER: u64 = 4;
+/// The share of the last credit by which the sum of all must rise for another one: an eighth.
+const LEAST_RISE: u64 = 8;
 /// Between two payments, or two tries, in nanoseconds.
 const MIN_INTERVAL: u64 = 10 * SECOND;
 
@@ -67,7 +69,11 @@ pub type TopUp<'a> = Pin<Box<dyn Future<Output = anyhow::Result<u64>> + 'a>>;
 /// When to pay one node. The budget is that of the whole connection.
 #[derive(Clone, Debug, Default)]
 pub struct PayLoop {
-    full_bytes: u64,
+    /// What the session was given in all so far, in bytes.
+    given_bytes: Option<u64>,
+    /// What it was given last.
+    credit_bytes: u64,
+    /// The most that it had left since the last payment.
     full_seconds: u64,
     last: Option<u64>,
 }
@@ -75,12 +81,13 @@ pub struct PayLoop {
 impl PayLoop {
     /// Looks at what is left.
     pub fn decide(&mut self, now: u64, left: &Left, budget: u64) -> Decision {
-        self.full_bytes = self.full_bytes.max(left.bytes.unwrap_or_default());
+        self.notice_credit(left);
         self.full_seconds = self.full_seconds.max(left.seconds.unwrap_or_default());
         let is_low = |left: Option<u64>, full: u64| left.is_some_and(|left| left <= full / QUARTER);
         let needs = left.is_out_of_credit()
             || left.state == "open"
-                && (is_low(left.bytes, self.full_bytes) || is_low(left.seconds, self.full_seconds));
+                && (is_low(left.bytes, self.credit_bytes)
+                    || is_low(left.seconds, self.full_seconds));
         match needs {
             false => Decision::Nothing,
             true if budget == 0 && left.is_out_of_credit() => Decision::OutOfMoney,
@@ -91,9 +98,24 @@ impl PayLoop {
             true => {
                 self.last = Some(now);
                 // What comes next is a new credit, with a quarter of its own.
-                (self.full_bytes, self.full_seconds) = (0, 0);
+                self.full_seconds = 0;
                 Decision::Pay { at_most: budget }
             }
+        }
+    }
+}
+
+impl PayLoop {
+    /// Notices that the session was given more. What is left does not tell: much of it may be used
+    /// up between two looks.
+    fn notice_credit(&mut self, left: &Left) {
+        let Some(bytes) = left.bytes else { return };
+        let given = left.used_bytes.saturating_add(bytes);
+        let more = self.given_bytes.map_or(bytes, |before| given.saturating_sub(before));
+        // Both numbers move while the node reads them.
+        if self.given_bytes.is_none() || more > self.credit_bytes / LEAST_RISE {
+            self.given_bytes = Some(given);
+            self.credit_bytes = more;
         }
     }
 }
@@ -136,6 +158,11 @@ mod tests {
         Left { state: "open".into(), paused_for: None, used_bytes: 0, bytes, seconds }
     }
 
+    /// A session that has used so much of what it was given.
+    fn used(used_bytes: u64, given: u64) -> Left {
+        Left { used_bytes, ..open(Some(given - used_bytes), None) }
+    }
+
     fn paused() -> Left {
         Left {
             state: "paused".into(),
@@ -148,12 +175,26 @@ mod tests {
     #[test]
     fn a_quarter_left_is_time_to_pay() {
         let mut pay = PayLoop::default();
-        assert_eq!(pay.decide(0, &open(Some(1000), None), 5), Decision::Nothing);
-        assert_eq!(pay.decide(1, &open(Some(251), None), 5), Decision::Nothing);
-        assert_eq!(pay.decide(2, &open(Some(250), None), 5), Decision::Pay { at_most: 5 });
-        assert_eq!(pay.decide(MIN_INTERVAL + 2, &open(Some(1200), None), 4), Decision::Nothing);
-        let low = open(Some(300), None);
-        assert_eq!(pay.decide(2 * MIN_INTERVAL + 2, &low, 4), Decision::Pay { at_most: 4 });
+        assert_eq!(pay.decide(0, &used(0, 1000), 5), Decision::Nothing);
+        assert_eq!(pay.decide(1, &used(749, 1000), 5), Decision::Nothing);
+        assert_eq!(pay.decide(2, &used(750, 1000), 5), Decision::Pay { at_most: 5 });
+        let mut now = MIN_INTERVAL + 2;
+        assert_eq!(pay.decide(now, &used(800, 2200), 4), Decision::Nothing);
+        assert_eq!(pay.decide(now, &used(1800, 2200), 4), Decision::Nothing);
+        assert_eq!(pay.decide(now, &used(1900, 2200), 4), Decision::Pay { at_most: 4 });
+        // A smaller one.
+        now += MIN_INTERVAL;
+        assert_eq!(pay.decide(now, &used(2200, 2600), 3), Decision::Nothing);
+        assert_eq!(pay.decide(now, &used(2500, 2600), 3), Decision::Pay { at_most: 3 });
+    }
+
+    #[test]
+    fn a_credit_that_is_nearly_used_up_at_the_next_look_counts_in_full() {
+        let mut pay = PayLoop::default();
+        assert_eq!(pay.decide(0, &used(0, 1000), 5), Decision::Nothing);
+        assert_eq!(pay.decide(1, &used(800, 1000), 5), Decision::Pay { at_most: 5 });
+        let next = used(1900, 2000);
+        assert_eq!(pay.decide(MIN_INTERVAL + 1, &next, 4), Decision::Pay { at_most: 4 });
     }
 
     #[test]
