@@ -15,6 +15,10 @@ pub use self::{
 use crate::{
     GuardConfig, Slot,
     filter::{self, Memory},
+    ip::{
+        ETHER_TYPE_IPV4, ETHER_TYPE_IPV6, ETHERNET_HEADER, FRAGMENT, ICMP, ICMPV6, TCP, UDP,
+        V6_HEADER,
+    },
     packet::{Class, Decision, Frame, Verdict},
     xsk::XSK_MAX_LEN,
 };
@@ -27,15 +31,6 @@ pub const FRAGMENTS: u32 = 4096;
 /// an IPv4 datagram (`IP_FRAG_TIME`).
 pub const FRAGMENT_TIMEOUT: u64 = 30_000_000_000;
 
-const ETHERNET: usize = 14;
-const IPV6: usize = 40;
-const ETHER_TYPE_IPV4: u16 = 0x0800;
-const ETHER_TYPE_IPV6: u16 = 0x86dd;
-const ICMP: u8 = 1;
-const TCP: u8 = 6;
-const UDP: u8 = 17;
-const FRAGMENT: u8 = 44;
-const ICMPV6: u8 = 58;
 /// What every protocol here has at least, and every fragment but the last: 8 bytes.
 const TRANSPORT: usize = 8;
 
@@ -143,13 +138,13 @@ impl ExitConfig {
         if link(frame)? != ETHER_TYPE_IPV6 {
             return None;
         }
-        let destination = address_v6(frame, ETHERNET + 24)?;
+        let destination = address_v6(frame, ETHERNET_HEADER + 24)?;
         if !self.prefix_contains(destination) {
             return None;
         }
         let V6 { next, .. } = V6::read(frame)?;
         if next == ICMPV6 {
-            let [kind, _] = frame.bytes(ETHERNET + IPV6)?;
+            let [kind, _] = frame.bytes(ETHERNET_HEADER + V6_HEADER)?;
             return Some(!(133..=137).contains(&kind));
         }
         Some(true)
@@ -169,14 +164,14 @@ impl ExitConfig {
 
     #[inline(always)]
     fn read_v4<F: Frame + ?Sized, M: ExitMemory>(&self, frame: &F, memory: &M) -> Option<bool> {
-        let destination = u32::from_be_bytes(frame.bytes(ETHERNET + 16)?);
+        let destination = u32::from_be_bytes(frame.bytes(ETHERNET_HEADER + 16)?);
         if !self.has_v4(destination) {
             return None;
         }
         let [version_ihl, _, l0, l1, i0, i1, f0, f1, _, protocol, _, _, source @ ..] =
-            frame.bytes::<16>(ETHERNET)?;
+            frame.bytes::<16>(ETHERNET_HEADER)?;
         let header = header_v4(version_ihl)?;
-        let end = ETHERNET + usize::from(u16::from_be_bytes([l0, l1]));
+        let end = ETHERNET_HEADER + usize::from(u16::from_be_bytes([l0, l1]));
         let source = u32::from_be_bytes(source);
         if end > frame.len() || !is_host_v4(source) {
             return None;
@@ -191,7 +186,7 @@ impl ExitConfig {
         if flags & 0x1fff != 0 {
             return Some(memory.is_fragment_noted(&key));
         }
-        let at = ETHERNET + header;
+        let at = ETHERNET_HEADER + header;
         let is_return =
             transport_v4(frame, at, end, protocol, destination, memory).unwrap_or(false);
         if flags & 0x2000 != 0 {
@@ -202,12 +197,12 @@ impl ExitConfig {
 
     #[inline(always)]
     fn read_v6<F: Frame + ?Sized, M: ExitMemory>(&self, frame: &F, memory: &M) -> Option<bool> {
-        let destination = address_v6(frame, ETHERNET + 24)?;
+        let destination = address_v6(frame, ETHERNET_HEADER + 24)?;
         if !self.has_v6(destination) {
             return None;
         }
         let V6 { mut next, end, source } = V6::read(frame)?;
-        let mut at = ETHERNET + IPV6;
+        let mut at = ETHERNET_HEADER + V6_HEADER;
         let (mut id, mut flags) = (0, 0);
         if next == FRAGMENT {
             let [following, _, f0, f1, rest @ ..] = frame.bytes::<8>(at)?;
@@ -258,9 +253,9 @@ struct V6 {
 impl V6 {
     #[inline(always)]
     fn read<F: Frame + ?Sized>(frame: &F) -> Option<Self> {
-        let [version, _, _, _, l0, l1, next, _] = frame.bytes(ETHERNET)?;
-        let source = address_v6(frame, ETHERNET + 8)?;
-        let end = ETHERNET + IPV6 + usize::from(u16::from_be_bytes([l0, l1]));
+        let [version, _, _, _, l0, l1, next, _] = frame.bytes(ETHERNET_HEADER)?;
+        let source = address_v6(frame, ETHERNET_HEADER + 8)?;
+        let end = ETHERNET_HEADER + V6_HEADER + usize::from(u16::from_be_bytes([l0, l1]));
         let is_right = version >> 4 == 6 && end <= frame.len() && is_host_v6(source);
         is_right.then_some(Self { next, end, source })
     }
@@ -369,7 +364,7 @@ fn embedded_v6<F: Frame + ?Sized, M: ExitMemory>(
     if version >> 4 != 6 || address_v6(frame, at + 8)? != destination {
         return None;
     }
-    let mut at = at + IPV6;
+    let mut at = at + V6_HEADER;
     if next == FRAGMENT {
         let [following, _, f0, f1] = frame.bytes(at)?;
         if u16::from_be_bytes([f0, f1]) & 0xfff8 != 0 {

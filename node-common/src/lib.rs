@@ -13,6 +13,7 @@ pub mod exit;
 pub mod filter;
 pub mod gcra;
 pub mod guard;
+pub mod ip;
 pub mod key;
 pub mod mac1;
 pub mod meter;

@@ -3,7 +3,10 @@
 //!
 //! Only frames that the stack would have nothing to say about may go there; it judges all others.
 
-use crate::packet::Frame;
+use crate::{
+    ip::{ETHERNET_HEADER, UDP_HEADER, V4_HEADER, V6_HEADER},
+    packet::Frame,
+};
 
 /// How many receive queues of the uplink can have a socket for the XSK fast path: each takes some MiB
 /// of locked memory.
@@ -13,11 +16,9 @@ pub const XSK_CHUNK: usize = 2048;
 /// The largest frame that fits: the kernel keeps `XDP_PACKET_HEADROOM` before it.
 pub const XSK_MAX_LEN: usize = XSK_CHUNK - 256;
 
-const ETHERNET: usize = 14;
-const UDP: usize = 8;
 /// Where the UDP payload is behind IPv4 without options, and behind IPv6 without extensions.
-const AT_V4: usize = ETHERNET + 20 + UDP;
-const AT_V6: usize = ETHERNET + 40 + UDP;
+const AT_V4: usize = ETHERNET_HEADER + V4_HEADER + UDP_HEADER;
+const AT_V6: usize = ETHERNET_HEADER + V6_HEADER + UDP_HEADER;
 
 /// The addresses of a frame that may go by the XSK fast path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,13 +68,15 @@ pub fn may_go<F: Frame + ?Sized>(frame: &F, at: usize) -> bool {
     if frame.len() > XSK_MAX_LEN || !is_unicast(frame.bytes(0)) {
         return false;
     }
-    let Some([version, _]) = frame.bytes(ETHERNET) else { return false };
+    let Some([version, _]) = frame.bytes(ETHERNET_HEADER) else { return false };
     if at == AT_V4 && version == 0x45 {
-        let Some([source, _, _, _, destination]) = frame.bytes(ETHERNET + 12) else { return false };
+        let Some([source, _, _, _, destination]) = frame.bytes(ETHERNET_HEADER + 12) else {
+            return false;
+        };
         is_host_v4(source) && is_host_v4(destination)
     } else if at == AT_V6 && version >> 4 == 6 {
-        let source = frame.bytes(ETHERNET + 8);
-        let destination = frame.bytes(ETHERNET + 24);
+        let source = frame.bytes(ETHERNET_HEADER + 8);
+        let destination = frame.bytes(ETHERNET_HEADER + 24);
         let (Some([source, _]), Some([destination, _])) = (source, destination) else {
             return false;
         };
@@ -104,29 +107,30 @@ impl<'a> XskDatagram<'a> {
     #[must_use]
     #[inline]
     pub fn of(frame: &'a [u8]) -> Option<Self> {
-        let [first, second] = *frame.get(ETHERNET..)?.first_chunk()?;
+        let [first, second] = *frame.get(ETHERNET_HEADER..)?.first_chunk()?;
         let (at, addresses, traffic_class) = if first >> 4 == 4 {
-            let header = frame.get(ETHERNET..ETHERNET + 20)?.first_chunk::<20>()?;
+            let header = frame.get(ETHERNET_HEADER..ETHERNET_HEADER + 20)?.first_chunk::<20>()?;
             if !has_right_checksum(header) {
                 return None;
             }
             let source = *header.get(12..)?.first_chunk()?;
             (AT_V4, Addresses::V4(source, *header.last_chunk()?), second)
         } else {
-            let source = *frame.get(ETHERNET + 8..)?.first_chunk()?;
-            let addresses = Addresses::V6(source, *frame.get(ETHERNET + 24..)?.first_chunk()?);
+            let source = *frame.get(ETHERNET_HEADER + 8..)?.first_chunk()?;
+            let addresses =
+                Addresses::V6(source, *frame.get(ETHERNET_HEADER + 24..)?.first_chunk()?);
             (AT_V6, addresses, first << 4 | second >> 4)
         };
         if !may_go(frame, at) {
             return None;
         }
-        let [p0, p1, _, _, l0, l1, _, _] = *frame.get(at - UDP..)?.first_chunk()?;
+        let [p0, p1, _, _, l0, l1, _, _] = *frame.get(at - UDP_HEADER..)?.first_chunk()?;
         let len = usize::from(u16::from_be_bytes([l0, l1]));
-        let udp = frame.get(at - UDP..at - UDP + len)?;
-        let payload = udp.get(UDP..)?;
+        let udp = frame.get(at - UDP_HEADER..at - UDP_HEADER + len)?;
+        let payload = udp.get(UDP_HEADER..)?;
         let source_port = u16::from_be_bytes([p0, p1]);
         // The addresses are the last of the header.
-        let ip_addresses = frame.get(at - UDP - addresses.len()..at - UDP)?;
+        let ip_addresses = frame.get(at - UDP_HEADER - addresses.len()..at - UDP_HEADER)?;
         (source_port != 0).then_some(Self {
             addresses,
             ip_addresses,

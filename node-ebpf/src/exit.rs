@@ -9,6 +9,7 @@ use aya_ebpf::{
 };
 use weir_common::{
     exit::{ExitConfig, ReturnTraffic},
+    ip::{TCP, UDP},
     packet::Frame as _,
 };
 
@@ -50,8 +51,6 @@ pub extern "C" fn weir_is_translated(ctx: *mut xdp_md) -> u32 {
 
 /// `BPF_F_CURRENT_NETNS`: the network namespace of the uplink.
 const CURRENT_NETNS: u64 = u64::MAX;
-const TCP: u8 = 6;
-const UDP: u8 = 17;
 /// The "more fragments" flag and the fragment's offset.
 const FRAGMENT: u16 = 0x3fff;
 

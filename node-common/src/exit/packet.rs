@@ -1,6 +1,8 @@
 //! Return traffic, read in user space.
 
-use super::{ETHER_TYPE_IPV4, ETHER_TYPE_IPV6, ETHERNET, ExitConfig, IPV6, UDP, header_v4};
+use super::{
+    ETHER_TYPE_IPV4, ETHER_TYPE_IPV6, ETHERNET_HEADER, ExitConfig, UDP, V6_HEADER, header_v4,
+};
 
 /// The IP packet in a frame of return traffic, without what follows it in the frame. `None` where
 /// the IP header contradicts itself or the frame, or its IPv4 checksum is wrong (RFC 791). Nothing
@@ -8,7 +10,7 @@ use super::{ETHER_TYPE_IPV4, ETHER_TYPE_IPV6, ETHERNET, ExitConfig, IPV6, UDP, h
 #[must_use]
 #[inline]
 pub fn return_packet(frame: &[u8]) -> Option<&[u8]> {
-    let ([.., t0, t1], packet) = frame.split_first_chunk::<ETHERNET>()?;
+    let ([.., t0, t1], packet) = frame.split_first_chunk::<ETHERNET_HEADER>()?;
     match u16::from_be_bytes([*t0, *t1]) {
         ETHER_TYPE_IPV4 => {
             let [version_ihl, _, l0, l1] = *packet.first_chunk()?;
@@ -18,7 +20,7 @@ pub fn return_packet(frame: &[u8]) -> Option<&[u8]> {
         }
         ETHER_TYPE_IPV6 => {
             let [version, _, _, _, l0, l1] = *packet.first_chunk()?;
-            let packet = packet.get(..IPV6 + usize::from(u16::from_be_bytes([l0, l1])))?;
+            let packet = packet.get(..V6_HEADER + usize::from(u16::from_be_bytes([l0, l1])))?;
             (version >> 4 == 6).then_some(packet)
         }
         _ => None,
@@ -31,7 +33,9 @@ pub fn return_packet(frame: &[u8]) -> Option<&[u8]> {
 #[must_use]
 #[inline]
 pub fn is_for_port(frame: &[u8], port: u16) -> bool {
-    let Some(([.., t0, t1], packet)) = frame.split_first_chunk::<ETHERNET>() else { return false };
+    let Some(([.., t0, t1], packet)) = frame.split_first_chunk::<ETHERNET_HEADER>() else {
+        return false;
+    };
     let destination_port = match u16::from_be_bytes([*t0, *t1]) {
         ETHER_TYPE_IPV4 => {
             let Some([0x45, _, _, _, _, _, f0, f1, _, UDP]) = packet.first_chunk() else {
@@ -43,7 +47,7 @@ pub fn is_for_port(frame: &[u8], port: u16) -> bool {
             }
             packet.get(22..)
         }
-        ETHER_TYPE_IPV6 if packet.get(6) == Some(&UDP) => packet.get(IPV6 + 2..),
+        ETHER_TYPE_IPV6 if packet.get(6) == Some(&UDP) => packet.get(V6_HEADER + 2..),
         _ => return false,
     };
     destination_port.and_then(<[u8]>::first_chunk) == Some(&port.to_be_bytes())

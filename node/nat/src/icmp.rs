@@ -1,13 +1,14 @@
 //! ICMP errors: they quote the beginning of the packet that they are about, which has the addresses
 //! and ports of the other side (RFC 5508, section 4).
 
+use weir_common::ip::{ICMP_HEADER, ICMPV6};
 use weir_packet::{
     checksum::{Sum, pseudo_header},
     headers::{Version, v4_checksum_is_right},
 };
 
 use crate::{
-    parse::{Address, ICMP_HEADER, ICMP_V6, Ip, Transport, Unfit},
+    parse::{Address, Ip, Transport, Unfit},
     policy::Protocol,
     rewrite::{Change, IpEdit, Side, edit_ip, edit_transport},
 };
@@ -30,7 +31,7 @@ impl Quoted {
             Version::V4 => Sum::default(),
             Version::V6 => {
                 let addresses = packet.get(8..40).unwrap_or_default();
-                pseudo_header(addresses, ICMP_V6, message.len())
+                pseudo_header(addresses, ICMPV6, message.len())
             }
         };
         if sum.bytes(message).folded() != 0xffff {

@@ -1,23 +1,15 @@
 //! Where the headers of a packet lie, with options, extension headers and fragments.
 
-use weir_common::DropReason;
+use weir_common::{
+    DropReason,
+    ip::{DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, ICMP, ICMP_HEADER, ICMPV6, ROUTING},
+};
 use weir_packet::headers::{
     TCP, TCP_HEADER, UDP, UDP_HEADER, V4_HEADER, V6_HEADER, Version, half, word,
 };
 
 use crate::refusal::Refusal;
 
-/// The protocol number of ICMP.
-pub(crate) const ICMP: u8 = 1;
-/// The protocol number of ICMPv6.
-pub(crate) const ICMP_V6: u8 = 58;
-/// The length of an ICMP header with what every message has, in bytes.
-pub(crate) const ICMP_HEADER: usize = 8;
-
-const HOP_BY_HOP: u8 = 0;
-const ROUTING: u8 = 43;
-const FRAGMENT: u8 = 44;
-const DESTINATION_OPTIONS: u8 = 60;
 /// How many extension headers are walked.
 const MAX_EXTENSIONS: usize = 6;
 
@@ -328,7 +320,7 @@ impl Transport {
                 }
                 Ok(Self::Udp { source, destination, has_checksum })
             }
-            (ICMP, Version::V4) | (ICMP_V6, Version::V6) => {
+            (ICMP, Version::V4) | (ICMPV6, Version::V6) => {
                 let header: &[u8; ICMP_HEADER] = l4.first_chunk().ok_or(Unfit::Malformed)?;
                 Ok(Self::icmp(ip.version, header))
             }
@@ -347,7 +339,7 @@ impl Transport {
                 let has_checksum = header[6] != 0 || header[7] != 0;
                 Ok(Self::Udp { source, destination, has_checksum })
             }
-            (ICMP, Version::V4) | (ICMP_V6, Version::V6) => Ok(Self::icmp(ip.version, header)),
+            (ICMP, Version::V4) | (ICMPV6, Version::V6) => Ok(Self::icmp(ip.version, header)),
             _ => Ok(Self::Other),
         }
     }

@@ -1,9 +1,10 @@
 //! Fields that change, and checksums that change with them (RFC 1624): never computed anew, so that a
 //! wrong checksum stays wrong.
 
+use weir_common::ip::{ICMP, ICMPV6};
 use weir_packet::headers::{UDP, Version, checksum_offset, half, write};
 
-use crate::parse::{Address, ICMP, ICMP_V6, Ip, v4_of};
+use crate::parse::{Address, Ip, v4_of};
 
 /// The change of a ones' complement sum: the sum of the new words and of the complements of the old
 /// ones (RFC 1624, equation 3).
@@ -136,7 +137,7 @@ pub(crate) fn edit_transport(
 ) -> Change {
     let l4 = packet.get_mut(ip.l4..).unwrap_or_default();
     let (port_at, checksum_at) = match ip.protocol {
-        ICMP | ICMP_V6 => (4, 2),
+        ICMP | ICMPV6 => (4, 2),
         protocol => (if side == Side::Source { 0 } else { 2 }, checksum_offset(protocol)),
     };
     let old = half(l4, port_at);

@@ -2,17 +2,17 @@
 
 use std::net::IpAddr;
 
-/// The length of an Ethernet header in bytes.
-pub const ETHERNET_HEADER: usize = 14;
+pub use weir_common::ip::ETHERNET_HEADER;
+use weir_common::ip::{ETHER_TYPE_IPV4, ETHER_TYPE_IPV6};
 
 /// An Ethernet address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct MacAddress(pub [u8; 6]);
 
 /// The EtherType of IPv4.
-pub const IPV4_TYPE: [u8; 2] = [0x08, 0x00];
+pub const IPV4_TYPE: [u8; 2] = ETHER_TYPE_IPV4.to_be_bytes();
 /// The EtherType of IPv6.
-pub const IPV6_TYPE: [u8; 2] = [0x86, 0xdd];
+pub const IPV6_TYPE: [u8; 2] = ETHER_TYPE_IPV6.to_be_bytes();
 
 /// The uplink's next hops, as the kernel has them at one moment: where the packets of a destination
 /// go. A change makes another one.

@@ -5,19 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::checksum::{Sum, pseudo_header};
 
-/// The protocol number of TCP.
-pub const TCP: u8 = 6;
-/// The protocol number of UDP.
-pub const UDP: u8 = 17;
-
-/// The length of an IPv6 header without extension headers, in bytes.
-pub const V6_HEADER: usize = 40;
-/// The length of an IPv4 header without options, in bytes.
-pub const V4_HEADER: usize = 20;
-/// The length of a UDP header, in bytes.
-pub const UDP_HEADER: usize = 8;
-/// The length of a TCP header without options, in bytes.
-pub const TCP_HEADER: usize = 20;
+pub use weir_common::ip::{TCP, TCP_HEADER, UDP, UDP_HEADER, V4_HEADER, V6_HEADER};
 
 /// The length of the largest IP packet, in bytes: an IPv6 header and a payload whose length has 16
 /// bits (RFC 8200, section 3). The largest IPv4 packet is 40 bytes shorter.

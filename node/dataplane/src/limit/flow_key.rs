@@ -2,20 +2,11 @@
 
 use std::net::IpAddr;
 
-use weir_packet::headers::{TCP, UDP, V6_HEADER};
+use weir_common::ip::{
+    AUTHENTICATION, DCCP, DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, ICMP, ICMPV6, ROUTING, SCTP,
+    TCP, UDP, UDP_LITE, V6_HEADER,
+};
 
-const ICMP: u8 = 1;
-const ICMP_V6: u8 = 58;
-const DCCP: u8 = 33;
-const SCTP: u8 = 132;
-const UDP_LITE: u8 = 136;
-
-/// The IPv6 extension headers that are skipped (RFC 8200, section 4).
-const HOP_BY_HOP: u8 = 0;
-const ROUTING: u8 = 43;
-const FRAGMENT: u8 = 44;
-const AUTHENTICATION: u8 = 51;
-const OPTIONS: u8 = 60;
 /// The maximum number of extension headers that are skipped. Packets with more count as one flow for
 /// each destination.
 const MAX_EXTENSIONS: usize = 8;
@@ -101,10 +92,10 @@ fn port_bits(protocol: u8, l4: &[u8]) -> u32 {
             u32::from_be_bytes([*a, *b, *c, *d])
         }
         // Echo requests.
-        (ICMP, [8, _, _, _, a, b, ..]) | (ICMP_V6, [128, _, _, _, a, b, ..]) => {
+        (ICMP, [8, _, _, _, a, b, ..]) | (ICMPV6, [128, _, _, _, a, b, ..]) => {
             kind << 16 | u32::from(u16::from_be_bytes([*a, *b]))
         }
-        (ICMP | ICMP_V6, _) => kind << 16,
+        (ICMP | ICMPV6, _) => kind << 16,
         _ => 0,
     }
 }
@@ -114,7 +105,7 @@ fn upper_layer(mut next: u8, mut rest: &[u8]) -> Option<(u8, &[u8])> {
     for _ in 0..MAX_EXTENSIONS {
         let [following, len, a, b, ..] = *rest else { break };
         let len = match next {
-            HOP_BY_HOP | ROUTING | OPTIONS => (usize::from(len) + 1) * 8,
+            HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS => (usize::from(len) + 1) * 8,
             AUTHENTICATION => (usize::from(len) + 2) * 4,
             FRAGMENT if u16::from_be_bytes([a, b]) & 0xfff8 != 0 => return None,
             FRAGMENT => 8,
@@ -208,7 +199,7 @@ mod tests {
         // Options of hop and destination, and the fragment header behind them.
         let extensions = [[FRAGMENT, 0, 0, 0, 0, 0, 0, 0], [UDP, 0, 0, 1, 0, 0, 0, 9]].concat();
         packet.splice(40..40, extensions);
-        packet[6] = OPTIONS;
+        packet[6] = DESTINATION_OPTIONS;
         assert_eq!(flow(&packet), flow(&plain), "extension headers make no other flow");
         packet[51] = 9;
         assert_eq!(FlowKey::of(&KEYS, &packet), None);
@@ -225,7 +216,7 @@ mod tests {
         assert!(FlowKey::of(&KEYS, &options).is_some());
         assert_eq!(FlowKey::of(&KEYS, &[0x60; 39]), None, "no IP packet");
         let mut endless = udp(V6, SERVER_V6, 1, &[0; 400]);
-        endless[6] = OPTIONS;
+        endless[6] = DESTINATION_OPTIONS;
         endless[40..].fill(0);
         assert!(FlowKey::of(&KEYS, &endless).is_some());
     }

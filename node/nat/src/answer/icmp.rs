@@ -1,5 +1,6 @@
 //! ICMP errors (RFC 792, RFC 1812, RFC 4443).
 
+use weir_common::ip::{ICMP, ICMP_HEADER, ICMPV6};
 use weir_packet::{
     checksum::Sum,
     headers::{V4_HEADER, V6_HEADER, write},
@@ -11,13 +12,6 @@ use super::{
     write_ip_header,
 };
 
-/// The protocol number of ICMP.
-const ICMP: u8 = 1;
-/// The protocol number of ICMPv6.
-const ICMPV6: u8 = 58;
-
-/// The length of the header of an error, before the packet that it quotes, in bytes.
-const ICMP_HEADER: usize = 8;
 /// The longest error of IPv4, in bytes (RFC 1812, section 4.3.2.3).
 const MAX_V4: usize = 576;
 

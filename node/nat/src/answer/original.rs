@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use weir_common::ip::{AUTHENTICATION, DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, ROUTING};
 use weir_packet::{
     checksum::{Sum, pseudo_header},
     headers::{V4_HEADER, V6_HEADER, destination, half, source, whole},
@@ -133,17 +134,12 @@ fn parse_v4(packet: &[u8]) -> Option<(Part, u8, &[u8])> {
 
 /// Looks through the extension headers of RFC 8200, section 4, and the authentication header.
 fn parse_v6(packet: &[u8]) -> Option<(Part, u8, &[u8])> {
-    const HOP_BY_HOP: u8 = 0;
-    const ROUTING: u8 = 43;
-    const FRAGMENT: u8 = 44;
-    const AUTHENTICATION: u8 = 51;
-    const DESTINATION: u8 = 60;
     let mut part = Part::Whole;
     let mut protocol = *packet.get(6)?;
     let mut payload = packet.get(V6_HEADER..)?;
     for _ in 0..=MAX_EXTENSIONS {
         let len = match protocol {
-            HOP_BY_HOP | ROUTING | DESTINATION => 8 + usize::from(*payload.get(1)?) * 8,
+            HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS => 8 + usize::from(*payload.get(1)?) * 8,
             AUTHENTICATION => 8 + usize::from(*payload.get(1)?) * 4,
             FRAGMENT => {
                 let field = half(payload, 2);
