@@ -101,6 +101,7 @@ const FUZZ: &[(&str, &[&str])] = &[
             "weir-ledger",
             "weir-market",
             "weir-policy",
+            "weir-receipt",
             "weir-registry",
         ],
     ),

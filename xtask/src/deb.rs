@@ -40,7 +40,9 @@ pub(crate) fn build(profile: &str) -> Result<Packages> {
         let mut deb = Command::new(tools.join("bin/cargo-deb"));
         deb.current_dir(workspace::root()).args(["-p", "weir", "--no-build", "--quiet"]);
         // Without the lines of the source, which are four fifths of the file.
-        deb.args(["--strip", "--profile", profile]).args(["--variant", variant, "--output"]).arg(&package);
+        deb.args(["--strip", "--profile", profile])
+            .args(["--variant", variant, "--output"])
+            .arg(&package);
         workspace::run(&mut deb)?;
         println!("{}", package.display());
         anyhow::Ok(package)

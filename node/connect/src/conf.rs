@@ -149,7 +149,8 @@ impl Conf {
         }
         let note = |name| wg_quick::note(text, name).map(str::to_owned);
         let country = note(wg_quick::COUNTRY);
-        let is_country = |text: &String| text.len() == 2 && text.bytes().all(|it| it.is_ascii_uppercase());
+        let is_country =
+            |text: &String| text.len() == 2 && text.bytes().all(|it| it.is_ascii_uppercase());
         let (receipts, country) = (note(wg_quick::RECEIPTS), country.filter(is_country));
         Ok(Conf { receipts, country, ..partial.finish()? })
     }

@@ -83,8 +83,10 @@ impl Gateway {
     pub async fn receipt(&self) -> anyhow::Result<Given> {
         let exchange = timeout(TIMEOUT, self.exchange(Method::GET, "/v1/session/receipt", None));
         let (status, answer) = exchange.await.context("the gateway does not answer")??;
-        if !status.is_success() {
-            return Ok(Given::Nothing);
+        match status {
+            StatusCode::NOT_FOUND => return Ok(Given::Nothing),
+            status if !status.is_success() => bail!("the gateway answers {status}"),
+            _ => {}
         }
         Ok(serde_json::from_slice(&answer).map_or(Given::Unreadable, Given::Answer))
     }

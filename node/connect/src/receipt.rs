@@ -129,10 +129,9 @@ impl Receipts {
     #[must_use]
     pub fn new(public_key: &str, named: Option<&str>, before: Option<Verified>) -> Self {
         let (stored, last) = before.map(|it| (it.pinned, it.receipt)).unzip();
-        let named = named.filter(|signer| is_signer(signer)).map(|signer| Pinned {
-            signer: signer.to_owned(),
-            origin: Origin::Configuration,
-        });
+        let named = named
+            .filter(|signer| is_signer(signer))
+            .map(|signer| Pinned { signer: signer.to_owned(), origin: Origin::Configuration });
         Self {
             public_key: public_key.to_owned(),
             pinned: named.or(stored),

@@ -429,7 +429,9 @@ impl<'a> Connection<'a> {
             None | Some(live::Receipt::Known) => {}
             Some(live::Receipt::Missing) => {
                 let name = &live.name;
-                (self.say)(&format!("{name} gives no usage receipts, although its configuration names a key for them."));
+                (self.say)(&format!(
+                    "{name} gives no usage receipts, although its configuration names a key for them."
+                ));
             }
             Some(live::Receipt::New(verified)) => {
                 if let Err(error) = Store::default().save(&verified) {

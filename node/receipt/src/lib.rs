@@ -144,7 +144,9 @@ impl Receipt {
             ]
         };
         let pairs = values(earlier).into_iter().zip(values(self));
-        pairs.map(|((name, before), (_, now))| (name, before, now)).find(|(_, before, now)| now < before)
+        pairs
+            .map(|((name, before), (_, now))| (name, before, now))
+            .find(|(_, before, now)| now < before)
     }
 }
 

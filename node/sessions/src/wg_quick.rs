@@ -125,7 +125,8 @@ PersistentKeepalive = 25
         let made = config(&template(), &snapshot(Some("alice")), "SIGNER", Some(&key), None);
         assert_eq!(made.as_str(), expected);
         let preshared = PresharedKey::new([9; 32]);
-        let made = config(&template(), &snapshot(Some("alice")), "SIGNER", Some(&key), Some(&preshared));
+        let made =
+            config(&template(), &snapshot(Some("alice")), "SIGNER", Some(&key), Some(&preshared));
         let line = "PresharedKey = CQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQk=\nAllowedIPs";
         assert_eq!(made.as_str(), expected.replace("AllowedIPs", line));
     }

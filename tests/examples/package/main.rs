@@ -42,12 +42,7 @@ fn main() -> Result<()> {
     tried
 }
 
-fn try_packages(
-    lab: &Lab,
-    machine: &Machine<'_>,
-    package: &Path,
-    consumer: &Path,
-) -> Result<()> {
+fn try_packages(lab: &Lab, machine: &Machine<'_>, package: &Path, consumer: &Path) -> Result<()> {
     let before = (machine.files()?, machine.host()?);
     try_consumer(machine, consumer, &before)?;
     try_package(lab, machine, package, consumer, &before)

@@ -99,7 +99,11 @@ impl Shop {
                 max: u64::from(settings.max_mib) << 20,
                 seconds: (days > 0).then_some(days * 86_400),
             },
-            urls: settings.server_names.iter().filter_map(|it| url::of_name(settings, it)).collect(),
+            urls: settings
+                .server_names
+                .iter()
+                .filter_map(|it| url::of_name(settings, it))
+                .collect(),
             signatures: Allowance::new(SIGNATURES_PER_SECOND, SIGNATURES_BURST),
             all_signatures: Allowance::new(ALL_SIGNATURES_PER_SECOND, ALL_SIGNATURES_BURST),
             refused: Refusals::new(),

@@ -6,9 +6,7 @@ use super::{
     SessionError, Sessions,
     table::{Asked, Entry},
 };
-use weir_ledger::{
-    LedgerError, Receipt, SessionId, Usage, billed, counters, unix_now,
-};
+use weir_ledger::{LedgerError, Receipt, SessionId, Usage, billed, counters, unix_now};
 
 /// Sessions in one transaction: signing them takes a few milliseconds, during which no other
 /// change of the ledger waits longer.

@@ -46,7 +46,10 @@ fn a_consumer_gets_its_last_record_and_the_ledger_is_read_once_for_each() {
         let receipt = rig.sessions.receipt(own.id).expect("read").expect("a receipt");
         assert_eq!(rig.sessions.known_receipt(own.id), Some(Some(receipt.clone())));
         let counters = rig.counters(own.id);
-        assert_eq!((receipt.bytes_up, receipt.packets_up), (counters.bytes_up, counters.packets_up));
+        assert_eq!(
+            (receipt.bytes_up, receipt.packets_up),
+            (counters.bytes_up, counters.packets_up)
+        );
         assert_eq!(receipt.verify(rig.sessions.signer()), Ok(()));
         assert_eq!(receipt.session, own.id.to_string());
     }
