@@ -108,7 +108,7 @@ async fn a_consumer_gets_its_own_receipt_with_the_nodes_key_and_nothing_of_the_o
     let (answer, body) = ask(own.session.id).await;
     let receipt = answer.receipt.expect("a receipt");
     assert_eq!(receipt.verify(&rig.usage.signer()), Ok(()));
-    assert_eq!((receipt.session, receipt.billed()), (own.session.id.to_string(), 148));
+    assert_eq!((receipt.billed(), receipt.session), (148, own.session.id.to_string()));
     assert!(!body.contains("cursor"), "it says how many records the node has: {body}");
     assert_eq!(ask(other.session.id).await.0.receipt.map(|it| it.billed()), Some(5));
     let document: Value =
