@@ -59,6 +59,26 @@ pub fn command() -> clap::Command {
     Args::command()
 }
 
+/// The commands that need no node, of which the package `weir-connect` has the manual pages and the
+/// completions.
+const CONSUMER: [&str; 6] = ["buy", "connect", "disconnect", "exec", "exits", "wallet"];
+
+/// The definition of the consumer's commands alone.
+#[must_use]
+pub fn consumer_command() -> clap::Command {
+    let all = command();
+    let about = "Go out through an exit node of a decentralised VPN";
+    let kept = all.get_subcommands().filter(|command| CONSUMER.contains(&command.get_name()));
+    let kept: Vec<_> = kept.cloned().collect();
+    let json = all.get_arguments().filter(|argument| argument.get_id() == "json").cloned();
+    clap::Command::new("weir")
+        .about(about)
+        .version(env!("CARGO_PKG_VERSION"))
+        .subcommand_required(true)
+        .args(json.collect::<Vec<_>>())
+        .subcommands(kept)
+}
+
 /// The whole command: reads the arguments, does what they say, and tells the exit status.
 #[must_use]
 pub fn main() -> ExitCode {

@@ -20,6 +20,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tempfile::TempDir;
+use weir_receipt::{Answer, Receipt, Signer};
 use weir_testkit::wireguard::WireguardProcess;
 use weir_wireguard::keys::{PrivateKey, print_public};
 
@@ -55,6 +56,7 @@ impl<'a> Machine<'a> {
         let directory = tempfile::Builder::new().prefix(&sweep::directory()).tempdir()?;
         let machine = Self { namespace: &lab.consumer, directory, child: None };
         fs::write(machine.resolv_conf(), RESOLV_CONF)?;
+        fs::create_dir(machine.kept())?;
         Ok(machine)
     }
 
@@ -62,6 +64,12 @@ impl<'a> Machine<'a> {
     #[must_use]
     pub fn resolv_conf(&self) -> PathBuf {
         self.directory.path().join("resolv.conf")
+    }
+
+    /// What is `/var/lib/weir-connect` there.
+    #[must_use]
+    pub fn kept(&self) -> PathBuf {
+        self.directory.path().join("kept")
     }
 
     /// Writes a configuration of a node. Returns its path.
@@ -74,14 +82,16 @@ impl<'a> Machine<'a> {
         Ok(path.to_string_lossy().into_owned())
     }
 
-    /// `weir` on it, with its own `/etc/resolv.conf`. The process is the command's own.
+    /// `weir` on it, with its own `/etc/resolv.conf` and `/var/lib`. The process is the command's own.
     ///
     /// # Errors
     /// If weir is not built.
     pub fn command(&self, arguments: &[&str]) -> Result<Command> {
         let mut command = self.namespace.command("unshare");
-        let script = r#"mount --bind "$0" /etc/resolv.conf && exec "$@""#;
-        command.args(["--mount", "sh", "-c", script]).arg(self.resolv_conf());
+        let script = r#"resolv=$0; kept=$1; shift
+            mount --bind "$resolv" /etc/resolv.conf && mount -t tmpfs tmpfs /var/lib &&
+            mkdir /var/lib/weir-connect && mount --bind "$kept" /var/lib/weir-connect && exec "$@""#;
+        command.args(["--mount", "sh", "-c", script]).arg(self.resolv_conf()).arg(self.kept());
         command.arg(binary()?).args(arguments).stdin(Stdio::null());
         Ok(command)
     }
@@ -424,12 +434,73 @@ impl Drop for Noise {
 /// The per mille of what was carried that an honest node bills.
 const HONEST: u64 = 1000;
 
+/// What a foreign exit says about the session's use: a receipt of what it has carried, changed before
+/// it is signed, and after that.
+#[derive(Clone, Copy, Debug)]
+pub struct Receipts {
+    /// Before it is signed.
+    pub before: fn(&mut Receipt),
+    /// After that.
+    pub after: fn(&mut Receipt),
+}
+
+impl Receipts {
+    /// As they should be.
+    pub const HONEST: Self = Self { before: |_| (), after: |_| () };
+}
+
 /// An exit that is not weir: wireguard-go, and a gateway that says what the test wants it to.
 pub struct ForeignExit {
     wireguard: WireguardProcess,
-    per_mille: Arc<AtomicU64>,
-    answers: Arc<AtomicU64>,
+    says: Arc<Says>,
     conf: String,
+}
+
+/// What its gateway says.
+struct Says {
+    /// The share that it bills of what it carried, in per mille.
+    per_mille: AtomicU64,
+    /// How often it was asked.
+    answers: AtomicU64,
+    receipts: Mutex<Option<Receipts>>,
+    signer: Signer,
+    consumer: String,
+}
+
+impl Says {
+    /// The answer to a request.
+    fn answer(&self, request: &str, carried: u64) -> (&'static str, String) {
+        let is_receipt = request.starts_with("GET /v1/session/receipt ");
+        let receipts = *self.receipts.lock().expect("nobody panics with it");
+        let Some(receipts) = receipts.filter(|_| is_receipt) else {
+            let used = carried / 1000 * self.per_mille.load(Relaxed);
+            let body =
+                format!(r#"{{"state":"open","used_bytes":{used},"bytes":null,"seconds":null}}"#);
+            return if is_receipt { ("404 Not Found", "{}".into()) } else { ("200 OK", body) };
+        };
+        let mut receipt = Receipt {
+            version: 1,
+            session: "00f0".into(),
+            consumer: None,
+            public_key: self.consumer.clone(),
+            sequence: 1 + carried,
+            bytes_up: carried / 1000 * HONEST,
+            packets_up: carried / 100,
+            bytes_down: 0,
+            packets_down: 0,
+            seconds: carried / 100,
+            start: 1,
+            last_activity: 1 + carried,
+            end_reason: None,
+            signer: String::new(),
+            signature: String::new(),
+        };
+        (receipts.before)(&mut receipt);
+        let mut receipt = self.signer.sign(receipt);
+        (receipts.after)(&mut receipt);
+        let answer = Answer { signer: self.signer.public().into(), receipt: Some(receipt) };
+        ("200 OK", serde_json::to_string(&answer).unwrap_or_default())
+    }
 }
 
 impl ForeignExit {
@@ -457,18 +528,22 @@ impl ForeignExit {
         lab.node.ip(&format!("link set {interface} mtu 1420 up"))?;
         lab.node.sysctl("net.ipv4.ip_forward", "1")?;
         lab.internet.ip(&format!("route add 10.66.0.0/24 via {NODE_V4}"))?;
-        let per_mille = Arc::new(AtomicU64::new(HONEST));
-        let answers = Arc::new(AtomicU64::new(0));
+        let says = Arc::new(Says {
+            per_mille: AtomicU64::new(HONEST),
+            answers: AtomicU64::new(0),
+            receipts: Mutex::new(None),
+            signer: Signer::from_seed(&[7; 32]),
+            consumer: consumer_public,
+        });
         let listener = lab.node.enter(|| Ok(TcpListener::bind("10.66.0.1:8077")?))?;
         let node = Namespace::open(Path::new(&lab.node.path()))?;
         thread::spawn({
-            let (per_mille, answers) = (Arc::clone(&per_mille), Arc::clone(&answers));
+            let says = Arc::clone(&says);
             move || {
                 for stream in listener.incoming().flatten() {
-                    let used = carried(&node, &interface).unwrap_or_default();
-                    let used = used / 1000 * per_mille.load(Relaxed);
-                    if answer(stream, used).is_ok() {
-                        answers.fetch_add(1, Relaxed);
+                    let carried = carried(&node, &interface).unwrap_or_default();
+                    if answer(stream, &says, carried).is_ok() {
+                        says.answers.fetch_add(1, Relaxed);
                     }
                 }
             }
@@ -478,7 +553,7 @@ impl ForeignExit {
              [Peer]\nPublicKey = {own_public}\nAllowedIPs = 0.0.0.0/0\n\
              Endpoint = {NODE_V4}:51820\n"
         );
-        Ok(Self { wireguard, per_mille, answers, conf })
+        Ok(Self { wireguard, says, conf })
     }
 
     /// The consumer's configuration.
@@ -489,13 +564,27 @@ impl ForeignExit {
 
     /// Has it bill this share of what it carried, in per mille.
     pub fn bill(&self, per_mille: u64) {
-        self.per_mille.store(per_mille, Relaxed);
+        self.says.per_mille.store(per_mille, Relaxed);
+    }
+
+    /// Has it give usage receipts, from now on these.
+    ///
+    /// # Panics
+    /// If its thread has.
+    pub fn receipts(&self, receipts: Receipts) {
+        *self.says.receipts.lock().expect("its thread runs") = Some(receipts);
+    }
+
+    /// The key that signs its receipts.
+    #[must_use]
+    pub fn signer(&self) -> &str {
+        self.says.signer.public()
     }
 
     /// How often it was asked.
     #[must_use]
     pub fn answers(&self) -> u64 {
-        self.answers.load(Relaxed)
+        self.says.answers.load(Relaxed)
     }
 
     /// The interface's name.
@@ -512,14 +601,15 @@ fn carried(namespace: &Namespace, interface: &str) -> Result<u64> {
     Ok(numbers.collect::<Result<Vec<_>, _>>()?.iter().sum())
 }
 
-/// Answers one request with what a session has used.
-fn answer(mut stream: TcpStream, used: u64) -> Result<()> {
+/// Answers one request.
+fn answer(mut stream: TcpStream, says: &Says, carried: u64) -> Result<()> {
     let mut request = [0; 4096];
-    ensure!(stream.read(&mut request)? > 0, "no request");
-    let body = format!(r#"{{"state":"open","used_bytes":{used},"bytes":null,"seconds":null}}"#);
+    let length = stream.read(&mut request)?;
+    ensure!(length > 0, "no request");
+    let (status, body) = says.answer(&String::from_utf8_lossy(&request[..length]), carried);
     let length = body.len();
-    let head = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: application/json\r\n";
-    write!(stream, "{head}Content-Length: {length}\r\n\r\n{body}")?;
+    let head = "Connection: close\r\nContent-Type: application/json\r\n";
+    write!(stream, "HTTP/1.1 {status}\r\n{head}Content-Length: {length}\r\n\r\n{body}")?;
     Ok(())
 }
 

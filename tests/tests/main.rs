@@ -53,6 +53,7 @@ mod preshared_keys;
 mod programs;
 mod prometheus;
 mod purchase;
+mod receipts;
 mod registry;
 mod reload;
 mod replayed_initiations;

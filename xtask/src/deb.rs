@@ -1,11 +1,8 @@
-//! `cargo xtask deb`: the Debian package, with manual pages and completions from the command line
+//! `cargo xtask deb`: the Debian packages, with manual pages and completions from the command line
 //! itself.
 #![expect(clippy::print_stdout, reason = "a task tells what it does")]
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{path::PathBuf, process::Command};
 
 use anyhow::{Context as _, Result};
 
@@ -14,11 +11,20 @@ use crate::workspace::{self, cargo};
 /// The version of cargo-deb that is installed, into the target directory, if there is none.
 const CARGO_DEB: &str = "3.8.0";
 
-/// Builds the package of a profile, and gives its path.
+/// The packages of a profile.
+#[derive(Debug)]
+pub(crate) struct Packages {
+    /// The node, with every command.
+    pub(crate) node: PathBuf,
+    /// The consumer's commands alone.
+    pub(crate) consumer: PathBuf,
+}
+
+/// Builds the packages of a profile, and gives their paths.
 ///
 /// # Errors
 /// If something cannot be built.
-pub(crate) fn build(profile: &str) -> Result<PathBuf> {
+pub(crate) fn build(profile: &str) -> Result<Packages> {
     docs(profile)?;
     println!("building weir ({profile})");
     let out = ["--bin", "weir", "--profile", profile];
@@ -29,14 +35,20 @@ pub(crate) fn build(profile: &str) -> Result<PathBuf> {
         let version = ["cargo-deb", "--version", CARGO_DEB, "--root"];
         workspace::run(cargo(&["install", "--quiet", "--locked"]).args(version).arg(&tools))?;
     }
-    let package = workspace::target().join("package/weir.deb");
-    let mut deb = Command::new(tools.join("bin/cargo-deb"));
-    deb.current_dir(workspace::root()).args(["-p", "weir", "--no-build", "--quiet"]);
-    // Without the lines of the source, which are four fifths of the file.
-    deb.args(["--strip", "--profile", profile, "--output"]).arg(&package);
-    workspace::run(&mut deb)?;
-    println!("{}", package.display());
-    Ok(package)
+    let package = |name: &str, variant: &str| {
+        let package = workspace::target().join("package").join(name);
+        let mut deb = Command::new(tools.join("bin/cargo-deb"));
+        deb.current_dir(workspace::root()).args(["-p", "weir", "--no-build", "--quiet"]);
+        // Without the lines of the source, which are four fifths of the file.
+        deb.args(["--strip", "--profile", profile])
+            .args(["--variant", variant, "--output"])
+            .arg(&package);
+        workspace::run(&mut deb)?;
+        println!("{}", package.display());
+        anyhow::Ok(package)
+    };
+    let node = package("weir.deb", "node")?;
+    Ok(Packages { node, consumer: package("weir-connect.deb", "connect")? })
 }
 
 /// Makes the manual pages and completions, beside what the profile builds: of all directories
@@ -51,16 +63,22 @@ fn docs(profile: &str) -> Result<()> {
     println!("writing manual pages and completions to {}", place.display());
     workspace::run(cargo(&["run", "--quiet", "-p", "weir", "--example", "cli_docs"]).arg(&place))?;
     // Debian wants them so, and cargo-deb does it only to what is not in the target directory.
-    let pages = std::fs::read_dir(place.join("man"))?.collect::<Result<Vec<_>, _>>()?;
-    let pages = pages.iter().map(std::fs::DirEntry::path);
-    workspace::run(Command::new("gzip").args(["-9", "--no-name"]).args(pages))
+    for man in [place.join("man"), place.join("consumer/man")] {
+        let pages = std::fs::read_dir(man)?.collect::<Result<Vec<_>, _>>()?;
+        let pages = pages.iter().map(std::fs::DirEntry::path);
+        workspace::run(Command::new("gzip").args(["-9", "--no-name"]).args(pages))?;
+    }
+    Ok(())
 }
 
-/// Builds the release package.
+/// Builds the packages.
 ///
 /// # Errors
 /// As [`build`].
 pub(crate) fn run(profile: &str) -> Result<()> {
-    let package: &Path = &build(profile)?;
-    workspace::run(Command::new("dpkg-deb").arg("--info").arg(package))
+    let Packages { node, consumer } = build(profile)?;
+    for package in [node, consumer] {
+        workspace::run(Command::new("dpkg-deb").arg("--info").arg(package))?;
+    }
+    Ok(())
 }

@@ -61,13 +61,13 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Build the Debian package, with manual pages and completions
+    /// Build the Debian packages weir and weir-connect, with manual pages and completions
     Deb {
         /// Which of cargo's profiles
         #[arg(long, default_value = "release", value_name = "PROFILE")]
         profile: String,
     },
-    /// Install the package in a fresh Debian 12, use it, purge it, and look for what is left
+    /// Install the packages in a fresh Debian 12, use them, purge them, and look for what is left
     PackageTest {
         /// Which of cargo's profiles
         #[arg(long, default_value = "release", value_name = "PROFILE")]

@@ -32,7 +32,7 @@ pub(crate) fn run(profile: &str) -> Result<()> {
     let missing = [&DEBOOTSTRAP, &NSPAWN];
     let missing = missing.into_iter().filter(|need| !Path::new(need.proof).exists());
     apt::install(&missing.collect::<Vec<_>>())?;
-    let package = deb::build(profile)?;
+    let packages = deb::build(profile)?;
     let base = workspace::target().join("package-test/base");
     if !base.join(DONE).exists() {
         remove(&base)?;
@@ -50,7 +50,9 @@ pub(crate) fn run(profile: &str) -> Result<()> {
     let built = cargo(&["build", "--quiet", "-p", "weir-tests", "--example", "package"]);
     workspace::run(&mut { built })?;
     let example = workspace::target().join("debug/examples/package");
-    let result = workspace::run(Command::new(example).arg(&root).arg(&package));
+    let mut command = Command::new(example);
+    command.arg(&root).arg(&packages.node).arg(&packages.consumer);
+    let result = workspace::run(&mut command);
     remove(&root)?;
     result
 }

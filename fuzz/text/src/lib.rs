@@ -38,6 +38,7 @@ use weir_market::{
     place,
 };
 use weir_policy::Lists;
+use weir_receipt::Answer;
 
 pub use orders::orders;
 
@@ -49,6 +50,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("names", names),
     ("tokens", tokens),
     ("vouchers", vouchers),
+    ("receipts", receipts),
     ("relay", relay),
     ("filters", filters),
     ("queries", queries),
@@ -223,6 +225,21 @@ pub fn tokens(bytes: &[u8]) {
 pub fn vouchers(bytes: &[u8]) {
     if let Some(code) = Code::parse(&String::from_utf8_lossy(bytes)) {
         assert_eq!(Code::parse(&code.to_string()), Some(code));
+    }
+}
+
+/// What a node answers about a session's use. A receipt that verifies is the one that was signed:
+/// nothing in it was changed.
+pub fn receipts(bytes: &[u8]) {
+    static SIGNED: OnceLock<Answer> = OnceLock::new();
+    let signed = SIGNED.get_or_init(|| {
+        let case = include_str!("../cases/receipts/signed");
+        serde_json::from_str(case).expect("an answer")
+    });
+    let Ok(answer) = serde_json::from_slice::<Answer>(bytes) else { return };
+    let Some(receipt) = &answer.receipt else { return };
+    if receipt.verify(&signed.signer).is_ok() {
+        assert_eq!(Some(receipt), signed.receipt.as_ref(), "a forged receipt is believed");
     }
 }
 

@@ -5,7 +5,10 @@ use std::{fmt, net::IpAddr};
 use ipnet::IpNet;
 use weir_common::PublicKey;
 use weir_config::HostPort;
-use weir_wireguard::keys::{self, PresharedKey, PrivateKey};
+use weir_wireguard::{
+    keys::{self, PresharedKey, PrivateKey},
+    wg_quick::{self, COUNTRY, RECEIPTS, WgQuick},
+};
 use zeroize::Zeroizing;
 
 /// The most addresses, servers and networks of a configuration.
@@ -32,6 +35,10 @@ pub struct WgConfig {
     pub allowed_ips: Vec<IpNet>,
     /// Seconds between keepalives; 0: none.
     pub keepalive: u16,
+    /// The exit's public key for usage receipts, in base64.
+    pub receipts: Option<String>,
+    /// The country that the exit's listing names.
+    pub country: Option<String>,
 }
 
 /// What the exit sent is no configuration.
@@ -121,41 +128,31 @@ impl WgConfig {
             endpoint: endpoint.ok_or(missing("endpoint"))?,
             allowed_ips,
             keepalive,
+            receipts: wg_quick::note(text, RECEIPTS).map(str::to_owned),
+            country: None,
         })
     }
 
     /// The configuration as `wg-quick` and the apps read it, in memory that is wiped.
     #[must_use]
     pub fn to_text(&self) -> Zeroizing<String> {
-        let mut lines = Zeroizing::new(Vec::with_capacity(16));
-        lines.push("[Interface]".to_owned());
-        lines.push(format!("PrivateKey = {}", self.private_key.print().as_str()));
-        lines.push(format!("Address = {}", list(&self.addresses)));
-        if !self.dns.is_empty() {
-            lines.push(format!("DNS = {}", list(&self.dns)));
-        }
-        if let Some(mtu) = self.mtu {
-            lines.push(format!("MTU = {mtu}"));
-        }
-        lines.push(String::new());
-        lines.push("[Peer]".to_owned());
-        lines.push(format!("PublicKey = {}", keys::print_public(&self.peer)));
-        if let Some(key) = &self.preshared_key {
-            lines.push(format!("PresharedKey = {}", key.print().as_str()));
-        }
-        lines.push(format!("AllowedIPs = {}", list(&self.allowed_ips)));
-        lines.push(format!("Endpoint = {}", self.endpoint));
-        if self.keepalive > 0 {
-            lines.push(format!("PersistentKeepalive = {}", self.keepalive));
-        }
-        // The capacity is enough from the start: a growing string would leave copies of the key.
-        let len = lines.iter().map(|line| line.len() + 1).sum();
-        let mut text = Zeroizing::new(String::with_capacity(len));
-        for line in lines.iter() {
-            text.push_str(line);
-            text.push('\n');
-        }
-        text
+        let receipts = self.receipts.as_deref().map(|key| (RECEIPTS, key));
+        let country = self.country.as_deref().map(|country| (COUNTRY, country));
+        let notes: Vec<_> = receipts.into_iter().chain(country).collect();
+        let config = WgQuick {
+            comment: "",
+            notes: &notes,
+            private_key: Some(&self.private_key),
+            addresses: &texts(&self.addresses),
+            dns: &texts(&self.dns),
+            mtu: self.mtu.map(u32::from),
+            peer: &self.peer,
+            preshared_key: self.preshared_key.as_ref(),
+            allowed_ips: &texts(&self.allowed_ips),
+            endpoint: &self.endpoint.to_string(),
+            keepalive: self.keepalive,
+        };
+        config.to_text()
     }
 }
 
@@ -172,8 +169,8 @@ fn extend<T>(to: &mut Vec<T>, list: &str, read: impl Fn(&str) -> Option<T>) -> O
     (to.len() <= MAX_VALUES).then_some(())
 }
 
-fn list<T: fmt::Display>(values: &[T]) -> String {
-    values.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+fn texts<T: fmt::Display>(values: &[T]) -> Vec<String> {
+    values.iter().map(ToString::to_string).collect()
 }
 
 fn shown(line: &str) -> String {
@@ -197,7 +194,7 @@ mod tests {
                 let known = known.iter().chain(&["AllowedIPs", "Endpoint", "PersistentKeepalive"]);
                 let known: Vec<_> = known.collect();
                 let is_known = |line: &str| {
-                    line.is_empty() || known.iter().any(|word| line.starts_with(**word))
+                    line.is_empty() || line.starts_with("# Receipts = ") || known.iter().any(|word| line.starts_with(**word))
                 };
                 proptest::prop_assert!(text.lines().all(is_known), "{}", *text);
             }
@@ -225,6 +222,16 @@ mod tests {
         assert!(text.contains("Endpoint = 192.0.2.1:51820\nPersistentKeepalive = 25\n"));
         let again = WgConfig::read(&text, key).expect("a configuration").to_text();
         assert_eq!(again, text);
+    }
+
+    #[test]
+    fn the_key_for_receipts_is_kept_and_the_country_is_the_listings() {
+        let text = format!("# Receipts = {PEER}\n# Country = FR\n{}", sent());
+        let mut config = WgConfig::read(&text, PrivateKey::random()).expect("a configuration");
+        assert_eq!((config.receipts.as_deref(), config.country.as_deref()), (Some(PEER), None));
+        config.country = Some("DE".into());
+        let start = format!("# Receipts = {PEER}\n# Country = DE\n[Interface]\n");
+        assert!(config.to_text().starts_with(&start), "{}", *config.to_text());
     }
 
     #[test]

@@ -57,6 +57,8 @@ pub struct Plan {
     pub exit: String,
     /// The listing's identifier.
     pub listing: String,
+    /// The country that the listing names.
+    pub country: Option<String>,
     /// Where the exit sells.
     pub url: HttpUrl,
     /// The price that the buyer expects.
@@ -205,7 +207,8 @@ impl Plan {
 
     fn new(signed: &SignedListing, url: HttpUrl, price: Option<Price>, pay: Pay) -> Self {
         let (exit, listing) = (signed.event.pubkey.to_hex(), signed.listing.id.clone());
-        Self { exit, listing, url, price, pay }
+        let country = signed.listing.country.map(|country| country.to_string());
+        Self { exit, listing, country, url, price, pay }
     }
 
     /// What is paid, in the unit. A voucher costs nothing now.

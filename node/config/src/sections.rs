@@ -409,7 +409,8 @@ section! {
         /// family with node.listen_port.
         endpoints: Vec<String> = Vec::new();
         /// The URL at which consumers buy a configuration with ecash, "https://host/path". Empty:
-        /// the listing names none.
+        /// that of purchase.listen, if it is on: the first of purchase.server_names with the port,
+        /// and https if there is a certificate or a proxy.
         purchase_url: String = String::new();
         /// The file with the key that signs the listing. Created when it is first needed, readable
         /// only by its owner. Anyone who has it can change this node's listing.

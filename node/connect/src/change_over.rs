@@ -20,6 +20,8 @@ pub enum Cause {
     NoTraffic,
     /// It bills more than it carried.
     Bill,
+    /// Its usage receipt is wrong.
+    Receipt,
     /// Its session is paused, and nothing may be paid any more.
     OutOfMoney,
 }
@@ -32,13 +34,19 @@ impl Cause {
             Self::NoAnswer => "it does not answer",
             Self::NoTraffic => "it answers, but carries no traffic",
             Self::Bill => "it bills more than it carried",
+            Self::Receipt => "its usage receipt is wrong",
             Self::OutOfMoney => "its session is used up, and the budget too",
         }
     }
 
     /// Whether the node is not to be tried again.
     const fn is_final(self) -> bool {
-        matches!(self, Self::Bill | Self::OutOfMoney)
+        self.is_fraud() || matches!(self, Self::OutOfMoney)
+    }
+
+    /// Whether the node cheats: then no exit is better than this one.
+    const fn is_fraud(self) -> bool {
+        matches!(self, Self::Bill | Self::Receipt)
     }
 }
 
@@ -157,7 +165,7 @@ impl ChangeOver {
                 self.give_up(now)
             }
             (State::Connected { slot, candidate, hold }, Event::Failed(failed, cause))
-                if failed == slot && (now >= hold || cause == Cause::Bill) =>
+                if failed == slot && (now >= hold || cause.is_fraud()) =>
             {
                 self.leave(now, slot, candidate, cause)
             }
@@ -167,7 +175,7 @@ impl ChangeOver {
 
     fn leave(&mut self, now: u64, slot: Slot, candidate: usize, cause: Cause) -> Vec<Action> {
         let is_alone = self.next(Some(candidate), Some(candidate)).is_none();
-        if is_alone && cause != Cause::Bill {
+        if is_alone && !cause.is_fraud() {
             // There is nothing better: it may come back, or be paid by hand.
             self.state = State::Connected { slot, candidate, hold: now + RETRY_DELAY };
             return Vec::new();

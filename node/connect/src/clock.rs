@@ -25,6 +25,13 @@ pub fn date() -> Timestamp {
     Timestamp::from_unix(since.as_secs(), since.subsec_nanos())
 }
 
+/// Milliseconds since 1970.
+#[must_use]
+pub fn unix_millis() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// Seconds since 1970.
 #[must_use]
 pub fn unix_now() -> u64 {

@@ -7,7 +7,10 @@ use std::{
 
 use ipnet::IpNet;
 use weir_common::PublicKey;
-use weir_wireguard::keys::{self, KeyError, PresharedKey, PrivateKey};
+use weir_wireguard::{
+    keys::{self, KeyError, PresharedKey, PrivateKey},
+    wg_quick,
+};
 
 /// The largest configuration that is read, in bytes.
 pub const MAX_LEN: usize = 64 * 1024;
@@ -39,6 +42,10 @@ pub struct Conf {
     pub allowed: Vec<IpNet>,
     /// Seconds between keepalives; 0 is none.
     pub keepalive: u16,
+    /// The node's public key for usage receipts, in base64, if the file names it.
+    pub receipts: Option<String>,
+    /// The country that the exit says it is in, if the file names it.
+    pub country: Option<String>,
     /// Keys that say something to wg-quick, and nothing here.
     pub ignored: Vec<String>,
 }
@@ -140,7 +147,12 @@ impl Conf {
         if peers > 1 {
             return Err(ConfError::Peers);
         }
-        partial.finish()
+        let note = |name| wg_quick::note(text, name).map(str::to_owned);
+        let country = note(wg_quick::COUNTRY);
+        let is_country =
+            |text: &String| text.len() == 2 && text.bytes().all(|it| it.is_ascii_uppercase());
+        let (receipts, country) = (note(wg_quick::RECEIPTS), country.filter(is_country));
+        Ok(Conf { receipts, country, ..partial.finish()? })
     }
 
     /// The consumer's address of a family, if traffic of that family leaves by this tunnel.
@@ -254,6 +266,8 @@ impl Partial {
             dns: self.dns,
             mtu: self.mtu.unwrap_or(DEFAULT_MTU),
             keepalive: self.keepalive,
+            receipts: None,
+            country: None,
             ignored: self.ignored,
         };
         if conf.addresses.is_empty() {

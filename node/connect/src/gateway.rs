@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::{net::TcpSocket, time::timeout};
 
-use crate::pay::Left;
+use crate::{pay::Left, receipt::Answer};
 
 /// The port of payments, as `payment.port` has it by default.
 pub const PORT: u16 = 8077;
@@ -27,6 +27,17 @@ const MAX_ANSWER: usize = 64 * 1024;
 pub struct Gateway {
     address: SocketAddr,
     interface: String,
+}
+
+/// What a node answers about the session's last usage receipt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Given {
+    /// It gives no receipts.
+    Nothing,
+    /// The answer is not one about receipts.
+    Unreadable,
+    /// Its key, and the receipt if there is one yet.
+    Answer(Answer),
 }
 
 /// Why a payment was refused.
@@ -62,6 +73,22 @@ impl Gateway {
     pub async fn left(&self) -> anyhow::Result<Left> {
         let answer = self.request(Method::GET, "/v1/session", None).await?;
         serde_json::from_slice(&answer).context("the gateway's answer cannot be read")
+    }
+
+    /// Asks for the session's last usage receipt.
+    ///
+    /// # Errors
+    ///
+    /// When there is no answer.
+    pub async fn receipt(&self) -> anyhow::Result<Given> {
+        let exchange = timeout(TIMEOUT, self.exchange(Method::GET, "/v1/session/receipt", None));
+        let (status, answer) = exchange.await.context("the gateway does not answer")??;
+        match status {
+            StatusCode::NOT_FOUND => return Ok(Given::Nothing),
+            status if !status.is_success() => bail!("the gateway answers {status}"),
+            _ => {}
+        }
+        Ok(serde_json::from_slice(&answer).map_or(Given::Unreadable, Given::Answer))
     }
 
     /// Uses a voucher.

@@ -17,16 +17,17 @@ use crate::{
     firewall::{self, Allowed, Lan},
     link, lockdown,
     pay::Payer,
+    receipt::store::Store,
     routes::{self, Exit, Hops, Rank, Reached},
     source::Candidate,
     spare::{Buyer, Spares},
-    state::{Directory, State, Status},
+    state::{Directory, Money, State, Status},
     tunnel::{Kind, Tunnel},
 };
 
 mod live;
 
-use live::{Live, Observed};
+use live::{Live, Observed, Said};
 
 /// The interval at which the table and the resolver are put back if another program changed them,
 /// and the status is written, in nanoseconds.
@@ -53,6 +54,8 @@ pub struct Options {
     pub buyer: Option<Box<dyn Buyer>>,
     /// What may be paid, in the payer's unit.
     pub budget: u64,
+    /// What was paid before, in the payer's unit.
+    pub spent: u64,
 }
 
 /// How a connection ended.
@@ -150,6 +153,8 @@ struct Connection<'a> {
     next_check: u64,
     was_connected: bool,
     was_stuck: bool,
+    /// What was paid before, and what may be paid.
+    whole_budget: u64,
 }
 
 const fn place(slot: Slot) -> usize {
@@ -172,6 +177,7 @@ impl<'a> Connection<'a> {
             dns: Dns::find(directory),
             change: ChangeOver::new(options.candidates.len()),
             spares: Spares::new(options.buyer.take()),
+            whole_budget: options.spent.saturating_add(options.budget),
             options,
             say,
             tunnels: [None, None],
@@ -350,6 +356,7 @@ impl<'a> Connection<'a> {
             interface: Some(slot.interface().to_owned()),
             engine: Some(engine.to_owned()),
             since: Some(clock::unix_now()),
+            country: live.country.clone(),
             last_change: self.status.last_change.take(),
             ..Status::default()
         };
@@ -415,9 +422,27 @@ impl<'a> Connection<'a> {
     async fn pay(&mut self, now: u64) -> anyhow::Result<()> {
         let Some((slot, _)) = self.change.active() else { return Ok(()) };
         let Some(Some(live)) = self.tunnels.get_mut(place(slot)) else { return Ok(()) };
-        let Some(left) = live.poll(now).await else { return Ok(()) };
-        self.status.left_bytes = left.bytes;
+        let Some(Said { left, receipt }) = live.poll(now).await else { return Ok(()) };
+        (self.status.left_bytes, self.status.left_seconds) = (left.bytes, left.seconds);
         self.status.billed_bytes = Some(left.used_bytes);
+        match receipt.map(|given| live.receive(given, left.used_bytes)) {
+            None | Some(live::Receipt::Known) => {}
+            Some(live::Receipt::Missing) => {
+                let name = &live.name;
+                (self.say)(&format!(
+                    "{name} gives no usage receipts, although its configuration names a key for them."
+                ));
+            }
+            Some(live::Receipt::New(verified)) => {
+                if let Err(error) = Store::default().save(&verified) {
+                    (self.say)(&format!("{error:#}"));
+                }
+                self.status.receipt = Some(*verified);
+            }
+            Some(live::Receipt::Wrong(fault)) => {
+                return self.failed(slot, Cause::Receipt, &format!(": {fault}")).await;
+            }
+        }
         let budget = if self.options.payer.is_some() { self.options.budget } else { 0 };
         match live.account(now, &left, budget) {
             live::Account::Good => Ok(()),
@@ -479,8 +504,11 @@ impl<'a> Connection<'a> {
             if let Dns::File(_) = self.dns {
                 self.dns.set(&live.dns, slot.interface())?;
             }
-            if let Ok(counts) = live.tunnel.counts() {
+            if let Ok(counts) = live.tunnel.counts()
+                && (self.status.received, self.status.sent) != (counts.received, counts.sent)
+            {
                 (self.status.received, self.status.sent) = (counts.received, counts.sent);
+                self.status.counted_ms = Some(clock::unix_millis());
             }
         }
         self.write();
@@ -488,6 +516,11 @@ impl<'a> Connection<'a> {
     }
 
     fn write(&mut self) {
+        self.status.money = self.options.payer.as_ref().map(|payer| Money {
+            unit: payer.unit().to_owned(),
+            spent: self.whole_budget.saturating_sub(self.options.budget),
+            budget: self.whole_budget,
+        });
         if self.written.as_ref() == Some(&self.status) {
             return;
         }

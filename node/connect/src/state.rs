@@ -15,7 +15,7 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::namespace;
+use crate::{namespace, receipt::Verified};
 
 /// Where connections keep what need not survive a reboot.
 const DIRECTORY: &str = "/run/weir-connect";
@@ -33,20 +33,41 @@ pub struct Status {
     pub interface: Option<String>,
     /// Which WireGuard.
     pub engine: Option<String>,
+    /// The country that the node says it is in.
+    pub country: Option<String>,
     /// When it was connected, in seconds since 1970.
     pub since: Option<u64>,
     /// Bytes from this node, as `wg show` counts.
     pub received: u64,
     /// Bytes to this node.
     pub sent: u64,
+    /// When these bytes were counted, in milliseconds since 1970.
+    pub counted_ms: Option<u64>,
     /// Bytes that are left at this node; `None` if it does not say, or has no limit.
     pub left_bytes: Option<u64>,
+    /// Seconds that are left at this node; `None` if it does not say, or has no limit.
+    pub left_seconds: Option<u64>,
     /// Bytes that the node has billed; `None` if it does not say.
     pub billed_bytes: Option<u64>,
+    /// The last usage receipt of this node, verified.
+    pub receipt: Option<Verified>,
+    /// What was paid, if anything may be.
+    pub money: Option<Money>,
     /// Packets that the table has dropped since it was last loaded.
     pub dropped: Option<u64>,
     /// Why the node before was left.
     pub last_change: Option<String>,
+}
+
+/// What a connection has paid.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Money {
+    /// The unit: `sat`, or `vouchers`.
+    pub unit: String,
+    /// What was paid so far.
+    pub spent: u64,
+    /// The most that is paid in all.
+    pub budget: u64,
 }
 
 /// What a connection is doing.
@@ -62,6 +83,19 @@ pub enum State {
     Connecting,
     /// Everything leaves by the tunnel.
     Connected,
+}
+
+impl State {
+    /// In a word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Closed => "closed",
+            Self::Connecting => "connecting",
+            Self::Connected => "connected",
+        }
+    }
 }
 
 /// The directory of the connection in this network namespace.

@@ -29,12 +29,14 @@ mod shop;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod url;
 
 pub use counts::{Counts, PurchaseCounts, Way};
 use letters::Letters;
 use listener::Server;
 use shop::Shop;
 pub use tls::CertificateError;
+pub use url::url;
 
 /// What a node with this configuration needs to sell; see [`Purchase::bind`].
 #[derive(Debug)]

@@ -61,3 +61,4 @@ pub use session::{
 pub use shared::SharedLedger;
 pub use usage_log::UsageLog;
 pub use usage_record::UsageRecord;
+pub use weir_receipt::Receipt;

@@ -9,9 +9,6 @@ use crate::{
     usage_record::{RecordKey, UsageRecord},
 };
 
-/// The version of the record format that this weir writes.
-const VERSION: u32 = 1;
-
 /// The maximum number of records in one answer or batch.
 pub const MAX_RECORDS: u32 = 1000;
 
@@ -61,6 +58,17 @@ impl Ledger {
     /// When the ledger cannot be read.
     pub fn usage_after(&self, cursor: u64, limit: u32) -> Result<Vec<UsageRecord>, LedgerError> {
         read_after(&self.db, cursor, limit.min(MAX_RECORDS))
+    }
+
+    /// The last record of a live session; `None` before the first one.
+    ///
+    /// # Errors
+    ///
+    /// When the ledger cannot be read.
+    pub fn last_record(&self, id: SessionId) -> Result<Option<UsageRecord>, LedgerError> {
+        let Some(number) = self.numbers.get(&id) else { return Ok(None) };
+        let mut statement = self.db.prepare_cached(sql::LAST_RECORD)?;
+        Ok(statement.query_row([number], read).optional()?)
     }
 
     /// The highest cursor that a record has or had; 0 before the first record.
@@ -133,7 +141,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<UsageRecord> {
     let number = |column| row.get::<_, i64>(column).map(|n| u64::try_from(n).unwrap_or(0));
     Ok(UsageRecord {
         cursor: number(0)?,
-        version: VERSION,
+        version: weir_receipt::VERSION,
         session: row.get(1)?,
         consumer: row.get(2)?,
         public_key: row.get(3)?,

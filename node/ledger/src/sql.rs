@@ -150,6 +150,10 @@ statements! {
              signature
          FROM records JOIN sessions ON session = number
          WHERE cursor > ?1 ORDER BY cursor LIMIT ?2";
+    LAST_RECORD = "SELECT cursor, id, name, public_key, sequence, bytes_up, packets_up, bytes_down,
+             packets_down, seconds, created, last_activity, records.end_reason, signer, signature
+         FROM records JOIN sessions ON session = number
+         WHERE session = ?1 ORDER BY sequence DESC LIMIT 1";
     /// Of the records that there are, or that are gone.
     LAST_CURSOR = "SELECT max(coalesce((SELECT max(cursor) FROM records), 0),
              (SELECT swept FROM retention WHERE one = 1))";

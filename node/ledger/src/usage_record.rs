@@ -2,10 +2,9 @@
 
 use std::path::Path;
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
-use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 use serde::{Deserialize, Serialize};
 
+use weir_receipt::{Receipt, Signer};
 use weir_wireguard::keys::{self, KeyFileError};
 
 /// The file of the key, beside the ledger.
@@ -46,61 +45,44 @@ pub struct UsageRecord {
     pub end_reason: Option<String>,
     /// The node's Ed25519 key for records, in base64.
     pub signer: String,
-    /// By that key over [`UsageRecord::signed_text`], in base64.
+    /// By that key over [`Receipt::signed_text`], in base64.
     pub signature: String,
 }
 
 impl UsageRecord {
-    /// What the signature is over: every field but the cursor and the signature, one a line.
-    /// No value can have a line end in it.
+    /// What is signed of it, for the consumer: everything but the cursor, which says how many records
+    /// the node has.
     #[must_use]
-    pub fn signed_text(&self) -> String {
-        format!(
-            "weir usage {}\nsession={}\nconsumer={}\npublic_key={}\nsequence={}\nbytes_up={}\n\
-             packets_up={}\nbytes_down={}\npackets_down={}\nseconds={}\nstart={}\n\
-             last_activity={}\nend_reason={}\nsigner={}\n",
-            self.version,
-            self.session,
-            self.consumer.as_deref().unwrap_or_default(),
-            self.public_key,
-            self.sequence,
-            self.bytes_up,
-            self.packets_up,
-            self.bytes_down,
-            self.packets_down,
-            self.seconds,
-            self.start,
-            self.last_activity,
-            self.end_reason.as_deref().unwrap_or_default(),
-            self.signer,
-        )
+    pub fn receipt(&self) -> Receipt {
+        Receipt {
+            version: self.version,
+            session: self.session.clone(),
+            consumer: self.consumer.clone(),
+            public_key: self.public_key.clone(),
+            sequence: self.sequence,
+            bytes_up: self.bytes_up,
+            packets_up: self.packets_up,
+            bytes_down: self.bytes_down,
+            packets_down: self.packets_down,
+            seconds: self.seconds,
+            start: self.start,
+            last_activity: self.last_activity,
+            end_reason: self.end_reason.clone(),
+            signer: self.signer.clone(),
+            signature: self.signature.clone(),
+        }
     }
 
     /// Whether the signature is by `signer` (base64), as the node's own answer names it.
     #[must_use]
     pub fn is_signed_by(&self, signer: &str) -> bool {
-        let (Ok(key), Ok(signature)) =
-            (STANDARD.decode(&self.signer), STANDARD.decode(&self.signature))
-        else {
-            return false;
-        };
-        let text = self.signed_text();
-        self.signer == signer
-            && UnparsedPublicKey::new(&ED25519, key).verify(text.as_bytes(), &signature).is_ok()
+        self.receipt().verify(signer).is_ok()
     }
 }
 
 /// The node's key for usage records (Ed25519).
-pub(crate) struct RecordKey {
-    pair: Ed25519KeyPair,
-    public: String,
-}
-
-impl std::fmt::Debug for RecordKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("RecordKey").field(&self.public).finish()
-    }
-}
+#[derive(Debug)]
+pub(crate) struct RecordKey(Signer);
 
 impl RecordKey {
     /// The key in `receipt.key` beside the ledger, made there (mode 0600) at the first start.
@@ -110,7 +92,7 @@ impl RecordKey {
     /// When the file cannot be read or written, when others can read it, and when it has no key.
     pub(crate) fn beside(ledger: &Path) -> Result<Self, KeyFileError> {
         let (seed, _) = keys::load_or_create(&ledger.with_file_name(FILE))?;
-        Ok(Self::new(&seed.secret().to_bytes()))
+        Ok(Self(Signer::from_seed(&seed.secret().to_bytes())))
     }
 
     /// Whether there is such a file already.
@@ -119,23 +101,16 @@ impl RecordKey {
         ledger.with_file_name(FILE).exists()
     }
 
-    fn new(seed: &[u8; 32]) -> Self {
-        let pair = Ed25519KeyPair::from_seed_unchecked(seed).expect("any 32 bytes are a seed");
-        let public = STANDARD.encode(pair.public_key());
-        Self { pair, public }
-    }
-
     /// The public half in base64.
     #[must_use]
     pub(crate) fn public(&self) -> &str {
-        &self.public
+        self.0.public()
     }
 
     /// Fills in who signs, and the signature.
     #[must_use]
     pub(crate) fn sign(&self, record: UsageRecord) -> UsageRecord {
-        let mut record = UsageRecord { signer: self.public.clone(), ..record };
-        record.signature = STANDARD.encode(self.pair.sign(record.signed_text().as_bytes()));
-        record
+        let Receipt { signer, signature, .. } = self.0.sign(record.receipt());
+        UsageRecord { signer, signature, ..record }
     }
 }

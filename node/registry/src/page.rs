@@ -4,6 +4,7 @@ use axum::{
     http::{HeaderName, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use weir_page::escape;
 
 use crate::{
     exits::{self, ExitsQuery, QueryError},
@@ -22,12 +23,12 @@ const HEADERS: [(HeaderName, &str); 4] = [
     (header::REFERRER_POLICY, "no-referrer"),
     (header::CACHE_CONTROL, "no-store"),
 ];
-const STYLE: &str =
-    concat!(include_str!("../../control/src/api/page/page.css"), include_str!("page/page.css"));
+const OWN_STYLE: &str = include_str!("page/page.css");
 const FRAME: &str = include_str!("page/index.html");
 
 pub(crate) async fn style() -> Response {
-    (HEADERS, [(header::CONTENT_TYPE, "text/css; charset=utf-8")], STYLE).into_response()
+    let style = [weir_page::STYLE, OWN_STYLE].concat();
+    (HEADERS, [(header::CONTENT_TYPE, "text/css; charset=utf-8")], style).into_response()
 }
 
 /// The page for a query string.
@@ -95,22 +96,6 @@ fn render(
 
 fn counted(count: usize, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
-}
-
-fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for letter in text.chars() {
-        match letter {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            '{' => escaped.push_str("&#123;"),
-            other => escaped.push(other),
-        }
-    }
-    escaped
 }
 
 #[cfg(test)]

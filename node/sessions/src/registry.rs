@@ -84,6 +84,8 @@ pub struct Sessions {
     flows: flows::Flows,
     address_of: AddressOf,
     node_key: PublicKey,
+    /// The public key that signs usage records.
+    signer: String,
     max: u32,
 }
 

@@ -6,7 +6,10 @@ use zeroize::Zeroizing;
 
 use crate::Snapshot;
 use weir_common::PublicKey;
-use weir_wireguard::keys::{self, PresharedKey, PrivateKey};
+use weir_wireguard::{
+    keys::{PresharedKey, PrivateKey},
+    wg_quick::{RECEIPTS, WgQuick},
+};
 
 /// What every consumer of this node is told.
 #[derive(Clone, Debug)]
@@ -26,48 +29,32 @@ pub struct PeerTemplate {
 }
 
 /// The configuration of one session, in memory that is wiped. Without the private key there is a
-/// comment in its place.
+/// comment in its place. `signer` is the node's public key for usage receipts.
 #[must_use]
 pub fn config(
     template: &PeerTemplate,
     snapshot: &Snapshot,
+    signer: &str,
     private_key: Option<&PrivateKey>,
     preshared_key: Option<&PresharedKey>,
 ) -> Zeroizing<String> {
-    let mut lines = Zeroizing::new(Vec::with_capacity(16));
     let session = &snapshot.session;
     let name = session.name.as_ref().map(|name| format!(" ({name})")).unwrap_or_default();
-    lines.push(format!("# weir session {}{name}", session.id));
-    lines.push("[Interface]".to_owned());
-    lines.push(match private_key {
-        Some(key) => format!("PrivateKey = {}", key.print().as_str()),
-        None => "# Put your own private key here: PrivateKey = ...".to_owned(),
-    });
-    lines.push(format!("Address = {}/32, {}/128", snapshot.address_v4, snapshot.address_v6));
-    if !template.dns.is_empty() {
-        let dns: Vec<_> = template.dns.iter().map(ToString::to_string).collect();
-        lines.push(format!("DNS = {}", dns.join(", ")));
-    }
-    lines.push(format!("MTU = {}", template.mtu));
-    lines.push(String::new());
-    lines.push("[Peer]".to_owned());
-    lines.push(format!("PublicKey = {}", keys::print_public(&template.node_key)));
-    if let Some(key) = preshared_key {
-        lines.push(format!("PresharedKey = {}", key.print().as_str()));
-    }
-    lines.push("AllowedIPs = 0.0.0.0/0, ::/0".to_owned());
-    lines.push(format!("Endpoint = {}", template.endpoint));
-    if template.keepalive > 0 {
-        lines.push(format!("PersistentKeepalive = {}", template.keepalive));
-    }
-    // The capacity is enough from the start: a growing string would leave copies of the key.
-    let len = lines.iter().map(|line| line.len() + 1).sum();
-    let mut text = Zeroizing::new(String::with_capacity(len));
-    for line in lines.iter() {
-        text.push_str(line);
-        text.push('\n');
-    }
-    text
+    let dns: Vec<_> = template.dns.iter().map(ToString::to_string).collect();
+    let config = WgQuick {
+        comment: &format!("weir session {}{name}", session.id),
+        notes: &[(RECEIPTS, signer)],
+        private_key,
+        addresses: &[format!("{}/32", snapshot.address_v4), format!("{}/128", snapshot.address_v6)],
+        dns: &dns,
+        mtu: Some(template.mtu),
+        peer: &template.node_key,
+        preshared_key,
+        allowed_ips: &["0.0.0.0/0".to_owned(), "::/0".to_owned()],
+        endpoint: &template.endpoint,
+        keepalive: template.keepalive,
+    };
+    config.to_text()
 }
 
 #[cfg(test)]
@@ -122,6 +109,7 @@ mod tests {
         let key = PrivateKey::parse(PRIVATE).expect("a key");
         let expected = "\
 # weir session 123456789abcdef0 (alice)
+# Receipts = SIGNER
 [Interface]
 PrivateKey = dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=
 Address = 10.66.0.2/32, fd00:66::2/128
@@ -134,10 +122,11 @@ AllowedIPs = 0.0.0.0/0, ::/0
 Endpoint = [2001:db8::1]:51820
 PersistentKeepalive = 25
 ";
-        let made = config(&template(), &snapshot(Some("alice")), Some(&key), None);
+        let made = config(&template(), &snapshot(Some("alice")), "SIGNER", Some(&key), None);
         assert_eq!(made.as_str(), expected);
         let preshared = PresharedKey::new([9; 32]);
-        let made = config(&template(), &snapshot(Some("alice")), Some(&key), Some(&preshared));
+        let made =
+            config(&template(), &snapshot(Some("alice")), "SIGNER", Some(&key), Some(&preshared));
         let line = "PresharedKey = CQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQk=\nAllowedIPs";
         assert_eq!(made.as_str(), expected.replace("AllowedIPs", line));
     }
@@ -147,6 +136,7 @@ PersistentKeepalive = 25
         let template = PeerTemplate { dns: Vec::new(), keepalive: 0, ..template() };
         let expected = "\
 # weir session 123456789abcdef0
+# Receipts = SIGNER
 [Interface]
 # Put your own private key here: PrivateKey = ...
 Address = 10.66.0.2/32, fd00:66::2/128
@@ -157,6 +147,6 @@ PublicKey = hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=
 AllowedIPs = 0.0.0.0/0, ::/0
 Endpoint = [2001:db8::1]:51820
 ";
-        assert_eq!(config(&template, &snapshot(None), None, None).as_str(), expected);
+        assert_eq!(config(&template, &snapshot(None), "SIGNER", None, None).as_str(), expected);
     }
 }

@@ -175,7 +175,8 @@ pub(super) fn for_connect(
     fs::create_dir_all(&kept).with_context(|| format!("cannot make {}", kept.display()))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot start the runtime")?;
-    let bought = runtime.block_on(buyer.buy(&plan))?;
+    let mut bought = runtime.block_on(buyer.buy(&plan))?;
+    bought.config.country = plan.country;
     let path = kept.join(format!("{}.conf", bought.id));
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o600);

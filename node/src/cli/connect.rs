@@ -18,10 +18,11 @@ use weir_connect::{
     disconnect::{self, Found},
     firewall::{self, Lan},
     pay::{Payer, Vouchers},
+    receipt::{Verified, store::Store},
     run::{self, Ended, Options},
     source,
     spare::Buyer,
-    state::{Directory, State, Status},
+    state::{Directory, Money, State, Status},
     tunnel::Kind,
 };
 use weir_ledger::unix_now;
@@ -30,6 +31,7 @@ use weir_market::listing::Country;
 use super::{out::Out, units};
 
 mod market;
+mod watch;
 
 use market::FromMarket;
 
@@ -43,6 +45,7 @@ Examples:
   sudo weir connect --conf exit.conf --lan                 reach printers and other devices too
   sudo weir connect --conf exit.conf --voucher 3f9k2-...   pay when little is left
   weir connect --status
+  sudo weir connect --status --watch                       live, until you press q
 
 The file is one that a node or a seller gives you: the same that WireGuard apps take.
 Before anything else, an nftables table closes this machine: only the tunnel leaves, and nothing
@@ -91,6 +94,9 @@ pub(super) struct ConnectArgs {
     /// Show the connection
     #[arg(long)]
     status: bool,
+    /// Keep showing it: a screen on a terminal, else a line a second (with --json: an object)
+    #[arg(long, requires = "status")]
+    watch: bool,
 }
 
 /// The node through which the exits are reached.
@@ -141,6 +147,9 @@ pub(super) fn run(
     out: &mut Out,
     err: &mut Out,
 ) -> anyhow::Result<()> {
+    if args.status && args.watch {
+        return watch::run(|| (look(), unix_now()), json, out);
+    }
     if args.status {
         return show(json, out);
     }
@@ -164,6 +173,7 @@ pub(super) fn run(
     }
     let vouchers = u64::try_from(args.voucher.len()).unwrap_or(u64::MAX);
     let mut buyer: Option<Box<dyn Buyer>> = None;
+    let mut spent = 0;
     let (payer, budget): (Option<Box<dyn Payer>>, u64) = if args.market.is_wanted() {
         ensure!(
             Directory::here().holder().is_none(),
@@ -177,6 +187,7 @@ pub(super) fn run(
         conf.push(bought.path);
         entry.extend(bought.entry);
         buyer = Some(Box::new(bought.others));
+        spent = bought.spent;
         let left = args.budget.map_or(0, |budget| budget.saturating_sub(bought.spent));
         (Some(Box::new(bought.ecash)), left)
     } else if vouchers > 0 {
@@ -194,6 +205,7 @@ pub(super) fn run(
         payer,
         buyer,
         budget,
+        spent,
     };
     for candidate in &options.candidates {
         let ignored = &candidate.conf.ignored;
@@ -271,7 +283,8 @@ pub(super) fn disconnect(json: bool, out: &mut Out) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn show(json: bool, out: &mut Out) -> anyhow::Result<()> {
+/// What the connection of this network namespace does.
+fn look() -> Status {
     let directory = Directory::here();
     let status = match directory.holder() {
         Some(_) => directory.read().unwrap_or_default(),
@@ -283,7 +296,16 @@ fn show(json: bool, out: &mut Out) -> anyhow::Result<()> {
         State::Off if dropped.is_some() => State::Closed,
         state => state,
     };
-    let status = Status { state, dropped, ..status };
+    // Without a connection it is the last one's. Only root may read it.
+    let receipt = status.receipt.or_else(|| match state {
+        State::Off | State::Closed => Store::default().newest(),
+        State::Connecting | State::Connected => None,
+    });
+    Status { state, dropped, receipt, ..status }
+}
+
+fn show(json: bool, out: &mut Out) -> anyhow::Result<()> {
+    let status = look();
     if json {
         return out.json(&status);
     }
@@ -310,8 +332,9 @@ fn render(status: &Status, now: u64) -> String {
             let interface = status.interface.clone().unwrap_or_else(unknown);
             let engine = status.engine.clone().unwrap_or_else(unknown);
             let (down, up) = (units::bytes(status.received), units::bytes(status.sent));
+            let country = status.country.as_ref().map(|it| format!(" in {it}")).unwrap_or_default();
             format!(
-                "connected  {node} at {endpoint}, {since}\n\
+                "connected  {node}{country} at {endpoint}, {since}\n\
                  tunnel     {interface}, {engine}\n\
                  carried    {down} down, {up} up\n"
             )
@@ -320,6 +343,12 @@ fn render(status: &Status, now: u64) -> String {
     if let Some(billed) = status.billed_bytes {
         let left = status.left_bytes.map_or_else(|| "no limit".to_owned(), units::bytes);
         text.push_str(&format!("left       {left}; billed {}\n", units::bytes(billed)));
+    }
+    if let Some(verified) = &status.receipt {
+        text.push_str(&format!("receipt    {}\n", receipt(verified, now)));
+    }
+    if let Some(Money { unit, spent, budget }) = &status.money {
+        text.push_str(&format!("spent      {spent} of {budget} {unit}\n"));
     }
     if let Some(dropped) = status.dropped {
         text.push_str(&format!("beside it  {dropped} packets were dropped\n"));
@@ -330,12 +359,42 @@ fn render(status: &Status, now: u64) -> String {
     text
 }
 
+/// A usage receipt in words.
+fn receipt(verified: &Verified, now: u64) -> String {
+    let Verified { node, pinned, receipt, at } = verified;
+    let (sum, time) = (units::bytes(receipt.billed()), units::span(receipt.seconds));
+    let (number, checked) = (receipt.sequence, units::ago(*at, now));
+    let origin = pinned.origin.as_str();
+    format!("number {number} of {node}: {sum} in {time}, verified {checked}; {origin}")
+}
+
 #[cfg(test)]
 mod tests {
+    use weir_connect::receipt::{Origin, Pinned, Receipt};
+
     use super::*;
 
     #[test]
     fn a_connection_is_shown_on_one_screen() {
+        let receipt = Receipt {
+            version: 1,
+            session: "5f0c1d2e3a4b5c6d".into(),
+            consumer: None,
+            public_key: String::new(),
+            sequence: 7,
+            bytes_up: 3 << 20,
+            packets_up: 1,
+            bytes_down: 1 << 20,
+            packets_down: 1,
+            seconds: 60,
+            start: 1,
+            last_activity: 1,
+            end_reason: None,
+            signer: String::new(),
+            signature: String::new(),
+        };
+        let pinned = Pinned { signer: "key".into(), origin: Origin::Configuration };
+        let verified = Verified { node: "exit.conf".into(), pinned, receipt, at: 1050 };
         let status = Status {
             state: State::Connected,
             node: Some("exit.conf".into()),
@@ -348,10 +407,17 @@ mod tests {
             billed_bytes: Some(4 << 20),
             left_bytes: Some(1 << 30),
             dropped: Some(7),
+            country: Some("DE".into()),
+            money: Some(Money { unit: "sat".into(), spent: 140, budget: 500 }),
+            receipt: Some(verified),
             ..Status::default()
         };
         let text = render(&status, 1060);
-        assert!(text.starts_with("connected  exit.conf at 45.80.2.2:51820, "), "{text}");
+        assert!(text.starts_with("connected  exit.conf in DE at 45.80.2.2:51820, "), "{text}");
+        let receipt = "receipt    number 7 of exit.conf: 4.00 MiB in 1 min 0 s, verified 10 s ago; the \
+                       configuration names its key\n";
+        assert!(text.contains(receipt), "{text}");
+        assert!(text.contains("spent      140 of 500 sat\n"), "{text}");
         assert!(text.contains("3.00 MiB down, 1.00 MiB up"), "{text}");
         assert!(text.contains("left       1.00 GiB; billed 4.00 MiB"), "{text}");
         assert!(text.contains("7 packets were dropped"), "{text}");

@@ -144,8 +144,11 @@ mod tests {
             listing: Some(serde_json::json!({
                 "title": "weir exit DE", "state": "sold", "country": "DE",
                 "country_basis": "claimed", "ip_type": "residential", "ip_type_basis": "database",
-                "prices": [{"amount": "100", "currency": "sat", "unit": "GiB"}],
-                "payments": [["voucher"]], "reach": "direct",
+                "prices": [
+                    {"amount": "100", "currency": "sat", "unit": "GiB"},
+                    {"amount": "0.00006", "currency": "MYST", "unit": "hour"},
+                ],
+                "payments": [["cashu", "https://mint.example", "02aa", "https://a.example/purchase"]], "reach": "direct",
                 "endpoints": [{"key": "k", "addresses": ["192.0.2.1:51820"]}],
                 "measured": {"up": 912, "down": 934, "measured_at": 1}, "free_slots": 4000,
                 "features": ["ipv6", "dns"],
@@ -166,7 +169,8 @@ mod tests {
             "country     DE (claimed)",
             "line        residential (database)",
             "price       100 sat/GiB",
-            "payment     voucher",
+            "price       0.00006 MYST/hour",
+            "payment     cashu https://mint.example 02aa https://a.example/purchase",
             "endpoint    192.0.2.1:51820",
             "capacity    912 Mbit/s up, 934 Mbit/s down",
             "features    ipv6 dns",

@@ -18,7 +18,7 @@ use self::state::{Answer, State, Step};
 use super::out::Out;
 use weir_control::client::Client;
 
-mod screen;
+pub(super) mod screen;
 mod state;
 
 /// The interval between two requests to the node.
@@ -51,7 +51,7 @@ pub(super) fn run(client: Client, json: bool, out: &Out) -> anyhow::Result<()> {
 }
 
 /// Runs `action`, then restores the terminal, even if `action` panics.
-fn on_screen(
+pub(super) fn on_screen(
     action: impl FnOnce(&mut DefaultTerminal) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let mut terminal = ratatui::try_init().context("cannot set up the terminal")?;
@@ -61,7 +61,7 @@ fn on_screen(
 }
 
 /// Handles SIGTERM and similar signals, which would otherwise leave the terminal in raw mode.
-fn told_to_end() -> anyhow::Result<mpsc::Receiver<()>> {
+pub(super) fn told_to_end() -> anyhow::Result<mpsc::Receiver<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
     let runtime = runtime.context("cannot wait for signals")?;
     let entered = runtime.enter();

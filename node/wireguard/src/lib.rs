@@ -6,7 +6,8 @@
 //! 2. [`initiation`] identifies the peer of an initiation, and [`timestamp`] detects its replay.
 //! 3. [`tunnel`] is the tunnel with one consumer.
 //!    Its parts are in `noise`.
-//! 4. [`aead`] is the cipher of transport data. It alone has unsafe code.
+//! 4. [`wg_quick`] prints a configuration.
+//! 5. [`aead`] is the cipher of transport data. It alone has unsafe code.
 #![deny(unsafe_code)]
 
 pub mod aead;
@@ -16,3 +17,4 @@ pub mod keys;
 pub(crate) mod noise;
 pub mod timestamp;
 pub mod tunnel;
+pub mod wg_quick;

@@ -1,10 +1,12 @@
-//! The Debian package in a fresh Debian 12 under systemd: install, doctor, serve a consumer, scrape,
-//! reload, hang, upgrade, remove, purge. `cargo xtask package-test` makes both and runs this.
+//! The Debian packages in a fresh Debian 12 under systemd: the consumer's, and then the node's: install,
+//! doctor, serve a consumer, scrape, reload, hang, upgrade, remove, purge. `cargo xtask package-test`
+//! makes both and runs this.
 #![expect(clippy::print_stdout, reason = "it tells what it does")]
 
 mod machine;
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::Write as _,
     path::{Path, PathBuf},
@@ -30,19 +32,78 @@ fn main() -> Result<()> {
     let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
     let root = arguments.next().context("give the root and the package")?;
     let package = arguments.next().context("give the package")?;
+    let consumer = arguments.next().context("give the consumer's package")?;
     let lab = Lab::new()?;
     let machine = Machine::boot(&lab, root)?;
-    let tried = try_package(&lab, &machine, &package);
+    let tried = try_packages(&lab, &machine, &package, &consumer);
     if tried.is_err() {
         println!("the service wrote:\n{}", machine.journal());
     }
     tried
 }
 
-fn try_package(lab: &Lab, machine: &Machine<'_>, package: &Path) -> Result<()> {
-    let (files, host) = (machine.files()?, machine.host()?);
+fn try_packages(lab: &Lab, machine: &Machine<'_>, package: &Path, consumer: &Path) -> Result<()> {
+    let before = (machine.files()?, machine.host()?);
+    try_consumer(machine, consumer, &before)?;
+    try_package(lab, machine, package, consumer, &before)
+}
+
+/// The consumer's package by itself: the commands, and nothing of a node. Its removal opens a machine
+/// that `weir connect` has closed.
+fn try_consumer(
+    machine: &Machine<'_>,
+    package: &Path,
+    (files, host): &(BTreeSet<String>, String),
+) -> Result<()> {
+    install(machine, package)?;
+    let new: Vec<_> = machine.files()?.difference(files).cloned().collect();
+    for path in ["/usr/bin/weir", "/usr/share/man/man1/weir-connect.1.gz"] {
+        ensure!(new.iter().any(|it| it == path), "no {path} in {new:?}");
+    }
+    let of_a_node = ["weir-session", ".service", "/etc/weir", "/var/lib/weir", "prometheus"];
+    let found = new.iter().find(|path| of_a_node.iter().any(|part| path.contains(part)));
+    ensure!(found.is_none(), "{found:?} is of a node");
+    ensure!(machine.host()? == *host, "before:\n{host}\nafter:\n{}", machine.host()?);
+    ensure!(machine.run("weir connect --status")?.starts_with("off "));
+
+    let key = "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=";
+    let conf = format!(
+        "[Interface]\nPrivateKey = {key}\nAddress = 10.66.0.2/32\n[Peer]\nPublicKey = \
+         hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=\nAllowedIPs = 0.0.0.0/0\n\
+         Endpoint = 45.80.1.99:51820\n"
+    );
+    fs::write(machine.path("/root/exit.conf"), conf)?;
+    let mut connect = machine.command("weir connect --conf /root/exit.conf");
+    let mut connect = connect.stdout(Stdio::null()).spawn()?;
+    until("the machine is closed", Duration::from_secs(30), || {
+        machine.run("nft list table inet weir_connect").map(drop)
+    })?;
+    machine.run("dpkg --remove weir-connect")?;
+    connect.wait()?;
+    fs::remove_file(machine.path("/root/exit.conf"))?;
+    ensure!(machine.host()? == *host, "before:\n{host}\nremoved:\n{}", machine.host()?);
+    machine.run("dpkg --purge weir-connect")?;
+    let left: Vec<_> = machine.files()?.symmetric_difference(files).cloned().collect();
+    ensure!(left.is_empty(), "not as before: {left:?}");
+    // weir, which has the same commands, takes its place.
+    install(machine, package)?;
+    println!("weir-connect: the consumer's commands, removed with the table of weir connect");
+    Ok(())
+}
+
+fn try_package(
+    lab: &Lab,
+    machine: &Machine<'_>,
+    package: &Path,
+    consumer: &Path,
+    (files, host): &(BTreeSet<String>, String),
+) -> Result<()> {
     drop_in(machine, "WatchdogSec=4")?;
     install(machine, package)?;
+    let state = machine.run("dpkg-query --show --showformat=${Status} weir-connect");
+    ensure!(!state.is_ok_and(|it| it.ends_with(" installed")), "both packages are installed");
+    let beside = install(machine, consumer);
+    ensure!(beside.is_err(), "the consumer's package took the place of a node");
     ensure!(machine.path("/usr/share/man/man1/weir.1.gz").exists(), "there is no manual page");
     serves(machine)?;
     println!("installed {}: systemd has started it", version(machine)?);
@@ -69,14 +130,14 @@ fn try_package(lab: &Lab, machine: &Machine<'_>, package: &Path) -> Result<()> {
     machine.run("dpkg --remove weir")?;
     // The group stays, as the files do that are its.
     let stopped = machine.host()?.replace(&machine.run("getent group weir")?, "");
-    ensure!(stopped == host, "before:\n{host}\nremoved:\n{stopped}");
+    ensure!(stopped == *host, "before:\n{host}\nremoved:\n{stopped}");
     ensure!(machine.path(CONFIG).exists(), "removing took the configuration");
     ensure!(machine.path("/var/lib/weir/ledger.db").exists(), "removing took the ledger");
     fs::remove_file(machine.path("/etc/weir/private.key"))?;
     machine.run("dpkg --purge weir")?;
-    let left: Vec<_> = machine.files()?.symmetric_difference(&files).cloned().collect();
+    let left: Vec<_> = machine.files()?.symmetric_difference(files).cloned().collect();
     ensure!(left.is_empty(), "not as before: {left:?}");
-    ensure!(machine.host()? == host, "before:\n{host}\nafter:\n{}", machine.host()?);
+    ensure!(machine.host()? == *host, "before:\n{host}\nafter:\n{}", machine.host()?);
     println!("purged: no file, rule, interface, switch, pin or group is left");
     Ok(())
 }
@@ -84,9 +145,9 @@ fn try_package(lab: &Lab, machine: &Machine<'_>, package: &Path) -> Result<()> {
 fn install(machine: &Machine<'_>, package: &Path) -> Result<()> {
     let inside = machine.path("/weir.deb");
     fs::copy(package, &inside)?;
-    machine.run("dpkg --install /weir.deb")?;
+    let installed = machine.run("dpkg --install /weir.deb");
     fs::remove_file(inside)?;
-    Ok(())
+    installed.map(drop)
 }
 
 fn version(machine: &Machine<'_>) -> Result<String> {

@@ -30,7 +30,7 @@ pub(super) fn market(config: &Config, findings: &mut Findings<'_>) {
         findings.blame(
             &[("market", "purchase_url")],
             error.to_string(),
-            "write for example \"https://exit.example.net/purchase\", or \"\" for none".into(),
+            "write for example \"https://exit.example.net/purchase\", or \"\" for purchase.listen's".into(),
         );
     }
     if !market.ca_file.is_empty() && !market.ca_file.starts_with('/') {

@@ -67,11 +67,15 @@ fn the_only_node_stays_unless_it_cheats() {
 
 #[test]
 fn a_node_that_cheats_is_never_tried_again() {
-    let mut change = connected(2);
-    let bill = Event::Failed(Slot::A, Cause::Bill);
-    assert_eq!(change.handle(1, bill), [Open { slot: Slot::B, candidate: 1 }]);
-    assert_eq!(change.handle(1, Event::Answered(Slot::B)), [Activate(Slot::B), Close(Slot::A)]);
-    assert_eq!(change.handle(9, Event::Failed(Slot::B, Cause::NoAnswer)), [], "it is the last");
+    for cause in [Cause::Bill, Cause::Receipt] {
+        let mut change = connected(2);
+        let failed = Event::Failed(Slot::A, cause);
+        assert_eq!(change.handle(1, failed), [Open { slot: Slot::B, candidate: 1 }]);
+        let answered = Event::Answered(Slot::B);
+        assert_eq!(change.handle(1, answered), [Activate(Slot::B), Close(Slot::A)]);
+        let failed = Event::Failed(Slot::B, Cause::NoAnswer);
+        assert_eq!(change.handle(9, failed), [], "it is the last");
+    }
 }
 
 #[test]

@@ -22,6 +22,16 @@ fn a_configuration_of_a_node_is_read_whole() {
 }
 
 #[test]
+fn what_weir_notes_in_comments_is_read_and_nothing_else() {
+    let conf = Conf::parse(&format!("# Receipts = a+/b=\n# Country = DE\n{GOOD}")).expect("good");
+    assert_eq!((conf.receipts.as_deref(), conf.country.as_deref()), (Some("a+/b="), Some("DE")));
+    for comment in ["# Country = Germany", "# Country = de", "# Land = DE"] {
+        let conf = Conf::parse(&format!("{comment}\n{GOOD}")).expect("good");
+        assert_eq!((conf.receipts, conf.country), (None, None), "{comment}");
+    }
+}
+
+#[test]
 fn a_family_without_address_or_route_has_no_exit() {
     let conf = Conf::parse(&GOOD.replace("0.0.0.0/0, ::/0", "0.0.0.0/1, 128.0.0.0/1, fd00::/8"));
     let conf = conf.expect("IPv4 leaves");

@@ -4,16 +4,18 @@ use std::net::{IpAddr, SocketAddr};
 
 use rtnetlink::Handle;
 use tokio::task::JoinHandle;
+use weir_wireguard::keys::print_public;
 
 use crate::{
     Slot,
     bill::{Bill, Comparison, Counted},
     change_over::Cause,
-    clock::{MILLISECOND, SECOND},
-    gateway::Gateway,
+    clock::{self, MILLISECOND, SECOND},
+    gateway::{Gateway, Given},
     health::{Failure, Health, Step},
     pay::{Decision, Left, PayLoop},
     probe::Probe,
+    receipt::{Fault, Receipts, Verified, store::Store},
     routes::Exit,
     source::Candidate,
     tunnel::{Kind, Tunnel},
@@ -25,6 +27,8 @@ const FIRST_PROBES: u64 = 200 * MILLISECOND;
 const POLL_INTERVAL: u64 = 5 * SECOND;
 /// The same, where nobody answers them: not a weir, or one without payments.
 const IDLE_POLL_INTERVAL: u64 = 60 * SECOND;
+/// Between two questions for the usage receipt: a node signs one every minute.
+const RECEIPT_INTERVAL: u64 = 15 * SECOND;
 /// Questions in a row without an answer after which nobody answers them.
 const MAX_UNANSWERED: u32 = 6;
 
@@ -43,6 +47,28 @@ pub(super) enum Account {
     Cheats(String),
     OutOfMoney,
     Pay { at_most: u64 },
+}
+
+/// What the gateway said.
+#[derive(Debug)]
+pub(super) struct Said {
+    /// What the session has left.
+    pub(super) left: Left,
+    /// The usage receipt, if it was asked for and there was an answer.
+    pub(super) receipt: Option<Given>,
+}
+
+/// What became of a usage receipt.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Receipt {
+    /// It is the one that was known, or there is none yet.
+    Known,
+    /// The node gives none, although the configuration names the key for them. Said once.
+    Missing,
+    /// It is right.
+    New(Box<Verified>),
+    /// It is not.
+    Wrong(Fault),
 }
 
 /// A tunnel that is up.
@@ -64,7 +90,12 @@ pub(super) struct Live {
     asked: Counted,
     next_poll: u64,
     unanswered: u32,
-    poll: Option<JoinHandle<anyhow::Result<Left>>>,
+    poll: Option<JoinHandle<anyhow::Result<Said>>>,
+    pub(super) country: Option<String>,
+    receipts: Receipts,
+    next_receipt: u64,
+    /// Whether the configuration promises receipts, and nothing else was said yet.
+    expects_receipts: bool,
 }
 
 impl Live {
@@ -80,6 +111,8 @@ impl Live {
         conf.mtu = conf.mtu.min(max_mtu);
         let interface = slot.interface();
         let tunnel = Tunnel::start(handle, interface, &conf, endpoint, Some(mark), kind).await?;
+        let public_key = print_public(&conf.private_key.public());
+        let before = Store::default().load(&public_key);
         let probe = conf.gateway().map(|gateway| Probe::new(interface, gateway)).transpose()?;
         Ok(Self {
             name,
@@ -99,6 +132,10 @@ impl Live {
             next_poll: 0,
             unanswered: 0,
             poll: None,
+            receipts: Receipts::new(&public_key, conf.receipts.as_deref(), before),
+            next_receipt: 0,
+            expects_receipts: conf.receipts.is_some(),
+            country: conf.country,
         })
     }
 
@@ -162,21 +199,54 @@ impl Live {
         }
     }
 
-    /// What the session has left, if the node has just said so.
-    pub(super) async fn poll(&mut self, now: u64) -> Option<Left> {
+    /// What the node has just said about the session, if it has.
+    pub(super) async fn poll(&mut self, now: u64) -> Option<Said> {
         if let Some(poll) = self.poll.take_if(|poll| poll.is_finished()) {
-            let left = poll.await.ok().and_then(Result::ok);
-            self.unanswered = if left.is_some() { 0 } else { self.unanswered.saturating_add(1) };
+            let said = poll.await.ok().and_then(Result::ok);
+            self.unanswered = if said.is_some() { 0 } else { self.unanswered.saturating_add(1) };
             let is_idle = self.unanswered >= MAX_UNANSWERED;
             self.next_poll = now + if is_idle { IDLE_POLL_INTERVAL } else { POLL_INTERVAL };
-            return left;
+            return said;
         }
         if self.poll.is_none() && now >= self.next_poll {
             let gateway = self.gateway.clone()?;
             self.asked = counted(&self.tunnel).unwrap_or_default();
-            self.poll = Some(tokio::spawn(async move { gateway.left().await }));
+            let wants_receipt = now >= self.next_receipt;
+            if wants_receipt {
+                self.next_receipt = now + RECEIPT_INTERVAL;
+            }
+            self.poll = Some(tokio::spawn(async move {
+                let receipt = if wants_receipt { gateway.receipt().await.ok() } else { None };
+                // Asked for later, so it is at least what the receipt says.
+                let left = gateway.left().await?;
+                Ok(Said { left, receipt })
+            }));
         }
         None
+    }
+
+    /// Takes what the node answered about its usage receipt, and the bill that was asked for after it.
+    pub(super) fn receive(&mut self, given: Given, billed: u64) -> Receipt {
+        let answer = match given {
+            Given::Answer(answer) => answer,
+            Given::Unreadable => return Receipt::Wrong(Fault::Unreadable),
+            Given::Nothing if self.expects_receipts => {
+                self.expects_receipts = false;
+                return Receipt::Missing;
+            }
+            Given::Nothing => return Receipt::Known,
+        };
+        let taken = self.receipts.take(answer, billed);
+        match (taken, self.receipts.pinned()) {
+            (Err(fault), _) => Receipt::Wrong(fault),
+            (Ok(Some(receipt)), Some(pinned)) => Receipt::New(Box::new(Verified {
+                node: self.name.clone(),
+                pinned: pinned.clone(),
+                receipt,
+                at: clock::unix_now(),
+            })),
+            (Ok(_), _) => Receipt::Known,
+        }
     }
 
     /// Compares the bill with the tunnel's own count, and says whether to pay.

@@ -14,7 +14,7 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; c
                       img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 const HTML: (&str, &str) = ("text/html; charset=utf-8", include_str!("page/index.html"));
-const STYLE: (&str, &str) = ("text/css; charset=utf-8", include_str!("page/page.css"));
+const STYLE: (&str, &str) = ("text/css; charset=utf-8", weir_page::STYLE);
 const SCRIPT: (&str, &str) = ("text/javascript; charset=utf-8", include_str!("page/page.js"));
 
 /// Serves the page's files without authentication.

@@ -58,13 +58,11 @@ pub(super) async fn add(State(api): State<Api>, body: Body) -> Result<impl IntoR
     let made = off_thread(move || {
         let added = api.sessions.add(new)?;
         let (private, preshared) = (added.private_key.as_ref(), added.preshared_key.as_ref());
-        let config = wg_quick::config(&api.template.get(), &added.snapshot, private, preshared);
+        let (template, signer) = (api.template.get(), api.sessions.signer());
+        let config = wg_quick::config(&template, &added.snapshot, signer, private, preshared);
         let session = SessionView::from(&added.snapshot);
-        Ok::<_, SessionError>(MadeSession {
-            session,
-            config: config.as_str().to_owned(),
-            signer: api.usage.signer(),
-        })
+        let (config, signer) = (config.as_str().to_owned(), signer.to_owned());
+        Ok::<_, SessionError>(MadeSession { session, config, signer })
     });
     let made = made.await??;
     tracing::info!(session = made.session.id, slot = made.session.slot, "session added");

@@ -9,6 +9,7 @@ use axum::{
     routing::get,
 };
 use serde::Deserialize;
+use weir_page::{STYLE, escape};
 
 use super::{
     listener::Caller,
@@ -28,7 +29,6 @@ const HEADERS: [(HeaderName, &str); 4] = [
     (header::REFERRER_POLICY, "no-referrer"),
     (header::CACHE_CONTROL, "no-store"),
 ];
-const STYLE: &str = include_str!("../api/page/page.css");
 const FRAME: &str = include_str!("page/index.html");
 
 /// What the form sends.
@@ -174,20 +174,4 @@ fn duration(seconds: u64) -> String {
         7200..172_800 => format!("{} h", seconds / 3600),
         _ => format!("{} days", seconds / 86_400),
     }
-}
-
-fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for letter in text.chars() {
-        match letter {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            '{' => escaped.push_str("&#123;"),
-            other => escaped.push(other),
-        }
-    }
-    escaped
 }

@@ -5,6 +5,7 @@
 //! | `POST /v1/pay/voucher` `{"code"}` | 200 [`view::Given`] |
 //! | `POST /v1/pay/ecash` `{"token"}`, or with the token in the header `X-Cashu` | 200 [`view::Given`] |
 //! | `GET /v1/session` | 200 [`view::Left`] |
+//! | `GET /v1/session/receipt` | 200 [`weir_receipt::Answer`] |
 //! | `GET /v1/pay/ecash` | 402, with a payment request in the header `X-Cashu` (NUT-24) |
 //!
 //! Each error is `{"error": {"code", "message"}}`, and means that nothing was credited.
@@ -25,6 +26,7 @@ use weir_ledger::{
     SessionId,
     vouchers::{Code, VoucherUse},
 };
+use weir_receipt::Answer;
 use weir_sessions::{SessionError, registry::Sessions};
 
 use super::{
@@ -84,7 +86,9 @@ impl Prepay {
 
     /// Its requests. They are to come through a [`super::listener::SessionListener`].
     pub(super) fn routes(&self) -> Router {
-        let mut routes = Router::new().route("/v1/session", get(session));
+        let mut routes = Router::new()
+            .route("/v1/session", get(session))
+            .route("/v1/session/receipt", get(receipt));
         if self.0.vouchers {
             routes = routes.route("/v1/pay/voucher", post(voucher));
         }
@@ -232,6 +236,25 @@ async fn session(
 ) -> Result<Json<Left>, ApiError> {
     service.admit(caller)?;
     Ok(Json(service.left(caller.0)?))
+}
+
+/// The session's last usage record. It is read from the ledger once, and then kept until there is a
+/// newer one.
+async fn receipt(
+    State(service): State<Prepay>,
+    ConnectInfo(caller): ConnectInfo<Caller>,
+) -> Result<Json<Answer>, ApiError> {
+    service.admit(caller)?;
+    let sessions = Arc::clone(&service.0.sessions);
+    let receipt = match sessions.known_receipt(caller.0) {
+        Some(known) => known,
+        None => {
+            let read = off_thread(move || sessions.receipt(caller.0)).await?;
+            read.map_err(session_error)?
+        }
+    };
+    let signer = service.0.sessions.signer().to_owned();
+    Ok(Json(Answer { signer, receipt: receipt.as_deref().cloned() }))
 }
 
 async fn voucher(

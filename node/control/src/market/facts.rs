@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use weir_common::PublicKey;
-use weir_config::{Config, HostPort, IpType};
+use weir_config::{Config, HostPort, IpType, ListenAddr};
 use weir_market::{
     listing::{
         Amount, Basis, Capacity, Currency, Endpoint, Listing, Payment, Price, Reach, State, Unit,
@@ -13,6 +13,7 @@ use weir_market::{
 };
 
 use super::MarketSettings;
+use crate::purchase;
 
 /// What a listing says about the running node.
 #[derive(Clone, Debug)]
@@ -86,7 +87,18 @@ pub fn listing(id: &str, facts: &Facts, settings: &MarketSettings) -> (Listing, 
         ("", None) => "weir exit".to_owned(),
         (title, _) => title.to_owned(),
     };
-    let (prices, payments) = terms(facts, config);
+    let url = match config.market.purchase_url.as_str() {
+        "" => purchase::url(&config.purchase, host(&endpoints)),
+        url => Some(url.to_owned()),
+    };
+    if url.is_none() && config.purchase.listen != ListenAddr::Off {
+        notes.push(
+            "the listing does not say where configurations are sold, because the node has no public \
+             address. Fix: set market.purchase_url"
+                .into(),
+        );
+    }
+    let (prices, payments) = terms(facts, config, url.as_deref());
     let listing = Listing {
         id: id.to_owned(),
         title,
@@ -150,6 +162,12 @@ fn exit_address(facts: &Facts, endpoints: &[Endpoint]) -> Option<IpAddr> {
     exits.chain(listed).find(|address| is_public(*address))
 }
 
+/// The host of the first address that is listed.
+fn host(endpoints: &[Endpoint]) -> Option<&str> {
+    let mut addresses = endpoints.iter().flat_map(|endpoint| &endpoint.addresses);
+    addresses.next().map(|address| address.host.as_str())
+}
+
 /// How the node is reached, as far as it can tell by itself.
 fn reach(facts: &Facts, endpoints: &[Endpoint]) -> Reach {
     let mut listed = endpoints.iter().flat_map(|endpoint| &endpoint.addresses).peekable();
@@ -168,16 +186,15 @@ fn reach(facts: &Facts, endpoints: &[Endpoint]) -> Reach {
 }
 
 /// What it costs and how it is paid.
-fn terms(facts: &Facts, config: &Config) -> (Vec<Price>, Vec<Payment>) {
+fn terms(facts: &Facts, config: &Config, url: Option<&str>) -> (Vec<Price>, Vec<Payment>) {
     let (mut prices, mut payments) = (Vec::new(), Vec::new());
     if let Some(cashu) = &facts.cashu
         && let (Some(amount), Ok(currency)) =
             (Amount::whole(cashu.gib_price.into()), cashu.unit.parse::<Currency>())
     {
         prices.push(Price { amount, currency, unit: Unit::GiB });
-        let url = &config.market.purchase_url;
         for mint in &cashu.mints {
-            if !url.is_empty() {
+            if let Some(url) = url {
                 payments.push(Payment::cashu(mint, &cashu.lock, url));
             }
             payments.push(Payment::tunnel_cashu(mint, &cashu.lock));

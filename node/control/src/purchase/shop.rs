@@ -19,7 +19,7 @@ use weir_sessions::{
 };
 use weir_wireguard::keys;
 
-use super::{counts::Counts, counts::Way, refusal};
+use super::{counts::Counts, counts::Way, refusal, url};
 use crate::{
     connections::Network,
     ecash::{Cashu, Terms},
@@ -68,7 +68,8 @@ struct Inner {
     cashu: Option<Arc<Cashu>>,
     vouchers: bool,
     terms: Terms,
-    has_tls: bool,
+    /// Where buyers reach the listener.
+    urls: Vec<String>,
     signatures: Allowance<Network>,
     all_signatures: Allowance<()>,
     refused: Refusals,
@@ -98,7 +99,11 @@ impl Shop {
                 max: u64::from(settings.max_mib) << 20,
                 seconds: (days > 0).then_some(days * 86_400),
             },
-            has_tls: !settings.certificate_file.is_empty() || !settings.proxies.is_empty(),
+            urls: settings
+                .server_names
+                .iter()
+                .filter_map(|it| url::of_name(settings, it))
+                .collect(),
             signatures: Allowance::new(SIGNATURES_PER_SECOND, SIGNATURES_BURST),
             all_signatures: Allowance::new(ALL_SIGNATURES_PER_SECOND, ALL_SIGNATURES_BURST),
             refused: Refusals::new(),
@@ -118,8 +123,7 @@ impl Shop {
         });
         let methods = [("cashu", inner.cashu.is_some()), ("voucher", inner.vouchers)];
         let methods = methods.into_iter().filter(|(_, is_taken)| *is_taken);
-        let scheme = if inner.has_tls { "https" } else { "http" };
-        let endpoints = inner.server_names.iter().filter(|_| inner.cashu.is_some());
+        let urls = inner.urls.iter().filter(|_| inner.cashu.is_some());
         let mints = inner.cashu.iter().flat_map(|cashu| cashu.mints());
         Info {
             software: "weir".to_owned(),
@@ -134,9 +138,7 @@ impl Shop {
             policies: Vec::new(),
             payment_methods: methods.map(|(name, _)| name.to_owned()).collect(),
             mints: mints.map(str::to_owned).collect(),
-            cashu_purchase_endpoints: endpoints
-                .map(|name| format!("{scheme}://{name}/purchase"))
-                .collect(),
+            cashu_purchase_endpoints: urls.cloned().collect(),
             p2pk: inner.cashu.as_ref().map(|cashu| cashu.lock()),
             min_bytes: Some(inner.terms.min),
             max_bytes: Some(inner.terms.max),
@@ -275,7 +277,8 @@ impl Inner {
     }
 
     fn delivered(&self, snapshot: &Snapshot) -> Sold {
-        let config = wg_quick::config(&self.template.get(), snapshot, None, None);
+        let (template, signer) = (self.template.get(), self.sessions.signer());
+        let config = wg_quick::config(&template, snapshot, signer, None, None);
         let seconds = snapshot.credit.seconds;
         Sold {
             config: config.as_str().to_owned(),

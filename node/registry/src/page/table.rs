@@ -2,8 +2,8 @@
 
 use weir_config::IpType;
 use weir_market::listing::{Basis, Price, State};
+use weir_page::escape;
 
-use super::escape;
 use crate::exits::{self, CountryCount, ExitView, ExitsAnswer, ExitsQuery, Sort};
 
 /// The maximum number of prices in a row.

@@ -71,6 +71,7 @@ impl Sessions {
             let entry = Entry::new(session, saved, extra);
             table.insert(Entry { agreement, rates, preshared_key, ..entry });
         }
+        let signer = ledger.signer().to_owned();
         drop(ledger);
         let sessions = Self {
             ledger: shared,
@@ -80,6 +81,7 @@ impl Sessions {
             flows: flows.into(),
             address_of,
             node_key,
+            signer,
             max,
         };
         let ids: Vec<SessionId> = sessions.read().by_id.keys().copied().collect();

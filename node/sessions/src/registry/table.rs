@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     ops::RangeInclusive,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -12,7 +13,8 @@ use super::{MIN_PREFIX, SessionError, clock::Clock, limits};
 use crate::{name, slots::Slots};
 use weir_common::PublicKey;
 use weir_ledger::{
-    Credit, OwnRates, Pause, Session, SessionId, Usage, credit::Extra, payment::Agreement, unix_now,
+    Credit, OwnRates, Pause, Receipt, Session, SessionId, Usage, credit::Extra, payment::Agreement,
+    unix_now,
 };
 use weir_wireguard::keys::{self, PresharedKey};
 
@@ -45,6 +47,18 @@ pub(super) struct Entry {
     pub(super) last_activity: u64,
     /// What the last usage record of this run said.
     pub(super) recorded: Option<Usage>,
+    /// The last usage record in the ledger, if its consumer has asked for it since it was written.
+    pub(super) receipt: Asked,
+}
+
+/// What is known of a session's last usage record without a look into the ledger.
+#[derive(Clone, Debug, Default)]
+pub(super) enum Asked {
+    /// Nothing: nobody has asked.
+    #[default]
+    Unknown,
+    /// It, or that there is none yet.
+    Known(Option<Arc<Receipt>>),
 }
 
 impl Entry {
@@ -62,6 +76,7 @@ impl Entry {
             spent_since: None,
             last_activity: extra.last_activity,
             recorded: None,
+            receipt: Asked::Unknown,
         }
     }
 }

@@ -1,7 +1,12 @@
 //! Usage records of the live sessions.
 
-use super::{Sessions, table::Entry};
-use weir_ledger::{LedgerError, Usage, billed, counters, unix_now};
+use std::sync::Arc;
+
+use super::{
+    SessionError, Sessions,
+    table::{Asked, Entry},
+};
+use weir_ledger::{LedgerError, Receipt, SessionId, Usage, billed, counters, unix_now};
 
 /// Sessions in one transaction: signing them takes a few milliseconds, during which no other
 /// change of the ledger waits longer.
@@ -37,6 +42,7 @@ impl Sessions {
             for (id, usage) in batch {
                 if let Some(entry) = live.by_id.get_mut(id) {
                     entry.recorded = Some(*usage);
+                    entry.receipt = Asked::Unknown;
                     entry.saved = counters::highest(&entry.saved, &usage.counters);
                     entry.last_activity = entry.last_activity.max(usage.last_activity);
                 }
@@ -45,6 +51,42 @@ impl Sessions {
             self.ledger.announce(&ledger);
         }
         Ok(used.len())
+    }
+
+    /// The last usage record of a session, if that is known without a look into the ledger. The inner
+    /// `None` says that there is no record yet.
+    #[must_use]
+    pub fn known_receipt(&self, id: SessionId) -> Option<Option<Arc<Receipt>>> {
+        match &self.read().by_id.get(&id)?.receipt {
+            Asked::Unknown => None,
+            Asked::Known(receipt) => Some(receipt.clone()),
+        }
+    }
+
+    /// The last usage record of a session; `None` before the first one. It is read once for each
+    /// record, however often its consumer asks.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such session, or the ledger cannot be read.
+    pub fn receipt(&self, id: SessionId) -> Result<Option<Arc<Receipt>>, SessionError> {
+        if let Some(known) = self.known_receipt(id) {
+            return Ok(known);
+        }
+        // Locked while it is kept: a newer record is written under the same lock.
+        let ledger = self.ledger.lock();
+        let receipt = ledger.last_record(id)?.map(|record| Arc::new(record.receipt()));
+        let mut live = self.write();
+        let entry = live.by_id.get_mut(&id);
+        let entry = entry.ok_or_else(|| SessionError::NotFound(id.to_string()))?;
+        entry.receipt = Asked::Known(receipt.clone());
+        Ok(receipt)
+    }
+
+    /// The node's public key for usage records, in base64.
+    #[must_use]
+    pub fn signer(&self) -> &str {
+        &self.signer
     }
 
     /// What a session has used until now. With a `now` of 0, activity is as of the last time.

@@ -31,6 +31,36 @@ fn records_are_signed_and_any_altered_field_shows() {
 }
 
 #[test]
+fn a_consumer_gets_its_last_record_and_the_ledger_is_read_once_for_each() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rig = Rig::start(folder.path(), 4);
+    let (own, other) = (rig.add(Some("alice")).session, rig.add(Some("bob")).session);
+    assert_eq!(rig.sessions.known_receipt(own.id), None, "nobody has asked");
+    assert_eq!(rig.sessions.receipt(own.id).expect("read"), None);
+    assert_eq!(rig.sessions.known_receipt(own.id), Some(None));
+    for bytes in [148, 300] {
+        rig.traffic(own.slot, bytes);
+        rig.traffic(other.slot, 1);
+        rig.sessions.record().expect("written");
+        assert_eq!(rig.sessions.known_receipt(own.id), None, "there is a newer one");
+        let receipt = rig.sessions.receipt(own.id).expect("read").expect("a receipt");
+        assert_eq!(rig.sessions.known_receipt(own.id), Some(Some(receipt.clone())));
+        let counters = rig.counters(own.id);
+        assert_eq!(
+            (receipt.bytes_up, receipt.packets_up),
+            (counters.bytes_up, counters.packets_up)
+        );
+        assert_eq!(receipt.verify(rig.sessions.signer()), Ok(()));
+        assert_eq!(receipt.session, own.id.to_string());
+    }
+    let record = rig.usage.after(0, 10).expect("read").into_iter().filter(|it| it.sequence == 2);
+    let record = record.map(|it| it.receipt()).find(|it| it.session == own.id.to_string());
+    assert_eq!(rig.sessions.receipt(own.id).expect("read").as_deref(), record.as_ref());
+    rig.sessions.end("alice", "closed").expect("ended");
+    assert!(rig.sessions.receipt(own.id).is_err());
+}
+
+#[test]
 fn the_key_for_records_stays_over_restarts_and_is_its_owners_alone() {
     use std::os::unix::fs::PermissionsExt as _;
     let folder = tempfile::tempdir().expect("a folder");

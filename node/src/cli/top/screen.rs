@@ -11,8 +11,8 @@ use ratatui::{
 use super::state::{Row, State};
 use crate::cli::units;
 
-const UP: Color = Color::Cyan;
-const DOWN: Color = Color::Magenta;
+pub(in crate::cli) const UP: Color = Color::Cyan;
+pub(in crate::cli) const DOWN: Color = Color::Magenta;
 const KEYS: &str = " q quit  s sort  r reverse  ↑↓ scroll  space pause ";
 /// Ledgers that are older than this are shown as failing, in seconds.
 const STALE: f64 = 10.0;
@@ -71,7 +71,7 @@ fn draw_head(frame: &mut Frame<'_>, area: Rect, state: &State) {
     frame.render_widget(Line::from(parts), area);
 }
 
-fn draw_chart(
+pub(in crate::cli) fn draw_chart(
     frame: &mut Frame<'_>,
     area: Rect,
     name: &str,

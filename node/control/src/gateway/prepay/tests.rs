@@ -90,6 +90,48 @@ async fn a_voucher_is_taken_once_and_what_is_wrong_with_others_is_said() {
 }
 
 #[tokio::test]
+async fn a_consumer_gets_its_own_receipt_with_the_nodes_key_and_nothing_of_the_others() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rig = Rig::start(folder.path(), 4);
+    let (service, own, other) = (service(&rig), rig.add(Some("own")), rig.add(Some("other")));
+    let ask = async |id| {
+        let path = "/v1/session/receipt";
+        let (status, body) = send(service.routes(), id, "GET", path, "", String::new()).await;
+        assert_eq!(status, 200, "{body}");
+        (serde_json::from_str::<Answer>(&body).expect("an answer"), body)
+    };
+    let (answer, _) = ask(own.session.id).await;
+    assert_eq!((answer.signer, answer.receipt), (rig.usage.signer(), None));
+    rig.traffic(other.session.slot, 5);
+    rig.traffic(own.session.slot, 148);
+    rig.sessions.record().expect("written");
+    let (answer, body) = ask(own.session.id).await;
+    let receipt = answer.receipt.expect("a receipt");
+    assert_eq!(receipt.verify(&rig.usage.signer()), Ok(()));
+    assert_eq!((receipt.billed(), receipt.session), (148, own.session.id.to_string()));
+    assert!(!body.contains("cursor"), "it says how many records the node has: {body}");
+    assert_eq!(ask(other.session.id).await.0.receipt.map(|it| it.billed()), Some(5));
+    let document: Value =
+        serde_json::from_str(include_str!("../../../../../docs/openapi-gateway.json"))
+            .expect("JSON");
+    let shown: Value = serde_json::from_str(&body).expect("JSON");
+    for (name, value) in [("ReceiptAnswer", &shown), ("Receipt", &shown["receipt"])] {
+        let described = document["components"]["schemas"][name]["properties"].as_object();
+        let described: BTreeSet<_> = described.expect(name).keys().collect();
+        assert_eq!(described, value.as_object().expect("an object").keys().collect(), "{name}");
+    }
+    // Asking is bounded, as every request is.
+    let path = "/v1/session/receipt";
+    let mut refused = 0;
+    for _ in 0..2 * BURST {
+        let id = own.session.id;
+        let (status, _) = send(service.routes(), id, "GET", path, "", String::new()).await;
+        refused += u32::from(status == 429);
+    }
+    assert!(refused > 0, "it answers without end");
+}
+
+#[tokio::test]
 async fn the_page_takes_a_voucher_and_shows_what_is_left() {
     let folder = tempfile::tempdir().expect("a folder");
     let rig = Rig::start(folder.path(), 4);

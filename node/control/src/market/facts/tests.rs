@@ -66,6 +66,36 @@ fn a_purchase_url_vouchers_and_promises_are_ways_to_pay() {
 }
 
 #[test]
+fn where_it_sells_is_what_the_purchases_listener_is_unless_it_is_written() {
+    let selling = |change: fn(&mut Settings)| {
+        settings(|config| {
+            config.cashu.mints = vec!["https://mint.example".into()];
+            config.purchase.listen = ListenAddr::On("0.0.0.0:8443".parse().expect("an address"));
+            change(config);
+        })
+    };
+    let url = |facts: &Facts, settings: &MarketSettings| {
+        let (listing, notes) = listing("weir", facts, settings);
+        let words = listing.payments.iter().map(Payment::words).find(|words| words[0] == "cashu");
+        (words.map(|words| words[3].clone()), notes.join("\n"))
+    };
+    let named = selling(|config| config.purchase.server_names = vec!["exit.example".into()]);
+    let expected = Some("http://exit.example:8443/purchase".to_owned());
+    assert_eq!(url(&facts(), &named).0, expected);
+    let nameless = selling(|_| {});
+    assert_eq!(url(&facts(), &nameless).0.as_deref(), Some("http://45.80.2.2:8443/purchase"));
+    let written = selling(|config| config.market.purchase_url = "https://shop.example/buy".into());
+    assert_eq!(url(&facts(), &written).0.as_deref(), Some("https://shop.example/buy"));
+    // Without a public address nobody can be told where.
+    let endpoint = HostPort { host: "192.168.1.7".into(), port: 51820 };
+    let behind = Facts { endpoint, addresses: vec![[192, 168, 1, 7].into()], ..facts() };
+    let (none, notes) = url(&behind, &nameless);
+    assert!(none.is_none() && notes.contains("Fix: set market.purchase_url"), "{notes}");
+    // Who sells nothing names no place.
+    assert_eq!(url(&facts(), &settings(|_| {})).0, None);
+}
+
+#[test]
 fn a_node_that_is_full_or_paused_is_sold() {
     let settings = settings(|_| {});
     let full = Facts { sessions: 4096, ..facts() };
