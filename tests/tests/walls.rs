@@ -53,6 +53,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("weir-market", &["weir-common", "weir-config", "weir-wireguard"]),
     ("weir-registry", &["weir-common", "weir-config", "weir-market", "weir-wireguard"]),
     ("weir-wallet", &["weir-config", "weir-ecash"]),
+    ("weir-watch", &["weir-buy", "weir-config", "weir-connect", "weir-market", "weir-wallet"]),
     (
         "weir-buy",
         &[

@@ -24,7 +24,7 @@ use weir_connect::{
 };
 use weir_ledger::unix_now;
 
-use super::{out::Out, units};
+use super::{history, out::Out, units};
 
 mod market;
 
@@ -126,6 +126,7 @@ pub(super) fn run(
         return in_background(out);
     }
     let mut conf = args.conf;
+    let remember = history::remember(args.market.wallet.clone());
     let vouchers = u64::try_from(args.voucher.len()).unwrap_or(u64::MAX);
     let mut buyer: Option<Box<dyn Buyer>> = None;
     let (payer, budget): (Option<Box<dyn Payer>>, u64) = if args.market.is_wanted() {
@@ -153,6 +154,7 @@ pub(super) fn run(
         payer,
         buyer,
         budget,
+        remember,
     };
     for candidate in &options.candidates {
         let ignored = &candidate.conf.ignored;
