@@ -21,6 +21,7 @@ mod exits;
 mod flows;
 mod fold;
 mod guard;
+mod history;
 mod key;
 mod ledger;
 mod limits;
@@ -37,6 +38,7 @@ mod top;
 mod units;
 mod voucher;
 mod wallet;
+mod watch;
 
 use args::{
     Args, Command, ConfigCommand, EarningsCommand, FlowsCommand, KeyCommand, LedgerCommand,
@@ -61,7 +63,7 @@ pub fn command() -> clap::Command {
 
 /// The commands that need no node, of which the package `weir-connect` has the manual pages and the
 /// completions.
-const CONSUMER: [&str; 6] = ["buy", "connect", "disconnect", "exec", "exits", "wallet"];
+const CONSUMER: [&str; 7] = ["buy", "connect", "disconnect", "exec", "exits", "wallet", "watch"];
 
 /// The definition of the consumer's commands alone.
 #[must_use]
@@ -252,6 +254,7 @@ fn execute(
         Command::Connect(args_of) => connect::run(args_of, args.json, out, err)?,
         Command::Disconnect => connect::disconnect(args.json, out)?,
         Command::Exec(args_of) => return exec::run(&args_of),
+        Command::Watch(args_of) => watch::run(*args_of, args.json, out, err)?,
         Command::Config(ConfigCommand::Default) => out.text(&config::default_text())?,
         Command::Config(ConfigCommand::Check { file }) => check::run(&file, out, err)?,
     }

@@ -9,7 +9,7 @@ use crate::{
     Lab, Settings,
     lab::{SERVER_V4, SERVERS},
     nutshell::Nutshell,
-    registry::Registry,
+    registry::{Registry, Socket},
     sweep, until,
 };
 
@@ -46,6 +46,14 @@ impl<'a> Marketplace<'a> {
     #[must_use]
     pub fn registry(&self) -> String {
         format!("ws://{SERVER_V4}:7447")
+    }
+
+    /// A Nostr client of the registry.
+    ///
+    /// # Errors
+    /// If it cannot connect.
+    pub fn client(&self) -> Result<Socket> {
+        self.registry.client("203.0.113.1")
     }
 
     /// Settings of an exit at this address that says it is in this country.

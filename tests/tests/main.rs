@@ -69,6 +69,7 @@ mod totals;
 mod transfer_integrity;
 mod wallet;
 mod walls;
+mod watch;
 mod wg_show;
 mod xdp_verdicts;
 mod xsk;

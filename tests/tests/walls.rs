@@ -60,6 +60,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
         &["weir-common", "weir-config", "weir-market", "weir-page", "weir-wireguard"],
     ),
     ("weir-wallet", &["weir-config", "weir-ecash"]),
+    ("weir-watch", &["weir-buy", "weir-config", "weir-connect", "weir-market", "weir-wallet"]),
     (
         "weir-buy",
         &[

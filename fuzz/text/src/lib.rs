@@ -3,6 +3,7 @@
 //! the ledger and
 //! the control plane.
 
+mod attestations;
 mod orders;
 
 use std::sync::OnceLock;
@@ -40,6 +41,7 @@ use weir_market::{
 use weir_policy::Lists;
 use weir_receipt::Answer;
 
+pub use attestations::attestations;
 pub use orders::orders;
 
 /// All of them, by name. The cases of each are in `cases/<name>`.
@@ -56,6 +58,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("queries", queries),
     ("orders", orders),
     ("listings", listings),
+    ("attestations", attestations),
 ];
 
 /// A deal, and the message that pays it.

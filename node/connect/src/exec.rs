@@ -5,37 +5,24 @@ use std::{
     ffi::OsString,
     fs,
     net::IpAddr,
-    os::{
-        fd::{AsFd as _, OwnedFd},
-        unix::process::{CommandExt as _, ExitStatusExt as _},
-    },
+    os::unix::process::{CommandExt as _, ExitStatusExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus},
-    thread,
     time::Duration,
 };
 
-use anyhow::{Context as _, anyhow, ensure};
-use rtnetlink::Handle;
+use anyhow::{Context as _, ensure};
 use rustix::{
     mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change},
     process::{Pid, Signal, kill_process},
-    thread::{LinkNameSpaceType, move_into_link_name_space},
 };
 use tokio::{
     signal::unix::{SignalKind, signal},
     time::sleep,
 };
 
-use crate::{
-    clock, dns, link, namespace,
-    routes::{self, Exit},
-    source::Candidate,
-    tunnel::{Kind, Tunnel},
-};
+use crate::{clock, dns, inside::Inside, link, namespace, source::Candidate, tunnel::Kind};
 
-/// The interface inside.
-const INTERFACE: &str = "weir0";
 /// The time in which the node has to answer.
 const CONNECT_TIMEOUT: u64 = 10 * clock::SECOND;
 /// The sockets by which a program asks resolvers outside of its namespace. They are hidden.
@@ -66,11 +53,11 @@ pub fn run(exec: &Exec) -> anyhow::Result<u8> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let handle = link::netlink().context("cannot open netlink")?;
-        let (tunnel, inside) = make(&handle, exec).await?;
-        wait(&tunnel).await?;
-        let child = in_thread(|| start(&inside, exec))?;
+        let inside = Inside::open(&handle, &exec.candidate, exec.kind).await?;
+        wait(&inside).await?;
+        let child = inside.run(|| start(exec))?;
         let status = supervise(child).await?;
-        tunnel.stop(&handle).await?;
+        inside.stop(&handle).await?;
         Ok(shell_status(status))
     })
 }
@@ -80,34 +67,9 @@ fn shell_status(status: ExitStatus) -> u8 {
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
 }
 
-/// A tunnel whose interface is in a new network namespace.
-async fn make(handle: &Handle, exec: &Exec) -> anyhow::Result<(Tunnel, OwnedFd)> {
-    let Candidate { conf, endpoint, .. } = &exec.candidate;
-    let (tunnel, inside) =
-        Tunnel::start_inside(handle, INTERFACE, conf, *endpoint, exec.kind).await?;
-    let exit = Exit::new(0, conf.exit_address(false), conf.exit_address(true));
-    let configure = || {
-        enter(&inside)?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(async {
-            let handle = link::netlink()?;
-            let index = async |name: &str| -> anyhow::Result<u32> {
-                let found = link::find(&handle, name).await?;
-                Ok(found.with_context(|| format!("there is no interface {name}"))?.header.index)
-            };
-            link::up(&handle, index("lo").await?).await?;
-            let index = index(INTERFACE).await?;
-            link::configure(&handle, index, conf.mtu.into(), &conf.addresses).await?;
-            routes::set_only(&handle, &Exit { index, ..exit }).await
-        })
-    };
-    in_thread(configure).context("cannot set up the program's network")?;
-    Ok((tunnel, inside))
-}
-
-async fn wait(tunnel: &Tunnel) -> anyhow::Result<()> {
+async fn wait(inside: &Inside) -> anyhow::Result<()> {
     let end = clock::now() + CONNECT_TIMEOUT;
-    while !tunnel.counts()?.is_established {
+    while !inside.counts()?.is_established {
         ensure!(
             clock::now() < end,
             "the node does not answer. Fix: check that its address and the keys are right, and that \
@@ -118,20 +80,8 @@ async fn wait(tunnel: &Tunnel) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn enter(namespace: &OwnedFd) -> anyhow::Result<()> {
-    move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
-        .context("cannot enter the program's network namespace. Fix: run as root")
-}
-
-/// Does something on a thread of its own, which may change its namespaces.
-fn in_thread<T: Send>(action: impl FnOnce() -> anyhow::Result<T> + Send) -> anyhow::Result<T> {
-    let done = thread::scope(|scope| scope.spawn(action).join());
-    done.map_err(|_| anyhow!("a thread panicked"))?
-}
-
 /// Starts the program from a thread that is in its namespaces.
-fn start(inside: &OwnedFd, exec: &Exec) -> anyhow::Result<Child> {
-    enter(inside)?;
+fn start(exec: &Exec) -> anyhow::Result<Child> {
     namespace::leave_mounts().context("cannot make a mount namespace. Fix: run as root")?;
     hide_resolvers(&exec.candidate.conf.dns).context("cannot give the program its resolver")?;
     let (program, arguments) = exec.command.split_first().context("name a program")?;

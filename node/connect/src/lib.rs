@@ -10,7 +10,7 @@
 //! 4. [`health`], [`change_over`], [`bill`], [`receipt`] and [`pay`] decide. They are pure: `now` is
 //!    passed in.
 //! 5. [`spare`] buys another exit through the tunnel, before it is needed.
-//! 6. [`run`] drives them. [`state`] says whether it runs, and what it does.
+//! 6. [`run`] drives them. [`state`] says whether it runs, and what it does. [`visit`] is what is remembered.
 //! 7. [`exec`] runs one program in a network namespace whose only way out is a tunnel.
 
 pub mod bill;
@@ -23,6 +23,7 @@ pub mod exec;
 pub mod firewall;
 pub mod gateway;
 pub mod health;
+pub mod inside;
 pub mod link;
 pub mod lockdown;
 pub mod namespace;
@@ -35,6 +36,7 @@ pub mod source;
 pub mod spare;
 pub mod state;
 pub mod tunnel;
+pub mod visit;
 
 /// The mark of the tunnel's own datagrams (`SO_MARK`), the only ones that leave beside it.
 pub const MARK: u32 = 0x7765_6972;

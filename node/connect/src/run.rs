@@ -23,6 +23,7 @@ use crate::{
     spare::{Buyer, Spares},
     state::{Directory, Money, State, Status},
     tunnel::{Kind, Tunnel},
+    visit::Remember,
 };
 
 mod live;
@@ -56,6 +57,8 @@ pub struct Options {
     pub budget: u64,
     /// What was paid before, in the payer's unit.
     pub spent: u64,
+    /// Is told of each exit that is left.
+    pub remember: Option<Remember>,
 }
 
 /// How a connection ended.
@@ -216,7 +219,7 @@ impl<'a> Connection<'a> {
 
     /// Makes the tunnel to the entry, if there is one. It carries the other tunnels and nothing else.
     async fn enter(&mut self) -> anyhow::Result<()> {
-        let Some(Candidate { name, conf, endpoint }) = self.options.entry.clone() else {
+        let Some(Candidate { name, conf, endpoint, .. }) = self.options.entry.clone() else {
             return Ok(());
         };
         if self.options.candidates.iter().any(|exit| exit.endpoint.ip() == endpoint.ip()) {
@@ -377,6 +380,7 @@ impl<'a> Connection<'a> {
             return Ok(());
         };
         let address = live.endpoint.ip();
+        self.remember(&live);
         live.tunnel.stop(self.handle).await?;
         if !self.tunnels.iter().flatten().any(|other| other.endpoint.ip() == address) {
             routes::remove_endpoint(self.handle, address, self.through().1).await?;
@@ -390,6 +394,12 @@ impl<'a> Connection<'a> {
             self.write();
         }
         self.load()
+    }
+
+    fn remember(&mut self, live: &Live) {
+        if let Some(remember) = &mut self.options.remember {
+            remember(live.visit(clock::now()));
+        }
     }
 
     /// Looks at one tunnel.
@@ -408,8 +418,11 @@ impl<'a> Connection<'a> {
     }
 
     async fn failed(&mut self, slot: Slot, cause: Cause, detail: &str) -> anyhow::Result<()> {
-        let name = self.tunnels.get(place(slot)).and_then(Option::as_ref);
-        let name = name.map_or_else(String::new, |live| live.name.clone());
+        let name = self.tunnels.get_mut(place(slot)).and_then(Option::as_mut).map(|live| {
+            live.failure = Some(cause);
+            live.name.clone()
+        });
+        let name = name.unwrap_or_default();
         let text = format!("{name}: {}{detail}", cause.as_str());
         if self.status.last_change.as_ref() != Some(&text) {
             (self.say)(&format!("{text}."));
@@ -532,7 +545,14 @@ impl<'a> Connection<'a> {
 
     /// Ends the tunnels. The machine stays closed.
     async fn end(mut self) {
-        for live in self.tunnels.iter_mut().filter_map(Option::take) {
+        for slot in Slot::ALL {
+            let Some(live) = self.tunnels.get_mut(place(slot)).and_then(Option::take) else {
+                continue;
+            };
+            // One that is still tried has not failed.
+            if live.has_answered() {
+                self.remember(&live);
+            }
             live.tunnel.stop(self.handle).await.ok();
         }
         if let Some(entry) = self.entry.take() {

@@ -10,11 +10,16 @@ use anyhow::Context as _;
 
 use crate::conf::{Conf, Endpoint};
 
+/// What stands before the exit's key in the market, on a line of its own in a configuration.
+pub const EXIT_COMMENT: &str = "# Exit: ";
+
 /// A node that can be used, with the consumer's keys for it.
 #[derive(Clone, Debug)]
 pub struct Candidate {
     /// What it is called: a file, or a name from the market.
     pub name: String,
+    /// Its key in the market, in hex, if it is known.
+    pub exit: Option<String>,
     /// The consumer's end.
     pub conf: Conf,
     /// Where the node is.
@@ -36,7 +41,14 @@ fn from_file(path: &Path) -> anyhow::Result<Candidate> {
     let conf = Conf::parse(&text).with_context(|| format!("{}", path.display()))?;
     let endpoint = resolve(&conf.endpoint).with_context(|| format!("{}", path.display()))?;
     let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-    Ok(Candidate { name, conf, endpoint })
+    Ok(Candidate { name, exit: exit(&text), conf, endpoint })
+}
+
+/// The exit's key in the market, from the comment with which weir marks what it has bought.
+fn exit(text: &str) -> Option<String> {
+    let key = text.lines().find_map(|line| line.strip_prefix(EXIT_COMMENT))?.trim();
+    let is_key = key.len() == 64 && key.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_key.then(|| key.to_ascii_lowercase())
 }
 
 /// The address of an endpoint.
@@ -56,6 +68,21 @@ pub fn resolve(endpoint: &Endpoint) -> anyhow::Result<SocketAddr> {
                      closed, no name can be resolved: write the node's address in its place"
                 )
             })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_bought_has_the_exits_key_in_a_comment() {
+        let key = "3F".repeat(32);
+        let found = exit(&format!("# Exit: {key}\n[Interface]\n"));
+        assert_eq!(found, Some(key.to_ascii_lowercase()));
+        for text in ["[Interface]\n", "# Exit: 3f9a\n", "# Exit: \n"] {
+            assert_eq!(exit(text), None, "{text}");
         }
     }
 }

@@ -1,6 +1,8 @@
 //! The foreign format: Nostr events (NIP-01) that carry listings (NIP-99, kind 30402) with the tags of
 //! the Europa Protocol, and what weir adds to them. Everything that is foreign is in this module.
 
+use std::fmt;
+
 pub use nostr::event::Event;
 use nostr::{
     event::{EventId, Kind, Tag, Tags},
@@ -10,9 +12,12 @@ use nostr::{
 
 use crate::{key::MarketKey, listing::Listing};
 
+mod attested;
 mod tags;
 
+pub use attested::{ATTESTATION_LIFETIME, SignedAttestation, sign_attestation};
 pub(crate) use tags::{TOPICS, printable};
+use tags::{all, first};
 
 /// A listing (NIP-99).
 pub const LISTING: u16 = 30402;
@@ -37,7 +42,7 @@ pub const MAX_AHEAD: u64 = 15 * 60;
 /// For how long a listing of weir's counts, in seconds.
 pub const LIFETIME: u64 = 3 * 3600;
 
-/// Why an event is not a listing that counts.
+/// Why an event is not a listing, or an attestation, that counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, thiserror::Error)]
 pub enum Refused {
     /// Not an event at all.
@@ -47,7 +52,7 @@ pub enum Refused {
     #[error("it is longer than 8192 bytes")]
     Size,
     /// Another kind of event.
-    #[error("it is not a listing (kind 30402)")]
+    #[error("it is of another kind")]
     Kind,
     /// Its identifier or its signature is wrong.
     #[error("its signature is wrong")]
@@ -67,6 +72,15 @@ pub enum Refused {
     /// It has no way to pay.
     #[error("it has no way to pay")]
     Payment,
+    /// An attestation that is not about a listing.
+    #[error("it does not name a listing (d = 30402:key:identifier)")]
+    Subject,
+    /// An attestation without a reason word of weir's.
+    #[error("it has no reason word (reach) that weir knows")]
+    Reason,
+    /// An attestation of a watcher that was not asked for.
+    #[error("its watcher is not one of those that were named")]
+    Watcher,
     /// It has expired, or is too old.
     #[error("it has expired")]
     Expired,
@@ -89,6 +103,9 @@ impl Refused {
             Self::Protocol => "protocol",
             Self::Price => "price",
             Self::Payment => "payment",
+            Self::Subject => "subject",
+            Self::Reason => "reason",
+            Self::Watcher => "watcher",
             Self::Expired => "expired",
             Self::Future => "future",
         }
@@ -179,7 +196,7 @@ impl Address {
         (30_000..40_000).contains(&kind).then(|| Self {
             kind,
             key: event.pubkey.to_bytes(),
-            identifier: tags::first(&event.tags, "d").unwrap_or_default().to_owned(),
+            identifier: first(&event.tags, "d").unwrap_or_default().to_owned(),
         })
     }
 
@@ -190,6 +207,16 @@ impl Address {
         let (key, identifier) = rest.split_once(':')?;
         let key = PublicKey::from_hex(key).ok()?.to_bytes();
         Some(Self { kind: kind.parse().ok()?, key, identifier: identifier.to_owned() })
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:", self.kind)?;
+        for byte in self.key {
+            write!(f, "{byte:02x}")?;
+        }
+        write!(f, ":{}", self.identifier)
     }
 }
 
@@ -204,7 +231,7 @@ pub fn expires(event: &Event) -> u64 {
 /// What an event says about when it expires (NIP-40), in seconds since 1970.
 #[must_use]
 pub fn expiration(event: &Event) -> Option<u64> {
-    tags::first(&event.tags, "expiration").and_then(|text| text.parse().ok())
+    first(&event.tags, "expiration").and_then(|text| text.parse().ok())
 }
 
 /// Whether an event counts at `now`.

@@ -1,7 +1,7 @@
 //! Which exit to take: pure arithmetic over verified listings, explained part by part.
 //!
-//! What is unknown is neutral, and what was measured counts for more than what was claimed. A
-//! consumer's own history counts most.
+//! What is unknown is neutral. A consumer's own history counts most, then what watchers that it names
+//! have measured, and least what an exit claims of itself.
 
 use std::{cmp::Ordering, net::IpAddr};
 
@@ -10,6 +10,8 @@ use serde::Serialize;
 use weir_config::IpType;
 
 use crate::{
+    attestation::Reason,
+    event::SignedAttestation,
     listing::{Basis, Country, Listing, Price, Reach, State},
     view::Offer,
 };
@@ -69,6 +71,9 @@ pub enum Unfit {
     /// It is elsewhere.
     #[error("it is in another country")]
     Country,
+    /// It is elsewhere than it says.
+    #[error("watchers that you believe have seen its address in another country")]
+    SeenElsewhere,
     /// It is another kind of line.
     #[error("its line is of another kind")]
     IpType,
@@ -99,6 +104,10 @@ pub struct Experience {
     pub good: u32,
     /// Connections that failed, or were paid and carried nothing.
     pub bad: u32,
+    /// Why the last of these failed.
+    pub last_failure: Option<Reason>,
+    /// The median time until it answered, in milliseconds.
+    pub connect_ms: Option<u32>,
 }
 
 /// No history.
@@ -112,12 +121,14 @@ impl History for NoHistory {
 }
 
 /// An exit that may be scored.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Candidate<'v> {
     /// The exit.
     pub offer: &'v Offer,
     /// How many keys claim to be residential in a network of its endpoints.
     pub neighbours: usize,
+    /// What believed watchers say of it: the newest of each.
+    pub attested: Vec<&'v SignedAttestation>,
 }
 
 /// One part of a score.
@@ -156,7 +167,7 @@ pub fn choose<'v>(
 ) -> Vec<Scored<'v>> {
     let fitting: Vec<_> = candidates
         .iter()
-        .filter(|candidate| fits(&candidate.offer.signed.listing, wish).is_ok())
+        .filter(|it| fits(&it.offer.signed.listing, &it.attested, wish).is_ok())
         .collect();
     let yardstick = yardstick(fitting.iter().map(|it| &it.offer.signed.listing), wish);
     let cheapest = yardstick.as_ref().and_then(|unit| {
@@ -196,17 +207,24 @@ fn order(one: &Scored<'_>, two: &Scored<'_>, sort: Sort) -> Ordering {
     first.then(by_score).then_with(|| key(one).cmp(&key(two)))
 }
 
-/// Whether a listing fits.
+/// Whether a listing fits, about which believed watchers say this.
 ///
 /// # Errors
 ///
 /// Says why not.
-pub fn fits(listing: &Listing, wish: &Wish) -> Result<(), Unfit> {
+pub fn fits(listing: &Listing, attested: &[&SignedAttestation], wish: &Wish) -> Result<(), Unfit> {
     if listing.state == State::Sold && !wish.sold_too {
         return Err(Unfit::Sold);
     }
     if wish.country.is_some_and(|country| listing.country != Some(country)) {
         return Err(Unfit::Country);
+    }
+    if let Some(country) = wish.country {
+        let seen: Vec<_> = attested.iter().filter_map(|it| it.attestation.seen.country).collect();
+        let elsewhere = seen.iter().filter(|it| **it != country).count();
+        if elsewhere * 2 > seen.len() {
+            return Err(Unfit::SeenElsewhere);
+        }
     }
     if wish.ip_type.is_some_and(|ip_type| listing.ip_type != ip_type) {
         return Err(Unfit::IpType);

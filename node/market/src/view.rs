@@ -4,6 +4,8 @@
 //! A registry can withhold and it can show what is old. It cannot forge. So the union of several is
 //! taken, and of each key's listings the one that its key signed last. By default everything is
 //! fetched, and choosing is local: no registry learns for which country somebody looks.
+//!
+//! What watchers say of exits counts only if the consumer names the watcher.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -14,13 +16,14 @@ use nostr::event::Event;
 use weir_config::WebSocketUrl;
 
 use crate::{
+    attestation::WatcherKey,
     client::{Connector, Limits, Query},
     event::{
-        Address, DELETION, LISTING, MAX_AGE, MAX_AHEAD, MAX_EVENT_BYTES, Refused, SignedListing,
-        deleted, times,
+        ATTESTATION, Address, DELETION, LISTING, MAX_AGE, MAX_AHEAD, MAX_EVENT_BYTES, Refused,
+        SignedAttestation, SignedListing, deleted, times,
     },
     listing::State,
-    score::{Candidate, History, Scored, Wish},
+    score::{Candidate, History, Scored, Unfit, Wish},
 };
 
 mod cache;
@@ -36,12 +39,16 @@ pub use settings::{ConsumerPaths, ConsumerSettings, SettingsError, read_settings
 const OVERLAP: u64 = MAX_AHEAD;
 /// The maximum number of deletions that are kept.
 const MAX_DELETIONS: usize = 100_000;
+/// The maximum number of exits about which attestations are kept.
+const MAX_ATTESTED: usize = 100_000;
 
 /// Where and how listings are fetched.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The registries and relays.
     pub registries: Vec<WebSocketUrl>,
+    /// The watchers that are believed. Registries are asked for their attestations alone.
+    pub watchers: Vec<WatcherKey>,
     /// The directory for what was fetched. `None`: everything is fetched each time.
     pub cache: Option<PathBuf>,
     /// The bounds on what is taken of each registry.
@@ -90,6 +97,12 @@ pub struct View {
     deletions: HashMap<Address, Event>,
     /// The newest event of each registry, in seconds since 1970.
     newest: BTreeMap<String, u64>,
+    /// The watchers that are believed.
+    watchers: BTreeSet<WatcherKey>,
+    /// What they say of each exit.
+    attestations: BTreeMap<Address, BTreeMap<WatcherKey, SignedAttestation>>,
+    /// The watchers for whose attestations each registry was asked.
+    asked: BTreeMap<String, BTreeSet<WatcherKey>>,
     /// What came of asking each registry.
     pub reports: Vec<Report>,
 }
@@ -118,10 +131,22 @@ impl View {
     ///
     /// When there is a cache that cannot be read.
     pub fn cached(settings: &Settings, now: u64) -> Result<Self, CacheError> {
-        match &settings.cache {
-            Some(directory) => Cache::new(directory).load(now),
-            None => Ok(Self::default()),
-        }
+        let mut view = match &settings.cache {
+            Some(directory) => Cache::new(directory).load(now)?,
+            None => Self::default(),
+        };
+        view.believe(&settings.watchers);
+        Ok(view)
+    }
+
+    /// Believes these watchers from now on, and no others.
+    pub fn believe(&mut self, watchers: &[WatcherKey]) {
+        self.watchers = watchers.iter().copied().collect();
+        let believed = &self.watchers;
+        self.attestations.retain(|_, all| {
+            all.retain(|watcher, _| believed.contains(watcher));
+            !all.is_empty()
+        });
     }
 
     /// Asks all registries at once for what is new, and keeps it in the cache. A registry that does
@@ -138,10 +163,19 @@ impl View {
         let mut view = Self::cached(settings, now)?;
         let mut asked = Vec::new();
         for url in &settings.registries {
-            let since =
-                view.newest.get(&url.to_string()).map_or(0, |at| at.saturating_sub(OVERLAP));
-            let (connector, url, limits) = (connector.clone(), url.clone(), settings.limits);
-            asked.push(tokio::spawn(async move { ask(&connector, &url, since, &limits).await }));
+            let name = url.to_string();
+            let since = view.newest.get(&name).map_or(0, |at| at.saturating_sub(OVERLAP));
+            // What a watcher that is named for the first time said before counts too.
+            let knows =
+                view.asked.get(&name).is_some_and(|asked| asked.is_superset(&view.watchers));
+            let want = Want {
+                since,
+                attested_since: if knows { since } else { 0 },
+                watchers: settings.watchers.clone(),
+                limits: settings.limits,
+            };
+            let (connector, url) = (connector.clone(), url.clone());
+            asked.push(tokio::spawn(async move { ask(&connector, &url, &want).await }));
         }
         for (task, url) in asked.into_iter().zip(&settings.registries) {
             let (events, mut report) = task.await.unwrap_or_else(|error| {
@@ -173,6 +207,9 @@ impl View {
             // One that is of the future must not hide those of the present.
             *known = (*known).max(newest.min(now));
         }
+        if report.error.is_none() {
+            self.asked.insert(report.registry.clone(), self.watchers.clone());
+        }
     }
 
     /// Takes an event of a registry, if it is a listing or a deletion that counts. Of each exit the
@@ -182,8 +219,10 @@ impl View {
     ///
     /// Says why it does not count.
     pub fn admit(&mut self, event: Event, registry: &str, now: u64) -> Result<(), Refused> {
-        if event.kind.as_u16() == DELETION {
-            return self.admit_deletion(event, now);
+        match event.kind.as_u16() {
+            DELETION => return self.admit_deletion(event, now),
+            ATTESTATION => return self.admit_attestation(event, now),
+            _ => {}
         }
         let signed = SignedListing::read(event)?;
         let address = signed.address();
@@ -242,6 +281,30 @@ impl View {
         Ok(())
     }
 
+    /// Takes the newest attestation of each believed watcher about each exit.
+    fn admit_attestation(&mut self, event: Event, now: u64) -> Result<(), Refused> {
+        let signed = SignedAttestation::read(event)?;
+        let (watcher, exit) = (signed.watcher(), signed.attestation.exit.clone());
+        if !self.watchers.contains(&watcher) {
+            return Err(Refused::Watcher);
+        }
+        let of_exit = self.attestations.get(&exit);
+        if let Some(known) = of_exit.and_then(|all| all.get(&watcher))
+            && !is_newer(&signed.event, &known.event)
+        {
+            // As above.
+            return signed.times(now);
+        }
+        if signed.event.as_json().len() > MAX_EVENT_BYTES {
+            return Err(Refused::Size);
+        }
+        signed.verify(now)?;
+        if of_exit.is_some() || self.attestations.len() < MAX_ATTESTED {
+            self.attestations.entry(exit).or_default().insert(watcher, signed);
+        }
+        Ok(())
+    }
+
     /// NIP-09: a deletion of an address covers what was created up to its own time.
     fn is_deleted(&self, address: &Address, event: &Event) -> bool {
         let deletion = self.deletions.get(address);
@@ -252,6 +315,30 @@ impl View {
     fn forget_expired(&mut self, now: u64) {
         self.offers.retain(|_, offer| times(&offer.signed.event, now).is_ok());
         self.deletions.retain(|_, event| event.created_at.as_secs().saturating_add(MAX_AGE) > now);
+        self.attestations.retain(|_, all| {
+            all.retain(|_, signed| signed.times(now).is_ok());
+            !all.is_empty()
+        });
+    }
+
+    /// What the believed watchers say of an exit at `now`.
+    pub fn attestations<'v>(
+        &'v self,
+        exit: &Address,
+        now: u64,
+    ) -> impl Iterator<Item = &'v SignedAttestation> + use<'v> {
+        let all = self.attestations.get(exit).into_iter().flat_map(BTreeMap::values);
+        all.filter(move |signed| signed.times(now).is_ok())
+    }
+
+    /// Whether an exit fits a wish, by its listing and by what believed watchers say.
+    ///
+    /// # Errors
+    ///
+    /// Says why not.
+    pub fn fits(&self, offer: &Offer, wish: &Wish, now: u64) -> Result<(), Unfit> {
+        let attested: Vec<_> = self.attestations(&offer.signed.address(), now).collect();
+        crate::score::fits(&offer.signed.listing, &attested, wish)
     }
 
     /// The exits that fit a wish, the best first.
@@ -269,7 +356,8 @@ impl View {
             let crowd = crate::score::networks(&offer.signed.listing)
                 .filter_map(|network| networks.get(&network).map(HashSet::len))
                 .max();
-            Candidate { offer, neighbours: crowd.unwrap_or(0) }
+            let attested = self.attestations(&offer.signed.address(), now).collect();
+            Candidate { offer, neighbours: crowd.unwrap_or(0), attested }
         })
     }
 
@@ -296,15 +384,20 @@ fn is_newer(one: &Event, other: &Event) -> bool {
         || (one.created_at == other.created_at && one.id.as_bytes() < other.id.as_bytes())
 }
 
-/// Asks one registry for what is new since a time.
-async fn ask(
-    connector: &Connector,
-    url: &WebSocketUrl,
+/// What one registry is asked for.
+struct Want {
+    /// The time since which listings and deletions are new.
     since: u64,
-    limits: &Limits,
-) -> (Vec<Event>, Report) {
+    /// The same for attestations.
+    attested_since: u64,
+    watchers: Vec<WatcherKey>,
+    limits: Limits,
+}
+
+/// Asks one registry for what is new since a time.
+async fn ask(connector: &Connector, url: &WebSocketUrl, want: &Want) -> (Vec<Event>, Report) {
     let mut report =
-        Report { registry: url.to_string(), changes_only: since > 0, ..Report::default() };
+        Report { registry: url.to_string(), changes_only: want.since > 0, ..Report::default() };
     let mut relay = match connector.connect(url).await {
         Ok(relay) => relay,
         Err(error) => {
@@ -313,14 +406,18 @@ async fn ask(
         }
     };
     let mut events = Vec::new();
-    for query in [Query::Deletions, Query::Listings] {
-        let fetched = relay.fetch(query, since, limits).await;
+    let mut queries = vec![(Query::Deletions, want.since), (Query::Listings, want.since)];
+    if !want.watchers.is_empty() {
+        queries.push((Query::Attestations(&want.watchers), want.attested_since));
+    }
+    for (query, since) in queries {
+        let fetched = relay.fetch(query, since, &want.limits).await;
         report.bytes += fetched.bytes;
         if fetched.malformed > 0 {
             *report.refused.entry(Refused::Form.as_str()).or_default() += fetched.malformed;
         }
         events.extend(fetched.events);
-        // Without deletions, listings are still worth having.
+        // Each is worth having without the others.
         report.error = report.error.or(fetched.broken);
     }
     relay.close().await;

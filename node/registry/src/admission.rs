@@ -2,8 +2,8 @@
 
 use nostr::event::Event;
 use weir_market::event::{
-    ATTESTATION, CURATION, DELETION, LISTING, MAX_AHEAD, MAX_EVENT_BYTES, REPORT, SEALED,
-    SignedListing, deleted, expiration, work,
+    ATTESTATION, ATTESTATION_LIFETIME, CURATION, DELETION, LISTING, MAX_AHEAD, MAX_EVENT_BYTES,
+    REPORT, SEALED, SignedAttestation, SignedListing, deleted, expiration, work,
 };
 
 use crate::refusal::Refusal;
@@ -16,7 +16,7 @@ pub const MAX_LETTER_AGE: u64 = 2 * 24 * 3600;
 pub const MAX_LISTING_LIFE: u64 = 24 * 3600;
 /// How long a letter is kept, in seconds.
 pub const LETTER_LIFE: u64 = 24 * 3600;
-/// How long what watchers and people say about listings is kept, in seconds.
+/// How long what people say about listings is kept, in seconds.
 pub const OPINION_LIFE: u64 = 7 * 24 * 3600;
 /// The maximum number of tags.
 pub const MAX_TAGS: usize = 128;
@@ -53,6 +53,7 @@ pub const fn max_per_key(kind: u16) -> usize {
 const fn life(kind: u16) -> u64 {
     match kind {
         LISTING | DELETION => MAX_LISTING_LIFE,
+        ATTESTATION => ATTESTATION_LIFETIME,
         _ => OPINION_LIFE,
     }
 }
@@ -78,6 +79,9 @@ pub fn judge(event: &Event, min_work: u8, origin: Origin, now: u64) -> Result<u6
     let until = times(event, kind, origin, now)?;
     match kind {
         LISTING => listing(event, min_work)?,
+        ATTESTATION => {
+            SignedAttestation::read(event.clone()).map_err(Refusal::Attestation)?;
+        }
         SEALED => {
             let recipients = event.tags.iter().filter(|tag| tag.kind() == "p").count();
             if recipients != 1 {

@@ -19,6 +19,7 @@ use ipnet::IpNet;
 use serde_json::json;
 
 use crate::{
+    attestations::{self, AttestationsQuery},
     clock,
     exits::{self, ExitsQuery},
     info,
@@ -68,6 +69,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/page.css", get(page::style))
         .route("/v1/exits", get(list))
         .route("/v1/countries", get(countries))
+        .route("/v1/attestations", get(attested))
         .route("/metrics", get(metrics))
         .route("/health", get(async || (HEADERS, "ok\n")))
         .fallback(async || {
@@ -182,6 +184,24 @@ async fn countries(
     }
     let listings = app.registry.listings(clock::now().unix);
     (HEADERS, Json(json!({ "countries": exits::countries(listings.iter()) }))).into_response()
+}
+
+async fn attested(
+    State(app): State<App>,
+    ConnectInfo(origin): ConnectInfo<Origin>,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+) -> Response {
+    if let Err(refused) = app.admit(&origin, &headers) {
+        return *refused;
+    }
+    match AttestationsQuery::parse(query.as_deref().unwrap_or_default()) {
+        Ok(query) => {
+            let found = attestations::find(&app.registry, &query, clock::now().unix);
+            (HEADERS, Json(found)).into_response()
+        }
+        Err(wrong) => error(StatusCode::BAD_REQUEST, "bad_query", &wrong.to_string()),
+    }
 }
 
 async fn metrics(State(app): State<App>) -> Response {

@@ -6,13 +6,14 @@
 //! 1. [`admission`], [`quota`] and [`refusal`]: which events are stored, and why not.
 //! 2. [`store`] and [`filter`]: the events in memory, and queries. [`record`] is one event.
 //! 3. [`registry`] puts these together. [`relay`] is what a client may say (NIP-01, NIP-77).
-//! 4. [`exits`]: the API's query and answer. [`info`]: the registry's description (NIP-11).
+//! 4. [`exits`], [`attestations`]: the API's queries and answers. [`info`]: the registry's description (NIP-11).
 //!
 //! With I/O: [`snapshot`] is the file that survives a restart, [`server`] listens, and its parts
 //! serve sockets and copy from other registries.
 #![forbid(unsafe_code)]
 
 pub mod admission;
+pub mod attestations;
 mod clock;
 mod dial_back;
 pub mod exits;

@@ -16,6 +16,9 @@ const MAX_NETWORKS: usize = 65_536;
 const DAY: u64 = 24 * 3600;
 /// Sealed letters of one network.
 const LETTERS: Rate = Rate::every(Duration::from_secs(2), 60);
+/// Attestations of one network: one watcher measures 20,000 exits every two days. Beyond that, one
+/// network could push those of others out of the registry.
+const ATTESTATIONS: Rate = Rate::every(Duration::from_secs(8), 256);
 /// Requests (subscriptions and queries) of one network.
 const REQUESTS: Rate = Rate::new(20, 200);
 /// How many times the events of a second one network may publish at once.
@@ -37,6 +40,7 @@ struct Used {
     keys: HashSet<[u8; 32]>,
     events: Gcra,
     letters: Gcra,
+    attestations: Gcra,
     requests: Gcra,
     /// When it was last heard of, in nanoseconds.
     last: u64,
@@ -87,6 +91,16 @@ impl Quotas {
     /// When there were too many.
     pub fn take_letter(&mut self, from: Network, tick: u64) -> Result<(), Refusal> {
         if self.of(from, tick).letters.take(LETTERS, tick) { Ok(()) } else { Err(Refusal::Letters) }
+    }
+
+    /// Takes one attestation of a network.
+    ///
+    /// # Errors
+    ///
+    /// When there were too many.
+    pub fn take_attestation(&mut self, from: Network, tick: u64) -> Result<(), Refusal> {
+        let taken = self.of(from, tick).attestations.take(ATTESTATIONS, tick);
+        if taken { Ok(()) } else { Err(Refusal::Attestations) }
     }
 
     /// Takes one request of a network; `false` if there were too many.
@@ -170,6 +184,9 @@ mod tests {
         assert_eq!(quotas.take_event(network(2), 2 * second), Ok(()));
         let taken = (0..100).filter(|_| quotas.take_letter(network(1), second).is_ok()).count();
         assert_eq!(taken, 60);
+        let taken =
+            (0..300).filter(|_| quotas.take_attestation(network(1), second).is_ok()).count();
+        assert_eq!(taken, 256);
         let taken = (0..300).filter(|_| quotas.take_request(network(1), second)).count();
         assert_eq!(taken, 200);
     }

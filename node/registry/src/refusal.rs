@@ -50,6 +50,12 @@ pub enum Refusal {
     /// It is not a listing that a consumer can use.
     #[error("the listing cannot be used: {0}")]
     Listing(weir_market::event::Refused),
+    /// It is not an attestation that a consumer can use.
+    #[error("the attestation cannot be used: {0}")]
+    Attestation(weir_market::event::Refused),
+    /// An attestation about an exit that is not listed here.
+    #[error("the attestation is about an exit that is not listed here")]
+    UnknownExit,
     /// A letter without exactly one recipient.
     #[error("a sealed letter must name one recipient, in one tag p")]
     Recipient,
@@ -74,6 +80,9 @@ pub enum Refusal {
     /// Too many letters of one network.
     #[error("this network sends too many sealed letters: wait a minute")]
     Letters,
+    /// Too many attestations of one network.
+    #[error("this network publishes too many attestations: wait a minute")]
+    Attestations,
     /// The registry is full.
     #[error("the registry is full: publish at another one, or try again later")]
     Full,
@@ -98,15 +107,17 @@ impl Refusal {
             | Self::NoExpiration
             | Self::LateExpiration(_)
             | Self::Listing(_)
+            | Self::Attestation(_)
             | Self::Recipient
             | Self::DeletesNothing => "invalid",
-            Self::Kind(_) => "restricted",
+            Self::Kind(_) | Self::UnknownExit => "restricted",
             Self::Deleted => "blocked",
             Self::Work(..) => "pow",
             Self::KeyFull(..)
             | Self::NewKeys(_)
             | Self::TooFast
             | Self::Letters
+            | Self::Attestations
             | Self::Full
             | Self::PeerKeys => "rate-limited",
         }
@@ -130,6 +141,8 @@ impl Refusal {
             Self::NoExpiration => "no_expiration",
             Self::LateExpiration(_) => "late_expiration",
             Self::Listing(_) => "listing",
+            Self::Attestation(_) => "attestation",
+            Self::UnknownExit => "unknown_exit",
             Self::Recipient => "recipient",
             Self::DeletesNothing => "deletes_nothing",
             Self::Work(..) => "work",
@@ -137,13 +150,14 @@ impl Refusal {
             Self::NewKeys(_) => "new_keys",
             Self::TooFast => "too_fast",
             Self::Letters => "letters",
+            Self::Attestations => "attestations",
             Self::Full => "full",
             Self::PeerKeys => "peer_keys",
         }
     }
 
     /// All words, so that a counter exists before it counts.
-    pub const WORDS: [&'static str; 23] = [
+    pub const WORDS: [&'static str; 26] = [
         "duplicate",
         "older",
         "deleted",
@@ -158,6 +172,8 @@ impl Refusal {
         "no_expiration",
         "late_expiration",
         "listing",
+        "attestation",
+        "unknown_exit",
         "recipient",
         "deletes_nothing",
         "work",
@@ -165,6 +181,7 @@ impl Refusal {
         "new_keys",
         "too_fast",
         "letters",
+        "attestations",
         "full",
         "peer_keys",
     ];

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nostr::event::Event;
 use tokio::sync::broadcast;
-use weir_market::event::{LISTING, SEALED};
+use weir_market::event::{ATTESTATION, Address, LISTING, SEALED};
 
 use crate::{
     admission::{Origin, judge},
@@ -148,6 +148,10 @@ impl Registry {
         {
             let mut state = self.lock();
             state.store.check(&record)?;
+            if record.kind == ATTESTATION {
+                check_subject(&state.store, &record)?;
+                state.quotas.take_attestation(from, now.tick)?;
+            }
             // Each letter has a key of its own (NIP-59), so letters have a rate instead.
             if is_letter {
                 state.quotas.take_letter(from, now.tick)?;
@@ -318,6 +322,14 @@ pub struct Size {
     pub events: usize,
     /// Their memory, in bytes.
     pub bytes: usize,
+}
+
+/// Refuses an attestation about an exit that is not listed. One that a peer or the snapshot has was
+/// looked at when it was published, and its exit may be away just now.
+fn check_subject(store: &Store, record: &Record) -> Result<(), Refusal> {
+    let exit = record.tag(b'd').and_then(Address::parse);
+    let is_listed = exit.is_some_and(|exit| store.at(&exit).is_some());
+    if is_listed { Ok(()) } else { Err(Refusal::UnknownExit) }
 }
 
 fn verify(event: &Event) -> Result<(), Refusal> {

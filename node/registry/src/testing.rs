@@ -9,7 +9,8 @@ use nostr::{
     types::Timestamp,
 };
 use weir_market::{
-    event::{ATTESTATION, DELETION, LISTING, REPORT, SEALED, sign_listing},
+    attestation::{Attestation, Reason},
+    event::{Address, DELETION, LISTING, REPORT, SEALED, sign_attestation, sign_listing},
     key::MarketKey,
     listing::Listing,
     testing::listing,
@@ -72,12 +73,15 @@ pub fn some() -> &'static [Event] {
     static EVENTS: OnceLock<Vec<Event>> = OnceLock::new();
     EVENTS.get_or_init(|| {
         let key = MarketKey::random();
+        let exit = Address::of(&named(&key, "0", NOW)).expect("a listing");
         let named = (0..5).map(|age| named(&key, &age.to_string(), NOW - age));
         let listed =
             ["DE", "FR", "SE"].map(|it| listed(&MarketKey::random(), it, "7 sat/GiB", NOW));
         let keys = Keys::generate();
+        let attested =
+            sign_attestation(&MarketKey::random(), &Attestation::new(exit, Reason::Ok), NOW - 2);
         let others = [
-            event(&keys, ATTESTATION, &[&["d", "30402:00:weir"]], NOW - 2),
+            attested,
             event(&keys, REPORT, &[&["t", "wireguard"]], NOW - 3),
             event(&keys, SEALED, &[&["p", "node"]], NOW - 4),
             deletion(&keys, "weir", NOW - 5),

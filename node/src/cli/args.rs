@@ -163,6 +163,8 @@ pub(super) enum Command {
     Disconnect,
     /// Run one program whose only way out is a tunnel
     Exec(super::exec::ExecArgs),
+    /// Buy at exits like a consumer, measure them, and publish what was found
+    Watch(Box<super::watch::WatchArgs>),
 }
 
 #[derive(Debug, Subcommand)]

@@ -13,6 +13,7 @@ use rand_core::{OsRng, RngCore as _};
 use serde::Serialize;
 use weir_buy::{Buyer, Funds, Open, OpenState, Plan, Purchase, Wish};
 use weir_config::{IpType, WebSocketUrl};
+use weir_connect::source;
 use weir_ledger::unix_now;
 use weir_market::{
     event::{MAX_EVENT_BYTES, SignedListing},
@@ -20,7 +21,7 @@ use weir_market::{
 };
 use weir_wallet::{Wallet, http::Http};
 
-use super::{out::Out, qr, units, wallet};
+use super::{history, out::Out, qr, units, wallet};
 
 mod market;
 
@@ -181,6 +182,7 @@ pub(super) fn for_connect(
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o600);
     let written = options.open(&path).and_then(|mut file| {
+        writeln!(file, "{}{}", source::EXIT_COMMENT, bought.exit)?;
         file.write_all(bought.config.to_text().as_bytes()).and_then(|()| file.sync_all())
     });
     written.with_context(|| NotKept(path.clone()))?;
@@ -240,12 +242,14 @@ fn choose(
     except: &[String],
     err: &mut Out,
 ) -> anyhow::Result<Plan> {
+    let known = history::load(args.wallet.clone(), err)?;
     let listings = market::find(&market::Search {
         country: args.country,
         key: args.node.as_deref(),
         ip_type: args.residential.then_some(IpType::Residential),
         max_price: args.max_price.clone(),
         except,
+        known: &known,
         registries: &args.registries,
         method: if args.voucher.is_some() { "voucher" } else { "cashu" },
         random: OsRng.next_u64(),

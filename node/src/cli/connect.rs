@@ -28,7 +28,7 @@ use weir_connect::{
 use weir_ledger::unix_now;
 use weir_market::listing::Country;
 
-use super::{out::Out, units};
+use super::{history, out::Out, units};
 
 mod market;
 mod watch;
@@ -171,6 +171,7 @@ pub(super) fn run(
         ),
         None => {}
     }
+    let remember = history::remember(args.market.wallet.clone());
     let vouchers = u64::try_from(args.voucher.len()).unwrap_or(u64::MAX);
     let mut buyer: Option<Box<dyn Buyer>> = None;
     let mut spent = 0;
@@ -206,6 +207,7 @@ pub(super) fn run(
         buyer,
         budget,
         spent,
+        remember,
     };
     for candidate in &options.candidates {
         let ignored = &candidate.conf.ignored;

@@ -6,19 +6,23 @@ use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use super::{out::Out, units};
+use super::{history, out::Out, units};
 use weir_config::{IpType, WebSocketUrl};
 use weir_ledger::unix_now;
 use weir_market::{
+    attestation::{Attestation, Reason, WatcherKey},
     client::{Connector, Limits, Tls, system_lookup},
-    event::Event,
+    event::{Event, SignedAttestation},
+    history::{Measurement, Measurements},
     listing::{Basis, Country, Listing, Price},
-    score::{MAX_NEIGHBOURS, NoHistory, Part, Scored, Sort, Wish, fits},
+    score::{MAX_NEIGHBOURS, Part, Scored, Sort, Wish},
     view::{ConsumerPaths, Report, Settings, View, read_settings},
 };
 
 /// The digits of a key in a table.
 const SHORT_KEY: usize = 12;
+/// The own connections that are explained.
+const MAX_OWN: usize = 5;
 /// The least digits that name a key.
 const MIN_KEY: usize = 4;
 
@@ -27,11 +31,15 @@ Examples:
   weir exits --registry wss://registry.example
   weir exits --country DE --ip-type residential --max-price 200sat/GiB
   weir exits --country DE --why 3f9a
+  weir exits --watcher 79be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798
   weir exits --offline --json | jq '.exits[0].listing'
 
 All listings are fetched and filtered here, so that no registry learns what you look for. After the
 first time, only changes are fetched. Registries are those of --registry, else those of
 ~/.config/weir/market.toml, for example: registries = [\"wss://registry.example\"]
+
+What watchers say of exits (weir watch) counts only if you name the watcher, with --watcher or as
+watchers = [\"KEY\"] in that file. Your own connections count more, and what an exit says of itself less.
 
 A country or line with a question mark is the operator's word; without one, the operator's database
 has it. See docs/market.md.";
@@ -68,6 +76,9 @@ pub(super) struct ExitsArgs {
     /// A registry or relay to ask, ws:// or wss://; may be repeated
     #[arg(long = "registry", value_name = "URL", value_parser = registry)]
     registries: Vec<WebSocketUrl>,
+    /// A watcher to believe, by its key; may be repeated [default: those of ~/.config/weir/market.toml]
+    #[arg(long = "watcher", value_name = "KEY")]
+    watchers: Vec<WatcherKey>,
     /// A PEM file with CA certificates for wss:// [default: this machine's]
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
@@ -77,6 +88,9 @@ pub(super) struct ExitsArgs {
     /// Fetch everything, and store nothing
     #[arg(long)]
     no_cache: bool,
+    /// Directory of the wallet, where weir connect remembers exits [default: as for weir wallet]
+    #[arg(long, value_name = "DIR")]
+    wallet: Option<PathBuf>,
 }
 
 /// An order of exits.
@@ -127,10 +141,20 @@ struct ExitView<'v> {
     score: f64,
     price: Option<Price>,
     parts: &'v [Part],
+    attestations: Vec<AttestationView<'v>>,
     expires_at: u64,
     registries: Vec<&'v str>,
     listing: &'v Listing,
     event: &'v Event,
+}
+
+/// What a believed watcher says, in JSON.
+#[derive(Serialize)]
+struct AttestationView<'v> {
+    watcher: WatcherKey,
+    at: u64,
+    #[serde(flatten)]
+    says: &'v Attestation,
 }
 
 pub(super) fn run(
@@ -141,6 +165,7 @@ pub(super) fn run(
 ) -> anyhow::Result<()> {
     let now = unix_now();
     let view = fetch(args, now)?;
+    let known = history::load(args.wallet.clone(), err)?;
     let wish = Wish {
         country: args.country,
         ip_type: args.ip_type,
@@ -159,16 +184,16 @@ pub(super) fn run(
         err.text("no registry has answered: this is what was fetched before\n")?;
     }
     if let Some(key) = &args.why {
-        return why(&view, key, &wish, now, json, out);
+        return Why { view: &view, known: &known, wish: &wish, now }.explain(key, json, out);
     }
-    let mut all = view.choose(&wish, &NoHistory, now);
+    let mut all = view.choose(&wish, &known, now);
     let found = all.len();
     if args.limit > 0 {
         all.truncate(args.limit);
     }
     let warnings = crowds(&view);
     if json {
-        let exits = all.iter().map(exit_view).collect();
+        let exits = all.iter().map(|scored| exit_view(&view, scored, now)).collect();
         return out.json(&Answer { exits, registries: &view.reports, warnings });
     }
     out.text(&table(&all))?;
@@ -188,8 +213,12 @@ fn fetch(args: &ExitsArgs, now: u64) -> anyhow::Result<View> {
         true => file.registries,
         false => args.registries.clone(),
     };
+    let watchers = match args.watchers.is_empty() {
+        true => file.watchers,
+        false => args.watchers.clone(),
+    };
     let cache = paths.cache.filter(|_| !args.no_cache);
-    let settings = Settings { registries, cache, limits: Limits::default() };
+    let settings = Settings { registries, watchers, cache, limits: Limits::default() };
     if args.offline {
         return Ok(View::cached(&settings, now)?);
     }
@@ -241,8 +270,15 @@ fn crowds(view: &View) -> Vec<String> {
     crowded.map(warn).collect()
 }
 
-fn exit_view<'v>(scored: &'v Scored<'v>) -> ExitView<'v> {
+fn exit_view<'v>(view: &'v View, scored: &'v Scored<'v>, now: u64) -> ExitView<'v> {
+    let attested = view.attestations(&scored.offer.signed.address(), now);
+    let attestations = attested.map(|signed| AttestationView {
+        watcher: signed.watcher(),
+        at: signed.event.created_at.as_secs(),
+        says: &signed.attestation,
+    });
     ExitView {
+        attestations: attestations.collect(),
         key: scored.offer.key(),
         score: scored.score,
         price: scored.price.clone(),
@@ -297,56 +333,107 @@ fn row(scored: &Scored<'_>) -> [String; 9] {
     ]
 }
 
-/// Explains one exit.
-fn why(
-    view: &View,
-    key: &str,
-    wish: &Wish,
+/// Explains exits.
+struct Why<'a> {
+    view: &'a View,
+    known: &'a Measurements,
+    wish: &'a Wish,
     now: u64,
-    json: bool,
-    out: &mut Out,
-) -> anyhow::Result<()> {
-    if key.len() < MIN_KEY {
-        bail!("{key:?} is too short: write four or more digits of the key");
+}
+
+impl Why<'_> {
+    fn explain(&self, key: &str, json: bool, out: &mut Out) -> anyhow::Result<()> {
+        let Self { view, known, wish, now } = *self;
+        if key.len() < MIN_KEY {
+            bail!("{key:?} is too short: write four or more digits of the key");
+        }
+        let named: Vec<_> = view.offers().filter(|offer| offer.key().starts_with(key)).collect();
+        let offer = match named[..] {
+            [] => bail!("no exit has a key that begins with {key}"),
+            [one] => one,
+            [_, _, ..] => {
+                bail!("{} exits have keys that begin with {key}: write more", named.len())
+            }
+        };
+        let listing = &offer.signed.listing;
+        let fit = view.fits(offer, wish, now);
+        // Compared with those that fit, whether it does or not.
+        let wide = Wish { max_price: wish.max_price.clone(), sold_too: true, ..Wish::default() };
+        let wide = if fit.is_ok() { wish.clone() } else { wide };
+        let all = view.choose(&wide, known, now);
+        let scored = all.iter().find(|scored| scored.offer.key() == offer.key());
+        if json {
+            return out.json(&scored.map(|scored| exit_view(view, scored, now)));
+        }
+        let mut text = String::new();
+        let title = if listing.title.is_empty() { "without a title" } else { &listing.title };
+        writeln!(text, "{}  {title}", offer.key())?;
+        match fit {
+            Ok(()) => {
+                let rank = all.iter().position(|it| it.offer.key() == offer.key());
+                let rank = rank.map_or(0, |at| at + 1);
+                writeln!(text, "It fits, and is number {rank} of {}.", all.len())?;
+            }
+            Err(unfit) => writeln!(text, "It does not fit: {unfit}.")?,
+        }
+        let expires = units::span(offer.signed.expires().saturating_sub(now));
+        let registries: Vec<_> = offer.registries.iter().map(String::as_str).collect();
+        writeln!(text, "Its listing counts for {expires}. From: {}", registries.join(", "))?;
+        if let Some(scored) = scored {
+            for Part { name, points, max, why } in &scored.parts {
+                writeln!(text, "{points:>5.1} of {max:>2.0}  {name:<12}  {why}")?;
+            }
+            writeln!(text, "{:>5.1} of 100 together", scored.score)?;
+        }
+        for measurement in known.of(&offer.key()).iter().rev().take(MAX_OWN) {
+            writeln!(text, "{}", own(measurement, now))?;
+        }
+        for signed in view.attestations(&offer.signed.address(), now) {
+            writeln!(text, "{}", attested(signed, now))?;
+        }
+        out.text(&text)?;
+        Ok(())
     }
-    let named: Vec<_> = view.offers().filter(|offer| offer.key().starts_with(key)).collect();
-    let offer = match named[..] {
-        [] => bail!("no exit has a key that begins with {key}"),
-        [one] => one,
-        [_, _, ..] => bail!("{} exits have keys that begin with {key}: write more", named.len()),
+}
+
+/// What one own connection was like, on a line.
+fn own(measurement: &Measurement, now: u64) -> String {
+    let word = measurement.failure.map_or("good", Reason::as_str);
+    let mut words = vec![format!("{word}, {}", units::ago(measurement.at, now))];
+    words.extend(measurement.connect_ms.map(|it| format!("answered in {it} ms")));
+    if measurement.connect_ms.is_some() {
+        let (down, up) = (units::bytes(measurement.received), units::bytes(measurement.sent));
+        words.push(format!("{} with {down} down, {up} up", units::span(measurement.seconds)));
+    }
+    format!("you  {}", words.join("; "))
+}
+
+/// What one watcher says, on a line.
+fn attested(signed: &SignedAttestation, now: u64) -> String {
+    let says = &signed.attestation;
+    let key = signed.watcher().to_string();
+    let ago = units::ago(signed.event.created_at.as_secs(), now);
+    let number = |value: Option<u32>, name: &str, unit: &str| {
+        value.map(|value| format!("{name}{value} {unit}"))
     };
-    let listing = &offer.signed.listing;
-    let fit = fits(listing, wish);
-    // Compared with those that fit, whether it does or not.
-    let wide = Wish { max_price: wish.max_price.clone(), sold_too: true, ..Wish::default() };
-    let wide = if fit.is_ok() { wish.clone() } else { wide };
-    let all = view.choose(&wide, &NoHistory, now);
-    let scored = all.iter().find(|scored| scored.offer.key() == offer.key());
-    if json {
-        return out.json(&scored.map(exit_view));
-    }
-    let mut text = String::new();
-    let title = if listing.title.is_empty() { "without a title" } else { &listing.title };
-    writeln!(text, "{}  {title}", offer.key())?;
-    match fit {
-        Ok(()) => {
-            let rank = all.iter().position(|it| it.offer.key() == offer.key());
-            let rank = rank.map_or(0, |at| at + 1);
-            writeln!(text, "It fits, and is number {rank} of {}.", all.len())?;
-        }
-        Err(unfit) => writeln!(text, "It does not fit: {unfit}.")?,
-    }
-    let expires = units::span(offer.signed.expires().saturating_sub(now));
-    let registries: Vec<_> = offer.registries.iter().map(String::as_str).collect();
-    writeln!(text, "Its listing counts for {expires}. From: {}", registries.join(", "))?;
-    if let Some(scored) = scored {
-        for Part { name, points, max, why } in &scored.parts {
-            writeln!(text, "{points:>5.1} of {max:>2.0}  {name:<12}  {why}")?;
-        }
-        writeln!(text, "{:>5.1} of 100 together", scored.score)?;
-    }
-    out.text(&text)?;
-    Ok(())
+    let mut words = vec![format!("{}, {ago}", says.reason)];
+    words.extend(number(says.handshake_ms, "handshake ", "ms"));
+    words.extend(number(says.rtt_ms, "rtt ", "ms"));
+    words.extend(number(says.down, "", "Mbit/s down"));
+    words.extend(number(says.up, "", "Mbit/s up"));
+    words.extend(says.seen.country.map(|country| {
+        let asn = says.seen.asn.map_or_else(String::new, |asn| format!(", AS{asn}"));
+        let line = says.seen.ip_type.map_or_else(String::new, |it| format!(", {}", it.as_str()));
+        format!("seen in {country}{asn}{line}")
+    }));
+    words.extend(says.billed.map(|share| format!("billed {share} of what it carried")));
+    words.extend(says.is_price_honoured.map(|is| match is {
+        true => "price honoured".to_owned(),
+        false => "price not honoured".to_owned(),
+    }));
+    let uptime = says.uptime;
+    words.extend(uptime.map(|it| format!("good in {} of {} days", it.share, it.days)));
+    format!("watcher {}  {}", key.get(..SHORT_KEY).unwrap_or_default(), words.join("; "))
 }
 
 #[cfg(test)]
@@ -354,7 +441,14 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use weir_market::{event::sign_listing, key::MarketKey, testing::listing};
+    use weir_market::{
+        attestation::Share,
+        event::{Address, sign_attestation, sign_listing},
+        key::MarketKey,
+        place::Place,
+        score::NoHistory,
+        testing::listing,
+    };
 
     const NOW: u64 = 1_800_000_000;
 
@@ -378,6 +472,42 @@ mod tests {
             assert!(line.contains(part), "{part} is not in {line}");
         }
         assert_eq!(table(&[]), "");
+    }
+
+    #[test]
+    fn an_own_connection_is_one_line() {
+        let good = Measurement {
+            at: NOW - 60,
+            connect_ms: Some(80),
+            seconds: 120,
+            received: 3 << 20,
+            sent: 1024,
+            ..Measurement::default()
+        };
+        let text = "you  good, 1 min 0 s ago; answered in 80 ms; 2 min 0 s with 3.00 MiB down, 1.00 KiB up";
+        assert_eq!(own(&good, NOW), text);
+        let bad =
+            Measurement { at: NOW, failure: Some(Reason::NoHandshake), ..Measurement::default() };
+        assert_eq!(own(&bad, NOW), "you  no-handshake, 0 s ago");
+    }
+
+    #[test]
+    fn what_a_watcher_says_is_one_line() {
+        let exit = Address { kind: 30402, key: [7; 32], identifier: "weir".into() };
+        let says = Attestation {
+            handshake_ms: Some(84),
+            down: Some(412),
+            seen: Place { country: "DE".parse().ok(), asn: Some(3320), ip_type: None },
+            billed: Some(Share::ONE),
+            ..Attestation::new(exit, Reason::WrongExit)
+        };
+        let event = sign_attestation(&MarketKey::for_tests(1), &says, NOW - 60);
+        let signed = SignedAttestation { event, attestation: says };
+        assert_eq!(
+            attested(&signed, NOW),
+            "watcher 79be667ef9dc  wrong-exit, 1 min 0 s ago; handshake 84 ms; 412 Mbit/s down; \
+             seen in DE, AS3320; billed 1.000 of what it carried"
+        );
     }
 
     #[test]

@@ -19,6 +19,7 @@ use crate::{
     routes::Exit,
     source::Candidate,
     tunnel::{Kind, Tunnel},
+    visit::Visit,
 };
 
 /// Between two probes of a node that has not answered yet, in nanoseconds.
@@ -79,6 +80,11 @@ pub(super) struct Live {
     pub(super) dns: Vec<IpAddr>,
     pub(super) tunnel: Tunnel,
     pub(super) gateway: Option<Gateway>,
+    /// Why it is to be left.
+    pub(super) failure: Option<Cause>,
+    exit: Option<String>,
+    opened: u64,
+    answered: Option<u64>,
     v4: Option<IpAddr>,
     v6: Option<IpAddr>,
     probe: Option<Probe>,
@@ -107,7 +113,8 @@ impl Live {
         mark: u32,
         max_mtu: u16,
     ) -> anyhow::Result<Self> {
-        let Candidate { name, mut conf, endpoint } = candidate;
+        let Candidate { name, exit, mut conf, endpoint } = candidate;
+        let opened = clock::now();
         conf.mtu = conf.mtu.min(max_mtu);
         let interface = slot.interface();
         let tunnel = Tunnel::start(handle, interface, &conf, endpoint, Some(mark), kind).await?;
@@ -121,6 +128,10 @@ impl Live {
             dns: conf.dns.clone(),
             tunnel,
             gateway: conf.gateway().map(|gateway| Gateway::new(gateway, interface)),
+            failure: None,
+            exit,
+            opened,
+            answered: None,
             v4: conf.exit_address(false),
             v6: conf.exit_address(true),
             probe,
@@ -155,8 +166,29 @@ impl Live {
 
     /// It is used from now on.
     pub(super) fn begin(&mut self, now: u64) {
+        self.answered.get_or_insert(now);
         let counts = self.tunnel.counts().unwrap_or_default();
         self.health = Some(Health::new(now, counts.sent, counts.received));
+    }
+
+    pub(super) const fn has_answered(&self) -> bool {
+        self.answered.is_some()
+    }
+
+    /// What it was like, now that it is left.
+    pub(super) fn visit(&self, now: u64) -> Visit {
+        let counts = self.tunnel.counts().unwrap_or_default();
+        let never = self.answered.is_none().then_some(Cause::NoAnswer);
+        let since = |began: u64, end: u64| end.saturating_sub(began);
+        Visit {
+            exit: self.exit.clone(),
+            connect_ms: self.answered.map(|at| since(self.opened, at) / MILLISECOND),
+            seconds: self.answered.map_or(0, |at| since(at, now) / SECOND),
+            received: counts.received,
+            sent: counts.sent,
+            // The consumer's own budget is no fault of the exit.
+            failure: self.failure.filter(|cause| *cause != Cause::OutOfMoney).or(never),
+        }
     }
 
     /// Looks whether a node has answered for the first time. Where nothing answers probes, a

@@ -25,7 +25,7 @@ fn bought(spent: u64) -> Bought {
     );
     let conf = Conf::parse(&text).expect("it is well formed");
     let endpoint = "192.0.2.1:1".parse().expect("an address");
-    Bought { candidate: Candidate { name: "spare".into(), conf, endpoint }, spent }
+    Bought { candidate: Candidate { name: "spare".into(), exit: None, conf, endpoint }, spent }
 }
 
 fn not_bought(may_be_paid: bool) -> NotBought {

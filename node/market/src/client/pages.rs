@@ -9,7 +9,10 @@ use tokio::time::Instant;
 use std::time::Duration;
 
 use super::{ClientError, Relay, words};
-use crate::event::{DELETION, LISTING, TOPICS};
+use crate::{
+    attestation::WatcherKey,
+    event::{ATTESTATION, DELETION, LISTING, TOPICS},
+};
 
 /// The bounds on what is taken of one relay.
 #[derive(Clone, Copy, Debug)]
@@ -32,18 +35,23 @@ impl Default for Limits {
 
 /// What is asked of a relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Query {
+pub enum Query<'a> {
     /// All listings of the market. No country and no price is named.
     Listings,
     /// The deletions of listings.
     Deletions,
+    /// What these watchers say, about all exits.
+    Attestations(&'a [WatcherKey]),
 }
 
-impl Query {
+impl Query<'_> {
     fn filter(self) -> serde_json::Value {
         match self {
             Self::Listings => json!({ "kinds": [LISTING], "#t": TOPICS }),
             Self::Deletions => json!({ "kinds": [DELETION], "#k": [LISTING.to_string()] }),
+            Self::Attestations(watchers) => {
+                json!({ "kinds": [ATTESTATION], "authors": watchers })
+            }
         }
     }
 }
@@ -64,7 +72,7 @@ pub struct Fetched {
 impl Relay {
     /// Fetches everything that the relay has since a time (in seconds since 1970), page by page.
     /// What came before a failure is kept.
-    pub async fn fetch(&mut self, query: Query, since: u64, limits: &Limits) -> Fetched {
+    pub async fn fetch(&mut self, query: Query<'_>, since: u64, limits: &Limits) -> Fetched {
         let mut fetched = Fetched::default();
         let deadline = Instant::now() + limits.time;
         if let Err(error) = self.pages(query, since, limits, deadline, &mut fetched).await {
@@ -75,7 +83,7 @@ impl Relay {
 
     async fn pages(
         &mut self,
-        query: Query,
+        query: Query<'_>,
         since: u64,
         limits: &Limits,
         deadline: Instant,

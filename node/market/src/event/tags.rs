@@ -17,14 +17,14 @@ const COUNTRY_NAMESPACE: &str = "ISO-3166-1";
 const MAX_TEXT: usize = 80;
 const MAX_WORD: usize = 300;
 const MAX_LIST: usize = 16;
-const MAX_IDENTIFIER: usize = 200;
+pub(super) const MAX_IDENTIFIER: usize = 200;
 
 /// The first value of the first tag of this kind.
 pub(super) fn first<'t>(tags: &'t Tags, kind: &str) -> Option<&'t str> {
     tags.iter().find(|tag| tag.kind() == kind).and_then(Tag::content)
 }
 
-fn all<'t>(tags: &'t Tags, kind: &'static str) -> impl Iterator<Item = &'t [String]> {
+pub(super) fn all<'t>(tags: &'t Tags, kind: &'static str) -> impl Iterator<Item = &'t [String]> {
     let tags = tags.iter().filter(move |tag| tag.kind() == kind);
     tags.map(|tag| tag.as_slice().get(1..).unwrap_or_default())
 }

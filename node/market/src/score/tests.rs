@@ -1,7 +1,15 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{event::sign_listing, key::MarketKey, listing::Capacity, testing::listing, view::View};
+use crate::{
+    attestation::Attestation,
+    event::{sign_attestation, sign_listing},
+    key::MarketKey,
+    listing::Capacity,
+    place::Place,
+    testing::listing,
+    view::View,
+};
 
 const NOW: u64 = 1_800_000_000;
 
@@ -28,7 +36,7 @@ fn wish(change: impl FnOnce(&mut Wish)) -> Wish {
 #[test]
 fn each_wish_leaves_out_what_does_not_fit_and_says_why() {
     let de = listing("DE", "200 sat/GiB", 1);
-    let reason = |change: fn(&mut Wish)| fits(&de, &wish(change)).err();
+    let reason = |change: fn(&mut Wish)| fits(&de, &[], &wish(change)).err();
     assert_eq!(reason(|_| {}), None);
     assert_eq!(reason(|wish| wish.country = "FR".parse().ok()), Some(Unfit::Country));
     assert_eq!(reason(|wish| wish.ip_type = Some(IpType::Hosting)), Some(Unfit::IpType));
@@ -39,10 +47,10 @@ fn each_wish_leaves_out_what_does_not_fit_and_says_why() {
     assert_eq!(reason(|wish| wish.methods = vec!["cashu".into(), "voucher".into()]), None);
     assert_eq!(reason(|wish| wish.features = vec!["portforward".into()]), Some(Unfit::Feature));
     let sold = Listing { state: State::Sold, ..de.clone() };
-    assert_eq!(fits(&sold, &Wish::default()), Err(Unfit::Sold));
-    assert_eq!(fits(&sold, &wish(|wish| wish.sold_too = true)), Ok(()));
+    assert_eq!(fits(&sold, &[], &Wish::default()), Err(Unfit::Sold));
+    assert_eq!(fits(&sold, &[], &wish(|wish| wish.sold_too = true)), Ok(()));
     let punched = Listing { reach: Reach::Punch, ..de };
-    assert_eq!(fits(&punched, &wish(|wish| wish.any_app = true)), Err(Unfit::Reach));
+    assert_eq!(fits(&punched, &[], &wish(|wish| wish.any_app = true)), Err(Unfit::Reach));
 }
 
 #[test]
@@ -77,13 +85,107 @@ fn own_history_counts_most_and_nothing_known_is_neutral() {
     let (first, second) = (neutral[0].offer.key(), neutral[1].offer.key());
     let part = |scored: &Scored<'_>| scored.parts[0].points;
     assert_eq!(part(&neutral[0]), 15.0);
-    let bad = Known(first, Experience { good: 0, bad: 1 });
+    let bad = Known(first, Experience { bad: 1, ..Experience::default() });
     let after = view.choose(&Wish::default(), &bad, NOW);
     assert_eq!(after[0].offer.key(), second);
     assert_eq!(part(&after[1]), 0.0);
-    let good = Known(second.clone(), Experience { good: 3, bad: 0 });
+    let good = Known(second.clone(), Experience { good: 3, ..Experience::default() });
     let after = view.choose(&Wish::default(), &good, NOW);
     assert_eq!((after[0].offer.key(), part(&after[0])), (second, 30.0));
+}
+
+#[test]
+fn believed_watchers_count_less_than_own_history_and_more_than_all_claims() {
+    struct Known(String, Experience);
+    impl History for Known {
+        fn of(&self, key: &str) -> Option<Experience> {
+            (key == self.0).then_some(self.1)
+        }
+    }
+    let worst = Listing {
+        measured: Some(Capacity { up: 0, down: 0, measured_at: 1 }),
+        reach: Reach::Relay,
+        country: None,
+        free_slots: Some(0),
+        ..listing("DE", "100 sat/GiB", 1)
+    };
+    let best = Listing {
+        measured: Some(Capacity { up: 9000, down: 9000, measured_at: 1 }),
+        country_basis: Basis::Database,
+        ..listing("DE", "100 sat/GiB", 2)
+    };
+    let mut view = view([worst, best]);
+    view.believe(&[MarketKey::for_tests(1).public().into()]);
+    let by_claims = view.choose(&Wish::default(), &NoHistory, NOW);
+    let (best, worst) = (by_claims[0].offer.signed.address(), by_claims[1].offer.key());
+    let attested = Attestation::new(best.clone(), Reason::PaidNoTraffic);
+    let event = sign_attestation(&MarketKey::for_tests(1), &attested, NOW);
+    view.admit(event, "ws://a/", NOW).expect("it counts");
+    let neutral_place = view.choose(&Wish::default(), &NoHistory, NOW);
+    let first = &neutral_place[0];
+    let part = |scored: &Scored<'_>, name| {
+        let part = scored.parts.iter().find(|part| part.name == name).expect("a part");
+        (part.points, part.why.clone())
+    };
+    // All claims are worth less than a watcher's bad word is away from a neutral one.
+    let claims: f64 = ["capacity", "reach", "place", "free slots"]
+        .iter()
+        .map(|name| first.parts.iter().find(|part| part.name == *name).expect("a part").max / 2.0)
+        .sum();
+    let watchers = first.parts.iter().find(|part| part.name == "watchers").expect("a part");
+    assert!(claims < watchers.max / 2.0, "{claims}");
+    let history = first.parts.iter().find(|part| part.name == "own history").expect("a part");
+    assert!(watchers.max < history.max, "own history outweighs any watchers");
+    let key = MarketKey::for_tests(1).public().to_hex();
+    let attested = neutral_place.iter().find(|it| it.offer.signed.address() == best);
+    let (points, why) = part(attested.expect("it is there"), "watchers");
+    assert_eq!(points, 0.0);
+    assert_eq!(why, format!("0 of 1 that you believe say ok; {} says paid-no-traffic", &key[..8]));
+
+    let own = Experience {
+        good: 2,
+        bad: 1,
+        last_failure: Some(Reason::NoHandshake),
+        connect_ms: Some(84),
+    };
+    let known = view.choose(&Wish::default(), &Known(worst.clone(), own), NOW);
+    let scored = known.iter().find(|it| it.offer.key() == worst).expect("it is there");
+    let (points, why) = part(scored, "own history");
+    assert_eq!(points, 15.0, "a failure counts twice");
+    assert_eq!(why, "2 connections worked, 1 failed (last: no-handshake); it answers in 84 ms");
+}
+
+#[test]
+fn what_watchers_measured_takes_the_place_of_claims() {
+    let mut view = view([listing("DE", "100 sat/GiB", 1)]);
+    view.believe(&[1, 2, 3].map(|number| MarketKey::for_tests(number).public().into()));
+    let subject = view.offers().next().expect("an exit").signed.address();
+    let seen = |country: &str, ip_type| Attestation {
+        down: Some(100),
+        seen: Place { country: country.parse().ok(), asn: None, ip_type },
+        ..Attestation::new(subject.clone(), Reason::Ok)
+    };
+    let mut attest = |watcher: u8, attestation: &Attestation| {
+        let event = sign_attestation(&MarketKey::for_tests(watcher), attestation, NOW);
+        view.admit(event, "ws://a/", NOW).expect("it counts");
+        let all = view.choose(&Wish::default(), &NoHistory, NOW);
+        let scored = all.iter().find(|it| it.offer.signed.address() == subject).expect("there");
+        let why =
+            |name| scored.parts.iter().find(|part| part.name == name).expect("it").why.clone();
+        let wish = wish(|wish| wish.country = "DE".parse().ok());
+        let fits = view.fits(scored.offer, &wish, NOW).err();
+        (why("capacity"), why("place"), fits)
+    };
+    let (capacity, place, fits) = attest(1, &seen("DE", Some(IpType::Residential)));
+    assert_eq!(capacity, "100 Mbit/s down, the median of 1 that you believe");
+    assert_eq!((place.as_str(), fits), ("DE, residential: 1 of 1 that you believe agree", None));
+    let lie = Attestation { down: Some(9_000_000), ..seen("NL", None) };
+    let (capacity, place, fits) = attest(2, &lie);
+    assert_eq!(capacity, "100 Mbit/s down, the median of 2 that you believe");
+    assert_eq!((place.as_str(), fits), ("DE, residential: 1 of 2 that you believe agree", None));
+    let (_, place, fits) = attest(3, &seen("NL", Some(IpType::Hosting)));
+    assert_eq!(place, "DE, residential: 1 of 3 that you believe agree");
+    assert_eq!(fits, Some(Unfit::SeenElsewhere));
 }
 
 #[test]

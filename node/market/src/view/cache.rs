@@ -14,7 +14,10 @@ use nostr::event::Event;
 use serde::{Deserialize, Serialize};
 
 use super::{Offer, View};
-use crate::event::{DELETION, LISTING, SignedListing, deleted};
+use crate::{
+    attestation::WatcherKey,
+    event::{ATTESTATION, DELETION, LISTING, SignedAttestation, SignedListing, deleted},
+};
 
 /// The largest cache that is read, in bytes.
 const MAX_BYTES: u64 = 512 << 20;
@@ -42,6 +45,9 @@ struct Head {
     version: u32,
     /// The newest event of each registry.
     newest: BTreeMap<String, u64>,
+    /// The watchers for whose attestations each registry was asked.
+    #[serde(default)]
+    asked: BTreeMap<String, BTreeSet<WatcherKey>>,
 }
 
 /// Every other line.
@@ -83,11 +89,12 @@ impl Cache {
         let Some(head) = head.filter(|head| head.version == VERSION) else {
             return Ok(View::default());
         };
-        let mut view = View { newest: head.newest, ..View::default() };
+        let mut view = View { newest: head.newest, asked: head.asked, ..View::default() };
         for line in lines {
             let Ok(line) = serde_json::from_str::<Line>(line) else {
                 // Something of it is lost: everything is fetched again.
                 view.newest.clear();
+                view.asked.clear();
                 continue;
             };
             restore(&mut view, line);
@@ -122,6 +129,11 @@ fn restore(view: &mut View, line: Line) {
             let Ok(signed) = SignedListing::read(event) else { return };
             view.offers.insert(signed.address(), Offer { signed, registries });
         }
+        ATTESTATION => {
+            let Ok(signed) = SignedAttestation::read(event) else { return };
+            let of_exit = view.attestations.entry(signed.attestation.exit.clone());
+            of_exit.or_default().insert(signed.watcher(), signed);
+        }
         DELETION => {
             for address in deleted(&event).addresses {
                 view.deletions.insert(address, event.clone());
@@ -136,7 +148,8 @@ fn write(path: &Path, view: &View) -> io::Result<()> {
     let file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
     let mut file = BufWriter::new(file);
     let mut put = |line: serde_json::Result<String>| writeln!(file, "{}", line?);
-    put(serde_json::to_string(&Head { version: VERSION, newest: view.newest.clone() }))?;
+    let (newest, asked) = (view.newest.clone(), view.asked.clone());
+    put(serde_json::to_string(&Head { version: VERSION, newest, asked }))?;
     for offer in view.offers.values() {
         let (event, registries) = (offer.signed.event.clone(), offer.registries.clone());
         put(serde_json::to_string(&Line { event, registries }))?;
@@ -147,6 +160,10 @@ fn write(path: &Path, view: &View) -> io::Result<()> {
             let registries = BTreeSet::new();
             put(serde_json::to_string(&Line { event: event.clone(), registries }))?;
         }
+    }
+    for signed in view.attestations.values().flat_map(BTreeMap::values) {
+        let registries = BTreeSet::new();
+        put(serde_json::to_string(&Line { event: signed.event.clone(), registries }))?;
     }
     file.flush()
 }

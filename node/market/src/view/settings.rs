@@ -9,6 +9,8 @@ use std::{
 use serde::Deserialize;
 use weir_config::WebSocketUrl;
 
+use crate::attestation::{NotAWatcher, WatcherKey};
+
 /// Why the consumer's file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
@@ -23,7 +25,7 @@ pub enum SettingsError {
     /// It has a mistake.
     #[error(
         "{path}: {problem}. Fix: write for example registries = [\"wss://registry.example\"]; the \
-         keys are registries and ca_file"
+         keys are registries, watchers and ca_file"
     )]
     Mistake {
         /// The file.
@@ -38,6 +40,8 @@ pub enum SettingsError {
 pub struct ConsumerSettings {
     /// The registries.
     pub registries: Vec<WebSocketUrl>,
+    /// The watchers that are believed.
+    pub watchers: Vec<WatcherKey>,
     /// CA certificates for `wss`, in place of the machine's.
     pub ca_file: Option<PathBuf>,
 }
@@ -72,6 +76,7 @@ impl ConsumerPaths {
 #[serde(default)]
 struct Raw {
     registries: Vec<String>,
+    watchers: Vec<String>,
     ca_file: Option<PathBuf>,
 }
 
@@ -92,7 +97,9 @@ pub fn read_settings(path: &Path) -> Result<Option<ConsumerSettings>, SettingsEr
     let registries = urls.collect::<Result<_, _>>();
     let registries = registries
         .map_err(|error: weir_config::NotWebSocket| mistake(format!("registries: {error}")))?;
-    Ok(Some(ConsumerSettings { registries, ca_file: raw.ca_file }))
+    let watchers = raw.watchers.iter().map(|text| text.parse()).collect::<Result<_, _>>();
+    let watchers = watchers.map_err(|error: NotAWatcher| mistake(format!("watchers: {error}")))?;
+    Ok(Some(ConsumerSettings { registries, watchers, ca_file: raw.ca_file }))
 }
 
 #[cfg(test)]
@@ -122,9 +129,15 @@ mod tests {
         fs::write(&path, "registries = [\"wss://a.example\"]\n[wallet]\nx = 1\n").expect("written");
         let read = read_settings(&path).expect("read").expect("there");
         assert_eq!(read.registries.len(), 1);
-        for (text, problem) in
-            [("registries = [\"https://a\"]\n", "neither with wss://"), ("registries = 1\n", "")]
-        {
+        let watcher = crate::key::MarketKey::for_tests(5).public();
+        fs::write(&path, format!("watchers = [\"{}\"]\n", watcher.to_hex())).expect("written");
+        let read = read_settings(&path).expect("read").expect("there");
+        assert_eq!(read.watchers, [watcher.into()]);
+        for (text, problem) in [
+            ("registries = [\"https://a\"]\n", "neither with wss://"),
+            ("registries = 1\n", ""),
+            ("watchers = [\"3f9a\"]\n", "\"3f9a\" is not a watcher's key"),
+        ] {
             fs::write(&path, text).expect("written");
             let error = read_settings(&path).expect_err("wrong").to_string();
             assert!(error.contains("Fix: ") && error.contains(problem), "{error}");

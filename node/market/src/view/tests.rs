@@ -2,7 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    event::{LIFETIME, sign_deletion, sign_listing},
+    attestation::{Attestation, Reason},
+    event::{ATTESTATION_LIFETIME, LIFETIME, sign_attestation, sign_deletion, sign_listing},
     key::MarketKey,
     score::NoHistory,
     testing::listing,
@@ -107,6 +108,77 @@ fn what_was_fetched_survives_in_the_cache_and_a_damaged_cache_is_fetched_again()
     assert!(Cache::new(&path).load(NOW).expect("read").newest.is_empty());
     std::fs::write(&file, "rubbish").expect("written");
     assert!(Cache::new(&path).load(NOW).expect("read").is_empty());
+}
+
+/// What a watcher says of the exit with the key 7.
+fn attested(watcher: u8, reason: Reason, at: u64) -> Event {
+    let exit = Address::of(&signed(&MarketKey::for_tests(7), "1 sat/GiB", NOW)).expect("one");
+    sign_attestation(&MarketKey::for_tests(watcher), &Attestation::new(exit, reason), at)
+}
+
+fn said(view: &View) -> Vec<(String, Reason)> {
+    let offer = view.offers().next().expect("an offer");
+    let all = view.attestations(&offer.signed.address(), NOW);
+    all.map(|it| (it.watcher().to_string()[..4].to_owned(), it.attestation.reason)).collect()
+}
+
+#[test]
+fn only_watchers_that_are_named_count_and_of_each_the_newest() {
+    let mut view = View::default();
+    let exit = signed(&MarketKey::for_tests(7), "1 sat/GiB", NOW);
+    view.admit(exit, "ws://a/", NOW).expect("it counts");
+    let liar = attested(9, Reason::Ok, NOW);
+    assert_eq!(view.admit(liar.clone(), "ws://a/", NOW), Err(Refused::Watcher));
+    let watcher = |number: u8| WatcherKey::from(MarketKey::for_tests(number).public());
+    view.believe(&[watcher(8)]);
+    assert_eq!(view.admit(liar.clone(), "ws://a/", NOW), Err(Refused::Watcher));
+    let (old, new) = (attested(8, Reason::Ok, NOW - 60), attested(8, Reason::NoHandshake, NOW));
+    for order in [[&old, &new], [&new, &old]] {
+        for event in order {
+            view.admit(event.clone(), "ws://a/", NOW).expect("it counts");
+        }
+        assert_eq!(said(&view), [(watcher(8).to_string()[..4].to_owned(), Reason::NoHandshake)]);
+    }
+    let mut forged = attested(8, Reason::Ok, NOW + 1);
+    forged.sig = new.sig;
+    assert_eq!(view.admit(forged, "ws://a/", NOW), Err(Refused::Signature));
+    let expired = attested(8, Reason::Ok, NOW - ATTESTATION_LIFETIME);
+    assert_eq!(view.admit(expired, "ws://a/", NOW), Err(Refused::Expired));
+    let future = attested(8, Reason::Ok, NOW + 10_000);
+    assert_eq!(view.admit(future, "ws://a/", NOW), Err(Refused::Future));
+    view.believe(&[watcher(9)]);
+    assert!(said(&view).is_empty(), "it is not believed any more");
+    view.admit(liar, "ws://a/", NOW).expect("it is believed now");
+    assert_eq!(said(&view).len(), 1);
+}
+
+#[test]
+fn attestations_survive_in_the_cache_and_a_new_watcher_is_asked_for_from_the_beginning() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let settings = |watchers: &[u8]| Settings {
+        registries: Vec::new(),
+        watchers: watchers.iter().map(|it| MarketKey::for_tests(*it).public().into()).collect(),
+        cache: Some(directory.path().to_owned()),
+        limits: Limits::default(),
+    };
+    let mut view = View::cached(&settings(&[8]), NOW).expect("nothing");
+    let mut report = Report { registry: "ws://a/".into(), ..Report::default() };
+    let exit = signed(&MarketKey::for_tests(7), "1 sat/GiB", NOW);
+    let strangers = attested(9, Reason::WrongExit, NOW);
+    view.take(vec![exit, attested(8, Reason::Ok, NOW), strangers], &mut report, NOW);
+    assert_eq!(report.refused, [("watcher", 1)].into());
+    Cache::new(directory.path()).store(&view).expect("stored");
+    let read = View::cached(&settings(&[8]), NOW).expect("read");
+    assert_eq!(said(&read).len(), 1);
+    assert!(read.asked["ws://a/"].is_superset(&read.watchers));
+    let more = View::cached(&settings(&[8, 9]), NOW).expect("read");
+    assert_eq!(said(&more).len(), 1);
+    assert!(!more.asked["ws://a/"].is_superset(&more.watchers));
+    let none = View::cached(&settings(&[]), NOW).expect("read");
+    assert!(said(&none).is_empty());
+    let later = NOW + ATTESTATION_LIFETIME;
+    let later = View::cached(&settings(&[8]), later).expect("read");
+    assert!(later.attestations.is_empty());
 }
 
 #[test]

@@ -1,5 +1,5 @@
 use nostr::key::Keys;
-use weir_market::{key::MarketKey, testing::listing};
+use weir_market::{event::Refused, key::MarketKey, testing::listing};
 
 use super::*;
 use crate::testing::{NOW, deletion, event, listed};
@@ -63,12 +63,36 @@ fn only_some_kinds_are_stored() {
     let keys = Keys::generate();
     assert_eq!(published(&deletion(&keys, "weir", NOW)), Ok(NOW + DAY));
     let about: &[&str] = &["d", "30402:00:weir"];
-    for kind in [ATTESTATION, CURATION, REPORT] {
+    for kind in [CURATION, REPORT] {
         assert_eq!(published(&event(&keys, kind, &[about], NOW)), Ok(NOW + 7 * DAY));
         let soon = ["expiration", &(NOW + 60).to_string()].map(str::to_owned);
         let soon: Vec<&str> = soon.iter().map(String::as_str).collect();
         assert_eq!(published(&event(&keys, kind, &[about, &soon], NOW)), Ok(NOW + 60));
     }
+}
+
+#[test]
+fn an_attestation_is_about_a_listing_has_a_reason_and_is_kept_for_three_days() {
+    let attested = |d: &str, reason: &str, more: &[&str]| {
+        let tags: [&[&str]; 3] = [&["d", d], &["reach", reason], more];
+        published(&event(&Keys::generate(), ATTESTATION, &tags, NOW))
+    };
+    let exit = format!("30402:{}:weir", Keys::generate().public_key().to_hex());
+    let none: &[&str] = &["x"];
+    assert_eq!(attested(&exit, "ok", none), Ok(NOW + 3 * DAY));
+    let at = |at: u64| ["expiration".to_owned(), at.to_string()];
+    let (soon, late) = (at(NOW + 60), at(NOW + 30 * DAY));
+    assert_eq!(attested(&exit, "no-handshake", &[&soon[0], &soon[1]]), Ok(NOW + 60));
+    assert_eq!(attested(&exit, "ok", &[&late[0], &late[1]]), Ok(NOW + 3 * DAY));
+    let refused = |why| Err(Refusal::Attestation(why));
+    assert_eq!(attested("30402:00:weir", "ok", none), refused(Refused::Subject));
+    assert_eq!(attested(&exit, "wonderful", none), refused(Refused::Reason));
+    let future =
+        event(&Keys::generate(), ATTESTATION, &[&["d", &exit], &["reach", "ok"]], NOW + 901);
+    assert_eq!(published(&future), Err(Refusal::Future(901)));
+    let old = event(&Keys::generate(), ATTESTATION, &[&["d", &exit], &["reach", "ok"]], NOW - 7200);
+    assert_eq!(published(&old), Err(Refusal::Old(7200, 900)));
+    assert_eq!(copied(&old), Ok(NOW - 7200 + 3 * DAY));
 }
 
 #[test]
@@ -93,7 +117,7 @@ fn what_is_too_large_or_useless_is_refused() {
     let many: Vec<&[&str]> = std::iter::repeat_n(expiration, MAX_TAGS).collect();
     assert_eq!(published(&with(&many, NOW)), Err(Refusal::Tags(MAX_TAGS + 5)));
     let bare = event(&Keys::generate(), LISTING, &[expiration], NOW);
-    assert_eq!(published(&bare), Err(Refusal::Listing(weir_market::event::Refused::Topic)));
+    assert_eq!(published(&bare), Err(Refusal::Listing(Refused::Topic)));
     let of_others = event(&Keys::generate(), DELETION, &[&["a", "30402:00:weir"]], NOW);
     assert_eq!(published(&of_others), Err(Refusal::DeletesNothing));
 }
@@ -129,7 +153,9 @@ fn every_refusal_has_a_prefix_that_programs_know_and_a_sentence() {
         Refusal::Expired,
         Refusal::NoExpiration,
         Refusal::LateExpiration(90_000),
-        Refusal::Listing(weir_market::event::Refused::Price),
+        Refusal::Listing(Refused::Price),
+        Refusal::Attestation(Refused::Subject),
+        Refusal::UnknownExit,
         Refusal::Recipient,
         Refusal::DeletesNothing,
         Refusal::Work(0, 8),
@@ -137,6 +163,7 @@ fn every_refusal_has_a_prefix_that_programs_know_and_a_sentence() {
         Refusal::NewKeys(5),
         Refusal::TooFast,
         Refusal::Letters,
+        Refusal::Attestations,
         Refusal::Full,
         Refusal::PeerKeys,
     ];

@@ -5,7 +5,8 @@ use nostr::{
     key::{Keys, PublicKey},
 };
 use weir_market::{
-    event::{REPORT, sign_deletion},
+    attestation::{Attestation, Reason},
+    event::{REPORT, sign_attestation, sign_deletion},
     key::MarketKey,
 };
 
@@ -167,4 +168,65 @@ fn subscribers_hear_of_new_events_and_of_a_hidden_listing_once_it_is_shown() {
         assert_eq!(live.try_recv().is_ok(), dial_back);
         assert_eq!(registry.listings(NOW).len(), 1);
     }
+}
+
+/// A watcher's word about an exit.
+fn attested(watcher: &MarketKey, exit: &Event, reason: Reason, at: u64) -> Event {
+    let exit = Address::of(exit).expect("a listing");
+    sign_attestation(watcher, &Attestation::new(exit, reason), at)
+}
+
+#[test]
+fn attestations_are_about_listed_exits_and_the_newest_of_each_watcher_stays() {
+    let registry = Registry::new(Rules::default());
+    let (exit, stranger) = (fresh(NOW), fresh(NOW));
+    assert_eq!(registry.publish(&exit, network(1), at(0)), Ok(()));
+    let watchers = [MarketKey::random(), MarketKey::random()];
+    let publish = |event: &Event, second| registry.publish(event, network(2), at(second));
+    let unknown = attested(&watchers[0], &stranger, Reason::Ok, NOW);
+    assert_eq!(publish(&unknown, 0), Err(Refusal::UnknownExit));
+    for watcher in &watchers {
+        assert_eq!(publish(&attested(watcher, &exit, Reason::Ok, NOW), 0), Ok(()));
+    }
+    let newer = attested(&watchers[0], &exit, Reason::NoHandshake, NOW + 1);
+    assert_eq!(publish(&newer, 1), Ok(()));
+    let older = attested(&watchers[0], &exit, Reason::WrongExit, NOW);
+    assert_eq!(publish(&older, 2), Err(Refusal::Older));
+    let future = attested(&watchers[0], &exit, Reason::Ok, NOW + 3600);
+    assert!(matches!(publish(&future, 2), Err(Refusal::Future(_))));
+
+    let subject = Address::of(&exit).expect("a listing").to_string();
+    let wanted = Wanted {
+        kinds: Some([ATTESTATION].into()),
+        tags: vec![(b'd', [subject].into())],
+        limit: 10,
+        ..Wanted::default()
+    };
+    let found = registry.query(std::slice::from_ref(&wanted), NOW + 2);
+    let ids: Vec<_> = found.iter().map(|record| record.id).collect();
+    assert_eq!((found.len(), ids[0]), (2, newer.id.to_bytes()));
+    let one = Wanted { authors: Some([watchers[1].public().to_bytes()].into()), ..wanted.clone() };
+    assert_eq!(registry.query(&[one], NOW + 2).len(), 1);
+    assert!(registry.query(&[wanted], NOW + 4 * DAY).is_empty(), "they have expired");
+    registry.expire(NOW + 4 * DAY);
+    assert_eq!(registry.size().events, 0);
+}
+
+#[test]
+fn a_network_has_a_rate_of_attestations_and_a_peers_are_taken_before_their_exits() {
+    let registry = Registry::new(Rules { events_per_second: 1_000_000, ..Rules::default() });
+    let exit = fresh(NOW);
+    assert_eq!(registry.publish(&exit, network(1), at(0)), Ok(()));
+    let watcher = MarketKey::random();
+    let mut stored = 0;
+    for number in 0..300 {
+        let event = attested(&watcher, &exit, Reason::Ok, NOW + number);
+        match registry.publish(&event, network(2), at(0)) {
+            Ok(()) => stored += 1,
+            Err(refusal) => assert_eq!(refusal, Refusal::Attestations),
+        }
+    }
+    assert_eq!((stored, registry.size().events), (256, 2));
+    let stranger = attested(&watcher, &fresh(NOW), Reason::Ok, NOW);
+    assert_eq!(registry.copy(&stranger, &mut PeerAllowance::default(), at(0)), Ok(()));
 }

@@ -9,7 +9,7 @@ use weir_market::{
     client::{Connector, Limits, Tls, system_lookup},
     event::SignedListing,
     listing::{Country, Price},
-    score::{NoHistory, Wish, pick},
+    score::{History, Wish, pick},
     view::{Settings, View, read_settings},
 };
 
@@ -24,6 +24,8 @@ pub(super) struct Search<'a> {
     pub(super) max_price: Option<Price>,
     /// Keys of exits that are left out.
     pub(super) except: &'a [String],
+    /// What this consumer has measured.
+    pub(super) known: &'a dyn History,
     pub(super) registries: &'a [WebSocketUrl],
     /// The way to pay.
     pub(super) method: &'a str,
@@ -48,7 +50,8 @@ pub(super) fn find(search: &Search<'_>) -> anyhow::Result<Vec<SignedListing>> {
         true => Some(Tls::new(file.ca_file.as_deref())?),
         false => None,
     };
-    let settings = Settings { registries, cache: None, limits: Limits::default() };
+    let watchers = file.watchers;
+    let settings = Settings { registries, watchers, cache: None, limits: Limits::default() };
     let now = unix_now();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot start the runtime")?;
@@ -71,7 +74,7 @@ fn order(view: &View, search: &Search<'_>, now: u64) -> Vec<SignedListing> {
         any_app: search.key.is_none(),
         ..Wish::default()
     };
-    let mut scored = view.choose(&wish, &NoHistory, now);
+    let mut scored = view.choose(&wish, search.known, now);
     if let Some(key) = search.key {
         let key = key.to_ascii_lowercase();
         scored.retain(|exit| exit.offer.key().starts_with(&key));
@@ -97,6 +100,7 @@ mod tests {
         event::sign_listing,
         key::MarketKey,
         listing::{Listing, Payment, Reach},
+        score::NoHistory,
     };
 
     use super::*;
@@ -126,6 +130,7 @@ mod tests {
             ip_type: None,
             max_price: None,
             except: &[],
+            known: &NoHistory,
             registries: &[],
             method: "cashu",
             random,

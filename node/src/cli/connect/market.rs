@@ -49,7 +49,7 @@ pub(super) struct FromMarket {
     unit: String,
     /// Directory of the wallet [default: /var/lib/weir-connect]
     #[arg(long, value_name = "DIR", conflicts_with = "conf")]
-    wallet: Option<PathBuf>,
+    pub(super) wallet: Option<PathBuf>,
 }
 
 impl FromMarket {
