@@ -9,7 +9,7 @@ fn a_consumers_package_has_the_consumers_commands_and_none_of_the_nodes() {
     let consumer = weir::cli::consumer_command();
     consumer.clone().debug_assert();
     let names: Vec<_> = consumer.get_subcommands().map(|it| it.get_name().to_owned()).collect();
-    assert_eq!(names, ["wallet", "exits", "buy", "connect", "disconnect", "exec"]);
+    assert_eq!(names, ["wallet", "exits", "buy", "connect", "disconnect", "exec", "watch"]);
     let parsed = consumer.try_get_matches_from(["weir", "connect", "--status", "--json"]);
     assert!(parsed.is_ok_and(|it| it.subcommand_matches("connect").is_some()));
     assert!(all.get_subcommands().count() > names.len() + 10);
