@@ -37,7 +37,7 @@ pub enum Given {
     /// The answer is not one about receipts.
     Unreadable,
     /// Its key, and the receipt if there is one yet.
-    Answer(Answer),
+    Answer(Box<Answer>),
 }
 
 /// Why a payment was refused.
@@ -88,7 +88,8 @@ impl Gateway {
             status if !status.is_success() => bail!("the gateway answers {status}"),
             _ => {}
         }
-        Ok(serde_json::from_slice(&answer).map_or(Given::Unreadable, Given::Answer))
+        Ok(serde_json::from_slice(&answer)
+            .map_or(Given::Unreadable, |it| Given::Answer(Box::new(it))))
     }
 
     /// Uses a voucher.

@@ -11,7 +11,7 @@ use anyhow::{Context as _, anyhow, ensure};
 use rtnetlink::{Handle, LinkWireguard};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::{conf::Conf, link, namespace};
+use crate::{bill::Counted, conf::Conf, link, namespace};
 
 mod device;
 mod kernel;
@@ -55,6 +55,12 @@ impl Counts {
     #[must_use]
     pub const fn total(&self) -> u64 {
         self.received.saturating_add(self.sent)
+    }
+
+    /// As a bill is compared with it.
+    #[must_use]
+    pub const fn counted(&self) -> Counted {
+        Counted { carried: self.total(), lost: self.lost }
     }
 }
 

@@ -50,7 +50,7 @@ fn measured(visit: Visit, now: u64) -> Option<(String, Measurement)> {
         (None | Some(Cause::OutOfMoney), _) => None,
         (Some(_), None) => Some(Reason::NoHandshake),
         (Some(Cause::NoAnswer | Cause::NoTraffic), Some(_)) => Some(Reason::PaidNoTraffic),
-        (Some(Cause::Bill), Some(_)) => Some(Reason::Overbilled),
+        (Some(Cause::Bill | Cause::Receipt), Some(_)) => Some(Reason::Overbilled),
     };
     let measurement = Measurement {
         at: now,

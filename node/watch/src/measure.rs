@@ -79,12 +79,12 @@ impl Measure<'_> {
         let services = gateway.map(|address| Gateway::new(address, INTERFACE));
         let mut comparison = Comparison::default();
         let mut before = None;
+        let asked = inside.counts()?;
         if let Some(services) = &services
             && let Ok(left) = services.left().await
         {
-            let counts = inside.counts()?;
-            comparison.compare(left.used_bytes, counts.total(), counts.lost);
-            before = Some((left.used_bytes, counts.total()));
+            comparison.compare(left.used_bytes, asked.counted(), inside.counts()?.counted());
+            before = Some((left.used_bytes, asked.total()));
         }
         if let Some(probe) = &mut probe {
             found.rtt_ms = round_trip(probe).await;
@@ -101,11 +101,11 @@ impl Measure<'_> {
         if let (Some(services), Some((billed_before, counted_before))) = (&services, before)
             && let Ok(left) = services.left().await
         {
-            let counts = inside.counts()?;
+            let (before, counts) = (asked.counted(), inside.counts()?);
             found.compared = Some(Compared {
                 billed: left.used_bytes.saturating_sub(billed_before),
                 counted: counts.total().saturating_sub(counted_before),
-                bill: comparison.compare(left.used_bytes, counts.total(), counts.lost),
+                bill: comparison.compare(left.used_bytes, before, counts.counted()),
             });
         }
         Ok(found)

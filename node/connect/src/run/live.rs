@@ -242,7 +242,7 @@ impl Live {
         }
         if self.poll.is_none() && now >= self.next_poll {
             let gateway = self.gateway.clone()?;
-            self.asked = counted(&self.tunnel).unwrap_or_default();
+            self.asked = self.tunnel.counts().unwrap_or_default().counted();
             let wants_receipt = now >= self.next_receipt;
             if wants_receipt {
                 self.next_receipt = now + RECEIPT_INTERVAL;
@@ -260,7 +260,7 @@ impl Live {
     /// Takes what the node answered about its usage receipt, and the bill that was asked for after it.
     pub(super) fn receive(&mut self, given: Given, billed: u64) -> Receipt {
         let answer = match given {
-            Given::Answer(answer) => answer,
+            Given::Answer(answer) => *answer,
             Given::Unreadable => return Receipt::Wrong(Fault::Unreadable),
             Given::Nothing if self.expects_receipts => {
                 self.expects_receipts = false;
@@ -283,9 +283,9 @@ impl Live {
 
     /// Compares the bill with the tunnel's own count, and says whether to pay.
     pub(super) fn account(&mut self, now: u64, left: &Left, budget: u64) -> Account {
-        if let Some(after) = counted(&self.tunnel)
+        if let Ok(after) = self.tunnel.counts()
             && let Bill::TooHigh { billed, counted } =
-                self.comparison.compare(left.used_bytes, self.asked, after)
+                self.comparison.compare(left.used_bytes, self.asked, after.counted())
         {
             return Account::Cheats(format!(": {billed} bytes, of which {counted} were carried"));
         }
@@ -295,9 +295,4 @@ impl Live {
             Decision::OutOfMoney => Account::OutOfMoney,
         }
     }
-}
-
-fn counted(tunnel: &Tunnel) -> Option<Counted> {
-    let counts = tunnel.counts().ok()?;
-    Some(Counted { carried: counts.total(), lost: counts.lost })
 }
