@@ -51,10 +51,27 @@ pub fn kill(pid: i32) {
 /// # Errors
 /// If the process is gone.
 pub fn resident_bytes(pid: u32) -> Result<u64> {
+    memory(pid, &["VmRSS:"])
+}
+
+/// Resident memory in bytes, without what is mapped from files: the program itself, whose size
+/// depends on how it was built.
+///
+/// # Errors
+/// If the process is gone.
+pub fn data_bytes(pid: u32) -> Result<u64> {
+    memory(pid, &["RssAnon:", "RssShmem:"])
+}
+
+/// The sum of some lines of `/proc/PID/status`, in bytes.
+fn memory(pid: u32, names: &[&str]) -> Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|line| line.split_whitespace().next()).context("no VmRSS")?;
-    Ok(kib.parse::<u64>()? * 1024)
+    names.iter().try_fold(0, |sum, name| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let kib = line.and_then(|line| line.split_whitespace().next());
+        let kib: u64 = kib.with_context(|| format!("no {name}"))?.parse()?;
+        Ok(sum + kib * 1024)
+    })
 }
 
 /// How often the threads of each name have gone to sleep since they were started.
