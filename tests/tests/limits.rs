@@ -160,7 +160,8 @@ fn a_greedy_session_does_not_starve_the_rest() -> Result<()> {
         // Billed bytes are up to 3 % more than the IP packets that the rate is of.
         ensure!((0.8 * SHARE..=1.1 * SHARE).contains(&mean), "{way}: {got:?}");
         for one in &got {
-            ensure!((0.8 * mean..=1.2 * mean).contains(one), "{way}: {one} in {got:?}");
+            // A single flow of TCP is slow for a while after a loss.
+            ensure!((0.5 * mean..=1.3 * mean).contains(one), "{way}: {one} in {got:?}");
         }
     }
     // What nobody else wants is a single session's.
