@@ -59,6 +59,6 @@ fn an_idle_nodes_threads_sleep_and_it_uses_little_memory() -> Result<()> {
     let packets = of("weir-worker")? + of("weir-handshake")?;
     ensure!(packets <= MAX_OF_PACKETS, "{slept:?} in {looks} looks");
     let memory = process::data_bytes(pid)?;
-    ensure!(memory < 64 << 20, "{} MiB", memory >> 20);
+    ensure!(memory < 32 << 20, "{} MiB", memory >> 20);
     Ok(())
 }

@@ -141,10 +141,11 @@ fn a_greedy_session_does_not_starve_the_rest() -> Result<()> {
             let words = format!("-c {} -p {port} -B {own} -P {flows} -t 30 {way}", SERVERS[0]);
             running.push(Running::start(&lab.consumer, &words)?);
         }
+        // So long that a flow of TCP that has lost a packet has recovered and caught up.
         // The node's own count: iperf3's comes over a connection that competes with its 64 others.
         std::thread::sleep(Duration::from_secs(4));
         let (before, start) = (node.session_list()?, Instant::now());
-        std::thread::sleep(Duration::from_secs(6));
+        std::thread::sleep(Duration::from_secs(20));
         let (after, seconds) = (node.session_list()?, start.elapsed().as_secs_f64());
         drop((running, servers));
         let got: Vec<f64> = before
@@ -160,8 +161,7 @@ fn a_greedy_session_does_not_starve_the_rest() -> Result<()> {
         // Billed bytes are up to 3 % more than the IP packets that the rate is of.
         ensure!((0.8 * SHARE..=1.1 * SHARE).contains(&mean), "{way}: {got:?}");
         for one in &got {
-            // A single flow of TCP is slow for a while after a loss.
-            ensure!((0.5 * mean..=1.3 * mean).contains(one), "{way}: {one} in {got:?}");
+            ensure!((0.8 * mean..=1.2 * mean).contains(one), "{way}: {one} in {got:?}");
         }
     }
     // What nobody else wants is a single session's.
