@@ -108,8 +108,6 @@ impl<'a> Watcher<'a> {
 
     /// Measures one exit, and returns what was found.
     fn watch(&self, exit: &str, more: &[&str]) -> Result<Value> {
-        // Of two events of one second, a relay keeps the one with the lower id (NIP-01).
-        std::thread::sleep(Duration::from_millis(1100));
         let (wallet, places) = (self.wallet.path(), self.places());
         let server = format!("http://{SERVER_V4}:{PORT}");
         let name = format!("{NAME}={NAME_V4}");

@@ -115,7 +115,6 @@ pub(super) struct WatchArgs {
 struct Answer<'a> {
     watcher: WatcherKey,
     exit: String,
-    at: u64,
     #[serde(flatten)]
     watched: &'a Watched,
     unit: &'a str,
@@ -295,8 +294,7 @@ impl Watching<'_> {
     }
 
     async fn publish(&mut self, exit: &SignedListing, watched: &Watched) -> anyhow::Result<()> {
-        let at = unix_now();
-        let event = sign_attestation(&self.market.key, &watched.attestation, at);
+        let event = sign_attestation(&self.market.key, &watched.attestation, watched.at);
         let Market { connector, settings, .. } = &self.market;
         let registries = match self.args.no_publish {
             true => Vec::new(),
@@ -307,7 +305,6 @@ impl Watching<'_> {
             let answer = Answer {
                 watcher: self.market.watcher(),
                 exit,
-                at,
                 watched,
                 unit: &self.args.unit,
                 event: &event,
@@ -370,6 +367,7 @@ mod tests {
     fn a_measurement_is_shown_on_a_line() {
         let exit = Address { kind: 30402, key: [7; 32], identifier: "weir".into() };
         let watched = Watched {
+            at: 1,
             attestation: Attestation {
                 handshake_ms: Some(84),
                 rtt_ms: Some(23),

@@ -73,6 +73,8 @@ pub enum Outcome {
 /// What was measured.
 #[derive(Debug, Serialize)]
 pub struct Watched {
+    /// When, in seconds since 1970: later than the measurement of this exit before.
+    pub at: u64,
     /// What is said of it.
     pub attestation: Attestation,
     /// More about a fault, for people.
@@ -108,17 +110,21 @@ impl Stop {
 }
 
 impl Watcher<'_> {
-    /// Buys at an exit, measures, and remembers it, as of `now` (seconds since 1970).
+    /// Buys at an exit, measures, and remembers it, as of `now` (seconds since 1970), or as of the second
+    /// after the last measurement of this exit, if that is later.
     ///
     /// # Errors
     ///
     /// When something of this machine fails.
     pub async fn watch(&self, signed: &SignedListing, now: u64) -> anyhow::Result<Outcome> {
+        let key = signed.event.pubkey.to_hex();
+        let last = self.history.load()?.of(&key).last().map(|measurement| measurement.at);
+        // Of two events of one second, a relay keeps the one with the lower id (NIP-01).
+        let now = last.map_or(now, |last| now.max(last.saturating_add(1)));
         let targets = self.targets.resolve().await?;
         if let Err(error) = targets.check_own_line().await {
             return Ok(Outcome::Skipped(format!("{error:#}")));
         }
-        let key = signed.event.pubkey.to_hex();
         let bought = match self.buy(signed, now).await {
             Ok(bought) => bought,
             Err(Stop::Skip(why)) => return Ok(Outcome::Skipped(why)),
@@ -128,6 +134,7 @@ impl Watcher<'_> {
                 let attestation =
                     Attestation { uptime, ..Attestation::new(signed.address(), reason) };
                 return Ok(Outcome::Watched(Box::new(Watched {
+                    at: now,
                     attestation,
                     detail: Some(detail),
                     down_bytes_per_second: None,
@@ -165,6 +172,7 @@ impl Watcher<'_> {
         let attestation =
             judge::attest(signed.address(), &signed.listing, bought.account, &found, uptime);
         Ok(Outcome::Watched(Box::new(Watched {
+            at: now,
             attestation,
             detail: None,
             down_bytes_per_second: found.down,
