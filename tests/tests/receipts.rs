@@ -55,7 +55,7 @@ fn a_consumer_verifies_its_receipts_and_the_last_one_outlives_the_connection() -
     ensure!(status["billed_bytes"].as_u64() >= Some(receipt.billed()), "{status}");
     // The node's own records have it, to the byte.
     let records = node.records()?;
-    ensure!(records.iter().any(|record| record.receipt() == receipt), "{receipt:?}");
+    ensure!(records.iter().any(|record| record.receipt == receipt), "{receipt:?}");
     let text = machine.weir(&["connect", "--status"])?;
     ensure!(text.contains("receipt    number "), "{text}");
     ensure!(text.contains("the configuration names its key"), "{text}");

@@ -204,12 +204,7 @@ impl Reader {
 
 fn follows(record: &UsageRecord, before: &UsageRecord) -> bool {
     record.sequence > before.sequence
-        && record.bytes_up >= before.bytes_up
-        && record.bytes_down >= before.bytes_down
-        && record.packets_up >= before.packets_up
-        && record.packets_down >= before.packets_down
-        && record.seconds >= before.seconds
-        && record.last_activity >= before.last_activity
+        && record.falls_behind(before).is_none()
         && before.end_reason.is_none()
 }
 

@@ -1,6 +1,7 @@
 //! Usage records in the ledger: written once, never altered, read in the order of their cursors.
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params, params_from_iter};
+use weir_receipt::{Receipt, VERSION};
 
 use crate::{
     Ledger, LedgerError, SessionId, Usage,
@@ -139,9 +140,8 @@ pub(crate) fn write(
 
 fn read(row: &Row<'_>) -> rusqlite::Result<UsageRecord> {
     let number = |column| row.get::<_, i64>(column).map(|n| u64::try_from(n).unwrap_or(0));
-    Ok(UsageRecord {
-        cursor: number(0)?,
-        version: weir_receipt::VERSION,
+    let receipt = Receipt {
+        version: VERSION,
         session: row.get(1)?,
         consumer: row.get(2)?,
         public_key: row.get(3)?,
@@ -156,5 +156,6 @@ fn read(row: &Row<'_>) -> rusqlite::Result<UsageRecord> {
         end_reason: row.get(12)?,
         signer: row.get(13)?,
         signature: row.get(14)?,
-    })
+    };
+    Ok(UsageRecord { cursor: number(0)?, receipt })
 }

@@ -78,7 +78,7 @@ async fn totals_equal(is_secure: bool) {
     while cursor < RECORDS {
         let records = rig.usage.after(cursor, MAX_RECORDS).expect("read");
         cursor = records.last().expect("more of them").cursor;
-        written.extend(records.into_iter().map(|record| (record.session, record.sequence)));
+        written.extend(records.into_iter().map(|it| (it.receipt.session, it.receipt.sequence)));
     }
     assert_eq!(written.len() as u64, RECORDS);
     assert!(received.seen == written, "{} records came, of {RECORDS}", received.seen.len());

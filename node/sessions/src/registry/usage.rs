@@ -75,7 +75,7 @@ impl Sessions {
         }
         // Locked while it is kept: a newer record is written under the same lock.
         let ledger = self.ledger.lock();
-        let receipt = ledger.last_record(id)?.map(|record| Arc::new(record.receipt()));
+        let receipt = ledger.last_record(id)?.map(|record| Arc::new(record.receipt));
         let mut live = self.write();
         let entry = live.by_id.get_mut(&id);
         let entry = entry.ok_or_else(|| SessionError::NotFound(id.to_string()))?;

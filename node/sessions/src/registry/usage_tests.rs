@@ -54,7 +54,7 @@ fn a_consumer_gets_its_last_record_and_the_ledger_is_read_once_for_each() {
         assert_eq!(receipt.session, own.id.to_string());
     }
     let record = rig.usage.after(0, 10).expect("read").into_iter().filter(|it| it.sequence == 2);
-    let record = record.map(|it| it.receipt()).find(|it| it.session == own.id.to_string());
+    let record = record.map(|it| it.receipt).find(|it| it.session == own.id.to_string());
     assert_eq!(rig.sessions.receipt(own.id).expect("read").as_deref(), record.as_ref());
     rig.sessions.end("alice", "closed").expect("ended");
     assert!(rig.sessions.receipt(own.id).is_err());
