@@ -14,6 +14,7 @@ mod bench;
 mod buy;
 mod check;
 mod connect;
+mod consumer;
 mod doctor;
 mod earnings;
 mod exec;

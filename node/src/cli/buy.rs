@@ -21,7 +21,7 @@ use weir_market::{
 };
 use weir_wallet::{Wallet, http::Http};
 
-use super::{history, out::Out, qr, units, wallet};
+use super::{consumer, history, out::Out, qr, units, wallet};
 
 mod market;
 
@@ -47,7 +47,7 @@ pub(super) struct BuyArgs {
     #[arg(long, value_name = "PRICE")]
     pub(super) max_price: Option<Price>,
     /// A registry or relay to ask, ws:// or wss:// [default: those of ~/.config/weir/market.toml]
-    #[arg(long = "registry", value_name = "URL", value_parser = registry)]
+    #[arg(long = "registry", value_name = "URL", value_parser = consumer::registry)]
     pub(super) registries: Vec<WebSocketUrl>,
     /// Go on with purchases that were interrupted or refused
     #[arg(long, conflicts_with = "how_much")]
@@ -79,10 +79,6 @@ pub(super) struct BuyArgs {
     /// Write the configuration to a new file, readable only by its owner
     #[arg(long, value_name = "FILE")]
     pub(super) out: Option<PathBuf>,
-}
-
-pub(super) fn registry(text: &str) -> Result<WebSocketUrl, weir_config::NotWebSocket> {
-    text.parse()
 }
 
 #[derive(Serialize)]

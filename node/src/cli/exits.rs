@@ -1,30 +1,34 @@
 //! `weir exits`.
 
-use std::{fmt::Write as _, path::PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use super::{history, out::Out, units};
+use super::{
+    consumer::{self, Consumer},
+    history,
+    out::Out,
+};
 use weir_config::{IpType, WebSocketUrl};
 use weir_ledger::unix_now;
 use weir_market::{
-    attestation::{Attestation, Reason, WatcherKey},
-    client::{Connector, Limits, Tls, system_lookup},
-    event::{Event, SignedAttestation},
-    history::{Measurement, Measurements},
-    listing::{Basis, Country, Listing, Price},
+    attestation::{Attestation, WatcherKey},
+    event::Event,
+    listing::{Country, Listing, Price},
     score::{MAX_NEIGHBOURS, Part, Scored, Sort, Wish},
-    view::{ConsumerPaths, Report, Settings, View, read_settings},
+    view::{Report, View},
 };
+
+mod table;
+mod why;
+
+use table::table;
+use why::Why;
 
 /// The digits of a key in a table.
 const SHORT_KEY: usize = 12;
-/// The own connections that are explained.
-const MAX_OWN: usize = 5;
-/// The least digits that name a key.
-const MIN_KEY: usize = 4;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -74,7 +78,7 @@ pub(super) struct ExitsArgs {
     #[arg(long, value_name = "KEY")]
     why: Option<String>,
     /// A registry or relay to ask, ws:// or wss://; may be repeated
-    #[arg(long = "registry", value_name = "URL", value_parser = registry)]
+    #[arg(long = "registry", value_name = "URL", value_parser = consumer::registry)]
     registries: Vec<WebSocketUrl>,
     /// A watcher to believe, by its key; may be repeated [default: those of ~/.config/weir/market.toml]
     #[arg(long = "watcher", value_name = "KEY")]
@@ -120,10 +124,6 @@ impl From<Order> for Sort {
 fn ip_type(word: &str) -> Result<IpType, String> {
     let choices = || format!("write one of {}", IpType::WORDS.join(", "));
     IpType::from_word(word).ok_or_else(choices)
-}
-
-fn registry(text: &str) -> Result<WebSocketUrl, weir_config::NotWebSocket> {
-    text.parse()
 }
 
 /// What `--json` prints.
@@ -206,35 +206,12 @@ pub(super) fn run(
 }
 
 fn fetch(args: &ExitsArgs, now: u64) -> anyhow::Result<View> {
-    let paths = ConsumerPaths::find(|name| std::env::var_os(name));
-    let file = paths.settings.as_deref().map(read_settings).transpose()?.flatten();
-    let file = file.unwrap_or_default();
-    let registries = match args.registries.is_empty() {
-        true => file.registries,
-        false => args.registries.clone(),
-    };
-    let watchers = match args.watchers.is_empty() {
-        true => file.watchers,
-        false => args.watchers.clone(),
-    };
-    let cache = paths.cache.filter(|_| !args.no_cache);
-    let settings = Settings { registries, watchers, cache, limits: Limits::default() };
+    let consumer = Consumer::read(&args.registries, &args.watchers, args.ca_file.as_deref())?;
+    let settings = consumer.settings(consumer.cache().filter(|_| !args.no_cache));
     if args.offline {
         return Ok(View::cached(&settings, now)?);
     }
-    if settings.registries.is_empty() {
-        let file = paths.settings.unwrap_or_else(|| "market.toml".into());
-        bail!(
-            "no registry is named. Fix: weir exits --registry wss://registry.example, or write \
-             registries = [\"wss://registry.example\"] to {}",
-            file.display()
-        );
-    }
-    let tls = match settings.registries.iter().any(WebSocketUrl::is_secure) {
-        true => Some(Tls::new(args.ca_file.as_deref().or(file.ca_file.as_deref()))?),
-        false => None,
-    };
-    let connector = Connector::new(system_lookup(), tls);
+    let connector = consumer.connector("weir exits")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot start the runtime")?;
     Ok(runtime.block_on(View::fetch(&connector, &settings, now))?)
@@ -290,224 +267,22 @@ fn exit_view<'v>(view: &'v View, scored: &'v Scored<'v>, now: u64) -> ExitView<'
     }
 }
 
-fn table(all: &[Scored<'_>]) -> String {
-    if all.is_empty() {
-        return String::new();
-    }
-    let mut rows = vec![
-        ["KEY", "COUNTRY", "LINE", "PRICE", "MBIT/S", "REACH", "FREE", "SCORE", "TITLE"]
-            .map(str::to_owned),
-    ];
-    rows.extend(all.iter().map(row));
-    let mut widths = [0; 9];
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let mut text = String::new();
-    for row in rows {
-        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
-        // Writing to a string cannot fail.
-        writeln!(text, "{}", cells.collect::<Vec<_>>().join("  ").trim_end()).ok();
-    }
-    text
-}
-
-fn row(scored: &Scored<'_>) -> [String; 9] {
-    let listing = &scored.offer.signed.listing;
-    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
-    let mark = |basis: Basis| if basis == Basis::Claimed { "?" } else { "" };
-    let country = listing.country.map(|it| format!("{it}{}", mark(listing.country_basis)));
-    let price = scored.price.as_ref().or(listing.prices.first());
-    [
-        scored.offer.key().chars().take(SHORT_KEY).collect(),
-        or_dash(country),
-        format!("{}{}", listing.ip_type.as_str(), mark(listing.ip_type_basis)),
-        or_dash(price.map(ToString::to_string)),
-        or_dash(listing.measured.map(|it| it.down.to_string())),
-        listing.reach.as_str().to_owned(),
-        or_dash(listing.free_slots.map(|it| it.to_string())),
-        format!("{:.0}", scored.score),
-        listing.title.clone(),
-    ]
-}
-
-/// Explains exits.
-struct Why<'a> {
-    view: &'a View,
-    known: &'a Measurements,
-    wish: &'a Wish,
-    now: u64,
-}
-
-impl Why<'_> {
-    fn explain(&self, key: &str, json: bool, out: &mut Out) -> anyhow::Result<()> {
-        let Self { view, known, wish, now } = *self;
-        if key.len() < MIN_KEY {
-            bail!("{key:?} is too short: write four or more digits of the key");
-        }
-        let named: Vec<_> = view.offers().filter(|offer| offer.key().starts_with(key)).collect();
-        let offer = match named[..] {
-            [] => bail!("no exit has a key that begins with {key}"),
-            [one] => one,
-            [_, _, ..] => {
-                bail!("{} exits have keys that begin with {key}: write more", named.len())
-            }
-        };
-        let listing = &offer.signed.listing;
-        let fit = view.fits(offer, wish, now);
-        // Compared with those that fit, whether it does or not.
-        let wide = Wish { max_price: wish.max_price.clone(), sold_too: true, ..Wish::default() };
-        let wide = if fit.is_ok() { wish.clone() } else { wide };
-        let all = view.choose(&wide, known, now);
-        let scored = all.iter().find(|scored| scored.offer.key() == offer.key());
-        if json {
-            return out.json(&scored.map(|scored| exit_view(view, scored, now)));
-        }
-        let mut text = String::new();
-        let title = if listing.title.is_empty() { "without a title" } else { &listing.title };
-        writeln!(text, "{}  {title}", offer.key())?;
-        match fit {
-            Ok(()) => {
-                let rank = all.iter().position(|it| it.offer.key() == offer.key());
-                let rank = rank.map_or(0, |at| at + 1);
-                writeln!(text, "It fits, and is number {rank} of {}.", all.len())?;
-            }
-            Err(unfit) => writeln!(text, "It does not fit: {unfit}.")?,
-        }
-        let expires = units::span(offer.signed.expires().saturating_sub(now));
-        let registries: Vec<_> = offer.registries.iter().map(String::as_str).collect();
-        writeln!(text, "Its listing counts for {expires}. From: {}", registries.join(", "))?;
-        if let Some(scored) = scored {
-            for Part { name, points, max, why } in &scored.parts {
-                writeln!(text, "{points:>5.1} of {max:>2.0}  {name:<12}  {why}")?;
-            }
-            writeln!(text, "{:>5.1} of 100 together", scored.score)?;
-        }
-        for measurement in known.of(&offer.key()).iter().rev().take(MAX_OWN) {
-            writeln!(text, "{}", own(measurement, now))?;
-        }
-        for signed in view.attestations(&offer.signed.address(), now) {
-            writeln!(text, "{}", attested(signed, now))?;
-        }
-        out.text(&text)?;
-        Ok(())
-    }
-}
-
-/// What one own connection was like, on a line.
-fn own(measurement: &Measurement, now: u64) -> String {
-    let word = measurement.failure.map_or("good", Reason::as_str);
-    let mut words = vec![format!("{word}, {}", units::ago(measurement.at, now))];
-    words.extend(measurement.connect_ms.map(|it| format!("answered in {it} ms")));
-    if measurement.connect_ms.is_some() {
-        let (down, up) = (units::bytes(measurement.received), units::bytes(measurement.sent));
-        words.push(format!("{} with {down} down, {up} up", units::span(measurement.seconds)));
-    }
-    format!("you  {}", words.join("; "))
-}
-
-/// What one watcher says, on a line.
-fn attested(signed: &SignedAttestation, now: u64) -> String {
-    let says = &signed.attestation;
-    let key = signed.watcher().to_string();
-    let ago = units::ago(signed.event.created_at.as_secs(), now);
-    let number = |value: Option<u32>, name: &str, unit: &str| {
-        value.map(|value| format!("{name}{value} {unit}"))
-    };
-    let mut words = vec![format!("{}, {ago}", says.reason)];
-    words.extend(number(says.handshake_ms, "handshake ", "ms"));
-    words.extend(number(says.rtt_ms, "rtt ", "ms"));
-    words.extend(number(says.down, "", "Mbit/s down"));
-    words.extend(number(says.up, "", "Mbit/s up"));
-    words.extend(says.seen.country.map(|country| {
-        let asn = says.seen.asn.map_or_else(String::new, |asn| format!(", AS{asn}"));
-        let line = says.seen.ip_type.map_or_else(String::new, |it| format!(", {}", it.as_str()));
-        format!("seen in {country}{asn}{line}")
-    }));
-    words.extend(says.billed.map(|share| format!("billed {share} of what it carried")));
-    words.extend(says.is_price_honoured.map(|is| match is {
-        true => "price honoured".to_owned(),
-        false => "price not honoured".to_owned(),
-    }));
-    let uptime = says.uptime;
-    words.extend(uptime.map(|it| format!("good in {} of {} days", it.share, it.days)));
-    format!("watcher {}  {}", key.get(..SHORT_KEY).unwrap_or_default(), words.join("; "))
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use weir_market::{
-        attestation::Share,
-        event::{Address, sign_attestation, sign_listing},
-        key::MarketKey,
-        place::Place,
-        score::NoHistory,
-        testing::listing,
-    };
+    use weir_market::{event::sign_listing, key::MarketKey, testing::listing};
 
-    const NOW: u64 = 1_800_000_000;
+    pub(super) const NOW: u64 = 1_800_000_000;
 
-    fn view(listings: &[Listing]) -> View {
+    pub(super) fn view(listings: &[Listing]) -> View {
         let mut view = View::default();
         for listing in listings {
             let event = sign_listing(&MarketKey::random(), listing, NOW, 0);
             view.admit(event, "ws://a/", NOW).expect("it counts");
         }
         view
-    }
-
-    #[test]
-    fn the_table_has_what_one_chooses_by() {
-        let view = view(&[listing("DE", "100 sat/GiB", 1), listing("FR", "200 sat/GiB", 2)]);
-        let all = view.choose(&Wish::default(), &NoHistory, NOW);
-        let text = table(&all);
-        assert!(text.starts_with("KEY"), "{text}");
-        let line = text.lines().nth(1).expect("an exit");
-        for part in ["DE?", "residential", "100 sat/GiB", "934", "direct", "4000", "weir exit DE"] {
-            assert!(line.contains(part), "{part} is not in {line}");
-        }
-        assert_eq!(table(&[]), "");
-    }
-
-    #[test]
-    fn an_own_connection_is_one_line() {
-        let good = Measurement {
-            at: NOW - 60,
-            connect_ms: Some(80),
-            seconds: 120,
-            received: 3 << 20,
-            sent: 1024,
-            ..Measurement::default()
-        };
-        let text = "you  good, 1 min 0 s ago; answered in 80 ms; 2 min 0 s with 3.00 MiB down, 1.00 KiB up";
-        assert_eq!(own(&good, NOW), text);
-        let bad =
-            Measurement { at: NOW, failure: Some(Reason::NoHandshake), ..Measurement::default() };
-        assert_eq!(own(&bad, NOW), "you  no-handshake, 0 s ago");
-    }
-
-    #[test]
-    fn what_a_watcher_says_is_one_line() {
-        let exit = Address { kind: 30402, key: [7; 32], identifier: "weir".into() };
-        let says = Attestation {
-            handshake_ms: Some(84),
-            down: Some(412),
-            seen: Place { country: "DE".parse().ok(), asn: Some(3320), ip_type: None },
-            billed: Some(Share::ONE),
-            ..Attestation::new(exit, Reason::WrongExit)
-        };
-        let event = sign_attestation(&MarketKey::for_tests(1), &says, NOW - 60);
-        let signed = SignedAttestation { event, attestation: says };
-        assert_eq!(
-            attested(&signed, NOW),
-            "watcher 79be667ef9dc  wrong-exit, 1 min 0 s ago; handshake 84 ms; 412 Mbit/s down; \
-             seen in DE, AS3320; billed 1.000 of what it carried"
-        );
     }
 
     #[test]

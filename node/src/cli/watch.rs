@@ -10,20 +10,25 @@ use weir_config::{HttpUrl, WebSocketUrl};
 use weir_ledger::unix_now;
 use weir_market::{
     attestation::WatcherKey,
-    client::{Connector, Limits, Tls, system_lookup},
+    client::{Connector, Tls},
     event::{Event, SignedListing, sign_attestation},
     history::{HistoryFile, Measurements},
     key::MarketKey,
     listing::{Country, State},
     place::Places,
-    view::{ConsumerPaths, Settings, View, read_settings},
+    view::{Settings, View},
 };
 use weir_wallet::Wallet;
 use weir_watch::{
     NameCheck, Outcome, Published, Targets, Watched, Watcher, budget::Budget, schedule, server,
 };
 
-use super::{connect::WireguardChoice, out::Out, units, wallet};
+use super::{
+    connect::WireguardChoice,
+    consumer::{self, Consumer},
+    out::Out,
+    units, wallet,
+};
 
 /// The digits of a key on the screen.
 const SHORT_KEY: usize = 12;
@@ -60,7 +65,7 @@ pub(super) struct WatchArgs {
     /// The server to measure against, where weir watch --serve runs
     #[arg(long, value_name = "URL")]
     server: Option<HttpUrl>,
-    /// A URL that answers with the address of whoever asks [default: the server's]
+    /// A URL that answers with the client's address [default: the server's]
     #[arg(long, value_name = "URL")]
     address_url: Option<HttpUrl>,
     /// A large file to fetch [default: the server's]
@@ -73,7 +78,7 @@ pub(super) struct WatchArgs {
     #[arg(long = "place-file", value_name = "FILE")]
     place_files: Vec<PathBuf>,
     /// A registry or relay to ask and to publish at; may be repeated
-    #[arg(long = "registry", value_name = "URL", value_parser = super::buy::registry)]
+    #[arg(long = "registry", value_name = "URL", value_parser = consumer::registry)]
     registries: Vec<WebSocketUrl>,
     /// Sign and show, but publish nothing
     #[arg(long)]
@@ -190,29 +195,14 @@ struct Market {
 
 impl Market {
     fn new(args: &WatchArgs, directory: &std::path::Path) -> anyhow::Result<Self> {
-        let paths = ConsumerPaths::find(|name| std::env::var_os(name));
-        let file = paths.settings.as_deref().map(read_settings).transpose()?.flatten();
-        let file = file.unwrap_or_default();
-        let registries = match args.registries.is_empty() {
-            true => file.registries,
-            false => args.registries.clone(),
-        };
-        ensure!(
-            !registries.is_empty(),
-            "no registry is named. Fix: weir watch --registry wss://registry.example, or write registries = \
-             [\"wss://registry.example\"] to ~/.config/weir/market.toml"
-        );
-        let ca_file = args.ca_file.as_deref().or(file.ca_file.as_deref());
-        let tls = match registries.iter().any(WebSocketUrl::is_secure) {
-            true => Some(Tls::new(ca_file)?),
-            false => None,
-        };
+        // A watcher says what it has seen, whatever others say.
+        let consumer = Consumer::read(&args.registries, &[], args.ca_file.as_deref())?;
+        let connector = consumer.connector("weir watch")?;
         let cache = Some(directory.join("watch-market"));
-        let settings =
-            Settings { registries, watchers: Vec::new(), cache, limits: Limits::default() };
+        let settings = Settings { watchers: Vec::new(), ..consumer.settings(cache) };
         let path = args.key.clone().unwrap_or_else(|| directory.join("watcher.key"));
         let key = MarketKey::load_or_create(&path)?;
-        Ok(Self { connector: Connector::new(system_lookup(), tls), settings, key })
+        Ok(Self { connector, settings, key })
     }
 
     fn watcher(&self) -> WatcherKey {

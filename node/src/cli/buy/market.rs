@@ -1,17 +1,16 @@
 //! Exits of the market to buy at.
 
-use std::path::PathBuf;
-
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, bail};
 use weir_config::{IpType, WebSocketUrl};
 use weir_ledger::unix_now;
 use weir_market::{
-    client::{Connector, Limits, Tls, system_lookup},
     event::SignedListing,
     listing::{Country, Price},
     score::{History, Wish, pick},
-    view::{Settings, View, read_settings},
+    view::View,
 };
+
+use crate::cli::consumer::Consumer;
 
 /// The number of the best exits of which one is taken at random.
 const AMONG: usize = 3;
@@ -35,27 +34,11 @@ pub(super) struct Search<'a> {
 
 /// The listings that fit, in the order in which they are tried: one of the best at random, then the best first.
 pub(super) fn find(search: &Search<'_>) -> anyhow::Result<Vec<SignedListing>> {
-    let file = settings_file().map(|path| read_settings(&path)).transpose()?.flatten();
-    let file = file.unwrap_or_default();
-    let registries = match search.registries {
-        [] => file.registries,
-        named => named.to_vec(),
-    };
-    ensure!(
-        !registries.is_empty(),
-        "no registry is named. Fix: weir buy --registry wss://registry.example, or write registries = \
-         [\"wss://registry.example\"] to ~/.config/weir/market.toml"
-    );
-    let tls = match registries.iter().any(WebSocketUrl::is_secure) {
-        true => Some(Tls::new(file.ca_file.as_deref())?),
-        false => None,
-    };
-    let watchers = file.watchers;
-    let settings = Settings { registries, watchers, cache: None, limits: Limits::default() };
+    let consumer = Consumer::read(search.registries, &[], None)?;
+    let (connector, settings) = (consumer.connector("weir buy")?, consumer.settings(None));
     let now = unix_now();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot start the runtime")?;
-    let connector = Connector::new(system_lookup(), tls);
     let view = runtime.block_on(View::fetch(&connector, &settings, now))?;
     if let Some(error) = view.reports.iter().find_map(|report| report.error.as_ref())
         && view.is_empty()
@@ -84,14 +67,6 @@ fn order(view: &View, search: &Search<'_>, now: u64) -> Vec<SignedListing> {
     let (first, rest): (Vec<_>, Vec<_>) =
         scored.iter().partition(|exit| Some(exit.offer.key()) == first);
     first.into_iter().chain(rest).map(|exit| exit.offer.signed.clone()).collect()
-}
-
-fn settings_file() -> Option<PathBuf> {
-    let absolute =
-        |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let config = absolute("XDG_CONFIG_HOME");
-    let config = config.or_else(|| Some(absolute("HOME")?.join(".config")))?;
-    Some(config.join("weir/market.toml"))
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use weir_wallet::{Wallet, http::Http};
 
 use crate::cli::{
     buy::{self, BuyArgs, ForConnect, NotKept},
+    consumer,
     out::Out,
 };
 
@@ -39,7 +40,7 @@ pub(super) struct FromMarket {
     #[arg(long, value_name = "AMOUNT", conflicts_with = "conf")]
     amount: Option<u64>,
     /// A registry or relay to ask, ws:// or wss:// [default: those of ~/.config/weir/market.toml]
-    #[arg(long = "registry", value_name = "URL", value_parser = buy::registry, conflicts_with = "conf")]
+    #[arg(long = "registry", value_name = "URL", value_parser = consumer::registry, conflicts_with = "conf")]
     registries: Vec<WebSocketUrl>,
     /// Pay with ecash of this mint [default: the one of which the wallet has most]
     #[arg(long, value_name = "URL", conflicts_with = "conf")]
