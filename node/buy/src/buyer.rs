@@ -11,10 +11,7 @@ use weir_config::HttpUrl;
 use weir_market::purchase::{
     self, Answer, BuyerKey, Info, NotAnAnswer, Offer, Order, Reason, Refusal,
 };
-use weir_wallet::{
-    Payment as Token, Refund, Wallet, WalletError,
-    http::{Http, NoAnswer},
-};
+use weir_wallet::{Payment as Token, Refund, Wallet, WalletError, http::Http};
 use weir_wireguard::keys::PrivateKey;
 
 use crate::{
@@ -320,29 +317,31 @@ impl<'a> Buyer<'a> {
 
     /// The name by which buyers are to call the exit, after a look whether it is there and is the listing's.
     async fn server(&self, url: &HttpUrl, exit: &str) -> Result<String, BuyError> {
-        let text = url.to_string();
-        let base = text.trim_end_matches('/');
-        let base = base.strip_suffix("/purchase").unwrap_or(base);
-        let info: HttpUrl =
-            format!("{base}/info").parse().map_err(|_| BuyError::Unreachable(text.clone()))?;
-        let asked =
-            self.http.ask(Method::GET, &info, &[("accept", "application/json")], Vec::new());
-        let answer = match asked.await {
-            Ok(answer) => answer,
-            Err(NoAnswer::NotSent(what) | NoAnswer::Lost(what)) => {
-                return Err(BuyError::Unreachable(what));
-            }
-        };
-        if !answer.status.is_success() {
-            return Err(BuyError::Unreachable(format!("{info} answers {}", answer.excerpt())));
-        }
-        let info: Info = serde_json::from_slice(&answer.body)
-            .map_err(|error| BuyError::Unreachable(format!("{info} cannot be read: {error}")))?;
+        let info = info(&self.http, url).await.map_err(BuyError::Unreachable)?;
         if !info.pubkey.eq_ignore_ascii_case(exit) {
             return Err(BuyError::AnotherExit(url.host().to_owned()));
         }
         Ok(info.endpoint)
     }
+}
+
+/// What an exit says of its sales. Its address is beside that of purchases.
+///
+/// # Errors
+///
+/// Says, in words, why it is not known.
+pub async fn info(http: &Http, purchases: &HttpUrl) -> Result<Info, String> {
+    let text = purchases.to_string();
+    let base = text.trim_end_matches('/');
+    let base = base.strip_suffix("/purchase").unwrap_or(base);
+    let url: HttpUrl = format!("{base}/info").parse().map_err(|_| format!("no URL: {text}"))?;
+    let accept = [("accept", "application/json")];
+    let answer = http.ask(Method::GET, &url, &accept, Vec::new()).await;
+    let answer = answer.map_err(|error| error.to_string())?;
+    if !answer.status.is_success() {
+        return Err(format!("{url} answers {}", answer.excerpt()));
+    }
+    serde_json::from_slice(&answer.body).map_err(|error| format!("{url} cannot be read: {error}"))
 }
 
 /// Whether the same request may be answered otherwise later, or was carried out although this says no.

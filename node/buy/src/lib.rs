@@ -14,7 +14,7 @@ mod plan;
 mod record;
 mod top_up;
 
-pub use buyer::{BuyError, Buyer, Purchase};
+pub use buyer::{BuyError, Buyer, Purchase, info};
 pub use config::{NotAConfig, WgConfig};
 pub use plan::{CannotBuy, Funds, Pay, Plan, Wish};
 pub use record::{Open, OpenState, RecordError};

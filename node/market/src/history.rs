@@ -169,7 +169,8 @@ impl HistoryFile {
         Ok(Measurements(content.exits))
     }
 
-    /// Adds a measurement, as of `now` (seconds since 1970). Other processes may do so at the same time.
+    /// Adds a measurement, as of `now` (seconds since 1970), and returns all. Other processes may do so at
+    /// the same time.
     ///
     /// # Errors
     ///
@@ -179,7 +180,7 @@ impl HistoryFile {
         key: &str,
         measurement: Measurement,
         now: u64,
-    ) -> Result<(), HistoryError> {
+    ) -> Result<Measurements, HistoryError> {
         if let Some(directory) = self.0.parent() {
             let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
             made.map_err(self.failed("make the directory of"))?;
@@ -191,7 +192,9 @@ impl HistoryFile {
         lock.lock().map_err(self.failed("lock"))?;
         let mut all = self.load()?;
         all.add(key, measurement, now);
-        self.replace(&Content { version: VERSION, exits: all.0 }).map_err(self.failed("write"))
+        let content = Content { version: VERSION, exits: all.0 };
+        self.replace(&content).map_err(self.failed("write"))?;
+        Ok(Measurements(content.exits))
     }
 
     fn replace(&self, content: &Content) -> io::Result<()> {

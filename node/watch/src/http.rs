@@ -93,7 +93,7 @@ impl<'s> Ask<'s> {
         Self { server, method, path, body, max: 4096, time: Duration::from_secs(20) }
     }
 
-    /// Reads at most so many bytes, and for at most so long.
+    /// Reads up to a limit of bytes and of time.
     pub(crate) fn limit(self, max: u64, time: Duration) -> Self {
         Self { max, time, ..self }
     }

@@ -101,11 +101,11 @@ impl Measure<'_> {
         if let (Some(services), Some((billed_before, counted_before))) = (&services, before)
             && let Ok(left) = services.left().await
         {
-            let (before, counts) = (asked.counted(), inside.counts()?);
+            let counts = inside.counts()?;
             found.compared = Some(Compared {
                 billed: left.used_bytes.saturating_sub(billed_before),
                 counted: counts.total().saturating_sub(counted_before),
-                bill: comparison.compare(left.used_bytes, before, counts.counted()),
+                bill: comparison.compare(left.used_bytes, asked.counted(), counts.counted()),
             });
         }
         Ok(found)

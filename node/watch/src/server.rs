@@ -1,6 +1,6 @@
 //! What a watcher measures against: a small HTTP server of the operator's own, outside of any exit.
 //!
-//! 1. `GET /address` answers with the address of whoever asks.
+//! 1. `GET /address` answers with the client's address.
 //! 2. `GET /down?bytes=N` sends N bytes.
 //! 3. `POST /up` reads a body, and says how many bytes it had.
 //!

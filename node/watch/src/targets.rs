@@ -45,7 +45,7 @@ impl FromStr for NameCheck {
 pub struct Targets {
     /// The operator's own server (`weir watch --serve`).
     pub server: Option<HttpUrl>,
-    /// A URL that answers with the address of whoever asks. The server's, if there is none.
+    /// A URL that answers with the client's address. The server's, if there is none.
     pub address_url: Option<HttpUrl>,
     /// A large file. The server's, if there is none.
     pub down_url: Option<HttpUrl>,

@@ -3,10 +3,9 @@
 use std::{net::IpAddr, path::Path};
 
 use anyhow::Context as _;
-use http::Method;
 use serde::Serialize;
 use weir_buy::{BuyError, Buyer, Funds, Plan, Purchase, Wish};
-use weir_config::{HttpUrl, WebSocketUrl};
+use weir_config::WebSocketUrl;
 use weir_connect::{
     clock,
     conf::Conf,
@@ -21,7 +20,7 @@ use weir_market::{
     event::{Event, SignedListing},
     history::{HistoryFile, Measurement},
     place::Places,
-    purchase::{Info, Reason as Refused},
+    purchase::Reason as Refused,
 };
 use weir_wallet::{Wallet, http::Http};
 
@@ -129,8 +128,7 @@ impl Watcher<'_> {
             Ok(bought) => bought,
             Err(Stop::Skip(why)) => return Ok(Outcome::Skipped(why)),
             Err(Stop::Fault { reason, detail, spent }) => {
-                self.remember(&key, reason, &Found::default(), now)?;
-                let uptime = self.uptime(&key, now)?;
+                let uptime = self.remember(&key, reason, &Found::default(), now)?;
                 let attestation =
                     Attestation { uptime, ..Attestation::new(signed.address(), reason) };
                 return Ok(Outcome::Watched(Box::new(Watched {
@@ -167,8 +165,7 @@ impl Watcher<'_> {
         {
             return Ok(Outcome::Skipped(format!("{error:#}")));
         }
-        self.remember(&key, reason, &found, now)?;
-        let uptime = self.uptime(&key, now)?;
+        let uptime = self.remember(&key, reason, &found, now)?;
         let attestation =
             judge::attest(signed.address(), &signed.listing, bought.account, &found, uptime);
         Ok(Outcome::Watched(Box::new(Watched {
@@ -183,27 +180,32 @@ impl Watcher<'_> {
         })))
     }
 
-    fn remember(&self, key: &str, reason: Reason, found: &Found, now: u64) -> anyhow::Result<()> {
+    /// Remembers a measurement, and says how often the exit was good lately.
+    fn remember(
+        &self,
+        key: &str,
+        reason: Reason,
+        found: &Found,
+        now: u64,
+    ) -> anyhow::Result<Option<Uptime>> {
         let measurement = Measurement {
             at: now,
             failure: (!reason.is_ok()).then_some(reason),
             connect_ms: found.handshake_ms,
             ..Measurement::default()
         };
-        Ok(self.history.record(key, measurement, now)?)
-    }
-
-    fn uptime(&self, key: &str, now: u64) -> anyhow::Result<Option<Uptime>> {
+        let all = self.history.record(key, measurement, now)?;
         let since = now.saturating_sub(u64::from(UPTIME_DAYS) * DAY);
-        let share = self.history.load()?.share_good(key, since);
-        Ok(share.map(|share| Uptime { share, days: UPTIME_DAYS }))
+        Ok(all.share_good(key, since).map(|share| Uptime { share, days: UPTIME_DAYS }))
     }
 
     /// Buys as a consumer does.
     async fn buy(&self, signed: &SignedListing, now: u64) -> Result<Session, Stop> {
         let plan = self.plan(signed, self.bytes)?;
-        let least = least(&plan.url).await.map_err(|it| Stop::fault(Reason::NoSeller, it))?;
-        let due = self.bytes.max(least);
+        let info = weir_buy::info(&Http::default(), &plan.url).await;
+        let info = info.map_err(|why| Stop::fault(Reason::NoSeller, why))?;
+        // An exit may sell nothing as small as what is wanted.
+        let due = self.bytes.max(info.min_bytes.unwrap_or(0));
         let plan = if due > self.bytes { self.plan(signed, due)? } else { plan };
         self.budget.take(plan.cost(), now).map_err(Stop::skip)?;
         let buyer = Buyer::new(self.wallet, self.directory, Http::default());
@@ -241,23 +243,6 @@ struct Session {
     candidate: Candidate,
     account: Bought,
     spent: u64,
-}
-
-/// The fewest bytes that the exit sells at once, by its own description.
-async fn least(url: &HttpUrl) -> Result<u64, String> {
-    let text = url.to_string();
-    let base = text.trim_end_matches('/');
-    let base = base.strip_suffix("/purchase").unwrap_or(base);
-    let info: HttpUrl = format!("{base}/info").parse().map_err(|_| format!("no URL: {text}"))?;
-    let accept = [("accept", "application/json")];
-    let answer = Http::default().ask(Method::GET, &info, &accept, Vec::new()).await;
-    let answer = answer.map_err(|error| error.to_string())?;
-    if !answer.status.is_success() {
-        return Err(format!("{info} answers {}", answer.excerpt()));
-    }
-    let info: Info = serde_json::from_slice(&answer.body)
-        .map_err(|error| format!("{info} cannot be read: {error}"))?;
-    Ok(info.min_bytes.unwrap_or(0))
 }
 
 /// Whose fault it is that nothing was bought.
