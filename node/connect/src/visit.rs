@@ -1,4 +1,4 @@
-//! What a connection with one exit was like, for whoever remembers it.
+//! What a connection with one exit was like, for the consumer's history.
 
 use crate::change_over::Cause;
 

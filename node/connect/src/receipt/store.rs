@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn only_so_many_are_kept() {
+    fn the_oldest_beyond_the_limit_go() {
         let directory = tempfile::tempdir().expect("a directory");
         let store = Store::at(directory.path());
         for number in 0..MAX_FILES + 3 {

@@ -8,7 +8,7 @@ fn signer() -> Signer {
     Signer::from_seed(&[1; 32])
 }
 
-/// The receipt of this number, of which each direction has so many bytes.
+/// The receipt with this sequence number, and this number of bytes in each direction.
 fn receipt(sequence: u64, bytes: u64) -> Receipt {
     Receipt {
         version: VERSION,
