@@ -77,7 +77,7 @@ impl<'a> Marketplace<'a> {
             .with("market", "key_file", &key("market"))
     }
 
-    /// Waits until the registry has so many exits in a country.
+    /// Waits until the registry has this number of exits in a country.
     ///
     /// # Errors
     /// If it takes too long.
