@@ -67,7 +67,7 @@ impl<'de> Deserialize<'de> for WatcherKey {
     }
 }
 
-/// A watcher's measurement of an exit. It is the word of whoever signs it: only consumers who believe
+/// A watcher's measurement of an exit. It is the word of the watcher: only consumers who believe
 /// that watcher look at it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Attestation {
@@ -231,7 +231,7 @@ impl Share {
     /// The whole.
     pub const ONE: Self = Self(1000);
 
-    /// So many thousandths, at most [`Self::MAX`].
+    /// This number of thousandths, at most [`Self::MAX`].
     #[must_use]
     pub const fn from_thousandths(thousandths: u32) -> Self {
         if thousandths > Self::MAX.0 { Self::MAX } else { Self(thousandths) }

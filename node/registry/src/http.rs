@@ -16,6 +16,7 @@ use axum::{
     routing::get,
 };
 use ipnet::IpNet;
+use serde::Serialize;
 use serde_json::json;
 
 use crate::{
@@ -165,13 +166,10 @@ async fn list(
     if let Err(refused) = app.admit(&origin, &headers) {
         return *refused;
     }
-    match ExitsQuery::parse(query.as_deref().unwrap_or_default()) {
-        Ok(query) => {
-            let found = exits::select(app.registry.listings(clock::now().unix), &query);
-            (HEADERS, Json(exits::answer(&found, &query))).into_response()
-        }
-        Err(wrong) => error(StatusCode::BAD_REQUEST, "bad_query", &wrong.to_string()),
-    }
+    answer(ExitsQuery::parse(query.as_deref().unwrap_or_default()), |query| {
+        let found = exits::select(app.registry.listings(clock::now().unix), &query);
+        exits::answer(&found, &query)
+    })
 }
 
 async fn countries(
@@ -195,11 +193,18 @@ async fn attested(
     if let Err(refused) = app.admit(&origin, &headers) {
         return *refused;
     }
-    match AttestationsQuery::parse(query.as_deref().unwrap_or_default()) {
-        Ok(query) => {
-            let found = attestations::find(&app.registry, &query, clock::now().unix);
-            (HEADERS, Json(found)).into_response()
-        }
+    answer(AttestationsQuery::parse(query.as_deref().unwrap_or_default()), |query| {
+        attestations::find(&app.registry, &query, clock::now().unix)
+    })
+}
+
+/// Answers a query with what was found, or says what is wrong with it.
+fn answer<Q, A: Serialize>(
+    query: Result<Q, impl std::fmt::Display>,
+    find: impl FnOnce(Q) -> A,
+) -> Response {
+    match query {
+        Ok(query) => (HEADERS, Json(find(query))).into_response(),
         Err(wrong) => error(StatusCode::BAD_REQUEST, "bad_query", &wrong.to_string()),
     }
 }

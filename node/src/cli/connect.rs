@@ -372,31 +372,11 @@ fn receipt(verified: &Verified, now: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use weir_connect::receipt::{Origin, Pinned, Receipt};
-
     use super::*;
 
     #[test]
     fn a_connection_is_shown_on_one_screen() {
-        let receipt = Receipt {
-            version: 1,
-            session: "5f0c1d2e3a4b5c6d".into(),
-            consumer: None,
-            public_key: String::new(),
-            sequence: 7,
-            bytes_up: 3 << 20,
-            packets_up: 1,
-            bytes_down: 1 << 20,
-            packets_down: 1,
-            seconds: 60,
-            start: 1,
-            last_activity: 1,
-            end_reason: None,
-            signer: String::new(),
-            signature: String::new(),
-        };
-        let pinned = Pinned { signer: "key".into(), origin: Origin::Configuration };
-        let verified = Verified { node: "exit.conf".into(), pinned, receipt, at: 1050 };
+        let verified = watch::tests::receipt();
         let status = Status {
             state: State::Connected,
             node: Some("exit.conf".into()),
@@ -416,7 +396,7 @@ mod tests {
         };
         let text = render(&status, 1060);
         assert!(text.starts_with("connected  exit.conf in DE at 45.80.2.2:51820, "), "{text}");
-        let receipt = "receipt    number 7 of exit.conf: 4.00 MiB in 1 min 0 s, verified 10 s ago; the \
+        let receipt = "receipt    number 7 of exit.conf: 1.50 GiB in 10 min 0 s, verified 10 s ago; the \
                        configuration names its key\n";
         assert!(text.contains(receipt), "{text}");
         assert!(text.contains("spent      140 of 500 sat\n"), "{text}");

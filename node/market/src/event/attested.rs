@@ -54,7 +54,7 @@ impl SignedAttestation {
         self.event.verify().map_err(|_| Refused::Signature)
     }
 
-    /// Whether it counts at `now`, whoever signed it.
+    /// Whether it counts at `now`, if its watcher is believed.
     ///
     /// # Errors
     ///

@@ -22,7 +22,7 @@ use crate::cli::{out::Out, top, units};
 mod screen;
 mod state;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 /// Between two looks at the connection.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);

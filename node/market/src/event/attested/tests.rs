@@ -117,7 +117,7 @@ fn what_is_malformed_in_it_is_left_out() {
 }
 
 #[test]
-fn an_attestation_counts_for_a_time_and_whoever_changes_it_breaks_it() {
+fn an_attestation_counts_for_a_time_and_a_change_breaks_its_signature() {
     let event = signed(&full());
     let at = |now| SignedAttestation::from_json(&event.as_json(), now).err();
     assert_eq!(at(NOW - MAX_AHEAD), None);

@@ -6,7 +6,7 @@ use weir_connect::{
 
 use super::*;
 
-fn receipt() -> Verified {
+pub(in crate::cli::connect) fn receipt() -> Verified {
     let receipt = Receipt {
         version: 1,
         session: "5f0c1d2e3a4b5c6d".into(),
