@@ -4,8 +4,8 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, Read as _, Write as _},
+    fs::{DirBuilder, File, OpenOptions},
+    io::{self, Read as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     attestation::{Reason, Share},
+    replace::replace,
     score::{Experience, History},
 };
 
@@ -187,33 +188,17 @@ impl HistoryFile {
         }
         let mut options = OpenOptions::new();
         let lock = options.write(true).create(true).truncate(false).mode(0o600);
-        let lock = lock.open(self.beside("lock")).map_err(self.failed("lock"))?;
+        let mut beside = self.0.as_os_str().to_owned();
+        beside.push(".lock");
+        let lock = lock.open(beside).map_err(self.failed("lock"))?;
         // It goes with the file descriptor.
         lock.lock().map_err(self.failed("lock"))?;
         let mut all = self.load()?;
         all.add(key, measurement, now);
         let content = Content { version: VERSION, exits: all.0 };
-        self.replace(&content).map_err(self.failed("write"))?;
+        let written = replace(&self.0, |out| Ok(serde_json::to_writer(out, &content)?));
+        written.map_err(self.failed("write"))?;
         Ok(Measurements(content.exits))
-    }
-
-    fn replace(&self, content: &Content) -> io::Result<()> {
-        let beside = self.beside("new");
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600);
-        let mut file = options.open(&beside)?;
-        file.write_all(&serde_json::to_vec(content)?)?;
-        file.sync_all()?;
-        fs::rename(&beside, &self.0)?;
-        let directory = self.0.parent().filter(|directory| !directory.as_os_str().is_empty());
-        File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
-    }
-
-    fn beside(&self, end: &str) -> PathBuf {
-        let mut path = self.0.as_os_str().to_owned();
-        path.push(".");
-        path.push(end);
-        path.into()
     }
 
     fn failed(&self, doing: &'static str) -> impl FnOnce(io::Error) -> HistoryError + use<> {

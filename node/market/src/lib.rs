@@ -16,6 +16,7 @@ pub mod key;
 pub mod listing;
 pub mod place;
 pub mod purchase;
+pub mod replace;
 pub mod score;
 #[cfg(any(test, feature = "test-util"))]
 #[doc(hidden)]

@@ -2,14 +2,13 @@
 //! signature is verified again when it is read, so a damaged or forged line is left out.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, BufRead as _, BufReader, BufWriter, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    fs::File,
+    io::{self, BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
 };
 
 use nostr::event::Event;
-use weir_market::event::MAX_EVENT_BYTES;
+use weir_market::{event::MAX_EVENT_BYTES, replace::replace};
 
 use crate::registry::Registry;
 
@@ -89,28 +88,11 @@ fn restore(line: &str, registry: &Registry, now: u64) -> Option<()> {
 pub fn write(path: &Path, registry: &Registry) -> Result<usize, SnapshotError> {
     let failed = |source| SnapshotError::Io { doing: "write", path: path.into(), source };
     let events = registry.all();
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".new");
-    let beside = PathBuf::from(beside);
-    let written = (|| {
-        // One that was left behind may have other permissions.
-        match fs::remove_file(&beside) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut options = OpenOptions::new();
-        let file = options.write(true).create_new(true).mode(0o600).open(&beside)?;
-        let mut out = BufWriter::new(file);
+    let written = replace(path, |out| {
         writeln!(out, "{HEADER}")?;
         // Oldest first, so that what is read later replaces what is read before.
-        for record in events.iter().rev() {
-            writeln!(out, "{} {}", record.until, record.json)?;
-        }
-        out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-        fs::rename(&beside, path)?;
-        let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
-        File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
-    })();
+        events.iter().rev().try_for_each(|record| writeln!(out, "{} {}", record.until, record.json))
+    });
     written.map_err(failed)?;
     Ok(events.len())
 }

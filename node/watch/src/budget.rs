@@ -2,13 +2,12 @@
 //! and started again never spends more.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    fs, io,
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
+use weir_market::replace::replace;
 
 /// Seconds for which what was spent counts.
 const DAY: u64 = 24 * 3600;
@@ -82,22 +81,9 @@ impl Budget {
             spent.spent = spent.spent.saturating_add(cost);
         }
         // Otherwise too, so that a damaged file is replaced.
-        self.write(spent).map_err(|source| self.failed("write", source))?;
+        let written = replace(&self.path, |out| Ok(serde_json::to_writer(out, &spent)?));
+        written.map_err(|source| self.failed("write", source))?;
         if cost > left { Err(BudgetError::UsedUp { cost, left }) } else { Ok(()) }
-    }
-
-    fn write(&self, spent: Spent) -> io::Result<()> {
-        let mut beside = self.path.as_os_str().to_owned();
-        beside.push(".new");
-        let beside = PathBuf::from(beside);
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600);
-        let mut file = options.open(&beside)?;
-        file.write_all(&serde_json::to_vec(&spent)?)?;
-        file.sync_all()?;
-        fs::rename(&beside, &self.path)?;
-        let directory = self.path.parent().filter(|path| !path.as_os_str().is_empty());
-        File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
     }
 
     fn failed(&self, doing: &'static str, source: io::Error) -> BudgetError {

@@ -1,4 +1,4 @@
-use std::{os::unix::fs::PermissionsExt as _, thread};
+use std::{fs, os::unix::fs::PermissionsExt as _, thread};
 
 use super::*;
 
