@@ -26,7 +26,7 @@ use crate::{
 use weir_accounts::{Accounts, Endpoint, PeerSpec};
 use weir_wireguard::tunnel::Tunnel;
 
-/// The number of ticks, of a quarter of a second or more, after which a silent session's flows are
+/// The number of ticks, of a second or more, after which a silent session's flows are
 /// older than what [`FlowLimiter`] must remember.
 const FLOW_LIMITER_TIMEOUT: u32 = 100;
 
@@ -38,8 +38,6 @@ pub struct Peer {
     pub tunnel: Tunnel,
     /// Where the consumer last sent authenticated data from.
     pub endpoint: Option<Endpoint>,
-    /// Whether the timers run.
-    pub active: bool,
     /// Whether to initiate a handshake, because the consumer was connected to a node that died.
     pub resume: bool,
     /// The number of an iteration, and the latest batch to the consumer in it.
@@ -70,7 +68,6 @@ impl Peer {
             slot: spec.slot,
             tunnel,
             endpoint,
-            active: false,
             resume: endpoint.is_some(),
             last_batch: (0, None),
             meters: PeerMeters::default(),
@@ -188,19 +185,19 @@ impl Peer {
         self.exact_limiter.get_or_insert_default()
     }
 
-    /// Notes that a quarter of a second or more has passed. Drops the flow limiter of a session that
-    /// has been silent for long.
-    pub fn grow_silent(&mut self) {
+    /// Notes that a second or more has passed. Drops the flow limiter of a session that has been
+    /// silent for long. Returns whether there still is one, so that this must be called again.
+    pub fn grow_silent(&mut self) -> bool {
         self.silence = self.silence.saturating_add(1);
         if self.silence >= FLOW_LIMITER_TIMEOUT {
             self.flow_limiter = None;
             self.exact_limiter = None;
         }
+        self.flow_limiter.is_some() || self.exact_limiter.is_some()
     }
 
     /// Notes that the timers have stopped: the peer has no keys, and sends nothing.
     pub fn sleep(&mut self) {
-        self.active = false;
         self.flow_limiter = None;
         self.exact_limiter = None;
     }

@@ -7,6 +7,7 @@
 //! [`Pipeline::gso_batches`], and reports each result. Both point into buffers of the pipeline, which
 //! do not change before the next `begin`.
 
+mod active;
 mod cut;
 pub(crate) mod decapsulate;
 pub(crate) mod encapsulate;
@@ -34,6 +35,7 @@ use weir_common::{
 
 pub(crate) use self::opening::MAX_OPENINGS;
 use self::{
+    active::ActivePeers,
     cut::Cut,
     gso_batch::{BatchKind, GsoBatch, GsoBatches, UdpSegmentation},
     outlet::{Device, Outlet},
@@ -143,10 +145,7 @@ pub struct Pipeline {
     worker: u32,
     /// By slot divided by the number of workers.
     peers: Vec<Option<Box<Peer>>>,
-    /// Indexes of the peers whose timers run.
-    active: Vec<u32>,
-    /// The index into `active` of the peer that is next.
-    next_tick: usize,
+    active: ActivePeers,
     /// Indexes of the peers with which a handshake is initiated after a restart.
     resumptions: Vec<u32>,
     plain: Arena,
@@ -176,8 +175,7 @@ impl Pipeline {
             shared,
             worker,
             peers,
-            active: Vec::with_capacity(slots),
-            next_tick: 0,
+            active: ActivePeers::new(slots),
             resumptions: Vec::new(),
             plain: Arena::new(PLAIN_CAPACITY),
             sealed: Arena::new(SEALED_CAPACITY),

@@ -239,12 +239,13 @@ impl Tunnel {
         self.send_initiation(now, now, date, out).unwrap_or(Reply::None)
     }
 
-    /// Lets time pass: at least every second or so, as long as it returns `true` beside the reply:
-    /// there are keys, or a handshake is under way. `date` is the present time. `out` must have room
-    /// for [`REPLY_LEN`] bytes.
-    pub fn tick(&mut self, now: u64, date: Timestamp, out: &mut [u8]) -> (Reply, bool) {
+    /// Does what the timers ask for, and says when they have something to do again, unless a message is
+    /// received or sent before: call it then, or a second later at most. `None` while there are no keys
+    /// and no handshake is under way. `date` is the present time. `out` must have room for
+    /// [`REPLY_LEN`] bytes.
+    pub fn tick(&mut self, now: u64, date: Timestamp, out: &mut [u8]) -> (Reply, Option<u64>) {
         if out.len() < REPLY_LEN {
-            return (Reply::None, true);
+            return (Reply::None, Some(now));
         }
         self.forget_expired(now);
         let reply = match self.attempt.as_ref().map(|attempt| (attempt.since, attempt.repeat)) {
@@ -263,11 +264,20 @@ impl Tunnel {
             Reply::None if self.timers.wants_keepalive(now) => self.keepalive(now, out),
             reply => reply,
         };
-        (reply, self.has_keys() || self.attempt.is_some())
+        (reply, self.next_tick())
     }
 
-    fn has_keys(&self) -> bool {
-        self.current.is_some() || self.previous.is_some() || self.next.is_some()
+    /// When a key expires, or a timer has something to do.
+    fn next_tick(&self) -> Option<u64> {
+        let next = self.next.as_ref().map(|next| &next.keypair);
+        let keypairs = [self.current.as_ref(), self.previous.as_ref(), next];
+        let expiry = keypairs.into_iter().flatten().map(|keypair| keypair.expiry()).min();
+        let attempt = self
+            .attempt
+            .as_ref()
+            .map(|attempt| attempt.repeat.min(attempt.since.saturating_add(REKEY_ATTEMPT_TIME)));
+        let alive = expiry.into_iter().chain(attempt).min()?;
+        Some(self.timers.due().map_or(alive, |due| due.min(alive)))
     }
 
     /// Wipes keys that are too old for any use: earlier than the whitepaper asks for, which is three

@@ -212,6 +212,7 @@ impl Pipeline {
             self.initiate(index);
             return Err(dropped(DropReason::NotConnected));
         }
+        self.active.wake(index);
         let [_, share] = self.iteration.fair_share;
         let rate = peer.rate(Direction::Down, share);
         let mut sender = Sender {

@@ -63,6 +63,7 @@ impl Pipeline {
         }
         let len = headroom(self.exit.is_some()) + message.len().saturating_sub(DATA_OVERHEAD);
         let (chunk, _) = self.plain.take(len).ok_or(DropReason::Truncated)?;
+        self.active.wake(index);
         openings.push(Opening { index, outer, origin, message, header, chunk });
         if meter.is_some() {
             // It may move the endpoint, and the next one is judged by that.

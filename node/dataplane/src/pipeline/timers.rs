@@ -6,11 +6,8 @@ use super::{Pipeline, data_kind, gso_batch::BatchKind, push_datagram};
 use crate::peer::Peer;
 use weir_wireguard::tunnel::{REPLY_LEN, Reply};
 
-/// The number of ticks in which all active peers are served: each is served once a second.
+/// The number of ticks in which all active peers are looked at: each is looked at once a second.
 const TICKS_PER_ROUND: usize = 4;
-/// With more active peers than this, each is served every two seconds. That is exact enough for
-/// timers of 5 seconds and more, and 10,000 idle peers then cost less than 1 % of a core.
-const SLOW_TICK_THRESHOLD: usize = 1024;
 /// The number of handshakes initiated after a restart in one iteration. Each costs two scalar
 /// multiplications.
 const RESUMPTIONS_PER_ITERATION: usize = 4;
@@ -36,7 +33,7 @@ impl Pipeline {
         if let Some(exit) = &mut self.exit {
             exit.remove(slot, self.iteration.now);
         }
-        self.active.retain(|active| *active as usize != index);
+        self.active.remove(index);
         if let Some(entry) = self.peers.get_mut(index) {
             *entry = None;
         }
@@ -63,33 +60,19 @@ impl Pipeline {
         }
     }
 
-    /// Runs the timers of the next quarter of the active peers, and those of flows.
+    /// Runs the timers of those in the next quarter of the active peers that have something to do, and
+    /// those of flows.
     pub fn tick(&mut self) {
+        let now = self.iteration.now;
         if let Some(exit) = &mut self.exit {
-            exit.tick(self.iteration.now);
+            exit.tick(now);
         }
-        let is_slow = self.active.len() > SLOW_TICK_THRESHOLD;
-        let parts = if is_slow { 2 * TICKS_PER_ROUND } else { TICKS_PER_ROUND };
-        let count = self.active.len().div_ceil(parts);
-        for _ in 0..count {
-            if self.next_tick >= self.active.len() {
-                self.next_tick = 0;
-            }
-            let Some(&index) = self.active.get(self.next_tick) else { return };
-            if self.sealed.room() < REPLY_LEN {
-                return;
-            }
-            if let Some(peer) = self.peers.get_mut(index as usize).and_then(Option::as_mut) {
-                peer.grow_silent();
-            }
-            if self.tick_peer(index as usize) {
-                self.next_tick += 1;
-            } else {
-                self.active.swap_remove(self.next_tick);
-                if let Some(peer) = self.peers.get_mut(index as usize).and_then(Option::as_mut) {
-                    peer.sleep();
-                }
-            }
+        let mut count = self.active.len().div_ceil(TICKS_PER_ROUND);
+        while self.sealed.room() >= REPLY_LEN {
+            let Some((index, left)) = self.active.next_due(count, now.nanos) else { return };
+            let due = self.tick_peer(index);
+            self.active.served(index, due);
+            count = left;
         }
     }
 
@@ -99,28 +82,33 @@ impl Pipeline {
     ///
     /// Fails if there is no such peer.
     pub(super) fn wake(&mut self, index: usize) -> Result<(), DropReason> {
-        let peer = self.peers.get_mut(index).and_then(Option::as_deref_mut);
-        let peer = peer.ok_or(DropReason::UnknownIndex)?;
-        if !peer.active {
-            peer.active = true;
-            self.active.push(index as u32);
+        if self.peers.get(index).is_none_or(Option::is_none) {
+            return Err(DropReason::UnknownIndex);
         }
+        self.active.wake(index);
         Ok(())
     }
 
-    /// Runs the timers of the peer at `index`. Returns whether they must go on.
-    fn tick_peer(&mut self, index: usize) -> bool {
+    /// Runs the timers of the peer at `index`. Returns when they next have something to do, in
+    /// nanoseconds, and `None` once they stop.
+    fn tick_peer(&mut self, index: usize) -> Option<u64> {
         // It may wipe keys.
         self.seal();
-        let Some(peer) = self.peers.get_mut(index).and_then(Option::as_deref_mut) else {
-            return false;
-        };
+        let peer = self.peers.get_mut(index).and_then(Option::as_deref_mut)?;
         let now = self.iteration.now;
-        let Some((mut chunk, out)) = self.sealed.take(REPLY_LEN) else { return true };
-        let (reply, alive) = peer.tunnel.tick(now.nanos, now.date(), out);
+        let Some((mut chunk, out)) = self.sealed.take(REPLY_LEN) else { return Some(now.nanos) };
+        let (reply, due) = peer.tunnel.tick(now.nanos, now.date(), out);
+        let due = match due {
+            Some(_) if peer.grow_silent() => Some(now.nanos),
+            Some(due) => Some(due),
+            None => {
+                peer.sleep();
+                None
+            }
+        };
         let (Reply::Send(len), Some(to)) = (reply, peer.endpoint) else {
             self.sealed.truncate(chunk.start);
-            return alive;
+            return due;
         };
         let kind = match out.first() {
             Some(&message_type::DATA) => data_kind(peer, self.iteration.number, len),
@@ -129,6 +117,6 @@ impl Pipeline {
         chunk.len = len as u32;
         self.sealed.truncate(chunk.end());
         push_datagram(&mut self.batches, self.iteration.number, peer, to, kind, chunk);
-        alive
+        due
     }
 }

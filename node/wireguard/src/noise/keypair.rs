@@ -66,7 +66,12 @@ impl Keypair {
     /// Whether it is too old to send or receive.
     #[inline]
     pub(crate) fn is_expired(&self, now: u64) -> bool {
-        now.saturating_sub(self.created) >= REJECT_AFTER_TIME
+        now >= self.expiry()
+    }
+
+    /// When it is not used any more.
+    pub(crate) fn expiry(&self) -> u64 {
+        self.created.saturating_add(REJECT_AFTER_TIME)
     }
 
     /// Whether a message can be sent.

@@ -71,6 +71,12 @@ impl Timers {
         *self = Self::default();
     }
 
+    /// When the first of them is due; 0 for at once.
+    pub(crate) fn due(&self) -> Option<u64> {
+        let rekey = self.rekey.then_some(0);
+        rekey.into_iter().chain(self.keepalive).chain(self.answer).min()
+    }
+
     /// Whether a handshake is due.
     pub(crate) fn wants_handshake(&self, now: u64) -> bool {
         self.rekey || self.answer.is_some_and(|due| now >= due)

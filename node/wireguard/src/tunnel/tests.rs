@@ -29,6 +29,8 @@ struct End {
     identity: Identity,
     now: u64,
     date: Timestamp,
+    /// What the last tick said of the next one, unless a message came or went since.
+    due: Option<u64>,
 }
 
 impl End {
@@ -36,7 +38,8 @@ impl End {
         let identity = Identity::new(own);
         let other = *Identity::new(other).public();
         let tunnel = Tunnel::new(&identity, other.to_bytes(), index(u32::from(own[0])));
-        Self { tunnel, identity, now: START, date: Timestamp::from_unix(1_700_000_000, 0) }
+        let date = Timestamp::from_unix(1_700_000_000, 0);
+        Self { tunnel, identity, now: START, date, due: None }
     }
 
     fn with_preshared_key(mut self, key: [u8; 32]) -> Self {
@@ -47,12 +50,14 @@ impl End {
     fn initiate(&mut self) -> Option<Vec<u8>> {
         let mut out = [0; REPLY_LEN];
         let reply = self.tunnel.initiate(self.now, self.date, &mut out);
+        self.due = None;
         message(&reply, &out)
     }
 
     /// Takes a handshake message. Returns the answer.
     fn take(&mut self, received: &[u8]) -> Result<Option<Vec<u8>>, DropReason> {
         let mut out = [0; REPLY_LEN];
+        self.due = None;
         let reply = if received[0] == message_type::INITIATION {
             self.tunnel.initiation(&self.identity.clone(), received, self.now, &mut out)?
         } else {
@@ -61,24 +66,37 @@ impl End {
         Ok(message(&reply, &out))
     }
 
+    /// Returns also whether the timers go on. A tick before the last one said must do nothing.
     fn tick(&mut self) -> (Option<Vec<u8>>, bool) {
         let mut out = [0; REPLY_LEN];
-        let (reply, lives) = self.tunnel.tick(self.now, self.date, &mut out);
-        (message(&reply, &out), lives)
+        let keys = self.tunnel.memory();
+        let (reply, due) = self.tunnel.tick(self.now, self.date, &mut out);
+        if let Some(before) = self.due.filter(|before| self.now < *before) {
+            assert_eq!((&reply, due), (&Reply::None, Some(before)), "nothing was due");
+            assert_eq!(self.tunnel.memory(), keys, "no key had to go");
+        }
+        self.due = due;
+        (message(&reply, &out), due.is_some())
     }
 
     fn seal(&mut self, packet: &[u8]) -> Option<Vec<u8>> {
         let mut out = vec![0; packet.len() + DATA_OVERHEAD];
+        self.due = None;
         self.tunnel.seal(packet, 0, self.now, &mut out).then_some(out)
     }
 
     fn open(&mut self, message: &[u8]) -> Result<Vec<u8>, DropReason> {
         let mut out = vec![0; message.len()];
+        self.due = None;
         match self.tunnel.open(message, self.now, &mut out)? {
             Opened::Packet(len, _) => Ok(out[..len].to_vec()),
             Opened::Keepalive => Ok(Vec::new()),
             Opened::NotIp => panic!("no IP packet: {message:?}"),
         }
+    }
+
+    fn has_keys(&self) -> bool {
+        self.tunnel.memory() > size_of::<Tunnel>()
     }
 
     fn current(&mut self) -> &mut Keypair {

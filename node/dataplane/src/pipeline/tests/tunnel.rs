@@ -51,7 +51,7 @@ fn buffers_that_are_too_small_are_refused_and_not_a_panic() {
         let initiation = tunnel.initiation(&identity, &[1; 148], 0, &mut out);
         assert_eq!(initiation, Err(DropReason::Truncated));
         assert_eq!(tunnel.initiate(0, date, &mut out), Reply::None);
-        assert_eq!(tunnel.tick(0, date, &mut out), (Reply::None, true));
+        assert_eq!(tunnel.tick(0, date, &mut out), (Reply::None, Some(0)));
         let mut message = vec![0; 148 + 32];
         message[0] = 4;
         assert_eq!(tunnel.open(&message, 0, &mut out), Err(DropReason::Truncated));

@@ -125,7 +125,7 @@ fn keys_end_after_three_minutes_and_are_wiped() {
     assert!(other.seal(&PLAIN).is_none());
     assert_eq!(other.open(&late), Err(DropReason::NoKeys));
     let (_, lives) = other.tick();
-    assert!(!lives && !other.tunnel.has_keys(), "nothing is left to wait for");
+    assert!(!lives && !other.has_keys(), "nothing is left to wait for");
 }
 
 #[test]
@@ -135,7 +135,7 @@ fn keys_that_nobody_confirms_are_wiped_too() {
     other.take(&initiation).expect("authentic");
     assert!(other.tick().1);
     other.now += REJECT_AFTER_TIME;
-    assert!(!other.tick().1 && !other.tunnel.has_keys());
+    assert!(!other.tick().1 && !other.has_keys());
 }
 
 #[test]
