@@ -8,21 +8,28 @@ use std::time::Duration;
 /// How long the worker waits. The kernel may add its timer slack of 50 us (`PR_SET_TIMERSLACK`).
 pub(super) const DELAY: Duration = Duration::from_micros(20);
 /// Iterations with as many frames cost little for each anyway.
-const ENOUGH_FRAMES: u32 = 64;
+const ENOUGH_FRAMES: u64 = 64;
 /// Above this time for each frame, in nanoseconds, a delay would be felt, and would gather little.
 const MAX_NANOS_PER_FRAME: u64 = 25_000;
 /// After a pause of this length, in nanoseconds, the next frame is served at once.
 const MAX_PAUSE: u64 = 1_000_000;
-/// The number of quick iterations in a row after which the worker begins to wait.
-const QUICK_ITERATIONS: u32 = 16;
+/// The number of iterations that the averages are about, and before which the worker never waits.
+const ITERATIONS: u64 = 16;
+/// The fractions of a frame that an average can have.
+const SCALE: u64 = 256;
 
 /// The state of one worker.
 #[derive(Debug, Default)]
 pub(super) struct Moderation {
     /// When the latest iteration with frames began, in nanoseconds.
     begun: u64,
-    /// The number of quick and small iterations in a row.
-    quick: u32,
+    /// The number of iterations since the last pause.
+    iterations: u64,
+    /// Frames times [`SCALE`], and the nanoseconds in which they came: averages of the latest iterations,
+    /// times [`ITERATIONS`]. A single slow iteration changes little: what is next to a worker on its core
+    /// takes its share in pieces.
+    frames: u64,
+    nanos: u64,
 }
 
 impl Moderation {
@@ -33,15 +40,22 @@ impl Moderation {
         }
         let interval = now.saturating_sub(self.begun);
         self.begun = now;
-        let is_fast = interval <= u64::from(frames) * MAX_NANOS_PER_FRAME;
-        self.quick =
-            if is_fast && frames < ENOUGH_FRAMES { self.quick.saturating_add(1) } else { 0 };
+        if interval >= MAX_PAUSE {
+            *self = Self { begun: now, ..Self::default() };
+            return;
+        }
+        self.iterations += 1;
+        let fade = |sum: u64| sum - sum / ITERATIONS;
+        self.frames = fade(self.frames) + u64::from(frames) * SCALE;
+        self.nanos = fade(self.nanos) + interval;
     }
 
     /// Whether waiting can be due: cheap, and without a clock.
     #[must_use]
     pub(super) fn is_quick(&self) -> bool {
-        self.quick >= QUICK_ITERATIONS
+        self.iterations >= ITERATIONS
+            && self.nanos * SCALE <= self.frames * MAX_NANOS_PER_FRAME
+            && self.frames < ENOUGH_FRAMES * ITERATIONS * SCALE
     }
 
     /// Whether the iteration that begins at `now` waits for more frames: not for the first one after
@@ -72,6 +86,17 @@ mod tests {
     #[test]
     fn a_fast_flow_of_single_frames_is_gathered() {
         assert_eq!(frames_at(5_000, 5_000), 15);
+    }
+
+    #[test]
+    fn an_iteration_that_is_slow_by_chance_does_not_end_it() {
+        let (mut moderation, mut now) = (Moderation::default(), 0);
+        for number in 0..100 {
+            // Every third comes late, with one frame.
+            now += if number % 3 == 0 { 40_000 } else { 10_000 };
+            moderation.iteration(now, 1);
+        }
+        assert!(moderation.is_due(now));
     }
 
     #[test]
