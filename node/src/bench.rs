@@ -109,6 +109,7 @@ pub fn run(program: &Path, progress: &mut dyn FnMut(&str)) -> anyhow::Result<Rep
     rig.set(false, generator)?;
     let options = Options {
         cores: vec![core],
+        cipher_cores: Vec::new(),
         xdp: "auto".into(),
         egress: "auto".to_owned(),
         receive: "auto".into(),

@@ -24,6 +24,8 @@ use crate::{Namespace, Settings, child::Child};
 pub struct Options {
     /// The cores of the workers; one worker each.
     pub cores: Vec<usize>,
+    /// The cores that help with the cipher (`node.cipher_cores`).
+    pub cipher_cores: Vec<usize>,
     /// `node.xdp`.
     pub xdp: String,
     /// `node.receive`.
@@ -139,6 +141,9 @@ impl Options {
         // An older weir does not know the key.
         if self.egress != "auto" {
             settings = settings.with("node", "egress", &format!("{:?}", self.egress));
+        }
+        if !self.cipher_cores.is_empty() {
+            settings = settings.with("node", "cipher_cores", &format!("{:?}", self.cipher_cores));
         }
         if self.crowded {
             for key in

@@ -60,7 +60,7 @@ impl Node {
             udp_segmentation: UdpSegmentation::On,
             limits: Arc::default(),
             flow_secret: FlowSecret([0x243f_6a88_85a3_08d3, 5, 6, 0x082e_fa98_ec4e_6c89]),
-            cipher: Path::from_environment()?,
+            cipher: Path::from_environment()?.into(),
         };
         let pipeline = Pipeline::new(shared.clone(), 0, Arc::new(WorkerStats::default()));
         Ok(Self { pipeline, shared, identity: Identity::new([7; 32]) })

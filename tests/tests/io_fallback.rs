@@ -1,6 +1,8 @@
 //! Where the kernel offers less, the node still does its work.
 
-use anyhow::{Context as _, Result, ensure};
+use std::fs;
+
+use anyhow::{Context as _, Result, bail, ensure};
 use weir_tests::{
     Client, Lab, Node, Settings,
     lab::SERVERS,
@@ -99,4 +101,35 @@ fn a_cipher_that_this_machine_has_not_is_refused_and_ring_serves() -> Result<()>
     let client = Client::connect(&lab.consumer, &added.config)?;
     client.wait_connected(SERVERS[0])?;
     everything_passes(&lab, &client)
+}
+
+/// Long runs of one consumer's packets are shared with the helper, whatever order they come in.
+#[test]
+fn everything_passes_with_a_helper_for_the_cipher() -> Result<()> {
+    let lab = Lab::new()?;
+    let settings = Settings::default()
+        .with("node", "workers", "1")
+        .with("node", "cores", "[0]")
+        .with("node", "cipher_cores", "[1]");
+    let (node, _added, client) = connected(&lab, settings)?;
+    let turns = || times_on_a_core(node.pid()?, "weir-cipher-0");
+    let before = turns()?;
+    everything_passes(&lab, &client)?;
+    let after = turns()?;
+    ensure!(after > before + 10, "the helper was woken {before} times, and later {after}");
+    Ok(())
+}
+
+/// How often a thread of a process began to wait.
+fn times_on_a_core(pid: u32, name: &str) -> Result<u64> {
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let thread = thread?.path();
+        if fs::read_to_string(thread.join("comm"))?.trim() == name {
+            let status = fs::read_to_string(thread.join("status"))?;
+            let mut lines = status.lines();
+            let count = lines.find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+            return Ok(count.context("no count")?.trim().parse()?);
+        }
+    }
+    bail!("no thread {name}")
 }

@@ -87,6 +87,7 @@ fn main() -> anyhow::Result<()> {
         setup: Setup {
             program: given.program,
             cores: given.cores,
+            cipher_cores: Vec::new(),
             generator: given.generator,
             xdp: given.xdp,
             receive: given.receive,

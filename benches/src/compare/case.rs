@@ -281,6 +281,7 @@ pub fn setup(scale: &Scale, program: Program) -> Setup {
     Setup {
         program,
         cores: vec![scale.core],
+        cipher_cores: Vec::new(),
         generator: scale.generator,
         xdp: "auto".to_owned(),
         receive: "auto".to_owned(),

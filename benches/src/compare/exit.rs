@@ -88,6 +88,8 @@ pub struct Setup {
     pub program: Program,
     /// Its cores; weir has one worker on each.
     pub cores: Vec<usize>,
+    /// The cores that help weir with the cipher.
+    pub cipher_cores: Vec<usize>,
     /// The core of everything else.
     pub generator: usize,
     /// weir's `node.xdp`.
@@ -172,6 +174,7 @@ fn start_weir(
     let (recording, metrics) = receivers.settings();
     let options = Options {
         cores: setup.cores.clone(),
+        cipher_cores: setup.cipher_cores.clone(),
         xdp: setup.xdp.clone(),
         receive: setup.receive.clone(),
         egress: setup.egress.clone(),

@@ -319,6 +319,20 @@ impl Plan<'_> {
                 self.cases.push(case);
             }
             self.keeps(way, ["2 workers", "1 workers"], 0.9);
+            // The fat consumer: what a second core gives one session.
+            let names = [false, true].map(|helped| {
+                let name = format!("{way} one session{}", if helped { ", a helper" } else { "" });
+                let mut case = self.case(&name, Program::Weir, load);
+                if helped {
+                    case.setup.cipher_cores = vec![self.scale.generator];
+                }
+                self.cases.push(case);
+                name
+            });
+            let goodput = |outcome: &Outcome| outcome.bits_per_second;
+            let label = format!("{way}: goodput of one session, with a helper / without");
+            let [without, with] = [&names[0], &names[1]].map(|name| (name.as_str(), Program::Weir));
+            self.want(label, with, Some(without), goodput, None);
         }
         self.done()
     }

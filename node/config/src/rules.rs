@@ -40,6 +40,9 @@ pub(super) fn apply(config: &Config, uplink_mtu: Option<u32>, findings: &mut Fin
     registry::registry(config, findings);
 }
 
+/// The maximum number of cores that help with the cipher. More would share less than a group each.
+const MAX_CIPHER_CORES: usize = 64;
+
 fn limits(config: &Config, findings: &mut Findings<'_>) {
     let limits = &config.limits;
     for OutOfRange { key, value, fix } in limits.out_of_range() {
@@ -124,17 +127,26 @@ fn ranges(config: &Config, findings: &mut Findings<'_>) {
 
 fn workers(config: &Config, findings: &mut Findings<'_>) {
     let (cores, workers) = (&config.node.cores, &config.node.workers);
+    let helpers = &config.node.cipher_cores;
     let mut seen = Vec::new();
-    for core in cores {
+    let keys = cores.iter().map(|core| ("cores", core));
+    for (key, core) in keys.chain(helpers.iter().map(|core| ("cipher_cores", core))) {
         if seen.contains(core) {
             findings.blame(
-                &[("node", "cores")],
+                &[("node", key)],
                 format!("core {core} is listed twice"),
-                "name each core once: a core serves one worker".into(),
+                "name each core once: a core serves one worker, or helps".into(),
             );
             return;
         }
         seen.push(*core);
+    }
+    if helpers.len() > MAX_CIPHER_CORES {
+        findings.blame(
+            &[("node", "cipher_cores")],
+            format!("{} cores are too many", helpers.len()),
+            format!("name at most {MAX_CIPHER_CORES}"),
+        );
     }
     if let Auto::Set(workers) = workers
         && !cores.is_empty()

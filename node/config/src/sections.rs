@@ -98,6 +98,10 @@ section! {
         workers: Auto<u16> = Auto::Auto;
         /// The cores of the workers, by number, for example [2, 3]. Empty: weir chooses them.
         cores: Vec<u16> = Vec::new();
+        /// Cores that help the workers to encrypt and decrypt, by number, for example [4, 5]: for a
+        /// session that needs more than one core carries. Only long runs of packets are shared. At
+        /// most 64. Empty: no helpers.
+        cipher_cores: Vec<u16> = Vec::new();
         /// The guard in the kernel in front of the port (XDP attach mode).
         /// "auto": native (in the driver), else generic, else none with a warning.
         /// "native" or "generic": that mode, else none with a warning. "off": no guard.

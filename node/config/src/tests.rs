@@ -86,6 +86,7 @@ fn every_key_can_be_set() {
         max_sessions = 7
         workers = 2
         cores = [1, 3]
+        cipher_cores = [2]
         xdp = "generic"
         io = "syscall"
         udp_segmentation = false
@@ -308,6 +309,8 @@ fn keys_that_contradict_each_other_are_refused() {
     let workers = mistake("[node]\nworkers = 3\ncores = [0, 1]");
     assert_eq!(workers.fix, "write workers = 2, or \"auto\"");
     assert!(mistake("[node]\ncores = [0, 0]").problem.contains("twice"));
+    let both = mistake("[node]\ncores = [0]\ncipher_cores = [1, 0]");
+    assert!(both.problem.contains("twice") && both.problem.contains("core 0"), "{both:?}");
     // An exception from a wider network is none.
     let policy = "[policy]\nallow = [\"10.1.2.0/24\"]\nblock = [\"10.0.0.0/8\"]";
     assert!(check(policy, None).is_ok());

@@ -50,7 +50,7 @@ pub use crate::{
         flow_key::FlowSecret,
         flows::{MAX_DESTINATIONS, MAX_NEW_FLOWS},
     },
-    pipeline::{Shared, gso_batch::UdpSegmentation},
+    pipeline::{Cipher, Shared, gso_batch::UdpSegmentation},
     start::{Dataplane, Io, OnEnd, Start, ThreadEnded},
 };
 

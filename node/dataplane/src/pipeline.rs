@@ -8,6 +8,7 @@
 //! do not change before the next `begin`.
 
 mod active;
+mod cipher;
 mod cut;
 pub(crate) mod decapsulate;
 pub(crate) mod encapsulate;
@@ -33,7 +34,8 @@ use weir_common::{
     AddressPlan, DropReason, PeerIndex, Slot, SlotPermutation, account::add_single_writer,
 };
 
-pub(crate) use self::opening::MAX_OPENINGS;
+pub use self::cipher::Cipher;
+pub(crate) use self::cipher::GROUP;
 use self::{
     active::ActivePeers,
     cut::Cut,
@@ -56,7 +58,6 @@ use weir_packet::{
     gro::{Coalescer, TunPacket},
     headers,
 };
-use weir_wireguard::aead::Path;
 
 /// The size of the arena for opened packets: what all receive buffers of an iteration can hold.
 const PLAIN_CAPACITY: usize = 2 << 20;
@@ -86,8 +87,8 @@ pub struct Shared {
     pub limits: Arc<SharedLimits>,
     /// The key of the flow hashes.
     pub flow_secret: FlowSecret,
-    /// The implementation of the cipher.
-    pub cipher: Path,
+    /// The cipher, and who helps with it.
+    pub cipher: Cipher,
 }
 
 impl Shared {
@@ -165,7 +166,7 @@ impl Pipeline {
     /// Creates the pipeline of worker number `worker`, without peers.
     #[must_use]
     pub fn new(shared: Shared, worker: u32, stats: Arc<WorkerStats>) -> Self {
-        let cipher = shared.cipher;
+        let cipher = shared.cipher.clone();
         let slots = shared.accounts.len().div_ceil(shared.workers.max(1)) as usize;
         let mut peers = Vec::new();
         peers.resize_with(slots, || None);
@@ -198,6 +199,11 @@ impl Pipeline {
         if let Some(exit) = &mut self.exit {
             exit.sends_small = true;
         }
+    }
+
+    /// The number of datagrams to hand over together.
+    pub(crate) fn group(&self) -> usize {
+        self.shared.cipher.group()
     }
 
     /// The way past the kernel.

@@ -220,11 +220,11 @@ fn spawn(
 }
 
 /// Pins the calling thread to a core.
-fn pin(core: Option<usize>) {
+pub(crate) fn pin(core: Option<usize>) {
     let Some(core) = core else { return };
     let mut cores = CpuSet::new();
     cores.set(core);
     if let Err(error) = sched_setaffinity(None, &cores) {
-        warn!(core, %error, "cannot pin a worker to its core");
+        warn!(core, %error, "cannot pin a thread to its core");
     }
 }

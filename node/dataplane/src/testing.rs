@@ -18,7 +18,7 @@ use crate::{
     now::Now,
     peer::Peer,
     pipeline::gso_batch::{BatchKind, UdpSegmentation},
-    pipeline::{Misdirected, Owner, Pipeline, Shared, outlet::Device},
+    pipeline::{Cipher, Misdirected, Owner, Pipeline, Shared, outlet::Device},
     stats::WorkerStats,
 };
 use weir_accounts::Endpoint;
@@ -74,8 +74,20 @@ impl Node {
             udp_segmentation: UdpSegmentation::On,
             limits: Arc::default(),
             flow_secret: FlowSecret([0x243f_6a88_85a3_08d3, 5, 6, 0x082e_fa98_ec4e_6c89]),
-            cipher: Path::from_environment().expect("a path of the cipher"),
+            cipher: Path::from_environment().expect("a path of the cipher").into(),
         };
+        Self::of(shared, worker)
+    }
+
+    /// With a helper for the cipher.
+    pub(crate) fn with_helpers(slots: u32) -> Self {
+        let mut shared = Self::new(slots, 1, 0).shared;
+        let path = Path::from_environment().expect("a path of the cipher");
+        shared.cipher = Cipher::with_helpers(path, vec![0]).expect("a thread");
+        Self::of(shared, 0)
+    }
+
+    fn of(shared: Shared, worker: u32) -> Self {
         let pipeline = Pipeline::new(shared.clone(), worker, Arc::new(WorkerStats::default()));
         let now = Now { nanos: 1_000_000_000, unix: 1_700_000_000, unix_nanos: 0 };
         Self { pipeline, shared, now }

@@ -1,6 +1,6 @@
 //! What a run chooses where the configuration leaves a choice.
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use rustix::thread::sched_getaffinity;
 use tracing::warn;
 
@@ -37,20 +37,37 @@ pub(super) fn io_notes(config: &Config, io: Io) -> Vec<String> {
     notes.into_iter().flatten().map(str::to_owned).collect()
 }
 
-/// The cores of the workers: the configured ones, or the first of those that we may use.
-pub(super) fn cores(config: &Config) -> anyhow::Result<Vec<usize>> {
+/// The cores of the workers: the configured ones, or the first of those that we may use. And the cores
+/// that help them with the cipher.
+pub(super) fn cores(config: &Config) -> anyhow::Result<(Vec<usize>, Vec<usize>)> {
     let allowed = sched_getaffinity(None).context("cannot read the CPU cores of this process")?;
     let allowed: Vec<usize> =
         (0..rustix::thread::CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core)).collect();
-    let wanted: Vec<usize> = config.node.cores.iter().map(|core| usize::from(*core)).collect();
-    if let Some(core) = wanted.iter().find(|core| !allowed.contains(core)) {
-        bail!("node.cores: this process may not use core {core}. It may use {allowed:?}.");
+    let [wanted, helpers] =
+        [("cores", &config.node.cores), ("cipher_cores", &config.node.cipher_cores)].map(
+            |(key, cores)| {
+                let cores: Vec<usize> = cores.iter().map(|core| usize::from(*core)).collect();
+                match cores.iter().find(|core| !allowed.contains(core)) {
+                    Some(core) => Err(anyhow!(
+                        "node.{key}: this process may not use core {core}. It may use {allowed:?}."
+                    )),
+                    None => Ok(cores),
+                }
+            },
+        );
+    let (wanted, helpers) = (wanted?, helpers?);
+    let cores = if wanted.is_empty() {
+        allowed.into_iter().filter(|core| !helpers.contains(core)).collect()
+    } else {
+        wanted
+    };
+    if cores.is_empty() {
+        bail!("node.cipher_cores names all cores. Fix: leave one for a worker");
     }
-    let cores = if wanted.is_empty() { allowed } else { wanted };
     let count = match &config.node.workers {
         Auto::Auto => cores.len(),
         Auto::Set(count) => usize::from(*count),
     };
     // More workers than cores share them.
-    Ok(cores.iter().copied().cycle().take(count).collect())
+    Ok((cores.iter().copied().cycle().take(count).collect(), helpers))
 }

@@ -20,7 +20,7 @@ use super::{
 use crate::sandbox;
 use weir_accounts::SharedLimits;
 use weir_config::HostPort;
-use weir_dataplane::{Io, Shared};
+use weir_dataplane::{Cipher, Io, Shared};
 use weir_host::{
     Host, HostPlan,
     nft::{InForce, Transits},
@@ -51,6 +51,8 @@ pub(super) struct Prepared<'a> {
     addresses: AddressPlan,
     permutation: SlotPermutation,
     cipher: aead::Path,
+    /// The cores of those who help with the cipher.
+    helpers: Vec<usize>,
 }
 
 impl<'a> Prepared<'a> {
@@ -69,7 +71,7 @@ impl<'a> Prepared<'a> {
         }
         let previous_key = rotation::previous(&config.node.private_key_file)?;
         let io = choices::io(&config.node.io)?;
-        let cores = choices::cores(config)?;
+        let (cores, helpers) = choices::cores(config)?;
         let mut plan = HostPlan::new(config, uplink.clone(), cores.len())?;
         plan.reserved_ports = egress::reserved_ports(config, &uplink);
         let mut host = Host::prepare(&plan)?;
@@ -107,6 +109,7 @@ impl<'a> Prepared<'a> {
             addresses,
             permutation,
             cipher,
+            helpers,
         };
         Ok((prepared, machine))
     }
@@ -118,7 +121,7 @@ impl<'a> Prepared<'a> {
         let receive = Receive::prepare(&config.node.receive, &xdp, &self.uplink, self.cores.len())?;
         let egress = Egress::choose(config, &self.uplink, &receive, self.cores.len())?;
         let levels = Arc::<SharedLimits>::default();
-        let shared = Shared {
+        let mut shared = Shared {
             accounts: machine.ebpf.accounts(),
             permutation: self.permutation,
             addresses: self.addresses,
@@ -128,7 +131,7 @@ impl<'a> Prepared<'a> {
             udp_segmentation: dataplane::segmentation(&config.node),
             limits: Arc::clone(&levels),
             flow_secret: random::flow_secret()?,
-            cipher: self.cipher,
+            cipher: self.cipher.into(),
         };
         let identities =
             Identities::new(key_ring::identities(&self.key, self.previous_key.as_ref()));
@@ -138,6 +141,8 @@ impl<'a> Prepared<'a> {
         for missing in &sandbox.missing {
             info!("sandbox: no {missing}");
         }
+        shared.cipher = Cipher::with_helpers(self.cipher, self.helpers)
+            .context("cannot start the helpers of node.cipher_cores")?;
         Ok(Sandboxed {
             options: self.options,
             uplink: self.uplink,

@@ -12,7 +12,7 @@ use std::{
     os::fd::{AsFd as _, BorrowedFd},
 };
 
-use arrayvec::ArrayVec;
+use smallvec::SmallVec;
 use weir_common::{
     DropReason,
     exit::return_packet,
@@ -24,7 +24,7 @@ pub use self::sources::Sources;
 use crate::{
     now::Now,
     outer::{Checksum, Outer},
-    pipeline::{MAX_OPENINGS, Pipeline},
+    pipeline::{GROUP, Pipeline},
 };
 use weir_accounts::Endpoint;
 use weir_packet::{ecn::Ecn, ethernet::ETHERNET_HEADER};
@@ -32,9 +32,6 @@ use weir_packet::{ecn::Ecn, ethernet::ETHERNET_HEADER};
 /// The maximum number of frames in one iteration. More of them would leave the processor's cache
 /// before they are written.
 const MAX_FRAMES: u32 = 512;
-
-/// The maximum number of frames that are taken together: as many as the cipher opens together.
-const MAX_BATCH: usize = MAX_OPENINGS;
 
 /// A received frame.
 pub struct Frame<'a> {
@@ -56,9 +53,9 @@ pub trait ReceiveQueue {
     /// Whether frames are waiting.
     fn is_ready(&self) -> bool;
 
-    /// Calls `take` with up to `most` waiting frames, at most [`MAX_BATCH`] at a time, and gives their
+    /// Calls `take` with up to `most` waiting frames, at most `group` at a time, and gives their
     /// memory back to the kernel. Returns the number of frames.
-    fn take(&mut self, most: u32, take: impl FnMut(&mut [Frame<'_>])) -> u32;
+    fn take(&mut self, most: u32, group: usize, take: impl FnMut(&mut [Frame<'_>])) -> u32;
 
     /// The number of frames that the kernel dropped since the last call, because too many were
     /// waiting.
@@ -132,7 +129,10 @@ impl<Q: ReceiveQueue> XskQueues<Q> {
     /// number of frames.
     pub(crate) fn take(&mut self, pipeline: &mut Pipeline) -> u32 {
         let sources = self.sources;
-        let (taken, lost) = self.share(MAX_FRAMES, |frames| receive(pipeline, sources, frames));
+        // As many together as the cipher opens together.
+        let group = pipeline.group();
+        let (taken, lost) =
+            self.share(MAX_FRAMES, group, |frames| receive(pipeline, sources, frames));
         if taken > 0 {
             pipeline.stats().udp_receive.add(u64::from(taken));
         }
@@ -145,7 +145,12 @@ impl<Q: ReceiveQueue> XskQueues<Q> {
     /// Takes up to `room` frames. Each queue gets an equal share of what those before it have left.
     /// Then the first queue gets the rest, and another queue is first the next time. Returns the
     /// number of frames taken, and of frames that the queues have lost.
-    fn share(&mut self, room: u32, mut take: impl FnMut(&mut [Frame<'_>])) -> (u32, u64) {
+    fn share(
+        &mut self,
+        room: u32,
+        group: usize,
+        mut take: impl FnMut(&mut [Frame<'_>]),
+    ) -> (u32, u64) {
         let count = self.queues.len();
         self.first = (self.first + 1) % count.max(1);
         let (mut taken, mut lost) = (0, 0);
@@ -153,10 +158,10 @@ impl<Q: ReceiveQueue> XskQueues<Q> {
             let Some(queue) = self.queues.get_mut((self.first + round) % count) else { continue };
             let left = room - taken;
             if round < count {
-                taken += queue.take(left.div_ceil((count - round) as u32), &mut take);
+                taken += queue.take(left.div_ceil((count - round) as u32), group, &mut take);
             } else {
                 if left > 0 && queue.is_ready() {
-                    taken += queue.take(left, &mut take);
+                    taken += queue.take(left, group, &mut take);
                 }
                 lost += queue.newly_lost();
             }
@@ -167,7 +172,7 @@ impl<Q: ReceiveQueue> XskQueues<Q> {
 
 /// Takes frames. Return traffic goes before the consumers' datagrams, which are opened together.
 fn receive(pipeline: &mut Pipeline, sources: Sources, frames: &mut [Frame<'_>]) {
-    let mut datagrams: ArrayVec<_, MAX_BATCH> = ArrayVec::new();
+    let mut datagrams: SmallVec<[_; GROUP]> = SmallVec::new();
     for frame in frames {
         if pipeline.exit().is_some_and(|exit| !exit.is_message(frame.bytes())) {
             receive_return(pipeline, frame);

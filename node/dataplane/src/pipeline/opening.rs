@@ -1,26 +1,22 @@
 //! Data messages are opened several at a time, straight from the receive buffer into the arena.
 
-use arrayvec::ArrayVec;
+use smallvec::SmallVec;
 use weir_common::{
     DropReason,
     meter::{Meter, Origin},
     wire::DATA_OVERHEAD,
 };
 
-use super::{Pipeline, decapsulate::headroom};
+use super::{Pipeline, cipher::GROUP, decapsulate::headroom};
 use crate::outer::Outer;
 use weir_packet::arena::Chunk;
 use weir_wireguard::{
-    aead::{Open, Outcome, open_batch},
+    aead::{Open, Outcome},
     tunnel::Header,
 };
 
-/// The maximum number of messages that are opened together. More plaintext than that would not stay
-/// in the processor's first cache until it is looked at.
-pub(crate) const MAX_OPENINGS: usize = 16;
-
-/// Messages to open, in the order in which they came.
-pub(super) type Openings<'a> = ArrayVec<Opening<'a>, MAX_OPENINGS>;
+/// Messages to open, in the order in which they came. They are on the heap only with helpers.
+pub(super) type Openings<'a> = SmallVec<[Opening<'a>; GROUP]>;
 
 /// A data message to open.
 pub(super) struct Opening<'a> {
@@ -46,7 +42,8 @@ impl Pipeline {
         message: &'a [u8],
     ) -> Result<(), DropReason> {
         let (mut origin, mut meter) = self.meter_of_data(index, &outer)?;
-        if openings.is_full() || (meter.is_some() && !openings.is_empty()) {
+        let is_full = openings.len() >= self.shared.cipher.group();
+        if is_full || (meter.is_some() && !openings.is_empty()) {
             self.open(openings);
             (origin, meter) = self.meter_of_data(index, &outer)?;
         }
@@ -105,10 +102,10 @@ impl Pipeline {
 
     /// What the cipher says of each message.
     #[inline]
-    fn decrypt(&mut self, openings: &Openings<'_>) -> ArrayVec<Outcome, MAX_OPENINGS> {
+    fn decrypt(&mut self, openings: &Openings<'_>) -> SmallVec<[Outcome; GROUP]> {
         let headroom = headroom(self.exit.is_some());
         let outs = self.plain.get_many_mut(openings.iter().map(|opening| opening.chunk));
-        let mut jobs: ArrayVec<Open<'_>, MAX_OPENINGS> = ArrayVec::new();
+        let mut jobs: SmallVec<[Open<'_>; GROUP]> = SmallVec::new();
         for (opening, out) in openings.iter().zip(outs) {
             let peer = self.peers.get(opening.index).and_then(Option::as_deref);
             let key = peer.and_then(|peer| peer.tunnel.receive_key(opening.header));
@@ -120,8 +117,8 @@ impl Pipeline {
             let Some(job) = job else { break };
             jobs.push(job);
         }
-        open_batch(self.shared.cipher, &mut jobs);
-        let mut outcomes: ArrayVec<_, MAX_OPENINGS> = jobs.iter().map(Open::outcome).collect();
+        self.shared.cipher.open(&mut jobs);
+        let mut outcomes: SmallVec<_> = jobs.iter().map(Open::outcome).collect();
         while outcomes.len() < openings.len() {
             outcomes.push(Outcome::Pending);
         }

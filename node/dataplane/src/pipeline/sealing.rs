@@ -1,18 +1,16 @@
 //! Packets are sealed several at a time, into the arena of the datagrams. Until then they are kept
 //! here: their own place is overwritten by the next packet of their super-packet, or given back.
 
-use arrayvec::ArrayVec;
+use smallvec::SmallVec;
 use weir_common::wire::DATA_OVERHEAD;
 
+use super::cipher::{Cipher, GROUP};
 use weir_packet::arena::{Arena, Chunk};
 use weir_wireguard::{
-    aead::{Key, Path, Seal, seal_batch},
+    aead::{Key, Seal},
     tunnel::{Header, Sealing},
 };
 
-/// The maximum number of packets that are sealed together. More plaintext than that would not stay in
-/// the processor's first cache until it is sealed.
-const MAX_SEALINGS: usize = 16;
 /// The room for a packet. A longer one is sealed by itself.
 const ROOM: usize = 2048;
 
@@ -30,21 +28,21 @@ struct Staged {
 
 /// Packets to seal, in the order in which they came.
 pub(super) struct Sealings {
-    aead: Path,
-    staged: ArrayVec<Staged, MAX_SEALINGS>,
+    cipher: Cipher,
+    staged: Vec<Staged>,
     packets: Box<[[u8; ROOM]]>,
 }
 
 impl Sealings {
     /// None yet.
-    pub(super) fn new(aead: Path) -> Self {
-        let packets = vec![[0; ROOM]; MAX_SEALINGS].into_boxed_slice();
-        Self { aead, staged: ArrayVec::new(), packets }
+    pub(super) fn new(cipher: Cipher) -> Self {
+        let packets = vec![[0; ROOM]; cipher.group()].into_boxed_slice();
+        Self { cipher, staged: Vec::with_capacity(packets.len()), packets }
     }
 
     /// Whether there is no room for another one.
     pub(super) fn is_full(&self) -> bool {
-        self.staged.is_full()
+        self.staged.len() >= self.packets.len()
     }
 
     /// Takes a packet of the peer at `index`, and writes the header of its datagram, which is `chunk`
@@ -74,7 +72,7 @@ impl Sealings {
         let out = datagram.get_mut(Header::LEN..).unwrap_or_default();
         let counter = sealing.header.counter;
         match key().and_then(|key| Seal::new(key, counter, packet, padding, out).ok()) {
-            Some(job) => seal_batch(self.aead, &mut [job]),
+            Some(job) => self.cipher.seal(&mut [job]),
             None => debug_assert!(false, "the tunnel has just had the key"),
         }
     }
@@ -90,7 +88,7 @@ impl Sealings {
             return;
         }
         let outs = sealed.get_many_mut(self.staged.iter().map(|staged| staged.chunk));
-        let mut jobs: ArrayVec<Seal<'_>, MAX_SEALINGS> = ArrayVec::new();
+        let mut jobs: SmallVec<[Seal<'_>; GROUP]> = SmallVec::new();
         for ((staged, packet), out) in self.staged.iter().zip(&self.packets).zip(outs) {
             let Staged { index, sealing, len, padding, .. } = *staged;
             let out = out.get_mut(Header::LEN..).unwrap_or_default();
@@ -105,7 +103,7 @@ impl Sealings {
                 Err(_) => debug_assert!(false, "the lengths fit"),
             }
         }
-        seal_batch(self.aead, &mut jobs);
+        self.cipher.seal(&mut jobs);
         self.staged.clear();
     }
 }

@@ -18,7 +18,7 @@ use rustix::net::{
 };
 
 use super::{
-    Frame, MAX_BATCH, ReceiveQueue,
+    Frame, ReceiveQueue,
     ring::Ring,
     transmit::{self, Transmit},
     umem::Umem,
@@ -91,14 +91,14 @@ impl ReceiveQueue for Xsk {
         !self.received.is_empty()
     }
 
-    fn take(&mut self, most: u32, mut take: impl FnMut(&mut [Frame<'_>])) -> u32 {
+    fn take(&mut self, most: u32, group: usize, mut take: impl FnMut(&mut [Frame<'_>])) -> u32 {
         let waiting = self.received.peek();
         self.full |= waiting + self.latest >= FRAMES;
         let count = waiting.min(most);
         let received = &self.received;
         let descriptors = || (0..count).filter_map(|index| received.get(index));
-        for first in (0..count).step_by(MAX_BATCH) {
-            let batch = descriptors().skip(first as usize);
+        for first in (0..count as usize).step_by(group.max(1)) {
+            let batch = descriptors().skip(first).take(group);
             // SAFETY: the descriptors are in the receive ring, in which the kernel has no chunk twice,
             // and their chunks go back below.
             let mut frames = unsafe { self.umem.frames(batch) };

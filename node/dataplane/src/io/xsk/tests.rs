@@ -16,7 +16,7 @@ impl ReceiveQueue for StandIn {
         self.waiting > 0
     }
 
-    fn take(&mut self, most: u32, mut take: impl FnMut(&mut [Frame<'_>])) -> u32 {
+    fn take(&mut self, most: u32, _: usize, mut take: impl FnMut(&mut [Frame<'_>])) -> u32 {
         let count = self.waiting.min(most);
         (0..count).for_each(|_| take(&mut [Frame { memory: &mut [self.number], len: 1 }]));
         self.waiting -= count;
@@ -44,7 +44,7 @@ fn queues_that_never_run_dry_get_equal_shares() {
         for _ in 0..10 * count {
             xsk.queues.iter_mut().for_each(|queue| queue.waiting = 600);
             let mut came = 0;
-            xsk.share(MAX_FRAMES, |frames| came += frames.len() as u32);
+            xsk.share(MAX_FRAMES, GROUP, |frames| came += frames.len() as u32);
             assert_eq!(came, MAX_FRAMES, "the whole room is used");
         }
         let served: Vec<u32> = xsk.queues.iter().map(|queue| queue.served).collect();
@@ -77,7 +77,7 @@ fn what_a_quiet_queue_leaves_is_for_the_busy_one() {
     let mut xsk = queues(&[10, 5000]);
     let mut of_each = [0; 2];
     for _ in 0..2 {
-        xsk.share(MAX_FRAMES, |frames| of_each[usize::from(frames[0].memory[0])] += 1);
+        xsk.share(MAX_FRAMES, GROUP, |frames| of_each[usize::from(frames[0].memory[0])] += 1);
     }
     assert_eq!(of_each[0], 10);
     assert_eq!(of_each[1], 2 * MAX_FRAMES - 10);

@@ -4,12 +4,12 @@
 
 use std::{io, ptr::NonNull};
 
-use arrayvec::ArrayVec;
 use rustix::net::xdp::{XdpDesc, XdpUmemReg, XdpUmemRegFlags};
+use smallvec::SmallVec;
 use weir_common::xsk::XSK_CHUNK;
 
-use super::{Frame, MAX_BATCH};
-use crate::io::mmap::Mapping;
+use super::Frame;
+use crate::{io::mmap::Mapping, pipeline::GROUP};
 
 /// The UMEM: chunks of [`XSK_CHUNK`] bytes, one for each frame.
 pub(super) struct Umem {
@@ -62,7 +62,7 @@ impl Umem {
         unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), room) }
     }
 
-    /// The frames of the first [`MAX_BATCH`] of `descriptors`, as of [`Umem::frame`].
+    /// The frames of `descriptors`, as of [`Umem::frame`]. More than [`GROUP`] are on the heap.
     ///
     /// # Safety
     ///
@@ -70,7 +70,7 @@ impl Umem {
     pub(super) unsafe fn frames(
         &mut self,
         descriptors: impl Iterator<Item = XdpDesc>,
-    ) -> ArrayVec<Frame<'_>, MAX_BATCH> {
+    ) -> SmallVec<[Frame<'_>; GROUP]> {
         let frame = |descriptor: XdpDesc| {
             let (start, room) = self.place(descriptor);
             // SAFETY: within the mapping, which lives as long as `self`. By the caller, the kernel
@@ -78,7 +78,7 @@ impl Umem {
             let memory = unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), room) };
             Frame { memory, len: room.min(descriptor.len as usize) }
         };
-        descriptors.take(MAX_BATCH).map(frame).collect()
+        descriptors.map(frame).collect()
     }
 
     /// Where a descriptor's frame begins, and the bytes from there to the end of its chunk: none if

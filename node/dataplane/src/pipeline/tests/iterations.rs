@@ -187,7 +187,15 @@ impl Consumer {
 
 #[test]
 fn of_messages_that_are_opened_together_each_is_judged_by_itself_and_in_order() {
-    let mut node = Node::new(4, 1, 0);
+    judges_each_by_itself_and_in_order(Node::new(4, 1, 0));
+}
+
+#[test]
+fn of_messages_that_helpers_open_each_is_judged_by_itself_and_in_order() {
+    judges_each_by_itself_and_in_order(Node::with_helpers(4));
+}
+
+fn judges_each_by_itself_and_in_order(mut node: Node) {
     let mut consumers = [node.connect(0), node.connect(1)];
     let mut sealed = Vec::new();
     for number in 0..40u8 {
@@ -246,9 +254,17 @@ fn a_consumer_that_moves_within_a_batch_is_where_it_sent_from_last() {
 
 #[test]
 fn packets_that_are_sealed_together_open_with_the_keys_of_their_time() {
-    let mut node = Node::new(4, 1, 0);
+    opens_with_the_keys_of_its_time(Node::new(4, 1, 0));
+}
+
+#[test]
+fn packets_that_helpers_seal_open_with_the_keys_of_their_time() {
+    opens_with_the_keys_of_its_time(Node::with_helpers(4));
+}
+
+fn opens_with_the_keys_of_its_time(mut node: Node) {
     let mut consumers = [node.connect(0), node.connect(1)];
-    let packets: Vec<_> = (0..20u8)
+    let packets: Vec<_> = (0..100u8)
         .map(|number| udp(SERVER_V4, consumers[usize::from(number % 2)].v4, 1, &[number; 9]))
         .collect();
     let initiation = consumers[0].initiation();
@@ -280,6 +296,6 @@ fn packets_that_are_sealed_together_open_with_the_keys_of_their_time() {
             })
         })
         .collect();
-    assert_eq!(opened.len(), 20);
+    assert_eq!(opened.len(), 100);
     assert!(opened.iter().all(|packet| packet.as_ref().is_some_and(|p| packets.contains(p))));
 }
