@@ -254,7 +254,7 @@ fn execute(
         Command::Guard { once } => guard::show(&client()?, once, args.json, out)?,
         Command::Connect(args_of) => connect::run(args_of, args.json, out, err)?,
         Command::Disconnect => connect::disconnect(args.json, out)?,
-        Command::Exec(args_of) => return exec::run(&args_of),
+        Command::Exec(args_of) => return exec::run(*args_of, err),
         Command::Watch(args_of) => watch::run(*args_of, args.json, out, err)?,
         Command::Config(ConfigCommand::Default) => out.text(&config::default_text())?,
         Command::Config(ConfigCommand::Check { file }) => check::run(&file, out, err)?,

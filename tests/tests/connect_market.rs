@@ -2,6 +2,7 @@
 //! another one when it dies.
 
 use std::{
+    io::Write as _,
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     time::Duration,
 };
@@ -165,5 +166,49 @@ fn an_entry_in_another_country_is_bought_too_and_the_consumer_talks_to_it_alone(
     let [balance, ..] = wallet.sums()?;
     ensure!((FUNDS - 80 - MAX_FEES..=FUNDS - 80).contains(&balance), "{balance} are left");
     drop((exit, entry));
+    Ok(())
+}
+
+#[test]
+fn a_program_runs_at_an_exit_that_is_bought_for_it_and_paid_on_within_the_budget() -> Result<()> {
+    const BUDGET: u64 = AMOUNT + 30;
+    let lab = Lab::new()?;
+    let market = Marketplace::start(&lab)?;
+    let node = Node::start(&lab.node, market.exit(NODE_V4, "DE"))?;
+    market.wait_listed("DE", 1)?;
+    let wallet = purse(&lab, &market)?;
+    let (at, purse) = (market.registry(), wallet.path().to_string_lossy().into_owned());
+    let (amount, budget) = (AMOUNT.to_string(), BUDGET.to_string());
+    let machine = Machine::new(&lab)?;
+    let before = machine.everything()?;
+    let listener = lab.internet.enter(|| Ok(TcpListener::bind((SERVER_V4, 0))?))?;
+    let port = listener.local_addr()?.port();
+    // It takes more than three quarters of what is bought first, and ends once it got what is bought
+    // later.
+    let serve = std::thread::spawn(move || -> Result<IpAddr> {
+        let (mut stream, from) = listener.accept()?;
+        for _ in 0..56 {
+            stream.write_all(&vec![7; 1 << 20])?;
+        }
+        Ok(from.ip())
+    });
+    let fetch = format!(
+        "import socket\ns = socket.create_connection(('{SERVER_V4}', {port}))\nn = 0\n\
+         while True:\n    b = s.recv(65536)\n    n += len(b)\n    if not b: break\nprint(n)"
+    );
+    let bought = ["--registry", &at, "--wallet", &purse, "--amount", &amount, "--budget", &budget];
+    let program = ["--", "python3", "-c", &fetch];
+    let arguments = [&["exec", "--country", "DE"], &bought[..], &program[..]].concat();
+    let done = machine.command(&arguments)?.output()?;
+    let told = String::from_utf8_lossy(&done.stderr).into_owned();
+    ensure!(done.status.success(), "{told}");
+    let got = String::from_utf8_lossy(&done.stdout).trim().to_owned();
+    ensure!(got == (56u64 << 20).to_string(), "{got} bytes: {told}");
+    ensure!(serve.join().expect("no panic")? == IpAddr::from(NODE_V4));
+    ensure!(told.contains("weir: Paid 30 sat. 0 left of the budget."), "{told}");
+    assert_eq!(machine.everything()?, before, "exec changes nothing outside");
+    let [balance, ..] = wallet.sums()?;
+    ensure!((FUNDS - BUDGET - MAX_FEES..=FUNDS - BUDGET).contains(&balance), "{balance}: {told}");
+    drop(node);
     Ok(())
 }

@@ -1,6 +1,8 @@
 //! One program in a network namespace of its own, whose only way out is a tunnel. The tunnel's
 //! datagrams leave from the namespace outside. Nothing else is changed on the machine.
 
+mod money;
+
 use std::{
     ffi::OsString,
     fs,
@@ -8,6 +10,7 @@ use std::{
     os::unix::process::{CommandExt as _, ExitStatusExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus},
+    thread,
     time::Duration,
 };
 
@@ -18,10 +21,19 @@ use rustix::{
 };
 use tokio::{
     signal::unix::{SignalKind, signal},
+    sync::watch,
     time::sleep,
 };
 
-use crate::{clock, dns, inside::Inside, link, namespace, source::Candidate, tunnel::Kind};
+pub use self::money::Money;
+use crate::{
+    clock, dns,
+    gateway::Gateway,
+    inside::{INTERFACE, Inside},
+    link, namespace,
+    source::Candidate,
+    tunnel::Kind,
+};
 
 /// The time in which the node has to answer.
 const CONNECT_TIMEOUT: u64 = 10 * clock::SECOND;
@@ -42,24 +54,41 @@ pub struct Exec {
 }
 
 /// Runs the program to its end. The answer is its exit status as a shell gives it: 128 and the
-/// signal, if it was killed.
+/// signal, if it was killed. `money` pays the node on meanwhile, and `say` is told so.
 ///
 /// # Errors
 ///
 /// When the namespace or the tunnel cannot be made, the node does not answer, or there is no such
 /// program.
-pub fn run(exec: &Exec) -> anyhow::Result<u8> {
+pub fn run(exec: &Exec, money: Option<Money>, say: &(dyn Fn(&str) + Sync)) -> anyhow::Result<u8> {
     ensure!(!exec.command.is_empty(), "name a program. Fix: weir exec --conf FILE -- curl ...");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let handle = link::netlink().context("cannot open netlink")?;
+    let handle = runtime.block_on(async { link::netlink().context("cannot open netlink") })?;
+    let (inside, child) = runtime.block_on(async {
         let inside = Inside::open(&handle, &exec.candidate, exec.kind).await?;
         wait(&inside).await?;
         let child = inside.run(|| start(exec))?;
-        let status = supervise(child).await?;
-        inside.stop(&handle).await?;
-        Ok(shell_status(status))
-    })
+        anyhow::Ok((inside, child))
+    })?;
+    let conf = &exec.candidate.conf;
+    let status = thread::scope(|scope| {
+        let (end, ended) = watch::channel(false);
+        if let (Some(money), Some(gateway)) = (money, conf.gateway()) {
+            let gateway = Gateway::new(gateway, INTERFACE);
+            let inside = &inside;
+            scope.spawn(move || {
+                let paid = inside.run(|| money.pay_on(&gateway, &conf.dns, ended, say));
+                if let Err(error) = paid {
+                    say(&format!("The node is not paid on: {error:#}"));
+                }
+            });
+        }
+        let status = runtime.block_on(supervise(child));
+        end.send_replace(true);
+        status
+    })?;
+    runtime.block_on(inside.stop(&handle))?;
+    Ok(shell_status(status))
 }
 
 fn shell_status(status: ExitStatus) -> u8 {

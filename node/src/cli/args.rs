@@ -162,7 +162,7 @@ pub(super) enum Command {
     #[command(after_help = super::connect::DISCONNECT_EXAMPLES)]
     Disconnect,
     /// Run one program whose only way out is a tunnel
-    Exec(super::exec::ExecArgs),
+    Exec(Box<super::exec::ExecArgs>),
     /// Buy at exits like a consumer, measure them, and publish what was found
     Watch(Box<super::watch::WatchArgs>),
 }

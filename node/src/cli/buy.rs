@@ -16,6 +16,7 @@ use weir_config::{IpType, WebSocketUrl};
 use weir_connect::source;
 use weir_ledger::unix_now;
 use weir_market::{
+    attestation::WatcherKey,
     event::{MAX_EVENT_BYTES, SignedListing},
     listing::{Country, Price},
 };
@@ -49,6 +50,9 @@ pub(super) struct BuyArgs {
     /// A registry or relay to ask, ws:// or wss:// [default: those of ~/.config/weir/market.toml]
     #[arg(long = "registry", value_name = "URL", value_parser = consumer::registry)]
     pub(super) registries: Vec<WebSocketUrl>,
+    /// A watcher to believe, by its key; may be repeated [default: those of ~/.config/weir/market.toml]
+    #[arg(long = "watcher", value_name = "KEY")]
+    pub(super) watchers: Vec<WatcherKey>,
     /// Go on with purchases that were interrupted or refused
     #[arg(long, conflicts_with = "how_much")]
     pub(super) resume: bool,
@@ -247,6 +251,7 @@ fn choose(
         except,
         known: &known,
         registries: &args.registries,
+        watchers: &args.watchers,
         method: if args.voucher.is_some() { "voucher" } else { "cashu" },
         random: OsRng.next_u64(),
     })?;

@@ -33,7 +33,7 @@ use super::{history, out::Out, units};
 mod market;
 mod watch;
 
-use market::FromMarket;
+pub(super) use market::FromMarket;
 
 const CONNECT_EXAMPLES: &str = "\
 Examples:

@@ -1,17 +1,25 @@
 //! `weir exec`.
 
-use std::{ffi::OsString, fs, path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, fs, io::Write as _, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context as _, ensure};
 use clap::Args;
-use weir_connect::{exec, source};
+use weir_connect::{
+    exec::{self, Exec, Money},
+    pay::Vouchers,
+    source,
+};
 
-use super::connect::WireguardChoice;
+use super::{
+    connect::{FromMarket, WireguardChoice},
+    out::Out,
+};
 
 const EXAMPLES: &str = "\
 Examples:
+  sudo weir exec --country DE -- curl https://example.net/
+  sudo weir exec --country DE --budget 500 --user \"$USER\" -- firefox
   sudo weir exec --conf exit.conf -- curl https://example.net/
-  sudo weir exec --conf exit.conf --user \"$USER\" -- firefox
 
 The program runs in a network namespace of its own, whose only way out is the tunnel. If the tunnel
 dies, it reaches nothing. The rest of this machine goes on as before, and no route, rule or resolver
@@ -23,8 +31,17 @@ Exit status: the program's.";
 #[command(after_help = EXAMPLES)]
 pub(super) struct ExecArgs {
     /// A configuration for wg-quick
-    #[arg(long, value_name = "FILE")]
-    conf: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["country", "node"])]
+    conf: Option<PathBuf>,
+    #[command(flatten)]
+    market: FromMarket,
+    /// A voucher of the node, used when a quarter is left; give several to use one after the other
+    #[arg(long, value_name = "CODE", conflicts_with_all = ["country", "node"])]
+    voucher: Vec<String>,
+    /// The most to spend in all, in the unit of the ecash; with vouchers, how many of them
+    /// [default: the first purchase, and every voucher]
+    #[arg(long, value_name = "AMOUNT")]
+    budget: Option<u64>,
     /// Run the program as this user [default: root]
     #[arg(long, value_name = "USER")]
     user: Option<String>,
@@ -36,7 +53,7 @@ pub(super) struct ExecArgs {
     command: Vec<OsString>,
 }
 
-pub(super) fn run(args: &ExecArgs) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: ExecArgs, err: &mut Out) -> anyhow::Result<ExitCode> {
     ensure!(
         rustix::process::geteuid().is_root(),
         "weir exec makes a network namespace. Fix: run it as root: sudo weir exec ..."
@@ -48,11 +65,23 @@ pub(super) fn run(args: &ExecArgs) -> anyhow::Result<ExitCode> {
             format!("there is no user {name:?} in /etc/passwd. Fix: check the name")
         })?),
     };
-    let candidate = source::from_files(std::slice::from_ref(&args.conf))?.pop();
-    let candidate = candidate.context("no configuration")?;
-    let exec =
-        exec::Exec { candidate, kind: args.wireguard.kind(), command: args.command.clone(), user };
-    Ok(ExitCode::from(exec::run(&exec)?))
+    let mut conf = args.conf;
+    let mut money = None;
+    if args.market.is_wanted() {
+        let bought = args.market.buy(None, args.budget, err)?;
+        let budget = args.budget.map_or(0, |budget| budget.saturating_sub(bought.spent));
+        money = Some(Money { payer: Box::new(bought.ecash), budget });
+        conf = Some(bought.path);
+    } else if !args.voucher.is_empty() {
+        let vouchers = u64::try_from(args.voucher.len()).unwrap_or(u64::MAX);
+        let budget = args.budget.unwrap_or(vouchers).min(vouchers);
+        money = Some(Money { payer: Box::new(Vouchers::new(args.voucher)), budget });
+    }
+    let candidate = source::from_files(conf.as_slice())?.pop().context("no configuration")?;
+    let exec = Exec { candidate, kind: args.wireguard.kind(), command: args.command, user };
+    // The program has the output, and without a reader it goes on.
+    let say = |text: &str| drop(writeln!(std::io::stderr(), "weir: {text}"));
+    Ok(ExitCode::from(exec::run(&exec, money, &say)?))
 }
 
 /// The numbers of a user and its group (passwd(5)).

@@ -4,6 +4,7 @@ use anyhow::{Context as _, bail};
 use weir_config::{IpType, WebSocketUrl};
 use weir_ledger::unix_now;
 use weir_market::{
+    attestation::WatcherKey,
     event::SignedListing,
     listing::{Country, Price},
     score::{History, Wish, pick},
@@ -26,6 +27,8 @@ pub(super) struct Search<'a> {
     /// What this consumer has measured.
     pub(super) known: &'a dyn History,
     pub(super) registries: &'a [WebSocketUrl],
+    /// Watchers whose word counts.
+    pub(super) watchers: &'a [WatcherKey],
     /// The way to pay.
     pub(super) method: &'a str,
     /// A random number.
@@ -34,7 +37,7 @@ pub(super) struct Search<'a> {
 
 /// The listings that fit, in the order in which they are tried: one of the best at random, then the best first.
 pub(super) fn find(search: &Search<'_>) -> anyhow::Result<Vec<SignedListing>> {
-    let consumer = Consumer::read(search.registries, &[], None)?;
+    let consumer = Consumer::read(search.registries, search.watchers, None)?;
     let (connector, settings) = (consumer.connector("weir buy")?, consumer.settings(None));
     let now = unix_now();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -107,6 +110,7 @@ mod tests {
             except: &[],
             known: &NoHistory,
             registries: &[],
+            watchers: &[],
             method: "cashu",
             random,
         };

@@ -12,7 +12,10 @@ use weir_connect::{
     source,
     spare::{Bought, Buyer, NotBought},
 };
-use weir_market::listing::{Country, Price};
+use weir_market::{
+    attestation::WatcherKey,
+    listing::{Country, Price},
+};
 use weir_wallet::{Wallet, http::Http};
 
 use crate::cli::{
@@ -23,13 +26,13 @@ use crate::cli::{
 
 /// Where to buy, and with what.
 #[derive(Debug, Args)]
-pub(super) struct FromMarket {
+pub(in crate::cli) struct FromMarket {
     /// Buy at one of the best exits of this country, by its two letters, such as DE
     #[arg(long, value_name = "COUNTRY", conflicts_with = "conf")]
-    pub(super) country: Option<Country>,
+    pub(in crate::cli) country: Option<Country>,
     /// Buy at this exit: its key in the market, or the first digits of it
     #[arg(long, value_name = "KEY", conflicts_with_all = ["conf", "country"])]
-    pub(super) node: Option<String>,
+    pub(in crate::cli) node: Option<String>,
     /// Only exits at a home's line, by what they say of themselves
     #[arg(long, requires = "country")]
     residential: bool,
@@ -42,6 +45,9 @@ pub(super) struct FromMarket {
     /// A registry or relay to ask, ws:// or wss:// [default: those of ~/.config/weir/market.toml]
     #[arg(long = "registry", value_name = "URL", value_parser = consumer::registry, conflicts_with = "conf")]
     registries: Vec<WebSocketUrl>,
+    /// A watcher to believe, by its key; may be repeated [default: those of ~/.config/weir/market.toml]
+    #[arg(long = "watcher", value_name = "KEY", conflicts_with = "conf")]
+    watchers: Vec<WatcherKey>,
     /// Pay with ecash of this mint [default: the one of which the wallet has most]
     #[arg(long, value_name = "URL", conflicts_with = "conf")]
     mint: Option<String>,
@@ -50,17 +56,17 @@ pub(super) struct FromMarket {
     unit: String,
     /// Directory of the wallet [default: /var/lib/weir-connect]
     #[arg(long, value_name = "DIR", conflicts_with = "conf")]
-    pub(super) wallet: Option<PathBuf>,
+    pub(in crate::cli) wallet: Option<PathBuf>,
 }
 
 impl FromMarket {
     /// Whether to buy at all.
-    pub(super) const fn is_wanted(&self) -> bool {
+    pub(in crate::cli) const fn is_wanted(&self) -> bool {
         self.country.is_some() || self.node.is_some()
     }
 
     /// Buys an exit, and an entry in that country if one is named, for at most this much in all.
-    pub(super) fn buy(
+    pub(in crate::cli) fn buy(
         self,
         entry: Option<Country>,
         budget: Option<u64>,
@@ -73,6 +79,7 @@ impl FromMarket {
             residential: self.residential,
             max_price: self.max_price,
             registries: self.registries,
+            watchers: self.watchers,
             resume: false,
             open: false,
             gib: None,
@@ -103,21 +110,21 @@ impl FromMarket {
 }
 
 /// The exit to begin with.
-pub(super) struct FirstExit {
+pub(in crate::cli) struct FirstExit {
     /// Its configuration.
-    pub(super) path: PathBuf,
+    pub(in crate::cli) path: PathBuf,
     /// The configuration of the entry, if one was asked for.
-    pub(super) entry: Option<PathBuf>,
+    pub(in crate::cli) entry: Option<PathBuf>,
     /// What was paid for both.
-    pub(super) spent: u64,
+    pub(in crate::cli) spent: u64,
     /// Pays it on.
-    pub(super) ecash: Ecash,
+    pub(in crate::cli) ecash: Ecash,
     /// Buys others.
-    pub(super) others: Others,
+    pub(in crate::cli) others: Others,
 }
 
 /// Buys other exits that fit as the first did.
-pub(super) struct Others {
+pub(in crate::cli) struct Others {
     args: BuyArgs,
     /// The keys of those that were bought.
     used: Vec<String>,
@@ -149,7 +156,7 @@ impl Buyer for Others {
 }
 
 /// Pays with the wallet's ecash, inside the tunnel.
-pub(super) struct Ecash {
+pub(in crate::cli) struct Ecash {
     wallet: PathBuf,
     unit: String,
     /// What it pays at a time.

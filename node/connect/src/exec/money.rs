@@ -1,0 +1,74 @@
+//! Pays a node on while a program runs, from inside its namespace: what asks the mint goes through the
+//! tunnel too.
+
+use std::{net::IpAddr, time::Duration};
+
+use anyhow::Context as _;
+use tokio::{sync::watch, time::sleep};
+
+use super::hide_resolvers;
+use crate::{
+    clock,
+    gateway::Gateway,
+    namespace,
+    pay::{Decision, PayLoop, Payer},
+};
+
+/// Between two looks at what is left.
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Who pays the node on.
+pub struct Money {
+    /// Pays.
+    pub payer: Box<dyn Payer + Send>,
+    /// The most to pay, in the payer's unit.
+    pub budget: u64,
+}
+
+impl Money {
+    /// Pays when a quarter is left, until `ended` changes. For a thread in the tunnel's namespace.
+    pub(super) fn pay_on(
+        mut self,
+        gateway: &Gateway,
+        resolvers: &[IpAddr],
+        mut ended: watch::Receiver<bool>,
+        say: &(dyn Fn(&str) + Sync),
+    ) -> anyhow::Result<()> {
+        namespace::leave_mounts().context("cannot make a mount namespace")?;
+        hide_resolvers(resolvers).context("cannot use the tunnel's resolver")?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let mut pay = PayLoop::default();
+            let mut is_told = false;
+            while !*ended.borrow() {
+                tokio::select! {
+                    () = sleep(LOOK_INTERVAL) => {}
+                    _ = ended.changed() => continue,
+                }
+                // It answers again later, or the program finds out that the tunnel is dead.
+                let Ok(left) = gateway.left().await else { continue };
+                match pay.decide(clock::now(), &left, self.budget) {
+                    Decision::Nothing => is_told &= left.is_out_of_credit(),
+                    Decision::OutOfMoney if is_told => {}
+                    Decision::OutOfMoney => {
+                        is_told = true;
+                        say("The session is used up, and so is the budget: nothing passes any more.");
+                    }
+                    Decision::Pay { at_most } => self.pay(gateway, at_most, say).await,
+                }
+            }
+        });
+        Ok(())
+    }
+
+    async fn pay(&mut self, gateway: &Gateway, at_most: u64, say: &(dyn Fn(&str) + Sync)) {
+        match self.payer.top_up(gateway, at_most).await {
+            Ok(cost) => {
+                self.budget = self.budget.saturating_sub(cost);
+                let (unit, left) = (self.payer.unit(), self.budget);
+                say(&format!("Paid {cost} {unit}. {left} left of the budget."));
+            }
+            Err(error) => say(&format!("cannot pay: {error:#}")),
+        }
+    }
+}
