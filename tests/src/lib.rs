@@ -13,6 +13,7 @@ pub mod client;
 pub mod connect;
 pub mod disk;
 pub mod faketime;
+pub mod foreign_relay;
 pub mod http;
 pub mod iperf;
 pub mod lab;

@@ -158,6 +158,12 @@ impl<'a> Registry<'a> {
         format!("ws://{}", self.address)
     }
 
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddrV4 {
+        self.address
+    }
+
     /// The URL of the page.
     #[must_use]
     pub fn page(&self) -> String {
@@ -192,12 +198,7 @@ impl<'a> Registry<'a> {
     /// # Errors
     /// If it cannot connect.
     pub fn client(&self, address: &str) -> Result<Socket> {
-        let stream = self.connect()?;
-        let mut request = self.url().into_client_request()?;
-        let address = HeaderValue::from_str(address)?;
-        request.headers_mut().insert("x-forwarded-for", address);
-        let (socket, _) = client(request, stream).context("no WebSocket")?;
-        Ok(Socket(socket))
+        Socket::over(self.connect()?, &self.url(), Some(address))
     }
 }
 
@@ -219,6 +220,26 @@ fn read(path: &Path) -> String {
 pub struct Socket(WebSocket<TcpStream>);
 
 impl Socket {
+    /// A client of any relay, in a namespace.
+    ///
+    /// # Errors
+    /// If it cannot connect.
+    pub fn connect(namespace: &Namespace, relay: SocketAddrV4) -> Result<Self> {
+        let stream =
+            namespace.enter(|| Ok(TcpStream::connect_timeout(&relay.into(), IO_TIMEOUT)?))?;
+        stream.set_read_timeout(Some(IO_TIMEOUT))?;
+        Self::over(stream, &format!("ws://{relay}"), None)
+    }
+
+    fn over(stream: TcpStream, url: &str, forwarded: Option<&str>) -> Result<Self> {
+        let mut request = url.into_client_request()?;
+        if let Some(address) = forwarded {
+            request.headers_mut().insert("x-forwarded-for", HeaderValue::from_str(address)?);
+        }
+        let (socket, _) = client(request, stream).context("no WebSocket")?;
+        Ok(Self(socket))
+    }
+
     /// Sends a text.
     ///
     /// # Errors

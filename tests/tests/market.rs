@@ -1,6 +1,6 @@
 //! A node's listing, at relays over real WebSockets, and what consumers see of it.
 
-use std::time::Duration;
+use std::{net::SocketAddrV4, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
@@ -12,6 +12,7 @@ use weir_market::{
 };
 use weir_tests::{
     Lab, Namespace, Node, Settings, command,
+    foreign_relay::ForeignRelay,
     lab::{NODE_V4, OPERATOR_V4, SERVER_V4, SERVERS},
     node::binary,
     relay::{Relay, tag},
@@ -23,7 +24,11 @@ const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A node that is listed at these relays, with ecash of a mint that is away.
 fn settings(lab_keys: &std::path::Path, relays: &[&Relay]) -> Settings {
-    let urls: Vec<String> = relays.iter().map(|relay| format!("{:?}", relay.url())).collect();
+    at_relays(lab_keys, &relays.iter().map(|relay| relay.url()).collect::<Vec<_>>())
+}
+
+fn at_relays(lab_keys: &std::path::Path, urls: &[String]) -> Settings {
+    let urls: Vec<String> = urls.iter().map(|url| format!("{url:?}")).collect();
     let key = |name: &str| format!("{:?}", lab_keys.join(name));
     Settings::default()
         .with("cashu", "mints", "[\"https://mint.example\"]")
@@ -343,5 +348,24 @@ fn a_registry_that_floods_or_pages_does_not_hide_the_others() -> Result<()> {
     let error = answer["registries"][0]["error"].as_str().context("an error")?;
     ensure!(error.contains("it sent more than"), "{error}");
     ensure!(answer["warnings"][0].as_str().is_some_and(|it| it.starts_with("40 keys in")));
+    Ok(())
+}
+
+#[test]
+fn a_foreign_relay_carries_a_listing_to_consumers_and_its_withdrawal() -> Result<()> {
+    let lab = Lab::new()?;
+    let keys = tempfile::tempdir()?;
+    let relay = ForeignRelay::start(&lab.internet, SocketAddrV4::new(SERVER_V4, 7447))?;
+    let mut node = Node::start(&lab.node, at_relays(keys.path(), &[relay.url()]))?;
+    let consumer = Consumer::new(&lab.consumer)?;
+    let look = || consumer.exits_json(&["--registry", &relay.url(), "--no-cache"]);
+    until("the exit is found", WAIT_TIMEOUT, || {
+        let answer = look()?;
+        ensure!(seen(&answer)? == ["DE 100"], "{answer}");
+        Ok(())
+    })?;
+    node.stop()?;
+    let answer = look()?;
+    ensure!(seen(&answer)?.is_empty(), "{answer}");
     Ok(())
 }

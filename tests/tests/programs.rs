@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::{BufRead as _, BufReader, Write as _},
     net::{IpAddr, Ipv4Addr},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -219,5 +220,49 @@ fn pings_of_all_sizes_come_back_in_fragments_or_whole() -> Result<()> {
             })?;
         }
     }
+    Ok(())
+}
+
+/// Ten minutes are longer than any timer of the flow table but that of an open TCP connection.
+#[test]
+#[ignore = "takes ten minutes, in which nothing happens"]
+fn an_ssh_session_that_idles_for_ten_minutes_goes_on() -> Result<()> {
+    const IDLE: Duration = Duration::from_secs(600);
+    let lab = Lab::new()?;
+    let (node, _added, _client) = connected(&lab, bypass())?;
+    is_bypass(&node)?;
+    let directory = tempfile::tempdir()?;
+    let at = |name: &str| directory.path().join(name).display().to_string();
+    for key in ["host", "own"] {
+        command::run(Command::new("dropbearkey").args(["-t", "ed25519", "-f", &at(key)]))?;
+    }
+    let public = command::run(Command::new("dropbearkey").args(["-y", "-f", &at("own")]))?;
+    let public = public.lines().find(|line| line.starts_with("ssh-ed25519")).context("no key")?;
+    fs::create_dir(directory.path().join(".ssh"))?;
+    fs::write(directory.path().join(".ssh/authorized_keys"), public)?;
+    // It looks for the client's key in the user's home, which must stay as it is.
+    let home = format!("mount --bind {} /root", directory.path().display());
+    let serve = format!("exec dropbear -F -E -s -r {} -p {SERVER_V4}:22", at("host"));
+    let mut server = lab.internet.command("unshare");
+    server.args(["--mount", "sh", "-c", &format!("{home} && {serve}")]);
+    server.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let _server = Server(server.spawn()?);
+    until("the SSH server answers", Duration::from_secs(30), || {
+        lab.consumer.run(&format!("dbclient -y -y -i {} root@{SERVER_V4} true", at("own")))
+    })?;
+    let mut client = lab.consumer.command("dbclient");
+    client.args(["-y", "-y", "-i", &at("own"), &format!("root@{SERVER_V4}")]);
+    client.arg("echo ready; read line; echo said $line");
+    let mut client = client.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    let mut heard = BufReader::new(client.stdout.take().context("no output")?);
+    let mut line = String::new();
+    heard.read_line(&mut line)?;
+    ensure!(line == "ready\n", "{line}");
+    std::thread::sleep(IDLE);
+    client.stdin.take().context("no input")?.write_all(b"hello\n")?;
+    line.clear();
+    heard.read_line(&mut line)?;
+    ensure!(line == "said hello\n", "{line}");
+    ensure!(client.wait()?.success());
     Ok(())
 }

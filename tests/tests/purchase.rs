@@ -1,11 +1,13 @@
 //! Strangers who buy a session over HTTPS, with a foreign wallet's ecash and a foreign client (curl).
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, net::SocketAddrV4, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use nostr::{event::Event, filter::Filter};
 use tempfile::TempDir;
 use weir_ledger::unix_now;
 use weir_market::{
+    event::SEALED,
     key::MarketKey,
     purchase::{
         Answer, BuyerKey, Info, Offer, Order, Payment, Reason, Sold, X_CASHU, letter::SentOrder,
@@ -13,9 +15,11 @@ use weir_market::{
 };
 use weir_tests::{
     Client, Lab, Namespace, Node, Settings, command,
-    lab::{NODE_V4, SERVERS},
+    foreign_relay::ForeignRelay,
+    lab::{NODE_V4, SERVER_V4, SERVERS},
     nutshell::Nutshell,
     payer::GATEWAY_V4,
+    registry::{Registry, Socket},
     relay::Relay,
     until,
 };
@@ -266,48 +270,94 @@ fn junk_takes_no_slot_and_others_are_served_meanwhile() -> Result<()> {
     Ok(())
 }
 
+/// A node that is for sale by letters through a relay, and an order for it.
+struct ByLetter<'l> {
+    node: Node<'l>,
+    key: PrivateKey,
+    sent: SentOrder,
+    _folder: TempDir,
+}
+
+impl<'l> ByLetter<'l> {
+    fn start(lab: &'l Lab, relay: &str) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let exit = MarketKey::load_or_create(&folder.path().join("market.key"))?;
+        let market_key = format!("\"{}\"", folder.path().join("market.key").display());
+        // A node without a listener of its own.
+        let settings = Settings::default()
+            .with("voucher", "enabled", "true")
+            .with("market", "key_file", &market_key)
+            .with("purchase", "relays", &format!("[{relay:?}]"));
+        let node = Node::start(&lab.node, settings)?;
+        let csv = node.weir(&["voucher", "make", "--bytes", "5000000", "--count", "1", "--csv"])?;
+        let code = csv.lines().nth(1).and_then(|line| line.split(',').next()).context("a code")?;
+        let (server, listing) = (NAME.into(), "weir".into());
+        let offer = Offer { server, exit: exit.public(), listing, price: None };
+        let key = PrivateKey::random();
+        let order = Order { client_key: key.public(), payment: Payment::Voucher(code.to_owned()) };
+        let sent = SentOrder::seal(BuyerKey::random(), &offer, &order, unix_now())?;
+        Ok(Self { node, key, sent, _folder: folder })
+    }
+
+    /// Waits for the answer among the letters that `letters` returns, and uses what was sold.
+    fn is_sold(&self, lab: &Lab, mut letters: impl FnMut() -> Result<Vec<Event>>) -> Result<()> {
+        let mut answer = None;
+        until("the answer is at the relay", Duration::from_secs(60), || {
+            let opened = letters()?.iter().find_map(|letter| self.sent.open(letter).ok());
+            answer = Some(opened.context("there is none")?);
+            Ok(())
+        })?;
+        let Some(Answer::Sold(sold)) = answer else { bail!("not sold: {answer:?}") };
+        let client = Client::connect(&lab.consumer, &complete(&sold, &self.key))?;
+        client.wait_connected(GATEWAY_V4.parse()?)?;
+        client.ping(SERVERS[0], 1)?;
+        ensure!(sessions(&self.node)? == 1);
+        Ok(())
+    }
+
+    /// Sends the order to a relay of its own kind, and waits there for the answer.
+    fn through(&self, lab: &Lab, relay: SocketAddrV4) -> Result<()> {
+        let mut buyer = Socket::connect(&lab.internet, relay)?;
+        let (stored, said) = buyer.publish(&self.sent.letter)?;
+        ensure!(stored, "{said}");
+        let recipient = nostr::filter::SingleLetterTag::LOWERCASE_P;
+        let filter = Filter::new().kind(SEALED.into());
+        let filter = filter.custom_tag(recipient, self.sent.public().to_hex());
+        self.is_sold(lab, || Socket::connect(&lab.internet, relay)?.fetch(filter.clone()))
+    }
+}
+
 #[test]
 fn an_order_in_a_letter_is_answered_through_its_relay() -> Result<()> {
     let lab = Lab::new()?;
-    let folder = tempfile::tempdir()?;
-    let exit = MarketKey::load_or_create(&folder.path().join("market.key"))?;
     let relay = Relay::start(&lab.internet, SERVERS[0], 7447)?;
-    let mut node = Node::start(&lab.node, Settings::default().with("voucher", "enabled", "true"))?;
-    let csv = node.weir(&["voucher", "make", "--bytes", "5000000", "--count", "1", "--csv"])?;
-    let code = csv.lines().nth(1).and_then(|line| line.split(',').next()).context("a code")?;
-    let offer =
-        Offer { server: NAME.into(), exit: exit.public(), listing: "weir".into(), price: None };
-    let key = PrivateKey::random();
-    let order = Order { client_key: key.public(), payment: Payment::Voucher(code.to_owned()) };
-    let sent = SentOrder::seal(BuyerKey::random(), &offer, &order, unix_now())?;
-    let letter: serde_json::Value = serde_json::from_str(&sent.letter.as_json())?;
+    let mut seller = ByLetter::start(&lab, &relay.url())?;
+    seller.node.stop()?;
+    let letter: serde_json::Value = serde_json::from_str(&seller.sent.letter.as_json())?;
     let mut damaged = letter.clone();
     damaged["content"] = "rubbish".into();
     relay.put([damaged, letter]);
+    seller.node.restart()?;
+    seller.is_sold(&lab, || {
+        let letters = relay.received().into_iter();
+        Ok(letters.filter_map(|letter| serde_json::from_value(letter).ok()).collect())
+    })
+}
 
-    // A node without a listener of its own.
-    let market_key = format!("\"{}\"", folder.path().join("market.key").display());
-    let settings = Settings::default()
-        .with("voucher", "enabled", "true")
-        .with("market", "key_file", &market_key)
-        .with("purchase", "relays", &format!("[{:?}]", relay.url()));
-    node.configure(settings)?;
-    node.stop()?;
-    node.restart()?;
-    let mut answer = None;
-    until("the answer is at the relay", Duration::from_secs(60), || {
-        let letters = relay.received();
-        let opened = letters.iter().find_map(|letter| {
-            let letter = serde_json::from_value(letter.clone()).ok()?;
-            sent.open(&letter).ok()
-        });
-        answer = Some(opened.context("there is none")?);
-        Ok(())
-    })?;
-    let Some(Answer::Sold(sold)) = answer else { bail!("not sold: {answer:?}") };
-    let client = Client::connect(&lab.consumer, &complete(&sold, &key))?;
-    client.wait_connected(GATEWAY_V4.parse()?)?;
-    client.ping(SERVERS[0], 1)?;
-    ensure!(sessions(&node)? == 1);
-    Ok(())
+#[test]
+fn an_order_in_a_letter_is_answered_through_weirs_registry() -> Result<()> {
+    let lab = Lab::new()?;
+    let mut registry = Registry::prepare_in(&lab.internet, SERVER_V4)?;
+    registry.configure(&[])?;
+    registry.run()?;
+    let seller = ByLetter::start(&lab, &registry.url())?;
+    seller.through(&lab, registry.address())
+}
+
+#[test]
+fn an_order_in_a_letter_is_answered_through_a_foreign_relay() -> Result<()> {
+    let lab = Lab::new()?;
+    let relay = ForeignRelay::start(&lab.internet, SocketAddrV4::new(SERVER_V4, 7447))?;
+    let seller = ByLetter::start(&lab, &relay.url())?;
+    seller.through(&lab, relay.address())
 }

@@ -3,6 +3,7 @@
 
 pub(crate) mod apt;
 mod cashu_ts;
+mod nostr_relay;
 mod nutshell;
 mod pynostr;
 mod wireguard_go;
@@ -39,6 +40,7 @@ const NEEDS: &[Need] = &[
     Need::new("python3-pyftpdlib", "/usr/share/doc/python3-pyftpdlib", "is an FTP server"),
     Need::new("ngtcp2-client", "/usr/share/doc/ngtcp2-client", "fetches over QUIC"),
     Need::new("ngtcp2-server", "/usr/share/doc/ngtcp2-server", "serves over QUIC"),
+    Need::new("dropbear-bin", "/usr/sbin/dropbear", "serves over SSH"),
     Need::new("nodejs", "/usr/bin/node", "runs a second wallet"),
     Need::new("npm", "/usr/bin/npm", "installs the second wallet"),
     Need::new("ethtool", "/usr/sbin/ethtool", "switches offloads"),
@@ -52,6 +54,7 @@ pub(crate) fn run() -> Result<()> {
     let missing: Vec<_> = NEEDS.iter().filter(|need| !Path::new(need.proof).exists()).collect();
     apt::install(&missing)?;
     println!("nutshell is the mint, in {}", nutshell::ensure()?.display());
+    println!("nostr-relay is a foreign relay, in {}", nostr_relay::ensure()?.display());
     println!("pynostr is the Nostr client, in {}", pynostr::ensure()?.display());
     println!("cashu-ts is the second wallet, in {}", cashu_ts::ensure()?.display());
     println!("wireguard-go {} is the consumer's client", wireguard_go::ensure()?);
