@@ -8,7 +8,7 @@ use std::{
 use weir_common::{AddressPlan, DropReason, Slot};
 
 use crate::{
-    policy::NewFlow,
+    policy::{NewFlow, Protocol},
     ports::{PortBlock, Ports},
 };
 
@@ -73,6 +73,14 @@ impl FlowCounts {
     #[must_use]
     pub fn total(&self) -> u32 {
         self.tcp.saturating_add(self.udp).saturating_add(self.icmp)
+    }
+
+    pub(crate) fn of_mut(&mut self, protocol: Protocol) -> &mut u32 {
+        match protocol {
+            Protocol::Tcp => &mut self.tcp,
+            Protocol::Udp => &mut self.udp,
+            Protocol::Icmp => &mut self.icmp,
+        }
     }
 }
 

@@ -39,6 +39,8 @@ pub struct Nat {
     pub(crate) mappings: Mappings,
     pub(crate) pool: Pool,
     pub(crate) sessions: Box<[Session]>,
+    /// The flows of all sessions.
+    pub(crate) counts: FlowCounts,
     pub(crate) fragments: Fragments,
     pub(crate) owners: Owners,
     pub(crate) plan: AddressPlan,
@@ -90,6 +92,7 @@ impl Nat {
             mappings: Mappings::new(config.max_flows, keys),
             pool,
             sessions: vec![Session::default(); sessions].into_boxed_slice(),
+            counts: FlowCounts::default(),
             fragments: Fragments::new(keys),
             owners: Owners::default(),
             plan: config.plan,
@@ -211,14 +214,10 @@ impl Nat {
         session.map_or_else(FlowCounts::default, |session| session.counts)
     }
 
-    /// How many flows all sessions have. It looks at each session.
+    /// How many flows all sessions have.
     #[must_use]
     pub fn all_flows(&self) -> FlowCounts {
-        self.sessions.iter().fold(FlowCounts::default(), |sum, session| FlowCounts {
-            tcp: sum.tcp + session.counts.tcp,
-            udp: sum.udp + session.counts.udp,
-            icmp: sum.icmp + session.counts.icmp,
-        })
+        self.counts
     }
 
     /// How many flows there are. Some of them may have expired.
@@ -332,8 +331,10 @@ impl Nat {
         }
         self.table.unlink(&mut session.newest, index);
         self.table.remove(index);
-        let count = session.count_mut(flow.protocol);
-        *count = count.saturating_sub(1);
+        for counts in [&mut session.counts, &mut self.counts] {
+            let count = counts.of_mut(flow.protocol);
+            *count = count.saturating_sub(1);
+        }
         if flow.external == EXTERNAL_PREFIX {
             return;
         }

@@ -80,7 +80,8 @@ impl Nat {
         let index = self.table.insert(flow);
         let session = self.session_index(slot).and_then(|index| self.sessions.get_mut(index));
         let Some(session) = session else { return Err(DropReason::FlowTable.into()) };
-        *session.count_mut(key.protocol) += 1;
+        *session.counts.of_mut(key.protocol) += 1;
+        *self.counts.of_mut(key.protocol) += 1;
         self.table.link(&mut session.newest, index);
         if place.mapping != 0 {
             self.mappings.at_mut(place.mapping).flows += 1;

@@ -1,6 +1,6 @@
 //! What a worker's table knows of each session.
 
-use crate::{blocks::Held, config::FlowCounts, policy::Protocol};
+use crate::{blocks::Held, config::FlowCounts};
 
 /// A session: its flows, its blocks and its fragments on the way.
 #[derive(Clone, Copy, Debug, Default)]
@@ -21,14 +21,5 @@ impl Session {
 
     pub(crate) fn held_mut(&mut self, v6: bool) -> &mut Held {
         if v6 { &mut self.v6 } else { &mut self.v4 }
-    }
-
-    /// Its count of flows of a protocol.
-    pub(crate) fn count_mut(&mut self, protocol: Protocol) -> &mut u32 {
-        match protocol {
-            Protocol::Tcp => &mut self.counts.tcp,
-            Protocol::Udp => &mut self.counts.udp,
-            Protocol::Icmp => &mut self.counts.icmp,
-        }
     }
 }

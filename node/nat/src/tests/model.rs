@@ -292,6 +292,7 @@ impl Model {
             }
         }
         assert_eq!(nat.flows(), live);
+        assert_eq!(nat.all_flows().total(), live);
         assert!(live <= nat.capacity());
         for slot in 0..SESSIONS {
             let counts = counts.get(&slot).copied().unwrap_or_default();

@@ -131,7 +131,8 @@ impl Sessions {
         // No credit comes until it is written who is paused.
         let mut ledger = self.ledger.lock();
         let (mut spent, mut others) = (Vec::new(), Vec::new());
-        for entry in self.read().by_id.values() {
+        // The others' accounts stay untouched.
+        for entry in self.read().by_id.values().filter(|entry| entry.is_limited()) {
             let judged = self.judge(entry);
             match (judged.is_used_up, entry.spent_since) {
                 (true, _) => spent.push((entry.session.id, entry.pause.is_none())),

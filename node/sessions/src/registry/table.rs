@@ -82,6 +82,12 @@ impl Entry {
 }
 
 impl Entry {
+    /// Whether its bytes or its seconds are limited, or were when it was last judged.
+    pub(super) fn is_limited(&self) -> bool {
+        let is_credit = self.credit.bytes.is_some() || self.credit.seconds.is_some();
+        is_credit || self.agreement.is_some() || self.spent_since.is_some()
+    }
+
     /// Whether it has had no credit for longer than `grace`.
     pub(super) fn is_over(&self, grace: Duration, now: Instant) -> bool {
         self.pause.is_some()
