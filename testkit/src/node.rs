@@ -85,7 +85,12 @@ impl Node {
         let api = Client::new(child.socket_path())?;
         let mut node = Self { child, api, _directory: directory };
         let ready = || node.api.get::<Status>("/v1/status");
-        node.child.start(Command::new(program), namespace, &options.cores, ready)?;
+        node.child.start(
+            Command::new(program),
+            namespace,
+            &[&options.cores[..], &options.cipher_cores].concat(),
+            ready,
+        )?;
         Ok(node)
     }
 

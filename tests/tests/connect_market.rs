@@ -183,12 +183,12 @@ fn a_program_runs_at_an_exit_that_is_bought_for_it_and_paid_on_within_the_budget
     let before = machine.everything()?;
     let listener = lab.internet.enter(|| Ok(TcpListener::bind((SERVER_V4, 0))?))?;
     let port = listener.local_addr()?.port();
-    // It takes more than three quarters of what is bought first, and ends once it got what is bought
-    // later.
+    // More than what is bought first, at a rate that leaves the time to prepare a payment.
     let serve = std::thread::spawn(move || -> Result<IpAddr> {
         let (mut stream, from) = listener.accept()?;
         for _ in 0..56 {
             stream.write_all(&vec![7; 1 << 20])?;
+            std::thread::sleep(Duration::from_millis(60));
         }
         Ok(from.ip())
     });

@@ -15,6 +15,8 @@ use weir_wallet::{
 const X_CASHU: &str = "x-cashu";
 /// The note of a token that the exit may not have seen.
 const UNANSWERED: &str = "top-up, unanswered";
+/// The note of a token that the exit has not seen.
+const READY: &str = "top-up, ready";
 /// The note of one that it has taken.
 const TAKEN: &str = "top-up";
 
@@ -123,19 +125,45 @@ impl<'a> TopUp<'a> {
         })
     }
 
+    /// Has a token for [`TopUp::pay`] ready, unless there is one. A paused session reaches the exit, and no mint. The
+    /// token comes back to the wallet if it is never used.
+    ///
+    /// # Errors
+    ///
+    /// When there is none.
+    pub async fn prepare(&self, wanted: &Wanted, amount: u64) -> Result<(), TopUpError> {
+        if self.open(wanted, amount)?.is_none() {
+            self.lock(wanted, amount, READY).await?;
+        }
+        Ok(())
+    }
+
     /// Pays this much. What an earlier payment has left unanswered is sent again first, and counts: nothing is paid
-    /// twice.
+    /// twice. Then a token that is ready is used, if it is not worth more.
     ///
     /// # Errors
     ///
     /// When nothing was credited.
     pub async fn pay(&self, wanted: &Wanted, amount: u64) -> Result<ToppedUp, TopUpError> {
-        let is_open =
-            |sent: &&Sent| sent.note == UNANSWERED && sent.lock.as_ref() == Some(&wanted.lock);
-        let sent = self.wallet.sent()?;
-        if let Some(open) = sent.iter().find(|sent| is_open(sent) && sent.token.is_some()) {
-            return self.give(open).await;
-        }
+        let token = match self.open(wanted, amount)? {
+            Some(token) => token,
+            None => self.lock(wanted, amount, READY).await?,
+        };
+        self.wallet.set_note(token.number, UNANSWERED)?;
+        self.give(&token).await
+    }
+
+    /// A token for this exit that may be unused.
+    fn open(&self, wanted: &Wanted, amount: u64) -> Result<Option<Sent>, TopUpError> {
+        let mut own = self.wallet.sent()?;
+        own.retain(|sent| sent.lock.as_ref() == Some(&wanted.lock) && sent.token.is_some());
+        let unanswered = own.iter().position(|sent| sent.note == UNANSWERED);
+        let is_ready = |sent: &Sent| sent.note == READY && sent.amount <= amount;
+        let found = unanswered.or_else(|| own.iter().position(is_ready));
+        Ok(found.map(|index| own.swap_remove(index)))
+    }
+
+    async fn lock(&self, wanted: &Wanted, amount: u64, note: &str) -> Result<Sent, TopUpError> {
         let funds = self.wallet.balances()?;
         let takes = |mint: &String| weir_ecash::mint_url(mint);
         let mints: Vec<_> = wanted.mints.iter().filter_map(takes).collect();
@@ -149,9 +177,9 @@ impl<'a> TopUp<'a> {
             unit: &wanted.unit,
             amount: Amount::Exactly(amount),
             lock: Some((&wanted.lock, Refund::usual())),
-            note: UNANSWERED,
+            note,
         };
-        self.give(&self.wallet.send(&payment).await?).await
+        Ok(self.wallet.send(&payment).await?)
     }
 
     async fn give(&self, sent: &Sent) -> Result<ToppedUp, TopUpError> {

@@ -8,6 +8,8 @@ use crate::{clock::SECOND, gateway::Gateway};
 
 /// The share of the last credit at which more is bought: a quarter.
 const QUARTER: u64 = 4;
+/// The share of the last credit at which the next payment is prepared: a half.
+const HALF: u64 = 2;
 /// The share of the last credit by which the sum of all must rise for another one: an eighth.
 const LEAST_RISE: u64 = 8;
 /// Between two payments, or two tries, in nanoseconds.
@@ -61,7 +63,17 @@ pub trait Payer {
     /// Buys more of the session at this gateway, for at most this much. Says what it cost, which is
     /// never more.
     fn top_up<'a>(&'a mut self, gateway: &'a Gateway, at_most: u64) -> TopUp<'a>;
+
+    /// Gets ready what the next [`Payer::top_up`] needs from outside: a session that is paused reaches
+    /// the gateway alone.
+    fn prepare<'a>(&'a mut self, gateway: &'a Gateway, at_most: u64) -> Preparation<'a> {
+        let _ = (gateway, at_most);
+        Box::pin(async { Ok(()) })
+    }
 }
+
+/// A preparation under way.
+pub type Preparation<'a> = Pin<Box<dyn Future<Output = anyhow::Result<()>> + 'a>>;
 
 /// A payment under way: what it cost in the end.
 pub type TopUp<'a> = Pin<Box<dyn Future<Output = anyhow::Result<u64>> + 'a>>;
@@ -76,6 +88,10 @@ pub struct PayLoop {
     /// The most that it had left since the last payment.
     full_seconds: u64,
     last: Option<u64>,
+    /// Whether the next payment is prepared.
+    is_ready: bool,
+    /// When it is tried again.
+    next_try: u64,
 }
 
 impl PayLoop {
@@ -83,12 +99,7 @@ impl PayLoop {
     pub fn decide(&mut self, now: u64, left: &Left, budget: u64) -> Decision {
         self.notice_credit(left);
         self.full_seconds = self.full_seconds.max(left.seconds.unwrap_or_default());
-        let is_low = |left: Option<u64>, full: u64| left.is_some_and(|left| left <= full / QUARTER);
-        let needs = left.is_out_of_credit()
-            || left.state == "open"
-                && (is_low(left.bytes, self.credit_bytes)
-                    || is_low(left.seconds, self.full_seconds));
-        match needs {
+        match left.is_out_of_credit() || self.is_down_to(left, QUARTER) {
             false => Decision::Nothing,
             true if budget == 0 && left.is_out_of_credit() => Decision::OutOfMoney,
             true if budget == 0 => Decision::Nothing,
@@ -99,6 +110,7 @@ impl PayLoop {
                 self.last = Some(now);
                 // What comes next is a new credit, with a quarter of its own.
                 self.full_seconds = 0;
+                (self.is_ready, self.next_try) = (false, 0);
                 Decision::Pay { at_most: budget }
             }
         }
@@ -106,6 +118,25 @@ impl PayLoop {
 }
 
 impl PayLoop {
+    /// Whether the next payment is to be prepared: from a half on, so that little waits in vain for
+    /// somebody who stops. Ask after [`PayLoop::decide`].
+    #[must_use]
+    pub fn wants_preparation(&self, now: u64, left: &Left, budget: u64) -> bool {
+        budget > 0 && !self.is_ready && now >= self.next_try && self.is_down_to(left, HALF)
+    }
+
+    /// Notes what came of preparing it.
+    pub fn prepared(&mut self, now: u64, is_ready: bool) {
+        (self.is_ready, self.next_try) = (is_ready, now.saturating_add(MIN_INTERVAL));
+    }
+
+    /// Whether an open session has this share of its last credit left, or less.
+    fn is_down_to(&self, left: &Left, share: u64) -> bool {
+        let is_low = |left: Option<u64>, full: u64| left.is_some_and(|left| left <= full / share);
+        left.state == "open"
+            && (is_low(left.bytes, self.credit_bytes) || is_low(left.seconds, self.full_seconds))
+    }
+
     /// Notices that the session was given more. What is left does not tell: much of it may be used
     /// up between two looks.
     fn notice_credit(&mut self, left: &Left) {
@@ -170,6 +201,28 @@ mod tests {
             bytes: Some(0),
             ..Left::default()
         }
+    }
+
+    #[test]
+    fn a_payment_is_prepared_once_when_a_half_is_left_and_again_after_it() {
+        let mut pay = PayLoop::default();
+        let at = |pay: &mut PayLoop, now: u64, used_bytes: u64, given: u64, budget: u64| {
+            let left = used(used_bytes, given);
+            (pay.decide(now, &left, budget), pay.wants_preparation(now, &left, budget))
+        };
+        assert_eq!(at(&mut pay, 1, 0, 1000, 5), (Decision::Nothing, false));
+        assert_eq!(at(&mut pay, 2, 500, 1000, 0), (Decision::Nothing, false), "no money");
+        assert_eq!(at(&mut pay, 3, 500, 1000, 5), (Decision::Nothing, true));
+        pay.prepared(3, false);
+        assert_eq!(at(&mut pay, 4, 500, 1000, 5), (Decision::Nothing, false), "not at once again");
+        assert!(!pay.wants_preparation(3 + MIN_INTERVAL, &paused(), 5), "no mint is reached");
+        assert_eq!(at(&mut pay, 3 + MIN_INTERVAL, 500, 1000, 5), (Decision::Nothing, true));
+        pay.prepared(3 + MIN_INTERVAL, true);
+        assert_eq!(at(&mut pay, 9 * MIN_INTERVAL, 700, 1000, 5), (Decision::Nothing, false));
+        let paid = at(&mut pay, 10 * MIN_INTERVAL, 800, 1000, 5);
+        assert_eq!(paid.0, Decision::Pay { at_most: 5 });
+        assert_eq!(at(&mut pay, 11 * MIN_INTERVAL, 800, 2000, 5), (Decision::Nothing, false));
+        assert_eq!(at(&mut pay, 12 * MIN_INTERVAL, 1500, 2000, 5), (Decision::Nothing, true));
     }
 
     #[test]

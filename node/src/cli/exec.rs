@@ -70,12 +70,12 @@ pub(super) fn run(args: ExecArgs, err: &mut Out) -> anyhow::Result<ExitCode> {
     if args.market.is_wanted() {
         let bought = args.market.buy(None, args.budget, err)?;
         let budget = args.budget.map_or(0, |budget| budget.saturating_sub(bought.spent));
-        money = Some(Money { payer: Box::new(bought.ecash), budget });
+        money = Some(Money::new(Box::new(bought.ecash), budget));
         conf = Some(bought.path);
     } else if !args.voucher.is_empty() {
         let vouchers = u64::try_from(args.voucher.len()).unwrap_or(u64::MAX);
         let budget = args.budget.unwrap_or(vouchers).min(vouchers);
-        money = Some(Money { payer: Box::new(Vouchers::new(args.voucher)), budget });
+        money = Some(Money::new(Box::new(Vouchers::new(args.voucher)), budget));
     }
     let candidate = source::from_files(conf.as_slice())?.pop().context("no configuration")?;
     let exec = Exec { candidate, kind: args.wireguard.kind(), command: args.command, user };

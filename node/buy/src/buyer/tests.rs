@@ -379,6 +379,25 @@ async fn a_payment_inside_the_tunnel_that_was_not_answered_is_sent_again_and_not
     assert!(matches!(too_much, TopUpError::NoFunds(_)), "{too_much}");
 }
 
+#[tokio::test]
+async fn a_payment_that_is_ready_is_used_once_and_by_none_that_may_cost_less() {
+    let rig = rig().await;
+    let gateway = Gateway::start().await;
+    let top_up = TopUp::new(&rig.wallet, Http::default(), gateway.address).expect("a URL");
+    let wanted = top_up.wanted().await.expect("a request");
+    top_up.prepare(&wanted, 30).await.expect("ready");
+    let left = rig.balance();
+    top_up.prepare(&wanted, 30).await.expect("ready");
+    assert_eq!((rig.balance(), gateway.tokens().len()), (left, 0), "one, and nobody has it");
+    let given = top_up.pay(&wanted, 20).await.expect("paid");
+    assert_eq!(given.spent, 20, "not more than that");
+    let left = rig.balance();
+    let given = top_up.pay(&wanted, 40).await.expect("paid");
+    assert_eq!((given.spent, rig.balance()), (30, left), "what was ready");
+    let given = top_up.pay(&wanted, 40).await.expect("paid");
+    assert!(given.spent == 40 && rig.balance() < left, "it is used up");
+}
+
 /// An exit's gateway: the status that it answers to payments with, and the tokens that it got.
 struct Gateway {
     address: std::net::SocketAddr,

@@ -4,28 +4,39 @@
 use std::{net::IpAddr, time::Duration};
 
 use anyhow::Context as _;
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 
 use super::hide_resolvers;
 use crate::{
     clock,
     gateway::Gateway,
     namespace,
-    pay::{Decision, PayLoop, Payer},
+    pay::{Decision, Left, PayLoop, Payer},
 };
 
 /// Between two looks at what is left.
-const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// A mint that takes longer is asked again later.
+const PREPARE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Who pays the node on.
 pub struct Money {
-    /// Pays.
-    pub payer: Box<dyn Payer + Send>,
+    payer: Box<dyn Payer + Send>,
     /// The most to pay, in the payer's unit.
-    pub budget: u64,
+    budget: u64,
+    pay: PayLoop,
 }
 
 impl Money {
+    /// Pays by `payer`, for at most `budget` in its unit.
+    #[must_use]
+    pub fn new(payer: Box<dyn Payer + Send>, budget: u64) -> Self {
+        Self { payer, budget, pay: PayLoop::default() }
+    }
+
     /// Pays when a quarter is left, until `ended` changes. For a thread in the tunnel's namespace.
     pub(super) fn pay_on(
         mut self,
@@ -38,27 +49,37 @@ impl Money {
         hide_resolvers(resolvers).context("cannot use the tunnel's resolver")?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
-            let mut pay = PayLoop::default();
             let mut is_told = false;
             while !*ended.borrow() {
+                // It answers again later, or the program finds out that the tunnel is dead.
+                if let Ok(left) = gateway.left().await {
+                    match self.pay.decide(clock::now(), &left, self.budget) {
+                        Decision::Nothing => {
+                            is_told &= left.is_out_of_credit();
+                            self.prepare(gateway, &left).await;
+                        }
+                        Decision::OutOfMoney if is_told => {}
+                        Decision::OutOfMoney => {
+                            is_told = true;
+                            say("The session and the budget are used up: nothing passes any more.");
+                        }
+                        Decision::Pay { at_most } => self.pay(gateway, at_most, say).await,
+                    }
+                }
                 tokio::select! {
                     () = sleep(LOOK_INTERVAL) => {}
-                    _ = ended.changed() => continue,
-                }
-                // It answers again later, or the program finds out that the tunnel is dead.
-                let Ok(left) = gateway.left().await else { continue };
-                match pay.decide(clock::now(), &left, self.budget) {
-                    Decision::Nothing => is_told &= left.is_out_of_credit(),
-                    Decision::OutOfMoney if is_told => {}
-                    Decision::OutOfMoney => {
-                        is_told = true;
-                        say("The session is used up, and so is the budget: nothing passes any more.");
-                    }
-                    Decision::Pay { at_most } => self.pay(gateway, at_most, say).await,
+                    _ = ended.changed() => {}
                 }
             }
         });
         Ok(())
+    }
+
+    async fn prepare(&mut self, gateway: &Gateway, left: &Left) {
+        if self.pay.wants_preparation(clock::now(), left, self.budget) {
+            let prepared = timeout(PREPARE_TIMEOUT, self.payer.prepare(gateway, self.budget)).await;
+            self.pay.prepared(clock::now(), matches!(prepared, Ok(Ok(()))));
+        }
     }
 
     async fn pay(&mut self, gateway: &Gateway, at_most: u64, say: &(dyn Fn(&str) + Sync)) {

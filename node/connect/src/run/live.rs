@@ -26,6 +26,10 @@ use crate::{
 const FIRST_PROBES: u64 = 200 * MILLISECOND;
 /// Between two questions what is left.
 const POLL_INTERVAL: u64 = 5 * SECOND;
+/// Between two looks at the own count, in nanoseconds.
+const LOOK_INTERVAL: u64 = SECOND / 2;
+/// The part of what was left after which the node is asked again: an eighth.
+const LEFT_PART: u64 = 8;
 /// The same, where nobody answers them: not a weir, or one without payments.
 const IDLE_POLL_INTERVAL: u64 = 60 * SECOND;
 /// Between two questions for the usage receipt: a node signs one every minute.
@@ -90,7 +94,11 @@ pub(super) struct Live {
     probe: Option<Probe>,
     next_probe: u64,
     health: Option<Health>,
-    pay: PayLoop,
+    pub(super) pay: PayLoop,
+    /// What the node last said is left, in bytes.
+    left_bytes: Option<u64>,
+    /// When the own count is next looked at.
+    next_look: u64,
     comparison: Comparison,
     /// What was counted when the node was asked for its bill.
     asked: Counted,
@@ -138,6 +146,8 @@ impl Live {
             next_probe: 0,
             health: None,
             pay: PayLoop::default(),
+            left_bytes: None,
+            next_look: 0,
             comparison: Comparison::default(),
             asked: Counted::default(),
             next_poll: 0,
@@ -240,7 +250,7 @@ impl Live {
             self.next_poll = now + if is_idle { IDLE_POLL_INTERVAL } else { POLL_INTERVAL };
             return said;
         }
-        if self.poll.is_none() && now >= self.next_poll {
+        if self.poll.is_none() && (now >= self.next_poll || self.runs_out(now)) {
             let gateway = self.gateway.clone()?;
             self.asked = self.tunnel.counts().unwrap_or_default().counted();
             let wants_receipt = now >= self.next_receipt;
@@ -255,6 +265,16 @@ impl Live {
             }));
         }
         None
+    }
+
+    /// Whether a good part of what was left is used since then, by the own count: the node is asked
+    /// before the next time.
+    fn runs_out(&mut self, now: u64) -> bool {
+        let Some(left) = self.left_bytes.filter(|_| now >= self.next_look) else { return false };
+        self.next_look = now + LOOK_INTERVAL;
+        let Ok(counts) = self.tunnel.counts() else { return false };
+        let used = counts.total().saturating_sub(self.asked.carried);
+        self.unanswered == 0 && used > left / LEFT_PART
     }
 
     /// Takes what the node answered about its usage receipt, and the bill that was asked for after it.
@@ -289,6 +309,7 @@ impl Live {
         {
             return Account::Cheats(format!(": {billed} bytes, of which {counted} were carried"));
         }
+        self.left_bytes = left.bytes;
         match self.pay.decide(now, left, budget) {
             Decision::Nothing => Account::Good,
             Decision::Pay { at_most } => Account::Pay { at_most },

@@ -34,7 +34,16 @@ impl Connection<'_> {
         }
         let budget = if self.options.payer.is_some() { self.options.budget } else { 0 };
         match live.account(now, &left, budget) {
-            live::Account::Good => Ok(()),
+            live::Account::Good => {
+                if live.pay.wants_preparation(now, &left, budget)
+                    && let (Some(gateway), Some(payer)) = (&live.gateway, &mut self.options.payer)
+                {
+                    // What is not ready now is paid later as far as the mint is reached.
+                    let prepared = payer.prepare(gateway, budget).await;
+                    live.pay.prepared(now, prepared.is_ok());
+                }
+                Ok(())
+            }
             live::Account::Cheats(text) => self.failed(slot, Cause::Bill, &text).await,
             live::Account::OutOfMoney => self.failed(slot, Cause::OutOfMoney, "").await,
             live::Account::Pay { at_most } => {

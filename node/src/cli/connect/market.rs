@@ -168,6 +168,15 @@ impl Payer for Ecash {
         &self.unit
     }
 
+    fn prepare<'a>(&'a mut self, gateway: &'a Gateway, at_most: u64) -> pay::Preparation<'a> {
+        Box::pin(async move {
+            let wallet = Wallet::open(&self.wallet).context("cannot open the wallet")?;
+            let top_up = TopUp::new(&wallet, Http::default(), gateway.address())?;
+            let wanted = top_up.wanted().await?;
+            Ok(top_up.prepare(&wanted, self.portion.min(at_most)).await?)
+        })
+    }
+
     fn top_up<'a>(&'a mut self, gateway: &'a Gateway, at_most: u64) -> pay::TopUp<'a> {
         Box::pin(async move {
             let wallet = Wallet::open(&self.wallet).context("cannot open the wallet")?;
