@@ -2,6 +2,7 @@
 //! namespace outside. Nothing else is changed on the machine.
 
 use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket},
     os::fd::{AsFd as _, OwnedFd},
     thread,
 };
@@ -17,8 +18,21 @@ use crate::{
     tunnel::{Counts, Kind, Tunnel},
 };
 
+/// The port of the discard protocol (RFC 863).
+const DISCARD: u16 = 9;
 /// The interface inside.
 pub const INTERFACE: &str = "weir0";
+
+/// Sends an empty datagram: the kernel's WireGuard shakes hands only when there is something to send.
+fn greet(gateway: IpAddr) {
+    let any: IpAddr = match gateway {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let sent = UdpSocket::bind((any, 0)).and_then(|it| it.send_to(&[], (gateway, DISCARD)));
+    // Whatever the program sends does the same.
+    sent.ok();
+}
 
 /// The namespace and its tunnel. Both go when this is dropped.
 #[derive(Debug)]
@@ -52,7 +66,11 @@ impl Inside {
                 let index = index(INTERFACE).await?;
                 link::configure(&handle, index, conf.mtu.into(), &conf.addresses).await?;
                 routes::set_only(&handle, &Exit { index, ..exit }).await
-            })
+            })?;
+            if let Some(gateway) = conf.gateway() {
+                greet(gateway);
+            }
+            Ok(())
         };
         inside.run(configure).context("cannot set up the network of the tunnel's namespace")?;
         Ok(inside)
