@@ -133,7 +133,7 @@ impl<'a> TopUp<'a> {
     /// When there is none.
     pub async fn prepare(&self, wanted: &Wanted, amount: u64) -> Result<(), TopUpError> {
         if self.open(wanted, amount)?.is_none() {
-            self.lock(wanted, amount, READY).await?;
+            self.lock(wanted, amount).await?;
         }
         Ok(())
     }
@@ -147,7 +147,7 @@ impl<'a> TopUp<'a> {
     pub async fn pay(&self, wanted: &Wanted, amount: u64) -> Result<ToppedUp, TopUpError> {
         let token = match self.open(wanted, amount)? {
             Some(token) => token,
-            None => self.lock(wanted, amount, READY).await?,
+            None => self.lock(wanted, amount).await?,
         };
         self.wallet.set_note(token.number, UNANSWERED)?;
         self.give(&token).await
@@ -163,7 +163,7 @@ impl<'a> TopUp<'a> {
         Ok(found.map(|index| own.swap_remove(index)))
     }
 
-    async fn lock(&self, wanted: &Wanted, amount: u64, note: &str) -> Result<Sent, TopUpError> {
+    async fn lock(&self, wanted: &Wanted, amount: u64) -> Result<Sent, TopUpError> {
         let funds = self.wallet.balances()?;
         let takes = |mint: &String| weir_ecash::mint_url(mint);
         let mints: Vec<_> = wanted.mints.iter().filter_map(takes).collect();
@@ -177,7 +177,7 @@ impl<'a> TopUp<'a> {
             unit: &wanted.unit,
             amount: Amount::Exactly(amount),
             lock: Some((&wanted.lock, Refund::usual())),
-            note,
+            note: READY,
         };
         Ok(self.wallet.send(&payment).await?)
     }

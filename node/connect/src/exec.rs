@@ -63,12 +63,12 @@ pub struct Exec {
 pub fn run(exec: &Exec, money: Option<Money>, say: &(dyn Fn(&str) + Sync)) -> anyhow::Result<u8> {
     ensure!(!exec.command.is_empty(), "name a program. Fix: weir exec --conf FILE -- curl ...");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let handle = runtime.block_on(async { link::netlink().context("cannot open netlink") })?;
-    let (inside, child) = runtime.block_on(async {
+    let (handle, inside, child) = runtime.block_on(async {
+        let handle = link::netlink().context("cannot open netlink")?;
         let inside = Inside::open(&handle, &exec.candidate, exec.kind).await?;
         wait(&inside).await?;
         let child = inside.run(|| start(exec))?;
-        anyhow::Ok((inside, child))
+        anyhow::Ok((handle, inside, child))
     })?;
     let conf = &exec.candidate.conf;
     let status = thread::scope(|scope| {
