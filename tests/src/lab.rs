@@ -45,6 +45,10 @@ pub const SERVER_V6: Ipv6Addr = Ipv6Addr::new(0x2a0c, 0xb641, 3, 0, 0, 0, 0, 1);
 pub const OPERATOR_V4: Ipv4Addr = Ipv4Addr::new(45, 80, 3, 4);
 /// Where a server of the operator's own is, by IPv6.
 pub const OPERATOR_V6: Ipv6Addr = Ipv6Addr::new(0x2a0c, 0xb641, 3, 0, 0, 0, 0, 4);
+/// Where mints and registries of the market are, which exits name in logs: they are no secret.
+pub const MARKET_V4: Ipv4Addr = Ipv4Addr::new(45, 80, 3, 5);
+/// Where registries of the market are, by IPv6.
+pub const MARKET_V6: Ipv6Addr = Ipv6Addr::new(0x2a0c, 0xb641, 3, 0, 0, 0, 0, 5);
 /// Where clouds keep their machines' secrets. It answers here, so that only a policy hides it.
 pub const METADATA_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 
@@ -141,6 +145,7 @@ impl Lab {
             (internet, "to-node", "45.80.2.1/24".into(), "2a0c:b641:2::1/64".into()),
             (internet, "lo", format!("{SERVER_V4}/32"), format!("{SERVER_V6}/128")),
             (internet, "lo", format!("{OPERATOR_V4}/32"), format!("{OPERATOR_V6}/128")),
+            (internet, "lo", format!("{MARKET_V4}/32"), format!("{MARKET_V6}/128")),
             (internet, "lo", format!("{METADATA_V4}/32"), "fd00:ec2::254/128".into()),
             (node, UPLINK, format!("{NODE_V4}/24"), format!("{NODE_V6}/64")),
             (node, UPLINK, format!("{HOST_V4}/24"), format!("{HOST_V6}/64")),

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use crate::{
     Lab, Settings,
-    lab::{SERVER_V4, SERVERS},
+    lab::MARKET_V4,
     nutshell::Nutshell,
     registry::{Registry, Socket},
     sweep, until,
@@ -33,9 +33,9 @@ impl<'a> Marketplace<'a> {
     /// # Errors
     /// If one of them does not answer.
     pub fn start(lab: &'a Lab) -> Result<Self> {
-        let mint = Nutshell::start(&lab.internet, SERVERS[0])?;
+        let mint = Nutshell::start(&lab.internet, MARKET_V4.into())?;
         mint.mint(2000)?;
-        let mut registry = Registry::prepare_in(&lab.internet, SERVER_V4)?;
+        let mut registry = Registry::prepare_in(&lab.internet, MARKET_V4)?;
         registry.configure(&[])?;
         registry.run()?;
         let directory = tempfile::Builder::new().prefix(&sweep::directory()).tempdir()?;
@@ -45,7 +45,7 @@ impl<'a> Marketplace<'a> {
     /// Where consumers and exits reach the registry.
     #[must_use]
     pub fn registry(&self) -> String {
-        format!("ws://{SERVER_V4}:7447")
+        format!("ws://{MARKET_V4}:7447")
     }
 
     /// A Nostr client of the registry.

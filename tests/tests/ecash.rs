@@ -9,8 +9,12 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use weir_tests::{
-    Client, Lab, Namespace, Node, Settings, lab::SERVERS, node::Added, nutshell::Nutshell,
-    payer::GATEWAY_V4, until,
+    Client, Lab, Namespace, Node, Settings,
+    lab::{MARKET_V4, SERVERS},
+    node::Added,
+    nutshell::Nutshell,
+    payer::GATEWAY_V4,
+    until,
 };
 
 /// Sends a request to the gateway, and gives the status, the head and the body of the answer.
@@ -84,7 +88,7 @@ fn a_voucher_opens_a_paused_session_on_the_page_and_works_once() -> Result<()> {
 fn a_foreign_wallets_ecash_is_taken_while_the_mint_is_unplugged_and_redeemed_to_the_unit()
 -> Result<()> {
     let lab = Lab::new()?;
-    let mut mint = Nutshell::start(&lab.internet, SERVERS[0])?;
+    let mut mint = Nutshell::start(&lab.internet, MARKET_V4.into())?;
     mint.mint(1000)?;
     let keys = tempfile::tempdir()?;
     let key_file = format!("\"{}\"", keys.path().join("cashu.key").display());

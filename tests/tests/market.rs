@@ -13,7 +13,7 @@ use weir_market::{
 use weir_tests::{
     Lab, Namespace, Node, Settings, command,
     foreign_relay::ForeignRelay,
-    lab::{NODE_V4, OPERATOR_V4, SERVER_V4, SERVERS},
+    lab::{MARKET_V4, MARKET_V6, NODE_V4, OPERATOR_V4},
     node::binary,
     relay::{Relay, tag},
     until,
@@ -60,8 +60,8 @@ fn show(node: &Node<'_>) -> Result<Value> {
 fn a_node_is_listed_as_it_is_sold_when_full_and_withdrawn_at_its_stop() -> Result<()> {
     let lab = Lab::new()?;
     let keys = tempfile::tempdir()?;
-    let one = Relay::start(&lab.internet, SERVER_V4.into(), 7447)?;
-    let two = Relay::start(&lab.internet, SERVERS[1], 7447)?;
+    let one = Relay::start(&lab.internet, MARKET_V4.into(), 7447)?;
+    let two = Relay::start(&lab.internet, MARKET_V6.into(), 7447)?;
     let away = Relay::start(&lab.internet, OPERATOR_V4.into(), 7447)?;
     let all = settings(keys.path(), &[&one, &two, &away]);
     drop(away);
@@ -146,7 +146,7 @@ fn a_node_is_listed_as_it_is_sold_when_full_and_withdrawn_at_its_stop() -> Resul
 fn a_withdrawn_node_stays_withdrawn_over_a_restart_and_a_refusal_is_shown() -> Result<()> {
     let lab = Lab::new()?;
     let keys = tempfile::tempdir()?;
-    let relay = Relay::start(&lab.internet, SERVER_V4.into(), 7447)?;
+    let relay = Relay::start(&lab.internet, MARKET_V4.into(), 7447)?;
     relay.refuse(Some("blocked: not on the list"));
     let mut node = Node::start(&lab.node, settings(keys.path(), &[&relay]))?;
     until("the refusal is shown", WAIT_TIMEOUT, || {
@@ -179,7 +179,7 @@ fn a_withdrawn_node_stays_withdrawn_over_a_restart_and_a_refusal_is_shown() -> R
 fn nothing_is_sent_without_a_market_section() -> Result<()> {
     let lab = Lab::new()?;
     let keys = tempfile::tempdir()?;
-    let relay = Relay::start(&lab.internet, SERVER_V4.into(), 7447)?;
+    let relay = Relay::start(&lab.internet, MARKET_V4.into(), 7447)?;
     // Everything is there but the word.
     let off = settings(keys.path(), &[&relay]).with("market", "enabled", "false");
     let mut node = Node::start(&lab.node, off)?;
@@ -250,7 +250,7 @@ fn value(event: &Event) -> Result<Value> {
 #[test]
 fn a_consumer_without_root_sees_the_market_right_though_a_registry_lies() -> Result<()> {
     let lab = Lab::new()?;
-    let honest = Relay::start(&lab.internet, SERVER_V4.into(), 7447)?;
+    let honest = Relay::start(&lab.internet, MARKET_V4.into(), 7447)?;
     let lying = Relay::start(&lab.internet, OPERATOR_V4.into(), 7447)?;
     let keys = [1, 2, 3, 4, 5].map(MarketKey::for_tests);
     let [de, fr, nl, gone, forged] = &keys;
@@ -327,7 +327,7 @@ fn a_consumer_without_root_sees_the_market_right_though_a_registry_lies() -> Res
 #[test]
 fn a_registry_that_floods_or_pages_does_not_hide_the_others() -> Result<()> {
     let lab = Lab::new()?;
-    let huge = Relay::start(&lab.internet, SERVER_V4.into(), 7447)?;
+    let huge = Relay::start(&lab.internet, MARKET_V4.into(), 7447)?;
     let paging = Relay::start(&lab.internet, OPERATOR_V4.into(), 7447)?;
     huge.lie([format!("[\"NOTICE\",\"{}\"]", "x".repeat(100_000))]);
     let now = now();
@@ -355,7 +355,7 @@ fn a_registry_that_floods_or_pages_does_not_hide_the_others() -> Result<()> {
 fn a_foreign_relay_carries_a_listing_to_consumers_and_its_withdrawal() -> Result<()> {
     let lab = Lab::new()?;
     let keys = tempfile::tempdir()?;
-    let relay = ForeignRelay::start(&lab.internet, SocketAddrV4::new(SERVER_V4, 7447))?;
+    let relay = ForeignRelay::start(&lab.internet, SocketAddrV4::new(MARKET_V4, 7447))?;
     let mut node = Node::start(&lab.node, at_relays(keys.path(), &[relay.url()]))?;
     let consumer = Consumer::new(&lab.consumer)?;
     let look = || consumer.exits_json(&["--registry", &relay.url(), "--no-cache"]);

@@ -16,7 +16,7 @@ use weir_market::{
 use weir_tests::{
     Client, Lab, Namespace, Node, Settings, command,
     foreign_relay::ForeignRelay,
-    lab::{NODE_V4, SERVER_V4, SERVERS},
+    lab::{MARKET_V4, NODE_V4, SERVERS},
     nutshell::Nutshell,
     payer::GATEWAY_V4,
     registry::{Registry, Socket},
@@ -143,7 +143,7 @@ fn sessions(node: &Node<'_>) -> Result<usize> {
 #[test]
 fn a_stranger_buys_a_session_over_tls_and_each_fault_is_named() -> Result<()> {
     let lab = Lab::new()?;
-    let mut mint = Nutshell::start(&lab.internet, SERVERS[0])?;
+    let mut mint = Nutshell::start(&lab.internet, MARKET_V4.into())?;
     mint.mint(1000)?;
     let folder = tempfile::tempdir()?;
     let certificate = renew(folder.path(), 1)?;
@@ -330,7 +330,7 @@ impl<'l> ByLetter<'l> {
 #[test]
 fn an_order_in_a_letter_is_answered_through_its_relay() -> Result<()> {
     let lab = Lab::new()?;
-    let relay = Relay::start(&lab.internet, SERVERS[0], 7447)?;
+    let relay = Relay::start(&lab.internet, MARKET_V4.into(), 7447)?;
     let mut seller = ByLetter::start(&lab, &relay.url())?;
     seller.node.stop()?;
     let letter: serde_json::Value = serde_json::from_str(&seller.sent.letter.as_json())?;
@@ -347,7 +347,7 @@ fn an_order_in_a_letter_is_answered_through_its_relay() -> Result<()> {
 #[test]
 fn an_order_in_a_letter_is_answered_through_weirs_registry() -> Result<()> {
     let lab = Lab::new()?;
-    let mut registry = Registry::prepare_in(&lab.internet, SERVER_V4)?;
+    let mut registry = Registry::prepare_in(&lab.internet, MARKET_V4)?;
     registry.configure(&[])?;
     registry.run()?;
     let seller = ByLetter::start(&lab, &registry.url())?;
@@ -357,7 +357,7 @@ fn an_order_in_a_letter_is_answered_through_weirs_registry() -> Result<()> {
 #[test]
 fn an_order_in_a_letter_is_answered_through_a_foreign_relay() -> Result<()> {
     let lab = Lab::new()?;
-    let relay = ForeignRelay::start(&lab.internet, SocketAddrV4::new(SERVER_V4, 7447))?;
+    let relay = ForeignRelay::start(&lab.internet, SocketAddrV4::new(MARKET_V4, 7447))?;
     let seller = ByLetter::start(&lab, &relay.url())?;
     seller.through(&lab, relay.address())
 }

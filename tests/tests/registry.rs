@@ -16,7 +16,7 @@ use weir_market::{
 use weir_registry::testing::{changed, event, listed};
 use weir_tests::{
     Lab, Node, Settings, command,
-    lab::{NODE_V4, SERVER_V4},
+    lab::{MARKET_V4, NODE_V4},
     registry::{Registry, foreign_python},
     until,
 };
@@ -297,7 +297,7 @@ fn a_listing_of_a_node_that_does_not_answer_is_not_served() -> Result<()> {
 fn a_node_that_is_called_back_is_served_and_one_with_another_key_is_not() -> Result<()> {
     let lab = Lab::new()?;
     let node = Node::start(&lab.node, Settings::default())?;
-    let mut registry = Registry::prepare_in(&lab.internet, SERVER_V4)?;
+    let mut registry = Registry::prepare_in(&lab.internet, MARKET_V4)?;
     let key = registry.snapshot().with_file_name("registry.key");
     let key = format!("{:?}", key.to_str().context("a path")?);
     registry.configure(&[("dial_back", "true"), ("key_file", &key)])?;
