@@ -61,14 +61,14 @@ struct Entry {
 impl Entry {
     /// Whether the fragment is none of what has come already, and is noted.
     fn note(&mut self, fragment: &Fragment) -> bool {
-        let from = fragment.offset;
+        let from = fragment.place.offset;
         let units = fragment.len.div_ceil(8) as u16;
         // All but the last have a multiple of 8 bytes (RFC 791, section 3.2; RFC 8200, 4.5).
         // None goes beyond the largest packet.
         let Some(to) = from.checked_add(units).filter(|_| {
             units != 0
                 && from + units <= 1 << 13
-                && (!fragment.more || fragment.len.is_multiple_of(8))
+                && (!fragment.place.more || fragment.len.is_multiple_of(8))
         }) else {
             return false;
         };
@@ -83,10 +83,10 @@ impl Entry {
                 *gap = (self.end, from);
             }
             self.end = to;
-            self.has_last = !fragment.more;
+            self.has_last = !fragment.place.more;
             return true;
         }
-        if !fragment.more {
+        if !fragment.place.more {
             return false;
         }
         let Some(at) = self.gaps.iter().position(|gap| gap.0 <= from && to <= gap.1) else {

@@ -2,16 +2,14 @@
 
 use weir_common::{
     DropReason,
-    ip::{DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, ICMP, ICMP_HEADER, ICMPV6, ROUTING},
+    ip::{ICMP, ICMP_HEADER, ICMPV6},
 };
-use weir_packet::headers::{
-    TCP, TCP_HEADER, UDP, UDP_HEADER, V4_HEADER, V6_HEADER, Version, half, word,
+use weir_packet::{
+    extension::{Extension, MAX_EXTENSIONS, Place, Step},
+    headers::{TCP, TCP_HEADER, UDP, UDP_HEADER, V4_HEADER, V6_HEADER, Version, half},
 };
 
 use crate::refusal::Refusal;
-
-/// How many extension headers are walked.
-const MAX_EXTENSIONS: usize = 6;
 
 /// Loose and strict source route (RFC 791, section 3.1).
 const SOURCE_ROUTES: [u8; 2] = [131, 137];
@@ -64,10 +62,7 @@ pub(crate) fn v4_of(address: Address) -> [u8; 4] {
 /// What a fragment says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Fragment {
-    /// Where its payload begins in the whole packet's, in units of 8 bytes.
-    pub(crate) offset: u16,
-    /// Whether more fragments follow.
-    pub(crate) more: bool,
+    pub(crate) place: Place,
     /// The identification.
     pub(crate) id: u32,
     /// Where the identification lies in the packet.
@@ -79,7 +74,7 @@ pub(crate) struct Fragment {
 impl Fragment {
     /// Whether it is the first one, which has the transport header.
     pub(crate) fn is_first(&self) -> bool {
-        self.offset == 0
+        self.place.offset == 0
     }
 }
 
@@ -131,10 +126,9 @@ impl Ip {
         if len > V4_HEADER {
             check_options(packet.get(V4_HEADER..len).unwrap_or_default())?;
         }
-        let place = u16::from_be_bytes([header[6], header[7]]);
-        let fragment = (place & 0x3fff != 0).then(|| Fragment {
-            offset: place & 0x1fff,
-            more: place & 0x2000 != 0,
+        let place = Place::v4(u16::from_be_bytes([header[6], header[7]]));
+        let fragment = (!place.is_whole()).then(|| Fragment {
+            place,
             id: u32::from(u16::from_be_bytes([header[4], header[5]])),
             id_at: 4,
             len: total.saturating_sub(len),
@@ -168,59 +162,55 @@ impl Ip {
             l4: V6_HEADER,
             fragment: None,
         };
-        if matches!(*next, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION_OPTIONS) {
-            ip.walk_extensions(packet, total)?;
-        }
-        Ok(ip)
-    }
-
-    /// Goes on to the transport header (RFC 8200, section 4).
-    #[cold]
-    fn walk_extensions(&mut self, packet: &[u8], total: usize) -> Result<(), Unfit> {
-        for _ in 0..MAX_EXTENSIONS {
-            let rest = packet.get(self.l4..).unwrap_or_default();
-            let is_extension =
-                matches!(self.protocol, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION_OPTIONS);
-            if !is_extension {
-                return Ok(());
-            }
-            let header: &[u8; 8] = rest.first_chunk().ok_or(Unfit::Malformed)?;
-            let [next, len, kind, left, ..] = *header;
-            let len = match self.protocol {
-                FRAGMENT => 8,
-                _ => 8 + usize::from(len) * 8,
-            };
-            match self.protocol {
-                // Only directly behind the IPv6 header.
-                HOP_BY_HOP if self.l4 != V6_HEADER => return Err(Unfit::Malformed),
-                // Type 0 is deprecated (RFC 5095). One that is not used up goes elsewhere than
-                // the policy was asked for.
-                ROUTING if kind == 0 || left != 0 => return Err(Unfit::Refused),
-                FRAGMENT if self.fragment.is_some() => return Err(Unfit::Malformed),
-                _ => {}
-            }
-            let is_fragment = self.protocol == FRAGMENT;
-            let place = half(rest, 2);
-            let at = self.l4;
-            self.l4 += len;
-            self.protocol = next;
-            if self.l4 > packet.len() {
-                return Err(Unfit::Malformed);
-            }
-            if is_fragment && place & 0xfff9 != 0 {
-                self.fragment = Some(Fragment {
-                    offset: place >> 3,
-                    more: place & 1 != 0,
-                    id: word(rest, 4),
-                    id_at: at + 4,
-                    len: total.saturating_sub(self.l4),
-                });
-                if place >> 3 != 0 {
-                    return Ok(());
+        let mut rest = packet.get(V6_HEADER..).unwrap_or_default();
+        for _ in 0..=MAX_EXTENSIONS {
+            match Step::at(ip.protocol, rest) {
+                // What follows an authentication header cannot be translated.
+                Step::UpperLayer | Step::Extension { extension: Extension::Authentication, .. } => {
+                    return Ok(ip);
+                }
+                Step::Truncated => return Err(Unfit::Malformed),
+                Step::Extension { extension, next, rest: after } => {
+                    let at = ip.l4;
+                    (ip.protocol, ip.l4, rest) = (next, packet.len() - after.len(), after);
+                    ip.pass_extension(extension, at, total)?;
+                    if ip.fragment.is_some_and(|fragment| !fragment.is_first()) {
+                        return Ok(ip);
+                    }
                 }
             }
         }
         Err(Unfit::Refused)
+    }
+
+    /// Takes note of an extension header that began at `at` and ends where [`Self::l4`] is now.
+    #[cold]
+    fn pass_extension(
+        &mut self,
+        extension: Extension,
+        at: usize,
+        total: usize,
+    ) -> Result<(), Unfit> {
+        match extension {
+            // Only directly behind the IPv6 header.
+            Extension::HopByHop if at != V6_HEADER => return Err(Unfit::Malformed),
+            // Type 0 is deprecated (RFC 5095). One that is not used up goes elsewhere than the policy
+            // was asked for.
+            Extension::Routing { kind, segments_left } if kind == 0 || segments_left != 0 => {
+                return Err(Unfit::Refused);
+            }
+            Extension::Fragment(_) if self.fragment.is_some() => return Err(Unfit::Malformed),
+            Extension::Fragment(header) if !header.place.is_whole() => {
+                self.fragment = Some(Fragment {
+                    place: header.place,
+                    id: header.id,
+                    id_at: at + 4,
+                    len: total.saturating_sub(self.l4),
+                });
+            }
+            _ => {}
+        }
+        Ok(())
     }
 }
 

@@ -1,7 +1,7 @@
 //! IP packets as bytes: headers, checksums, and the super-packets of TUN devices. Pure: no I/O and no
 //! clock.
 //!
-//! [`headers`] parses a packet. [`gro`] coalesces packets of a flow into a super-packet, and [`gso`]
+//! [`headers`] parses a packet, and [`extension`] what may lie between its IPv6 header and the next. [`gro`] coalesces packets of a flow into a super-packet, and [`gso`]
 //! segments one. [`virtio`] is the header of a super-packet. [`arena`] and [`iov`] are the memory for
 //! all of them. [`checksum`] and [`ecn`] are the arithmetic of two header fields.
 //!
@@ -14,6 +14,7 @@ pub mod arena;
 pub mod checksum;
 pub mod ecn;
 pub mod ethernet;
+pub mod extension;
 pub mod fragment;
 pub mod gro;
 pub mod gso;

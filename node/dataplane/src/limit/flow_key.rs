@@ -2,14 +2,8 @@
 
 use std::net::IpAddr;
 
-use weir_common::ip::{
-    AUTHENTICATION, DCCP, DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, ICMP, ICMPV6, ROUTING, SCTP,
-    TCP, UDP, UDP_LITE, V6_HEADER,
-};
-
-/// The maximum number of extension headers that are skipped. Packets with more count as one flow for
-/// each destination.
-const MAX_EXTENSIONS: usize = 8;
+use weir_common::ip::{DCCP, ICMP, ICMPV6, SCTP, TCP, UDP, UDP_LITE, V4_HEADER, V6_HEADER};
+use weir_packet::extension::{Extension, MAX_EXTENSIONS, Place, Step};
 
 /// The key of the hashes, new at each start of the node. Without it a [`FlowKey`] reveals nothing.
 #[derive(Clone, Copy)]
@@ -38,8 +32,8 @@ impl FlowKey {
     pub fn of(keys: &FlowSecret, packet: &[u8]) -> Option<Self> {
         let (high, low, protocol, l4) = match packet.first()? >> 4 {
             4 => {
-                let header: &[u8; 20] = packet.first_chunk()?;
-                if u16::from_be_bytes([header[6], header[7]]) & 0x1fff != 0 {
+                let header: &[u8; V4_HEADER] = packet.first_chunk()?;
+                if Place::v4(u16::from_be_bytes([header[6], header[7]])).offset != 0 {
                     return None;
                 }
                 let [.., a, b, c, d] = *header;
@@ -100,21 +94,21 @@ fn port_bits(protocol: u8, l4: &[u8]) -> u32 {
     }
 }
 
-/// The protocol behind IPv6's extension headers, and its bytes. `None` for a later fragment.
-fn upper_layer(mut next: u8, mut rest: &[u8]) -> Option<(u8, &[u8])> {
+/// The protocol behind IPv6's extension headers, and its bytes. `None` for a later fragment. Packets
+/// with too many count as one flow for each destination.
+fn upper_layer(mut protocol: u8, mut payload: &[u8]) -> Option<(u8, &[u8])> {
     for _ in 0..MAX_EXTENSIONS {
-        let [following, len, a, b, ..] = *rest else { break };
-        let len = match next {
-            HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS => (usize::from(len) + 1) * 8,
-            AUTHENTICATION => (usize::from(len) + 2) * 4,
-            FRAGMENT if u16::from_be_bytes([a, b]) & 0xfff8 != 0 => return None,
-            FRAGMENT => 8,
-            _ => break,
-        };
-        next = following;
-        rest = rest.get(len..).unwrap_or_default();
+        match Step::at(protocol, payload) {
+            Step::UpperLayer | Step::Truncated => break,
+            Step::Extension { extension: Extension::Fragment(header), .. }
+                if header.place.offset != 0 =>
+            {
+                return None;
+            }
+            Step::Extension { next, rest, .. } => (protocol, payload) = (next, rest),
+        }
     }
-    Some((next, rest))
+    Some((protocol, payload))
 }
 
 /// Multiplies two words to twice their length, and folds that.
@@ -129,6 +123,7 @@ mod tests {
     use std::{collections::HashSet, net::IpAddr};
 
     use etherparse::PacketBuilder;
+    use weir_common::ip::{DESTINATION_OPTIONS, FRAGMENT};
 
     use super::*;
     use crate::testing::{SERVER_V4, SERVER_V6, tcp, udp};

@@ -2,9 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use weir_common::ip::{AUTHENTICATION, DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, ROUTING};
 use weir_packet::{
     checksum::{Sum, pseudo_header},
+    extension::{Extension, MAX_EXTENSIONS, Place, Step},
     headers::{V4_HEADER, V6_HEADER, destination, half, source, whole},
 };
 
@@ -106,9 +106,6 @@ pub(super) struct Original<'p> {
     pub(super) packet: &'p [u8],
 }
 
-/// The most extension headers that are looked through. No packet that means well has as many.
-const MAX_EXTENSIONS: usize = 8;
-
 impl<'p> Original<'p> {
     /// `None` for a later fragment, and for what is not a whole IP packet.
     pub(super) fn parse(packet: &'p [u8]) -> Option<Self> {
@@ -121,39 +118,35 @@ impl<'p> Original<'p> {
 }
 
 fn parse_v4(packet: &[u8]) -> Option<(Part, u8, &[u8])> {
-    const MORE: u16 = 1 << 13;
-    const OFFSET: u16 = MORE - 1;
     let header_len = usize::from(packet.first()? & 0xf) * 4;
-    let fragment = half(packet, 6);
-    if header_len < V4_HEADER || fragment & OFFSET != 0 {
+    let place = Place::v4(half(packet, 6));
+    if header_len < V4_HEADER || place.offset != 0 {
         return None;
     }
-    let part = if fragment & MORE != 0 { Part::First } else { Part::Whole };
+    let part = if place.more { Part::First } else { Part::Whole };
     Some((part, *packet.get(9)?, packet.get(header_len..)?))
 }
 
-/// Looks through the extension headers of RFC 8200, section 4, and the authentication header.
 fn parse_v6(packet: &[u8]) -> Option<(Part, u8, &[u8])> {
     let mut part = Part::Whole;
     let mut protocol = *packet.get(6)?;
     let mut payload = packet.get(V6_HEADER..)?;
     for _ in 0..=MAX_EXTENSIONS {
-        let len = match protocol {
-            HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS => 8 + usize::from(*payload.get(1)?) * 8,
-            AUTHENTICATION => 8 + usize::from(*payload.get(1)?) * 4,
-            FRAGMENT => {
-                let field = half(payload, 2);
-                if payload.len() < 8 || field >> 3 != 0 {
-                    return None;
+        match Step::at(protocol, payload) {
+            Step::UpperLayer => return Some((part, protocol, payload)),
+            Step::Truncated => return None,
+            Step::Extension { extension, next, rest } => {
+                if let Extension::Fragment(header) = extension {
+                    if header.place.offset != 0 {
+                        return None;
+                    }
+                    if header.place.more {
+                        part = Part::First;
+                    }
                 }
-                if field & 1 != 0 {
-                    part = Part::First;
-                }
-                8
+                (protocol, payload) = (next, rest);
             }
-            _ => return Some((part, protocol, payload)),
-        };
-        (protocol, payload) = (*payload.first()?, payload.get(len..)?);
+        }
     }
     None
 }
