@@ -1,6 +1,7 @@
 //! A purchase, from the payment to the configuration.
 
 use std::{
+    collections::HashMap,
     path::Path,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -107,6 +108,10 @@ enum Made {
     Unknown,
 }
 
+/// The names by which exits are to be called, by the address of their purchases and their key. Each is
+/// asked for once, because exits limit how often one network may connect.
+type Servers = HashMap<(String, String), String>;
+
 /// Buys with a wallet, beside whose file the purchases are.
 #[derive(Debug)]
 pub struct Buyer<'a> {
@@ -129,7 +134,8 @@ impl<'a> Buyer<'a> {
     /// Says why nothing was bought, and what becomes of the payment.
     pub async fn buy(&self, plan: &Plan) -> Result<Purchase, BuyError> {
         // Nothing is paid to an exit that cannot be reached.
-        self.server(&plan.url, &plan.exit).await?;
+        let mut servers = Servers::new();
+        self.server(&plan.url, &plan.exit, &mut servers).await?;
         let key = PrivateKey::random();
         let record = Record::new(plan, &key.print(), unix_now());
         self.records.write(&record)?;
@@ -159,7 +165,7 @@ impl<'a> Buyer<'a> {
                 self.advance(record, Stage::Asking { payment })?
             }
         };
-        self.go_on(record).await
+        self.go_on(record, &mut servers).await
     }
 
     /// The purchases that are not finished.
@@ -179,7 +185,7 @@ impl<'a> Buyer<'a> {
     pub async fn resume(&self) -> Result<Vec<(String, Result<Purchase, BuyError>)>, BuyError> {
         let mut all = Vec::new();
         let open = self.records.all()?;
-        let mut made = Made::Known;
+        let (mut made, mut servers) = (Made::Known, Servers::new());
         if open.iter().any(|record| record.stage == Stage::Paying)
             && !self.wallet.recover().await?.is_empty()
         {
@@ -188,7 +194,7 @@ impl<'a> Buyer<'a> {
         for record in open {
             let id = record.id.clone();
             let Some(record) = self.paid(record, made)? else { continue };
-            all.push((id, self.go_on(record).await));
+            all.push((id, self.go_on(record, &mut servers).await));
         }
         Ok(all)
     }
@@ -243,14 +249,14 @@ impl<'a> Buyer<'a> {
     }
 
     /// Asks the exit, unless it has sold already.
-    async fn go_on(&self, record: Record) -> Result<Purchase, BuyError> {
+    async fn go_on(&self, record: Record, servers: &mut Servers) -> Result<Purchase, BuyError> {
         let payment = match &record.stage {
             Stage::Sold { .. } => return purchase(&record),
             Stage::Asking { payment } | Stage::Refused { payment, .. } => payment.clone(),
             Stage::Paying => return Err(BuyError::Damaged(record.id)),
         };
         let unanswered = |what: String| BuyError::Unanswered(what);
-        match self.ask(&record, &payment).await.map_err(|error| match error {
+        match self.ask(&record, &payment, servers).await.map_err(|error| match error {
             BuyError::Unreachable(what) => unanswered(what),
             error => error,
         })? {
@@ -287,11 +293,16 @@ impl<'a> Buyer<'a> {
         }
     }
 
-    async fn ask(&self, record: &Record, payment: &Payment) -> Result<Answer, BuyError> {
+    async fn ask(
+        &self,
+        record: &Record,
+        payment: &Payment,
+        servers: &mut Servers,
+    ) -> Result<Answer, BuyError> {
         let damaged = || BuyError::Damaged(record.id.clone());
         let url: HttpUrl = record.url.parse().map_err(|_| damaged())?;
         let exit = PublicKey::from_hex(&record.exit).map_err(|_| damaged())?;
-        let server = self.server(&url, &record.exit).await?;
+        let server = self.server(&url, &record.exit, servers).await?;
         let price = record.price.as_deref().map(str::parse).transpose().map_err(|_| damaged())?;
         let offer = Offer { server, exit, listing: record.listing.clone(), price };
         let key = PrivateKey::parse(&record.private_key).map_err(|_| damaged())?;
@@ -316,11 +327,21 @@ impl<'a> Buyer<'a> {
     }
 
     /// The name by which buyers are to call the exit, after a look whether it is there and is the listing's.
-    async fn server(&self, url: &HttpUrl, exit: &str) -> Result<String, BuyError> {
+    async fn server(
+        &self,
+        url: &HttpUrl,
+        exit: &str,
+        servers: &mut Servers,
+    ) -> Result<String, BuyError> {
+        let place = (url.to_string(), exit.to_owned());
+        if let Some(server) = servers.get(&place) {
+            return Ok(server.clone());
+        }
         let info = info(&self.http, url).await.map_err(BuyError::Unreachable)?;
         if !info.pubkey.eq_ignore_ascii_case(exit) {
             return Err(BuyError::AnotherExit(url.host().to_owned()));
         }
+        servers.insert(place, info.endpoint.clone());
         Ok(info.endpoint)
     }
 }
