@@ -72,7 +72,7 @@ fn a_consumer_verifies_its_receipts_and_the_last_one_outlives_the_connection() -
 }
 
 /// Connects to a foreign exit that gives receipts, and then to an honest node beside it.
-fn leaves_for(cheats: Receipts, expected: &str) -> Result<()> {
+fn leaves_for(cheats: Receipts, expected: &[&str]) -> Result<()> {
     let lab = Lab::new()?;
     let other = lab.another_node(4)?;
     let cheat = ForeignExit::start(&lab)?;
@@ -93,7 +93,7 @@ fn leaves_for(cheats: Receipts, expected: &str) -> Result<()> {
     machine.wait_connected("honest.conf")?;
     let why = machine.status()?["last_change"].to_string();
     ensure!(why.contains("cheat.conf: its usage receipt is wrong"), "{why}");
-    ensure!(why.contains(expected), "{why}");
+    ensure!(expected.iter().any(|text| why.contains(text)), "{why}");
     // The evidence that was right stays.
     let files: Vec<_> = fs::read_dir(machine.kept().join("receipts"))?.collect::<Result<_, _>>()?;
     ensure!(files.len() == 1, "{files:?}");
@@ -103,17 +103,18 @@ fn leaves_for(cheats: Receipts, expected: &str) -> Result<()> {
 #[test]
 fn an_exit_whose_receipt_was_changed_after_it_was_signed_is_left() -> Result<()> {
     let changed = |receipt: &mut Receipt| receipt.bytes_up -= 1;
-    leaves_for(Receipts { after: changed, ..Receipts::HONEST }, "it has a wrong signature")
+    leaves_for(Receipts { after: changed, ..Receipts::HONEST }, &["it has a wrong signature"])
 }
 
 #[test]
 fn an_exit_that_signs_more_than_it_bills_is_left() -> Result<()> {
     let more = |receipt: &mut Receipt| receipt.bytes_up += 1_000_000;
-    leaves_for(Receipts { before: more, ..Receipts::HONEST }, "and the bill")
+    leaves_for(Receipts { before: more, ..Receipts::HONEST }, &["and the bill"])
 }
 
 #[test]
 fn an_exit_whose_receipts_go_back_is_left() -> Result<()> {
     let less = |receipt: &mut Receipt| receipt.bytes_up = 1;
-    leaves_for(Receipts { before: less, ..Receipts::HONEST }, "bytes_up was")
+    // It is below the receipt before, and below the bill of then: either may be noticed first.
+    leaves_for(Receipts { before: less, ..Receipts::HONEST }, &["bytes_up was", "an earlier bill"])
 }
