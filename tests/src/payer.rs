@@ -10,9 +10,9 @@ use alloy_primitives::{Address, U256, hex};
 use anyhow::{Context as _, Result, bail, ensure};
 use k256::ecdsa::SigningKey;
 use serde_json::Value;
-use weir_control::gateway::pay::view::{AccountView, AgreementRequest};
-use weir_ledger::payment::{
-    ExchangeMessage, Promise, Terms,
+use weir_promise::{
+    ExchangeMessage, Promise,
+    account::{AccountView, AgreementRequest},
     signature::address_of,
     wire::{ExchangeText, InvoiceText, address},
 };
@@ -132,7 +132,7 @@ impl<'a> Payer<'a> {
     pub fn answer(&self, account: &AccountView) -> Result<ExchangeMessage> {
         let invoice: &InvoiceText = account.invoice.as_ref().context("nothing is due")?;
         let total: U256 = invoice.agreement_total.parse()?;
-        let terms = terms(account)?;
+        let terms = account.terms.terms()?;
         let promise = Promise {
             chain_id: invoice.chain_id,
             channel_id: terms.channel_of(self.address()).into_word(),
@@ -213,15 +213,4 @@ fn parse(answer: &[u8]) -> Result<Result<AccountView, Refused>> {
 
 fn accepted(answer: Result<AccountView, Refused>) -> Result<AccountView> {
     answer.map_err(|refused| anyhow::anyhow!("refused: {refused:?}"))
-}
-
-fn terms(account: &AccountView) -> Result<Terms> {
-    let terms = &account.terms;
-    Ok(Terms {
-        chain_id: terms.chain_id,
-        provider: address("provider", &terms.provider)?,
-        hermes: address("hermes", &terms.hermes)?,
-        registry: address("registry", &terms.registry)?,
-        channel_implementation: address("implementation", &terms.channel_implementation)?,
-    })
 }

@@ -36,11 +36,35 @@ fn appears_as(lab: &Lab) -> Result<IpAddr> {
     Ok(listener.accept()?.1.ip())
 }
 
-/// A wallet in the consumer's namespace with ecash of the market's mint.
-fn purse<'a>(lab: &'a Lab, market: &Marketplace<'_>) -> Result<Wallet<'a>> {
-    let wallet = Wallet::new(&lab.consumer)?;
-    wallet.run(&["receive", "--trust-mint", &market.mint.send(FUNDS, &[])?])?;
-    Ok(wallet)
+/// A consumer's wallet with ecash of the market's mint, and the registry where it looks for exits.
+struct Purse<'a> {
+    wallet: Wallet<'a>,
+    path: String,
+    registry: String,
+}
+
+impl<'a> Purse<'a> {
+    /// In the consumer's namespace.
+    fn filled(lab: &'a Lab, market: &Marketplace<'_>) -> Result<Self> {
+        let wallet = Wallet::new(&lab.consumer)?;
+        wallet.run(&["receive", "--trust-mint", &market.mint.send(FUNDS, &[])?])?;
+        let path = wallet.path().to_string_lossy().into_owned();
+        Ok(Self { wallet, path, registry: market.registry() })
+    }
+
+    /// The arguments of a command that buys there.
+    fn buys<'s>(&'s self, command: &[&'s str], amounts: &[&'s str]) -> Vec<&'s str> {
+        let bought = ["--registry", &self.registry, "--wallet", &self.path];
+        [command, &bought, amounts].concat()
+    }
+
+    /// Fails unless this much of what it had was spent, and at most [`MAX_FEES`].
+    fn ensure_spent(&self, budget: u64, told: &str) -> Result<()> {
+        let [balance, ..] = self.wallet.sums()?;
+        let expected = FUNDS - budget - MAX_FEES..=FUNDS - budget;
+        ensure!(expected.contains(&balance), "{balance} are left:\n{told}");
+        Ok(())
+    }
 }
 
 #[test]
@@ -50,18 +74,17 @@ fn an_exit_in_a_country_is_found_paid_and_paid_on_within_the_budget() -> Result<
     let market = Marketplace::start(&lab)?;
     let node = Node::start(&lab.node, market.exit(NODE_V4, "DE"))?;
     market.wait_listed("DE", 1)?;
-    let wallet = purse(&lab, &market)?;
-    let (at, purse) = (market.registry(), wallet.path().to_string_lossy().into_owned());
+    let purse = Purse::filled(&lab, &market)?;
     let (amount, budget) = (AMOUNT.to_string(), BUDGET.to_string());
-    let bought = ["--registry", &at, "--wallet", &purse, "--amount", &amount, "--budget", &budget];
+    let amounts = ["--amount", &amount, "--budget", &budget];
     let mut machine = Machine::new(&lab)?;
-    let nowhere = machine.weir(&[&["connect", "--country", "FR"], &bought[..]].concat());
+    let nowhere = machine.weir(&purse.buys(&["connect", "--country", "FR"], &amounts));
     let nowhere = format!("{:#}", nowhere.expect_err("there is no exit in FR"));
     ensure!(nowhere.contains("no exit"), "{nowhere}");
-    let poor = ["connect", "--country", "DE", "--registry", &at, "--wallet", &purse];
-    let poor = machine.weir(&[&poor[..], &["--amount", "40", "--budget", "39"]].concat());
+    let poor = ["--amount", "40", "--budget", "39"];
+    let poor = machine.weir(&purse.buys(&["connect", "--country", "DE"], &poor));
     ensure!(format!("{:#}", poor.expect_err("beyond the budget")).contains("--budget"));
-    machine.connect(&[&["--country", "DE"], &bought[..]].concat())?;
+    machine.connect(&purse.buys(&["--country", "DE"], &amounts))?;
     ensure!(appears_as(&lab).with_context(|| machine.log())? == IpAddr::from(NODE_V4));
 
     // More than three quarters of the first purchase are used, and of the second.
@@ -79,9 +102,7 @@ fn an_exit_in_a_country_is_found_paid_and_paid_on_within_the_budget() -> Result<
     ensure!(log.contains("Paid 40 sat") && log.contains("Paid 10 sat"), "{log}");
     ensure!(log.contains("0 left of the budget"), "{log}");
     machine.disconnect()?;
-    let [balance, ..] = wallet.sums()?;
-    ensure!(balance >= FUNDS - BUDGET - MAX_FEES, "{balance} are left:\n{log}");
-    ensure!(balance <= FUNDS - BUDGET, "{balance} are left:\n{log}");
+    purse.ensure_spent(BUDGET, &log)?;
     drop(node);
     Ok(())
 }
@@ -97,12 +118,10 @@ fn when_an_exit_dies_the_consumer_goes_on_at_another_and_nothing_leaves_beside_t
         (OTHER_V4, Node::start(&second, market.exit(OTHER_V4, "DE"))?),
     ];
     market.wait_listed("DE", 2)?;
-    let wallet = purse(&lab, &market)?;
-    let (at, purse) = (market.registry(), wallet.path().to_string_lossy().into_owned());
+    let purse = Purse::filled(&lab, &market)?;
     let mut machine = Machine::new(&lab)?;
     let amounts = ["--amount", "40", "--budget", "120"];
-    let arguments = ["--country", "DE", "--registry", &at, "--wallet", &purse];
-    machine.connect(&[&arguments[..], &amounts[..]].concat())?;
+    machine.connect(&purse.buys(&["--country", "DE"], &amounts))?;
     // All that weir itself asks from here on goes through the tunnel too.
     let endpoints = [NODE_V4, OTHER_V4].map(|node| SocketAddr::from((node, 51820)));
     let capture = Capture::start(&lab, endpoints.to_vec())?;
@@ -133,7 +152,7 @@ fn when_an_exit_dies_the_consumer_goes_on_at_another_and_nothing_leaves_beside_t
     ensure!(beside.is_empty(), "{} packets beside: {beside:?}", beside.len());
     ensure!(capture.tunnel() > 100, "the capture sees nothing");
     machine.disconnect()?;
-    let [balance, ..] = wallet.sums()?;
+    let [balance, ..] = purse.wallet.sums()?;
     ensure!(balance >= FUNDS - 120 - MAX_FEES, "{balance} are left:\n{}", machine.log());
     Ok(())
 }
@@ -147,14 +166,12 @@ fn an_entry_in_another_country_is_bought_too_and_the_consumer_talks_to_it_alone(
     let entry = Node::start(&second, market.exit(OTHER_V4, "FR"))?;
     market.wait_listed("DE", 1)?;
     market.wait_listed("FR", 1)?;
-    let wallet = purse(&lab, &market)?;
-    let (at, purse) = (market.registry(), wallet.path().to_string_lossy().into_owned());
+    let purse = Purse::filled(&lab, &market)?;
     let mut machine = Machine::new(&lab)?;
     let alone = machine.weir(&["connect", "--conf", "x.conf", "--via", "FR"]);
     ensure!(format!("{:#}", alone.expect_err("no market")).contains("--country"));
     let amounts = ["--amount", "40", "--budget", "80"];
-    let arguments = ["--country", "DE", "--via", "FR", "--registry", &at, "--wallet", &purse];
-    machine.connect(&[&arguments[..], &amounts[..]].concat())?;
+    machine.connect(&purse.buys(&["--country", "DE", "--via", "FR"], &amounts))?;
     let capture = Capture::start(&lab, vec![SocketAddr::from((OTHER_V4, 51820))])?;
     let _noise = Noise::start(&lab)?;
     let seen = appears_as(&lab).with_context(|| machine.log())?;
@@ -163,8 +180,7 @@ fn an_entry_in_another_country_is_bought_too_and_the_consumer_talks_to_it_alone(
     ensure!(beside.is_empty(), "{} packets beside: {beside:?}", beside.len());
     ensure!(capture.tunnel() > 5, "the capture sees nothing");
     machine.disconnect()?;
-    let [balance, ..] = wallet.sums()?;
-    ensure!((FUNDS - 80 - MAX_FEES..=FUNDS - 80).contains(&balance), "{balance} are left");
+    purse.ensure_spent(80, &machine.log())?;
     drop((exit, entry));
     Ok(())
 }
@@ -176,8 +192,7 @@ fn a_program_runs_at_an_exit_that_is_bought_for_it_and_paid_on_within_the_budget
     let market = Marketplace::start(&lab)?;
     let node = Node::start(&lab.node, market.exit(NODE_V4, "DE"))?;
     market.wait_listed("DE", 1)?;
-    let wallet = purse(&lab, &market)?;
-    let (at, purse) = (market.registry(), wallet.path().to_string_lossy().into_owned());
+    let purse = Purse::filled(&lab, &market)?;
     let (amount, budget) = (AMOUNT.to_string(), BUDGET.to_string());
     let machine = Machine::new(&lab)?;
     let before = machine.everything()?;
@@ -196,9 +211,9 @@ fn a_program_runs_at_an_exit_that_is_bought_for_it_and_paid_on_within_the_budget
         "import socket\ns = socket.create_connection(('{SERVER_V4}', {port}))\nn = 0\n\
          while True:\n    b = s.recv(65536)\n    n += len(b)\n    if not b: break\nprint(n)"
     );
-    let bought = ["--registry", &at, "--wallet", &purse, "--amount", &amount, "--budget", &budget];
-    let program = ["--", "python3", "-c", &fetch];
-    let arguments = [&["exec", "--country", "DE"], &bought[..], &program[..]].concat();
+    let amounts_and_program =
+        ["--amount", &amount, "--budget", &budget, "--", "python3", "-c", &fetch];
+    let arguments = purse.buys(&["exec", "--country", "DE"], &amounts_and_program);
     let done = machine.command(&arguments)?.output()?;
     let told = String::from_utf8_lossy(&done.stderr).into_owned();
     ensure!(done.status.success(), "{told}");
@@ -207,8 +222,7 @@ fn a_program_runs_at_an_exit_that_is_bought_for_it_and_paid_on_within_the_budget
     ensure!(serve.join().expect("no panic")? == IpAddr::from(NODE_V4));
     ensure!(told.contains("weir: Paid 30 sat. 0 left of the budget."), "{told}");
     assert_eq!(machine.everything()?, before, "exec changes nothing outside");
-    let [balance, ..] = wallet.sums()?;
-    ensure!((FUNDS - BUDGET - MAX_FEES..=FUNDS - BUDGET).contains(&balance), "{balance}: {told}");
+    purse.ensure_spent(BUDGET, &told)?;
     drop(node);
     Ok(())
 }

@@ -10,6 +10,7 @@ mod clean_stop;
 mod clock;
 mod connect;
 mod connect_market;
+mod connect_promises;
 mod connectivity;
 mod core_dump;
 mod crash;

@@ -10,8 +10,7 @@ use std::{
 use alloy_primitives::{U256, hex, keccak256};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use weir_control::gateway::pay::view::AccountView;
-use weir_ledger::payment::ExchangeMessage;
+use weir_promise::{ExchangeMessage, account::AccountView};
 use weir_tests::{
     Client, Lab, Node, Payer, Settings,
     lab::SERVERS,

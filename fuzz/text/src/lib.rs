@@ -21,14 +21,6 @@ use weir_ecash::{
     Keysets, Outputs, Rules, WalletToken, WantedPayment, check_response, testing::FakeMint, verify,
 };
 use weir_fuzz::Target;
-use weir_ledger::payment::{
-    exchange::ExchangeMessage,
-    invoice::{Invoice, Preimage},
-    promise::Promise,
-    signature::address_of,
-    verify::{Before, Terms},
-    wire::ExchangeText,
-};
 use weir_ledger::vouchers::Code;
 use weir_market::{
     event::{
@@ -39,6 +31,14 @@ use weir_market::{
     place,
 };
 use weir_policy::Lists;
+use weir_promise::{
+    exchange::ExchangeMessage,
+    invoice::{Invoice, Preimage},
+    promise::Promise,
+    signature::address_of,
+    verify::{Before, Terms},
+    wire::ExchangeText,
+};
 use weir_receipt::Answer;
 
 pub use attestations::attestations;

@@ -12,6 +12,11 @@ use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::{net::TcpSocket, time::timeout};
+use weir_promise::{
+    ExchangeMessage,
+    account::{AccountView, AgreementRequest},
+    wire::ExchangeText,
+};
 
 use crate::{pay::Left, receipt::Answer};
 
@@ -21,6 +26,9 @@ pub const PORT: u16 = 8077;
 const TIMEOUT: Duration = Duration::from_secs(8);
 /// The largest answer that is read, in bytes.
 const MAX_ANSWER: usize = 64 * 1024;
+
+/// What is wrong with an answer that is not understood.
+const UNREADABLE: &str = "the gateway's answer cannot be read";
 
 /// Where a node's services are.
 #[derive(Clone, Debug)]
@@ -72,7 +80,7 @@ impl Gateway {
     /// When there is no answer, or none of a node with this service.
     pub async fn left(&self) -> anyhow::Result<Left> {
         let answer = self.request(Method::GET, "/v1/session", None).await?;
-        serde_json::from_slice(&answer).context("the gateway's answer cannot be read")
+        serde_json::from_slice(&answer).context(UNREADABLE)
     }
 
     /// Asks for the session's last usage receipt.
@@ -111,6 +119,38 @@ impl Gateway {
     pub async fn give_token(&self, token: &str) -> anyhow::Result<()> {
         let body = json!({ "token": token }).to_string();
         self.request(Method::POST, "/v1/pay/ecash", Some(body)).await?;
+        Ok(())
+    }
+
+    /// Asks how the session stands that pays as it goes, and what is due.
+    ///
+    /// # Errors
+    ///
+    /// When the node takes no promises, or there is no answer.
+    pub async fn account(&self) -> anyhow::Result<AccountView> {
+        let answer = self.request(Method::GET, "/v1/pay", None).await?;
+        serde_json::from_slice(&answer).context(UNREADABLE)
+    }
+
+    /// Agrees to pay as the session goes.
+    ///
+    /// # Errors
+    ///
+    /// When the node refuses, or there is no answer.
+    pub async fn agree(&self, request: &AgreementRequest) -> anyhow::Result<AccountView> {
+        let body = serde_json::to_string(request)?;
+        let answer = self.request(Method::POST, "/v1/pay/agreement", Some(body)).await?;
+        serde_json::from_slice(&answer).context(UNREADABLE)
+    }
+
+    /// Pays an invoice with a promise.
+    ///
+    /// # Errors
+    ///
+    /// When it was refused; the node has the promise all the same.
+    pub async fn pay_promise(&self, message: &ExchangeMessage) -> anyhow::Result<()> {
+        let body = serde_json::to_string(&ExchangeText::from(message))?;
+        self.request(Method::POST, "/v1/pay", Some(body)).await?;
         Ok(())
     }
 

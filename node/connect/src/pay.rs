@@ -1,10 +1,15 @@
-//! When to pay, and how much at most. Pure; a [`Payer`] does it.
+//! When to pay, and how much at most. The decisions are pure; a [`Payer`] carries them out.
 
-use std::{future::Future, pin::Pin};
+mod promises;
+
+use std::{future::Future, pin::Pin, time::Duration};
 
 use serde::Deserialize;
+use tokio::time::timeout;
 
 use crate::{clock::SECOND, gateway::Gateway};
+
+pub use promises::Promises;
 
 /// The share of the last credit at which more is bought: a quarter.
 const QUARTER: u64 = 4;
@@ -12,8 +17,10 @@ const QUARTER: u64 = 4;
 const HALF: u64 = 2;
 /// The share of the last credit by which the sum of all must rise for another one: an eighth.
 const LEAST_RISE: u64 = 8;
-/// Between two payments, or two tries, in nanoseconds.
+/// Between two tries, and between two payments where a mint or a shop is behind them, in nanoseconds.
 const MIN_INTERVAL: u64 = 10 * SECOND;
+/// A mint that takes longer is asked again later: who pays has other things to look after.
+const PREPARE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a session has left, as the gateway says it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -60,8 +67,13 @@ pub trait Payer {
     /// What its amounts are, for messages: for example `sat`.
     fn unit(&self) -> &str;
 
+    /// The time between two payments, in nanoseconds.
+    fn min_interval(&self) -> u64 {
+        MIN_INTERVAL
+    }
+
     /// Buys more of the session at this gateway, for at most this much. Says what it cost, which is
-    /// never more.
+    /// never more; 0 if there is nothing to pay yet.
     fn top_up<'a>(&'a mut self, gateway: &'a Gateway, at_most: u64) -> TopUp<'a>;
 
     /// Gets ready what the next [`Payer::top_up`] needs from outside: a session that is paused reaches
@@ -75,7 +87,20 @@ pub trait Payer {
 /// A preparation under way.
 pub type Preparation<'a> = Pin<Box<dyn Future<Output = anyhow::Result<()>> + 'a>>;
 
-/// A payment under way: what it cost in the end.
+/// A node asks for more than is left of the budget, and takes no part of it.
+#[derive(Debug, thiserror::Error)]
+#[error("the node asks for {asked} {unit} more, and {left} are left of the budget")]
+pub struct OverBudget {
+    /// What it asks for.
+    pub asked: String,
+    /// What is left.
+    pub left: u64,
+    /// The payer's unit.
+    pub unit: &'static str,
+}
+
+/// A payment under way: what it cost in the end. [`OverBudget`] is the error after which no payment to
+/// this node will do.
 pub type TopUp<'a> = Pin<Box<dyn Future<Output = anyhow::Result<u64>> + 'a>>;
 
 /// When to pay one node. The budget is that of the whole connection.
@@ -87,27 +112,29 @@ pub struct PayLoop {
     credit_bytes: u64,
     /// The most that it had left since the last payment.
     full_seconds: u64,
-    last: Option<u64>,
+    /// When the next payment may be made.
+    next_payment: u64,
     /// Whether the next payment is prepared.
     is_ready: bool,
     /// When it is tried again.
     next_try: u64,
+    /// Whether what is left of the budget is too little for this node.
+    is_over_budget: bool,
 }
 
 impl PayLoop {
     /// Looks at what is left.
     pub fn decide(&mut self, now: u64, left: &Left, budget: u64) -> Decision {
+        let budget = if self.is_over_budget { 0 } else { budget };
         self.notice_credit(left);
         self.full_seconds = self.full_seconds.max(left.seconds.unwrap_or_default());
         match left.is_out_of_credit() || self.is_down_to(left, QUARTER) {
             false => Decision::Nothing,
             true if budget == 0 && left.is_out_of_credit() => Decision::OutOfMoney,
             true if budget == 0 => Decision::Nothing,
-            true if self.last.is_some_and(|last| now.saturating_sub(last) < MIN_INTERVAL) => {
-                Decision::Nothing
-            }
+            true if now < self.next_payment => Decision::Nothing,
             true => {
-                self.last = Some(now);
+                self.next_payment = now.saturating_add(MIN_INTERVAL);
                 // What comes next is a new credit, with a quarter of its own.
                 self.full_seconds = 0;
                 (self.is_ready, self.next_try) = (false, 0);
@@ -118,15 +145,40 @@ impl PayLoop {
 }
 
 impl PayLoop {
+    /// Notes that a payment was made, by which the next one may come earlier.
+    pub fn paid(&mut self, now: u64, payer: &dyn Payer) {
+        self.next_payment = now.saturating_add(payer.min_interval());
+    }
+
+    /// Notes why a payment was not made. Another one is tried later, if that can help.
+    pub fn failed(&mut self, error: &anyhow::Error) {
+        self.is_over_budget |= error.is::<OverBudget>();
+    }
+
+    /// Prepares the next payment when it is time to. Call it after [`PayLoop::decide`] said
+    /// [`Decision::Nothing`]. What is not ready then is paid later, as far as the mint is reached.
+    pub async fn prepare(
+        &mut self,
+        now: u64,
+        payer: &mut dyn Payer,
+        gateway: &Gateway,
+        left: &Left,
+        budget: u64,
+    ) {
+        if self.wants_preparation(now, left, budget) {
+            let prepared = timeout(PREPARE_TIMEOUT, payer.prepare(gateway, budget)).await;
+            self.prepared(now, matches!(prepared, Ok(Ok(()))));
+        }
+    }
+
     /// Whether the next payment is to be prepared: from a half on, so that little waits in vain for
-    /// somebody who stops. Ask after [`PayLoop::decide`].
-    #[must_use]
-    pub fn wants_preparation(&self, now: u64, left: &Left, budget: u64) -> bool {
+    /// somebody who stops.
+    fn wants_preparation(&self, now: u64, left: &Left, budget: u64) -> bool {
         budget > 0 && !self.is_ready && now >= self.next_try && self.is_down_to(left, HALF)
     }
 
     /// Notes what came of preparing it.
-    pub fn prepared(&mut self, now: u64, is_ready: bool) {
+    fn prepared(&mut self, now: u64, is_ready: bool) {
         (self.is_ready, self.next_try) = (is_ready, now.saturating_add(MIN_INTERVAL));
     }
 
@@ -267,6 +319,41 @@ mod tests {
         assert_eq!(pay.decide(0, &paused(), 3), Decision::Pay { at_most: 3 });
         assert_eq!(pay.decide(1, &paused(), 3), Decision::Nothing, "not again at once");
         assert_eq!(pay.decide(MIN_INTERVAL, &paused(), 2), Decision::Pay { at_most: 2 });
+    }
+
+    #[test]
+    fn a_node_that_asks_for_more_than_is_left_is_not_asked_again() {
+        let mut pay = PayLoop::default();
+        pay.decide(0, &used(0, 1000), 5);
+        assert_eq!(pay.decide(1, &used(900, 1000), 5), Decision::Pay { at_most: 5 });
+        pay.failed(&anyhow::anyhow!("no answer"));
+        let later = 1 + MIN_INTERVAL;
+        assert_eq!(pay.decide(later, &used(900, 1000), 5), Decision::Pay { at_most: 5 });
+        pay.failed(&OverBudget { asked: "9".into(), left: 5, unit: "wei" }.into());
+        assert_eq!(pay.decide(2 * later, &used(900, 1000), 5), Decision::Nothing);
+        assert_eq!(pay.decide(2 * later, &paused(), 5), Decision::OutOfMoney);
+    }
+
+    #[test]
+    fn a_payer_without_a_mint_may_pay_again_sooner() {
+        struct Quick;
+        impl Payer for Quick {
+            fn unit(&self) -> &'static str {
+                "wei"
+            }
+            fn min_interval(&self) -> u64 {
+                SECOND
+            }
+            fn top_up<'a>(&'a mut self, _: &'a Gateway, _: u64) -> TopUp<'a> {
+                Box::pin(async { Ok(1) })
+            }
+        }
+        let mut pay = PayLoop::default();
+        assert_eq!(pay.decide(0, &paused(), 5), Decision::Pay { at_most: 5 });
+        assert_eq!(pay.decide(SECOND, &paused(), 5), Decision::Nothing, "it has failed");
+        pay.paid(0, &Quick);
+        assert_eq!(pay.decide(SECOND - 1, &paused(), 5), Decision::Nothing);
+        assert_eq!(pay.decide(SECOND, &paused(), 5), Decision::Pay { at_most: 5 });
     }
 
     #[test]

@@ -82,7 +82,7 @@ impl Gateway {
         let plan = config.tunnel.plan();
         let mut gateway = Self::default();
         let pay = Pay::new(&config.payment, sessions, resolver).map_err(GatewayError::Pay)?;
-        let prepay = config.takes_prepayment().then(|| Prepay::new(config, sessions, cashu));
+        let prepay = config.has_payments().then(|| Prepay::new(config, sessions, cashu));
         if config.has_payments() {
             let fix = "stop what uses the port (ss -tlnp), or set payment.port";
             let routes = [pay.map(|pay| pay.routes()), prepay.as_ref().map(Prepay::routes)];

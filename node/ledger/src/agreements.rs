@@ -6,16 +6,12 @@ use std::collections::HashMap;
 use alloy_primitives::{B256, U256, hex};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
-use crate::{
-    Ledger, LedgerError, SessionId, check,
-    payment::{
-        Agreement, ExchangeMessage, Price, Use,
-        invoice::Preimage,
-        verify::Paid,
-        wire::{self, ExchangeText},
-    },
-    row::to_sql,
-    sql, unix_now,
+use crate::{Ledger, LedgerError, SessionId, check, row::to_sql, sql, unix_now};
+use weir_promise::{
+    Agreement, ExchangeMessage, Price, Use,
+    invoice::Preimage,
+    verify::Paid,
+    wire::{self, ExchangeText},
 };
 
 /// The maximum number of invoices of a session that can be paid. Beyond it the oldest are deleted: a

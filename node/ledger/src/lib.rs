@@ -16,7 +16,7 @@
 //! can be answered ([`PortLog`]) without a log of flows. [`Ledger::forget_blocks`] deletes it in time.
 //!
 //! Each table has a checksum, which a start and [`scrub::scrub`] compare. [`check::Reader`] reads a ledger without
-//! writing to it. [`payment`] is how consumers pay as they go; [`agreements`] is what the ledger keeps of that.
+//! writing to it. [`agreements`] is what the ledger keeps of consumers who pay as they go (`weir-promise`).
 
 pub mod agreements;
 pub mod check;
@@ -27,7 +27,6 @@ pub mod ecash;
 mod error;
 mod integrity;
 mod ledger;
-pub mod payment;
 mod port_blocks;
 mod quota;
 mod rates;

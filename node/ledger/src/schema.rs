@@ -121,7 +121,7 @@ mod tests {
 
     use super::*;
     use crate::Ledger;
-    use crate::payment::Use;
+    use weir_promise::Use;
 
     /// A ledger as the weir of schema 4 wrote it: a live session that has paid 70 wei of a wei a
     /// byte, after 20 seconds at a wei each, and one that has ended.

@@ -309,13 +309,17 @@ impl Sessions {
         let addresses = (self.address_of)(entry.session.slot);
         let (address_v4, address_v6) =
             addresses.unwrap_or((Ipv4Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED));
+        let seconds = entry.clock.seconds();
+        let limit = credit::byte_limit(entry, seconds);
         Snapshot {
             session: entry.session.clone(),
             address_v4,
             address_v6,
             counters: self.counters(entry),
-            seconds: entry.clock.seconds(),
+            seconds,
             credit: entry.credit,
+            byte_limit: (limit != u64::MAX).then_some(limit),
+            second_limit: credit::second_limit(entry),
             own_rates: entry.rates,
             rates: live.common.rates_of(entry.rates),
             paused_for: match (entry.pause, live.common.held) {

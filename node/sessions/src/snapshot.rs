@@ -18,8 +18,12 @@ pub struct Snapshot {
     pub counters: Counters,
     /// Seconds served.
     pub seconds: u64,
-    /// How much it may use.
+    /// How much it may use that was given or paid in advance.
     pub credit: Credit,
+    /// The billed bytes at which it must stop, or pay as it goes; `None` without a limit.
+    pub byte_limit: Option<u64>,
+    /// The seconds served at which it must stop, or pay as it goes; `None` without a limit.
+    pub second_limit: Option<u64>,
     /// The rates that it has of its own.
     pub own_rates: OwnRates,
     /// The rates that it is held to, up and down, in bits per second; 0 is no limit.

@@ -87,6 +87,8 @@ mod tests {
             counters: Counters::default(),
             seconds: 0,
             credit: weir_ledger::Credit::default(),
+            byte_limit: None,
+            second_limit: None,
             own_rates: weir_ledger::OwnRates::default(),
             rates: [0; 2],
             paused_for: None,

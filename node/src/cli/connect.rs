@@ -17,7 +17,7 @@ use clap::{Args, ValueEnum};
 use weir_connect::{
     disconnect::{self, Found},
     firewall::{self, Lan},
-    pay::{Payer, Vouchers},
+    pay::Payer,
     receipt::{Verified, store::Store},
     run::{self, Ended, Options},
     source,
@@ -31,9 +31,11 @@ use weir_market::listing::Country;
 use super::{history, out::Out, units};
 
 mod market;
+mod means;
 mod watch;
 
 pub(super) use market::FromMarket;
+pub(super) use means::Means;
 
 const CONNECT_EXAMPLES: &str = "\
 Examples:
@@ -44,6 +46,7 @@ Examples:
   sudo weir connect --conf exit.conf --via entry.conf      two nodes of files
   sudo weir connect --conf exit.conf --lan                 reach printers and other devices too
   sudo weir connect --conf exit.conf --voucher 3f9k2-...   pay when little is left
+  sudo weir connect --conf exit.conf --promise-key id.key --budget 50000000000000000   pay as you go
   weir connect --status
   sudo weir connect --status --watch                       live, until you press q
 
@@ -78,11 +81,10 @@ pub(super) struct ConnectArgs {
     /// Close this machine after a reboot too, before it has a network (systemd)
     #[arg(long)]
     lockdown: bool,
-    /// A voucher of the node, used when a quarter is left; give several to use one after the other
-    #[arg(long, value_name = "CODE", conflicts_with_all = ["country", "node"])]
-    voucher: Vec<String>,
-    /// The most to spend in all, in the unit of the ecash; with vouchers, how many of them
-    /// [default: the first purchase, and every voucher]
+    #[command(flatten)]
+    means: Means,
+    /// The most to spend in all, in the unit of the ecash; with vouchers, how many of them; with
+    /// promises, in wei [default: the first purchase, and every voucher]
     #[arg(long, value_name = "AMOUNT", conflicts_with = "status")]
     budget: Option<u64>,
     /// Return once connected, and stay connected in the background
@@ -172,7 +174,6 @@ pub(super) fn run(
         None => {}
     }
     let remember = history::remember(args.market.wallet.clone());
-    let vouchers = u64::try_from(args.voucher.len()).unwrap_or(u64::MAX);
     let mut buyer: Option<Box<dyn Buyer>> = None;
     let mut spent = 0;
     let (payer, budget): (Option<Box<dyn Payer>>, u64) = if args.market.is_wanted() {
@@ -191,9 +192,8 @@ pub(super) fn run(
         spent = bought.spent;
         let left = args.budget.map_or(0, |budget| budget.saturating_sub(bought.spent));
         (Some(Box::new(bought.ecash)), left)
-    } else if vouchers > 0 {
-        let budget = args.budget.unwrap_or(vouchers).min(vouchers);
-        (Some(Box::new(Vouchers::new(args.voucher))), budget)
+    } else if let Some((payer, budget)) = args.means.payer(args.budget)? {
+        (Some(payer), budget)
     } else {
         (None, 0)
     };

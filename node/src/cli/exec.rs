@@ -6,12 +6,11 @@ use anyhow::{Context as _, ensure};
 use clap::Args;
 use weir_connect::{
     exec::{self, Exec, Money},
-    pay::Vouchers,
     source,
 };
 
 use super::{
-    connect::{FromMarket, WireguardChoice},
+    connect::{FromMarket, Means, WireguardChoice},
     out::Out,
 };
 
@@ -35,11 +34,10 @@ pub(super) struct ExecArgs {
     conf: Option<PathBuf>,
     #[command(flatten)]
     market: FromMarket,
-    /// A voucher of the node, used when a quarter is left; give several to use one after the other
-    #[arg(long, value_name = "CODE", conflicts_with_all = ["country", "node"])]
-    voucher: Vec<String>,
-    /// The most to spend in all, in the unit of the ecash; with vouchers, how many of them
-    /// [default: the first purchase, and every voucher]
+    #[command(flatten)]
+    means: Means,
+    /// The most to spend in all, in the unit of the ecash; with vouchers, how many of them; with
+    /// promises, in wei [default: the first purchase, and every voucher]
     #[arg(long, value_name = "AMOUNT")]
     budget: Option<u64>,
     /// Run the program as this user [default: root]
@@ -72,10 +70,8 @@ pub(super) fn run(args: ExecArgs, err: &mut Out) -> anyhow::Result<ExitCode> {
         let budget = args.budget.map_or(0, |budget| budget.saturating_sub(bought.spent));
         money = Some(Money::new(Box::new(bought.ecash), budget));
         conf = Some(bought.path);
-    } else if !args.voucher.is_empty() {
-        let vouchers = u64::try_from(args.voucher.len()).unwrap_or(u64::MAX);
-        let budget = args.budget.unwrap_or(vouchers).min(vouchers);
-        money = Some(Money::new(Box::new(Vouchers::new(args.voucher)), budget));
+    } else if let Some((payer, budget)) = args.means.payer(args.budget)? {
+        money = Some(Money::new(payer, budget));
     }
     let candidate = source::from_files(conf.as_slice())?.pop().context("no configuration")?;
     let exec = Exec { candidate, kind: args.wireguard.kind(), command: args.command, user };

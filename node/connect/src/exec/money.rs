@@ -4,23 +4,18 @@
 use std::{net::IpAddr, time::Duration};
 
 use anyhow::Context as _;
-use tokio::{
-    sync::watch,
-    time::{sleep, timeout},
-};
+use tokio::{sync::watch, time::sleep};
 
 use super::hide_resolvers;
 use crate::{
     clock,
     gateway::Gateway,
     namespace,
-    pay::{Decision, Left, PayLoop, Payer},
+    pay::{Decision, PayLoop, Payer},
 };
 
 /// Between two looks at what is left.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
-/// A mint that takes longer is asked again later.
-const PREPARE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Who pays the node on.
 pub struct Money {
@@ -56,7 +51,8 @@ impl Money {
                     match self.pay.decide(clock::now(), &left, self.budget) {
                         Decision::Nothing => {
                             is_told &= left.is_out_of_credit();
-                            self.prepare(gateway, &left).await;
+                            let (payer, budget) = (self.payer.as_mut(), self.budget);
+                            self.pay.prepare(clock::now(), payer, gateway, &left, budget).await;
                         }
                         Decision::OutOfMoney if is_told => {}
                         Decision::OutOfMoney => {
@@ -75,21 +71,21 @@ impl Money {
         Ok(())
     }
 
-    async fn prepare(&mut self, gateway: &Gateway, left: &Left) {
-        if self.pay.wants_preparation(clock::now(), left, self.budget) {
-            let prepared = timeout(PREPARE_TIMEOUT, self.payer.prepare(gateway, self.budget)).await;
-            self.pay.prepared(clock::now(), matches!(prepared, Ok(Ok(()))));
-        }
-    }
-
     async fn pay(&mut self, gateway: &Gateway, at_most: u64, say: &(dyn Fn(&str) + Sync)) {
         match self.payer.top_up(gateway, at_most).await {
             Ok(cost) => {
+                self.pay.paid(clock::now(), self.payer.as_ref());
+                if cost == 0 {
+                    return;
+                }
                 self.budget = self.budget.saturating_sub(cost);
                 let (unit, left) = (self.payer.unit(), self.budget);
                 say(&format!("Paid {cost} {unit}. {left} left of the budget."));
             }
-            Err(error) => say(&format!("cannot pay: {error:#}")),
+            Err(error) => {
+                self.pay.failed(&error);
+                say(&format!("cannot pay: {error:#}"));
+            }
         }
     }
 }

@@ -35,12 +35,8 @@ impl Connection<'_> {
         let budget = if self.options.payer.is_some() { self.options.budget } else { 0 };
         match live.account(now, &left, budget) {
             live::Account::Good => {
-                if live.pay.wants_preparation(now, &left, budget)
-                    && let (Some(gateway), Some(payer)) = (&live.gateway, &mut self.options.payer)
-                {
-                    // What is not ready now is paid later as far as the mint is reached.
-                    let prepared = payer.prepare(gateway, budget).await;
-                    live.pay.prepared(now, prepared.is_ok());
+                if let (Some(gateway), Some(payer)) = (&live.gateway, &mut self.options.payer) {
+                    live.pay.prepare(now, payer.as_mut(), gateway, &left, budget).await;
                 }
                 Ok(())
             }
@@ -52,6 +48,10 @@ impl Connection<'_> {
                 };
                 match payer.top_up(gateway, at_most).await {
                     Ok(cost) => {
+                        live.pay.paid(now, payer.as_ref());
+                        if cost == 0 {
+                            return Ok(());
+                        }
                         self.options.budget = self.options.budget.saturating_sub(cost);
                         let text = format!(
                             "Paid {cost} {} to {}. {} left of the budget.",
@@ -61,7 +61,10 @@ impl Connection<'_> {
                         );
                         (self.say)(&text);
                     }
-                    Err(error) => (self.say)(&format!("cannot pay {}: {error:#}", live.name)),
+                    Err(error) => {
+                        live.pay.failed(&error);
+                        (self.say)(&format!("cannot pay {}: {error:#}", live.name));
+                    }
                 }
                 Ok(())
             }

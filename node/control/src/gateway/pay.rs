@@ -2,8 +2,8 @@
 //!
 //! | request | answer |
 //! |---|---|
-//! | `GET /v1/pay` | 200 [`view::AccountView`]: terms, agreement, and the invoice over what is due |
-//! | `POST /v1/pay/agreement` [`view::AgreementRequest`] | 200 the same, with the agreement |
+//! | `GET /v1/pay` | 200 [`AccountView`]: terms, agreement, and the invoice over what is due |
+//! | `POST /v1/pay/agreement` [`AgreementRequest`] | 200 the same, with the agreement |
 //! | `POST /v1/pay` [`ExchangeText`] | 200 the same, after the payment |
 //!
 //! Each error is `{"error": {"code", "message"}}`, and means that nothing was credited.
@@ -27,12 +27,11 @@ use crate::{
     resolver::Resolver,
 };
 use weir_config::Payment;
-use weir_ledger::{
-    SessionId,
-    payment::{
-        ExchangeMessage, Invoice, Terms,
-        wire::{self, ExchangeText},
-    },
+use weir_ledger::SessionId;
+use weir_promise::{
+    ExchangeMessage, Invoice, Terms,
+    account::{AccountView, AgreementRequest},
+    wire::{self, ExchangeText},
 };
 use weir_sessions::registry::{
     Sessions,
@@ -44,10 +43,9 @@ pub(super) mod refusal;
 mod terms;
 #[cfg(test)]
 mod tests;
-pub mod view;
+mod view;
 
 use approve::Approver;
-use view::{AccountView, AgreementRequest};
 
 /// Requests per second that a consumer may make.
 pub(super) const PER_SECOND: u32 = 5;
@@ -183,7 +181,7 @@ impl Inner {
     }
 
     fn view(&self, status: &PaymentStatus, invoice: Option<&Invoice>) -> AccountView {
-        AccountView::new(status, &self.terms, &terms::price(&self.config), invoice)
+        view::account(status, &self.terms, &terms::price(&self.config), invoice)
     }
 
     /// The invoice that is open, or a new one if that is old and more is due.

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use weir_common::account::SessionState;
 pub use weir_ledger::credit::Extension;
-use weir_ledger::{Ledger, Pause, SessionId, Usage, billed, credit::Extended, payment::Use};
+use weir_ledger::{Ledger, Pause, SessionId, Usage, billed, credit::Extended};
+use weir_promise::{Agreement, Use};
 
 use super::{MAX_REFERENCE, SessionError, Sessions, table::Entry};
 use crate::Snapshot;
@@ -268,11 +269,17 @@ struct Judged {
 /// so many seconds; `u64::MAX` for no limit. What is left is this less what its account has.
 ///
 /// An agreement pays for what comes after the credit, so that its consumer never pays twice.
-fn byte_limit(entry: &Entry, seconds: u64) -> u64 {
+pub(super) fn byte_limit(entry: &Entry, seconds: u64) -> u64 {
     match &entry.agreement {
         Some(agreement) => {
             agreement.byte_limit(seconds).saturating_add(entry.credit.bytes.unwrap_or(0))
         }
         None => entry.credit.bytes.unwrap_or(u64::MAX),
     }
+}
+
+/// The seconds served at which it must stop, or pay again; `None` for no limit.
+pub(super) fn second_limit(entry: &Entry) -> Option<u64> {
+    let agreed = entry.agreement.as_ref().and_then(Agreement::second_limit);
+    agreed.into_iter().chain(entry.credit.seconds).min()
 }

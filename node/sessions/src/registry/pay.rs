@@ -6,14 +6,12 @@ use alloy_primitives::{Address, U256};
 use rand_core::{OsRng, RngCore as _};
 
 use weir_common::{Slot, account::SessionState};
-use weir_ledger::{
-    Ledger, LedgerError, SessionId, billed,
-    payment::{
-        Agreement, ExchangeMessage, Invoice, Price, Refusal, Terms, Use,
-        invoice::{self, Preimage},
-        price::TooCheap,
-        verify::{Before, Paid},
-    },
+use weir_ledger::{Ledger, LedgerError, SessionId, billed};
+use weir_promise::{
+    Agreement, ExchangeMessage, Invoice, Price, Refusal, Terms, Use,
+    invoice::{self, Preimage},
+    price::TooCheap,
+    verify::{Before, Paid},
 };
 
 use super::{SessionError, Sessions};

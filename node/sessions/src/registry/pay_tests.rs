@@ -7,7 +7,7 @@ use super::{
     *,
 };
 use weir_ledger::check::Reader;
-use weir_ledger::payment::{Price, Refusal, Terms, Use};
+use weir_promise::{Price, Refusal, Terms, Use};
 
 /// A wei a byte.
 const PRICE: Price = Price { per_gib: 1 << 30, per_hour: 0 };

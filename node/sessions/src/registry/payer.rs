@@ -2,7 +2,7 @@
 
 use alloy_primitives::{Address, U256};
 use k256::ecdsa::SigningKey;
-use weir_ledger::payment::{ExchangeMessage, Invoice, Promise, Terms, signature};
+use weir_promise::{ExchangeMessage, Invoice, Promise, Terms, signature};
 
 /// A consumer who pays what it is asked.
 pub struct Consumer {

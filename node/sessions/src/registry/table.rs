@@ -13,9 +13,9 @@ use super::{MIN_PREFIX, SessionError, clock::Clock, limits};
 use crate::{name, slots::Slots};
 use weir_common::PublicKey;
 use weir_ledger::{
-    Credit, OwnRates, Pause, Receipt, Session, SessionId, Usage, credit::Extra, payment::Agreement,
-    unix_now,
+    Credit, OwnRates, Pause, Receipt, Session, SessionId, Usage, credit::Extra, unix_now,
 };
+use weir_promise::Agreement;
 use weir_wireguard::keys::{self, PresharedKey};
 
 pub(super) struct SessionTable {

@@ -11,10 +11,8 @@ use tokio::{sync::Semaphore, time::timeout};
 
 use crate::{delivery::post::Target, resolver::Resolver};
 use weir_config::Payment;
-use weir_ledger::{
-    SessionId,
-    payment::{Agreement, ExchangeMessage},
-};
+use weir_ledger::SessionId;
+use weir_promise::{Agreement, ExchangeMessage};
 
 /// The time after which a promise without an answer is not credited.
 const TIMEOUT: Duration = Duration::from_secs(5);

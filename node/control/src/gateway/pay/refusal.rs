@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 
 use super::approve::NotApproved;
 use crate::api::error::ApiError;
-use weir_ledger::payment::{Refusal, wire::WireError};
+use weir_promise::{Refusal, wire::WireError};
 use weir_sessions::{SessionError, registry::pay::PayError};
 
 /// The code of each reason.

@@ -1,7 +1,7 @@
 //! Converts the payment configuration to the ledger's types.
 
 use weir_config::Payment;
-use weir_ledger::payment::{Price, Terms, Use};
+use weir_promise::{Price, Terms, Use};
 
 /// The price for a new session.
 pub(super) fn price(config: &Payment) -> Price {

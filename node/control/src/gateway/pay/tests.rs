@@ -2,9 +2,9 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{view::*, *};
+use super::*;
 use crate::resolver::Resolver;
-use weir_ledger::payment::{Price, wire::InvoiceText};
+use weir_promise::{Price, wire::InvoiceText};
 use weir_sessions::registry::{NewSession, payer::Consumer, rig::Rig};
 
 fn config() -> Payment {

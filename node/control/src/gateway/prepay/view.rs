@@ -28,22 +28,21 @@ pub struct Left {
     pub paused_for: Option<String>,
     /// Billed bytes so far.
     pub used_bytes: u64,
-    /// Bytes that it may still use; null without a limit.
+    /// Bytes that it may still use, those included that it pays for as it goes; null without a limit.
     pub bytes: Option<u64>,
-    /// Seconds that it may still use; null without a limit.
+    /// Seconds that it may still use, in the same way; null without a limit.
     pub seconds: Option<u64>,
 }
 
 impl Left {
     pub(super) fn new(snapshot: &Snapshot) -> Self {
         let used_bytes = billed(&snapshot.counters);
-        let credit = snapshot.credit;
         Self {
             state: state_name(snapshot.session.state).to_owned(),
             paused_for: snapshot.paused_for.map(str::to_owned),
             used_bytes,
-            bytes: credit.bytes.map(|bytes| bytes.saturating_sub(used_bytes)),
-            seconds: credit.seconds.map(|seconds| seconds.saturating_sub(snapshot.seconds)),
+            bytes: snapshot.byte_limit.map(|limit| limit.saturating_sub(used_bytes)),
+            seconds: snapshot.second_limit.map(|limit| limit.saturating_sub(snapshot.seconds)),
         }
     }
 }

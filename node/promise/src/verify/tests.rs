@@ -2,7 +2,7 @@ use alloy_primitives::{B256, U256};
 use k256::ecdsa::SigningKey;
 
 use super::*;
-use crate::payment::{invoice::Preimage, promise::Promise, vectors};
+use crate::{invoice::Preimage, promise::Promise, vectors};
 
 struct Deal {
     terms: Terms,

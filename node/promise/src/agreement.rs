@@ -53,12 +53,18 @@ impl Agreement {
         self.paid_bytes(seconds).saturating_add(self.unpaid.bytes)
     }
 
+    /// The seconds that the session may have had until it must pay; `None` before it has paid at all,
+    /// and where time costs nothing.
+    #[must_use]
+    pub fn second_limit(&self) -> Option<u64> {
+        let limit = self.paid_for.seconds.saturating_add(self.unpaid.seconds);
+        (!self.paid.is_zero() && self.price.per_hour != 0).then_some(limit)
+    }
+
     /// Whether the session has had all the time that it may have until it must pay.
     #[must_use]
     pub fn is_time_over(&self, used: Use) -> bool {
-        !self.paid.is_zero()
-            && self.price.per_hour != 0
-            && used.seconds >= self.paid_for.seconds.saturating_add(self.unpaid.seconds)
+        self.second_limit().is_some_and(|limit| used.seconds >= limit)
             // As long as nothing is due, there is no invoice to pay.
             && self.due(used) > self.paid
     }

@@ -15,7 +15,7 @@ use super::{
 };
 
 pub(super) fn vectors() -> Value {
-    serde_json::from_str(include_str!("../../testdata/mysterium_promises.json")).expect("JSON")
+    serde_json::from_str(include_str!("../testdata/mysterium_promises.json")).expect("JSON")
 }
 
 fn text<'v>(value: &'v Value, key: &str) -> &'v str {
