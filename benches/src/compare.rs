@@ -5,6 +5,7 @@ pub mod case;
 pub mod chart;
 pub mod exit;
 pub mod floods;
+pub mod handshakes;
 pub mod idle;
 pub mod iperf;
 pub mod metering;

@@ -80,8 +80,8 @@ struct Arguments {
 fn main() -> anyhow::Result<()> {
     let given = Arguments::parse();
     // Latency probes have a session of their own.
-    let misused = given.attack.is_some_and(Attack::misuses_a_session);
-    let sessions = given.sessions + u32::from(given.rate.is_some()) + u32::from(misused);
+    let misused = given.attack.map_or(0, Attack::sessions);
+    let sessions = given.sessions + u32::from(given.rate.is_some()) + misused;
     let case = Case {
         name: String::new(),
         setup: Setup {

@@ -1,9 +1,13 @@
-//! What can be sent at the node's port beside the load.
+//! What can be sent at the node's port beside the load: floods, and the handshakes of others.
 
-use weir_testkit::flood::{Flood, Kind};
+use anyhow::Context as _;
+use weir_testkit::flood::{Flood, Kind, Rates};
 use weir_testkit::rig::NODE;
 
-use super::exit::Exit;
+use super::{
+    exit::Exit,
+    handshakes::{self, Handshakes},
+};
 
 /// Datagrams per second of each attack, if the generator gets that far.
 const RATE: u32 = 200_000;
@@ -25,22 +29,40 @@ pub enum Attack {
     Responses,
     /// Right initiations of one session's key, from random sources.
     Initiations,
+    /// Handshakes of other consumers, a thousand a second: no attack, and all are to be served.
+    Handshakes,
+}
+
+/// What runs beside the load.
+pub(super) enum Beside {
+    Flood(Flood),
+    Handshakes(Handshakes),
+}
+
+impl Beside {
+    /// Ends it, and gives what it came to.
+    pub(super) fn stop(self) -> anyhow::Result<Rates> {
+        match self {
+            Self::Flood(flood) => flood.stop(),
+            Self::Handshakes(handshakes) => handshakes.stop(),
+        }
+    }
 }
 
 /// What an attacker knows who sees the traffic, and has a session of its own.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct Known {
     /// The receiver index of the consumer whose traffic is measured.
     pub(super) live_index: u32,
     /// The index of an initiation of the exit's that has no answer yet.
     pub(super) pending_index: u32,
-    /// The private key of a session.
-    pub(super) private_key: [u8; 32],
+    /// The private keys of the sessions that are misused.
+    pub(super) private_keys: Vec<[u8; 32]>,
 }
 
 impl Attack {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Forged,
         Self::ValidMac,
         Self::ValidMacOneSource,
@@ -48,6 +70,7 @@ impl Attack {
         Self::LiveIndex,
         Self::Responses,
         Self::Initiations,
+        Self::Handshakes,
     ];
 
     /// Its name, as in the tables.
@@ -61,17 +84,22 @@ impl Attack {
             Self::LiveIndex => "data, live index",
             Self::Responses => "forged responses",
             Self::Initiations => "initiations of one key",
+            Self::Handshakes => "handshakes of others",
         }
     }
 
-    /// Whether a session beside those whose traffic is measured is part of it.
+    /// How many sessions are part of it, beside those whose traffic is measured.
     #[must_use]
-    pub fn misuses_a_session(self) -> bool {
-        matches!(self, Self::Responses | Self::Initiations)
+    pub fn sessions(self) -> u32 {
+        match self {
+            Self::Responses | Self::Initiations => 1,
+            Self::Handshakes => handshakes::CONSUMERS,
+            _ => 0,
+        }
     }
 
     /// Begins it, from outside the exit.
-    pub(super) fn begin(self, exit: &Exit, known: &Known) -> anyhow::Result<Flood> {
+    pub(super) fn begin(self, exit: &Exit, known: &Known) -> anyhow::Result<Beside> {
         let kind = match self {
             Self::Forged => Kind::Forged,
             Self::ValidMac => Kind::ValidMac,
@@ -79,8 +107,16 @@ impl Attack {
             Self::DeadIndexes => Kind::DeadIndexes,
             Self::LiveIndex => Kind::LiveIndex(known.live_index),
             Self::Responses => Kind::Response(known.pending_index),
-            Self::Initiations => Kind::Initiations(known.private_key),
+            Self::Initiations => {
+                Kind::Initiations(*known.private_keys.first().context("no session")?)
+            }
+            Self::Handshakes => {
+                let (from, keys) = (&exit.rig.outside, &known.private_keys);
+                return Handshakes::begin(from, NODE, exit.access.key, keys)
+                    .map(Beside::Handshakes);
+            }
         };
-        exit.rig.outside.enter(|| Flood::from_here(NODE, &exit.access.key, kind, RATE))
+        let begin = || Flood::from_here(NODE, &exit.access.key, kind, RATE);
+        exit.rig.outside.enter(begin).map(Beside::Flood)
     }
 }

@@ -128,11 +128,11 @@ impl Case {
     fn up(&self, exit: &Exit, came_to: &mut Option<Rates>) -> anyhow::Result<(Counts, Spent)> {
         let mut consumers = self.consumers(exit)?;
         let mut sink = Sink::new(&exit.rig.outside, OUTSIDE, SERVER)?;
-        let misused = match self.attack {
-            Some(attack) if attack.misuses_a_session() => consumers.pop(),
-            _ => None,
-        };
-        let pending = match (self.attack, misused) {
+        let misused = self.attack.map_or(0, Attack::sessions) as usize;
+        let mut misused = consumers.split_off(consumers.len().saturating_sub(misused));
+        let private_keys = exit.credentials.iter().rev().take(misused.len());
+        let private_keys = private_keys.map(|of| of.private).collect();
+        let pending = match (self.attack, misused.pop()) {
             (Some(Attack::Responses), Some(silent)) => {
                 pending_initiation(silent, &mut sink, self.shape)?
             }
@@ -140,11 +140,8 @@ impl Case {
         };
         Download::establish(&mut consumers, &mut sink, SERVER, self.shape)?;
         let sealed = Sealed::new(&mut consumers, SERVER, self.shape)?;
-        let known = Known {
-            live_index: sealed.receiver_index(),
-            pending_index: pending,
-            private_key: exit.credentials.last().context("no session")?.private,
-        };
+        let known =
+            Known { live_index: sealed.receiver_index(), pending_index: pending, private_keys };
         let attack = self.attack.map(|attack| attack.begin(exit, &known));
         let attack = attack.transpose()?;
         let measured = sealed.send(&consumers, &mut sink, || exit.meter.read())?;

@@ -29,7 +29,7 @@ pub fn cases(scale: &Scale, program: Program, most: f64) -> Vec<Case> {
         let mut case = alone(scale, program);
         case.name = attack.map_or("no flood", Attack::name).to_owned();
         // The second one sends the latency probes.
-        case.setup.sessions = 2 + u32::from(attack.is_some_and(Attack::misuses_a_session));
+        case.setup.sessions = 2 + attack.map_or(0, Attack::sessions);
         case.shape.rate = Some(most / 2.0);
         case.shape.burst = 8;
         case.shape.packets = (most / 2.0 * SECONDS) as usize;
@@ -71,9 +71,12 @@ pub fn flooded(report: &Report) -> Vec<Flooded> {
 #[must_use]
 pub fn rows(all: &[Flooded]) -> Vec<Row> {
     let mut rows = Vec::new();
-    for (attack, least) in
-        [(Attack::Forged, 0.95), (Attack::LiveIndex, 0.9), (Attack::Responses, 0.9)]
-    {
+    for (attack, least) in [
+        (Attack::Forged, 0.95),
+        (Attack::LiveIndex, 0.9),
+        (Attack::Responses, 0.9),
+        (Attack::Handshakes, 0.95),
+    ] {
         let ours = |one: &&Flooded| one.program == Program::Weir && one.attack == attack.name();
         let Some(Flooded { rate, kept, process_us, .. }) = all.iter().find(ours) else { continue };
         let what = format!("{}, {rate:.0}/s", attack.name());
