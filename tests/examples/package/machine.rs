@@ -41,6 +41,19 @@ impl<'a> Machine<'a> {
             let place = root.join("etc/systemd/system").join(unit);
             std::os::unix::fs::symlink("/dev/null", place).context("cannot mask a unit")?;
         }
+        Self::start(lab, root)
+    }
+
+    /// Boots it again. Its kernel's tables are empty then, as those of a machine of its own are.
+    pub(crate) fn reboot(&mut self) -> Result<()> {
+        self.stop();
+        self.lab.node.run("nft flush ruleset")?;
+        let again = Self::start(self.lab, self.root.clone())?;
+        *self = again;
+        Ok(())
+    }
+
+    fn start(lab: &'a Lab, root: PathBuf) -> Result<Self> {
         let name = lab.node.name().to_owned();
         let mut nspawn = Command::new("systemd-nspawn");
         nspawn.args(["--quiet", "--boot", "--register=no", "--keep-unit", "--link-journal=no"]);
@@ -146,13 +159,23 @@ impl<'a> Machine<'a> {
     }
 }
 
-impl Drop for Machine<'_> {
-    fn drop(&mut self) {
+impl Machine<'_> {
+    fn stop(&mut self) {
+        // Its number may be another's by now.
+        if !matches!(self.container.try_wait(), Ok(None)) {
+            return;
+        }
         // systemd-nspawn takes everything in there with it.
         process::signal(&self.container, Signal::TERM).ok();
         if process::wait(&mut self.container, Duration::from_secs(20)).is_err() {
             self.container.kill().ok();
             self.container.wait().ok();
         }
+    }
+}
+
+impl Drop for Machine<'_> {
+    fn drop(&mut self) {
+        self.stop();
     }
 }

@@ -34,24 +34,30 @@ fn main() -> Result<()> {
     let package = arguments.next().context("give the package")?;
     let consumer = arguments.next().context("give the consumer's package")?;
     let lab = Lab::new()?;
-    let machine = Machine::boot(&lab, root)?;
-    let tried = try_packages(&lab, &machine, &package, &consumer);
+    let mut machine = Machine::boot(&lab, root)?;
+    let tried = try_packages(&lab, &mut machine, &package, &consumer);
     if tried.is_err() {
         println!("the service wrote:\n{}", machine.journal());
     }
     tried
 }
 
-fn try_packages(lab: &Lab, machine: &Machine<'_>, package: &Path, consumer: &Path) -> Result<()> {
+fn try_packages(
+    lab: &Lab,
+    machine: &mut Machine<'_>,
+    package: &Path,
+    consumer: &Path,
+) -> Result<()> {
     let before = (machine.files()?, machine.host()?);
-    try_consumer(machine, consumer, &before)?;
+    try_consumer(lab, machine, consumer, &before)?;
     try_package(lab, machine, package, consumer, &before)
 }
 
 /// The consumer's package by itself: the commands, and nothing of a node. Its removal opens a machine
 /// that `weir connect` has closed.
 fn try_consumer(
-    machine: &Machine<'_>,
+    lab: &Lab,
+    machine: &mut Machine<'_>,
     package: &Path,
     (files, host): &(BTreeSet<String>, String),
 ) -> Result<()> {
@@ -80,6 +86,9 @@ fn try_consumer(
     })?;
     machine.run("dpkg --remove weir-connect")?;
     connect.wait()?;
+    install(machine, package)?;
+    lockdown(lab, machine, host)?;
+    machine.run("dpkg --remove weir-connect")?;
     fs::remove_file(machine.path("/root/exit.conf"))?;
     ensure!(machine.host()? == *host, "before:\n{host}\nremoved:\n{}", machine.host()?);
     machine.run("dpkg --purge weir-connect")?;
@@ -88,6 +97,38 @@ fn try_consumer(
     // weir, which has the same commands, takes its place.
     install(machine, package)?;
     println!("weir-connect: the consumer's commands, removed with the table of weir connect");
+    Ok(())
+}
+
+/// With `--lockdown` the machine is closed after a reboot too, before it has a network, until
+/// `weir disconnect`.
+fn lockdown(lab: &Lab, machine: &mut Machine<'_>, host: &str) -> Result<()> {
+    let [server, _] = SERVERS;
+    let reaches = || lab.node.run(&format!("ping -n -q -c 1 -W 1 {server}")).is_ok();
+    ensure!(reaches(), "it reaches nothing, before anything was closed");
+    let mut connect = machine.command("weir connect --conf /root/exit.conf --lockdown");
+    let mut connect = connect.stdout(Stdio::null()).spawn()?;
+    until("the machine is closed", Duration::from_secs(30), || {
+        machine.run("nft list table inet weir_connect")?;
+        machine.run("systemctl is-enabled weir-lockdown.service").map(drop)
+    })?;
+    ensure!(!reaches(), "it is not closed");
+    machine.run("pkill -KILL -x weir")?;
+    connect.wait()?;
+    machine.reboot()?;
+    let reached = |unit: &str| -> Result<u64> {
+        let line = format!("systemctl show --value -p ActiveEnterTimestampMonotonic {unit}");
+        Ok(machine.run(&line)?.trim().parse()?)
+    };
+    let (closed, network) = (reached("weir-lockdown.service")?, reached("network-pre.target")?);
+    ensure!(0 < closed && closed <= network, "closed at {closed}, networks begin at {network}");
+    ensure!(!reaches(), "it is open after a reboot");
+    ensure!(machine.run("weir connect --status")?.starts_with("closed "), "it says otherwise");
+    machine.run("weir disconnect")?;
+    ensure!(machine.run("systemctl is-enabled weir-lockdown.service").is_err(), "it comes back");
+    ensure!(reaches(), "it is closed still");
+    ensure!(machine.host()? == *host, "before:\n{host}\nopened:\n{}", machine.host()?);
+    println!("weir connect --lockdown: closed after a reboot before any network, until disconnect");
     Ok(())
 }
 
