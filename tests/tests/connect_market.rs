@@ -2,8 +2,10 @@
 //! another one when it dies.
 
 use std::{
-    io::Write as _,
+    collections::BTreeSet,
+    io::{self, Write as _},
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    thread::JoinHandle,
     time::Duration,
 };
 
@@ -34,6 +36,22 @@ fn appears_as(lab: &Lab) -> Result<IpAddr> {
     let connect = || Ok(TcpStream::connect_timeout(&to, Duration::from_secs(20))?);
     let _open = lab.consumer.enter(connect)?;
     Ok(listener.accept()?.1.ip())
+}
+
+/// Serves this much to the first who comes, at a rate that leaves the time to prepare a payment. Gives
+/// its address in the end.
+fn serve_slowly(lab: &Lab, mib: u64) -> Result<(SocketAddr, JoinHandle<Result<IpAddr>>)> {
+    let listener = lab.internet.enter(|| Ok(TcpListener::bind((SERVER_V4, 0))?))?;
+    let address = listener.local_addr()?;
+    let serve = std::thread::spawn(move || -> Result<IpAddr> {
+        let (mut stream, from) = listener.accept()?;
+        for _ in 0..mib {
+            stream.write_all(&vec![7; 1 << 20])?;
+            std::thread::sleep(Duration::from_millis(60));
+        }
+        Ok(from.ip())
+    });
+    Ok((address, serve))
 }
 
 /// A consumer's wallet with ecash of the market's mint, and the registry where it looks for exits.
@@ -158,7 +176,8 @@ fn when_an_exit_dies_the_consumer_goes_on_at_another_and_nothing_leaves_beside_t
 }
 
 #[test]
-fn an_entry_in_another_country_is_bought_too_and_the_consumer_talks_to_it_alone() -> Result<()> {
+fn an_entry_in_another_country_is_bought_and_paid_on_too_and_the_consumer_talks_to_it_alone()
+-> Result<()> {
     let lab = Lab::new()?;
     let market = Marketplace::start(&lab)?;
     let second = lab.another_node(4)?;
@@ -170,24 +189,39 @@ fn an_entry_in_another_country_is_bought_too_and_the_consumer_talks_to_it_alone(
     let mut machine = Machine::new(&lab)?;
     let alone = machine.weir(&["connect", "--conf", "x.conf", "--via", "FR"]);
     ensure!(format!("{:#}", alone.expect_err("no market")).contains("--country"));
-    let amounts = ["--amount", "40", "--budget", "80"];
+    let amounts = ["--amount", "40", "--budget", "160"];
     machine.connect(&purse.buys(&["--country", "DE", "--via", "FR"], &amounts))?;
     let capture = Capture::start(&lab, vec![SocketAddr::from((OTHER_V4, 51820))])?;
     let _noise = Noise::start(&lab)?;
     let seen = appears_as(&lab).with_context(|| machine.log())?;
     ensure!(seen == IpAddr::from(NODE_V4), "{seen}");
+    // Most of both sessions is used.
+    let (address, serve) = serve_slowly(&lab, 34)?;
+    let mut stream = lab.consumer.enter(|| Ok(TcpStream::connect(address)?))?;
+    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+    let got = io::copy(&mut stream, &mut io::sink()).with_context(|| machine.log())?;
+    ensure!(got == 34 << 20, "{got} bytes");
+    serve.join().expect("no panic")?;
+    until("both are paid on", Duration::from_secs(90), || {
+        let log = machine.log();
+        let paid: BTreeSet<_> =
+            log.lines().filter(|line| line.starts_with("Paid 40 sat")).collect();
+        ensure!(paid.len() == 2 && log.contains(" 0 left of the budget"), "{log}");
+        Ok(())
+    })?;
     let beside = capture.beside();
     ensure!(beside.is_empty(), "{} packets beside: {beside:?}", beside.len());
     ensure!(capture.tunnel() > 5, "the capture sees nothing");
     machine.disconnect()?;
-    purse.ensure_spent(80, &machine.log())?;
+    purse.ensure_spent(160, &machine.log())?;
     drop((exit, entry));
     Ok(())
 }
 
 #[test]
 fn a_program_runs_at_an_exit_that_is_bought_for_it_and_paid_on_within_the_budget() -> Result<()> {
-    const BUDGET: u64 = AMOUNT + 30;
+    const BUDGET: u64 = 2 * AMOUNT + 30;
+    const MIB: u64 = 86;
     let lab = Lab::new()?;
     let market = Marketplace::start(&lab)?;
     let node = Node::start(&lab.node, market.exit(NODE_V4, "DE"))?;
@@ -196,19 +230,12 @@ fn a_program_runs_at_an_exit_that_is_bought_for_it_and_paid_on_within_the_budget
     let (amount, budget) = (AMOUNT.to_string(), BUDGET.to_string());
     let machine = Machine::new(&lab)?;
     let before = machine.everything()?;
-    let listener = lab.internet.enter(|| Ok(TcpListener::bind((SERVER_V4, 0))?))?;
-    let port = listener.local_addr()?.port();
-    // More than what is bought first, at a rate that leaves the time to prepare a payment.
-    let serve = std::thread::spawn(move || -> Result<IpAddr> {
-        let (mut stream, from) = listener.accept()?;
-        for _ in 0..56 {
-            stream.write_all(&vec![7; 1 << 20])?;
-            std::thread::sleep(Duration::from_millis(60));
-        }
-        Ok(from.ip())
-    });
+    // The second payment is due less than 10 s after the first one. So the session is paused by then,
+    // and reaches no mint: it is paid with what was prepared.
+    let (address, serve) = serve_slowly(&lab, MIB)?;
+    let port = address.port();
     let fetch = format!(
-        "import socket\ns = socket.create_connection(('{SERVER_V4}', {port}))\nn = 0\n\
+        "import socket\nsocket.setdefaulttimeout(60)\ns = socket.create_connection(('{SERVER_V4}', {port}))\nn = 0\n\
          while True:\n    b = s.recv(65536)\n    n += len(b)\n    if not b: break\nprint(n)"
     );
     let amounts_and_program =
@@ -218,8 +245,9 @@ fn a_program_runs_at_an_exit_that_is_bought_for_it_and_paid_on_within_the_budget
     let told = String::from_utf8_lossy(&done.stderr).into_owned();
     ensure!(done.status.success(), "{told}");
     let got = String::from_utf8_lossy(&done.stdout).trim().to_owned();
-    ensure!(got == (56u64 << 20).to_string(), "{got} bytes: {told}");
+    ensure!(got == (MIB << 20).to_string(), "{got} bytes: {told}");
     ensure!(serve.join().expect("no panic")? == IpAddr::from(NODE_V4));
+    ensure!(told.contains("weir: Paid 40 sat. 30 left of the budget."), "{told}");
     ensure!(told.contains("weir: Paid 30 sat. 0 left of the budget."), "{told}");
     assert_eq!(machine.everything()?, before, "exec changes nothing outside");
     purse.ensure_spent(BUDGET, &told)?;

@@ -41,11 +41,31 @@ pub struct Allowed {
     /// Where the tunnels' own datagrams go. Empty: nowhere.
     pub endpoints: Vec<SocketAddr>,
     /// The entry through whose tunnel they go, if there is one. Only its datagrams leave then.
-    pub entry: Option<SocketAddr>,
+    pub entry: Option<Entry>,
     /// The consumer's addresses inside the tunnels.
     pub inner: Vec<IpAddr>,
     /// The local network.
     pub lan: Lan,
+    /// The tunnels whose sessions wait for money.
+    pub held: Vec<Held>,
+}
+
+/// A tunnel through which nothing but a payment goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Its interface.
+    pub interface: &'static str,
+    /// The node's own address inside.
+    pub gateway: IpAddr,
+}
+
+/// A node through whose tunnel the exits are reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Where its tunnel's datagrams go.
+    pub endpoint: SocketAddr,
+    /// Its own services inside the tunnel, for paying it.
+    pub gateway: Option<SocketAddr>,
 }
 
 /// The table as a script for `nft`. Loading it replaces the one before.
@@ -62,12 +82,16 @@ pub fn render(allowed: &Allowed) -> String {
         let (direct, through) = match &allowed.entry {
             None => (endpoints, Vec::new()),
             Some(entry) => {
-                (Some(entry).filter(of_family).map(endpoint).into_iter().collect(), endpoints)
+                let direct = Some(&entry.endpoint).filter(of_family).map(endpoint);
+                (direct.into_iter().collect(), endpoints)
             }
         };
+        let gateway = allowed.entry.as_ref().and_then(|entry| entry.gateway.as_ref());
+        let gateway = gateway.filter(of_family).map(endpoint).into_iter().collect();
         let pair = format!("{kind} . inet_service");
         set(&mut text, &format!("endpoints{suffix}"), &pair, direct);
         set(&mut text, &format!("exits{suffix}"), &pair, through);
+        set(&mut text, &format!("entry{suffix}"), &pair, gateway);
         let addresses = allowed.inner.iter().filter(|address| address.is_ipv6() == is_v6);
         set(&mut text, &format!("inner{suffix}"), kind, addresses.map(inner).collect());
     }
@@ -79,25 +103,41 @@ pub fn render(allowed: &Allowed) -> String {
              ip daddr {{ {LAN_V4} }} accept\n    ip6 daddr {{ {LAN_V6} }} accept\n"
         ),
     };
+    let (mut held, mut held_forward) = (String::new(), String::new());
+    for Held { interface, gateway } in &allowed.held {
+        let family = if gateway.is_ipv6() { "ip6" } else { "ip" };
+        // What the entry's gateway is told has its own rule, with a mark.
+        if *interface != ENTRY_INTERFACE {
+            let _infallible =
+                writeln!(held, "    oifname \"{interface}\" {family} daddr {gateway} accept");
+        }
+        let is_for_entry = format!("meta mark {INNER_MARK:#x} meta l4proto udp ");
+        let what = if *interface == ENTRY_INTERFACE { is_for_entry } else { String::new() };
+        let _infallible = writeln!(held, "    oifname \"{interface}\" {what}drop");
+        let _infallible = writeln!(held_forward, "    oifname \"{interface}\" drop");
+    }
     // Chains that jump come after those that they jump to.
     let _infallible = write!(
         text,
         "  counter dropped {{ }}\n\
            chain closed {{\n    counter name dropped drop\n  }}\n\
            chain output {{\n    type filter hook output priority filter; policy drop;\n    \
-             oifname {{ \"lo\", \"{a}\", \"{b}\" }} accept\n    \
+             oifname \"lo\" accept\n{held}    \
+             oifname {{ \"{a}\", \"{b}\" }} accept\n    \
              meta mark {MARK:#x} ip daddr . udp dport @endpoints4 accept\n    \
              meta mark {MARK:#x} ip6 daddr . udp dport @endpoints6 accept\n    \
              oifname \"{v}\" meta mark {INNER_MARK:#x} ip daddr . udp dport @exits4 accept\n    \
              oifname \"{v}\" meta mark {INNER_MARK:#x} ip6 daddr . udp dport @exits6 accept\n    \
+             oifname \"{v}\" meta mark {INNER_MARK:#x} ip daddr . tcp dport @entry4 accept\n    \
+             oifname \"{v}\" meta mark {INNER_MARK:#x} ip6 daddr . tcp dport @entry6 accept\n    \
              meta nfproto ipv4 udp sport 68 udp dport 67 accept\n    \
              ip6 saddr fe80::/10 udp sport 546 udp dport 547 accept\n    \
              icmpv6 type {{ nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert }} \
                ip6 hoplimit 255 accept\n    \
              ip6 daddr ff02::16 icmpv6 type mld2-listener-report ip6 hoplimit 1 accept\n\
              {lan}    jump closed\n  }}\n\
-           chain forward {{\n    type filter hook forward priority filter; policy drop;\n    \
-             oifname {{ \"{a}\", \"{b}\" }} accept\n    \
+           chain forward {{\n    type filter hook forward priority filter; policy drop;\n\
+             {held_forward}    oifname {{ \"{a}\", \"{b}\" }} accept\n    \
              iifname {{ \"{a}\", \"{b}\" }} ct state established,related accept\n\
              {lan}    jump closed\n  }}\n\
            chain inbound {{\n    type filter hook prerouting priority raw; policy accept;\n    \
@@ -199,10 +239,30 @@ mod tests {
     }
 
     #[test]
+    fn a_tunnel_whose_session_waits_for_money_carries_nothing_but_the_payment() {
+        let gateway = "10.66.0.1".parse().expect("an address");
+        let held = vec![
+            Held { interface: Slot::A.interface(), gateway },
+            Held { interface: ENTRY_INTERFACE, gateway },
+        ];
+        let text = render(&Allowed { held, ..Allowed::default() });
+        let at = |line: &str| text.find(line).unwrap_or_else(|| panic!("{line} is not in {text}"));
+        let open = at("oifname { \"weir-a\", \"weir-b\" } accept");
+        assert!(at("oifname \"weir-a\" ip daddr 10.66.0.1 accept") < open);
+        assert!(at("oifname \"weir-a\" drop") < open);
+        let entry = at("oifname \"weir-v\" meta mark 0x77656973 meta l4proto udp drop");
+        assert!(entry < at("@exits4 accept"));
+        assert_eq!(text.matches("oifname \"weir-a\" drop").count(), 2, "forwarded packets too");
+        assert!(!render(&Allowed::default()).contains("\"weir-a\" drop"));
+    }
+
+    #[test]
     fn with_an_entry_only_its_datagrams_leave_and_the_exits_go_through_it() {
-        let [entry, exit] = ["45.80.2.2:1", "45.80.4.2:2"].map(|text| text.parse());
+        let [entry, exit, gateway] =
+            ["45.80.2.2:1", "45.80.4.2:2", "10.66.0.1:8077"].map(|text| text.parse());
         let endpoints = vec![exit.expect("an address")];
-        let entry = Some(entry.expect("an address"));
+        let (endpoint, gateway) = (entry.expect("an address"), gateway.ok());
+        let entry = Some(Entry { endpoint, gateway });
         let text = render(&Allowed { endpoints, entry, ..Allowed::default() });
         assert!(text.contains(
             "set endpoints4 { type ipv4_addr . inet_service; elements = { 45.80.2.2 . 1 }"
@@ -212,11 +272,15 @@ mod tests {
                 "set exits4 { type ipv4_addr . inet_service; elements = { 45.80.4.2 . 2 }"
             )
         );
-        let through = text.lines().filter(|line| line.contains("@exits"));
+        assert!(text.contains(
+            "set entry4 { type ipv4_addr . inet_service; elements = { 10.66.0.1 . 8077 }"
+        ));
+        let is_through = |line: &&str| line.contains("@exits") || line.contains("@entry");
+        let through = text.lines().filter(is_through);
         assert!(
             through.clone().all(|line| line.contains("oifname \"weir-v\" meta mark 0x77656973"))
         );
-        assert_eq!(through.count(), 2);
+        assert_eq!(through.count(), 4);
     }
 
     #[test]

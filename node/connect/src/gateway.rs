@@ -1,6 +1,7 @@
 //! A node's own services inside the tunnel: what is left, and payments (`docs/payments.md`).
 
 use std::{
+    io,
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
@@ -11,7 +12,11 @@ use hyper::{Method, Request, StatusCode, body::Bytes, client::conn::http1, heade
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use serde_json::json;
-use tokio::{net::TcpSocket, time::timeout};
+use socket2::SockRef;
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    time::timeout,
+};
 use weir_promise::{
     ExchangeMessage,
     account::{AccountView, AgreementRequest},
@@ -35,6 +40,7 @@ const UNREADABLE: &str = "the gateway's answer cannot be read";
 pub struct Gateway {
     address: SocketAddr,
     interface: String,
+    mark: Option<u32>,
 }
 
 /// What a node answers about the session's last usage receipt.
@@ -64,7 +70,14 @@ impl Gateway {
     /// The services at this address, reached over this interface and no other.
     #[must_use]
     pub fn new(address: IpAddr, interface: &str) -> Self {
-        Self { address: SocketAddr::new(address, PORT), interface: interface.to_owned() }
+        let address = SocketAddr::new(address, PORT);
+        Self { address, interface: interface.to_owned(), mark: None }
+    }
+
+    /// The same, reached by packets with this mark.
+    #[must_use]
+    pub fn marked(self, mark: u32) -> Self {
+        Self { mark: Some(mark), ..self }
     }
 
     /// Its address and port.
@@ -154,6 +167,23 @@ impl Gateway {
         Ok(())
     }
 
+    /// A connection to the services, for those who speak with them themselves.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be reached.
+    pub async fn connect(&self) -> io::Result<TcpStream> {
+        let socket = match self.address {
+            SocketAddr::V4(_) => TcpSocket::new_v4(),
+            SocketAddr::V6(_) => TcpSocket::new_v6(),
+        }?;
+        socket.bind_device(Some(self.interface.as_bytes()))?;
+        if let Some(mark) = self.mark {
+            SockRef::from(&socket).set_mark(mark)?;
+        }
+        socket.connect(self.address).await
+    }
+
     async fn request(
         &self,
         method: Method,
@@ -177,12 +207,7 @@ impl Gateway {
         path: &str,
         body: Option<String>,
     ) -> anyhow::Result<(StatusCode, Bytes)> {
-        let socket = match self.address {
-            SocketAddr::V4(_) => TcpSocket::new_v4(),
-            SocketAddr::V6(_) => TcpSocket::new_v6(),
-        }?;
-        socket.bind_device(Some(self.interface.as_bytes()))?;
-        let stream = socket.connect(self.address).await.context("cannot reach the gateway")?;
+        let stream = self.connect().await.context("cannot reach the gateway")?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         // It ends with the sender, or with its error, which the answer has too.
         let connection = tokio::spawn(connection);

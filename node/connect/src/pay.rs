@@ -67,6 +67,11 @@ pub trait Payer {
     /// What its amounts are, for messages: for example `sat`.
     fn unit(&self) -> &str;
 
+    /// Whether any node can be paid with it, and not only the exits of the user's files.
+    fn is_for_any_node(&self) -> bool {
+        true
+    }
+
     /// The time between two payments, in nanoseconds.
     fn min_interval(&self) -> u64 {
         MIN_INTERVAL
@@ -219,6 +224,10 @@ impl Vouchers {
 impl Payer for Vouchers {
     fn unit(&self) -> &'static str {
         "vouchers"
+    }
+
+    fn is_for_any_node(&self) -> bool {
+        false
     }
 
     fn top_up<'a>(&'a mut self, gateway: &'a Gateway, at_most: u64) -> TopUp<'a> {

@@ -1,6 +1,6 @@
 //! What a connection changes on the machine, in the order of its tunnels.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context as _, bail};
 use rtnetlink::Handle;
@@ -15,13 +15,12 @@ use crate::{
     change_over::{self, Action, Cause, ChangeOver, Event},
     clock,
     dns::Dns,
-    firewall::{self, Allowed},
-    link, lockdown,
-    routes::{self, Exit, Hops, Rank, Reached},
+    firewall::{self, Allowed, Held},
+    gateway, link, lockdown,
+    routes::{self, Hops, Rank, Reached},
     source::Candidate,
     spare::Spares,
     state::{Directory, Money, State, Status},
-    tunnel::Tunnel,
 };
 
 /// The interval at which the table and the resolver are put back if another program changed them,
@@ -40,7 +39,7 @@ pub(super) struct Connection<'a> {
     pub(super) change: ChangeOver,
     pub(super) spares: Spares,
     pub(super) tunnels: [Option<Live>; 2],
-    entry: Option<Tunnel>,
+    pub(super) entry: Option<Live>,
     pub(super) status: Status,
     written: Option<Status>,
     next_check: u64,
@@ -110,20 +109,21 @@ impl<'a> Connection<'a> {
 
     /// Makes the tunnel to the entry, if there is one. It carries the other tunnels and nothing else.
     async fn enter(&mut self) -> anyhow::Result<()> {
-        let Some(Candidate { name, conf, endpoint, .. }) = self.options.entry.clone() else {
-            return Ok(());
-        };
+        let Some(candidate) = self.options.entry.clone() else { return Ok(()) };
+        let Candidate { name, endpoint, .. } = &candidate;
+        let endpoint = *endpoint;
         if self.options.candidates.iter().any(|exit| exit.endpoint.ip() == endpoint.ip()) {
             bail!("{name} is at the same address as an exit. Fix: name another node with --via");
         }
         (self.say)(&format!("Going through {name} at {endpoint}."));
         routes::add_endpoint(self.handle, endpoint.ip(), Reached::Directly).await?;
-        let (kind, mark) = (self.options.kind, Some(MARK));
-        let tunnel =
-            Tunnel::start(self.handle, ENTRY_INTERFACE, &conf, endpoint, mark, kind).await?;
-        let exit = Exit::new(tunnel.index, conf.exit_address(false), conf.exit_address(true));
-        routes::set_entry(self.handle, &exit).await?;
-        self.entry = Some(tunnel);
+        let (handle, kind) = (self.handle, self.options.kind);
+        let mut live =
+            Live::start(handle, ENTRY_INTERFACE, candidate, kind, MARK, u16::MAX).await?;
+        // Nothing but the exits' datagrams and what is said to the entry goes through it.
+        live.gateway = live.gateway.map(|gateway| gateway.marked(INNER_MARK));
+        routes::set_entry(self.handle, &live.exit()).await?;
+        self.entry = Some(live);
         Ok(())
     }
 
@@ -138,13 +138,29 @@ impl<'a> Connection<'a> {
     }
 
     /// Loads the table, with the endpoints of the tunnels that there are.
-    fn load(&self) -> anyhow::Result<()> {
+    pub(super) fn load(&self) -> anyhow::Result<()> {
         firewall::load(&self.allowed())
     }
 
+    /// The tunnels whose sessions wait for money, with the services that take it.
+    pub(super) fn held(&self) -> Vec<Held> {
+        let slots = Slot::ALL.into_iter().zip(&self.tunnels);
+        let tunnels = slots.map(|(slot, live)| (slot.interface(), live));
+        let all = tunnels.chain([(ENTRY_INTERFACE, &self.entry)]);
+        all.filter_map(|(interface, live)| {
+            let live = live.as_ref().filter(|live| live.is_held)?;
+            Some(Held { interface, gateway: live.gateway.as_ref()?.address().ip() })
+        })
+        .collect()
+    }
+
     fn allowed(&self) -> Allowed {
-        let entry = self.options.entry.as_ref().map(|entry| entry.endpoint);
-        let mut allowed = Allowed { lan: self.options.lan, entry, ..Allowed::default() };
+        let entry = self.options.entry.as_ref().map(|entry| firewall::Entry {
+            endpoint: entry.endpoint,
+            gateway: entry.conf.gateway().map(|address| SocketAddr::new(address, gateway::PORT)),
+        });
+        let held = self.held();
+        let mut allowed = Allowed { lan: self.options.lan, entry, held, ..Allowed::default() };
         for live in self.tunnels.iter().flatten() {
             allowed.endpoints.push(live.endpoint);
             allowed.inner.extend(live.inner.iter());
@@ -216,7 +232,7 @@ impl<'a> Connection<'a> {
         let (mark, reached, mtu) = self.through();
         routes::add_endpoint(self.handle, candidate.endpoint.ip(), reached).await?;
         let kind = self.options.kind;
-        let live = Live::start(self.handle, slot, candidate, kind, mark, mtu).await?;
+        let live = Live::start(self.handle, slot.interface(), candidate, kind, mark, mtu).await?;
         let exit = live.exit();
         if let Some(place) = self.tunnels.get_mut(place(slot)) {
             *place = Some(live);
@@ -298,6 +314,8 @@ impl<'a> Connection<'a> {
         let is_active = self.change.active().is_some_and(|(active, _)| active == slot);
         let Some(Some(live)) = self.tunnels.get_mut(place(slot)) else { return Ok(()) };
         let observed = match is_active {
+            // Nothing of an exit gets through while the entry is not paid.
+            true if self.entry.as_ref().is_some_and(|entry| entry.is_held) => Observed::Nothing,
             true => live.watch(now),
             false => live.try_once(now),
         };
@@ -378,7 +396,7 @@ impl<'a> Connection<'a> {
             live.tunnel.stop(self.handle).await.ok();
         }
         if let Some(entry) = self.entry.take() {
-            entry.stop(self.handle).await.ok();
+            entry.tunnel.stop(self.handle).await.ok();
         }
         self.options.entry = None;
         if self.was_connected {

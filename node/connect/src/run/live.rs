@@ -7,7 +7,6 @@ use tokio::task::JoinHandle;
 use weir_wireguard::keys::print_public;
 
 use crate::{
-    Slot,
     bill::{Bill, Comparison, Counted},
     change_over::Cause,
     clock::{self, MILLISECOND, SECOND},
@@ -110,12 +109,15 @@ pub(super) struct Live {
     next_receipt: u64,
     /// Whether the configuration promises receipts, and nothing else was said yet.
     expects_receipts: bool,
+    /// Whether its session waits for money: then everything but payments is held back here, because a
+    /// node takes few datagrams of a paused session, whatever is in them.
+    pub(super) is_held: bool,
 }
 
 impl Live {
     pub(super) async fn start(
         handle: &Handle,
-        slot: Slot,
+        interface: &'static str,
         candidate: Candidate,
         kind: Kind,
         mark: u32,
@@ -124,7 +126,6 @@ impl Live {
         let Candidate { name, exit, mut conf, endpoint } = candidate;
         let opened = clock::now();
         conf.mtu = conf.mtu.min(max_mtu);
-        let interface = slot.interface();
         let tunnel = Tunnel::start(handle, interface, &conf, endpoint, Some(mark), kind).await?;
         let public_key = print_public(&conf.private_key.public());
         let before = Store::default().load(&public_key);
@@ -156,6 +157,7 @@ impl Live {
             receipts: Receipts::new(&public_key, conf.receipts.as_deref(), before),
             next_receipt: 0,
             expects_receipts: conf.receipts.is_some(),
+            is_held: false,
             country: conf.country,
         })
     }
@@ -179,6 +181,11 @@ impl Live {
         self.answered.get_or_insert(now);
         let counts = self.tunnel.counts().unwrap_or_default();
         self.health = Some(Health::new(now, counts.sent, counts.received));
+    }
+
+    /// Whether it carries everything, so that it is watched.
+    pub(super) const fn is_used(&self) -> bool {
+        self.health.is_some()
     }
 
     pub(super) const fn has_answered(&self) -> bool {
@@ -245,6 +252,10 @@ impl Live {
     pub(super) async fn poll(&mut self, now: u64) -> Option<Said> {
         if let Some(poll) = self.poll.take_if(|poll| poll.is_finished()) {
             let said = poll.await.ok().and_then(Result::ok);
+            self.is_held = match &said {
+                Some(said) => said.left.is_out_of_credit(),
+                None => self.is_held || self.is_used_up(),
+            };
             self.unanswered = if said.is_some() { 0 } else { self.unanswered.saturating_add(1) };
             let is_idle = self.unanswered >= MAX_UNANSWERED;
             self.next_poll = now + if is_idle { IDLE_POLL_INTERVAL } else { POLL_INTERVAL };
@@ -267,14 +278,29 @@ impl Live {
         None
     }
 
+    /// Asks what is left before the next time.
+    pub(super) fn poll_soon(&mut self) {
+        self.next_poll = 0;
+    }
+
+    /// What the tunnel has carried since the node was asked, by the own count, in bytes.
+    fn carried_since(&self) -> Option<u64> {
+        Some(self.tunnel.counts().ok()?.total().saturating_sub(self.asked.carried))
+    }
+
+    /// Whether what was left should be used up, by the own count. A node whose session is paused may
+    /// not get the question.
+    pub(super) fn is_used_up(&self) -> bool {
+        let used = self.left_bytes.zip(self.carried_since());
+        used.is_some_and(|(left, used)| used >= left - left / LEFT_PART)
+    }
+
     /// Whether a good part of what was left is used since then, by the own count: the node is asked
     /// before the next time.
     fn runs_out(&mut self, now: u64) -> bool {
         let Some(left) = self.left_bytes.filter(|_| now >= self.next_look) else { return false };
         self.next_look = now + LOOK_INTERVAL;
-        let Ok(counts) = self.tunnel.counts() else { return false };
-        let used = counts.total().saturating_sub(self.asked.carried);
-        self.unanswered == 0 && used > left / LEFT_PART
+        self.unanswered == 0 && self.carried_since().is_some_and(|used| used > left / LEFT_PART)
     }
 
     /// Takes what the node answered about its usage receipt, and the bill that was asked for after it.

@@ -1,6 +1,6 @@
 //! What `weir connect` buys: a session to begin with, and more of it inside the tunnel.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use clap::Args;
@@ -16,7 +16,10 @@ use weir_market::{
     attestation::WatcherKey,
     listing::{Country, Price},
 };
-use weir_wallet::{Wallet, http::Http};
+use weir_wallet::{
+    Wallet,
+    http::{Dial, Dialed, Http},
+};
 
 use crate::cli::{
     buy::{self, BuyArgs, ForConnect, NotKept},
@@ -155,6 +158,24 @@ impl Buyer for Others {
     }
 }
 
+/// The node is at the other end of the tunnel: one that takes longer is dead, or does not want to be paid.
+const GATEWAY_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// Reaches a node's services inside its own tunnel: those of an exit and of its entry have the same
+/// address.
+#[derive(Debug)]
+struct ToGateway(Gateway);
+
+impl Dial for ToGateway {
+    fn dial<'a>(&'a self, _: &'a str, _: u16) -> Dialed<'a> {
+        Box::pin(self.0.connect())
+    }
+}
+
+fn to(gateway: &Gateway) -> Http {
+    Http::through(Arc::new(ToGateway(gateway.clone()))).with_timeout(GATEWAY_TIMEOUT)
+}
+
 /// Pays with the wallet's ecash, inside the tunnel.
 pub(in crate::cli) struct Ecash {
     wallet: PathBuf,
@@ -171,7 +192,7 @@ impl Payer for Ecash {
     fn prepare<'a>(&'a mut self, gateway: &'a Gateway, at_most: u64) -> pay::Preparation<'a> {
         Box::pin(async move {
             let wallet = Wallet::open(&self.wallet).context("cannot open the wallet")?;
-            let top_up = TopUp::new(&wallet, Http::default(), gateway.address())?;
+            let top_up = TopUp::new(&wallet, to(gateway), gateway.address())?;
             let wanted = top_up.wanted().await?;
             Ok(top_up.prepare(&wanted, self.portion.min(at_most)).await?)
         })
@@ -180,7 +201,7 @@ impl Payer for Ecash {
     fn top_up<'a>(&'a mut self, gateway: &'a Gateway, at_most: u64) -> pay::TopUp<'a> {
         Box::pin(async move {
             let wallet = Wallet::open(&self.wallet).context("cannot open the wallet")?;
-            let top_up = TopUp::new(&wallet, Http::default(), gateway.address())?;
+            let top_up = TopUp::new(&wallet, to(gateway), gateway.address())?;
             let wanted = top_up.wanted().await?;
             Ok(top_up.pay(&wanted, self.portion.min(at_most)).await?.spent)
         })
