@@ -234,8 +234,18 @@ fn a_program_runs_at_an_exit_that_is_bought_for_it_and_paid_on_within_the_budget
     // and reaches no mint: it is paid with what was prepared.
     let (address, serve) = serve_slowly(&lab, MIB)?;
     let port = address.port();
+    // What it sends meanwhile must not keep the payment out.
     let fetch = format!(
-        "import socket\nsocket.setdefaulttimeout(60)\ns = socket.create_connection(('{SERVER_V4}', {port}))\nn = 0\n\
+        "import socket, threading, time\n\
+         def noise():\n    \
+             udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n    \
+             while True:\n        \
+                 try: udp.sendto(b'noise', ('{SERVER_V4}', 9))\n        \
+                 except OSError: pass\n        \
+                 time.sleep(0.001)\n\
+         threading.Thread(target=noise, daemon=True).start()\n\
+         socket.setdefaulttimeout(60)\n\
+         s = socket.create_connection(('{SERVER_V4}', {port}))\nn = 0\n\
          while True:\n    b = s.recv(65536)\n    n += len(b)\n    if not b: break\nprint(n)"
     );
     let amounts_and_program =

@@ -18,6 +18,9 @@ use crate::{ENTRY_INTERFACE, INNER_MARK, MARK, Slot};
 /// The table's family and name.
 pub const TABLE: &str = "inet weir_connect";
 
+/// The table that holds a single program's tunnel back.
+const HOLD: &str = "inet weir_hold";
+
 /// The networks that count as local with `--lan`: private ones (RFC 1918), link-local ones and
 /// multicast that no router forwards. A network that only claims to be local is not among them.
 pub const LAN_V4: &str =
@@ -105,15 +108,13 @@ pub fn render(allowed: &Allowed) -> String {
     };
     let (mut held, mut held_forward) = (String::new(), String::new());
     for Held { interface, gateway } in &allowed.held {
-        let family = if gateway.is_ipv6() { "ip6" } else { "ip" };
-        // What the entry's gateway is told has its own rule, with a mark.
-        if *interface != ENTRY_INTERFACE {
-            let _infallible =
-                writeln!(held, "    oifname \"{interface}\" {family} daddr {gateway} accept");
-        }
-        let is_for_entry = format!("meta mark {INNER_MARK:#x} meta l4proto udp ");
-        let what = if *interface == ENTRY_INTERFACE { is_for_entry } else { String::new() };
-        let _infallible = writeln!(held, "    oifname \"{interface}\" {what}drop");
+        held.push_str(&match *interface == ENTRY_INTERFACE {
+            // What the entry's gateway is told has a rule of its own below.
+            true => format!(
+                "    oifname \"{interface}\" meta mark {INNER_MARK:#x} meta l4proto udp drop\n"
+            ),
+            false => only_gateway(interface, *gateway),
+        });
         let _infallible = writeln!(held_forward, "    oifname \"{interface}\" drop");
     }
     // Chains that jump come after those that they jump to.
@@ -145,6 +146,34 @@ pub fn render(allowed: &Allowed) -> String {
              iifname != {{ \"lo\", \"{a}\", \"{b}\", \"{v}\" }} ip6 daddr @inner6 drop\n  }}\n}}\n"
     );
     text
+}
+
+/// The rules by which nothing but what is for the gateway goes through a tunnel.
+fn only_gateway(interface: &str, gateway: IpAddr) -> String {
+    let family = if gateway.is_ipv6() { "ip6" } else { "ip" };
+    format!(
+        "    oifname \"{interface}\" {family} daddr {gateway} accept\n    \
+             oifname \"{interface}\" drop\n"
+    )
+}
+
+/// Lets nothing but what is for the gateway through a tunnel, in a network namespace that has nothing
+/// else; or everything again.
+///
+/// # Errors
+///
+/// When `nft` is missing or the kernel refuses the table.
+pub fn hold(interface: &str, gateway: Option<IpAddr>) -> anyhow::Result<()> {
+    let remove = format!("table {HOLD}\ndelete table {HOLD}\n");
+    let rules = gateway.map(|gateway| {
+        format!(
+            "table {HOLD} {{\n  chain output {{\n    type filter hook output priority filter;\n\
+             {}  }}\n}}\n",
+            only_gateway(interface, gateway)
+        )
+    });
+    nft(&["-f", "-"], &(remove + &rules.unwrap_or_default()))?;
+    Ok(())
 }
 
 fn set(text: &mut String, name: &str, kind: &str, mut elements: Vec<String>) {

@@ -80,6 +80,12 @@ impl Gateway {
         Self { mark: Some(mark), ..self }
     }
 
+    /// The tunnel's interface.
+    #[must_use]
+    pub fn interface(&self) -> &str {
+        &self.interface
+    }
+
     /// Its address and port.
     #[must_use]
     pub const fn address(&self) -> SocketAddr {

@@ -8,10 +8,10 @@ use tokio::{sync::watch, time::sleep};
 
 use super::hide_resolvers;
 use crate::{
-    clock,
+    clock, firewall,
     gateway::Gateway,
     namespace,
-    pay::{Decision, PayLoop, Payer},
+    pay::{Decision, Left, PayLoop, Payer},
 };
 
 /// Between two looks at what is left.
@@ -44,10 +44,21 @@ impl Money {
         hide_resolvers(resolvers).context("cannot use the tunnel's resolver")?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
-            let mut is_told = false;
+            let (mut is_told, mut is_held) = (false, false);
             while !*ended.borrow() {
+                let left = gateway.left().await;
+                // A node takes few datagrams of a paused session, whatever is in them, and may not
+                // even get the question.
+                let hold = left.as_ref().map_or(true, Left::is_out_of_credit);
+                if hold != is_held {
+                    let to = hold.then(|| gateway.address().ip());
+                    match firewall::hold(gateway.interface(), to) {
+                        Ok(()) => is_held = hold,
+                        Err(error) => say(&format!("cannot hold the program back: {error:#}")),
+                    }
+                }
                 // It answers again later, or the program finds out that the tunnel is dead.
-                if let Ok(left) = gateway.left().await {
+                if let Ok(left) = left {
                     match self.pay.decide(clock::now(), &left, self.budget) {
                         Decision::Nothing => {
                             is_told &= left.is_out_of_credit();
