@@ -49,7 +49,7 @@ impl Handshakes {
         Ok(Self { stop, thread: Some(thread) })
     }
 
-    /// Ends them. Sent are the initiations, and taken are those that were answered with a response.
+    /// Ends them. Sent are the initiations, and taken are those whose response was confirmed.
     ///
     /// # Errors
     ///
@@ -69,6 +69,10 @@ impl Drop for Handshakes {
 
 /// One consumer.
 struct Handshaking {
+    private: [u8; 32],
+    node_key: [u8; 32],
+    index: u32,
+    /// A new one for each handshake: boringtun takes few answers a second.
     tunnel: Tunnel,
     socket: UdpSocket,
 }
@@ -83,12 +87,14 @@ impl Handshaking {
         let socket = UdpSocket::bind("0.0.0.0:0")?;
         socket.connect(node)?;
         socket.set_nonblocking(true)?;
-        Ok(Self { tunnel: Tunnel::new(private, node_key, index), socket })
+        let tunnel = Tunnel::new(private, node_key, index);
+        Ok(Self { private, node_key, index, tunnel, socket })
     }
 
     /// Confirms the response to the last initiation, if there is one. Then it initiates again.
     fn turn(&mut self) -> anyhow::Result<bool> {
         let answered = self.confirm()?;
+        self.tunnel = Tunnel::new(self.private, self.node_key, self.index);
         let initiation = self.tunnel.initiation().context("no initiation")?;
         self.socket.send(&initiation).context("cannot send an initiation")?;
         Ok(answered)
