@@ -33,6 +33,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("weir-page", &[]),
     ("weir-promise", &[]),
     ("weir-receipt", &[]),
+    ("weir-tls", &[]),
     ("weir-ledger", &["weir-common", "weir-promise", "weir-receipt", "weir-wireguard"]),
     (
         "weir-sessions",
@@ -59,17 +60,21 @@ const LIBRARIES: &[(&str, &[&str])] = &[
             "weir-promise",
             "weir-receipt",
             "weir-sessions",
+            "weir-tls",
             "weir-wireguard",
         ],
     ),
     ("weir-connect", &["weir-common", "weir-promise", "weir-receipt", "weir-wireguard"]),
-    ("weir-market", &["weir-common", "weir-config", "weir-wireguard"]),
+    ("weir-market", &["weir-common", "weir-config", "weir-tls", "weir-wireguard"]),
     (
         "weir-registry",
-        &["weir-common", "weir-config", "weir-market", "weir-page", "weir-wireguard"],
+        &["weir-common", "weir-config", "weir-market", "weir-page", "weir-tls", "weir-wireguard"],
     ),
-    ("weir-wallet", &["weir-config", "weir-ecash"]),
-    ("weir-watch", &["weir-buy", "weir-config", "weir-connect", "weir-market", "weir-wallet"]),
+    ("weir-wallet", &["weir-config", "weir-ecash", "weir-tls"]),
+    (
+        "weir-watch",
+        &["weir-buy", "weir-config", "weir-connect", "weir-market", "weir-tls", "weir-wallet"],
+    ),
     (
         "weir-buy",
         &[

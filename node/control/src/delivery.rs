@@ -13,7 +13,6 @@ use weir_ledger::{MAX_RECORDS, UsageLog, UsageRecord};
 
 pub mod file;
 pub mod post;
-pub(crate) mod tls;
 pub mod webhook;
 
 pub use file::UsageFile;

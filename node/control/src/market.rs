@@ -20,12 +20,13 @@ use tracing::{info, warn};
 use weir_config::{Config, Shared, WebSocketUrl};
 use weir_ledger::unix_now;
 use weir_market::{
-    client::{Connector, Tls},
+    client::Connector,
     event::{Event, sign_deletion, sign_listing},
     key::MarketKey,
     listing::Listing,
     place::Places,
 };
+use weir_tls::Tls;
 
 use crate::resolver::Resolver;
 

@@ -18,7 +18,8 @@ use weir_config::{Config, ListenAddr, Shared, WebSocketUrl};
 use weir_market::key::MarketKey;
 use weir_sessions::{registry::Sessions, wg_quick::PeerTemplate};
 
-use crate::{delivery::tls::Tls, ecash::Cashu, resolver::Resolver};
+use crate::{ecash::Cashu, resolver::Resolver};
+use weir_tls::Tls;
 
 mod counts;
 mod http;
@@ -110,7 +111,7 @@ impl Purchase {
                 let ca_file = settings.relay_ca_file.as_str();
                 let ca_file = (!ca_file.is_empty()).then_some(Path::new(ca_file));
                 let is_secure = relays.iter().any(WebSocketUrl::is_secure);
-                let tls = || Tls::new(ca_file, "purchase.relay_ca_file");
+                let tls = || Tls::new(ca_file).context("purchase.relay_ca_file");
                 let tls = is_secure.then(tls).transpose().map_err(PurchaseError::Roots)?;
                 let letters = Letters::new(shop.clone());
                 Some(Waiting { letters, relays, tls, resolver: resolver.clone() })

@@ -17,14 +17,13 @@ use tokio_tungstenite::{
     tungstenite::{self, Message, protocol::WebSocketConfig},
 };
 use weir_config::WebSocketUrl;
+use weir_tls::Tls;
 
 use crate::event::MAX_EVENT_BYTES;
 
 mod pages;
-mod tls;
 
 pub use pages::{Fetched, Limits, Query};
-pub use tls::{NoRoots, Tls};
 
 /// The time that a connection, with its TLS and WebSocket handshakes, may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);

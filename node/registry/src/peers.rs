@@ -5,7 +5,7 @@ use std::{collections::HashSet, net::IpAddr, path::Path, sync::Arc, time::Durati
 use anyhow::Context as _;
 use tokio::{net::lookup_host, task::JoinSet, time::sleep};
 use weir_config::WebSocketUrl;
-use weir_market::client::Tls;
+use weir_tls::Tls;
 
 use crate::{http::PeerAddresses, registry::Registry};
 

@@ -7,9 +7,10 @@ use anyhow::ensure;
 use weir_config::{NotWebSocket, WebSocketUrl};
 use weir_market::{
     attestation::WatcherKey,
-    client::{Connector, Limits, Tls, system_lookup},
+    client::{Connector, Limits, system_lookup},
     view::{ConsumerPaths, Settings, read_settings},
 };
+use weir_tls::Tls;
 
 /// Reads a registry's URL.
 pub(super) fn registry(text: &str) -> Result<WebSocketUrl, NotWebSocket> {

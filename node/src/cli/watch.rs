@@ -10,7 +10,7 @@ use weir_config::{HttpUrl, WebSocketUrl};
 use weir_ledger::unix_now;
 use weir_market::{
     attestation::WatcherKey,
-    client::{Connector, Tls},
+    client::Connector,
     event::{Event, SignedListing, sign_attestation},
     history::{HistoryFile, Measurements},
     key::MarketKey,
@@ -18,6 +18,7 @@ use weir_market::{
     place::Places,
     view::{Settings, View},
 };
+use weir_tls::Tls;
 use weir_wallet::Wallet;
 use weir_watch::{
     NameCheck, Outcome, Published, Targets, Watched, Watcher, budget::Budget, schedule, server,

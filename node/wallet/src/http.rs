@@ -16,11 +16,8 @@ use tokio::{
     net::TcpStream,
     time::timeout,
 };
-use tokio_rustls::{
-    TlsConnector,
-    rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types::ServerName},
-};
 use weir_config::HttpUrl;
+use weir_tls::{NoRoots, Tls};
 
 /// How long a request may take, from the name to the last byte of the answer.
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -85,7 +82,7 @@ impl Dial for Direct {
 #[derive(Clone)]
 pub struct Http {
     dial: Arc<dyn Dial>,
-    tls: Arc<OnceLock<Result<TlsConnector, String>>>,
+    tls: Arc<OnceLock<Result<Tls, NoRoots>>>,
     timeout: Duration,
 }
 
@@ -114,14 +111,10 @@ impl Http {
         Self { timeout, ..self }
     }
 
-    /// The same client, which believes these root certificates and not the machine's.
-    ///
-    /// # Errors
-    ///
-    /// When the versions of TLS are not supported, which does not happen.
-    pub fn with_roots(self, roots: RootCertStore) -> Result<Self, NoAnswer> {
-        let tls = OnceLock::from(connector(roots));
-        Ok(Self { tls: Arc::new(tls), ..self })
+    /// The same client, which trusts other certificates than the machine's.
+    #[must_use]
+    pub fn with_tls(self, tls: Tls) -> Self {
+        Self { tls: Arc::new(OnceLock::from(Ok(tls))), ..self }
     }
 
     /// Sends a request without following redirections, because a body with money in it goes to nobody else.
@@ -152,14 +145,12 @@ impl Http {
         let asked = async {
             match url.is_secure() {
                 true => {
-                    let server =
-                        ServerName::try_from(url.host().trim_matches(['[', ']']).to_owned());
-                    let server = server.map_err(|error| NoAnswer::NotSent(error.to_string()))?;
                     let tls = self.tls()?;
                     let failed = |error| {
                         NoAnswer::NotSent(format!("the TLS handshake with {name} failed: {error}"))
                     };
-                    fetch(tls.connect(server, stream).await.map_err(failed)?, request, &name).await
+                    fetch(tls.connect(url.host(), stream).await.map_err(failed)?, request, &name)
+                        .await
                 }
                 false => fetch(stream, request, &name).await,
             }
@@ -171,28 +162,10 @@ impl Http {
         self.dial.dial(url.host().trim_matches(['[', ']']), url.port()).await
     }
 
-    fn tls(&self) -> Result<&TlsConnector, NoAnswer> {
-        let made = self.tls.get_or_init(|| {
-            let mut roots = RootCertStore::empty();
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            match roots.is_empty() {
-                true => Err("this machine has no root certificates. Fix: install \
-                     ca-certificates, or name a PEM file in the variable SSL_CERT_FILE"
-                    .to_owned()),
-                false => connector(roots),
-            }
-        });
-        made.as_ref().map_err(|error| NoAnswer::NotSent(error.clone()))
+    fn tls(&self) -> Result<&Tls, NoAnswer> {
+        let made = self.tls.get_or_init(|| Tls::new(None));
+        made.as_ref().map_err(|error| NoAnswer::NotSent(error.to_string()))
     }
-}
-
-fn connector(roots: RootCertStore) -> Result<TlsConnector, String> {
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(TlsConnector::from(Arc::new(config)))
 }
 
 async fn fetch<S>(stream: S, request: Request<Full<Bytes>>, name: &str) -> Result<Answer, NoAnswer>

@@ -15,7 +15,7 @@ use tokio::{
     time::{Instant as Deadline, timeout, timeout_at},
 };
 use weir_config::HttpUrl;
-use weir_market::client::Tls;
+use weir_tls::Tls;
 
 /// The time that a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(8);

@@ -4,7 +4,7 @@ use std::{net::IpAddr, net::SocketAddr, str::FromStr, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use weir_config::HttpUrl;
-use weir_market::client::Tls;
+use weir_tls::Tls;
 
 use crate::http::{Ask, Server};
 

@@ -11,10 +11,10 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::tls::Tls;
 use weir_config::HttpUrl;
 
 use crate::resolver::Resolver;
+use weir_tls::Tls;
 
 /// A URL to send requests to.
 pub struct Target {
@@ -49,7 +49,8 @@ impl Target {
     ///
     /// When there are no TLS roots.
     pub fn with_roots(self, ca_file: Option<&Path>, key: &str) -> anyhow::Result<Self> {
-        let tls = self.url.is_secure().then(|| Tls::new(ca_file, key)).transpose()?;
+        let tls = || Tls::new(ca_file).with_context(|| key.to_owned());
+        let tls = self.url.is_secure().then(tls).transpose()?;
         Ok(Self { tls, ..self })
     }
 
@@ -57,6 +58,10 @@ impl Target {
     #[must_use]
     pub fn with_resolver(self, resolver: Resolver) -> Self {
         Self { resolver, ..self }
+    }
+
+    fn handshake_failed(&self) -> String {
+        format!("the TLS handshake with {} failed", self.url.host())
     }
 
     /// The host and the port.
@@ -87,7 +92,10 @@ impl Target {
         }
         let request = request.body(Full::new(Bytes::from(json)))?;
         match &self.tls {
-            Some(tls) => ask(tls.connect(self.url.host(), stream).await?, request).await,
+            Some(tls) => {
+                let stream = tls.connect(self.url.host(), stream).await;
+                ask(stream.with_context(|| self.handshake_failed())?, request).await
+            }
             None if self.url.is_secure() => bail!("no TLS roots are configured for {}", self.host),
             None => ask(stream, request).await,
         }
@@ -138,6 +146,7 @@ impl Target {
         match &self.tls {
             Some(tls) => {
                 let stream = tls.connect(self.url.host(), stream).await;
+                let stream = stream.with_context(|| self.handshake_failed());
                 fetch(stream.map_err(NoAnswer::NotSent)?, request, max).await
             }
             None if self.url.is_secure() => {

@@ -101,7 +101,7 @@ async fn a_receiver_whom_nobody_vouches_for_gets_nothing() {
     let ca_file = folder.path().join("ca.pem");
     let hook = || Webhook::new(&url, SECRET).expect("a webhook");
     for (pem, expected) in [
-        ("nothing", "no PEM certificates in it"),
+        ("nothing", "has no PEM certificates that can be read"),
         (&other, "the TLS handshake with 127.0.0.1 failed"),
     ] {
         std::fs::write(&ca_file, pem).expect("written");

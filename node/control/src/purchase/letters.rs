@@ -16,7 +16,8 @@ use weir_market::purchase::{
 };
 
 use super::{Shop, counts::Way, shop::Source};
-use crate::{delivery::tls::Tls, gateway::allowance::Allowance, resolver::Resolver};
+use crate::{gateway::allowance::Allowance, resolver::Resolver};
+use weir_tls::Tls;
 
 mod relay;
 

@@ -12,7 +12,7 @@ use tokio_tungstenite::{
     WebSocketStream, client_async_with_config, tungstenite::protocol::WebSocketConfig,
 };
 use weir_config::WebSocketUrl;
-use weir_market::client::Tls;
+use weir_tls::Tls;
 
 use crate::relay::MAX_MESSAGE;
 

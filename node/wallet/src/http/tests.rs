@@ -7,7 +7,8 @@ use tokio::{
 use tokio_rustls::{
     TlsAcceptor,
     rustls::{
-        ServerConfig,
+        RootCertStore, ServerConfig,
+        crypto::ring,
         pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
     },
 };
@@ -102,12 +103,12 @@ async fn over_tls_only_the_named_host_with_a_known_root_is_asked() {
     roots.add(certificate).expect("a root");
     // Its name leads here, as a consumer's own resolver would say.
     let http = Http::through(Arc::new(To(address)));
-    let known = http.clone().with_roots(roots).expect("a client");
+    let known = http.clone().with_tls(Tls::trusting(roots).expect("TLS"));
     let answer = ask(&known, "https://mint.example/").await.expect("an answer");
     assert_eq!(&answer.body[..], b"ok");
     let other = ask(&known, "https://other.example/").await.expect_err("another name");
     assert!(matches!(other, NoAnswer::NotSent(_)), "{other}");
-    let unknown = http.with_roots(RootCertStore::empty()).expect("a client");
+    let unknown = http.with_tls(Tls::trusting(RootCertStore::empty()).expect("TLS"));
     let error = ask(&unknown, "https://mint.example/").await.expect_err("an unknown root");
     assert!(matches!(error, NoAnswer::NotSent(_)), "{error}");
 }

@@ -21,7 +21,8 @@ use weir_ledger::unix_now;
 use weir_market::{event::SEALED, purchase::letter::MAX_LETTER};
 
 use super::Letters;
-use crate::{delivery::tls::Tls, resolver::Resolver};
+use crate::resolver::Resolver;
+use weir_tls::Tls;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// How often the relay is asked whether it is there, and how long it may say nothing.
@@ -91,7 +92,8 @@ impl Line {
             match (&self.tls, self.url.is_secure()) {
                 (Some(tls), true) => {
                     let secured = timeout(CONNECT_TIMEOUT, tls.connect(self.url.host(), stream));
-                    self.serve(secured.await.context("it does not answer")??, up).await
+                    let secured = secured.await.context("it does not answer")?;
+                    self.serve(secured.context("the TLS handshake failed")?, up).await
                 }
                 (None, true) => anyhow::bail!("there are no TLS roots"),
                 (_, false) => self.serve(stream, up).await,
