@@ -85,6 +85,10 @@ pub fn remove() -> anyhow::Result<()> {
             _ => {}
         }
     }
+    // It stays if something else is in it.
+    if let Some(directory) = Path::new(RULES).parent() {
+        fs::remove_dir(directory).ok();
+    }
     systemctl(&["daemon-reload"])
 }
 
