@@ -113,6 +113,20 @@ impl AgreementRequest {
 }
 
 impl TermsView {
+    /// What a node settles with, at this price.
+    #[must_use]
+    pub fn new(terms: &Terms, price: &Price) -> Self {
+        Self {
+            chain_id: terms.chain_id,
+            provider: terms.provider.to_string(),
+            hermes: terms.hermes.to_string(),
+            registry: terms.registry.to_string(),
+            channel_implementation: terms.channel_implementation.to_string(),
+            per_gib: price.per_gib.to_string(),
+            per_hour: price.per_hour.to_string(),
+        }
+    }
+
     /// What the node settles with.
     ///
     /// # Errors

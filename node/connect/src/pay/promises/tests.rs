@@ -70,15 +70,7 @@ impl Rig {
             bytes,
             covered_bytes: 0,
             seconds,
-            terms: TermsView {
-                chain_id: terms.chain_id,
-                provider: terms.provider.to_string(),
-                hermes: terms.hermes.to_string(),
-                registry: terms.registry.to_string(),
-                channel_implementation: terms.channel_implementation.to_string(),
-                per_gib: PRICE.per_gib.to_string(),
-                per_hour: PRICE.per_hour.to_string(),
-            },
+            terms: TermsView::new(&terms, &PRICE),
             agreement: Some(AgreementView {
                 agreement_id: id.to_string(),
                 consumer: self.promises.identity().to_string(),

@@ -35,15 +35,7 @@ pub(super) fn account(
         bytes: status.bytes,
         covered_bytes: status.covered.unwrap_or(status.bytes).min(status.bytes),
         seconds: status.seconds,
-        terms: TermsView {
-            chain_id: terms.chain_id,
-            provider: terms.provider.to_string(),
-            hermes: terms.hermes.to_string(),
-            registry: terms.registry.to_string(),
-            channel_implementation: terms.channel_implementation.to_string(),
-            per_gib: price.per_gib.to_string(),
-            per_hour: price.per_hour.to_string(),
-        },
+        terms: TermsView::new(terms, price),
         agreement: status.agreement.as_ref().map(agreed),
         invoice: invoice.map(InvoiceText::from),
     }
