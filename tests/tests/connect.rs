@@ -381,6 +381,78 @@ fn through_an_entry_the_consumer_never_talks_to_the_exit_itself() -> Result<()> 
 }
 
 #[test]
+fn when_the_entry_dies_the_same_exit_is_reached_through_another_one() -> Result<()> {
+    let lab = Lab::new()?;
+    let [place, far] = [lab.another_node(4)?, lab.another_node(5)?];
+    let mut first = Node::start(&lab.node, Settings::default())?;
+    let second = Node::start(&place, Settings::default())?;
+    let exit = Node::start(&far, Settings::default())?;
+    let nodes = [&first, &second, &exit];
+    let [one, two, three] = nodes.map(|node| conf(node, "consumer"));
+    let (one, two, three) = (one?, two?, three?);
+    let mut machine = Machine::new(&lab)?;
+    let before = machine.everything()?;
+    let capture = Capture::start(&lab, vec![endpoint(&one)?, endpoint(&two)?])?;
+    let entries = [machine.conf("first.conf", &one)?, machine.conf("second.conf", &two)?];
+    let path = machine.conf("exit.conf", &three)?;
+    machine.start(&["--conf", &path, "--via", &entries[0], "--via", &entries[1]])?;
+    let noise = Noise::start(&lab)?;
+    machine.wait_connected("exit.conf")?;
+    let through = |machine: &Machine<'_>| -> Result<String> {
+        Ok(machine.status()?["entry"]["node"].as_str().unwrap_or_default().to_owned())
+    };
+    ensure!(through(&machine)? == "first.conf");
+    let server = tcp::Server::start(&lab.internet)?;
+    let fetch =
+        || tcp::parallel(&lab.consumer, server.at(SERVERS[0]), Direction::Down, 2, 2_000_000);
+    fetch()?;
+    first.kill()?;
+    until("it goes through the second entry", Duration::from_secs(60), || {
+        ensure!(through(&machine)? == "second.conf", "{}", machine.log());
+        lab.consumer.run(&format!("ping -n -q -c 1 -W 1 {SERVER_V4}")).map(drop)
+    })?;
+    fetch().with_context(|| machine.log())?;
+    ensure!(
+        machine.log().contains("first.conf, the entry: it does not answer."),
+        "{}",
+        machine.log()
+    );
+    // The session that the exit had before, and the first entry's is not used.
+    let sessions = exit.session_list()?;
+    ensure!(sessions.len() == 1 && sessions[0].bytes_down > 4_000_000, "{sessions:?}");
+    ensure!(second.session_list()?[0].bytes_down > 2_000_000, "the second entry carried nothing");
+    ensure!(!machine.log().contains("exit.conf: "), "the exit is blamed: {}", machine.log());
+    assert_eq!(capture.beside(), Vec::<String>::new());
+    drop(noise);
+    machine.disconnect()?;
+    assert_eq!(machine.everything()?, before);
+    Ok(())
+}
+
+#[test]
+fn an_entry_that_answers_and_carries_nothing_to_the_exit_is_left_for_another_one() -> Result<()> {
+    let lab = Lab::new()?;
+    let [place, far] = [lab.another_node(4)?, lab.another_node(5)?];
+    // Its operator does not let consumers reach the exit.
+    let closed = Settings::default().with("policy", "block", "[\"45.80.5.0/24\"]");
+    let first = Node::start(&lab.node, closed)?;
+    let second = Node::start(&place, Settings::default())?;
+    let exit = Node::start(&far, Settings::default())?;
+    let mut machine = Machine::new(&lab)?;
+    let named = [("first.conf", &first), ("second.conf", &second), ("exit.conf", &exit)];
+    let paths = named.map(|(name, node)| machine.conf(name, &conf(node, "consumer")?));
+    let [one, two, three] = paths;
+    let (one, two, three) = (one?, two?, three?);
+    machine.connect(&["--conf", &three, "--via", &one, "--via", &two])?;
+    machine.reaches(SERVERS[0]).with_context(|| machine.log())?;
+    let log = machine.log();
+    ensure!(log.contains("first.conf, the entry: it answers, but carries no traffic."), "{log}");
+    ensure!(machine.status()?["entry"]["node"] == "second.conf", "{log}");
+    machine.disconnect()?;
+    Ok(())
+}
+
+#[test]
 fn a_node_that_bills_more_than_it_carried_is_left_and_named() -> Result<()> {
     let lab = Lab::new()?;
     let other = lab.another_node(4)?;

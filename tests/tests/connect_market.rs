@@ -29,6 +29,9 @@ const FUNDS: u64 = 900;
 /// Where the second exit is.
 const OTHER_V4: Ipv4Addr = Ipv4Addr::new(45, 80, 4, 2);
 
+/// Where the third one is.
+const THIRD_V4: Ipv4Addr = Ipv4Addr::new(45, 80, 5, 2);
+
 /// The address by which the consumer appears on the internet.
 fn appears_as(lab: &Lab) -> Result<IpAddr> {
     let listener = lab.internet.enter(|| Ok(TcpListener::bind((SERVER_V4, 0))?))?;
@@ -215,6 +218,51 @@ fn an_entry_in_another_country_is_bought_and_paid_on_too_and_the_consumer_talks_
     machine.disconnect()?;
     purse.ensure_spent(160, &machine.log())?;
     drop((exit, entry));
+    Ok(())
+}
+
+#[test]
+fn when_an_entry_dies_the_consumer_goes_on_through_another_one_that_was_bought_before() -> Result<()>
+{
+    let lab = Lab::new()?;
+    let market = Marketplace::start(&lab)?;
+    let [second, third] = [lab.another_node(4)?, lab.another_node(5)?];
+    let exit = Node::start(&lab.node, market.exit(NODE_V4, "DE"))?;
+    let mut entries = [
+        (OTHER_V4, Node::start(&second, market.exit(OTHER_V4, "FR"))?),
+        (THIRD_V4, Node::start(&third, market.exit(THIRD_V4, "FR"))?),
+    ];
+    market.wait_listed("DE", 1)?;
+    market.wait_listed("FR", 2)?;
+    let purse = Purse::filled(&lab, &market)?;
+    let mut machine = Machine::new(&lab)?;
+    let amounts = ["--amount", "40", "--budget", "240"];
+    machine.connect(&purse.buys(&["--country", "DE", "--via", "FR"], &amounts))?;
+    let endpoints = [OTHER_V4, THIRD_V4].map(|node| SocketAddr::from((node, 51820)));
+    let capture = Capture::start(&lab, endpoints.to_vec())?;
+    let _noise = Noise::start(&lab)?;
+    until("another entry is bought", Duration::from_secs(60), || {
+        ensure!(machine.log().contains("to change to it if this entry fails"), "{}", machine.log());
+        Ok(())
+    })?;
+    let through = |machine: &Machine<'_>| -> Result<String> {
+        Ok(machine.status()?["entry"]["endpoint"].as_str().unwrap_or_default().to_owned())
+    };
+    let first = through(&machine)?;
+    let used = entries.iter_mut().find(|(at, _)| first.starts_with(&at.to_string()));
+    used.with_context(|| format!("no entry at {first}"))?.1.kill()?;
+    until("it goes through the other entry", Duration::from_secs(60), || {
+        ensure!(through(&machine)? != first, "{}", machine.log());
+        lab.consumer.run(&format!("ping -n -q -c 1 -W 1 {SERVER_V4}")).map(drop)
+    })?;
+    let seen = appears_as(&lab).with_context(|| machine.log())?;
+    ensure!(seen == IpAddr::from(NODE_V4), "{seen}");
+    let beside = capture.beside();
+    ensure!(beside.is_empty(), "{} packets beside: {beside:?}", beside.len());
+    machine.disconnect()?;
+    // The exit, and two entries.
+    purse.ensure_spent(3 * AMOUNT, &machine.log())?;
+    drop((exit, entries));
     Ok(())
 }
 

@@ -40,12 +40,12 @@ impl Cause {
     }
 
     /// Whether the node is not to be tried again.
-    const fn is_final(self) -> bool {
+    pub(crate) const fn is_final(self) -> bool {
         self.is_fraud() || matches!(self, Self::OutOfMoney)
     }
 
     /// Whether the node cheats: then no exit is better than this one.
-    const fn is_fraud(self) -> bool {
+    pub(crate) const fn is_fraud(self) -> bool {
         matches!(self, Self::Bill | Self::Receipt)
     }
 }
@@ -77,6 +77,8 @@ pub enum Action {
     Activate(Slot),
     /// Remove this tunnel.
     Close(Slot),
+    /// No candidate answers: it may be because of what they are reached through.
+    Doubt,
 }
 
 /// The state of a connection with several candidates.
@@ -125,6 +127,16 @@ impl ChangeOver {
     /// There is one candidate more, the last.
     pub fn add(&mut self) {
         self.is_banned.push(false);
+    }
+
+    /// The candidates are reached through another node from now on: what they did not answer before
+    /// says nothing.
+    pub const fn begin_again(&mut self, now: u64) {
+        match &mut self.state {
+            State::Idle { retry, .. } => *retry = now,
+            State::Trying { until, .. } => *until = now + CONNECT_TIMEOUT,
+            State::Connected { hold, .. } => *hold = now,
+        }
     }
 
     /// Whether a tunnel is tried now.
@@ -178,7 +190,7 @@ impl ChangeOver {
         if is_alone && !cause.is_fraud() {
             // There is nothing better: it may come back, or be paid by hand.
             self.state = State::Connected { slot, candidate, hold: now + RETRY_DELAY };
-            return Vec::new();
+            return if cause.is_final() { Vec::new() } else { vec![Action::Doubt] };
         }
         if cause.is_final()
             && let Some(banned) = self.is_banned.get_mut(candidate)
@@ -227,7 +239,7 @@ impl ChangeOver {
                     Some((slot, candidate)) => State::Connected { slot, candidate, hold: retry },
                     None => State::Idle { retry, last },
                 };
-                Vec::new()
+                if tried > 0 { vec![Action::Doubt] } else { Vec::new() }
             }
         }
     }

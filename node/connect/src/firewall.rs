@@ -117,6 +117,18 @@ pub fn render(allowed: &Allowed) -> String {
         });
         let _infallible = writeln!(held_forward, "    oifname \"{interface}\" drop");
     }
+    // By which it is known that the entry answers.
+    let probes = match allowed.entry.as_ref().and_then(|entry| entry.gateway) {
+        None => String::new(),
+        Some(gateway) => {
+            let (ip, icmp) = if gateway.is_ipv6() { ("ip6", "icmpv6") } else { ("ip", "icmp") };
+            let to = gateway.ip();
+            format!(
+                "    oifname \"{v}\" meta mark {INNER_MARK:#x} {ip} daddr {to} \
+                   {icmp} type echo-request accept\n"
+            )
+        }
+    };
     // Chains that jump come after those that they jump to.
     let _infallible = write!(
         text,
@@ -130,7 +142,8 @@ pub fn render(allowed: &Allowed) -> String {
              oifname \"{v}\" meta mark {INNER_MARK:#x} ip daddr . udp dport @exits4 accept\n    \
              oifname \"{v}\" meta mark {INNER_MARK:#x} ip6 daddr . udp dport @exits6 accept\n    \
              oifname \"{v}\" meta mark {INNER_MARK:#x} ip daddr . tcp dport @entry4 accept\n    \
-             oifname \"{v}\" meta mark {INNER_MARK:#x} ip6 daddr . tcp dport @entry6 accept\n    \
+             oifname \"{v}\" meta mark {INNER_MARK:#x} ip6 daddr . tcp dport @entry6 accept\n\
+             {probes}    \
              meta nfproto ipv4 udp sport 68 udp dport 67 accept\n    \
              ip6 saddr fe80::/10 udp sport 546 udp dport 547 accept\n    \
              icmpv6 type {{ nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert }} \
@@ -310,6 +323,9 @@ mod tests {
             through.clone().all(|line| line.contains("oifname \"weir-v\" meta mark 0x77656973"))
         );
         assert_eq!(through.count(), 4);
+        assert!(text.contains(
+            "oifname \"weir-v\" meta mark 0x77656973 ip daddr 10.66.0.1 icmp type echo-request accept"
+        ));
     }
 
     #[test]

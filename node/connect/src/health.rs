@@ -66,6 +66,12 @@ impl Health {
         self.misses = 0;
     }
 
+    /// Whether the latest probe was due to be answered, and was not.
+    #[must_use]
+    pub const fn is_doubtful(&self) -> bool {
+        self.misses > 0
+    }
+
     /// Looks at the clock and at the bytes that were counted so far. Without `has_probe`, nothing
     /// answers probes at this node, and only bytes count.
     pub fn look(&mut self, now: u64, sent: u64, received: u64, has_probe: bool) -> Step {

@@ -7,8 +7,8 @@
 //! 1. [`conf`] reads a wg-quick configuration.
 //! 2. [`tunnel`] is WireGuard: the kernel's, or else weir's own as a client.
 //! 3. [`firewall`], [`routes`], [`dns`] are what a connection changes on the machine.
-//! 4. [`health`], [`change_over`], [`bill`], [`receipt`] and [`pay`] decide. They are pure: `now` is
-//!    passed in.
+//! 4. [`health`], [`change_over`], [`entries`], [`bill`], [`receipt`] and [`pay`] decide. They are pure:
+//!    `now` is passed in.
 //! 5. [`spare`] buys another exit through the tunnel, before it is needed.
 //! 6. [`run`] drives them. [`state`] says whether it runs, and what it does. [`visit`] is what is remembered.
 //! 7. [`exec`] runs one program in a network namespace whose only way out is a tunnel.
@@ -19,6 +19,7 @@ pub mod clock;
 pub mod conf;
 pub mod disconnect;
 pub mod dns;
+pub mod entries;
 pub mod exec;
 pub mod firewall;
 pub mod gateway;

@@ -55,6 +55,15 @@ pub async fn configure(
     up(handle, index).await
 }
 
+/// Gives an interface another MTU.
+///
+/// # Errors
+///
+/// When the kernel refuses.
+pub async fn set_mtu(handle: &Handle, index: u32, mtu: u32) -> Result<(), rtnetlink::Error> {
+    handle.link().set(LinkUnspec::new_with_index(index).mtu(mtu).build()).execute().await
+}
+
 /// Sets an interface up.
 ///
 /// # Errors

@@ -39,6 +39,16 @@ impl Probe {
         Ok(Self { socket, to, identifier: OsRng.next_u32() as u16, sequence: 0 })
     }
 
+    /// The same, with this mark on its packets.
+    ///
+    /// # Errors
+    ///
+    /// Without root.
+    pub fn marked(self, mark: u32) -> io::Result<Self> {
+        self.socket.set_mark(mark)?;
+        Ok(self)
+    }
+
     /// Asks. A request that cannot be sent is one without an answer.
     pub fn send(&mut self) {
         self.sequence = self.sequence.wrapping_add(1);

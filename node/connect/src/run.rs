@@ -19,6 +19,7 @@ use crate::{
 };
 
 mod connection;
+mod entry;
 mod live;
 mod money;
 
@@ -28,9 +29,9 @@ use connection::Connection;
 pub struct Options {
     /// The nodes, the first first.
     pub candidates: Vec<Candidate>,
-    /// The node through whose tunnel the others are reached, if there is one. It sees who connects,
-    /// and the exit sees to whom.
-    pub entry: Option<Candidate>,
+    /// The nodes through one of whose tunnels the others are reached, the first first; none for the
+    /// direct way. The entry sees who connects, and the exit sees to whom.
+    pub entries: Vec<Candidate>,
     /// The local network.
     pub lan: Lan,
     /// Which WireGuard.
@@ -41,6 +42,8 @@ pub struct Options {
     pub payer: Option<Box<dyn Payer>>,
     /// Who buys another exit before it is needed, if anybody does. It has the payer's unit.
     pub buyer: Option<Box<dyn Buyer>>,
+    /// Who buys another entry before it is needed, if anybody does.
+    pub entry_buyer: Option<Box<dyn Buyer>>,
     /// What may be paid, in the payer's unit.
     pub budget: u64,
     /// What was paid before, in the payer's unit.

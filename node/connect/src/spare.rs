@@ -87,6 +87,11 @@ impl Spares {
         }
     }
 
+    /// Whether a purchase is under way.
+    pub(crate) const fn is_buying(&self) -> bool {
+        self.under_way.is_some()
+    }
+
     /// The purchase that has just ended. What it did not cost goes back to the budget.
     pub(crate) fn ended(&mut self, budget: &mut u64) -> Option<anyhow::Result<Bought>> {
         let (purchase, at_most) = self.under_way.take_if(|(purchase, _)| purchase.is_finished())?;

@@ -35,6 +35,8 @@ pub struct Status {
     pub engine: Option<String>,
     /// The country that the node says it is in.
     pub country: Option<String>,
+    /// The node through which this one is reached, with its address and port.
+    pub entry: Option<Entry>,
     /// When it was connected, in seconds since 1970.
     pub since: Option<u64>,
     /// Bytes from this node, as `wg show` counts.
@@ -57,6 +59,15 @@ pub struct Status {
     pub dropped: Option<u64>,
     /// Why the node before was left.
     pub last_change: Option<String>,
+}
+
+/// The node through which the exits are reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The candidate: a file, or the name of a node.
+    pub node: String,
+    /// The node's address and port.
+    pub endpoint: String,
 }
 
 /// What a connection has paid.

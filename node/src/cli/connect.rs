@@ -72,9 +72,9 @@ pub(super) struct ConnectArgs {
     #[command(flatten)]
     market: FromMarket,
     /// Reach the exits through a node of this file or, with --country, of this country: it sees who
-    /// connects, and the exit sees to whom
+    /// connects, and the exit sees to whom; give several files to have others to change to
     #[arg(long, value_name = "FILE|COUNTRY")]
-    via: Option<Entry>,
+    via: Vec<Entry>,
     /// Let devices with private addresses be reached beside the tunnel; never for DNS
     #[arg(long)]
     lan: bool,
@@ -163,32 +163,38 @@ pub(super) fn run(
         return in_background(out);
     }
     let mut conf = args.conf;
-    let via = args.via;
-    let mut entry = Vec::new();
-    match &via {
-        Some(Entry::File(path)) => entry.push(path.clone()),
-        Some(Entry::Country(country)) => ensure!(
-            args.market.is_wanted(),
-            "--via {country} buys an entry of the market. Fix: give --country too, or a file"
-        ),
-        None => {}
+    let mut entries = Vec::new();
+    let mut entry_country = None;
+    for via in args.via {
+        match via {
+            Entry::File(path) => entries.push(path),
+            Entry::Country(country) => {
+                ensure!(
+                    args.market.is_wanted(),
+                    "--via {country} buys an entry of the market. Fix: give --country too, or a file"
+                );
+                if let Some(other) = entry_country.replace(country) {
+                    bail!("--via names two countries, and {other} is one of them. Fix: name one");
+                }
+            }
+        }
     }
     let remember = history::remember(args.market.wallet.clone());
     let mut buyer: Option<Box<dyn Buyer>> = None;
+    let mut entry_buyer: Option<Box<dyn Buyer>> = None;
     let mut spent = 0;
     let (payer, budget): (Option<Box<dyn Payer>>, u64) = if args.market.is_wanted() {
         ensure!(
             Directory::here().holder().is_none(),
             "this machine is connected already, and nothing was bought. Fix: weir disconnect"
         );
-        let country = match via {
-            Some(Entry::Country(country)) => Some(country),
-            Some(Entry::File(_)) | None => None,
-        };
-        let bought = args.market.buy(country, args.budget, err)?;
+        let bought = args.market.buy(entry_country, args.budget, err)?;
         conf.push(bought.path);
-        entry.extend(bought.entry);
         buyer = Some(Box::new(bought.others));
+        if let Some((path, others)) = bought.entry {
+            entries.push(path);
+            entry_buyer = Some(Box::new(others));
+        }
         spent = bought.spent;
         let left = args.budget.map_or(0, |budget| budget.saturating_sub(bought.spent));
         (Some(Box::new(bought.ecash)), left)
@@ -199,12 +205,13 @@ pub(super) fn run(
     };
     let options = Options {
         candidates: source::from_files(&conf)?,
-        entry: source::from_files(&entry)?.pop(),
+        entries: source::from_files(&entries)?,
         lan: if args.lan { Lan::Open } else { Lan::Closed },
         kind: args.wireguard.kind(),
         lockdown: args.lockdown,
         payer,
         buyer,
+        entry_buyer,
         budget,
         spent,
         remember,
@@ -342,6 +349,9 @@ fn render(status: &Status, now: u64) -> String {
             )
         }
     };
+    if let Some(entry) = &status.entry {
+        text.push_str(&format!("through    {} at {}\n", entry.node, entry.endpoint));
+    }
     if let Some(billed) = status.billed_bytes {
         let left = status.left_bytes.map_or_else(|| "no limit".to_owned(), units::bytes);
         text.push_str(&format!("left       {left}; billed {}\n", units::bytes(billed)));
@@ -372,6 +382,8 @@ fn receipt(verified: &Verified, now: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use weir_connect::state;
+
     use super::*;
 
     #[test]
@@ -391,6 +403,10 @@ mod tests {
             dropped: Some(7),
             country: Some("DE".into()),
             money: Some(Money { unit: "sat".into(), spent: 140, budget: 500 }),
+            entry: Some(state::Entry {
+                node: "entry.conf".into(),
+                endpoint: "45.80.4.2:51820".into(),
+            }),
             receipt: Some(verified),
             ..Status::default()
         };
@@ -400,6 +416,7 @@ mod tests {
                        configuration names its key\n";
         assert!(text.contains(receipt), "{text}");
         assert!(text.contains("spent      140 of 500 sat\n"), "{text}");
+        assert!(text.contains("through    entry.conf at 45.80.4.2:51820\n"), "{text}");
         assert!(text.contains("3.00 MiB down, 1.00 MiB up"), "{text}");
         assert!(text.contains("left       1.00 GiB; billed 4.00 MiB"), "{text}");
         assert!(text.contains("7 packets were dropped"), "{text}");

@@ -11,14 +11,14 @@ use super::{
     live::{Live, Observed},
 };
 use crate::{
-    ENTRY_INTERFACE, INNER_MARK, MARK, Slot,
+    ENTRY_INTERFACE, Slot,
     change_over::{self, Action, Cause, ChangeOver, Event},
     clock,
     dns::Dns,
+    entries::Entries,
     firewall::{self, Allowed, Held},
     gateway, link, lockdown,
-    routes::{self, Hops, Rank, Reached},
-    source::Candidate,
+    routes::{self, Hops, Rank},
     spare::Spares,
     state::{Directory, Money, State, Status},
 };
@@ -26,20 +26,24 @@ use crate::{
 /// The interval at which the table and the resolver are put back if another program changed them,
 /// and the status is written, in nanoseconds.
 const CHECK_INTERVAL: u64 = clock::SECOND;
-/// What WireGuard adds to a packet, in bytes: the headers of IPv6 and UDP, its own, and the tag.
-const MAX_OVERHEAD: u16 = 80;
 
 /// A connection, as it is now.
 pub(super) struct Connection<'a> {
-    handle: &'a Handle,
+    pub(super) handle: &'a Handle,
     directory: &'a Directory,
     pub(super) options: Options,
     pub(super) say: &'a mut dyn FnMut(&str),
     dns: Dns,
     pub(super) change: ChangeOver,
     pub(super) spares: Spares,
+    pub(super) entries: Entries,
+    pub(super) entry_spares: Spares,
     pub(super) tunnels: [Option<Live>; 2],
+    /// `None` if there is none, or it could not be made: then it is tried again at `next_entry`.
     pub(super) entry: Option<Live>,
+    pub(super) next_entry: u64,
+    /// What was last said to be wrong with the entry, for as long as it is.
+    pub(super) entry_fault: Option<String>,
     pub(super) status: Status,
     written: Option<Status>,
     next_check: u64,
@@ -70,11 +74,15 @@ impl<'a> Connection<'a> {
             dns: Dns::find(directory),
             change: ChangeOver::new(options.candidates.len()),
             spares: Spares::new(options.buyer.take()),
+            entries: Entries::new(options.entries.len()),
+            entry_spares: Spares::new(options.entry_buyer.take()),
             whole_budget: options.spent.saturating_add(options.budget),
             options,
             say,
             tunnels: [None, None],
             entry: None,
+            next_entry: 0,
+            entry_fault: None,
             status: Status::default(),
             written: None,
             next_check: 0,
@@ -93,8 +101,9 @@ impl<'a> Connection<'a> {
             link::remove(self.handle, interface).await?;
         }
         routes::remove_all(self.handle).await?;
-        let hops = if self.options.entry.is_some() { Hops::Two } else { Hops::One };
+        let hops = if self.options.entries.is_empty() { Hops::One } else { Hops::Two };
         routes::close(self.handle, self.options.lan, hops).await?;
+        self.check_entries()?;
         self.enter().await.context("cannot make the tunnel to the entry")?;
         self.status.state = State::Connecting;
         self.write();
@@ -105,36 +114,6 @@ impl<'a> Connection<'a> {
             );
         }
         Ok(())
-    }
-
-    /// Makes the tunnel to the entry, if there is one. It carries the other tunnels and nothing else.
-    async fn enter(&mut self) -> anyhow::Result<()> {
-        let Some(candidate) = self.options.entry.clone() else { return Ok(()) };
-        let Candidate { name, endpoint, .. } = &candidate;
-        let endpoint = *endpoint;
-        if self.options.candidates.iter().any(|exit| exit.endpoint.ip() == endpoint.ip()) {
-            bail!("{name} is at the same address as an exit. Fix: name another node with --via");
-        }
-        (self.say)(&format!("Going through {name} at {endpoint}."));
-        routes::add_endpoint(self.handle, endpoint.ip(), Reached::Directly).await?;
-        let (handle, kind) = (self.handle, self.options.kind);
-        let mut live =
-            Live::start(handle, ENTRY_INTERFACE, candidate, kind, MARK, u16::MAX).await?;
-        // Nothing but the exits' datagrams and what is said to the entry goes through it.
-        live.gateway = live.gateway.map(|gateway| gateway.marked(INNER_MARK));
-        routes::set_entry(self.handle, &live.exit()).await?;
-        self.entry = Some(live);
-        Ok(())
-    }
-
-    /// The mark of tunnels to exits, how they are reached, and the largest MTU inside.
-    fn through(&self) -> (u32, Reached, u16) {
-        match &self.options.entry {
-            None => (MARK, Reached::Directly, u16::MAX),
-            Some(entry) => {
-                (INNER_MARK, Reached::ThroughEntry, entry.conf.mtu.saturating_sub(MAX_OVERHEAD))
-            }
-        }
     }
 
     /// Loads the table, with the endpoints of the tunnels that there are.
@@ -155,7 +134,7 @@ impl<'a> Connection<'a> {
     }
 
     fn allowed(&self) -> Allowed {
-        let entry = self.options.entry.as_ref().map(|entry| firewall::Entry {
+        let entry = self.options.entries.get(self.entries.current()).map(|entry| firewall::Entry {
             endpoint: entry.endpoint,
             gateway: entry.conf.gateway().map(|address| SocketAddr::new(address, gateway::PORT)),
         });
@@ -172,6 +151,7 @@ impl<'a> Connection<'a> {
         loop {
             let now = clock::now();
             self.step(Event::Time).await?;
+            self.observe_entry(now).await?;
             for slot in Slot::ALL {
                 self.observe(now, slot).await?;
             }
@@ -205,6 +185,7 @@ impl<'a> Connection<'a> {
                     }
                     Action::Activate(slot) => self.activate(slot).await?,
                     Action::Close(slot) => self.remove(slot).await?,
+                    Action::Doubt => self.doubt_entry(clock::now()).await?,
                 }
             }
         }
@@ -229,9 +210,9 @@ impl<'a> Connection<'a> {
         allowed.endpoints.push(candidate.endpoint);
         allowed.inner.extend(candidate.conf.addresses.iter().map(ipnet::IpNet::addr));
         firewall::load(&allowed)?;
-        let (mark, reached, mtu) = self.through();
+        let (mark, reached) = self.through();
         routes::add_endpoint(self.handle, candidate.endpoint.ip(), reached).await?;
-        let kind = self.options.kind;
+        let (kind, mtu) = (self.options.kind, self.max_mtu());
         let live = Live::start(self.handle, slot.interface(), candidate, kind, mark, mtu).await?;
         let exit = live.exit();
         if let Some(place) = self.tunnels.get_mut(place(slot)) {
@@ -256,6 +237,7 @@ impl<'a> Connection<'a> {
         routes::set(self.handle, &live.exit(), Rank::Active).await?;
         live.begin(clock::now());
         self.spares.connected(clock::now());
+        self.entry_spares.connected(clock::now());
         let (name, engine) = (live.name.clone(), live.tunnel.engine());
         let families = live.families();
         let servers = live.dns.clone();
@@ -267,6 +249,7 @@ impl<'a> Connection<'a> {
             engine: Some(engine.to_owned()),
             since: Some(clock::unix_now()),
             country: live.country.clone(),
+            entry: self.status.entry.take(),
             last_change: self.status.last_change.take(),
             ..Status::default()
         };
@@ -295,6 +278,7 @@ impl<'a> Connection<'a> {
         if self.change.active().is_none() {
             self.status = Status {
                 state: State::Connecting,
+                entry: self.status.entry.take(),
                 last_change: self.status.last_change.take(),
                 ..Status::default()
             };
@@ -303,19 +287,25 @@ impl<'a> Connection<'a> {
         self.load()
     }
 
-    fn remember(&mut self, live: &Live) {
+    pub(super) fn remember(&mut self, live: &Live) {
         if let Some(remember) = &mut self.options.remember {
             remember(live.visit(clock::now()));
         }
     }
 
+    /// The tunnel to an exit.
+    pub(super) fn exit_mut(&mut self, slot: Slot) -> Option<&mut Live> {
+        self.tunnels.get_mut(place(slot))?.as_mut()
+    }
+
     /// Looks at one tunnel.
     async fn observe(&mut self, now: u64, slot: Slot) -> anyhow::Result<()> {
         let is_active = self.change.active().is_some_and(|(active, _)| active == slot);
-        let Some(Some(live)) = self.tunnels.get_mut(place(slot)) else { return Ok(()) };
+        let is_entry_in_doubt = self.is_entry_in_doubt();
+        let Some(live) = self.exit_mut(slot) else { return Ok(()) };
         let observed = match is_active {
-            // Nothing of an exit gets through while the entry is not paid.
-            true if self.entry.as_ref().is_some_and(|entry| entry.is_held) => Observed::Nothing,
+            // Nothing of an exit gets through while the entry is not paid, or dead.
+            true if is_entry_in_doubt => Observed::Nothing,
             true => live.watch(now),
             false => live.try_once(now),
         };
@@ -368,7 +358,7 @@ impl<'a> Connection<'a> {
         Ok(())
     }
 
-    fn write(&mut self) {
+    pub(super) fn write(&mut self) {
         self.status.money = self.options.payer.as_ref().map(|payer| Money {
             unit: payer.unit().to_owned(),
             spent: self.whole_budget.saturating_sub(self.options.budget),
@@ -396,9 +386,10 @@ impl<'a> Connection<'a> {
             live.tunnel.stop(self.handle).await.ok();
         }
         if let Some(entry) = self.entry.take() {
+            self.remember(&entry);
             entry.tunnel.stop(self.handle).await.ok();
         }
-        self.options.entry = None;
+        self.options.entries.clear();
         if self.was_connected {
             // No tunnel: no endpoint.
             self.load().ok();

@@ -12,6 +12,7 @@ use crate::{
     clock::{self, MILLISECOND, SECOND},
     gateway::{Gateway, Given},
     health::{Failure, Health, Step},
+    link,
     pay::{Decision, Left, PayLoop},
     probe::Probe,
     receipt::{Fault, Receipts, Verified, store::Store},
@@ -91,6 +92,12 @@ pub(super) struct Live {
     v4: Option<IpAddr>,
     v6: Option<IpAddr>,
     probe: Option<Probe>,
+    /// Of the interface, in bytes.
+    mtu: u16,
+    /// Whether it carries other tunnels.
+    is_entry: bool,
+    /// What it had received at the last look.
+    heard: u64,
     next_probe: u64,
     health: Option<Health>,
     pub(super) pay: PayLoop,
@@ -144,6 +151,9 @@ impl Live {
             v4: conf.exit_address(false),
             v6: conf.exit_address(true),
             probe,
+            mtu: conf.mtu,
+            is_entry: false,
+            heard: 0,
             next_probe: 0,
             health: None,
             pay: PayLoop::default(),
@@ -160,6 +170,34 @@ impl Live {
             is_held: false,
             country: conf.country,
         })
+    }
+
+    /// It carries other tunnels, whose bytes show that it is there. What is said to the node itself
+    /// has this mark, because the other tunnels' routes come first.
+    pub(super) fn into_entry(mut self, mark: u32) -> anyhow::Result<Self> {
+        self.is_entry = true;
+        self.gateway = self.gateway.map(|gateway| gateway.marked(mark));
+        self.probe = self.probe.map(|probe| probe.marked(mark)).transpose()?;
+        Ok(self)
+    }
+
+    /// Lowers the MTU, if it is larger than this.
+    pub(super) async fn lower_mtu(&mut self, handle: &Handle, mtu: u16) -> anyhow::Result<()> {
+        if self.mtu > mtu {
+            link::set_mtu(handle, self.tunnel.index, mtu.into()).await?;
+            self.mtu = mtu;
+        }
+        Ok(())
+    }
+
+    /// The time since it was made, in nanoseconds.
+    pub(super) const fn age(&self, now: u64) -> u64 {
+        now.saturating_sub(self.opened)
+    }
+
+    /// Whether it is used, and has not answered of late.
+    pub(super) fn is_doubtful(&self) -> bool {
+        self.health.as_ref().is_some_and(Health::is_doubtful)
     }
 
     /// Its default routes.
@@ -211,6 +249,7 @@ impl Live {
     /// Looks whether a node has answered for the first time. Where nothing answers probes, a
     /// handshake has to do.
     pub(super) fn try_once(&mut self, now: u64) -> Observed {
+        let is_established = || self.tunnel.counts().is_ok_and(|counts| counts.is_established);
         let is_there = match &mut self.probe {
             Some(probe) => {
                 let is_answered = probe.is_answered();
@@ -218,9 +257,9 @@ impl Live {
                     self.next_probe = now + FIRST_PROBES;
                     probe.send();
                 }
-                is_answered
+                is_answered || self.is_entry && is_established()
             }
-            None => self.tunnel.counts().is_ok_and(|counts| counts.is_established),
+            None => is_established(),
         };
         if is_there { Observed::Answered } else { Observed::Nothing }
     }
@@ -230,7 +269,10 @@ impl Live {
         // Somebody removed the interface: it answers nothing any more.
         let Ok(counts) = self.tunnel.counts() else { return Observed::Failed(Cause::NoAnswer) };
         let health = self.health.get_or_insert_with(|| Health::new(now, 0, 0));
-        if self.probe.as_ref().is_some_and(Probe::is_answered) {
+        // An entry that answers no probes carries the answers of others.
+        let is_heard = self.is_entry && counts.received > self.heard;
+        self.heard = counts.received;
+        if self.probe.as_ref().is_some_and(Probe::is_answered) || is_heard {
             health.answered();
         }
         match health.look(now, counts.sent, counts.received, self.probe.is_some()) {

@@ -6,7 +6,7 @@ use std::{mem, pin::pin, time::Duration};
 use tokio::time::sleep;
 
 use super::{
-    connection::{Connection, place},
+    connection::Connection,
     live::{self, Live, Observed, Said},
 };
 use crate::{
@@ -16,6 +16,8 @@ use crate::{
     firewall::Held,
     pay::{Left, Payer},
     receipt::{Verified, store::Store},
+    source::Candidate,
+    spare::Bought,
 };
 
 /// Between two looks at a node while a payment waits for it, or for a mint behind it.
@@ -64,22 +66,14 @@ impl Connection<'_> {
     }
 
     async fn pay_entry(&mut self, now: u64) -> anyhow::Result<()> {
-        if self.entry.as_ref().is_none_or(|entry| entry.failure.is_some()) {
+        // Who cheats is not paid any more. What is used up may be paid by hand.
+        let is_fraud = |entry: &Live| entry.failure.is_some_and(Cause::is_fraud);
+        if self.entry.as_ref().is_none_or(is_fraud) {
             return Ok(());
         }
         let settled = self.settle(now, Which::Entry).await?;
         let Some(Settled { fault: Some((cause, detail)), .. }) = settled else { return Ok(()) };
-        let Some(entry) = &mut self.entry else { return Ok(()) };
-        // It may be paid by hand. Who cheats is not paid any more.
-        if cause != Cause::OutOfMoney {
-            entry.failure = Some(cause);
-        }
-        let text = format!("{}, the entry: {}{detail}", entry.name, cause.as_str());
-        if self.status.last_change.as_ref() != Some(&text) {
-            (self.say)(&format!("{text}. Fix: connect again with another --via."));
-            self.status.last_change = Some(text);
-        }
-        Ok(())
+        self.entry_failed(now, cause, &detail).await
     }
 
     /// The exit could not answer while the entry's tunnel was held, and is not blamed for that.
@@ -97,31 +91,54 @@ impl Connection<'_> {
 
     fn live(&mut self, which: Which) -> Option<&mut Live> {
         match which {
-            Which::Exit(slot) => self.tunnels.get_mut(place(slot))?.as_mut(),
+            Which::Exit(slot) => self.exit_mut(slot),
             Which::Entry => self.entry.as_mut(),
         }
     }
 
-    /// Buys another exit by the tunnel of the present one, if there is none left to change to.
+    /// Buys another exit by the tunnel of the present one, if there is none left to change to; and then
+    /// another entry.
     pub(super) fn spare(&mut self, now: u64) {
+        let is_connected = self.change.active().is_some() && !self.change.is_trying();
         let budget = &mut self.options.budget;
-        let is_alone = self.change.active().is_some() && self.change.spares() == 0;
-        if is_alone && !self.change.is_trying() {
+        if is_connected && self.change.spares() == 0 && !self.entry_spares.is_buying() {
             self.spares.begin(now, budget);
         }
-        match self.spares.ended(budget) {
-            None => {}
-            Some(Ok(bought)) => {
-                let name = &bought.candidate.name;
-                let text = format!("Bought {name} too, to change to it if this exit fails.");
-                (self.say)(&text);
-                self.options.candidates.push(bought.candidate);
-                self.change.add();
-            }
-            Some(Err(error)) => {
-                (self.say)(&format!("There is no other exit to change to: {error:#}"));
-            }
+        let has_entry = !self.options.entries.is_empty();
+        if is_connected && has_entry && self.entries.spares() == 0 && !self.spares.is_buying() {
+            self.entry_spares.begin(now, budget);
         }
+        if let Some(ended) = self.spares.ended(budget)
+            && let Some(exit) = self.bought(ended, "exit")
+        {
+            self.options.candidates.push(exit);
+            self.change.add();
+        }
+        if let Some(ended) = self.entry_spares.ended(&mut self.options.budget)
+            && let Some(entry) = self.bought(ended, "entry")
+        {
+            self.options.entries.push(entry);
+            self.entries.add();
+        }
+    }
+
+    /// Says what came of a purchase.
+    fn bought(&mut self, ended: anyhow::Result<Bought>, what: &str) -> Option<Candidate> {
+        let (text, candidate) = match ended {
+            Err(error) => (format!("There is no other {what} to change to: {error:#}"), None),
+            Ok(Bought { candidate, .. }) if self.is_shared(&candidate, what == "entry") => {
+                let Candidate { name, endpoint, .. } = candidate;
+                let at = endpoint.ip();
+                (format!("Bought {name} in vain: exit and entry would both be at {at}."), None)
+            }
+            Ok(Bought { candidate, .. }) => {
+                let name = &candidate.name;
+                let text = format!("Bought {name} too, to change to it if this {what} fails.");
+                (text, Some(candidate))
+            }
+        };
+        (self.say)(&text);
+        candidate
     }
 
     /// Takes what a node has answered, if it has: its usage receipt and its bill are checked, and it is

@@ -1,6 +1,10 @@
 //! What `weir connect` buys: a session to begin with, and more of it inside the tunnel.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use clap::Args;
@@ -96,19 +100,19 @@ impl FromMarket {
         };
         let ForConnect { path, wallet, spent, exit } = buy::for_connect(&args, budget, &[], err)?;
         let ecash = Ecash { wallet, unit: args.unit.clone(), portion: spent };
-        let mut others = Others { args, used: vec![exit], portion: spent };
-        let (mut entry_path, mut spent_in_all) = (None, spent);
+        let used = Arc::new(Mutex::new(vec![exit]));
+        let others = |args| Others { args, used: used.clone(), portion: spent };
+        let mut first = FirstExit { path, entry: None, spent, ecash, others: others(args) };
         if entry.is_some() {
-            let args =
-                BuyArgs { country: entry, node: None, residential: false, ..others.args.clone() };
+            let args = &first.others.args;
+            let args = BuyArgs { country: entry, node: None, residential: false, ..args.clone() };
             let left = budget.map(|budget| budget.saturating_sub(spent));
-            let bought = buy::for_connect(&args, left, &others.used, err);
-            let bought = bought.context("no entry was bought")?;
-            others.used.push(bought.exit);
-            entry_path = Some(bought.path);
-            spent_in_all = spent.saturating_add(bought.spent);
+            let mut others = others(args);
+            let bought = others.another(left, err).context("no entry was bought")?;
+            first.spent = spent.saturating_add(bought.spent);
+            first.entry = Some((bought.path, others));
         }
-        Ok(FirstExit { path, entry: entry_path, spent: spent_in_all, ecash, others })
+        Ok(first)
     }
 }
 
@@ -116,8 +120,8 @@ impl FromMarket {
 pub(in crate::cli) struct FirstExit {
     /// Its configuration.
     pub(in crate::cli) path: PathBuf,
-    /// The configuration of the entry, if one was asked for.
-    pub(in crate::cli) entry: Option<PathBuf>,
+    /// The configuration of the entry, if one was asked for, and who buys others.
+    pub(in crate::cli) entry: Option<(PathBuf, Others)>,
     /// What was paid for both.
     pub(in crate::cli) spent: u64,
     /// Pays it on.
@@ -126,13 +130,24 @@ pub(in crate::cli) struct FirstExit {
     pub(in crate::cli) others: Others,
 }
 
-/// Buys other exits that fit as the first did.
+/// Buys other nodes that fit as the first did.
 pub(in crate::cli) struct Others {
     args: BuyArgs,
-    /// The keys of those that were bought.
-    used: Vec<String>,
+    /// The keys of those that were bought, exits and entries.
+    used: Arc<Mutex<Vec<String>>>,
     /// What the first one cost.
     portion: u64,
+}
+
+impl Others {
+    /// Buys one that was not bought before.
+    fn another(&mut self, at_most: Option<u64>, err: &mut Out) -> anyhow::Result<ForConnect> {
+        // Nobody else buys meanwhile: it might be the same one.
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let bought = buy::for_connect(&self.args, at_most, &used, err)?;
+        used.push(bought.exit.clone());
+        Ok(bought)
+    }
 }
 
 impl Buyer for Others {
@@ -144,13 +159,11 @@ impl Buyer for Others {
     fn buy(&mut self, at_most: u64) -> Result<Bought, NotBought> {
         // It is said by who connects.
         let mut nowhere = Out::nowhere();
-        let bought = buy::for_connect(&self.args, Some(at_most), &self.used, &mut nowhere);
-        let bought = bought.map_err(|error| {
+        let bought = self.another(Some(at_most), &mut nowhere).map_err(|error| {
             let may_be_paid =
                 error.downcast_ref().is_some_and(BuyError::may_be_paid) || error.is::<NotKept>();
             NotBought { error, may_be_paid }
         })?;
-        self.used.push(bought.exit);
         let candidate = source::from_files(&[bought.path]).map(|mut all| all.pop());
         let failed = |error| NotBought { error, may_be_paid: true };
         let candidate = candidate.and_then(|it| it.context("no configuration")).map_err(failed)?;

@@ -86,6 +86,9 @@ fn fields(view: &View) -> Vec<(&'static str, String)> {
         let (up, down) = (units::bytes(status.sent), units::bytes(status.received));
         fields.push(("carried", format!("{up} up, {down} down")));
     }
+    if let Some(entry) = &status.entry {
+        fields.push(("through", format!("{} at {}", entry.node, entry.endpoint)));
+    }
     if let Some(left) = view.left() {
         let billed = status.billed_bytes.map(units::bytes);
         let billed = billed.map_or_else(String::new, |billed| format!("; billed {billed}"));

@@ -34,6 +34,7 @@ fn status(tick: u64) -> Status {
         state: State::Connected,
         node: Some("exit.conf".into()),
         country: Some("DE".into()),
+        entry: None,
         endpoint: Some("45.80.2.2:51820".into()),
         interface: Some("weir-a".into()),
         engine: Some("the kernel's WireGuard".into()),
