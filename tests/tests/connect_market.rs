@@ -50,7 +50,7 @@ fn serve_slowly(lab: &Lab, mib: u64) -> Result<(SocketAddr, JoinHandle<Result<Ip
         let (mut stream, from) = listener.accept()?;
         for _ in 0..mib {
             stream.write_all(&vec![7; 1 << 20])?;
-            std::thread::sleep(Duration::from_millis(60));
+            std::thread::sleep(Duration::from_millis(110));
         }
         Ok(from.ip())
     });

@@ -21,6 +21,8 @@ const LEAST_RISE: u64 = 8;
 const MIN_INTERVAL: u64 = 10 * SECOND;
 /// A mint that takes longer is asked again later: who pays has other things to look after.
 const PREPARE_TIMEOUT: Duration = Duration::from_secs(10);
+/// What is left for fewer seconds than these is brief: a preparation may fail once.
+const BRIEF_SECONDS: u64 = 20;
 
 /// What a session has left, as the gateway says it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -125,6 +127,10 @@ pub struct PayLoop {
     next_try: u64,
     /// Whether what is left of the budget is too little for this node.
     is_over_budget: bool,
+    /// When the node was last asked, and what it had billed then, in bytes.
+    last: Option<(u64, u64)>,
+    /// Bytes per second that were billed between the last two answers.
+    rate: u64,
 }
 
 impl PayLoop {
@@ -132,6 +138,7 @@ impl PayLoop {
     pub fn decide(&mut self, now: u64, left: &Left, budget: u64) -> Decision {
         let budget = if self.is_over_budget { 0 } else { budget };
         self.notice_credit(left);
+        self.notice_rate(now, left);
         self.full_seconds = self.full_seconds.max(left.seconds.unwrap_or_default());
         match left.is_out_of_credit() || self.is_down_to(left, QUARTER) {
             false => Decision::Nothing,
@@ -177,9 +184,12 @@ impl PayLoop {
     }
 
     /// Whether the next payment is to be prepared: from a half on, so that little waits in vain for
-    /// somebody who stops.
+    /// somebody who stops; or when the rest lasts for little longer than a slow mint takes.
     fn wants_preparation(&self, now: u64, left: &Left, budget: u64) -> bool {
-        budget > 0 && !self.is_ready && now >= self.next_try && self.is_down_to(left, HALF)
+        budget > 0
+            && !self.is_ready
+            && now >= self.next_try
+            && (self.is_down_to(left, HALF) || self.lasts_briefly(left))
     }
 
     /// Notes what came of preparing it.
@@ -192,6 +202,25 @@ impl PayLoop {
         let is_low = |left: Option<u64>, full: u64| left.is_some_and(|left| left <= full / share);
         left.state == "open"
             && (is_low(left.bytes, self.credit_bytes) || is_low(left.seconds, self.full_seconds))
+    }
+
+    /// Whether the rest of an open session is used up soon, at the present rate.
+    fn lasts_briefly(&self, left: &Left) -> bool {
+        let rest = left.bytes.filter(|_| left.state == "open");
+        rest.is_some_and(|bytes| bytes < self.rate.saturating_mul(BRIEF_SECONDS))
+    }
+
+    /// Notices how fast the session is used.
+    fn notice_rate(&mut self, now: u64, left: &Left) {
+        if let Some((at, used)) = self.last {
+            let Some(passed) = now.checked_sub(at).filter(|passed| *passed >= SECOND / 4) else {
+                return;
+            };
+            let more = u128::from(left.used_bytes.saturating_sub(used));
+            let rate = more * u128::from(SECOND) / u128::from(passed);
+            self.rate = u64::try_from(rate).unwrap_or(u64::MAX);
+        }
+        self.last = Some((now, left.used_bytes));
     }
 
     /// Notices that the session was given more. What is left does not tell: much of it may be used
@@ -284,6 +313,21 @@ mod tests {
         assert_eq!(paid.0, Decision::Pay { at_most: 5 });
         assert_eq!(at(&mut pay, 11 * MIN_INTERVAL, 800, 2000, 5), (Decision::Nothing, false));
         assert_eq!(at(&mut pay, 12 * MIN_INTERVAL, 1500, 2000, 5), (Decision::Nothing, true));
+    }
+
+    #[test]
+    fn a_payment_is_prepared_earlier_for_who_uses_much() {
+        let wants_after = |used_bytes: u64| {
+            let mut pay = PayLoop::default();
+            assert_eq!(pay.decide(0, &used(0, 1000), 5), Decision::Nothing);
+            // Two looks at nearly the same time say nothing about a rate.
+            assert_eq!(pay.decide(SECOND / 10, &used(used_bytes / 2, 1000), 5), Decision::Nothing);
+            let left = used(used_bytes, 1000);
+            assert_eq!(pay.decide(SECOND, &left, 5), Decision::Nothing);
+            pay.wants_preparation(SECOND, &left, 5)
+        };
+        assert!(!wants_after(1000 / (BRIEF_SECONDS + 2)));
+        assert!(wants_after(1000 / (BRIEF_SECONDS - 1)));
     }
 
     #[test]
