@@ -6,7 +6,7 @@
 
 use std::{
     net::IpAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -26,7 +26,6 @@ use weir_market::{
     listing::Listing,
     place::Places,
 };
-use weir_tls::Tls;
 
 use crate::resolver::Resolver;
 
@@ -146,15 +145,9 @@ impl Market {
                 urls.push(url);
             }
         }
-        let tls = match urls.iter().any(WebSocketUrl::is_secure) {
-            true => {
-                let file = Some(&market.ca_file).filter(|file| !file.is_empty());
-                let tls = Tls::new(file.map(std::path::Path::new));
-                Some(tls.context("market.ca_file")?)
-            }
-            false => None,
-        };
-        let connector = Connector::new(lookup(resolver.clone()), tls);
+        let file = Some(&market.ca_file).filter(|file| !file.is_empty()).map(Path::new);
+        let connector = Connector::for_urls(resolver.for_relays(), &urls, file);
+        let connector = connector.context("market.ca_file")?;
         let key = MarketKey::load_or_create(&market.key_file).context("market.key_file")?;
         let file = StateFile::new(&config.node.state_dir);
         let state = file.load();
@@ -314,14 +307,6 @@ impl Market {
     fn inner(&self) -> std::sync::MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Looks names up as the rest of the node does.
-fn lookup(resolver: Resolver) -> weir_market::client::Lookup {
-    Arc::new(move |host, port| {
-        let resolver = resolver.clone();
-        Box::pin(async move { resolver.lookup(&host, port).await })
-    })
 }
 
 /// Where `weir bench` leaves its result for the listing.

@@ -15,11 +15,10 @@ use std::{io, net::SocketAddr, path::Path, sync::Arc};
 use anyhow::Context as _;
 use tokio::{net::TcpListener, sync::watch};
 use weir_config::{Config, ListenAddr, Shared, WebSocketUrl};
-use weir_market::key::MarketKey;
+use weir_market::{client::Connector, key::MarketKey};
 use weir_sessions::{registry::Sessions, wg_quick::PeerTemplate};
 
 use crate::{ecash::Cashu, resolver::Resolver};
-use weir_tls::Tls;
 
 mod counts;
 mod http;
@@ -52,8 +51,7 @@ pub struct Purchase {
 struct Waiting {
     letters: Letters,
     relays: Vec<WebSocketUrl>,
-    tls: Option<Tls>,
-    resolver: Resolver,
+    connector: Connector,
 }
 
 /// Why nothing is sold.
@@ -110,11 +108,10 @@ impl Purchase {
             false => {
                 let ca_file = settings.relay_ca_file.as_str();
                 let ca_file = (!ca_file.is_empty()).then_some(Path::new(ca_file));
-                let is_secure = relays.iter().any(WebSocketUrl::is_secure);
-                let tls = || Tls::new(ca_file).context("purchase.relay_ca_file");
-                let tls = is_secure.then(tls).transpose().map_err(PurchaseError::Roots)?;
-                let letters = Letters::new(shop.clone());
-                Some(Waiting { letters, relays, tls, resolver: resolver.clone() })
+                let connector = Connector::for_urls(resolver.for_relays(), &relays, ca_file)
+                    .context("purchase.relay_ca_file")
+                    .map_err(PurchaseError::Roots)?;
+                Some(Waiting { letters: Letters::new(shop.clone()), relays, connector })
             }
         };
         let server = match settings.listen {
@@ -144,8 +141,8 @@ impl Purchase {
             }
         };
         let await_letters = async {
-            if let Some(Waiting { letters, relays, tls, resolver }) = self.letters {
-                letters.serve(relays, tls, resolver, relays_stopped).await;
+            if let Some(Waiting { letters, relays, connector }) = self.letters {
+                letters.serve(relays, connector, relays_stopped).await;
             }
             Ok(())
         };

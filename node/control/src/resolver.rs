@@ -77,6 +77,15 @@ impl Resolver {
         Ok(Self(Some(Arc::new(Mutex::new(outside)))))
     }
 
+    /// Looks up the names of relays.
+    pub(crate) fn for_relays(&self) -> weir_market::client::Lookup {
+        let resolver = self.clone();
+        Arc::new(move |host, port| {
+            let resolver = resolver.clone();
+            Box::pin(async move { resolver.lookup(&host, port).await })
+        })
+    }
+
     /// The addresses of a host, which may be an address itself.
     ///
     /// # Errors

@@ -3,30 +3,21 @@
 //! A relay is a stranger. Everything that it sends is bounded in size, number and time, and nothing
 //! that it says about an event is believed.
 
-use std::{fmt, future::Future, io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
+use std::{fmt, io, time::Duration};
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use nostr::{event::Event, message::RelayMessage};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
-    time::{Instant, timeout_at},
-};
-use tokio_tungstenite::{
-    WebSocketStream, client_async_with_config,
-    tungstenite::{self, Message, protocol::WebSocketConfig},
-};
-use weir_config::WebSocketUrl;
-use weir_tls::Tls;
+use tokio::time::{Instant, timeout_at};
+use tokio_tungstenite::tungstenite::{self, Message};
 
 use crate::event::MAX_EVENT_BYTES;
 
+mod connector;
 mod pages;
 
+pub use connector::{Connector, Found, Lookup, Socket, system_lookup};
 pub use pages::{Fetched, Limits, Query};
 
-/// The time that a connection, with its TLS and WebSocket handshakes, may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// The time that an answer to one message may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 /// The longest message that is read, in bytes: an event and what is around it.
@@ -35,22 +26,6 @@ const MAX_MESSAGE_BYTES: usize = MAX_EVENT_BYTES + 1024;
 const MAX_OTHERS: usize = 64;
 /// The longest text of a relay that is kept, in characters.
 const MAX_WORDS: usize = 200;
-
-/// The addresses of a host.
-pub type Found = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
-/// Looks up the addresses of a host and a port.
-pub type Lookup = Arc<dyn Fn(String, u16) -> Found + Send + Sync>;
-
-/// Looks names up with the system's resolver.
-#[must_use]
-pub fn system_lookup() -> Lookup {
-    Arc::new(|host, port| {
-        Box::pin(async move {
-            let host = host.trim_matches(['[', ']']);
-            Ok(tokio::net::lookup_host((host, port)).await?.collect())
-        })
-    })
-}
 
 /// Why a relay did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -102,7 +77,7 @@ impl From<tungstenite::Error> for ClientError {
             tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed => {
                 Self::Closed
             }
-            tungstenite::Error::Capacity(_) => Self::TooMuch("9216 bytes in one message"),
+            tungstenite::Error::Capacity(_) => Self::TooMuch("a message may have"),
             other => Self::WebSocket(Box::new(other)),
         }
     }
@@ -117,73 +92,9 @@ pub struct Answer {
     pub reason: String,
 }
 
-/// Makes connections to relays. Cheap to clone.
-#[derive(Clone)]
-pub struct Connector {
-    lookup: Lookup,
-    tls: Option<Tls>,
-}
-
-impl fmt::Debug for Connector {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connector").field("tls", &self.tls.is_some()).finish_non_exhaustive()
-    }
-}
-
-impl Connector {
-    /// One that looks names up so, and trusts these roots for `wss`. Without roots, `wss` fails.
-    #[must_use]
-    pub fn new(lookup: Lookup, tls: Option<Tls>) -> Self {
-        Self { lookup, tls }
-    }
-
-    /// Connects to a relay.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be reached, or does not speak WebSocket.
-    pub async fn connect(&self, url: &WebSocketUrl) -> Result<Relay, ClientError> {
-        let connecting = tokio::time::timeout(CONNECT_TIMEOUT, self.open(url));
-        connecting.await.map_err(|_| ClientError::Timeout(CONNECT_TIMEOUT))?
-    }
-
-    async fn open(&self, url: &WebSocketUrl) -> Result<Relay, ClientError> {
-        let host = || format!("{}:{}", url.host(), url.port());
-        let found = (self.lookup)(url.host().to_owned(), url.port()).await;
-        let addresses = found.map_err(|source| ClientError::Lookup { host: host(), source })?;
-        let stream = TcpStream::connect(&addresses[..]).await;
-        let stream = stream.map_err(|source| ClientError::Connect { host: host(), source })?;
-        let stream: Box<dyn Stream> = match (&self.tls, url.is_secure()) {
-            (_, false) => Box::new(stream),
-            (Some(tls), true) => {
-                let secured = tls.connect(url.host(), stream).await;
-                let secured =
-                    secured.map_err(|source| ClientError::Tls { host: host(), source })?;
-                Box::new(secured)
-            }
-            (None, true) => {
-                let source = io::Error::other("no TLS roots were loaded");
-                return Err(ClientError::Tls { host: host(), source });
-            }
-        };
-        let config = WebSocketConfig::default()
-            .read_buffer_size(16 * 1024)
-            .write_buffer_size(0)
-            .max_write_buffer_size(64 * 1024)
-            .max_message_size(Some(MAX_MESSAGE_BYTES))
-            .max_frame_size(Some(MAX_MESSAGE_BYTES));
-        let (socket, _) = client_async_with_config(url.to_string(), stream, Some(config)).await?;
-        Ok(Relay { socket })
-    }
-}
-
-/// What a WebSocket is on.
-trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
-
 /// A connection to a relay.
 pub struct Relay {
-    socket: WebSocketStream<Box<dyn Stream>>,
+    socket: Socket,
 }
 
 impl fmt::Debug for Relay {

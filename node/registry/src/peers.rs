@@ -5,14 +5,12 @@ use std::{collections::HashSet, net::IpAddr, path::Path, sync::Arc, time::Durati
 use anyhow::Context as _;
 use tokio::{net::lookup_host, task::JoinSet, time::sleep};
 use weir_config::WebSocketUrl;
-use weir_tls::Tls;
+use weir_market::client::{Connector, system_lookup};
 
-use crate::{http::PeerAddresses, registry::Registry};
+use crate::{http::PeerAddresses, registry::Registry, relay::MAX_MESSAGE};
 
-mod connect;
 mod sync;
 
-use connect::connect;
 use sync::{Link, Memory};
 
 /// The pause before a peer is tried again, at first and at most.
@@ -25,7 +23,7 @@ const LOOKUP_INTERVAL: Duration = Duration::from_secs(60);
 #[derive(Clone)]
 pub(crate) struct Peers {
     urls: Vec<WebSocketUrl>,
-    tls: Option<Tls>,
+    connector: Connector,
     addresses: PeerAddresses,
 }
 
@@ -42,18 +40,15 @@ impl Peers {
     ) -> anyhow::Result<Self> {
         let parse = |url: &String| url.parse().with_context(|| format!("registry.peers: {url}"));
         let urls: Vec<WebSocketUrl> = urls.iter().map(parse).collect::<anyhow::Result<_>>()?;
-        let tls = match urls.iter().any(WebSocketUrl::is_secure) {
-            true => Some(Tls::new(ca_file).context("registry.ca_file")?),
-            false => None,
-        };
-        Ok(Self { urls, tls, addresses })
+        let connector = Connector::for_urls(system_lookup(), &urls, ca_file);
+        Ok(Self { urls, connector: connector.context("registry.ca_file")?, addresses })
     }
 
     /// Copies from all peers until it is dropped.
     pub(crate) async fn run(self, registry: Arc<Registry>) {
         let mut tasks = JoinSet::new();
         for url in &self.urls {
-            tasks.spawn(follow(url.clone(), self.tls.clone(), Arc::clone(&registry)));
+            tasks.spawn(follow(url.clone(), self.connector.clone(), Arc::clone(&registry)));
         }
         let mut known = vec![HashSet::new(); self.urls.len()];
         loop {
@@ -76,13 +71,13 @@ impl Peers {
 }
 
 /// Copies from a peer, again and again.
-async fn follow(url: WebSocketUrl, tls: Option<Tls>, registry: Arc<Registry>) {
+async fn follow(url: WebSocketUrl, connector: Connector, registry: Arc<Registry>) {
     let name = url.to_string();
     let mut memory = Memory::default();
     let mut delay = RETRY_DELAY;
     let mut said = String::new();
     loop {
-        let error = match connect(&url, tls.as_ref()).await {
+        let error = match connector.socket(&url, 4 * MAX_MESSAGE).await {
             Ok(socket) => {
                 registry.metrics().peer_connected();
                 tracing::info!(peer = name, "connected to a peer");
@@ -94,7 +89,7 @@ async fn follow(url: WebSocketUrl, tls: Option<Tls>, registry: Arc<Registry>) {
                 }
                 ended.err()
             }
-            Err(error) => Some(error),
+            Err(error) => Some(error.into()),
         };
         if let Some(error) = error {
             // A peer that stays away is reported once.

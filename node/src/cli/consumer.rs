@@ -10,7 +10,6 @@ use weir_market::{
     client::{Connector, Limits, system_lookup},
     view::{ConsumerPaths, Settings, read_settings},
 };
-use weir_tls::Tls;
 
 /// Reads a registry's URL.
 pub(super) fn registry(text: &str) -> Result<WebSocketUrl, NotWebSocket> {
@@ -63,10 +62,7 @@ impl Consumer {
              registries = [\"wss://registry.example\"] to {}",
             file.display()
         );
-        let tls = match self.registries.iter().any(WebSocketUrl::is_secure) {
-            true => Some(Tls::new(self.ca_file.as_deref())?),
-            false => None,
-        };
-        Ok(Connector::new(system_lookup(), tls))
+        let file = self.ca_file.as_deref();
+        Ok(Connector::for_urls(system_lookup(), &self.registries, file)?)
     }
 }

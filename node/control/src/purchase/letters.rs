@@ -10,14 +10,14 @@ use nostr::event::Event;
 use tokio::sync::{Semaphore, watch};
 use weir_config::WebSocketUrl;
 use weir_ledger::unix_now;
+use weir_market::client::Connector;
 use weir_market::purchase::{
     Answer, Reason,
     letter::{NotALetter, OpenedOrder, check_envelope},
 };
 
 use super::{Shop, counts::Way, shop::Source};
-use crate::{gateway::allowance::Allowance, resolver::Resolver};
-use weir_tls::Tls;
+use crate::gateway::allowance::Allowance;
 
 mod relay;
 
@@ -93,14 +93,12 @@ impl Letters {
     pub(super) async fn serve(
         self,
         relays: Vec<WebSocketUrl>,
-        tls: Option<Tls>,
-        resolver: Resolver,
+        connector: Connector,
         stopped: watch::Receiver<bool>,
     ) {
         let mut tasks = tokio::task::JoinSet::new();
         for url in relays {
-            let (letters, tls) = (self.clone(), tls.clone());
-            let line = relay::Line { url, tls, resolver: resolver.clone(), letters };
+            let line = relay::Line { url, connector: connector.clone(), letters: self.clone() };
             tasks.spawn(line.hold(stopped.clone()));
         }
         tasks.join_all().await;

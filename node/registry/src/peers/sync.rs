@@ -16,8 +16,8 @@ use nostr::{
 };
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::Message;
+use weir_market::client::Socket;
 
-use super::connect::{ANSWER_TIMEOUT, Socket};
 use crate::{
     admission::COPIED_KINDS,
     clock,
@@ -26,6 +26,8 @@ use crate::{
     relay::{MAX_FRAME, from_hex, to_hex, vector},
 };
 
+/// The time in which a peer must answer, and take a message.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// The time between two reconciliations.
 const SYNC_INTERVAL: Duration = Duration::from_secs(60);
 /// Events that are fetched by one request.

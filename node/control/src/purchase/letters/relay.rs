@@ -7,24 +7,22 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use nostr::event::Event;
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
     sync::{mpsc, watch},
     time::{Instant, MissedTickBehavior, interval, timeout},
 };
-use tokio_tungstenite::{
-    WebSocketStream, client_async_with_config,
-    tungstenite::{Message, protocol::WebSocketConfig},
-};
+use tokio_tungstenite::tungstenite::Message;
 use weir_config::WebSocketUrl;
 use weir_ledger::unix_now;
-use weir_market::{event::SEALED, purchase::letter::MAX_LETTER};
+use weir_market::{
+    client::{Connector, Socket},
+    event::SEALED,
+    purchase::letter::MAX_LETTER,
+};
 
 use super::Letters;
-use crate::resolver::Resolver;
-use weir_tls::Tls;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+/// The time in which a relay must take a message.
+const SEND_TIMEOUT: Duration = Duration::from_secs(20);
 /// How often the relay is asked whether it is there, and how long it may say nothing.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(90);
@@ -45,8 +43,7 @@ const SUBSCRIPTION: &str = "weir";
 #[derive(Debug)]
 pub(super) struct Line {
     pub(super) url: WebSocketUrl,
-    pub(super) tls: Option<Tls>,
-    pub(super) resolver: Resolver,
+    pub(super) connector: Connector,
     pub(super) letters: Letters,
 }
 
@@ -81,37 +78,12 @@ impl Line {
 
     /// Serves until the line breaks, and says why it did.
     async fn connect_and_serve(&self, up: watch::Sender<bool>) -> anyhow::Error {
-        let serve = async {
-            let connect = async {
-                let (host, port) = (self.url.host(), self.url.port());
-                let addresses = self.resolver.lookup(host, port).await?;
-                TcpStream::connect(&addresses[..]).await
-            };
-            let stream =
-                timeout(CONNECT_TIMEOUT, connect).await.context("it does not answer")??;
-            match (&self.tls, self.url.is_secure()) {
-                (Some(tls), true) => {
-                    let secured = timeout(CONNECT_TIMEOUT, tls.connect(self.url.host(), stream));
-                    let secured = secured.await.context("it does not answer")?;
-                    self.serve(secured.context("the TLS handshake failed")?, up).await
-                }
-                (None, true) => anyhow::bail!("there are no TLS roots"),
-                (_, false) => self.serve(stream, up).await,
-            }
-        };
-        serve.await.err().unwrap_or_else(|| anyhow::anyhow!("the relay has closed the connection"))
+        let served = self.serve(up).await.err();
+        served.unwrap_or_else(|| anyhow::anyhow!("the relay has closed the connection"))
     }
 
-    async fn serve(
-        &self,
-        stream: impl AsyncRead + AsyncWrite + Unpin + Send,
-        up: watch::Sender<bool>,
-    ) -> anyhow::Result<()> {
-        let limits = WebSocketConfig::default()
-            .max_message_size(Some(MAX_MESSAGE))
-            .max_frame_size(Some(MAX_MESSAGE));
-        let shaken = client_async_with_config(self.url.to_string(), stream, Some(limits));
-        let (mut socket, _) = timeout(CONNECT_TIMEOUT, shaken).await.context("no WebSocket")??;
+    async fn serve(&self, up: watch::Sender<bool>) -> anyhow::Result<()> {
+        let mut socket = self.connector.socket(&self.url, MAX_MESSAGE).await?;
         let filter = json!({
             "kinds": [SEALED],
             "#p": [self.letters.address()],
@@ -169,11 +141,8 @@ impl Line {
     }
 }
 
-async fn send<S: AsyncRead + AsyncWrite + Unpin>(
-    socket: &mut WebSocketStream<S>,
-    message: Message,
-) -> anyhow::Result<()> {
-    let sent = timeout(CONNECT_TIMEOUT, socket.send(message)).await;
+async fn send(socket: &mut Socket, message: Message) -> anyhow::Result<()> {
+    let sent = timeout(SEND_TIMEOUT, socket.send(message)).await;
     ensure!(sent.context("it takes nothing")?.is_ok(), "the connection is broken");
     Ok(())
 }

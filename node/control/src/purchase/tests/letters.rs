@@ -4,7 +4,7 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use nostr::event::Event;
 use serde_json::{Value, json};
 use tokio_tungstenite::{accept_async, tungstenite::Message};
-use weir_market::purchase::letter::SentOrder;
+use weir_market::{client::Connector, purchase::letter::SentOrder};
 
 use super::*;
 use crate::purchase::letters::Letters;
@@ -101,7 +101,11 @@ async fn letters_come_through_a_relay_and_a_broken_line_is_tried_again() {
     let (stop, stopped) = watch::channel(false);
     let letters = Letters::new(exit.shop.clone());
     let relays = vec![url.parse().expect("a URL")];
-    let serving = tokio::spawn(letters.serve(relays, None, Resolver::inside(), stopped));
+    let serving = tokio::spawn(letters.serve(
+        relays,
+        Connector::new(Resolver::inside().for_relays(), None),
+        stopped,
+    ));
     // The first connection breaks at once.
     drop(listener.accept().await.expect("accepted"));
     let sent = seal(&exit, &paid(exit.mint.token(16)));
