@@ -68,7 +68,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("weir-market", &["weir-common", "weir-config", "weir-tls", "weir-wireguard"]),
     (
         "weir-registry",
-        &["weir-common", "weir-config", "weir-market", "weir-page", "weir-tls", "weir-wireguard"],
+        &["weir-common", "weir-config", "weir-market", "weir-page", "weir-wireguard"],
     ),
     ("weir-wallet", &["weir-config", "weir-ecash", "weir-tls"]),
     (
