@@ -93,21 +93,31 @@ impl Connection<'_> {
         };
         let observed = match entry.is_used() {
             true => entry.watch(now),
-            false if entry.age(now) >= CONNECT_TIMEOUT => Observed::Failed(Cause::NoAnswer),
-            false => entry.try_once(now),
+            false => match entry.try_once(now) {
+                Observed::Nothing if entry.age(now) >= CONNECT_TIMEOUT => {
+                    Observed::Failed(Cause::NoAnswer)
+                }
+                observed => observed,
+            },
         };
         match observed {
-            Observed::Nothing => {
-                if entry.is_used() && !entry.is_doubtful() {
-                    self.entry_fault = None;
-                }
-                Ok(())
-            }
+            Observed::Nothing if !entry.is_used() || entry.is_doubtful() => {}
+            Observed::Nothing => self.entry_recovered(),
             Observed::Answered => {
                 entry.begin(now);
-                Ok(())
+                self.entry_recovered();
             }
-            Observed::Failed(cause) => self.entry_failed(now, cause, "").await,
+            Observed::Failed(cause) => self.entry_failed(now, cause, "").await?,
+        }
+        Ok(())
+    }
+
+    /// The entry answers again. That it cheats or is not paid is no matter of answers.
+    fn entry_recovered(&mut self) {
+        if let Some(entry) = &mut self.entry
+            && let Some(Cause::NoAnswer | Cause::NoTraffic) = entry.failure
+        {
+            (entry.failure, self.entry_fault) = (None, None);
         }
     }
 
@@ -155,6 +165,12 @@ impl Connection<'_> {
         if let Err(error) = self.enter().await {
             (self.say)(&format!("cannot make the tunnel to the entry: {error:#}"));
             self.next_entry = now + RETRY_DELAY;
+            if self.entry.is_none()
+                && let Some(entry) = self.options.entries.get(self.entries.current())
+            {
+                let address = entry.endpoint.ip();
+                routes::remove_endpoint(self.handle, address, Reached::Directly).await?;
+            }
         }
         self.entry_fault = None;
         self.change.begin_again(now);
