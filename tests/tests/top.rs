@@ -102,6 +102,19 @@ impl Drop for Top {
 }
 
 #[test]
+fn it_ends_with_its_terminal() -> Result<()> {
+    let lab = Lab::new()?;
+    let node = Node::start(&lab.node, Settings::default())?;
+    let mut top = Top::start(&node.socket_path())?;
+    let process = Path::new("/proc").join(top.file("pid")?);
+    top.script.kill()?;
+    until("weir top ends", Duration::from_secs(20), || {
+        ensure!(!process.exists(), "it goes on without a terminal");
+        Ok(())
+    })
+}
+
+#[test]
 fn a_key_or_a_signal_ends_it_and_the_terminal_is_as_before() -> Result<()> {
     let lab = Lab::new()?;
     let node = Node::start(&lab.node, Settings::default())?;

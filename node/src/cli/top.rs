@@ -25,6 +25,8 @@ mod state;
 const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
 /// The interval between two checks for key presses.
 const KEY_POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// The time in which a view ends by itself once it is told to.
+const END_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub(super) fn run(client: Client, json: bool, out: &Out) -> anyhow::Result<()> {
     if json {
@@ -60,7 +62,8 @@ pub(super) fn on_screen(
     done
 }
 
-/// Handles SIGTERM and similar signals, which would otherwise leave the terminal in raw mode.
+/// Handles SIGTERM and similar signals, which would otherwise leave the terminal in raw mode. The
+/// process ends soon after one, even if its terminal is gone.
 pub(super) fn told_to_end() -> anyhow::Result<mpsc::Receiver<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
     let runtime = runtime.context("cannot wait for signals")?;
@@ -79,6 +82,10 @@ pub(super) fn told_to_end() -> anyhow::Result<mpsc::Receiver<()>> {
             }
         });
         tell.send(()).ok();
+        // Where the terminal is gone, what reads the keys never returns, and takes a whole core.
+        thread::sleep(END_TIMEOUT);
+        ratatui::try_restore().ok();
+        std::process::exit(0);
     });
     Ok(told)
 }
