@@ -31,6 +31,20 @@ fn all_passes(lab: &Lab, machine: &Machine<'_>, capture: &Capture) -> Result<()>
     Ok(())
 }
 
+/// Disconnects, when nothing has left beside the tunnel: then everything is as it was before.
+fn leaves_no_trace(
+    machine: &mut Machine<'_>,
+    capture: &Capture,
+    noise: Noise,
+    before: &str,
+) -> Result<()> {
+    assert_eq!(capture.beside(), Vec::<String>::new());
+    drop(noise);
+    machine.disconnect()?;
+    assert_eq!(machine.everything()?, before);
+    Ok(())
+}
+
 #[test]
 fn without_the_table_the_capture_sees_everything_that_leaves() -> Result<()> {
     let lab = Lab::new()?;
@@ -373,11 +387,7 @@ fn through_an_entry_the_consumer_never_talks_to_the_exit_itself() -> Result<()> 
     entry.kill()?;
     let ping = lab.consumer.run(&format!("ping -n -q -c 1 -W 1 {SERVER_V4}"));
     ensure!(ping.is_err(), "it goes on without the entry");
-    assert_eq!(capture.beside(), Vec::<String>::new());
-    drop(noise);
-    machine.disconnect()?;
-    assert_eq!(machine.everything()?, before);
-    Ok(())
+    leaves_no_trace(&mut machine, &capture, noise, &before)
 }
 
 #[test]
@@ -422,11 +432,7 @@ fn when_the_entry_dies_the_same_exit_is_reached_through_another_one() -> Result<
     ensure!(sessions.len() == 1 && sessions[0].bytes_down > 4_000_000, "{sessions:?}");
     ensure!(second.session_list()?[0].bytes_down > 2_000_000, "the second entry carried nothing");
     ensure!(!machine.log().contains("exit.conf: "), "the exit is blamed: {}", machine.log());
-    assert_eq!(capture.beside(), Vec::<String>::new());
-    drop(noise);
-    machine.disconnect()?;
-    assert_eq!(machine.everything()?, before);
-    Ok(())
+    leaves_no_trace(&mut machine, &capture, noise, &before)
 }
 
 #[test]

@@ -124,7 +124,7 @@ impl Drop for Running {
     }
 }
 
-/// The megabits per second that each session is billed for in one direction, over so many seconds.
+/// Each session's billed rate in one direction, in Mbit/s, measured for this number of seconds.
 /// The node's own count: iperf3's comes over a connection that competes with its others.
 fn billed_rates(node: &Node<'_>, way: &str, seconds: u64) -> Result<Vec<f64>> {
     let (before, start) = (node.session_list()?, Instant::now());

@@ -322,7 +322,7 @@ impl<'a> Connection<'a> {
         cause: Cause,
         detail: &str,
     ) -> anyhow::Result<()> {
-        let name = self.tunnels.get_mut(place(slot)).and_then(Option::as_mut).map(|live| {
+        let name = self.exit_mut(slot).map(|live| {
             live.failure = Some(cause);
             live.name.clone()
         });
@@ -386,7 +386,9 @@ impl<'a> Connection<'a> {
             live.tunnel.stop(self.handle).await.ok();
         }
         if let Some(entry) = self.entry.take() {
-            self.remember(&entry);
+            if entry.has_answered() || entry.failure.is_some() {
+                self.remember(&entry);
+            }
             entry.tunnel.stop(self.handle).await.ok();
         }
         self.options.entries.clear();

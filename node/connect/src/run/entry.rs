@@ -18,6 +18,22 @@ use crate::{
 /// What WireGuard adds to a packet, in bytes: the headers of IPv6 and UDP, its own, and the tag.
 const MAX_OVERHEAD: u16 = 80;
 
+/// What a node is in a connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Role {
+    Exit,
+    Entry,
+}
+
+impl Role {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Exit => "exit",
+            Self::Entry => "entry",
+        }
+    }
+}
+
 impl Connection<'_> {
     /// Refuses entries that are at the address of an exit.
     ///
@@ -25,7 +41,7 @@ impl Connection<'_> {
     ///
     /// Names the first.
     pub(super) fn check_entries(&self) -> anyhow::Result<()> {
-        match self.options.entries.iter().find(|entry| self.is_shared(entry, true)) {
+        match self.options.entries.iter().find(|entry| self.is_shared(entry, Role::Entry)) {
             Some(Candidate { name, .. }) => {
                 bail!("{name} is at the same address as an exit. Fix: name another node with --via")
             }
@@ -34,9 +50,12 @@ impl Connection<'_> {
     }
 
     /// Whether an entry is at the address of an exit, or an exit at the address of an entry.
-    pub(super) fn is_shared(&self, candidate: &Candidate, is_entry: bool) -> bool {
+    pub(super) fn is_shared(&self, candidate: &Candidate, role: Role) -> bool {
         let Options { candidates, entries, .. } = &self.options;
-        let others = if is_entry { candidates } else { entries };
+        let others = match role {
+            Role::Exit => entries,
+            Role::Entry => candidates,
+        };
         others.iter().any(|other| other.endpoint.ip() == candidate.endpoint.ip())
     }
 

@@ -7,6 +7,7 @@ use tokio::time::sleep;
 
 use super::{
     connection::Connection,
+    entry::Role,
     live::{self, Live, Observed, Said},
 };
 use crate::{
@@ -109,13 +110,13 @@ impl Connection<'_> {
             self.entry_spares.begin(now, budget);
         }
         if let Some(ended) = self.spares.ended(budget)
-            && let Some(exit) = self.bought(ended, "exit")
+            && let Some(exit) = self.bought(ended, Role::Exit)
         {
             self.options.candidates.push(exit);
             self.change.add();
         }
         if let Some(ended) = self.entry_spares.ended(&mut self.options.budget)
-            && let Some(entry) = self.bought(ended, "entry")
+            && let Some(entry) = self.bought(ended, Role::Entry)
         {
             self.options.entries.push(entry);
             self.entries.add();
@@ -123,10 +124,11 @@ impl Connection<'_> {
     }
 
     /// Says what came of a purchase.
-    fn bought(&mut self, ended: anyhow::Result<Bought>, what: &str) -> Option<Candidate> {
+    fn bought(&mut self, ended: anyhow::Result<Bought>, role: Role) -> Option<Candidate> {
+        let what = role.as_str();
         let (text, candidate) = match ended {
             Err(error) => (format!("There is no other {what} to change to: {error:#}"), None),
-            Ok(Bought { candidate, .. }) if self.is_shared(&candidate, what == "entry") => {
+            Ok(Bought { candidate, .. }) if self.is_shared(&candidate, role) => {
                 let Candidate { name, endpoint, .. } = candidate;
                 let at = endpoint.ip();
                 (format!("Bought {name} in vain: exit and entry would both be at {at}."), None)

@@ -105,6 +105,8 @@ impl Connector {
         let addresses = found.map_err(|source| ClientError::Lookup { host: host(), source })?;
         let stream = TcpStream::connect(&addresses[..]).await;
         let stream = stream.map_err(|source| ClientError::Connect { host: host(), source })?;
+        // Peers compare their listings in many small messages.
+        stream.set_nodelay(true).map_err(|source| ClientError::Connect { host: host(), source })?;
         let stream: Box<dyn Stream> = match (&self.tls, url.is_secure()) {
             (_, false) => Box::new(stream),
             (Some(tls), true) => {
