@@ -87,8 +87,8 @@ enum Task {
     },
     /// Boot Debian's kernels in emulated machines, run the node there, and show what each lacks
     ///
-    /// The kernels of Debian 12 and of its backports are fetched once, into the target directory.
-    /// Needs no KVM: the machines are emulated in software, which takes minutes.
+    /// The kernels of Debian 12 and of the backports of 12 and 13 are fetched once, into the target
+    /// directory. Needs no KVM: the machines are emulated in software, which takes minutes.
     KernelTest {
         /// Which of cargo's profiles
         #[arg(long, default_value = "release", value_name = "PROFILE")]

@@ -120,6 +120,11 @@ section! {
         /// stack, or the node does not start. "sockets": through the stack, where this machine's
         /// firewall and tcpdump see it.
         receive: ReceiveMode = ReceiveMode::Auto;
+        /// Whether the network card receives frames into the node's own memory and sends them from
+        /// there, where its driver supports that (AF_XDP zero-copy) and consumers' packets can leave
+        /// past the kernel's network stack. false: the kernel copies them. For drivers whose
+        /// zero-copy mode is faulty.
+        zero_copy: bool = true;
         /// How consumers' packets leave. "auto": by the node's own NAT, past the kernel's network
         /// stack, where the uplink allows it, else through the kernel. "bypass": by the node's own
         /// NAT, or the node does not start. "kernel": through the kernel's forwarding and nftables,

@@ -44,7 +44,7 @@ pub use crate::{
         udp::{Sockets, bind},
         uplink::open_uplink,
         uring::{Reads, probe},
-        xsk::{Sources, XskQueues},
+        xsk::{Sources, XskMode, XskQueues},
     },
     limit::{
         flow_key::FlowSecret,

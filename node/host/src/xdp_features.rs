@@ -1,4 +1,4 @@
-//! Whether an interface's driver runs XDP, as the kernel tells since Linux 6.3 (the generic
+//! What of XDP an interface's driver supports, as the kernel tells since Linux 6.3 (the generic
 //! netlink family `netdev`).
 
 use std::{io, time::Duration};
@@ -22,15 +22,26 @@ const DEV_IFINDEX: u16 = 1;
 const DEV_XDP_FEATURES: u16 = 3;
 /// The driver runs XDP and takes its four plain verdicts.
 const BASIC: u64 = 1;
+/// The driver has the zero-copy mode of `AF_XDP`.
+const XSK_ZEROCOPY: u64 = 1 << 3;
 /// The headers of netlink and of generic netlink, in bytes.
 const HEADERS: usize = 20;
 
-/// Whether the driver of interface `index` has XDP.
+/// What a driver supports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct XdpFeatures {
+    /// XDP in the driver.
+    pub native: bool,
+    /// The zero-copy mode of `AF_XDP`.
+    pub zero_copy: bool,
+}
+
+/// What of XDP the driver of interface `index` supports.
 ///
 /// # Errors
 ///
 /// Fails when the kernel does not tell, as those before Linux 6.3.
-pub fn has_native_xdp(index: u32) -> io::Result<bool> {
+pub fn read(index: u32) -> io::Result<XdpFeatures> {
     let family = ask(CONTROLLER, GET_FAMILY, &attribute(FAMILY_NAME, b"netdev\0"))?;
     let family = find(&family, FAMILY_ID)
         .and_then(|value| value.try_into().ok())
@@ -41,7 +52,8 @@ pub fn has_native_xdp(index: u32) -> io::Result<bool> {
         .and_then(|value| value.try_into().ok())
         .map(u64::from_ne_bytes)
         .ok_or(io::ErrorKind::Unsupported)?;
-    Ok(features & BASIC != 0)
+    let has = |feature| features & feature != 0;
+    Ok(XdpFeatures { native: has(BASIC), zero_copy: has(XSK_ZEROCOPY) })
 }
 
 /// Sends a command and gives the attributes of its answer.
@@ -60,11 +72,11 @@ fn ask(family: u16, command: u8, attributes: &[u8]) -> io::Result<Vec<u8>> {
     let mut answer = vec![0; 16384];
     let (taken, _) = recv(&netlink, &mut answer[..], RecvFlags::empty())?;
     answer.truncate(taken);
-    read(&answer)
+    attributes_of(&answer)
 }
 
 /// The attributes of an answer, or the error that it is.
-fn read(answer: &[u8]) -> io::Result<Vec<u8>> {
+fn attributes_of(answer: &[u8]) -> io::Result<Vec<u8>> {
     let kind = answer.get(4..6).and_then(|bytes| bytes.try_into().ok()).map(u16::from_ne_bytes);
     if kind == Some(NLMSG_ERROR) {
         let code = answer.get(16..20).and_then(|bytes| bytes.try_into().ok());
@@ -116,15 +128,20 @@ mod tests {
         let mut answer = vec![0; 36];
         answer[4..6].copy_from_slice(&NLMSG_ERROR.to_ne_bytes());
         answer[16..20].copy_from_slice(&(-libc::ENODEV).to_ne_bytes());
-        assert_eq!(read(&answer).expect_err("an error").raw_os_error(), Some(libc::ENODEV));
-        assert!(read(&[0; 10]).is_err());
+        assert_eq!(
+            attributes_of(&answer).expect_err("an error").raw_os_error(),
+            Some(libc::ENODEV)
+        );
+        assert!(attributes_of(&[0; 10]).is_err());
     }
 
     #[test]
     fn the_loopback_interface_has_no_driver_with_xdp() {
         // Linux 6.3 and later tell; on older ones there is no such family.
-        match has_native_xdp(1) {
-            Ok(native) => assert!(!native),
+        match read(1) {
+            Ok(features) => {
+                assert_eq!(features, XdpFeatures { native: false, zero_copy: false });
+            }
             Err(error) => assert_eq!(error.raw_os_error(), Some(libc::ENOENT)),
         }
     }

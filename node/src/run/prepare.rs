@@ -20,7 +20,7 @@ use super::{
 use crate::sandbox;
 use weir_accounts::SharedLimits;
 use weir_config::HostPort;
-use weir_dataplane::{Cipher, Io, Shared};
+use weir_dataplane::{Cipher, Io, Shared, XskMode};
 use weir_host::{
     Host, HostPlan,
     nft::{InForce, Transits},
@@ -118,14 +118,22 @@ impl<'a> Prepared<'a> {
     pub(super) fn enter_sandbox(self, machine: &mut Machine) -> anyhow::Result<Sandboxed<'a>> {
         let Options { config, file, .. } = self.options;
         let xdp = machine.ebpf.attach(&self.uplink, config.node.xdp)?;
-        let receive = Receive::prepare(&config.node.receive, &xdp, &self.uplink, self.cores.len())?;
-        let egress = Egress::choose(config, &self.uplink, &receive, self.cores.len())?;
+        // In zero-copy mode, what is for the host's stack is copied out. Where that is all that comes
+        // back for consumers, it costs more than it saves.
+        let may_bypass = egress::reserved_ports(config, &self.uplink).is_some();
+        let best = match config.node.zero_copy && may_bypass {
+            true => XskMode::ZeroCopy,
+            false => XskMode::Copy,
+        };
+        let workers = self.cores.len();
+        let receive = Receive::prepare(&config.node.receive, best, &xdp, &self.uplink, workers)?;
+        let egress = Egress::choose(config, &self.uplink, &receive, workers)?;
         let levels = Arc::<SharedLimits>::default();
         let mut shared = Shared {
             accounts: machine.ebpf.accounts(),
             permutation: self.permutation,
             addresses: self.addresses,
-            workers: self.cores.len() as u32,
+            workers: workers as u32,
             mtu: config.tunnel.mtu as usize,
             uso: self.tun.offloads.uso,
             udp_segmentation: dataplane::segmentation(&config.node),

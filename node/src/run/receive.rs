@@ -10,7 +10,7 @@ use tracing::info;
 
 use super::ebpf::Ebpf;
 use weir_config::ReceiveMode;
-use weir_dataplane::{Sources, XskQueues};
+use weir_dataplane::{Sources, XskMode, XskQueues};
 use weir_ebpf_loader::XdpMode;
 use weir_host::uplink::Uplink;
 
@@ -26,6 +26,7 @@ impl Receive {
     /// Opens the sockets, while the process still has the privileges for it.
     pub(super) fn prepare(
         wanted: &ReceiveMode,
+        best: XskMode,
         mode: &XdpMode,
         uplink: &Uplink,
         workers: usize,
@@ -47,7 +48,7 @@ impl Receive {
             )),
             XdpMode::Native => {
                 let sources = Sources::of_uplink(&uplink.v4, &uplink.v6);
-                XskQueues::open(uplink.index, workers, sources).context(
+                XskQueues::open(uplink.index, workers, sources, best).context(
                     "cannot open an AF_XDP socket. Fix: start the node with CAP_NET_RAW, on a \
                      kernel with CONFIG_XDP_SOCKETS",
                 )
@@ -75,11 +76,15 @@ impl Receive {
 
     /// The path, as it is shown.
     pub(super) fn describe(&self) -> ReceivePath {
-        let queues = self.queues.iter().flat_map(XskQueues::sockets).count();
+        let count = |mode| self.queues.iter().map(|queues| queues.count(mode)).sum::<usize>();
+        let modes = [(XskMode::ZeroCopy, "zero-copy"), (XskMode::Copy, "copy mode")];
+        let queues = modes.map(|(mode, word)| (count(mode), word));
+        let queues = queues.iter().filter(|(count, _)| *count > 0);
+        let queues: Vec<_> = queues.map(|(count, word)| format!("{count} ({word})")).collect();
         match &self.without {
             None => ReceivePath {
                 word: "af_xdp",
-                note: format!("receive over AF_XDP, queues: {queues}"),
+                note: format!("receive over AF_XDP, queues: {}", queues.join(", ")),
             },
             Some(reason) => ReceivePath {
                 word: "sockets",

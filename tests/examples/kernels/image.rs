@@ -66,7 +66,9 @@ impl Image {
         let pack = "find . | cpio --quiet --create --format=newc > ../initramfs";
         command::run(Command::new("sh").args(["-c", pack]).current_dir(&root))?;
         fs::remove_dir_all(root)?;
-        let kernel = package.join(format!("boot/vmlinuz-{release}"));
+        let places = [format!("boot/vmlinuz-{release}"), format!("lib/modules/{release}/vmlinuz")];
+        let mut places = places.iter().map(|place| package.join(place));
+        let kernel = places.find(|place| place.exists()).context("no vmlinuz in the package")?;
         Ok(Self { release, kernel, initramfs })
     }
 }

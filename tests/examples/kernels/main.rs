@@ -6,6 +6,7 @@
 mod carry;
 mod connect;
 mod guest;
+mod hang;
 mod image;
 mod network;
 mod own;

@@ -29,6 +29,7 @@ pub(crate) mod part {
     pub(crate) const KERNEL_CONNECTS: &str = "the kernel's own WireGuard connects as a consumer";
     pub(crate) const KERNEL_PASSES: &str =
         "the TCP and UDP of the kernel's WireGuard pass unchanged";
+    pub(crate) const HANG: &str = "while the node hangs under load, its host is reached";
     pub(crate) const KILL: &str = "after kill -9, sessions, counters and traffic continue";
     pub(crate) const ELSE: &str = "the steps in between";
     pub(crate) const STOP: &str = "a clean stop leaves nothing behind";
@@ -109,13 +110,15 @@ impl Report {
     /// What `weir doctor --json` and `weir status --json` say of the kernel.
     pub(crate) fn facts(&mut self, doctor: &str, status: &Status) -> Result<()> {
         self.fact("XDP guard", &status.xdp_mode);
-        self.fact("receive path", &status.receive);
+        self.fact("egress", &status.egress.mode);
         self.fact("I/O", &status.io);
         for note in &status.offloads {
-            match note.strip_prefix("uplink: ") {
-                Some(found) => self.fact("offloads of the uplink", found),
-                None => self.fact(NOTES, note),
-            }
+            let known = [("uplink: ", "offloads of the uplink"), ("receive ", "receive path")];
+            let known = known
+                .iter()
+                .find_map(|(start, what)| note.strip_prefix(start).map(|found| (*what, found)));
+            let (what, found) = known.unwrap_or((NOTES, note));
+            self.fact(what, found);
         }
         self.fact("sandbox", &status.sandbox);
         let doctor: Value = serde_json::from_str(doctor)?;

@@ -102,6 +102,7 @@ fn parts(lab: &Lab, guest: &Guest, report: &mut Report) -> Result<()> {
     let bob = add(guest, "bob")?;
     report.check(part::KERNEL_CONNECTS, || connect(guest, &bob))?;
     report.check(part::KERNEL_PASSES, || carry(lab, guest))?;
+    report.check(part::HANG, || crate::hang::hang(lab, guest, &client))?;
     report.check(part::KILL, || kill_and_go_on(lab, guest, &client, &[&alice, &bob]))?;
     report.check(part::STOP, || {
         guest.run(&format!("ip -n {CONSUMER} link del wg0; rm /run/wg0.conf"))?;

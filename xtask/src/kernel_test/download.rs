@@ -4,6 +4,7 @@
 
 use std::{
     fs,
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -13,7 +14,7 @@ use anyhow::{Context as _, Result, ensure};
 use crate::setup::{self, apt};
 
 /// From where each kernel is: the package that depends on the newest one of its suite.
-const KERNELS: [&str; 2] = ["bookworm", "bookworm-backports"];
+const KERNELS: [&str; 3] = ["bookworm", "bookworm-backports", "trixie-backports"];
 const NEWEST: &str = "linux-image-amd64";
 /// A shell and small programs in one file without libraries.
 const BUSYBOX: &str = "busybox-static";
@@ -39,14 +40,23 @@ pub(crate) fn all(base: &Path) -> Result<Fetched> {
         return Ok(Fetched { busybox: busybox.join("bin/busybox"), kernels });
     }
     apt.update()?;
-    apt.fetch(BUSYBOX, &busybox)?;
+    apt.fetch(&[BUSYBOX.to_owned()], &busybox)?;
     for (suite, place) in KERNELS.iter().zip(&kernels) {
         let newest = format!("{NEWEST}/{suite}");
         let fields = apt.show(&newest)?;
-        let package = first_dependency(&fields).with_context(|| {
+        let image = dependencies(&fields).find(|name| name.starts_with("linux-image-"));
+        let image = image.with_context(|| {
             format!("{newest} depends on no kernel. Fix: look at what {NEWEST} is on this mirror")
         })?;
-        apt.fetch(&package, place)?;
+        // Since Linux 7 the kernel and its modules are packages of their own.
+        let fields = apt.show(&image)?;
+        let is_part = |name: &String| {
+            ["linux-binary-", "linux-modules-", "linux-base-"].iter().any(|start| {
+                name.strip_prefix(start).is_some_and(|rest| rest.starts_with(char::is_numeric))
+            })
+        };
+        let parts = dependencies(&fields).filter(is_part);
+        apt.fetch(&std::iter::once(image).chain(parts).collect::<Vec<_>>(), place)?;
     }
     Ok(Fetched { busybox: busybox.join("bin/busybox"), kernels })
 }
@@ -69,11 +79,30 @@ impl Apt {
         )
     }
 
-    /// Fetches `name`, or `name=version`, and unpacks it as `place`.
-    fn fetch(&self, package: &str, place: &Path) -> Result<()> {
+    /// Fetches packages, each `name` or `name=version`, and unpacks them as `place`.
+    fn fetch(&self, names: &[String], place: &Path) -> Result<()> {
         if place.exists() {
             return Ok(());
         }
+        // Whole, or not there.
+        let part = place.with_extension("part");
+        if part.exists() {
+            fs::remove_dir_all(&part)?;
+        }
+        for name in names {
+            let file = self.download(name)?;
+            apt::run(Command::new("dpkg-deb").arg("-x").arg(&file).arg(&part))?;
+            fs::remove_file(file)?;
+        }
+        // Debian 13 has modules in /usr/lib only.
+        if !part.join("lib").exists() && part.join("usr/lib/modules").exists() {
+            symlink("usr/lib", part.join("lib"))?;
+        }
+        fs::rename(part, place).with_context(|| format!("cannot make {}", place.display()))
+    }
+
+    /// Fetches a package's file.
+    fn download(&self, package: &str) -> Result<PathBuf> {
         let fields = self.show(package)?;
         let bytes: u64 = field(&fields, "Size").and_then(|size| size.parse().ok()).unwrap_or(0);
         println!(
@@ -86,15 +115,7 @@ impl Apt {
         let mut download = self.command("apt-get");
         apt::run(download.args(["download", "-q"]).arg(package).current_dir(&packages))?;
         let mut files = fs::read_dir(&packages)?;
-        let file = files.next().context("apt-get download gave no file")??.path();
-        // Whole, or not there.
-        let part = place.with_extension("part");
-        if part.exists() {
-            fs::remove_dir_all(&part)?;
-        }
-        apt::run(Command::new("dpkg-deb").arg("-x").arg(&file).arg(&part))?;
-        fs::remove_file(file)?;
-        fs::rename(part, place).with_context(|| format!("cannot make {}", place.display()))
+        Ok(files.next().context("apt-get download gave no file")??.path())
     }
 
     /// The fields of a package.
@@ -132,11 +153,13 @@ fn field<'a>(fields: &'a str, name: &str) -> Option<&'a str> {
     fields.lines().find_map(of)
 }
 
-/// The first package that another one depends on, as apt takes it: `name` or `name=version`.
-fn first_dependency(fields: &str) -> Option<String> {
-    let first = field(fields, "Depends")?.split(',').next()?.trim();
-    let Some((name, version)) = first.split_once(" (= ") else { return Some(first.to_owned()) };
-    Some(format!("{name}={}", version.strip_suffix(')')?))
+/// The packages that another one depends on, as apt takes them: `name` or `name=version`.
+fn dependencies(fields: &str) -> impl Iterator<Item = String> {
+    let all = field(fields, "Depends").unwrap_or_default().split(',').map(str::trim);
+    all.map(|dependency| match dependency.split_once(" (= ") {
+        Some((name, version)) => format!("{name}={}", version.trim_end_matches(')')),
+        None => dependency.to_owned(),
+    })
 }
 
 #[cfg(test)]
@@ -144,13 +167,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernel_is_what_the_newest_one_depends_on() {
+    fn a_package_depends_on_others_in_the_version_that_apt_takes() {
         let fields = "Package: linux-image-amd64\nVersion: 6.12.9-1~bpo12+1\nSize: 1480\n\
                       Depends: linux-image-6.12.9+deb12-amd64 (= 6.12.9-1~bpo12+1), x\n";
-        let found = first_dependency(fields);
-        assert_eq!(found.as_deref(), Some("linux-image-6.12.9+deb12-amd64=6.12.9-1~bpo12+1"));
+        let found: Vec<_> = dependencies(fields).collect();
+        assert_eq!(found, ["linux-image-6.12.9+deb12-amd64=6.12.9-1~bpo12+1", "x"]);
         assert_eq!(field(fields, "Size"), Some("1480"));
-        assert_eq!(first_dependency("Depends: a\n").as_deref(), Some("a"));
-        assert_eq!(first_dependency("Package: b\n"), None);
     }
 }

@@ -20,7 +20,7 @@ use weir_common::{
 };
 
 use self::socket::Xsk;
-pub use self::sources::Sources;
+pub use self::{socket::XskMode, sources::Sources};
 use crate::{
     now::Now,
     outer::{Checksum, Outer},
@@ -78,17 +78,26 @@ impl<Q> Default for XskQueues<Q> {
 }
 
 impl XskQueues {
-    /// Opens a socket at each receive queue of the interface, for the workers in turn. Frames from
-    /// other addresses than `sources` are dropped.
+    /// Opens a socket at each receive queue of the interface, for the workers in turn: in the `best`
+    /// mode that the driver supports. Frames from other addresses than `sources` are dropped.
     ///
     /// # Errors
     ///
     /// Fails if not even the first queue can have a socket.
-    pub fn open(interface: u32, workers: usize, sources: Sources) -> io::Result<Vec<Self>> {
+    pub fn open(
+        interface: u32,
+        workers: usize,
+        sources: Sources,
+        best: XskMode,
+    ) -> io::Result<Vec<Self>> {
         let mut all: Vec<Self> =
             (0..workers).map(|_| Self { sources, ..Self::default() }).collect();
+        let open = |queue| match Xsk::open(interface, queue, best) {
+            Err(_) if best != XskMode::Copy => Xsk::open(interface, queue, XskMode::Copy),
+            opened => opened,
+        };
         for queue in 0..XSK_QUEUES {
-            match Xsk::open(interface, queue) {
+            match open(queue) {
                 Ok(socket) => {
                     if let Some(own) = all.get_mut(queue as usize % workers.max(1)) {
                         own.queues.push(socket);
@@ -116,6 +125,11 @@ impl XskQueues {
     /// The sockets with the numbers of their queues, for the guard's map.
     pub fn sockets(&self) -> impl Iterator<Item = (u32, BorrowedFd<'_>)> {
         self.queues.iter().map(|socket| (socket.queue(), socket.as_fd()))
+    }
+
+    /// How many of the sockets are bound in this mode.
+    pub fn count(&self, mode: XskMode) -> usize {
+        self.queues.iter().filter(|socket| socket.mode() == mode).count()
     }
 }
 

@@ -8,6 +8,7 @@ use weir_config::{EgressMode, GuardMode, ReceiveMode};
 use weir_host::{
     uplink::Ipv6Uplink,
     watch::{Condition, Part},
+    xdp_features::XdpFeatures,
 };
 
 pub(super) fn all(facts: &Facts) -> Vec<Finding> {
@@ -67,9 +68,10 @@ fn xdp(nic: &Nic, facts: &Facts) -> Finding {
         }
         _ => {}
     }
-    match &nic.native_xdp {
-        Ok(true) => {
-            let mut found = format!("native: the driver of {name} supports it");
+    match &nic.xdp {
+        Ok(XdpFeatures { native: true, zero_copy }) => {
+            let also = if *zero_copy { ", and zero-copy AF_XDP" } else { "" };
+            let mut found = format!("native: the driver of {name} supports it{also}");
             if nic.driver.as_deref() == Some("virtio_net") {
                 // virtnet_xdp_set in drivers/net/virtio_net.c.
                 found += ". While the guard is attached, virtio_net receives no TCP super-packets \
@@ -77,7 +79,7 @@ fn xdp(nic: &Nic, facts: &Facts) -> Finding {
             }
             Finding::good("XDP", found)
         }
-        Ok(false) => Finding::warning(
+        Ok(XdpFeatures { native: false, .. }) => Finding::warning(
             "XDP",
             format!(
                 "generic: the driver of {name} does not support XDP, so each datagram costs a \

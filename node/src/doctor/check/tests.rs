@@ -15,7 +15,10 @@ use weir_host::{
     nft,
     uplink::Ipv6Uplink,
     watch::{Condition, Part},
+    xdp_features::XdpFeatures,
 };
+
+const NO_XDP: XdpFeatures = XdpFeatures { native: false, zero_copy: false };
 
 /// A machine with nothing to complain of.
 fn healthy() -> Facts {
@@ -41,7 +44,7 @@ fn healthy() -> Facts {
             name: "eth0".into(),
             mtu: 1500,
             driver: Some("virtio_net".into()),
-            native_xdp: Ok(true),
+            xdp: Ok(XdpFeatures { native: true, zero_copy: true }),
             attached: Ok(None),
             offloads: Ok(offloads),
             receive_queues: 2,
@@ -163,8 +166,8 @@ fn each_fault_is_found_by_its_check_alone() {
             it.config.node.egress = EgressMode::Bypass;
             nic(it).egress.routes = Ok(Err(no()));
         }),
-        ("XDP", Warning, "optional", |it| nic(it).native_xdp = Ok(false)),
-        ("XDP", Unknown, "", |it| nic(it).native_xdp = Err(no())),
+        ("XDP", Warning, "optional", |it| nic(it).xdp = Ok(NO_XDP)),
+        ("XDP", Unknown, "", |it| nic(it).xdp = Err(no())),
         ("XDP", Warning, "ip link set dev eth0 xdp off", |it| {
             nic(it).attached = Ok(Some("native".into()));
         }),
@@ -236,7 +239,7 @@ fn what_the_configuration_does_not_want_is_no_fault() {
     let mut facts = healthy();
     facts.kernel.uring = Err(no());
     facts.config.node.io = IoMode::Syscall;
-    nic(&mut facts).native_xdp = Ok(false);
+    nic(&mut facts).xdp = Ok(NO_XDP);
     facts.config.node.xdp = GuardMode::Off;
     nic(&mut facts).has_address = false;
     let endpoint = "node.example:51820".parse().expect("an endpoint");

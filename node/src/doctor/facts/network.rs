@@ -9,7 +9,7 @@ use weir_host::{
     listeners, next_hop,
     uplink::{self, Ipv6Uplink, Uplink},
     watch::{Condition, Expected, View},
-    xdp_features,
+    xdp_features::{self, XdpFeatures},
 };
 
 /// The uplink.
@@ -21,8 +21,8 @@ pub struct Nic {
     pub mtu: u32,
     /// Its driver, if known.
     pub driver: Option<String>,
-    /// Whether its driver supports XDP.
-    pub native_xdp: Known<bool>,
+    /// What of XDP its driver supports.
+    pub xdp: Known<XdpFeatures>,
     /// The attach mode of an existing XDP program: `native`, `generic` or another word.
     pub attached: Known<Option<String>>,
     /// Its offloads.
@@ -89,7 +89,7 @@ impl Nic {
         Ok(Self {
             mtu,
             driver: driver.and_then(|path| Some(path.file_name()?.to_str()?.to_owned())),
-            native_xdp: xdp_features::has_native_xdp(index).map_err(|error| error.to_string()),
+            xdp: xdp_features::read(index).map_err(|error| error.to_string()),
             attached: uplink::attached_xdp(index).map_err(|error| error.to_string()),
             offloads: Offloads::read(&name).map_err(|error| error.to_string()),
             receive_queues: queues.filter(|entry| is_receive(&entry.file_name())).count(),

@@ -1,7 +1,8 @@
 //! An `AF_XDP` socket (Documentation/networking/af_xdp.rst).
 //!
-//! It uses copy mode. In zero-copy mode every frame of the queue would land in our UMEM. Return
-//! traffic from the internet, bound for the kernel's stack, would have to be copied back out.
+//! In zero-copy mode the driver receives every frame of the queue into our UMEM, and copies those
+//! out that are for the host. So there must be chunks for the host's frames even while as many
+//! frames wait for us as can: see [`XskMode::chunks`].
 
 #![expect(unsafe_code, reason = "frames in memory that is shared with the kernel")]
 
@@ -27,6 +28,33 @@ use super::{
 /// The number of frames that can wait: some milliseconds of a fast line. A power of two.
 const FRAMES: u32 = 2048;
 
+/// Who puts frames into our memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XskMode {
+    /// The network card, where its driver supports that.
+    ZeroCopy,
+    /// The kernel copies them.
+    Copy,
+}
+
+impl XskMode {
+    /// The chunks for received frames. A power of two.
+    const fn chunks(self) -> u32 {
+        match self {
+            Self::Copy => FRAMES,
+            // At most half of them wait for us or are with us. The driver always has the rest.
+            Self::ZeroCopy => 2 * FRAMES,
+        }
+    }
+
+    const fn flags(self) -> SocketAddrXdpFlags {
+        match self {
+            Self::Copy => SocketAddrXdpFlags::XDP_COPY,
+            Self::ZeroCopy => SocketAddrXdpFlags::XDP_ZEROCOPY,
+        }
+    }
+}
+
 /// The socket, bound to one receive queue of an interface.
 pub struct Xsk {
     // Dropped in this order: the kernel lets go of the memory when the socket is closed.
@@ -36,6 +64,7 @@ pub struct Xsk {
     transmit: Transmit,
     umem: Umem,
     queue: u32,
+    mode: XskMode,
     /// The number of frames of the latest [`Xsk::take`], which the kernel did not have meanwhile.
     latest: u32,
     /// Whether every frame was in use since the last [`Xsk::newly_lost`].
@@ -48,24 +77,26 @@ impl Xsk {
     ///
     /// # Errors
     ///
-    /// Fails without CAP_NET_RAW, on kernels without `AF_XDP`, if there is no such queue, and if the
-    /// limit on locked memory is too low.
-    pub fn open(interface: u32, queue: u32) -> io::Result<Self> {
+    /// Fails without CAP_NET_RAW, on kernels without `AF_XDP`, if there is no such queue, if the
+    /// driver does not support the mode, and if the limit on locked memory is too low.
+    pub fn open(interface: u32, queue: u32, mode: XskMode) -> io::Result<Self> {
         let flags = SocketFlags::CLOEXEC;
         let socket = socket_with(AddressFamily::XDP, SocketType::RAW, flags, None)?;
-        let umem = Umem::new(FRAMES + transmit::FRAMES)?;
+        let chunks = mode.chunks();
+        let umem = Umem::new(chunks + transmit::FRAMES)?;
         sockopt::set_xdp_umem_reg(&socket, umem.registration())?;
-        sockopt::set_xdp_umem_fill_ring_size(&socket, FRAMES)?;
+        sockopt::set_xdp_umem_fill_ring_size(&socket, chunks)?;
         Transmit::prepare(&socket)?;
         sockopt::set_xdp_rx_ring_size(&socket, FRAMES)?;
         let offsets = sockopt::xdp_mmap_offsets(&socket)?;
         let received = Ring::map(&socket, XDP_PGOFF_RX_RING, &offsets.rx, FRAMES)?;
-        let mut free = Ring::map(&socket, XDP_UMEM_PGOFF_FILL_RING, &offsets.fr, FRAMES)?;
+        let mut free = Ring::map(&socket, XDP_UMEM_PGOFF_FILL_RING, &offsets.fr, chunks)?;
         // SAFETY: each chunk once, and nobody has borrowed any.
-        unsafe { free.put((0..FRAMES).map(Umem::chunk)) };
-        let transmit = Transmit::map(&socket, &offsets, FRAMES)?;
-        bind(&socket, &SocketAddrXdp::new(SocketAddrXdpFlags::XDP_COPY, interface, queue))?;
-        Ok(Self { socket, received, free, transmit, umem, queue, latest: 0, full: false, lost: 0 })
+        unsafe { free.put((0..chunks).map(Umem::chunk)) };
+        let transmit = Transmit::map(&socket, &offsets, chunks)?;
+        bind(&socket, &SocketAddrXdp::new(mode.flags(), interface, queue))?;
+        let (latest, full, lost) = (0, false, 0);
+        Ok(Self { socket, received, free, transmit, umem, queue, mode, latest, full, lost })
     }
 
     /// Queues a frame for transmission, whose parts come one behind the other. Returns whether it was
@@ -83,6 +114,12 @@ impl Xsk {
     #[must_use]
     pub fn queue(&self) -> u32 {
         self.queue
+    }
+
+    /// The mode that the socket is bound in.
+    #[must_use]
+    pub fn mode(&self) -> XskMode {
+        self.mode
     }
 }
 

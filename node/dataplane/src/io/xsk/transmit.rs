@@ -1,5 +1,6 @@
-//! The transmit half of an `AF_XDP` socket in copy mode: many frames in one system call, past the
-//! queueing discipline (`xsk_generic_xmit` in net/xdp/xsk.c).
+//! The transmit half of an `AF_XDP` socket: many frames in one system call, past the queueing
+//! discipline. In copy mode the call itself sends them (`xsk_generic_xmit` in net/xdp/xsk.c). In
+//! zero-copy mode it wakes the driver, which takes them in its own time.
 
 #![expect(unsafe_code, reason = "memory that is shared with the kernel")]
 
@@ -101,7 +102,9 @@ impl Transmit {
                 )
             };
             // EAGAIN: there are more, or no memory for now. What stays goes with the next flush.
-            if sent >= 0 || self.queued.is_taken() {
+            let has_more =
+                sent < 0 && io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock;
+            if !has_more || self.queued.is_taken() {
                 break;
             }
         }
