@@ -1,5 +1,7 @@
 //! The symmetric state of a handshake: chaining key and hash (whitepaper, section 5.4).
 
+use std::sync::LazyLock;
+
 use blake2::{Blake2s256, Digest as _};
 use hmac::{Mac as _, SimpleHmac};
 use x25519_dalek::SharedSecret;
@@ -9,6 +11,12 @@ use crate::aead::{self, Key, Outcome, TAG_LEN};
 
 const CONSTRUCTION: &[u8] = b"Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s";
 const IDENTIFIER: &[u8] = b"WireGuard v1 zx2c4 Jason@zx2c4.com";
+
+/// The chaining key and the hash with which every handshake begins.
+static BEGINNING: LazyLock<([u8; 32], [u8; 32])> = LazyLock::new(|| {
+    let chaining_key = hash(&[CONSTRUCTION]);
+    (chaining_key, hash(&[&chaining_key, IDENTIFIER]))
+});
 
 /// 32 secret bytes, which wipe themselves.
 pub(crate) type Secret = Zeroizing<[u8; 32]>;
@@ -23,9 +31,8 @@ pub(crate) struct Symmetric {
 impl Symmetric {
     /// The state before the first message to the responder with this static key.
     pub(crate) fn new(responder: &[u8; 32]) -> Self {
-        let chaining_key = hash(&[CONSTRUCTION]);
-        let hash = hash(&[&hash(&[&chaining_key, IDENTIFIER]), responder]);
-        Self { chaining_key: Zeroizing::new(chaining_key), hash }
+        let (chaining_key, before) = *BEGINNING;
+        Self { chaining_key: Zeroizing::new(chaining_key), hash: hash(&[&before, responder]) }
     }
 
     /// Mixes bytes that are sent into the hash.
