@@ -78,20 +78,6 @@ impl GuardConfig {
         }
     }
 
-    /// The worker that reads what arrives by the XSK fast path at one of the uplink's receive queues.
-    #[must_use]
-    #[inline(always)]
-    pub const fn worker_of_queue(&self, queue: u32) -> u32 {
-        self.worker_of(Slot(queue))
-    }
-
-    /// Whether a session's data may go by the XSK fast path at this queue: its owner reads it.
-    #[must_use]
-    #[inline(always)]
-    pub const fn is_read_by_owner(&self, slot: Slot, queue: u32) -> bool {
-        self.worker_of(slot) == self.worker_of_queue(queue)
-    }
-
     #[inline(always)]
     const fn worker_of(&self, slot: Slot) -> u32 {
         // Without a division that could panic: eBPF has no panics.
@@ -159,14 +145,6 @@ mod tests {
         }
         assert_eq!(config.worker_of_v4([192, 0, 2, 7]), 0);
         assert_eq!(config.worker_of_v6(Ipv6Addr::LOCALHOST.octets()), 0);
-    }
-
-    #[test]
-    fn a_session_goes_by_the_xsk_fast_path_at_its_owners_queues_only() {
-        let config = config(3);
-        for (slot, queue) in (0..9).flat_map(|slot| (0..9).map(move |queue| (slot, queue))) {
-            assert_eq!(config.is_read_by_owner(Slot(slot), queue), slot % 3 == queue % 3);
-        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use aya_log_ebpf::debug;
 use weir_common::{
-    DropReason, GuardConfig, Slot,
+    DropReason, Slot,
     exit::decide,
     guard::verdict_index,
     packet::{Class, Decision, Frame, Verdict},
@@ -51,28 +51,13 @@ fn guard<F: Frame>(ctx: &XdpContext, frame: &F) -> u32 {
     count(&decision, slot);
     match decision.verdict {
         Verdict::Drop(_) => xdp_action::XDP_DROP,
-        Verdict::Pass(Class::Data) if slot != NOBODY => {
-            deliver(ctx, frame, decision.at, slot, config)
+        // By the XSK fast path, where there is one, else to the stack.
+        Verdict::Pass(Class::Data) if slot != NOBODY && may_go(frame, decision.at as usize) => {
+            redirect(receive_queue(ctx), xdp_action::XDP_PASS)
         }
         Verdict::Pass(Class::Return) => returned,
         Verdict::Pass(_) => xdp_action::XDP_PASS,
     }
-}
-
-/// Sends a session's data message by the XSK fast path, where there is one, else to the stack.
-#[inline(always)]
-fn deliver<F: Frame>(
-    ctx: &XdpContext,
-    frame: &F,
-    at: u32,
-    slot: Slot,
-    config: &GuardConfig,
-) -> u32 {
-    let queue = receive_queue(ctx);
-    if !config.is_read_by_owner(slot, queue) || !may_go(frame, at as usize) {
-        return xdp_action::XDP_PASS;
-    }
-    redirect(queue, xdp_action::XDP_PASS)
 }
 
 /// Sends a frame to the socket of its receive queue. Without one, `otherwise` becomes of it.

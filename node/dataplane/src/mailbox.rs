@@ -1,4 +1,4 @@
-//! What other threads hand to a worker: commands, misdirected packets, initiations.
+//! What other threads hand to a worker: commands, parcels, misdirected packets, initiations.
 
 use std::{
     io,
@@ -9,13 +9,20 @@ use bytes::Bytes;
 use crossbeam::queue::{ArrayQueue, SegQueue};
 use weir_common::Slot;
 
-use crate::{exit::Exit, peer::Peer, pipeline::Misdirected, waker::Waker};
+use crate::{
+    exit::Exit,
+    peer::Peer,
+    pipeline::{Misdirected, parcel::Parcel},
+    waker::Waker,
+};
 use weir_accounts::Endpoint;
 use weir_wireguard::identity::Identity;
 
 /// The maximum number of misdirected packets that wait for one worker. There are few: the first
-/// packets of a flow, and rekeys.
+/// packets from the gateway, and rekeys.
 const MAX_MISDIRECTED: usize = 1024;
+/// The maximum number of parcels that wait for one worker.
+const MAX_PARCELS: usize = 64;
 /// The maximum number of initiations that wait for one worker: a tenth of a second of work, at 0.3 ms
 /// each.
 const MAX_INITIATIONS: usize = 256;
@@ -50,6 +57,10 @@ pub(crate) struct Mailbox {
     pub commands: SegQueue<Command>,
     /// The misdirected packets.
     pub misdirected: ArrayQueue<Misdirected>,
+    /// Parcels, with the number of the worker that sent each.
+    pub parcels: ArrayQueue<(u32, Box<Parcel>)>,
+    /// The worker's own parcels, which come back when they are empty.
+    pub returned: ArrayQueue<Box<Parcel>>,
     /// The initiations.
     pub initiations: ArrayQueue<Initiation>,
     waker: Waker,
@@ -65,6 +76,8 @@ impl Mailbox {
         Ok(Self {
             commands: SegQueue::new(),
             misdirected: ArrayQueue::new(MAX_MISDIRECTED),
+            parcels: ArrayQueue::new(MAX_PARCELS),
+            returned: ArrayQueue::new(MAX_PARCELS),
             initiations: ArrayQueue::new(MAX_INITIATIONS),
             waker: Waker::new()?,
         })

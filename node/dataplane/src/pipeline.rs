@@ -18,6 +18,7 @@ mod held;
 mod offloads;
 mod opening;
 pub(crate) mod outlet;
+pub(crate) mod parcel;
 mod sealing;
 mod small;
 pub(crate) mod timers;
@@ -41,6 +42,7 @@ use self::{
     cut::Cut,
     gso_batch::{BatchKind, GsoBatch, GsoBatches, UdpSegmentation},
     outlet::{Device, Outlet},
+    parcel::Outgoing,
     sealing::Sealings,
 };
 use crate::{
@@ -110,15 +112,14 @@ impl Shared {
     }
 }
 
-/// A packet that arrived at this worker and belongs to another thread.
+/// A packet that arrived at this thread and belongs to another one, now and then. Those that come
+/// often go in a [`parcel`].
 #[derive(Debug)]
 pub enum Misdirected {
     /// A datagram, and its outer headers.
     Datagram(Bytes, Outer<'static>),
     /// A TUN packet, virtio header included, with [`TAILROOM`] bytes behind it.
     TunPacket(BytesMut),
-    /// A packet from the uplink, not translated yet, with [`TAILROOM`] bytes behind it.
-    Return(BytesMut),
 }
 
 /// The thread that a misdirected packet belongs to.
@@ -155,6 +156,7 @@ pub struct Pipeline {
     tun: Outlet,
     batches: GsoBatches,
     misdirected: Vec<(Owner, Misdirected)>,
+    outgoing: Outgoing,
     stats: Arc<WorkerStats>,
     iteration: Iteration,
     /// The way past the kernel. `None` if all packets go to the TUN device.
@@ -181,6 +183,7 @@ impl Pipeline {
             plain: Arena::new(PLAIN_CAPACITY),
             sealed: Arena::new(SEALED_CAPACITY),
             misdirected: Vec::with_capacity(64),
+            outgoing: Outgoing::default(),
             stats,
             iteration: Iteration::default(),
             sealings: Sealings::new(cipher),
@@ -317,6 +320,12 @@ impl Pipeline {
     /// Removes and returns the packets that belong to other threads.
     pub fn take_misdirected(&mut self) -> std::vec::Drain<'_, (Owner, Misdirected)> {
         self.misdirected.drain(..)
+    }
+
+    /// The worker's number.
+    #[must_use]
+    pub fn worker(&self) -> u32 {
+        self.worker
     }
 
     /// The counters.

@@ -18,7 +18,7 @@ use crate::{
     now::Now,
     peer::Peer,
     pipeline::gso_batch::{BatchKind, UdpSegmentation},
-    pipeline::{Cipher, Misdirected, Owner, Pipeline, Shared, outlet::Device},
+    pipeline::{Cipher, Misdirected, Owner, Pipeline, Shared, outlet::Device, parcel::Parcel},
     stats::WorkerStats,
 };
 use weir_accounts::Endpoint;
@@ -87,7 +87,8 @@ impl Node {
         Self::of(shared, 0)
     }
 
-    fn of(shared: Shared, worker: u32) -> Self {
+    /// One of the workers that share this.
+    pub(crate) fn of(shared: Shared, worker: u32) -> Self {
         let pipeline = Pipeline::new(shared.clone(), worker, Arc::new(WorkerStats::default()));
         let now = Now { nanos: 1_000_000_000, unix: 1_700_000_000, unix_nanos: 0 };
         Self { pipeline, shared, now }
@@ -178,6 +179,7 @@ impl Node {
             true
         });
         output.misdirected = self.pipeline.take_misdirected().collect();
+        output.parcels = self.pipeline.take_parcels().collect();
         output
     }
 
@@ -207,6 +209,8 @@ pub(crate) struct Output {
     /// Datagrams in each batch.
     pub(crate) batches: Vec<u16>,
     pub(crate) misdirected: Vec<(Owner, Misdirected)>,
+    /// With the numbers of the workers that they are for.
+    pub(crate) parcels: Vec<(u32, Box<Parcel>)>,
 }
 
 impl Consumer {

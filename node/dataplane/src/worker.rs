@@ -73,8 +73,8 @@ impl Worker {
             self.now = now.nanos;
             self.pipeline.begin(now);
             let frames = backend.rx(&mut self.pipeline)?;
-            self.moderation.iteration(self.now, frames);
-            self.process_commands();
+            let handed = self.process_commands();
+            self.moderation.iteration(self.now, frames + handed);
             self.pipeline.finish();
             self.hand_over();
             backend.tx(&mut self.pipeline)?;
@@ -100,15 +100,17 @@ impl Worker {
     /// How long the worker may wait, from the beginning of its iteration. `None` if only a packet or
     /// a command must wake it.
     fn timeout(&self) -> Option<Duration> {
-        if self.pipeline.has_resumptions() || !self.mailbox.initiations.is_empty() {
+        let has_more = !self.mailbox.initiations.is_empty() || !self.mailbox.parcels.is_empty();
+        if has_more || self.pipeline.has_resumptions() {
             return Some(Duration::ZERO);
         }
         let waits = self.pipeline.wants_ticks();
         waits.then(|| Duration::from_nanos(self.next_tick.saturating_sub(self.now)))
     }
 
-    /// Takes commands, initiations and misdirected packets from the mailbox, and runs the timers.
-    fn process_commands(&mut self) {
+    /// Takes commands, initiations and what other workers send from the mailbox, and runs the timers.
+    /// Returns the number of packets.
+    fn process_commands(&mut self) -> u32 {
         while let Some(command) = self.mailbox.commands.pop() {
             match command {
                 Command::Add(peer) => self.pipeline.add(peer),
@@ -134,10 +136,6 @@ impl Worker {
                 Misdirected::Datagram(datagram, outer) => {
                     self.pipeline.handle_datagram(outer, &datagram);
                 }
-                Misdirected::Return(mut packet) => {
-                    let len = packet.len().saturating_sub(TAILROOM);
-                    self.pipeline.handle_return_packet(&mut packet, len);
-                }
                 Misdirected::TunPacket(mut packet) => {
                     let len = packet.len().saturating_sub(TAILROOM);
                     if self.pipeline.handle_tun_packet(&mut packet, len) == Handled::NextIteration {
@@ -147,6 +145,7 @@ impl Worker {
                 }
             }
         }
+        let packets = self.take_parcels();
         self.pipeline.resume();
         self.pipeline.release_held();
         if self.now >= self.next_tick && self.pipeline.wants_ticks() {
@@ -154,6 +153,23 @@ impl Worker {
             self.pipeline.tick();
             self.pipeline.stats().cpu_nanos.store(thread_cpu_nanos(), Relaxed);
         }
+        packets
+    }
+
+    /// Takes parcels, as far as there is room in this iteration, and gives their memory back.
+    fn take_parcels(&mut self) -> u32 {
+        let mut packets = 0;
+        while self.pipeline.has_room_for_parcel()
+            && let Some((from, mut parcel)) = self.mailbox.parcels.pop()
+        {
+            packets += self.pipeline.handle_parcel(&mut parcel);
+            parcel.clear();
+            if let Some(sender) = self.workers.get(from as usize) {
+                // Too many are on their way back. This one is dropped.
+                sender.returned.push(parcel).ok();
+            }
+        }
+        packets
     }
 
     fn put_back(&mut self, packet: BytesMut) {
@@ -164,26 +180,35 @@ impl Worker {
         self.mailbox.waker().wake();
     }
 
-    /// Hands misdirected packets to the threads that they belong to.
+    /// Hands what belongs to other threads to them.
     fn hand_over(&mut self) {
         let stats = Arc::clone(self.pipeline.stats());
         let mut wake_handshakes = false;
         let mut wake = 0u64;
+        while let Some(parcel) = self.mailbox.returned.pop() {
+            self.pipeline.reuse(parcel);
+        }
+        let number = self.pipeline.worker();
+        for (owner, parcel) in self.pipeline.take_parcels() {
+            wake |= 1 << (owner % 64);
+            let Some(mailbox) = self.workers.get(owner as usize) else { continue };
+            if let Err((_, parcel)) = mailbox.parcels.push((number, parcel)) {
+                parcel.reasons().for_each(|reason| stats.refuse(reason));
+            }
+        }
         for (owner, misdirected) in self.pipeline.take_misdirected() {
             let (taken, reason) = match (owner, misdirected) {
                 (Owner::Handshakes, Misdirected::Datagram(message, outer)) => {
                     wake_handshakes = true;
                     (self.handshakes.push(message, outer.from), DropReason::HandshakeQueueFull)
                 }
-                (Owner::Handshakes, Misdirected::TunPacket(_) | Misdirected::Return(_)) => {
+                (Owner::Handshakes, Misdirected::TunPacket(_)) => {
                     (false, DropReason::DownMalformed)
                 }
                 (Owner::Worker(worker), misdirected) => {
                     let reason = match misdirected {
                         Misdirected::Datagram(..) => DropReason::WorkerQueueFull,
-                        Misdirected::TunPacket(_) | Misdirected::Return(_) => {
-                            DropReason::DownWorkerQueueFull
-                        }
+                        Misdirected::TunPacket(_) => DropReason::DownWorkerQueueFull,
                     };
                     wake |= 1 << (worker % 64);
                     let mailbox = self.workers.get(worker as usize);

@@ -82,6 +82,10 @@ impl Pipeline {
                     self.open(&mut openings);
                     self.handle_handshake(index, outer.from, datagram, None)
                 }
+                Ok(Target::Elsewhere(Owner::Worker(worker))) => {
+                    self.send_datagram(worker, &outer, datagram);
+                    continue;
+                }
                 Ok(Target::Elsewhere(owner)) => {
                     let datagram = Bytes::copy_from_slice(datagram);
                     self.push_misdirected(owner, Misdirected::Datagram(datagram, outer.verified()));

@@ -3,7 +3,7 @@
 use weir_common::{DropReason, wire::DATA_OVERHEAD};
 
 use super::{
-    Iteration, MAX_SEALED_LEN, Misdirected, Owner, Pipeline,
+    Iteration, MAX_SEALED_LEN, Misdirected, Pipeline,
     gso_batch::{BatchKind, GsoBatches},
     push_datagram, push_datagram_with_ecn,
     sealing::Sealings,
@@ -94,7 +94,7 @@ impl Pipeline {
             let owner = exit.worker_of(packet).ok_or((DropReason::DownNoFlow, 1))?;
             if owner != self.worker {
                 let packet = buffer.get(..len + TAILROOM).ok_or(BAD)?;
-                self.push_misdirected(Owner::Worker(owner), Misdirected::Return(packet.into()));
+                self.send_return_packet(owner, packet);
                 return Ok(());
             }
         }

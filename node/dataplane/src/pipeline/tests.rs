@@ -5,6 +5,7 @@ mod flow_limits;
 mod integrity;
 mod iterations;
 mod meters;
+mod parcels;
 mod rates;
 mod tunnel;
 

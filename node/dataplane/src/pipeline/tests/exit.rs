@@ -351,10 +351,9 @@ fn what_arrives_at_another_worker_is_handed_over() {
     // A port of worker 1's.
     let packet = turned(&udp(SERVER_V4, EXTERNAL.into(), 53, b"answer"), 53, 4096 + 32);
     let output = down(&mut node, &packet);
-    let [(owner, crate::pipeline::Misdirected::Return(_))] = &output.misdirected[..] else {
-        panic!("one misdirected packet")
-    };
-    assert_eq!(*owner, super::Owner::Worker(1));
+    let [(1, parcel)] = &output.parcels[..] else { panic!("a parcel for worker 1") };
+    let reasons: Vec<_> = parcel.reasons().collect();
+    assert_eq!(reasons, [DropReason::DownWorkerQueueFull], "a packet from the uplink");
 }
 
 #[test]
