@@ -293,7 +293,7 @@ fn an_offload_that_weir_turned_on_and_somebody_turns_off_is_on_again() -> Result
 #[test]
 fn a_chain_that_comes_later_and_drops_is_named_once_everywhere_and_by_doctor() -> Result<()> {
     let lab = Lab::new()?;
-    let (node, _added, client) = connected(&lab, Settings::default())?;
+    let (node, _added, client) = connected(&lab, by_kernel())?;
     over(&node, "firewall")?;
     lab.node.run("nft add table ip other")?;
     lab.node.run(

@@ -298,7 +298,9 @@ fn firewall(facts: &Facts) -> Finding {
         Ok(refusals) => refusals,
         Err(_) => return Finding::unknown("firewall", "unknown without root"),
     };
-    let Some((first, others)) = refusals.split_first() else {
+    let is_bypass = facts.nic.as_ref().is_ok_and(|nic| is_bypass(nic, facts));
+    let mut refusals = refusals.iter().filter(|it| !(is_bypass && it.traffic.is_forwarded()));
+    let Some(first) = refusals.next() else {
         return Finding::good(
             "firewall",
             format!(
@@ -307,7 +309,7 @@ fn firewall(facts: &Facts) -> Finding {
             ),
         );
     };
-    let detail = others.iter().map(|refusal| format!("{refusal}: {}", refusal.fix)).collect();
+    let detail = refusals.map(|refusal| format!("{refusal}: {}", refusal.fix)).collect();
     Finding::warning("firewall", first.to_string(), first.fix.as_str()).with(detail)
 }
 

@@ -257,9 +257,15 @@ fn a_running_node_has_its_port_and_its_program() {
 
 #[test]
 fn only_a_node_that_exits_through_the_kernel_needs_its_forwarding() {
+    let refusal = nft::Refusal {
+        chain: "ip filter FORWARD".into(),
+        traffic: nft::Traffic::ConsumersOut,
+        fix: "iptables -t filter -I FORWARD -i weir0 -j ACCEPT".into(),
+    };
     let mut facts = healthy();
     facts.port.weir_runs = true;
     facts.policy = Ok(true);
+    facts.refusals = Ok(vec![refusal]);
     nic(&mut facts).attached = Ok(Some("native".into()));
     assert_eq!(Report::from(all(&facts)).verdict, Verdict::Good);
     type Change = fn(&mut Facts);
@@ -275,6 +281,7 @@ fn only_a_node_that_exits_through_the_kernel_needs_its_forwarding() {
         let findings = all(&facts);
         let verdict = |check| findings.iter().find(|it| it.check == check).expect(check).verdict;
         assert_eq!(verdict("forwarding"), Verdict::Bad);
+        assert_eq!(verdict("firewall"), Verdict::Warning);
     }
 }
 
