@@ -4,8 +4,8 @@
 //! served before everything is in place:
 //!
 //! 1. [`Prepared`]: the host and the eBPF programs are prepared.
-//! 2. [`Sandboxed`](sandboxed::Sandboxed): the process has given up its privileges. No thread
-//!    handles a packet yet.
+//! 2. [`Sandboxed`](sandboxed::Sandboxed): it is known how consumers' packets leave, the host forwards
+//!    if it must, and the process has given up its privileges. No thread handles a packet yet.
 //! 3. [`Forwarding`](forwarding::Forwarding): the workers move packets, and there is no session.
 //! 4. [`Serving`](serving::Serving): the ledger's sessions are open and the host is watched.
 //!

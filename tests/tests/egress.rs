@@ -122,6 +122,8 @@ fn past_the_kernel_other_programs_firewalls_make_no_difference() -> Result<()> {
         .run("nft add chain ip nat postrouting { type nat hook postrouting priority 100 ; }")?;
     lab.node.run("nft add rule ip nat postrouting masquerade")?;
     everything_passes(&lab, &client)?;
+    let host = node.status()?.host;
+    ensure!(host.iter().all(|it| it.part != "firewall"), "{host:?}");
     lab.node.run("nft flush ruleset")?;
     everything_passes(&lab, &client)?;
     let egress = node.status()?.egress;

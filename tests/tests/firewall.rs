@@ -66,10 +66,11 @@ fn the_start_the_status_and_doctor_name_a_chain_that_refuses_and_what_to_type() 
              }
          }",
     )?;
-    let node = Node::start(&lab.node, Settings::default())?;
+    let by_kernel = Settings::default().with("node", "egress", "\"kernel\"");
+    let node = Node::start(&lab.node, by_kernel)?;
     let fix = "nft insert rule inet theirs forwards iifname weir0 accept";
-    let doctor =
-        lab.node.command(&binary()?.to_string_lossy()).args(["doctor", "--json"]).output()?;
+    let mut doctor = lab.node.command(&binary()?.to_string_lossy());
+    let doctor = doctor.args(["doctor", "--json", "--config"]).arg(node.config_path()).output()?;
     let report: Value = serde_json::from_slice(&doctor.stdout)?;
     let findings = report["findings"].as_array().context("no findings")?;
     let finding = findings.iter().find(|it| it["check"] == "firewall").context("no check")?;

@@ -33,6 +33,10 @@ impl Drop for Running {
     }
 }
 
+fn by_kernel() -> Settings {
+    Settings::default().with("node", "egress", "\"kernel\"")
+}
+
 fn restored(node: &Node<'_>, part: &str) -> Result<u64> {
     let restored = node.status()?.restored;
     Ok(restored.iter().find(|it| it.part == part).with_context(|| format!("no {part}"))?.times)
@@ -102,8 +106,7 @@ fn count_leaks(lab: &Lab) -> Result<()> {
 fn a_flushed_ruleset_lets_nothing_through_and_the_policy_is_back_at_once() -> Result<()> {
     let lab = Lab::new()?;
     count_leaks(&lab)?;
-    let by_kernel = Settings::default().with("node", "egress", "\"kernel\"");
-    let (node, _added, client) = connected(&lab, by_kernel)?;
+    let (node, _added, client) = connected(&lab, by_kernel())?;
     client.wait_connected(SERVERS[1])?;
     client.route(&format!("{METADATA_V4}/32"))?;
     let flood = |to: &str| {
@@ -201,7 +204,7 @@ fn a_policy_that_cannot_be_put_back_ends_the_node_with_the_reason() -> Result<()
 #[test]
 fn forwarding_that_is_turned_off_is_turned_on_again_for_both_families() -> Result<()> {
     let lab = Lab::new()?;
-    let (mut node, _added, client) = connected(&lab, Settings::default())?;
+    let (mut node, _added, client) = connected(&lab, by_kernel())?;
     client.wait_connected(SERVERS[1])?;
     let on = |key: &str| -> Result<bool> {
         Ok(lab.node.run(&format!("sysctl -n -e {key}"))?.trim() == "1")
@@ -275,7 +278,7 @@ fn an_offload_that_weir_turned_on_and_somebody_turns_off_is_on_again() -> Result
     };
     let gro = "rx-udp-gro-forwarding";
     ensure!(!feature(gro)?, "it is on without weir");
-    let mut node = Node::start(&lab.node, Settings::default())?;
+    let mut node = Node::start(&lab.node, by_kernel())?;
     ensure!(feature(gro)?, "weir has not turned it on");
     lab.node.run(&format!("ethtool -K {UPLINK} {gro} off"))?;
     until("it is on again", NOTICED, || {
@@ -290,7 +293,7 @@ fn an_offload_that_weir_turned_on_and_somebody_turns_off_is_on_again() -> Result
 #[test]
 fn a_chain_that_comes_later_and_drops_is_named_once_everywhere_and_by_doctor() -> Result<()> {
     let lab = Lab::new()?;
-    let (node, _added, client) = connected(&lab, Settings::default())?;
+    let (node, _added, client) = connected(&lab, by_kernel())?;
     over(&node, "firewall")?;
     lab.node.run("nft add table ip other")?;
     lab.node.run(

@@ -59,6 +59,7 @@ mod registry;
 mod reload;
 mod replayed_initiations;
 mod roaming;
+mod router;
 mod sandbox;
 mod scan;
 mod service;

@@ -34,7 +34,7 @@ fn host(lab: &Lab) -> Result<String> {
 }
 
 /// Looks at all threads of a node, uses it, lets it read its configuration again, and stops it.
-fn works_confined(lab: &Lab, node: &mut Node<'_>) -> Result<()> {
+fn works_confined(lab: &Lab, node: &mut Node<'_>, settings: &Settings) -> Result<()> {
     let pid = node.pid()?;
     let mut threads = 0;
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
@@ -61,7 +61,12 @@ fn works_confined(lab: &Lab, node: &mut Node<'_>) -> Result<()> {
     everything_passes(lab, &client)?;
     // What others take away is put back from within, too.
     lab.node.run("nft flush ruleset")?;
-    lab.node.sysctl(&format!("net.ipv4.conf.{UPLINK}.forwarding"), "0")?;
+    let forwarding = if node.status()?.egress.mode == "kernel" {
+        format!("net.ipv4.conf.{UPLINK}.forwarding")
+    } else {
+        "net.ipv4.conf.weir0.rp_filter".to_owned()
+    };
+    lab.node.sysctl(&forwarding, "0")?;
     until("policy and forwarding are back", Duration::from_secs(30), || {
         for part in ["policy", "forwarding"] {
             let restored = node.status()?.restored;
@@ -70,7 +75,7 @@ fn works_confined(lab: &Lab, node: &mut Node<'_>) -> Result<()> {
         Ok(())
     })?;
     everything_passes(lab, &client)?;
-    node.configure(required().with("ledger", "record_seconds", "7"))?;
+    node.configure(settings.clone().with("ledger", "record_seconds", "7"))?;
     node.hang_up()?;
     ensure!(node.log().contains("record_seconds"), "{}", node.log());
     drop(client);
@@ -84,7 +89,7 @@ fn a_running_node_has_three_capabilities_landlock_and_seccomp_and_undoes_everyth
     let lab = Lab::new()?;
     let before = host(&lab)?;
     let mut node = Node::start(&lab.node, required())?;
-    works_confined(&lab, &mut node)?;
+    works_confined(&lab, &mut node, &required())?;
     ensure!(host(&lab)? == before, "before:\n{before}\nafter:\n{}", host(&lab)?);
     ensure!(node.pins().is_empty(), "left pinned: {:?}", node.pins());
     // Killed, and taken over by the next.
@@ -106,11 +111,13 @@ fn the_capabilities_of_the_unit_are_enough() -> Result<()> {
     let unit = fs::read_to_string(root.join("packaging/systemd/weir.service"))?;
     let set = unit.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet="));
     let names = set.context("no bounding set")?.replace("CAP_", "+").replace(' ', ",");
-    let mut node = Node::prepare(&lab.node, required())?;
+    // This takes more of the node: it makes the host a router.
+    let settings = required().with("node", "egress", "\"kernel\"");
+    let mut node = Node::prepare(&lab.node, settings.clone())?;
     let bounding = format!("--bounding-set=-all,{}", names.to_lowercase());
     node.launch_by(&["setpriv", &bounding, "--inh-caps=-all", "--no-new-privs"]);
     node.restart()?;
-    works_confined(&lab, &mut node)
+    works_confined(&lab, &mut node, &settings)
 }
 
 #[test]

@@ -19,7 +19,7 @@ const NAME_LEN: usize = 32;
 pub const GRO: &str = "rx-gro";
 /// The same for UDP that is forwarded: downloads by QUIC reach the TUN device as super-packets.
 pub(crate) const UDP_GRO_FORWARDING: &str = "rx-udp-gro-forwarding";
-/// Merging received packets in the device. Forwarding turns it off, and nobody turns it on again.
+/// Merging received packets in the device. Neither XDP nor forwarding works with it.
 pub const LRO: &str = "rx-lro";
 
 /// The offloads that matter for a node, of one interface.
@@ -36,7 +36,7 @@ pub struct Offloads {
     /// Received UDP datagrams of a flow are merged also when they are forwarded.
     pub udp_gro_forwarding: bool,
     /// The device merges received packets itself, in a way that cannot be undone exactly; off
-    /// while it forwards.
+    /// while a node runs.
     pub lro: bool,
 }
 

@@ -1,8 +1,9 @@
 //! What the node changes on the machine, and how it undoes every change.
 //!
 //! 1. [`uplink`] finds the interface to the internet, from which a [`HostPlan`] follows.
-//! 2. [`Host::prepare`] makes all changes, in an order in which nothing passes before the exit
-//!    policy is there. Each is written to the undo journal (`journal.rs`) before it is made.
+//! 2. [`Host::prepare`] makes the changes, in an order in which nothing passes before the exit policy
+//!    is there. Each is written to the undo journal (`journal.rs`) before it is made.
+//!    [`Host::forward`] has the kernel forward, where consumers' packets leave through it.
 //! 3. [`nft`] has the exit policy, its counters, the gate behind it, and what other programs' rules
 //!    would refuse. [`tun`] makes the TUN device, [`ethtool`] sets offloads, and [`Parameter`] reads
 //!    kernel parameters.
@@ -16,13 +17,14 @@
 //! [`xdp_features`] tells `weir doctor` what a driver supports. Everything happens in the network
 //! namespace of the calling thread.
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 
 use anyhow::{Context as _, bail};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 pub mod conntrack;
 pub mod ethtool;
+mod forwarding;
 mod journal;
 mod link;
 pub mod listeners;
@@ -30,6 +32,7 @@ mod netlink;
 pub mod next_hop;
 mod nfnetlink;
 pub mod nft;
+mod offloads;
 mod reserved_ports;
 mod sysctl;
 pub mod tun;
@@ -39,6 +42,7 @@ pub mod watch;
 pub mod xdp_features;
 
 use ethtool::Offloads;
+pub use forwarding::Forwarding;
 use journal::{Change, UndoJournal};
 use nft::{InForce, Policy, Transits, gate::Gate};
 use sysctl::Uplinks;
@@ -77,6 +81,8 @@ pub struct HostPlan {
     /// The first and the last of the node's external ports, which are reserved against the host's
     /// programs. `None` where the kernel translates addresses.
     pub reserved_ports: Option<(u16, u16)>,
+    /// When the kernel begins to forward.
+    pub forwarding: Forwarding,
 }
 
 impl HostPlan {
@@ -104,6 +110,7 @@ impl HostPlan {
             uplink,
             pins: Vec::new(),
             reserved_ports: None,
+            forwarding: Forwarding::default(),
         })
     }
 
@@ -129,6 +136,8 @@ pub struct Host {
     pub notes: Vec<String>,
     /// What this machine forwards that is not of consumers.
     pub transits: Transits,
+    /// Whether the kernel forwards consumers' packets.
+    forwards: bool,
     tun: Option<Tun>,
     policy: Option<Arc<InForce>>,
     gate: Option<Gate>,
@@ -146,6 +155,7 @@ impl Host {
             offloads: Offloads::default(),
             notes: Vec::new(),
             transits: Transits::default(),
+            forwards: false,
             tun: None,
             policy: None,
             gate: None,
@@ -168,6 +178,12 @@ impl Host {
             // The kernel may still be closing the queues of the process that was killed.
             link::remove(&left).with_context(|| format!("cannot remove the interface {left}"))?;
         }
+        // While the killed run's exit policy still refuses what must not be forwarded.
+        if plan.forwarding == Forwarding::OnDemand
+            && let Err(errors) = undo::roll_back_forwarding(&mut self.journal)
+        {
+            bail!("cannot turn off what an earlier run left on: {}", errors.join("; "));
+        }
         self.refuse_overlap(plan)?;
         if tun::index_of(interface).is_ok() {
             return Err(tun::TunError::Taken(interface.clone()).into());
@@ -179,8 +195,9 @@ impl Host {
                 .context("cannot record a change")?;
         }
         self.journal.record(Change::Policy).context("cannot record a change")?;
-        self.transits = sysctl::transits(&self.journal, plan.uplinks())
-            .context("cannot read whether forwarding is on")?;
+        if plan.forwarding == Forwarding::AtOnce {
+            self.read_transits(plan)?;
+        }
         let policy = Policy { transit: self.transits, ..plan.policy.clone() };
         let (in_force, note) = InForce::install(policy)?;
         self.policy = Some(Arc::new(in_force));
@@ -219,11 +236,11 @@ impl Host {
         link::configure(tun.index, plan.mtu, &addresses)
             .with_context(|| format!("cannot set up the interface {interface}"))?;
         self.tun = Some(tun);
-        self.record_lro(&plan.uplink.name)?;
+        self.turn_off_lro(&plan.uplink.name)?;
         self.notes.extend(plan.uplink.ipv6.note(&plan.uplink.name));
-        sysctl::forward(&mut self.journal, plan.uplinks()).context(
-            "cannot turn on forwarding. Fix: start weir as root, with /proc/sys writable",
-        )?;
+        if plan.forwarding == Forwarding::AtOnce {
+            self.begin_forwarding(plan)?;
+        }
         if let Some(ports) = plan.reserved_ports {
             reserved_ports::reserve(&mut self.journal, ports).context(
                 "cannot reserve the node's ports. Fix: start weir as root, with /proc/sys \
@@ -231,10 +248,7 @@ impl Host {
             )?;
         }
         self.turn_on(&plan.uplink.name, ethtool::GRO)?;
-        self.turn_on(&plan.uplink.name, ethtool::UDP_GRO_FORWARDING)?;
-        self.offloads = Offloads::read(&plan.uplink.name)
-            .with_context(|| format!("cannot read the offloads of {}", plan.uplink.name))?;
-        Ok(())
+        self.read_offloads(plan)
     }
 
     /// The exit policy in force, while the host is prepared.
@@ -261,56 +275,6 @@ impl Host {
             }
         }
         Ok(())
-    }
-
-    /// Turns an offload on, where there is one. Without it the node is slower, no less right.
-    fn turn_on(&mut self, interface: &str, feature: &str) -> anyhow::Result<()> {
-        let state = ethtool::feature(interface, feature)
-            .with_context(|| format!("cannot read the offloads of {interface}"))?;
-        let recorded = |change: io::Result<()>| change.context("cannot record a change");
-        let change =
-            |old| Change::Feature { interface: interface.into(), feature: feature.into(), old };
-        match state {
-            // When an earlier run turned it on, its note of that is kept.
-            Some(true) if self.journal.has_recovered_feature(interface, feature) => {
-                recorded(self.journal.record(change(true)))?;
-            }
-            Some(true) => {}
-            Some(false) => {
-                recorded(self.journal.record(change(false)))?;
-                if let Err(error) = ethtool::set_feature(interface, feature, true) {
-                    self.notes.push(format!("{interface}: {feature} stays off ({error})"));
-                }
-            }
-            None => self.notes.push(format!("{interface}: this kernel has no {feature}")),
-        }
-        Ok(())
-    }
-
-    /// Forwarding turns LRO off. Written down before that, it is on again after.
-    fn record_lro(&mut self, interface: &str) -> anyhow::Result<()> {
-        let lro = ethtool::feature(interface, ethtool::LRO)
-            .with_context(|| format!("cannot read the offloads of {interface}"))?;
-        if lro == Some(true) || self.journal.has_recovered_feature(interface, ethtool::LRO) {
-            let (interface, feature) = (interface.into(), ethtool::LRO.into());
-            self.journal
-                .record(Change::Feature { interface, feature, old: true })
-                .context("cannot record a change")?;
-        }
-        Ok(())
-    }
-
-    /// Turns on again what weir had turned on and somebody has turned off since; says what that
-    /// was.
-    fn keep_offloads(&self) -> io::Result<Vec<String>> {
-        let mut lost = Vec::new();
-        for (interface, feature) in self.journal.turned_on() {
-            if ethtool::feature(interface, feature)? == Some(false) {
-                ethtool::set_feature(interface, feature, true)?;
-                lost.push(format!("{feature} of {interface}"));
-            }
-        }
-        Ok(lost)
     }
 
     /// The TUN device, once.

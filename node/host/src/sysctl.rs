@@ -3,7 +3,8 @@
 //! Forwarding is turned on for the interfaces that need it, and not for the whole machine where
 //! the kernel allows that: a machine that was no router does not become one between its other
 //! networks, and what else hangs on the machine-wide switches stays as it is. What is turned on
-//! all the same, the exit policy narrows to consumers: see [`transits`].
+//! all the same, the exit policy narrows to consumers: see [`transits`]. Nothing is turned on where
+//! consumers' packets leave past the kernel's stack.
 
 use std::{
     fs::{self, File},
@@ -53,14 +54,19 @@ fn of_tun(interface: &str) -> Vec<(String, &'static str)> {
     let v4 = |key: &str, value| (format!("net/ipv4/conf/{interface}/{key}"), value);
     let v6 = |key: &str, value| (format!("net/ipv6/conf/{interface}/{key}"), value);
     // A second line of defence behind the worker's check of each source.
-    let mut all = vec![v4("rp_filter", "1"), v4("send_redirects", "0"), v4("forwarding", "1")];
+    let mut all = vec![v4("rp_filter", "1"), v4("send_redirects", "0")];
     if has_ipv6() {
         all.push(v6("disable_ipv6", "0"));
         // No link-local address: consumers have no use for one, and would be sent its reports.
         all.extend([v6("addr_gen_mode", "1"), v6("accept_ra", "0")]);
-        if has_forwarding_by_interface(interface) {
-            all.push(v6("force_forwarding", "1"));
-        }
+    }
+    all
+}
+
+fn forwarding_of_tun(interface: &str) -> Vec<(String, &'static str)> {
+    let mut all = vec![(format!("net/ipv4/conf/{interface}/forwarding"), "1")];
+    if has_forwarding_by_interface(interface) {
+        all.push((format!("net/ipv6/conf/{interface}/force_forwarding"), "1"));
     }
     all
 }
@@ -118,12 +124,18 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    /// Those of [`prepare_tun`] and [`forward`], and the reserved ports.
-    pub(super) fn new(tun: &str, uplinks: Uplinks<'_>, ports: Option<(u16, u16)>) -> Self {
+    /// Those of [`prepare_tun`], of [`forward`] where the kernel forwards between the TUN device and
+    /// uplinks, and the reserved ports.
+    pub(super) fn new(tun: &str, uplinks: Option<Uplinks<'_>>, ports: Option<(u16, u16)>) -> Self {
         let kept = |all: Vec<(String, &'static str)>| {
             all.into_iter().map(|(name, value)| (Parameter::new(name), value)).collect()
         };
-        Self { of_tun: kept(of_tun(tun)), of_uplinks: kept(of_uplinks(uplinks)), ports }
+        let forwarding = uplinks.map(|_| forwarding_of_tun(tun)).unwrap_or_default();
+        Self {
+            of_tun: kept([of_tun(tun), forwarding].concat()),
+            of_uplinks: kept(uplinks.map(of_uplinks).unwrap_or_default()),
+            ports,
+        }
     }
 
     /// Puts back what somebody has set otherwise; says what that was.
@@ -174,7 +186,14 @@ fn of_uplinks(uplinks: Uplinks<'_>) -> Vec<(String, &'static str)> {
 }
 
 /// Lets packets from the uplinks reach the TUN device, and back.
-pub(super) fn forward(journal: &mut UndoJournal, uplinks: Uplinks<'_>) -> io::Result<()> {
+pub(super) fn forward(
+    journal: &mut UndoJournal,
+    tun: &str,
+    uplinks: Uplinks<'_>,
+) -> io::Result<()> {
+    for (parameter, value) in forwarding_of_tun(tun) {
+        write(&parameter, value)?;
+    }
     let uplink = uplinks.v4;
     let parameter = format!("net/ipv4/conf/{uplink}/forwarding");
     if read(EVERYWHERE_V4)? == "1" && read(&parameter)? == "0" {

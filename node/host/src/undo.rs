@@ -28,6 +28,20 @@ pub(super) fn roll_back_recovered(journal: &mut UndoJournal) -> Result<(), Vec<S
     write(journal, remaining, errors)
 }
 
+/// Turns off what an earlier run turned on to have the kernel forward, before all else that it left.
+///
+/// # Errors
+///
+/// Says what could not be undone; that stays in the journal.
+pub(super) fn roll_back_forwarding(journal: &mut UndoJournal) -> Result<(), Vec<String>> {
+    let is_forwarding = |change: &Change| matches!(change, Change::Sysctl { .. });
+    let (forwarding, mut kept): (Vec<_>, Vec<_>) =
+        journal.take_recovered().into_iter().partition(is_forwarding);
+    let (remaining, errors) = undo_each(forwarding);
+    kept.extend(remaining);
+    write(journal, kept, errors)
+}
+
 /// Undoes all changes, the last one first.
 ///
 /// # Errors

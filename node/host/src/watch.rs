@@ -88,7 +88,7 @@ impl Watcher {
             expected: Expected::new(config, &plan.uplink, &view),
             parameters: sysctl::Kept::new(
                 &plan.policy.interface,
-                plan.uplinks(),
+                host.forwards.then(|| plan.uplinks()),
                 plan.reserved_ports,
             ),
             uplink: plan.uplink.clone(),

@@ -21,12 +21,7 @@ use crate::sandbox;
 use weir_accounts::SharedLimits;
 use weir_config::HostPort;
 use weir_dataplane::{Cipher, Io, Shared, XskMode};
-use weir_host::{
-    Host, HostPlan,
-    nft::{InForce, Transits},
-    tun::Tun,
-    uplink::Uplink,
-};
+use weir_host::{Host, HostPlan, nft::InForce, tun::Tun, uplink::Uplink};
 use weir_sessions::keys::rotation;
 use weir_wireguard::{
     aead,
@@ -46,8 +41,6 @@ pub(super) struct Prepared<'a> {
     plan: HostPlan,
     tun: Tun,
     in_force: Arc<InForce>,
-    transits: Transits,
-    notes: Vec<String>,
     addresses: AddressPlan,
     permutation: SlotPermutation,
     cipher: aead::Path,
@@ -74,12 +67,10 @@ impl<'a> Prepared<'a> {
         let (cores, helpers) = choices::cores(config)?;
         let mut plan = HostPlan::new(config, uplink.clone(), cores.len())?;
         plan.reserved_ports = egress::reserved_ports(config, &uplink);
+        plan.forwarding = egress::forwarding(config);
         let mut host = Host::prepare(&plan)?;
         let tun = host.take_tun().context("the TUN device is gone")?;
         let in_force = host.policy().context("the exit policy is missing")?;
-        let notes =
-            [host.offloads.describe(), host.notes.clone(), choices::io_notes(config, io)].concat();
-        let transits = host.transits;
 
         let addresses = config.tunnel.plan();
         let permutation = random::permutation()?;
@@ -104,8 +95,6 @@ impl<'a> Prepared<'a> {
             plan,
             tun,
             in_force,
-            transits,
-            notes,
             addresses,
             permutation,
             cipher,
@@ -128,6 +117,14 @@ impl<'a> Prepared<'a> {
         let workers = self.cores.len();
         let receive = Receive::prepare(&config.node.receive, best, &xdp, &self.uplink, workers)?;
         let egress = Egress::choose(config, &self.uplink, &receive, workers)?;
+        let host = machine.host.as_mut().context("the host is not prepared")?;
+        if let Egress::Kernel(_) = egress {
+            host.forward(&self.plan)?;
+        }
+        let notes =
+            [host.offloads.describe(), host.notes.clone(), choices::io_notes(config, self.io)]
+                .concat();
+        let transits = host.transits;
         let levels = Arc::<SharedLimits>::default();
         let mut shared = Shared {
             accounts: machine.ebpf.accounts(),
@@ -161,8 +158,8 @@ impl<'a> Prepared<'a> {
             plan: self.plan,
             tun: self.tun,
             in_force: self.in_force,
-            transits: self.transits,
-            notes: self.notes,
+            transits,
+            notes,
             addresses: self.addresses,
             xdp,
             receive,

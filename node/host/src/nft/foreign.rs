@@ -79,6 +79,8 @@ pub struct Site {
     pub indices: HashMap<String, u32>,
     /// Whether the uplink has IPv6, so that a rule for IPv4 alone does not suffice.
     pub has_ipv6: bool,
+    /// Whether the kernel forwards consumers' packets, and its chains can refuse them.
+    pub is_forwarded: bool,
 }
 
 impl Site {
@@ -126,7 +128,13 @@ impl Site {
                     *name == uplink_v6 && !address.is_unicast_link_local()
                 })
             }),
+            is_forwarded: true,
         }
+    }
+
+    /// Whether packets of this kind pass the kernel's chains.
+    pub(super) fn has(&self, traffic: Traffic) -> bool {
+        self.is_forwarded || !traffic.is_forwarded()
     }
 }
 
@@ -153,6 +161,12 @@ const UDP: u8 = libc::IPPROTO_UDP as u8;
 
 impl Traffic {
     const ALL: [Self; 4] = [Self::ToPort, Self::FromPort, Self::ConsumersOut, Self::ConsumersIn];
+
+    /// Whether it leaves the host by another interface than it came, if the kernel routes it.
+    #[must_use]
+    pub fn is_forwarded(self) -> bool {
+        matches!(self, Self::ConsumersOut | Self::ConsumersIn)
+    }
 
     /// A made-up packet of this kind at a hook, or `None` if they do not pass it.
     fn at(self, site: &Site, hook: u32, priority: i32, is_v4: bool) -> Option<Packet> {
@@ -289,7 +303,7 @@ pub fn foreign_drops(site: &Site) -> Result<Vec<Refusal>, NftError> {
             _ if site.has_ipv6 => &[true, false],
             _ => &[true],
         };
-        for traffic in Traffic::ALL {
+        for traffic in Traffic::ALL.into_iter().filter(|traffic| site.has(*traffic)) {
             let refuses = |is_v4: &bool| {
                 let packet = traffic.at(site, chain.hook, chain.priority, *is_v4);
                 packet.is_some_and(|packet| {

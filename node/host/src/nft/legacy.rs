@@ -57,7 +57,8 @@ fn judge(chains: &Chains<'_>, command: &str, site: &Site) -> Vec<Refusal> {
         (Traffic::ConsumersOut, "FORWARD", of_consumers(oif, iif, "NEW")),
         (Traffic::ConsumersIn, "FORWARD", of_consumers(iif, oif, "ESTABLISHED")),
     ];
-    let refused = packets.into_iter().filter(|(_, chain, packet)| !chains.accept(chain, packet));
+    let passing = packets.into_iter().filter(|(traffic, ..)| site.has(*traffic));
+    let refused = passing.filter(|(_, chain, packet)| !chains.accept(chain, packet));
     refused
         .map(|(traffic, chain, _)| {
             let rule = traffic.iptables_rule(site);
@@ -224,6 +225,7 @@ mod tests {
             consumer_v6: Ipv6Addr::LOCALHOST,
             indices: HashMap::new(),
             has_ipv6: true,
+            is_forwarded: true,
         };
         let found = judge(&Chains::read(rules), "iptables-legacy", &site);
         assert!(found.iter().all(|it| it.fix.starts_with("iptables-legacy -I ")), "{found:?}");

@@ -9,6 +9,7 @@ use super::{
     Condition, Part, Watch,
     view::{self, View},
 };
+use crate::nft::Site;
 
 impl Watch {
     pub(super) fn look_at_others(&mut self) {
@@ -45,7 +46,8 @@ impl Watch {
 
     /// Other programs' chains that refuse what the node needs.
     pub(super) fn firewalls(&self) -> Vec<Condition> {
-        view::firewalls(&self.policy.site()).unwrap_or_else(|error| {
+        let site = Site { is_forwarded: self.host.forwards, ..self.policy.site() };
+        view::firewalls(&site).unwrap_or_else(|error| {
             warn!(%error, "cannot look for other programs' firewalls");
             Vec::new()
         })

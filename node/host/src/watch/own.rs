@@ -55,7 +55,7 @@ impl Watch {
             }
             Err(error) => failed.push(Condition::new(
                 Part::Forwarding,
-                format!("cannot turn forwarding on again: {error}"),
+                format!("cannot restore a kernel parameter: {error}"),
                 "start weir as root, with /proc/sys writable",
             )),
         }

@@ -101,13 +101,7 @@ fn xdp(nic: &Nic, facts: &Facts) -> Finding {
 /// How consumers' packets would leave, decided as at the node's start.
 fn egress(nic: &Nic, facts: &Facts) -> Finding {
     let node = &facts.config.node;
-    let by_setting = match (node.egress, node.receive, node.xdp) {
-        (EgressMode::Kernel, _, _) => Some("node.egress"),
-        (_, ReceiveMode::Sockets, _) => Some("node.receive"),
-        (_, _, GuardMode::Off) => Some("node.xdp"),
-        _ => None,
-    };
-    if let Some(setting) = by_setting {
+    if let Some(setting) = kernel_egress_setting(facts) {
         return Finding::good("egress", format!("through the kernel, as set by {setting}"));
     }
     let services = match &nic.egress.services {
@@ -131,6 +125,28 @@ fn egress(nic: &Nic, facts: &Facts) -> Finding {
         ),
         Err(error) => Finding::unknown("egress", error.as_str()),
     }
+}
+
+/// The setting by which consumers' packets leave through the kernel.
+fn kernel_egress_setting(facts: &Facts) -> Option<&'static str> {
+    let node = &facts.config.node;
+    match (node.egress, node.receive, node.xdp) {
+        (EgressMode::Kernel, _, _) => Some("node.egress"),
+        (_, ReceiveMode::Sockets, _) => Some("node.receive"),
+        (_, _, GuardMode::Off) => Some("node.xdp"),
+        _ => None,
+    }
+}
+
+/// Whether consumers' packets leave past the kernel's stack, so that nothing is forwarded. A driver
+/// that does not say whether it supports XDP is believed to.
+fn is_bypass(nic: &Nic, facts: &Facts) -> bool {
+    let is_native = match &nic.attached {
+        Ok(Some(mode)) if facts.port.weir_runs => mode == "native",
+        _ => nic.native_xdp != Ok(false),
+    };
+    let is_plain = nic.ports.is_empty() && matches!(nic.egress.routes, Ok(Ok(())));
+    is_native && is_plain && kernel_egress_setting(facts).is_none()
 }
 
 fn offloads(nic: &Nic) -> Finding {
@@ -172,13 +188,17 @@ fn mtu(nic: &Nic, facts: &Facts) -> Finding {
 }
 
 fn forwarding(nic: &Nic, facts: &Facts) -> Finding {
+    let is_bypass = is_bypass(nic, facts);
     match (&nic.forwarding, &nic.sysctls_writable) {
-        (Ok(off), _) if *off != 1 && facts.port.weir_runs => Finding::bad(
+        (Ok(off), _) if *off != 1 && facts.port.weir_runs && !is_bypass => Finding::bad(
             "forwarding",
             format!("off for {}, although weir is running: consumers have no IPv4", nic.name),
             "see `weir status`; weir turns it on again within a second if it can",
         ),
         (Ok(1), _) => Finding::good("forwarding", format!("on for {}", nic.name)),
+        (_, Ok(true)) if is_bypass => {
+            Finding::good("forwarding", "off; past the kernel's stack, a node needs none")
+        }
         (_, Ok(true)) => Finding::good("forwarding", "off; a node turns it on while it runs"),
         (_, Ok(false)) => Finding::bad(
             "forwarding",
@@ -280,7 +300,9 @@ fn firewall(facts: &Facts) -> Finding {
         Ok(refusals) => refusals,
         Err(_) => return Finding::unknown("firewall", "unknown without root"),
     };
-    let Some((first, others)) = refusals.split_first() else {
+    let is_bypass = facts.nic.as_ref().is_ok_and(|nic| is_bypass(nic, facts));
+    let mut refusals = refusals.iter().filter(|it| !(is_bypass && it.traffic.is_forwarded()));
+    let Some(first) = refusals.next() else {
         return Finding::good(
             "firewall",
             format!(
@@ -289,7 +311,7 @@ fn firewall(facts: &Facts) -> Finding {
             ),
         );
     };
-    let detail = others.iter().map(|refusal| format!("{refusal}: {}", refusal.fix)).collect();
+    let detail = refusals.map(|refusal| format!("{refusal}: {}", refusal.fix)).collect();
     Finding::warning("firewall", first.to_string(), first.fix.as_str()).with(detail)
 }
 

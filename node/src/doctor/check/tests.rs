@@ -194,6 +194,7 @@ fn each_fault_is_found_by_its_check_alone() {
         }),
         ("exit policy", Unknown, "", |it| it.policy = Err(no())),
         ("forwarding", Bad, "weir status", |it| {
+            it.config.node.egress = EgressMode::Kernel;
             it.port.weir_runs = true;
             it.policy = Ok(true);
         }),
@@ -255,6 +256,36 @@ fn a_running_node_has_its_port_and_its_program() {
     nic(&mut facts).forwarding = Ok(1);
     nic(&mut facts).attached = Ok(Some("native".into()));
     assert_eq!(Report::from(all(&facts)).verdict, Verdict::Good);
+}
+
+#[test]
+fn only_a_node_that_exits_through_the_kernel_needs_its_forwarding() {
+    let refusal = nft::Refusal {
+        chain: "ip filter FORWARD".into(),
+        traffic: nft::Traffic::ConsumersOut,
+        fix: "iptables -t filter -I FORWARD -i weir0 -j ACCEPT".into(),
+    };
+    let mut facts = healthy();
+    facts.port.weir_runs = true;
+    facts.policy = Ok(true);
+    facts.refusals = Ok(vec![refusal]);
+    nic(&mut facts).attached = Ok(Some("native".into()));
+    assert_eq!(Report::from(all(&facts)).verdict, Verdict::Good);
+    type Change = fn(&mut Facts);
+    let changes: [Change; 4] = [
+        |it| it.config.node.egress = EgressMode::Kernel,
+        |it| it.config.node.receive = ReceiveMode::Sockets,
+        |it| nic(it).attached = Ok(Some("generic".into())),
+        |it| nic(it).egress.routes = Ok(Err(no())),
+    ];
+    for change in changes {
+        let mut facts = facts.clone();
+        change(&mut facts);
+        let findings = all(&facts);
+        let verdict = |check| findings.iter().find(|it| it.check == check).expect(check).verdict;
+        assert_eq!(verdict("forwarding"), Verdict::Bad);
+        assert_eq!(verdict("firewall"), Verdict::Warning);
+    }
 }
 
 #[test]
