@@ -143,7 +143,7 @@ fn kernel_egress_setting(facts: &Facts) -> Option<&'static str> {
 fn is_bypass(nic: &Nic, facts: &Facts) -> bool {
     let is_native = match &nic.attached {
         Ok(Some(mode)) if facts.port.weir_runs => mode == "native",
-        _ => nic.native_xdp != Ok(false),
+        _ => !matches!(nic.xdp, Ok(XdpFeatures { native: false, .. })),
     };
     let is_plain = nic.ports.is_empty() && matches!(nic.egress.routes, Ok(Ok(())));
     is_native && is_plain && kernel_egress_setting(facts).is_none()
