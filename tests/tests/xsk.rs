@@ -39,7 +39,8 @@ fn through_the_stack(lab: &Lab) -> Result<u64> {
 fn data_passes_by_the_xsk_fast_path_in_both_families_and_is_billed_as_the_client_counts()
 -> Result<()> {
     let lab = Lab::new()?;
-    let node = Node::start(&lab.node, settings("af_xdp").with("node", "workers", "1"))?;
+    // There is one queue, so that the data of the second worker's session arrives at the first one.
+    let node = Node::start(&lab.node, settings("af_xdp").with("node", "workers", "2"))?;
     ensure!(node.status()?.receive == "af_xdp", "{:?}", node.status()?);
     for outer in SERVERS {
         let added = node.session_add(if outer.is_ipv4() { "by-v4" } else { "by-v6" })?;

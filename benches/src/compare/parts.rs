@@ -319,6 +319,21 @@ impl Plan<'_> {
                 self.cases.push(case);
             }
             self.keeps(way, ["2 workers", "1 workers"], 0.9);
+            // What the second core's other tenants cost, of which the second worker can do nothing.
+            let beside = format!("{way} 1 worker beside the generator");
+            let mut case = self.case(&beside, Program::Weir, load);
+            case.setup.sessions = 8;
+            case.setup.cores = vec![self.scale.generator];
+            self.cases.push(case);
+            let label = format!(
+                "{way}: per exit-CPU-second, one worker on the generator's core / on its own"
+            );
+            let value = |outcome: &Outcome| outcome.per_exit_second;
+            let alone = format!("{way} 1 workers");
+            self.want(label, (&beside, Program::Weir), Some((&alone, Program::Weir)), value, None);
+            let label = format!("{way}: per exit-CPU-second, 2 workers / 1 workers");
+            let both = format!("{way} 2 workers");
+            self.want(label, (&both, Program::Weir), Some((&alone, Program::Weir)), value, None);
             // The fat consumer: what a second core gives one session.
             let names = [false, true].map(|helped| {
                 let name = format!("{way} one session{}", if helped { ", a helper" } else { "" });
