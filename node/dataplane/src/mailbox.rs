@@ -58,9 +58,9 @@ pub(crate) struct Mailbox {
     /// The misdirected packets.
     pub misdirected: ArrayQueue<Misdirected>,
     /// Parcels, with the number of the worker that sent each.
-    pub parcels: ArrayQueue<(u32, Box<Parcel>)>,
+    pub parcels: ArrayQueue<(u32, Parcel)>,
     /// The worker's own parcels, which come back when they are empty.
-    pub returned: ArrayQueue<Box<Parcel>>,
+    pub returned: ArrayQueue<Parcel>,
     /// The initiations.
     pub initiations: ArrayQueue<Initiation>,
     waker: Waker,

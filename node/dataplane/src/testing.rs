@@ -210,7 +210,7 @@ pub(crate) struct Output {
     pub(crate) batches: Vec<u16>,
     pub(crate) misdirected: Vec<(Owner, Misdirected)>,
     /// With the numbers of the workers that they are for.
-    pub(crate) parcels: Vec<(u32, Box<Parcel>)>,
+    pub(crate) parcels: Vec<(u32, Parcel)>,
 }
 
 impl Consumer {

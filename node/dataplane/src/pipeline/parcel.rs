@@ -111,9 +111,9 @@ fn of_item(bytes: &[u8], kind: Kind) -> Option<(Outer<'_>, &[u8])> {
 #[derive(Debug, Default)]
 pub(super) struct Outgoing {
     /// By the worker's number: the one that is not full yet.
-    open: Vec<Box<Parcel>>,
-    full: Vec<(u32, Box<Parcel>)>,
-    spare: Vec<Box<Parcel>>,
+    open: Vec<Parcel>,
+    full: Vec<(u32, Parcel)>,
+    spare: Vec<Parcel>,
 }
 
 impl Outgoing {
@@ -122,7 +122,7 @@ impl Outgoing {
     fn put(&mut self, worker: u32, put: impl Fn(&mut Parcel) -> bool) -> bool {
         let at = worker as usize;
         if at >= self.open.len() {
-            self.open.resize_with(at + 1, Box::default);
+            self.open.resize_with(at + 1, Parcel::default);
         }
         let Some(open) = self.open.get_mut(at) else { return false };
         if put(open) {
@@ -150,7 +150,7 @@ impl Pipeline {
     }
 
     /// Removes and returns what is for other workers.
-    pub fn take_parcels(&mut self) -> impl Iterator<Item = (u32, Box<Parcel>)> {
+    pub fn take_parcels(&mut self) -> impl Iterator<Item = (u32, Parcel)> {
         let Outgoing { open, full, spare } = &mut self.outgoing;
         let last = (0..).zip(open).filter(|(_, parcel)| !parcel.is_empty());
         let last = last.map(|(worker, parcel)| {
@@ -160,7 +160,7 @@ impl Pipeline {
     }
 
     /// Keeps the memory of a parcel that has been emptied.
-    pub fn reuse(&mut self, mut parcel: Box<Parcel>) {
+    pub fn reuse(&mut self, mut parcel: Parcel) {
         parcel.clear();
         if self.outgoing.spare.len() < MAX_SPARE {
             self.outgoing.spare.push(parcel);

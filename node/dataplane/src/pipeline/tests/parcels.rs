@@ -25,7 +25,7 @@ fn send(
     first: &mut Node,
     second: &mut Node,
     datagrams: &[(Outer<'_>, &[u8])],
-) -> (Vec<Box<Parcel>>, Output) {
+) -> (Vec<Parcel>, Output) {
     let arrived = first.iterate(|pipeline| pipeline.handle_datagrams(datagrams.iter().copied()));
     let mut parcels: Vec<_> = arrived
         .parcels
