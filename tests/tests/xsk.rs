@@ -39,8 +39,7 @@ fn through_the_stack(lab: &Lab) -> Result<u64> {
 fn data_passes_by_the_xsk_fast_path_in_both_families_and_is_billed_as_the_client_counts()
 -> Result<()> {
     let lab = Lab::new()?;
-    // There is one queue, so that the data of the second worker's session arrives at the first one.
-    let node = Node::start(&lab.node, settings("af_xdp").with("node", "workers", "2"))?;
+    let node = Node::start(&lab.node, settings("af_xdp").with("node", "workers", "1"))?;
     ensure!(node.status()?.receive == "af_xdp", "{:?}", node.status()?);
     for outer in SERVERS {
         let added = node.session_add(if outer.is_ipv4() { "by-v4" } else { "by-v6" })?;
@@ -76,7 +75,7 @@ fn everything_passes_by_the_xsk_fast_path_with_plain_system_calls() -> Result<()
     everything_passes(&lab, &client)
 }
 
-/// One queue and three workers: one worker's sessions go by the XSK fast path, the others' do not.
+/// One queue and three workers: what arrives for the others is handed to them, past the stack too.
 #[test]
 fn sessions_of_all_workers_pass_where_one_has_the_only_queue() -> Result<()> {
     let lab = Lab::new()?;
@@ -88,8 +87,8 @@ fn sessions_of_all_workers_pass_where_one_has_the_only_queue() -> Result<()> {
         let before = through_the_stack(&lab)?;
         everything_passes(&lab, &client)?;
         let stack = through_the_stack(&lab)? - before;
-        let is_xsk = added.session.slot % 3 == 0;
-        ensure!((stack < 50) == is_xsk, "slot {}: {stack}", added.session.slot);
+        let datagrams = node.session_show(&added.session.id)?.packets_up;
+        ensure!(datagrams > 2000 && stack < 50, "slot {}: {stack}", added.session.slot);
     }
     Ok(())
 }

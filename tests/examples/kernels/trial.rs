@@ -52,7 +52,7 @@ pub(crate) fn run(package: &Path, busybox: &Path) -> Result<Report> {
     let image = Image::make(package, busybox, directory.path())?;
     let lab = Lab::new()?;
     network::prepare(&lab)?;
-    let mut report = Report::new(&image.release, "virtio-net, emulated");
+    let mut report = Report::new(&image.release, "virtio");
     let boot = || Guest::boot(&image, &lab.internet, &TAPS, directory.path());
     let Ok(guest) = report.check(part::BOOTS, boot) else { return Ok(report) };
     let result = parts(&lab, &guest, &mut report);
