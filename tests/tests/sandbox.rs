@@ -61,13 +61,13 @@ fn works_confined(lab: &Lab, node: &mut Node<'_>, settings: &Settings) -> Result
     everything_passes(lab, &client)?;
     // What others take away is put back from within, too.
     lab.node.run("nft flush ruleset")?;
-    let forwarding = if node.status()?.egress.mode == "kernel" {
+    let parameter = if node.status()?.egress.mode == "kernel" {
         format!("net.ipv4.conf.{UPLINK}.forwarding")
     } else {
         "net.ipv4.conf.weir0.rp_filter".to_owned()
     };
-    lab.node.sysctl(&forwarding, "0")?;
-    until("policy and forwarding are back", Duration::from_secs(30), || {
+    lab.node.sysctl(&parameter, "0")?;
+    until("the policy and the kernel parameter are back", Duration::from_secs(30), || {
         for part in ["policy", "forwarding"] {
             let restored = node.status()?.restored;
             ensure!(restored.iter().any(|it| it.part == part && it.times == 1), "{restored:?}");

@@ -85,6 +85,18 @@ pub fn report(path: &Path, mistakes: &[Mistake]) -> String {
 }
 
 impl Config {
+    /// The setting by which consumers' packets leave through the kernel in any case. `None` if they
+    /// can leave past its stack.
+    #[must_use]
+    pub fn kernel_egress(&self) -> Option<&'static str> {
+        match (self.node.egress, self.node.receive, self.node.xdp) {
+            (EgressMode::Kernel, _, _) => Some("node.egress"),
+            (_, ReceiveMode::Sockets, _) => Some("node.receive"),
+            (_, _, GuardMode::Off) => Some("node.xdp"),
+            _ => None,
+        }
+    }
+
     /// The configuration in `path`, or the defaults without one.
     ///
     /// Does not check the tunnel's MTU against the uplink's, because the configuration names the

@@ -1,4 +1,4 @@
-//! What of XDP an interface's driver supports, as the kernel tells since Linux 6.3 (the generic
+//! Which XDP features the driver of an interface supports. Linux 6.3 and later tell (the generic
 //! netlink family `netdev`).
 
 use std::{io, time::Duration};
@@ -27,7 +27,7 @@ const XSK_ZEROCOPY: u64 = 1 << 3;
 /// The headers of netlink and of generic netlink, in bytes.
 const HEADERS: usize = 20;
 
-/// What a driver supports.
+/// The XDP features that matter for a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct XdpFeatures {
     /// XDP in the driver.
@@ -36,7 +36,7 @@ pub struct XdpFeatures {
     pub zero_copy: bool,
 }
 
-/// What of XDP the driver of interface `index` supports.
+/// Reads which XDP features the driver of interface `index` supports.
 ///
 /// # Errors
 ///

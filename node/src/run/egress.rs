@@ -18,7 +18,7 @@ use super::{
     random,
     receive::Receive,
 };
-use weir_config::{Auto, Config, EgressMode, GuardMode, ReceiveMode, amounts::AtMost};
+use weir_config::{Auto, Config, EgressMode, amounts::AtMost};
 use weir_dataplane::{ExitPlan, Exits, Shared, open_uplink};
 use weir_host::{
     Forwarding, listeners,
@@ -43,19 +43,17 @@ pub(super) enum Egress {
 /// The ports to reserve against the host, if the node may exit past the kernel: decided before the
 /// host is prepared, by what can be known then.
 pub(super) fn reserved_ports(config: &Config, uplink: &Uplink) -> Option<(u16, u16)> {
-    let may_bypass = allows_bypass(config) && matches!(next_hop::read(uplink), Ok(Ok(_)));
+    let may_bypass =
+        config.kernel_egress().is_none() && matches!(next_hop::read(uplink), Ok(Ok(_)));
     may_bypass.then_some((config.nat.ports.low, config.nat.ports.high))
 }
 
 /// When the kernel begins to forward: not before it is known that it must.
 pub(super) fn forwarding(config: &Config) -> Forwarding {
-    if allows_bypass(config) { Forwarding::OnDemand } else { Forwarding::AtOnce }
-}
-
-fn allows_bypass(config: &Config) -> bool {
-    config.node.egress != EgressMode::Kernel
-        && config.node.receive != ReceiveMode::Sockets
-        && config.node.xdp != GuardMode::Off
+    match config.kernel_egress() {
+        None => Forwarding::OnDemand,
+        Some(_) => Forwarding::AtOnce,
+    }
 }
 
 /// What the node needs to exit past the kernel.

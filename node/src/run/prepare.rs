@@ -109,7 +109,7 @@ impl<'a> Prepared<'a> {
         let xdp = machine.ebpf.attach(&self.uplink, config.node.xdp)?;
         // In zero-copy mode, what is for the host's stack is copied out. Where that is all that comes
         // back for consumers, it costs more than it saves.
-        let may_bypass = egress::reserved_ports(config, &self.uplink).is_some();
+        let may_bypass = self.plan.reserved_ports.is_some();
         let best = match config.node.zero_copy && may_bypass {
             true => XskMode::ZeroCopy,
             false => XskMode::Copy,

@@ -42,7 +42,8 @@ enum Kind {
 enum Seen {
     Right,
     Wrong,
-    /// Nothing. The IP addresses, so many bytes, and the UDP header are in front of the datagram.
+    /// Nothing yet. In front of the datagram are the IP addresses, whose length in bytes this is, and
+    /// the UDP header.
     Nothing {
         addresses: usize,
     },

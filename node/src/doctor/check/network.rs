@@ -4,7 +4,7 @@ use crate::doctor::{
     Finding,
     facts::{Facts, Nic},
 };
-use weir_config::{EgressMode, GuardMode, ReceiveMode};
+use weir_config::{EgressMode, GuardMode};
 use weir_host::{
     uplink::Ipv6Uplink,
     watch::{Condition, Part},
@@ -101,7 +101,7 @@ fn xdp(nic: &Nic, facts: &Facts) -> Finding {
 /// How consumers' packets would leave, decided as at the node's start.
 fn egress(nic: &Nic, facts: &Facts) -> Finding {
     let node = &facts.config.node;
-    if let Some(setting) = kernel_egress_setting(facts) {
+    if let Some(setting) = facts.config.kernel_egress() {
         return Finding::good("egress", format!("through the kernel, as set by {setting}"));
     }
     let services = match &nic.egress.services {
@@ -127,17 +127,6 @@ fn egress(nic: &Nic, facts: &Facts) -> Finding {
     }
 }
 
-/// The setting by which consumers' packets leave through the kernel.
-fn kernel_egress_setting(facts: &Facts) -> Option<&'static str> {
-    let node = &facts.config.node;
-    match (node.egress, node.receive, node.xdp) {
-        (EgressMode::Kernel, _, _) => Some("node.egress"),
-        (_, ReceiveMode::Sockets, _) => Some("node.receive"),
-        (_, _, GuardMode::Off) => Some("node.xdp"),
-        _ => None,
-    }
-}
-
 /// Whether consumers' packets leave past the kernel's stack, so that nothing is forwarded. A driver
 /// that does not say whether it supports XDP is believed to.
 fn is_bypass(nic: &Nic, facts: &Facts) -> bool {
@@ -146,7 +135,7 @@ fn is_bypass(nic: &Nic, facts: &Facts) -> bool {
         _ => !matches!(nic.xdp, Ok(XdpFeatures { native: false, .. })),
     };
     let is_plain = nic.ports.is_empty() && matches!(nic.egress.routes, Ok(Ok(())));
-    is_native && is_plain && kernel_egress_setting(facts).is_none()
+    is_native && is_plain && facts.config.kernel_egress().is_none()
 }
 
 fn offloads(nic: &Nic) -> Finding {

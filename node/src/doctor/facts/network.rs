@@ -21,7 +21,7 @@ pub struct Nic {
     pub mtu: u32,
     /// Its driver, if known.
     pub driver: Option<String>,
-    /// What of XDP its driver supports.
+    /// The XDP features that its driver supports.
     pub xdp: Known<XdpFeatures>,
     /// The attach mode of an existing XDP program: `native`, `generic` or another word.
     pub attached: Known<Option<String>>,
