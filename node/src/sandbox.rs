@@ -12,7 +12,11 @@ mod system_calls;
 #[cfg(test)]
 mod tests;
 
-use std::{fs::DirBuilder, os::unix::fs::DirBuilderExt as _, path::Path};
+use std::{
+    fs::DirBuilder,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, bail};
 use tracing::warn;
@@ -44,12 +48,18 @@ impl Sandbox {
 
 /// Puts the sandbox around this thread and those that it starts. `mounted_bpffs` says that the node
 /// has mounted a file system of its own, which it must unmount at the end: Landlock would forbid
-/// that, and it takes CAP_SYS_ADMIN.
+/// that, and it takes CAP_SYS_ADMIN. `switches` are files of the kernel's that are written at the end
+/// too.
 ///
 /// # Errors
 ///
 /// Fails when the configuration requires what cannot be had.
-pub fn enter(config: &Config, file: Option<&Path>, mounted_bpffs: bool) -> anyhow::Result<Sandbox> {
+pub fn enter(
+    config: &Config,
+    file: Option<&Path>,
+    switches: Vec<PathBuf>,
+    mounted_bpffs: bool,
+) -> anyhow::Result<Sandbox> {
     if config.node.sandbox == SandboxMode::Off {
         return Ok(Sandbox::default());
     }
@@ -78,7 +88,8 @@ pub fn enter(config: &Config, file: Option<&Path>, mounted_bpffs: bool) -> anyho
             "weir has mounted a bpffs and must unmount it; mount -t bpf bpf /sys/fs/bpf"
         ))
     } else {
-        let allowed = AllowedPaths::new(config, file);
+        let mut allowed = AllowedPaths::new(config, file);
+        allowed.write.extend(switches);
         for file in &allowed.fixed {
             warn!(
                 "if {} is replaced, weir cannot read it until it is restarted. Fix: keep \

@@ -32,6 +32,8 @@ pub struct Options {
     pub receive: String,
     /// `node.egress`.
     pub egress: String,
+    /// `node.defer_interrupts`.
+    pub defer_interrupts: bool,
     /// `node.max_sessions`.
     pub max_sessions: u32,
     /// More consumers shake hands from one address than the limits on handshakes let through: these
@@ -144,6 +146,9 @@ impl Options {
             .with("node", "xdp", &format!("{:?}", self.xdp))
             .with("node", "receive", &format!("{:?}", self.receive));
         // An older weir does not know the key.
+        if !self.defer_interrupts {
+            settings = settings.with("node", "defer_interrupts", "false");
+        }
         if self.egress != "auto" {
             settings = settings.with("node", "egress", &format!("{:?}", self.egress));
         }

@@ -5,9 +5,10 @@ use std::{net::SocketAddrV4, thread, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use weir_common::wire::message_type;
+use weir_host::deferral::{self, Deferral};
 use weir_tests::{
     Client, Lab, Node, Settings,
-    lab::{NODE_V4, SERVERS},
+    lab::{NODE_V4, SERVERS, UPLINK},
     newcomer,
     steps::{connected, everything_passes, outside},
     until,
@@ -166,4 +167,59 @@ fn what_a_worker_has_no_room_for_is_counted_and_not_billed() -> Result<()> {
     ensure!(after == before, "forged data was billed: {before} {after}");
     // And it goes on.
     everything_passes(&lab, &client)
+}
+
+/// How long the interrupts of the uplink wait.
+fn deferral_of(lab: &Lab) -> Result<Deferral> {
+    lab.node.enter(|| deferral::read(UPLINK))
+}
+
+fn defers(node: &Node) -> Result<bool> {
+    Ok(node.status()?.offloads.iter().any(|line| line.ends_with(", interrupts deferred")))
+}
+
+#[test]
+fn the_uplinks_interrupts_are_deferred_while_a_node_runs_also_after_a_kill() -> Result<()> {
+    let lab = Lab::new()?;
+    // The queues stay what they are when the guard comes and goes.
+    lab.node.run(&format!("ethtool -K {UPLINK} gro on"))?;
+    let before = deferral_of(&lab)?;
+    ensure!(before == Deferral::default(), "{before:?}");
+    let mut node = Node::start(&lab.node, Settings::default())?;
+    ensure!(defers(&node)?, "{:?}", node.status()?);
+    ensure!(deferral_of(&lab)? == deferral::WANTED, "{:?}", deferral_of(&lab)?);
+    node.kill()?;
+    ensure!(deferral_of(&lab)? == deferral::WANTED, "nothing else undoes it");
+    node.restart()?;
+    ensure!(defers(&node)?, "{:?}", node.status()?);
+    node.stop()?;
+    ensure!(deferral_of(&lab)? == before, "{:?}", deferral_of(&lab)?);
+    Ok(())
+}
+
+#[test]
+fn a_node_that_defers_no_interrupts_leaves_them_alone() -> Result<()> {
+    let lab = Lab::new()?;
+    lab.node.run(&format!("ethtool -K {UPLINK} gro on"))?;
+    for (key, value) in [("defer_interrupts", "false"), ("egress", "\"kernel\"")] {
+        let mut node = Node::start(&lab.node, Settings::default().with("node", key, value))?;
+        ensure!(!defers(&node)?, "{key}: {:?}", node.status()?);
+        ensure!(deferral_of(&lab)? == Deferral::default(), "{key}: {:?}", deferral_of(&lab)?);
+        node.stop()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn what_the_operator_has_set_for_the_uplinks_interrupts_stays() -> Result<()> {
+    let lab = Lab::new()?;
+    lab.node.run(&format!("ethtool -K {UPLINK} gro on"))?;
+    let own = Deferral { empty_polls: 3, nanos: 50_000 };
+    lab.node.enter(|| deferral::set(UPLINK, own))?;
+    let mut node = Node::start(&lab.node, Settings::default())?;
+    ensure!(defers(&node)?, "{:?}", node.status()?);
+    ensure!(deferral_of(&lab)? == own, "{:?}", deferral_of(&lab)?);
+    node.stop()?;
+    ensure!(deferral_of(&lab)? == own, "{:?}", deferral_of(&lab)?);
+    Ok(())
 }

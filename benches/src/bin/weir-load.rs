@@ -95,6 +95,7 @@ fn main() -> anyhow::Result<()> {
                 Program::WeirKernel => "kernel".to_owned(),
                 _ => given.egress,
             },
+            defer_interrupts: true,
             arrival: given.arrival,
             software_gso: given.software_gso,
             sessions,

@@ -98,6 +98,8 @@ pub struct Setup {
     pub receive: String,
     /// weir's `node.egress`.
     pub egress: String,
+    /// weir's `node.defer_interrupts`.
+    pub defer_interrupts: bool,
     /// How packets reach it.
     pub arrival: Arrival,
     /// Whether its uplink has no segmentation offload, so that the kernel segments in software.
@@ -178,6 +180,7 @@ fn start_weir(
         xdp: setup.xdp.clone(),
         receive: setup.receive.clone(),
         egress: setup.egress.clone(),
+        defer_interrupts: setup.defer_interrupts,
         max_sessions: setup.sessions + 16,
         // A source may have five at once.
         crowded: setup.sessions > 4,

@@ -29,6 +29,8 @@ pub enum Part {
     Xdp,
     /// Consumers' data over AF_XDP, and through the kernel's network stack
     Receive,
+    /// The uplink's interrupts deferred, and not
+    Interrupts,
     /// An uplink without segmentation offload
     Offload,
     /// The way through at half load
@@ -55,6 +57,7 @@ impl Part {
             Self::Workers => "workers",
             Self::Xdp => "xdp",
             Self::Receive => "receive",
+            Self::Interrupts => "interrupts",
             Self::Offload => "offload",
             Self::Latency => "latency",
             Self::Idle => "idle",
@@ -115,6 +118,7 @@ pub fn plan(part: Part, scale: &Scale) -> (Vec<Case>, Vec<Wanted>) {
         Part::Workers => plan.workers(),
         Part::Xdp => plan.xdp(),
         Part::Receive => plan.receive(),
+        Part::Interrupts => plan.interrupts(),
         Part::Offload => plan.offload(),
         Part::Metering => plan.metering(),
         // These have a shape of their own.
@@ -387,6 +391,29 @@ impl Plan<'_> {
             let process: fn(&Outcome) -> f64 = |outcome| outcome.per_process_second;
             for (what, value) in [("exit", exit), ("process", process)] {
                 let label = format!("up{of_what}: per {what}-CPU-second, af_xdp / sockets");
+                let to = Some((to.as_str(), Program::Weir));
+                self.want(label, (&of, Program::Weir), to, value, None);
+            }
+        }
+        self.done()
+    }
+
+    fn interrupts(mut self) -> Planned {
+        for (way, load) in WAYS {
+            for (what, is_mixed) in [("bulk", false), ("mixed, bursts of 2", true)] {
+                let name = |how: &str| format!("{way} {what}, {how}");
+                for (how, deferred) in [("deferred", true), ("at once", false)] {
+                    let mut case = self.case(&name(how), Program::Weir, load);
+                    if is_mixed {
+                        (case.setup.sessions, case.shape.flows, case.shape.burst) = (64, 16, 2);
+                    }
+                    case.setup.defer_interrupts = deferred;
+                    self.cases.push(case);
+                }
+                let (of, to) = (name("deferred"), name("at once"));
+                let value = |outcome: &Outcome| outcome.per_exit_second;
+                let label =
+                    format!("{way} {what}: per exit-CPU-second, interrupts deferred / at once");
                 let to = Some((to.as_str(), Program::Weir));
                 self.want(label, (&of, Program::Weir), to, value, None);
             }

@@ -125,6 +125,11 @@ section! {
         /// past the kernel's network stack. false: the kernel copies them. For drivers whose
         /// zero-copy mode is faulty.
         zero_copy: bool = true;
+        /// Whether the uplink's interrupts are put off where consumers' packets leave past the
+        /// kernel's network stack: what follows within 200 us of another frame may wait so long,
+        /// also for other programs, and many packets then cost one interrupt. false: each frame may
+        /// interrupt.
+        defer_interrupts: bool = true;
         /// How consumers' packets leave. "auto": by the node's own NAT, past the kernel's network
         /// stack, where the uplink allows it, else through the kernel. "bypass": by the node's own
         /// NAT, or the node does not start. "kernel": through the kernel's forwarding and nftables,

@@ -19,6 +19,8 @@ use std::{
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
+use super::deferral::Deferral;
+
 const FILE: &str = "changes.json";
 /// The second copy: the runtime directory may be gone before the changes are, with a container's
 /// file systems or after a unit has failed.
@@ -61,6 +63,13 @@ pub(crate) enum Change {
         /// Whether it was on before.
         old: bool,
     },
+    /// An interface's interrupts were put off.
+    Deferral {
+        /// The interface.
+        interface: String,
+        /// How long they waited before.
+        old: Deferral,
+    },
     /// The exit policy was installed.
     Policy,
     /// An interface was made.
@@ -86,6 +95,9 @@ impl Change {
                 Self::Feature { interface: one, feature: a, .. },
                 Self::Feature { interface: two, feature: b, .. },
             ) => one == two && a == b,
+            (Self::Deferral { interface: one, .. }, Self::Deferral { interface: two, .. }) => {
+                one == two
+            }
             (
                 Self::ReservedPorts { first: one, last: a, .. },
                 Self::ReservedPorts { first: two, last: b, .. },
@@ -258,6 +270,12 @@ impl UndoJournal {
             matches!(change, Change::Feature { interface, feature, .. }
                 if interface == of && feature == name)
         };
+        self.recovered.iter().any(same)
+    }
+
+    /// Whether an earlier run put off the interrupts of this interface.
+    pub(super) fn has_recovered_deferral(&self, of: &str) -> bool {
+        let same = |change: &Change| matches!(change, Change::Deferral { interface, .. } if interface == of);
         self.recovered.iter().any(same)
     }
 

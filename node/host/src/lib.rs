@@ -5,8 +5,8 @@
 //!    is there. Each is written to the undo journal (`journal.rs`) before it is made.
 //!    [`Host::forward`] has the kernel forward, where consumers' packets leave through it.
 //! 3. [`nft`] has the exit policy, its counters, the gate behind it, and what other programs' rules
-//!    would refuse. [`tun`] makes the TUN device, [`ethtool`] sets offloads, and [`Parameter`] reads
-//!    kernel parameters.
+//!    would refuse. [`tun`] makes the TUN device, [`ethtool`] sets offloads, [`deferral`] puts off
+//!    interrupts, and [`Parameter`] reads kernel parameters.
 //! 4. [`watch`] checks all of it while the node runs, and puts it back or reports it.
 //!    [`conntrack`] removes the flows of sessions that have ended.
 //! 5. [`Host::undo`] undoes the changes in reverse (`undo.rs`), as does the next run after a kill.
@@ -23,11 +23,13 @@ use anyhow::{Context as _, bail};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 pub mod conntrack;
+pub mod deferral;
 pub mod ethtool;
 mod forwarding;
 mod journal;
 mod link;
 pub mod listeners;
+mod netdev;
 mod netlink;
 pub mod next_hop;
 mod nfnetlink;

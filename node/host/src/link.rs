@@ -4,7 +4,10 @@ use std::net::IpAddr;
 
 use futures_util::TryStreamExt as _;
 use ipnet::IpNet;
-use netlink_packet_route::address::{AddressAttribute, AddressFlags};
+use netlink_packet_route::{
+    address::{AddressAttribute, AddressFlags},
+    link::LinkAttribute,
+};
 use rtnetlink::LinkUnspec;
 
 use super::netlink::{self, NetlinkError};
@@ -49,6 +52,19 @@ pub(super) fn find(name: &str) -> Result<Option<u32>, NetlinkError> {
         Err(error) if error.is_no_device() => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// The hardware address of an interface: empty if it has none.
+pub(super) fn hardware_address(index: u32) -> Result<Vec<u8>, NetlinkError> {
+    let found = netlink::run(async |handle| {
+        handle.link().get().match_index(index).execute().try_next().await
+    })?;
+    let attributes = found.map(|link| link.attributes).unwrap_or_default();
+    let address = attributes.into_iter().find_map(|attribute| match attribute {
+        LinkAttribute::Address(address) => Some(address),
+        _ => None,
+    });
+    Ok(address.unwrap_or_default())
 }
 
 /// Removes an interface; it need not be there.

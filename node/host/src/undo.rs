@@ -3,7 +3,7 @@
 use std::{fs, io};
 
 use super::{
-    ethtool,
+    deferral, ethtool,
     journal::{Change, UndoJournal},
     link, nft, reserved_ports, sysctl,
 };
@@ -96,6 +96,8 @@ fn undo(change: &Change) -> Result<(), String> {
                 _ => Ok(()),
             }
         }
+        Change::Deferral { interface, old } => deferral::set(interface, *old)
+            .map_err(|error| format!("cannot undo how {interface} interrupts: {error:#}")),
         Change::Policy => nft::remove().map_err(|error| error.to_string()),
         Change::Link { name } => link::remove(name)
             .map_err(|error| format!("cannot remove the interface {name}: {error}")),

@@ -21,7 +21,7 @@ use crate::sandbox;
 use weir_accounts::SharedLimits;
 use weir_config::HostPort;
 use weir_dataplane::{Cipher, Io, Shared, XskMode};
-use weir_host::{Host, HostPlan, nft::InForce, tun::Tun, uplink::Uplink};
+use weir_host::{Host, HostPlan, deferral, nft::InForce, tun::Tun, uplink::Uplink};
 use weir_sessions::keys::rotation;
 use weir_wireguard::{
     aead,
@@ -115,11 +115,16 @@ impl<'a> Prepared<'a> {
             false => XskMode::Copy,
         };
         let workers = self.cores.len();
-        let receive = Receive::prepare(&config.node.receive, best, &xdp, &self.uplink, workers)?;
+        let mut receive =
+            Receive::prepare(&config.node.receive, best, &xdp, &self.uplink, workers)?;
         let egress = Egress::choose(config, &self.uplink, &receive, workers)?;
         let host = machine.host.as_mut().context("the host is not prepared")?;
-        if let Egress::Kernel(_) = egress {
-            host.forward(&self.plan)?;
+        match egress {
+            Egress::Kernel(_) => host.forward(&self.plan)?,
+            Egress::Bypass(_) if config.node.defer_interrupts => {
+                receive.defer_interrupts(host, &self.uplink);
+            }
+            Egress::Bypass(_) => {}
         }
         let notes =
             [host.offloads.describe(), host.notes.clone(), choices::io_notes(config, self.io)]
@@ -141,8 +146,9 @@ impl<'a> Prepared<'a> {
         let identities =
             Identities::new(key_ring::identities(&self.key, self.previous_key.as_ref()));
         let resolver = resolver(config)?;
+        let switches = deferral::files(&self.uplink.name);
         // Before the first thread that handles what comes from outside.
-        let sandbox = sandbox::enter(config, file, machine.ebpf.has_mounted())?;
+        let sandbox = sandbox::enter(config, file, switches, machine.ebpf.has_mounted())?;
         for missing in &sandbox.missing {
             info!("sandbox: no {missing}");
         }

@@ -12,7 +12,7 @@ use super::ebpf::Ebpf;
 use weir_config::ReceiveMode;
 use weir_dataplane::{Sources, XskMode, XskQueues};
 use weir_ebpf_loader::XdpMode;
-use weir_host::uplink::Uplink;
+use weir_host::{Host, uplink::Uplink};
 
 /// The sockets of the XSK fast path, if data can take it.
 pub(super) struct Receive {
@@ -20,6 +20,8 @@ pub(super) struct Receive {
     pub(super) queues: Vec<XskQueues>,
     /// Why there are none.
     without: Option<String>,
+    /// What the uplink's interrupts do, as it is shown.
+    interrupts: &'static str,
 }
 
 impl Receive {
@@ -56,7 +58,7 @@ impl Receive {
             _ => Err(anyhow!("the guard does not run in the driver of {}", uplink.name)),
         };
         match (opened, wanted) {
-            (Ok(queues), _) => Ok(Self { queues, without: None }),
+            (Ok(queues), _) => Ok(Self { queues, without: None, interrupts: "" }),
             (Err(error), ReceiveMode::Auto) => {
                 info!("data is not received over AF_XDP: {error:#}");
                 Ok(Self::sockets(format!("{error:#}")))
@@ -66,7 +68,15 @@ impl Receive {
     }
 
     fn sockets(reason: impl Into<String>) -> Self {
-        Self { queues: Vec::new(), without: Some(reason.into()) }
+        Self { queues: Vec::new(), without: Some(reason.into()), interrupts: "" }
+    }
+
+    /// Puts the uplink's interrupts off, where that works.
+    pub(super) fn defer_interrupts(&mut self, host: &mut Host, uplink: &Uplink) {
+        match host.defer_interrupts(&uplink.name) {
+            Ok(()) => self.interrupts = ", interrupts deferred",
+            Err(error) => info!("interrupts of {} are not deferred: {error:#}", uplink.name),
+        }
     }
 
     /// Puts the sockets into the guard's map.
@@ -84,7 +94,11 @@ impl Receive {
         match &self.without {
             None => ReceivePath {
                 word: "af_xdp",
-                note: format!("receive over AF_XDP, queues: {}", queues.join(", ")),
+                note: format!(
+                    "receive over AF_XDP, queues: {}{}",
+                    queues.join(", "),
+                    self.interrupts
+                ),
             },
             Some(reason) => ReceivePath {
                 word: "sockets",

@@ -23,7 +23,7 @@ fn config(directory: &Path) -> Config {
 
 /// Runs `work` on a thread within the sandbox.
 fn within<T: Send>(config: &Config, mounted: bool, work: impl FnOnce(&Sandbox) -> T + Send) -> T {
-    let inside = || work(&enter(config, None, mounted).expect("the sandbox"));
+    let inside = || work(&enter(config, None, Vec::new(), mounted).expect("the sandbox"));
     thread::scope(|scope| scope.spawn(inside).join()).expect("the thread ends")
 }
 
@@ -82,7 +82,8 @@ fn with_a_bpffs_of_its_own_it_can_unmount_and_says_what_that_costs() {
     });
     let mut required = config;
     required.node.sandbox = SandboxMode::Required;
-    let refused = thread::scope(|scope| scope.spawn(|| enter(&required, None, true)).join());
+    let refused =
+        thread::scope(|scope| scope.spawn(|| enter(&required, None, Vec::new(), true)).join());
     let error = refused.expect("ends").expect_err("Landlock is missing").to_string();
     assert!(error.contains("required") && error.contains("/sys/fs/bpf"), "{error}");
 }

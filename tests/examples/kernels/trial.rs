@@ -38,6 +38,7 @@ const HOST: &str = "
     ip rule | sed 's/^/rule: /'
     nft list ruleset | sed 's/^/nft: /'
     ethtool -k up0 | sed 's/^/ethtool: /'
+    cd /sys/class/net/up0 && cat napi_defer_hard_irqs gro_flush_timeout | sed 's/^/interrupts: /'
     find /sys/fs/bpf /run /tmp ! -path /run/script ! -path /run/output | sed 's/^/file: /'
     mount | sed 's/^/mount: /'";
 const SYSCTLS: &str = "find /proc/sys/net /proc/sys/kernel -type f ! -name nf_conntrack_count \
