@@ -221,5 +221,12 @@ fn what_the_operator_has_set_for_the_uplinks_interrupts_stays() -> Result<()> {
     ensure!(deferral_of(&lab)? == own, "{:?}", deferral_of(&lab)?);
     node.stop()?;
     ensure!(deferral_of(&lab)? == own, "{:?}", deferral_of(&lab)?);
+    // While a node runs, too.
+    lab.node.enter(|| deferral::set(UPLINK, Deferral::default()))?;
+    node.restart()?;
+    ensure!(deferral_of(&lab)? == deferral::WANTED, "{:?}", deferral_of(&lab)?);
+    lab.node.enter(|| deferral::set(UPLINK, own))?;
+    node.stop()?;
+    ensure!(deferral_of(&lab)? == own, "{:?}", deferral_of(&lab)?);
     Ok(())
 }

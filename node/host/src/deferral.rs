@@ -53,15 +53,15 @@ pub fn files(interface: &str) -> Vec<PathBuf> {
 }
 
 impl Host {
-    /// Puts off the interrupts of an interface. The guard must be attached: drivers make new NAPIs
-    /// for XDP. If somebody else has put them off already, that stays.
+    /// Puts off the interrupts of an interface, unless somebody else has. The guard must be attached:
+    /// drivers make new NAPIs for XDP.
     ///
     /// # Errors
     ///
     /// Says why it cannot be done here.
     pub fn defer_interrupts(&mut self, interface: &str) -> anyhow::Result<()> {
         let old = read(interface)?;
-        if old != Deferral::default() && !self.journal.has_recovered_deferral(interface) {
+        if old != Deferral::default() {
             return Ok(());
         }
         self.journal
@@ -117,6 +117,15 @@ pub fn set(interface: &str, wanted: Deferral) -> anyhow::Result<()> {
             .with_context(|| format!("cannot write {}", file.display()))?;
     }
     Ok(())
+}
+
+/// Gives the interrupts of an interface back what they were, unless somebody else has changed them
+/// meanwhile.
+pub(super) fn restore(interface: &str, old: Deferral) -> anyhow::Result<()> {
+    match read(interface) {
+        Ok(now) if now != WANTED => Ok(()),
+        _ => set(interface, old),
+    }
 }
 
 /// A NAPI of a device.

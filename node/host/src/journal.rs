@@ -273,12 +273,6 @@ impl UndoJournal {
         self.recovered.iter().any(same)
     }
 
-    /// Whether an earlier run put off the interrupts of this interface.
-    pub(super) fn has_recovered_deferral(&self, of: &str) -> bool {
-        let same = |change: &Change| matches!(change, Change::Deferral { interface, .. } if interface == of);
-        self.recovered.iter().any(same)
-    }
-
     /// Whether an earlier run reserved these ports.
     pub(super) fn has_recovered_ports(&self, ports: (u16, u16)) -> bool {
         self.recovered.iter().any(|change| change.reserved(ports))

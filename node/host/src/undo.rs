@@ -96,7 +96,7 @@ fn undo(change: &Change) -> Result<(), String> {
                 _ => Ok(()),
             }
         }
-        Change::Deferral { interface, old } => deferral::set(interface, *old)
+        Change::Deferral { interface, old } => deferral::restore(interface, *old)
             .map_err(|error| format!("cannot undo how {interface} interrupts: {error:#}")),
         Change::Policy => nft::remove().map_err(|error| error.to_string()),
         Change::Link { name } => link::remove(name)
