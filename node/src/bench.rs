@@ -117,7 +117,7 @@ pub fn run(program: &Path, progress: &mut dyn FnMut(&str)) -> anyhow::Result<Rep
         crowded: false,
         recording: Recording::Default,
         metrics: None,
-        defer_interrupts: true,
+        defer_interrupts: false,
     };
     progress("starting a node in its own network namespaces");
     let node = Node::start(program, &rig.node, &options)?;

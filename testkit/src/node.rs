@@ -146,8 +146,8 @@ impl Options {
             .with("node", "xdp", &format!("{:?}", self.xdp))
             .with("node", "receive", &format!("{:?}", self.receive));
         // An older weir does not know the key.
-        if !self.defer_interrupts {
-            settings = settings.with("node", "defer_interrupts", "false");
+        if self.defer_interrupts {
+            settings = settings.with("node", "defer_interrupts", "true");
         }
         if self.egress != "auto" {
             settings = settings.with("node", "egress", &format!("{:?}", self.egress));

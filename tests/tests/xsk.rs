@@ -174,6 +174,10 @@ fn deferral_of(lab: &Lab) -> Result<Deferral> {
     lab.node.enter(|| deferral::read(UPLINK))
 }
 
+fn deferring() -> Settings {
+    Settings::default().with("node", "defer_interrupts", "true")
+}
+
 fn defers(node: &Node) -> Result<bool> {
     Ok(node.status()?.offloads.iter().any(|line| line.ends_with(", interrupts deferred")))
 }
@@ -185,7 +189,7 @@ fn the_uplinks_interrupts_are_deferred_while_a_node_runs_also_after_a_kill() -> 
     lab.node.run(&format!("ethtool -K {UPLINK} gro on"))?;
     let before = deferral_of(&lab)?;
     ensure!(before == Deferral::default(), "{before:?}");
-    let mut node = Node::start(&lab.node, Settings::default())?;
+    let mut node = Node::start(&lab.node, deferring())?;
     ensure!(defers(&node)?, "{:?}", node.status()?);
     ensure!(deferral_of(&lab)? == deferral::WANTED, "{:?}", deferral_of(&lab)?);
     node.kill()?;
@@ -201,10 +205,10 @@ fn the_uplinks_interrupts_are_deferred_while_a_node_runs_also_after_a_kill() -> 
 fn a_node_that_defers_no_interrupts_leaves_them_alone() -> Result<()> {
     let lab = Lab::new()?;
     lab.node.run(&format!("ethtool -K {UPLINK} gro on"))?;
-    for (key, value) in [("defer_interrupts", "false"), ("egress", "\"kernel\"")] {
-        let mut node = Node::start(&lab.node, Settings::default().with("node", key, value))?;
-        ensure!(!defers(&node)?, "{key}: {:?}", node.status()?);
-        ensure!(deferral_of(&lab)? == Deferral::default(), "{key}: {:?}", deferral_of(&lab)?);
+    for settings in [Settings::default(), deferring().with("node", "egress", "\"kernel\"")] {
+        let mut node = Node::start(&lab.node, settings)?;
+        ensure!(!defers(&node)?, "{:?}", node.status()?);
+        ensure!(deferral_of(&lab)? == Deferral::default(), "{:?}", deferral_of(&lab)?);
         node.stop()?;
     }
     Ok(())
@@ -216,7 +220,7 @@ fn what_the_operator_has_set_for_the_uplinks_interrupts_stays() -> Result<()> {
     lab.node.run(&format!("ethtool -K {UPLINK} gro on"))?;
     let own = Deferral { empty_polls: 3, nanos: 50_000 };
     lab.node.enter(|| deferral::set(UPLINK, own))?;
-    let mut node = Node::start(&lab.node, Settings::default())?;
+    let mut node = Node::start(&lab.node, deferring())?;
     ensure!(defers(&node)?, "{:?}", node.status()?);
     ensure!(deferral_of(&lab)? == own, "{:?}", deferral_of(&lab)?);
     node.stop()?;

@@ -95,7 +95,7 @@ fn main() -> anyhow::Result<()> {
                 Program::WeirKernel => "kernel".to_owned(),
                 _ => given.egress,
             },
-            defer_interrupts: true,
+            defer_interrupts: false,
             arrival: given.arrival,
             software_gso: given.software_gso,
             sessions,

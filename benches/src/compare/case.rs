@@ -286,7 +286,7 @@ pub fn setup(scale: &Scale, program: Program) -> Setup {
             Program::WeirKernel => "kernel".to_owned(),
             _ => scale.egress.clone(),
         },
-        defer_interrupts: true,
+        defer_interrupts: false,
         arrival: Arrival::Packets,
         software_gso: false,
         sessions: 1,

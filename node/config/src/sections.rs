@@ -127,9 +127,10 @@ section! {
         zero_copy: bool = true;
         /// Whether the uplink's interrupts are put off where consumers' packets leave past the
         /// kernel's network stack: what follows within 200 us of another frame may wait so long,
-        /// also for other programs, and many packets then cost one interrupt. false: each frame may
-        /// interrupt.
-        defer_interrupts: bool = true;
+        /// also for other programs, and many packets then cost one interrupt. For nodes with many
+        /// consumers, whose network card has room for what comes in that time (`ethtool -g`; 1024
+        /// frames or more). Where it has not, bursts lose packets.
+        defer_interrupts: bool = false;
         /// How consumers' packets leave. "auto": by the node's own NAT, past the kernel's network
         /// stack, where the uplink allows it, else through the kernel. "bypass": by the node's own
         /// NAT, or the node does not start. "kernel": through the kernel's forwarding and nftables,

@@ -92,7 +92,7 @@ fn every_key_can_be_set() {
         udp_segmentation = false
         receive = "af_xdp"
         zero_copy = false
-        defer_interrupts = false
+        defer_interrupts = true
         egress = "bypass"
         addresses = ["192.0.2.7", "2001:db8::7"]
         prefix_v6 = "2001:db8:7::/64"

@@ -42,8 +42,8 @@ pub struct Ledger {
     path: PathBuf,
     /// What the check beside the running node has found.
     damage: Option<String>,
-    /// Held for as long as the ledger is open.
-    _lock: File,
+    /// Held until the database is closed: fields are dropped in their order.
+    _lock: Lock,
 }
 
 impl Ledger {
@@ -312,7 +312,19 @@ fn is_cut(path: &Path) -> bool {
     len(path) % 512 != 0 && len(Path::new(&log)) == 0
 }
 
-fn lock(path: &Path) -> Result<File, LedgerError> {
+/// The lock of a ledger. It is given back explicitly: a program that this process is starting has a
+/// copy of the file until it runs, which would keep it.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Otherwise the last copy to be closed gives it back.
+        flock(&self.0, FlockOperation::Unlock).ok();
+    }
+}
+
+fn lock(path: &Path) -> Result<Lock, LedgerError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
     let io = |source| LedgerError::Io { path: path.to_owned(), source };
@@ -324,7 +336,7 @@ fn lock(path: &Path) -> Result<File, LedgerError> {
         .open(name)
         .map_err(io)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Lock(file)),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(LedgerError::InUse { path: path.to_owned() }),
         Err(error) => Err(io(error.into())),
     }
