@@ -66,6 +66,9 @@ pub(crate) fn run(package: &Path, busybox: &Path) -> Result<Report> {
     Ok(report)
 }
 
+/// The node's configuration, where nothing of the host's is.
+const CONFIG: &str = "/run/weir.toml";
+
 /// The parts in their order, up to the first that fails.
 fn parts(lab: &Lab, guest: &Guest, report: &mut Report) -> Result<()> {
     network::configure(guest)?;
@@ -76,11 +79,15 @@ fn parts(lab: &Lab, guest: &Guest, report: &mut Report) -> Result<()> {
     guest.run("until [ -z \"$(ip -6 address show dev up0 tentative)\" ]; do sleep 0.1; done")?;
     // Whoever makes the runtime directory removes it, with the lock that stays there.
     guest.run("mkdir /run/weir; touch /run/weir/lock")?;
+    // Before Linux 6.13 by sysfs, which no other test can change.
+    guest.write(CONFIG, "[node]\ndefer_interrupts = true\n")?;
     let host = guest.run(HOST)?;
     let sysctls = sysctls(guest)?;
     let doctor = guest.run("weir doctor --json || true")?;
     report.check(part::STARTS, || start(guest))?;
     let status = status(guest)?;
+    let deferred = status.offloads.iter().any(|line| line.ends_with(", interrupts deferred"));
+    ensure!(deferred, "the uplink's interrupts are not deferred: {:?}", status.offloads);
     report.facts(&doctor, &status)?;
     report.offers(&status);
     report.fact(VERIFIER, guest.run("kernels verifier")?.trim());
@@ -120,7 +127,7 @@ fn parts(lab: &Lab, guest: &Guest, report: &mut Report) -> Result<()> {
 fn start(guest: &Guest) -> Result<()> {
     guest.run(&format!(
         "rm -f {ENDED}
-         (weir run >>{LOG} 2>&1; echo $? >{ENDED}) >/dev/null 2>&1 &"
+         (weir run --config {CONFIG} >>{LOG} 2>&1; echo $? >{ENDED}) >/dev/null 2>&1 &"
     ))?;
     until("the node serves", TIMEOUT, || {
         if guest.run(&format!("cat {ENDED}")).is_ok() {
