@@ -145,7 +145,7 @@ impl Options {
             .with("node", "workers", &self.cores.len().to_string())
             .with("node", "xdp", &format!("{:?}", self.xdp))
             .with("node", "receive", &format!("{:?}", self.receive));
-        // An older weir does not know the key.
+        // An older weir does not know the keys.
         if self.defer_interrupts {
             settings = settings.with("node", "defer_interrupts", "true");
         }

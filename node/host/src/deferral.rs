@@ -13,7 +13,8 @@ use super::{
     Host,
     journal::Change,
     link,
-    netdev::{Netdev, attribute, number},
+    netdev::{Netdev, number},
+    nfnetlink::attribute,
     tun,
 };
 

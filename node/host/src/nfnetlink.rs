@@ -10,7 +10,7 @@ pub(super) const REQUEST: u16 = 0x1;
 /// NLM_F_ACK.
 pub(super) const ACK: u16 = 0x4;
 /// NLM_F_ROOT | NLM_F_MATCH.
-const DUMP: u16 = 0x300;
+pub(super) const DUMP: u16 = 0x300;
 const ERROR: u16 = 2;
 const DONE: u16 = 3;
 /// The header of a netlink message, and that of netfilter behind it.

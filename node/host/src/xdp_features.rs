@@ -2,7 +2,10 @@
 
 use std::io;
 
-use super::netdev::{Netdev, attribute, number};
+use super::{
+    netdev::{Netdev, number},
+    nfnetlink::attribute,
+};
 
 // From <linux/netdev.h>.
 const DEV_GET: u8 = 1;

@@ -119,10 +119,12 @@ impl<'a> Prepared<'a> {
             Receive::prepare(&config.node.receive, best, &xdp, &self.uplink, workers)?;
         let egress = Egress::choose(config, &self.uplink, &receive, workers)?;
         let host = machine.host.as_mut().context("the host is not prepared")?;
+        let mut switches = Vec::new();
         match egress {
             Egress::Kernel(_) => host.forward(&self.plan)?,
             Egress::Bypass(_) if config.node.defer_interrupts => {
                 receive.defer_interrupts(host, &self.uplink);
+                switches = deferral::files(&self.uplink.name);
             }
             Egress::Bypass(_) => {}
         }
@@ -146,7 +148,6 @@ impl<'a> Prepared<'a> {
         let identities =
             Identities::new(key_ring::identities(&self.key, self.previous_key.as_ref()));
         let resolver = resolver(config)?;
-        let switches = deferral::files(&self.uplink.name);
         // Before the first thread that handles what comes from outside.
         let sandbox = sandbox::enter(config, file, switches, machine.ebpf.has_mounted())?;
         for missing in &sandbox.missing {
